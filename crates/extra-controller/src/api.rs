@@ -1,0 +1,136 @@
+//! What is served on the API port: the weights of one revision, and the stream of all routes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use futures::{Stream, StreamExt as _, stream};
+use route_stream::{Event, ROUTES_PATH};
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio_util::sync::CancellationToken;
+
+use crate::routes::RouteBook;
+
+/// A quiet stream says that it lives this often.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// The API over `book`. Streams end when `stop` is cancelled.
+pub fn router(book: Arc<RouteBook>, stop: CancellationToken) -> Router {
+    Router::new()
+        .route("/api/weight/okasan/{okasan}/kodomo/{kodomo}", get(weights))
+        .route(ROUTES_PATH, get(routes))
+        .with_state(Api { book, stop })
+}
+
+#[derive(Clone)]
+struct Api {
+    book: Arc<RouteBook>,
+    stop: CancellationToken,
+}
+
+async fn weights(State(api): State<Api>, Path((okasan, kodomo)): Path<(String, String)>) -> Response {
+    if !api.book.is_complete() {
+        return not_leading();
+    }
+    match api.book.weights(&okasan, &kodomo) {
+        Some(weights) => Json(weights).into_response(),
+        None => (StatusCode::NOT_FOUND, Json("NotFound")).into_response(),
+    }
+}
+
+async fn routes(State(api): State<Api>) -> Response {
+    let Some((snapshot, changes)) = api.book.follow() else { return not_leading() };
+    let lines = stream::once(std::future::ready(snapshot.to_line()))
+        .chain(follow(api.book, changes, api.stop.clone()))
+        .map(|line| Ok::<_, std::convert::Infallible>(Bytes::from(line)));
+    ([(header::CONTENT_TYPE, "application/jsonl")], Body::from_stream(lines)).into_response()
+}
+
+/// Another instance leads, or this one has not decided on everything yet. Asking again is right.
+fn not_leading() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], Json("NotLeading")).into_response()
+}
+
+/// Changes as lines, heartbeats in between; ends with the program or with leading, and when the follower is too slow: it then asks again and
+/// gets a snapshot.
+fn follow(book: Arc<RouteBook>, changes: broadcast::Receiver<Event>, stop: CancellationToken) -> impl Stream<Item = String> {
+    stream::unfold((book, changes, stop), async |(book, mut changes, stop)| {
+        let line = tokio::select! {
+            () = stop.cancelled() => return None,
+            change = changes.recv() => match change {
+                Ok(change) => change.to_line(),
+                Err(RecvError::Lagged(_) | RecvError::Closed) => return None,
+            },
+            () = tokio::time::sleep(HEARTBEAT) => {
+                if !book.is_complete() {
+                    return None;
+                }
+                Event::Heartbeat { version: book.version() }.to_line()
+            }
+        };
+        Some((line, (book, changes, stop)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use axum::http::Request;
+    use http_body_util::BodyExt as _;
+    use placement::{NodeName, WeightMatrix};
+    use route_stream::RevisionKey;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::routes::Entry;
+
+    fn api() -> (Arc<RouteBook>, Router, CancellationToken) {
+        let (book, stop) = (Arc::new(RouteBook::default()), CancellationToken::new());
+        book.retain(["node1", "node2"].map(NodeName::from).to_vec(), &BTreeSet::new());
+        book.set(&RevisionKey::new("default", "hello-00001"), Entry { service: "hello".to_owned(), weights: None }).unwrap();
+        (book.clone(), router(book, stop.clone()), stop)
+    }
+
+    async fn get_path(router: &Router, path: &str) -> Response {
+        router.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    async fn text(response: Response) -> String {
+        String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn weights_are_a_matrix_and_the_unknown_is_not_found() {
+        let (book, router, _) = api();
+        assert_eq!(get_path(&router, "/api/weight/okasan/hello/kodomo/hello").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        book.complete();
+        assert_eq!(text(get_path(&router, "/api/weight/okasan/hello/kodomo/hello").await).await, "[[100,0],[0,100]]");
+        let unknown = get_path(&router, "/api/weight/okasan/hello/kodomo/other").await;
+        assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
+        assert_eq!(text(unknown).await, "\"NotFound\"");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_stream_is_a_snapshot_changes_and_heartbeats() {
+        let (book, router, stop) = api();
+        book.complete();
+        let mut body = get_path(&router, ROUTES_PATH).await.into_body();
+        let mut next = async || {
+            let frame = body.frame().await?.ok()?.into_data().ok()?;
+            Some(Event::from_line(std::str::from_utf8(&frame).ok()?.trim_end()).unwrap())
+        };
+        assert_eq!(next().await, Some(Event::Snapshot { version: 0, routes: vec![] }));
+        let weights = Some(WeightMatrix::identity(&["node1", "node2"].map(NodeName::from)));
+        book.set(&RevisionKey::new("default", "hello-00001"), Entry { service: "hello".to_owned(), weights }).unwrap();
+        assert!(matches!(next().await, Some(Event::Update { version: 1, .. })));
+        assert_eq!(next().await, Some(Event::Heartbeat { version: 1 }));
+        stop.cancel();
+        assert_eq!(next().await, None);
+    }
+}

@@ -1,0 +1,253 @@
+//! One revision's way from its first pod to none and back. Pure: what is to be, from what is and what the load asks for.
+//!
+//! The states are Knative's own and live in the PodAutoscaler's Active condition, so a restart loses nothing:
+//!
+//! | Active | meaning | what ends it |
+//! |---|---|---|
+//! | Unknown | pods are starting, requests wait at the activators | enough pods are ready, or the progress deadline |
+//! | True | served by pods | no load for a stable window |
+//! | False | activators are in the way; the last pods go when they surely are, and come back with the first request | load |
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::autoscaler::within_bounds;
+use crate::knative::{ConditionStatus, ServingMode};
+use crate::settings::RevisionSettings;
+
+/// What is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Situation {
+    /// The wall clock, as conditions record it.
+    pub now: Timestamp,
+    /// The Active condition, and since when.
+    pub active: ConditionStatus,
+    /// When that last changed; where it was never written, when the revision was made.
+    pub active_since: Timestamp,
+    /// Whether enough pods were ready once.
+    pub initialized: bool,
+    /// Pods that are not going.
+    pub pods: u32,
+    /// What the autoscaler's formulae come to; `None` without data.
+    pub asked: Option<u32>,
+    /// Whether activators have to stay in the way.
+    pub mode: ServingMode,
+    /// Whether a gateway holds a request at this instant.
+    pub held: bool,
+    /// Whether some gateway's demand is unknown.
+    pub demand_unknown: bool,
+    /// Since when the public Service leads to activators; `None` while it does not.
+    pub activators_since: Option<Timestamp>,
+}
+
+/// What is to be done about the number of pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Leave them as they are.
+    Keep,
+    /// Add what is missing to so many, and take none away.
+    AtLeast(u32),
+    /// Have so many.
+    Pods(u32),
+}
+
+/// What is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What is to be done.
+    pub goal: Goal,
+    /// The count to show as wanted; `None` where nobody knows.
+    pub want: Option<u32>,
+    /// Where the public Service is to lead.
+    pub mode: ServingMode,
+}
+
+/// Beyond the progress deadline, for the time it takes to notice.
+const ACTIVATION_SLACK: Duration = Duration::from_secs(30);
+/// Activators seen in the public Service for so long are surely where gateways send requests, whatever the (longer) grace period:
+/// gateways follow endpoints within a fraction of a second, and pods finish what they hold.
+const ENDPOINTS_SETTLE: Duration = Duration::from_secs(3);
+
+/// Decides.
+#[must_use]
+pub fn decide(situation: &Situation, settings: &RevisionSettings) -> Outcome {
+    let bounded = |count| within_bounds(count, situation.initialized, settings);
+    let asked = match (situation.asked, situation.held) {
+        (Some(asked), true) => Some(bounded(asked.max(settings.activation_scale))),
+        // Somebody waits and nothing else is known: pods that are there are not too many.
+        (None, true) => Some(bounded(settings.activation_scale).max(situation.pods)),
+        (Some(asked), false) => Some(bounded(asked)),
+        (None, false) => None,
+    };
+    let keep = |want| Outcome { goal: Goal::Keep, want, mode: situation.mode };
+    let have = |count| Outcome {
+        goal: Goal::Pods(count),
+        want: Some(count),
+        mode: if count == 0 { ServingMode::Proxy } else { situation.mode },
+    };
+    match asked {
+        // Until the first pods were ready they are Knative's own.
+        _ if !situation.initialized && situation.active != ConditionStatus::False => first_pods(situation, settings, asked),
+        None => keep(None),
+        Some(0) if situation.demand_unknown => keep(None),
+        Some(0) if !settings.scale_to_zero => have(1),
+        Some(0) => to_zero(situation, settings),
+        Some(count) if situation.demand_unknown => have(count.max(situation.pods)),
+        Some(count) => have(count),
+    }
+}
+
+fn first_pods(situation: &Situation, settings: &RevisionSettings, asked: Option<u32>) -> Outcome {
+    if elapsed(situation.active_since, situation.now) >= settings.progress_deadline + ACTIVATION_SLACK {
+        return Outcome { goal: Goal::Pods(0), want: Some(0), mode: ServingMode::Proxy };
+    }
+    let threshold = settings.activation_threshold(false);
+    Outcome {
+        // Knative starts the initial pods itself; a higher min-scale is for us to reach.
+        goal: Goal::AtLeast(threshold),
+        want: asked.filter(|&count| count > 0).or((threshold > 0).then_some(threshold)),
+        // Knative starts every revision behind its activators.
+        mode: ServingMode::Proxy,
+    }
+}
+
+fn to_zero(situation: &Situation, settings: &RevisionSettings) -> Outcome {
+    let stay = |want, mode| Outcome { goal: Goal::Keep, want, mode };
+    let gone = Outcome { goal: Goal::Pods(0), want: Some(0), mode: ServingMode::Proxy };
+    let since = elapsed(situation.active_since, situation.now);
+    match situation.active {
+        // Pods on their way to a request are waited for, even if the request went away; not for ever.
+        ConditionStatus::Unknown if since >= settings.progress_deadline + ACTIVATION_SLACK => gone,
+        ConditionStatus::Unknown => stay(None, situation.mode),
+        ConditionStatus::True if since >= settings.stable_window => stay(Some(0), ServingMode::Proxy),
+        ConditionStatus::True => Outcome { goal: Goal::Pods(1), want: Some(1), mode: situation.mode },
+        ConditionStatus::False if situation.pods == 0 => gone,
+        ConditionStatus::False => {
+            let retained = since >= settings.scale_to_zero_retention;
+            let activators_in = situation
+                .activators_since
+                .is_some_and(|at| elapsed(at, situation.now) >= settings.scale_to_zero_grace.min(ENDPOINTS_SETTLE));
+            if retained && (activators_in || since >= settings.scale_to_zero_grace) {
+                gone
+            } else {
+                stay(Some(0), ServingMode::Proxy)
+            }
+        }
+    }
+}
+
+fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(since)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+    use crate::settings::ClusterSettings;
+
+    fn demo() -> RevisionSettings {
+        let own = [("target", "10"), ("window", "12s")].map(|(k, v)| (format!("autoscaling.knative.dev/{k}"), v.to_owned()));
+        RevisionSettings::read(&BTreeMap::from(own), 0, true, &ClusterSettings::default())
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// Active for 100 s with one pod, and nobody asks.
+    fn idle() -> Situation {
+        Situation {
+            now: at(1000),
+            active: ConditionStatus::True,
+            active_since: at(900),
+            initialized: true,
+            pods: 1,
+            asked: Some(0),
+            mode: ServingMode::Serve,
+            held: false,
+            demand_unknown: false,
+            activators_since: None,
+        }
+    }
+
+    const KEEP_AND_HIDE: Outcome = Outcome { goal: Goal::Keep, want: Some(0), mode: ServingMode::Proxy };
+    const GONE: Outcome = Outcome { goal: Goal::Pods(0), want: Some(0), mode: ServingMode::Proxy };
+    const ONE: Outcome = Outcome { goal: Goal::Pods(1), want: Some(1), mode: ServingMode::Serve };
+
+    #[rstest]
+    #[case::first_it_hides(idle(), KEEP_AND_HIDE)]
+    #[case::not_before_a_window(Situation { active_since: at(989), ..idle() }, ONE)]
+    #[case::waits_for_activators(Situation { active: ConditionStatus::False, active_since: at(998), ..idle() }, KEEP_AND_HIDE)]
+    #[case::goes_when_they_are_in(
+        Situation { active: ConditionStatus::False, active_since: at(996), activators_since: Some(at(997)), ..idle() }, GONE)]
+    #[case::goes_after_the_grace_at_last(Situation { active: ConditionStatus::False, active_since: at(970), ..idle() }, GONE)]
+    #[case::a_request_keeps_it(Situation { active: ConditionStatus::False, held: true, ..idle() }, ONE)]
+    #[case::unknown_demand_keeps_it(
+        Situation { active: ConditionStatus::False, active_since: at(0), demand_unknown: true, ..idle() },
+        Outcome { goal: Goal::Keep, want: None, mode: ServingMode::Serve })]
+    #[case::a_request_wakes_at_once(Situation { active: ConditionStatus::False, pods: 0, asked: None, held: true, ..idle() }, ONE)]
+    #[case::still_starting(
+        Situation { active: ConditionStatus::Unknown, ..idle() }, Outcome { goal: Goal::Keep, want: None, mode: ServingMode::Serve })]
+    #[case::started_in_vain(Situation { active: ConditionStatus::Unknown, active_since: at(370), ..idle() }, GONE)]
+    #[case::load_rules(Situation { asked: Some(4), ..idle() }, Outcome { goal: Goal::Pods(4), want: Some(4), mode: ServingMode::Serve })]
+    #[case::nothing_shrinks_on_the_unknown(
+        Situation { asked: Some(2), pods: 5, demand_unknown: true, ..idle() },
+        Outcome { goal: Goal::Pods(5), want: Some(5), mode: ServingMode::Serve })]
+    #[case::no_data_no_decision(Situation { asked: None, ..idle() }, Outcome { goal: Goal::Keep, want: None, mode: ServingMode::Serve })]
+    fn worked_examples(#[case] situation: Situation, #[case] expected: Outcome) {
+        assert_eq!(decide(&situation, &demo()), expected);
+    }
+
+    #[test]
+    fn a_new_revision_waits_for_the_pods_it_was_born_with() {
+        let born = Situation {
+            active: ConditionStatus::Unknown,
+            active_since: at(999),
+            initialized: false,
+            asked: Some(7),
+            mode: ServingMode::Serve,
+            ..idle()
+        };
+        let outcome = decide(&born, &demo());
+        assert_eq!(outcome, Outcome { goal: Goal::AtLeast(1), want: Some(7), mode: ServingMode::Proxy });
+        let late = Situation { active_since: at(0), ..born };
+        assert_eq!(decide(&late, &demo()), GONE);
+    }
+
+    #[test]
+    fn retention_and_the_switch_keep_the_last_pod() {
+        let hidden =
+            Situation { active: ConditionStatus::False, active_since: at(960), activators_since: Some(at(960)), ..idle() };
+        let mut settings = demo();
+        settings.scale_to_zero_retention = Duration::from_secs(60);
+        assert_eq!(decide(&hidden, &settings), KEEP_AND_HIDE);
+        let mut settings = demo();
+        settings.scale_to_zero = false;
+        assert_eq!(decide(&hidden, &settings), ONE);
+        settings.min_scale = 2;
+        assert_eq!(decide(&idle(), &settings).goal, Goal::Pods(2));
+    }
+
+    proptest! {
+        /// Whatever happens, a held request is never answered by fewer pods than before, and pods never go to zero under one.
+        #[test]
+        fn a_held_request_is_never_deserted(
+            asked in prop::option::of(0_u32..20),
+            pods in 0_u32..20,
+            since in 0_i64..1000,
+            activators in prop::option::of(0_i64..1000),
+            active in prop::sample::select(vec![ConditionStatus::True, ConditionStatus::False, ConditionStatus::Unknown]),
+        ) {
+            let situation = Situation {
+                asked, pods, active, held: true, active_since: at(since), activators_since: activators.map(at), ..idle()
+            };
+            prop_assert_ne!(decide(&situation, &demo()).goal, Goal::Pods(0));
+        }
+    }
+}

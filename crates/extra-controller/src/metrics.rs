@@ -1,0 +1,107 @@
+//! What operators watch.
+
+use std::collections::BTreeSet;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use route_stream::RevisionKey;
+
+/// Names one revision.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RevisionLabels {
+    namespace: String,
+    revision: String,
+}
+
+impl From<&RevisionKey> for RevisionLabels {
+    fn from(key: &RevisionKey) -> Self {
+        Self { namespace: key.namespace.clone(), revision: key.revision.clone() }
+    }
+}
+
+/// Names one node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct NodeLabels {
+    /// The node.
+    pub node: String,
+}
+
+/// Everything that is counted.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Decisions made.
+    pub decisions: Counter,
+    /// Decisions or writes that failed.
+    pub failures: Counter,
+    /// How long one took, writes included.
+    pub decision_seconds: Histogram,
+    /// Revisions woken from zero by a held request.
+    pub wakeups: Counter,
+    /// Readings that a gateway did not answer.
+    pub gateway_failures: Family<NodeLabels, Counter>,
+    /// Demand over the stable window.
+    pub demand: Family<RevisionLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    /// Pods wanted.
+    pub pods_wanted: Family<RevisionLabels, Gauge>,
+    /// Pods ready.
+    pub pods_ready: Family<RevisionLabels, Gauge>,
+    /// Pairs of nodes whose latency is known.
+    pub latency_pairs_known: Gauge,
+    /// Whether this instance decides.
+    pub leading: Gauge,
+}
+
+impl Metrics {
+    /// Registers all of them under `kantai_extra_controller_`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            decisions: Counter::default(),
+            failures: Counter::default(),
+            decision_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 14)),
+            wakeups: Counter::default(),
+            gateway_failures: Family::default(),
+            demand: Family::default(),
+            pods_wanted: Family::default(),
+            pods_ready: Family::default(),
+            latency_pairs_known: Gauge::default(),
+            leading: Gauge::default(),
+        };
+        let scope = registry.sub_registry_with_prefix("kantai_extra_controller");
+        scope.register("decisions", "Decisions made about a revision", metrics.decisions.clone());
+        scope.register("failures", "Decisions or their writes that failed", metrics.failures.clone());
+        scope.register_with_unit(
+            "decision",
+            "Time from looking to having written",
+            Unit::Seconds,
+            metrics.decision_seconds.clone(),
+        );
+        scope.register("wakeups", "Revisions woken from zero by a request that a gateway held", metrics.wakeups.clone());
+        scope.register("gateway_failures", "Readings that a gateway did not answer", metrics.gateway_failures.clone());
+        scope.register("revision_demand", "Demand over the stable window, in the revision's metric", metrics.demand.clone());
+        scope.register("revision_pods_wanted", "Pods wanted", metrics.pods_wanted.clone());
+        scope.register("revision_pods_ready", "Pods ready", metrics.pods_ready.clone());
+        scope.register("latency_pairs_known", "Ordered node pairs of known latency", metrics.latency_pairs_known.clone());
+        scope.register("leading", "1 on the instance that decides", metrics.leading.clone());
+        metrics
+    }
+
+    /// Forgets what there is of a revision that is not ours any more.
+    pub fn forget(&self, key: &RevisionKey) {
+        let labels = RevisionLabels::from(key);
+        self.demand.remove(&labels);
+        self.pods_wanted.remove(&labels);
+        self.pods_ready.remove(&labels);
+    }
+
+    /// Forgets all revisions but these.
+    pub fn forget_all(&self, keys: &BTreeSet<RevisionKey>) {
+        for key in keys {
+            self.forget(key);
+        }
+        self.leading.set(0);
+    }
+}

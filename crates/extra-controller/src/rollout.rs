@@ -1,0 +1,282 @@
+//! The order in which pods come and go: new ones first, old ones when the new are ready and requests no longer led to them. Pure.
+//!
+//! Two makers of pods stand beside each other: the Deployment, whose bootstrap pods Knative itself starts, and the Seika. Bootstrap pods
+//! count as capacity on the node they run on and are never doubled; where one of two has to go, the bootstrap pod goes; the
+//! Deployment only ever shrinks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use placement::NodeName;
+
+/// Pods per node.
+pub type Counts = BTreeMap<NodeName, u32>;
+
+/// Who made a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Maker {
+    /// The revision's Deployment.
+    Deployment,
+    /// The revision's Seika.
+    Seika,
+}
+
+/// A pod of the revision that is not going.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Where it runs; `None` until it is scheduled.
+    pub node: Option<NodeName>,
+    /// Who made it.
+    pub maker: Maker,
+    /// Whether it is ready.
+    pub ready: bool,
+}
+
+/// What there is.
+#[derive(Clone, Copy, Debug)]
+pub struct Present<'a> {
+    /// Pods that are not going.
+    pub pods: &'a [Pod],
+    /// What the Seika is told now.
+    pub seika: &'a Counts,
+    /// What the Deployment is told now.
+    pub deployment: u32,
+    /// Nodes that requests have not been led to for long enough.
+    pub withdrawn: &'a BTreeSet<NodeName>,
+}
+
+/// What to tell the makers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    /// Pods per node of the Seika; nodes without any are left out.
+    pub seika: Counts,
+    /// Replicas of the Deployment: never more than now.
+    pub deployment: u32,
+    /// Of the Deployment's pods, those that should go first.
+    pub victims: Vec<String>,
+}
+
+/// The next step from what there is to `target` pods per node. With `target` reached it changes nothing.
+#[must_use]
+pub fn step(target: &Counts, present: &Present<'_>) -> Step {
+    let wanted = |node: &NodeName| target.get(node).copied().unwrap_or(0);
+    let bootstrap = |node: &NodeName| {
+        let here = |pod: &&Pod| pod.maker == Maker::Deployment && pod.node.as_ref() == Some(node);
+        as_count(present.pods.iter().filter(here).count())
+    };
+    let nodes: BTreeSet<&NodeName> =
+        target.keys().chain(present.seika.keys()).chain(present.pods.iter().filter_map(|pod| pod.node.as_ref())).collect();
+
+    // How many ready pods may go without falling below what is wanted.
+    let ready = as_count(present.pods.iter().filter(|pod| pod.ready).count());
+    let mut spare = ready.saturating_sub(target.values().sum());
+
+    let mut next = Step { deployment: 0, ..Step::default() };
+    for &node in &nodes {
+        let told = present.seika.get(node).copied().unwrap_or(0);
+        let kept_bootstrap = bootstrap(node).min(wanted(node).saturating_sub(told.min(wanted(node))));
+        let count = wanted(node) - kept_bootstrap;
+        let surplus = told.saturating_sub(count);
+        let gone = if surplus == 0 { 0 } else { leaving(present, node, Maker::Seika, surplus, wanted(node), &mut spare) };
+        let count = count.max(told - gone);
+        if count > 0 {
+            next.seika.insert(node.clone(), count);
+        }
+    }
+
+    // Bootstrap pods: beyond what their node wants, or on no node at all, they are surplus.
+    let mut kept_here: Counts = BTreeMap::new();
+    for pod in present.pods.iter().filter(|pod| pod.maker == Maker::Deployment) {
+        let Some(node) = &pod.node else {
+            // A pod that found no node serves nobody; the Seika's go where there is room.
+            next.victims.push(pod.name.clone());
+            continue;
+        };
+        let told = present.seika.get(node).copied().unwrap_or(0);
+        let room = wanted(node).saturating_sub(told.min(wanted(node)));
+        let kept = kept_here.entry(node.clone()).or_default();
+        if *kept < room {
+            *kept += 1;
+            next.deployment += 1;
+        } else if !pod.ready {
+            next.victims.push(pod.name.clone());
+        } else if spare > 0 && may_leave(present, node, wanted(node)) {
+            spare -= 1;
+            next.victims.push(pod.name.clone());
+        } else {
+            next.deployment += 1;
+        }
+    }
+    next.deployment = next.deployment.min(present.deployment);
+    next
+}
+
+/// How many of `surplus` pods may leave `node` now; takes the ready ones among them from `spare`.
+fn leaving(present: &Present<'_>, node: &NodeName, maker: Maker, surplus: u32, wanted: u32, spare: &mut u32) -> u32 {
+    let here = |pod: &&Pod| pod.maker == maker && pod.node.as_ref() == Some(node) && pod.ready;
+    let ready = as_count(present.pods.iter().filter(here).count());
+    let told = present.seika.get(node).copied().unwrap_or(0);
+    // Pods that are not ready, or not there yet, serve nobody: they go first and at once.
+    let unready = told.saturating_sub(ready).min(surplus);
+    if !may_leave(present, node, wanted) {
+        return unready;
+    }
+    let ready_gone = (surplus - unready).min(*spare);
+    *spare -= ready_gone;
+    unready + ready_gone
+}
+
+/// A node that keeps a pod can lose another at any time; the last one only leaves when requests are led elsewhere.
+fn may_leave(present: &Present<'_>, node: &NodeName, wanted: u32) -> bool {
+    wanted > 0 || present.withdrawn.contains(node)
+}
+
+fn as_count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn counts(pairs: &[(&str, u32)]) -> Counts {
+        pairs.iter().map(|&(node, count)| (node.into(), count)).collect()
+    }
+
+    fn pod(name: &str, node: &str, maker: Maker, ready: bool) -> Pod {
+        Pod { name: name.to_owned(), node: (!node.is_empty()).then(|| node.into()), maker, ready }
+    }
+
+    fn all() -> BTreeSet<NodeName> {
+        ["node1", "node2", "node3"].map(NodeName::from).into()
+    }
+
+    fn go(target: &[(&str, u32)], pods: &[Pod], seika: &[(&str, u32)], deployment: u32, withdrawn: &BTreeSet<NodeName>) -> Step {
+        step(&counts(target), &Present { pods, seika: &counts(seika), deployment, withdrawn })
+    }
+
+    use Maker::{Deployment, Seika};
+
+    #[test]
+    fn a_bootstrap_pod_is_not_doubled() {
+        let pods = [pod("b", "node1", Deployment, true)];
+        assert_eq!(go(&[("node1", 1)], &pods, &[], 1, &all()), Step { seika: counts(&[]), deployment: 1, victims: vec![] });
+        assert_eq!(go(&[("node1", 3)], &pods, &[], 1, &all()).seika, counts(&[("node1", 2)]));
+    }
+
+    #[test]
+    fn a_move_adds_first_and_removes_when_ready_and_withdrawn() {
+        let mut pods = vec![pod("b", "node1", Deployment, true)];
+        let target = [("node3", 1)];
+        let first = go(&target, &pods, &[], 1, &BTreeSet::new());
+        assert_eq!(first, Step { seika: counts(&[("node3", 1)]), deployment: 1, victims: vec![] });
+        pods.push(pod("s", "node3", Seika, false));
+        assert_eq!(go(&target, &pods, &[("node3", 1)], 1, &all()), first);
+        pods[1].ready = true;
+        assert_eq!(go(&target, &pods, &[("node3", 1)], 1, &BTreeSet::new()), first);
+        let last = go(&target, &pods, &[("node3", 1)], 1, &all());
+        assert_eq!(last, Step { seika: counts(&[("node3", 1)]), deployment: 0, victims: vec!["b".to_owned()] });
+    }
+
+    #[test]
+    fn the_bootstrap_pod_goes_before_the_seikas() {
+        let pods = [pod("b", "node1", Deployment, true), pod("s", "node1", Seika, true)];
+        let step = go(&[("node1", 1)], &pods, &[("node1", 1)], 1, &BTreeSet::new());
+        assert_eq!(step, Step { seika: counts(&[("node1", 1)]), deployment: 0, victims: vec!["b".to_owned()] });
+    }
+
+    #[test]
+    fn to_zero_everything_goes() {
+        let pods = [pod("b", "node1", Deployment, true), pod("s", "node2", Seika, true), pod("u", "", Deployment, false)];
+        let step = go(&[], &pods, &[("node2", 1)], 2, &all());
+        assert_eq!((step.seika, step.deployment), (counts(&[]), 0));
+    }
+
+    #[test]
+    fn a_node_that_requests_are_led_to_keeps_its_last_pod() {
+        let pods = [pod("s", "node1", Seika, true), pod("t", "node3", Seika, true)];
+        let told = [("node1", 1), ("node3", 1)];
+        assert_eq!(go(&[("node3", 1)], &pods, &told, 0, &BTreeSet::new()).seika, counts(&told));
+        assert_eq!(go(&[("node3", 1)], &pods, &told, 0, &all()).seika, counts(&[("node3", 1)]));
+    }
+
+    #[test]
+    fn pods_that_are_not_ready_go_at_once() {
+        let pods = [pod("s", "node1", Seika, true), pod("t", "node2", Seika, false)];
+        let step = go(&[("node1", 1)], &pods, &[("node1", 1), ("node2", 2)], 0, &BTreeSet::new());
+        assert_eq!(step.seika, counts(&[("node1", 1)]));
+    }
+
+    fn any_pods() -> impl Strategy<Value = Vec<Pod>> {
+        let one = ("node[1-4]", any::<bool>(), any::<bool>());
+        prop::collection::vec(one, 0..8).prop_map(|pods| {
+            let named = pods.into_iter().enumerate();
+            named
+                .map(|(n, (node, seika, ready))| pod(&n.to_string(), &node, if seika { Seika } else { Deployment }, ready))
+                .collect()
+        })
+    }
+
+    fn made_by(pods: &[Pod], maker: Maker) -> Counts {
+        let mut counts = Counts::new();
+        for pod in pods.iter().filter(|pod| pod.maker == maker) {
+            *counts.entry(pod.node.clone().unwrap()).or_default() += 1;
+        }
+        counts
+    }
+
+    proptest! {
+        /// One step never leaves fewer ready pods than the lesser of what is wanted and what there is, and never doubles a pod.
+        #[test]
+        fn ready_pods_are_never_short(pods in any_pods(), target in prop::collection::btree_map("node[1-4]", 1_u32..4, 0..4)) {
+            let target: Counts = target.into_iter().map(|(node, count)| (node.into(), count)).collect();
+            let seika = made_by(&pods, Seika);
+            let deployment = as_count(pods.iter().filter(|pod| pod.maker == Deployment).count());
+            let withdrawn = ["node1", "node2", "node3", "node4"].map(NodeName::from).into();
+            let next = step(&target, &Present { pods: &pods, seika: &seika, deployment, withdrawn: &withdrawn });
+
+            let ready = as_count(pods.iter().filter(|pod| pod.ready).count());
+            let mut left = 0;
+            for node in &withdrawn {
+                let here = |pod: &&Pod| pod.maker == Seika && pod.node.as_ref() == Some(node) && pod.ready;
+                left += as_count(pods.iter().filter(here).count()).min(next.seika.get(node).copied().unwrap_or(0));
+            }
+            left += as_count(pods.iter().filter(|p| p.maker == Deployment && p.ready && !next.victims.contains(&p.name)).count());
+            prop_assert!(left >= ready.min(target.values().sum()), "{next:?}");
+            prop_assert!(next.deployment <= deployment);
+            // Seika and Deployment together are never told to make more on a node than is wanted there or is there already.
+            let boots = made_by(&pods, Deployment);
+            for (node, count) in &next.seika {
+                let (told, boot) = (seika.get(node).copied().unwrap_or(0), boots.get(node).copied().unwrap_or(0));
+                let wanted = target.get(node).copied().unwrap_or(0);
+                prop_assert!(*count <= told || count + boot.min(wanted) <= wanted.max(told + boot));
+            }
+        }
+
+        /// Steps come to an end, with exactly the target.
+        #[test]
+        fn steps_arrive(mut pods in any_pods(), target in prop::collection::btree_map("node[1-4]", 1_u32..4, 0..4)) {
+            let target: Counts = target.into_iter().map(|(node, count)| (node.into(), count)).collect();
+            let withdrawn = ["node1", "node2", "node3", "node4"].map(NodeName::from).into();
+            let mut seika = made_by(&pods, Seika);
+            let mut deployment = as_count(pods.iter().filter(|pod| pod.maker == Deployment).count());
+            for round in 0..4 {
+                let next = step(&target, &Present { pods: &pods, seika: &seika, deployment, withdrawn: &withdrawn });
+                pods.retain(|pod| pod.maker == Deployment && !next.victims.contains(&pod.name));
+                for (node, &count) in &next.seika {
+                    pods.extend((0..count).map(|n| pod(&format!("{round}-{node}-{n}"), node.as_str(), Seika, true)));
+                }
+                pods.iter_mut().for_each(|pod| pod.ready = true);
+                (seika, deployment) = (next.seika, next.deployment);
+            }
+            let mut total = made_by(&pods, Seika);
+            for (node, count) in made_by(&pods, Deployment) {
+                *total.entry(node).or_default() += count;
+            }
+            prop_assert_eq!(total, target);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The routes as decided last, for everyone who follows them: the ingress by a stream, people by the weights API.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use placement::{NodeName, WeightMatrix};
+use route_stream::{Event, RevisionKey, RevisionRoutes, RouteStreamError};
+use tokio::sync::broadcast;
+
+/// What is known of one revision's routes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The Knative Service that the revision belongs to; empty where Knative does not say.
+    pub service: String,
+    /// Its weights; `None` while no pod is ready.
+    pub weights: Option<WeightMatrix>,
+}
+
+/// A follower that falls this many changes behind starts again from a snapshot.
+const BACKLOG: usize = 1024;
+
+/// All routes. Shared by whoever decides and whoever serves.
+#[derive(Debug)]
+pub struct RouteBook {
+    state: Mutex<State>,
+    changes: broadcast::Sender<Event>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    version: u64,
+    /// Whether every revision was decided on at least once. Before that a snapshot would make followers forget good routes.
+    complete: bool,
+    entries: BTreeMap<RevisionKey, Entry>,
+    nodes: Vec<NodeName>,
+}
+
+impl Default for RouteBook {
+    fn default() -> Self {
+        Self { state: Mutex::default(), changes: broadcast::channel(BACKLOG).0 }
+    }
+}
+
+impl RouteBook {
+    /// `entry` is what holds for `key` from now on. Followers hear of it only where routes changed.
+    ///
+    /// # Errors
+    /// Where a row of the weights does not sum to 100.
+    pub fn set(&self, key: &RevisionKey, entry: Entry) -> Result<(), RouteStreamError> {
+        let routes = entry.weights.as_ref().map(|weights| as_routes(key, weights)).transpose()?;
+        self.with(|state| {
+            let weights_before = state.entries.get(key).and_then(|before| before.weights.as_ref());
+
+            let same = weights_before == entry.weights.as_ref();
+            state.entries.insert(key.clone(), entry);
+            if same {
+                return;
+            }
+            state.version += 1;
+            let (routes, removed) = match routes {
+                Some(routes) => (vec![routes], vec![]),
+                None => (vec![], vec![key.clone()]),
+            };
+            // No follower is no error.
+            let _ = self.changes.send(Event::Update { version: state.version, routes, removed });
+        });
+        Ok(())
+    }
+
+    /// There is no such revision (of ours) any more.
+    pub fn remove(&self, key: &RevisionKey) {
+        self.with(|state| {
+            if state.entries.remove(key).is_some_and(|entry| entry.weights.is_some()) {
+                state.version += 1;
+                let _ = self.changes.send(Event::Update { version: state.version, routes: vec![], removed: vec![key.clone()] });
+            }
+        });
+    }
+
+    /// Tells which nodes there are, in name order, and which revisions: others are forgotten.
+    pub fn retain(&self, nodes: Vec<NodeName>, revisions: &BTreeSet<RevisionKey>) {
+        let gone: Vec<RevisionKey> = self.with(|state| {
+            state.nodes = nodes;
+            state.entries.keys().filter(|key| !revisions.contains(key)).cloned().collect()
+        });
+        for key in &gone {
+            self.remove(key);
+        }
+    }
+
+    /// Every revision was decided on: followers may take a snapshot for the whole.
+    pub fn complete(&self) {
+        self.with(|state| state.complete = true);
+    }
+
+    /// Leading has ended: what is held is no longer ours to tell.
+    pub fn reset(&self) {
+        self.with(|state| {
+            let version = state.version;
+            *state = State { version, ..State::default() };
+        });
+    }
+
+    /// A snapshot and all changes after it; `None` while there is nothing whole to tell.
+    #[must_use]
+    pub fn follow(&self) -> Option<(Event, broadcast::Receiver<Event>)> {
+        self.with(|state| state.complete.then(|| (state.snapshot(), self.changes.subscribe())))
+    }
+
+    /// The version of the last change.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.with(|state| state.version)
+    }
+
+    /// Whether there is something whole to tell; false on a program that does not lead.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.with(|state| state.complete)
+    }
+
+    /// The weights of the revision that the two names mean, rows and columns in name order of the nodes. `kodomo` is a revision or a Knative
+    /// Service, `okasan` its Service or its namespace. Identity where no pod of it runs, `None` where there is no such revision.
+    #[must_use]
+    pub fn weights(&self, okasan: &str, kodomo: &str) -> Option<Vec<Vec<u32>>> {
+        self.with(|state| {
+            let entry = names(&state.entries, okasan, kodomo)?;
+            let identity = WeightMatrix::identity(&state.nodes);
+            let weights = entry.weights.as_ref().unwrap_or(&identity);
+            Some(weights.rows().rows().into_iter().map(|row| row.to_vec()).collect())
+        })
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        // Every change of the state is one insertion or removal; a panic between two leaves nothing half done.
+        act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl State {
+    fn snapshot(&self) -> Event {
+        let routes = self.entries.iter().filter_map(|(key, entry)| as_routes(key, entry.weights.as_ref()?).ok()).collect();
+        Event::Snapshot { version: self.version, routes }
+    }
+}
+
+fn as_routes(key: &RevisionKey, weights: &WeightMatrix) -> Result<RevisionRoutes, RouteStreamError> {
+    let rows = weights.nodes().iter().map(|source| {
+        let row: Vec<(String, u32)> = weights.targets(source).map(|(node, weight)| (node.to_string(), weight)).collect();
+        (source.to_string(), row)
+    });
+    RevisionRoutes::new(key.clone(), rows)
+}
+
+/// The parent that the originals gave every service; kept as a name for any.
+const ANY_OKASAN: &str = "okaasan";
+
+/// Finds a revision by the two names of the weights API: `kodomo` is a revision or a Knative Service (of which the newest revision with
+/// pods is meant, revisions being numbered), `okasan` the Service or the namespace it is in, or the originals' `okaasan` for any.
+fn names<'a>(entries: &'a BTreeMap<RevisionKey, Entry>, okasan: &str, kodomo: &str) -> Option<&'a Entry> {
+    entries
+        .iter()
+        .filter(|(key, entry)| {
+            (key.revision == kodomo || entry.service == kodomo)
+                && (okasan == ANY_OKASAN || entry.service == okasan || key.namespace == okasan)
+        })
+        .max_by_key(|(key, entry)| (key.revision == kodomo, entry.weights.is_some(), key.revision.as_str()))
+        .map(|(_, entry)| entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(revision: &str) -> RevisionKey {
+        RevisionKey::new("default", revision)
+    }
+
+    fn nodes() -> Vec<NodeName> {
+        ["node1", "node2"].map(NodeName::from).to_vec()
+    }
+
+    fn entry(weights: Option<WeightMatrix>) -> Entry {
+        Entry { service: "hello".to_owned(), weights }
+    }
+
+    #[test]
+    fn followers_get_a_snapshot_then_changes_only() {
+        let book = RouteBook::default();
+        book.set(&key("hello-00001"), entry(Some(WeightMatrix::identity(&nodes())))).unwrap();
+        assert!(book.follow().is_none());
+        book.complete();
+        let (snapshot, mut changes) = book.follow().unwrap();
+        assert!(matches!(snapshot, Event::Snapshot { version: 1, ref routes } if routes.len() == 1));
+        book.set(&key("hello-00001"), entry(Some(WeightMatrix::identity(&nodes())))).unwrap();
+        book.set(&key("hello-00002"), entry(None)).unwrap();
+        assert!(changes.try_recv().is_err());
+        book.set(&key("hello-00001"), entry(None)).unwrap();
+        assert_eq!(changes.try_recv().unwrap(), Event::Update { version: 2, routes: vec![], removed: vec![key("hello-00001")] });
+        book.retain(nodes(), &BTreeSet::new());
+        assert!(changes.try_recv().is_err());
+        book.reset();
+        assert!(book.follow().is_none() && book.version() == 2);
+    }
+
+    #[test]
+    fn weights_are_found_by_any_of_their_names() {
+        let book = RouteBook::default();
+        book.retain(nodes(), &BTreeSet::new());
+        book.set(&key("hello-00001"), entry(None)).unwrap();
+        for (okasan, kodomo) in [("hello", "hello-00001"), ("hello", "hello"), ("default", "hello"), ("okaasan", "hello")] {
+            assert_eq!(book.weights(okasan, kodomo), Some(vec![vec![100, 0], vec![0, 100]]), "{okasan}/{kodomo}");
+        }
+        assert_eq!(book.weights("other", "hello"), None);
+        assert_eq!(book.weights("hello", "hello-00009"), None);
+    }
+}

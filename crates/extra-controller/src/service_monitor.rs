@@ -1,0 +1,78 @@
+//! A ServiceMonitor per revision, where the cluster has such a thing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use kube::api::{Patch, PatchParams};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::{Api, Client, Resource as _, ResourceExt as _};
+use serde_json::{Value, json};
+
+use crate::apply::FIELD_MANAGER;
+use crate::controller::Held;
+use crate::knative::{PodAutoscaler, REVISION_LABEL};
+
+/// A cluster may get the kind, or lose it, at any time.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+const GROUP: &str = "monitoring.coreos.com";
+
+/// Whether the cluster has the kind.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceMonitors {
+    there: Arc<AtomicBool>,
+}
+
+impl ServiceMonitors {
+    /// Looks for the kind, again and again.
+    pub async fn discover(self, client: Client) {
+        loop {
+            let found = match client.list_api_group_resources(&format!("{GROUP}/v1")).await {
+                Ok(list) => list.resources.iter().any(|resource| resource.kind == "ServiceMonitor"),
+                Err(_) => false,
+            };
+            if self.there.swap(found, Ordering::Relaxed) != found {
+                tracing::info!(found, "ServiceMonitors");
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Has one for the revision. One that cannot be written is logged: it serves nobody's requests.
+    pub(crate) async fn ensure(&self, client: &Client, autoscaler: &PodAutoscaler, held: &mut Held) {
+        let there = self.there.load(Ordering::Relaxed);
+        if !there || held.has_monitor {
+            held.has_monitor &= there;
+            return;
+        }
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, "v1", "ServiceMonitor"));
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(client.clone(), &autoscaler.namespace().unwrap_or_default(), &resource);
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        match api.patch(&autoscaler.name_any(), &params, &Patch::Apply(monitor(autoscaler))).await {
+            Ok(_) => held.has_monitor = true,
+            Err(error) => tracing::warn!(revision = autoscaler.name_any(), %error, "ServiceMonitor could not be written"),
+        }
+    }
+}
+
+/// Scrapes the queue-proxies behind the revision's private Service: its requests, and what the function serves itself.
+fn monitor(autoscaler: &PodAutoscaler) -> Value {
+    json!({
+        "apiVersion": format!("{GROUP}/v1"),
+        "kind": "ServiceMonitor",
+        "metadata": {
+            "name": autoscaler.name_any(),
+            "namespace": autoscaler.namespace(),
+            "labels": autoscaler.labels(),
+            "ownerReferences": autoscaler.controller_owner_ref(&()).map(|owner| vec![owner]).unwrap_or_default(),
+        },
+        "spec": {
+            "selector": {"matchLabels": {
+                REVISION_LABEL: autoscaler.name_any(),
+                "networking.internal.knative.dev/serviceType": "Private",
+            }},
+            "endpoints": [{"port": "http-usermetric"}],
+        },
+    })
+}

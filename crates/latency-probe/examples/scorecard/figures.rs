@@ -1,0 +1,306 @@
+//! The figures.
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use latency_probe::exposition::SharedSession;
+use latency_probe::histogram::Bounds;
+use latency_probe::pair::{PairState, StateLimits, WindowLimits, percentile};
+use latency_probe::peers::{NodeName, Peer, PeerSet};
+use latency_probe::prober::Prober as InProcessProber;
+use latency_probe::responder::{Policy, Responder, ResponderCounters};
+use latency_probe::selection::Selection;
+use latency_probe::session::{Feed, Session, Settings};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::time::{ClockId, clock_gettime};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::bench::{Lab, Prober, Relay, peers_file, until, value};
+use crate::capture::{Capture, wire_nanos};
+use crate::print;
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn lab(name: &str) -> Lab {
+    Lab::new(name, std::env::current_exe().unwrap())
+}
+
+fn settings(interval: Duration, samples: usize) -> Settings {
+    Settings {
+        interval,
+        timeout: Duration::from_secs(2),
+        window: WindowLimits { samples, span: Duration::from_secs(600) },
+        states: StateLimits { unreachable_after: 5, stale_after: Duration::from_secs(60) },
+        feed: Feed::Udp,
+        pair_bounds: Bounds::none(),
+    }
+}
+
+/// What a prober on a thread of its own came to.
+struct Probed {
+    session: SharedSession,
+    thread_cpu: Duration,
+    lasted: Duration,
+}
+
+/// Probes within this process, in a namespace of the lab.
+fn probe(lab: &Lab, peers: PeerSet, settings: Settings, lasting: Duration) -> Probed {
+    let session = SharedSession::new(Session::new(NodeName::from("a"), settings, rand::random()));
+    let shared = session.clone();
+    lab.inside(0, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (started, cpu) = (Instant::now(), thread_cpu());
+        runtime.block_on(async {
+            let (_keys_out, keys) = watch::channel(None);
+            let fleet = peers.len() + 1;
+            let (_peers_out, chosen) = watch::channel(Arc::new(Selection { peers, fleet }));
+            let prober = InProcessProber::open(shared, chosen, fleet, &keys).unwrap();
+            let _ = tokio::time::timeout(lasting, prober.run(CancellationToken::new())).await;
+        });
+        Probed { session, thread_cpu: thread_cpu() - cpu, lasted: started.elapsed() }
+    })
+}
+
+fn thread_cpu() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
+}
+
+/// A responder within this process, in a namespace of the lab, without limits; until the token is dropped.
+fn respond(lab: &Lab, index: usize, stop: &CancellationToken) {
+    let stop = stop.clone();
+    let (ready_out, ready_in) = std::sync::mpsc::channel();
+    lab.inside(index, || {
+        // A thread that is started in the namespace stays in it.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (_keys_out, keys) = watch::channel(None);
+                let policy = Policy { keys, per_source_second: 0 };
+                let responder =
+                    Responder::open(&["0.0.0.0:9799".parse().unwrap()], policy, Arc::new(ResponderCounters::default())).unwrap();
+                ready_out.send(()).unwrap();
+                responder.run(stop).await;
+            });
+        });
+    });
+    ready_in.recv().unwrap();
+}
+
+/// So many peers on the loopback device, all answered by one responder.
+fn loopback_peers(count: u32) -> PeerSet {
+    let address = |n: u32| {
+        (
+            [
+                127,
+                1 + u8::try_from(n / 62_500).unwrap(),
+                u8::try_from(n / 250 % 250).unwrap(),
+                u8::try_from(n % 250 + 1).unwrap(),
+            ],
+            9799,
+        )
+    };
+    (0..count).map(|n| (NodeName::from(format!("node{n}")), Peer::at(address(n).into()))).collect()
+}
+
+/// Our round-trip times against those of a packet capture at both ends.
+pub(crate) fn accuracy(quick: bool) {
+    let errors = |busy: bool| {
+        let lab = lab(if busy { "busy" } else { "idle" });
+        let stop = CancellationToken::new();
+        let _stop = stop.clone().drop_guard();
+        respond(&lab, 1, &stop);
+        let captures = [0, 1].map(|index| lab.inside(index, Capture::start));
+        let burning = Arc::new(AtomicBool::new(busy));
+        for _ in 0..if busy { std::thread::available_parallelism().unwrap().get() } else { 0 } {
+            let burning = burning.clone();
+            std::thread::spawn(move || while burning.load(Ordering::Relaxed) {});
+        }
+        let peers = [(NodeName::from("b"), Peer::at(lab.address(1)))].into();
+        let probed =
+            probe(&lab, peers, settings(Duration::from_millis(5), 4_000), Duration::from_secs(if quick { 5 } else { 18 }));
+        burning.store(false, Ordering::Relaxed);
+        let [near, far] = captures.map(Capture::end);
+        let ours: Vec<i64> =
+            probed.session.with(|session| session.times(&"b".into()).map(|rtt| i64::from(rtt.as_nanos())).collect());
+        let wire = wire_nanos(&near, &far);
+        // A change of the way would leave out the first ones, never the last.
+        let mut errors: Vec<u64> =
+            ours.iter().rev().zip(wire.iter().rev()).map(|(ours, (_, wire))| ours.abs_diff(*wire)).collect();
+        errors.sort_unstable();
+        let lost = probed.session.with(|session| session.counters().lost[0]);
+        eprintln!("accuracy: {} probes, {} on the wire, {} lost, busy: {busy}", ours.len(), wire.len(), lost);
+        // A machine that lets through so few has nothing to say about accuracy.
+        let micros =
+            |percent| percentile(&errors, percent).filter(|_| errors.len() >= 500).map_or(f64::NAN, |nanos| nanos as f64 / 1e3);
+        (micros(50), micros(99))
+    };
+    let (p50, p99) = errors(false);
+    print("rtt_err_p50_us", p50, "us", "<= 20", p50 <= 20.0);
+    print("rtt_err_p99_us", p99, "us", "<= 100", p99 <= 100.0);
+    let (_, busy) = errors(true);
+    print("rtt_err_busy_p99_us", busy, "us", "<= 200", busy <= 200.0);
+}
+
+/// Probes per second of processor time, and replies that we lost and not the wire.
+pub(crate) fn throughput(quick: bool) {
+    let lab = lab("rate");
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    respond(&lab, 0, &stop);
+    // More than can be done, so that the prober never waits.
+    let probed = probe(
+        &lab,
+        loopback_peers(4_000),
+        settings(Duration::from_millis(5), 60),
+        Duration::from_secs(if quick { 3 } else { 10 }),
+    );
+    let answered = probed.session.with(|session| session.counters().answered[0]) as f64;
+    let per_core = answered / probed.thread_cpu.as_secs_f64();
+    eprintln!(
+        "throughput: {:.0} answered a second, {:.0} % of a core",
+        answered / probed.lasted.as_secs_f64(),
+        100.0 * probed.thread_cpu.as_secs_f64() / probed.lasted.as_secs_f64()
+    );
+    print("probes_per_core", per_core, "1/s", ">= 300000", per_core >= 300_000.0);
+
+    let probed = probe(
+        &lab,
+        loopback_peers(1_000),
+        settings(Duration::from_millis(10), 60),
+        Duration::from_secs(if quick { 5 } else { 62 }),
+    );
+    let (sent, lost) = probed.session.with(|session| (session.counters().sent[0], session.counters().lost[0]));
+    eprintln!("false loss: {:.0} probes a second", sent as f64 / probed.lasted.as_secs_f64());
+    print("false_loss", lost as f64, "probes", "0", lost == 0 && sent as f64 / probed.lasted.as_secs_f64() > 90_000.0);
+}
+
+/// The lines of a peers file for these peers.
+fn file_of(lab: &Lab, name: &str, peers: &PeerSet) -> std::path::PathBuf {
+    let lines: Vec<(&str, _)> = peers.iter().map(|(node, peer)| (node.as_str(), peer.echo)).collect();
+    lab.file(name, &peers_file(&lines))
+}
+
+/// Our daemon's processor seconds within `lasting`, once it knows all of its peers.
+fn daemon_cpu(daemon: &Prober<'_>, peers: usize, lasting: Duration) -> (f64, f64) {
+    let metric = |series: &str| value(&daemon.get("/metrics"), series).unwrap();
+    until(Duration::from_secs(60), || (metric("latency_probe_peers{state=\"known\"}") >= peers as f64).then_some(()));
+    // Asking costs something too, so it is asked twice only.
+    let before = metric("process_cpu_seconds_total");
+    std::thread::sleep(lasting);
+    (metric("process_cpu_seconds_total") - before, metric("process_resident_memory_bytes"))
+}
+
+/// What many peers cost the daemon.
+pub(crate) fn many_peers(quick: bool) {
+    let lab = lab("many");
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    respond(&lab, 0, &stop);
+    let peers = file_of(&lab, "peers.toml", &loopback_peers(5_000));
+    let arguments = [
+        "--latency-from",
+        "udp",
+        "--interval",
+        "10s",
+        "--all-up-to",
+        "6000",
+        "--echo-listen",
+        "127.0.0.1:1",
+        "--peers-file",
+        peers.to_str().unwrap(),
+    ];
+    let daemon = Prober::start(&lab, 0, "a", &arguments);
+    let lasting = Duration::from_secs(if quick { 10 } else { 60 });
+    let (cpu, resident) = daemon_cpu(&daemon, 5_000, lasting);
+    let percent = 100.0 * cpu / lasting.as_secs_f64();
+    print("peers_5k_cpu_pct", percent, "%", "<= 0.5", percent <= 0.5);
+    let mebibytes = resident / f64::from(1 << 20);
+    print("peers_5k_rss_mib", mebibytes, "MiB", "<= 16", mebibytes <= 16.0);
+}
+
+/// Targets and rate of the comparisons.
+const TARGETS: u32 = 500;
+
+fn ours_per_second(lab: &Lab, lasting: Duration) -> f64 {
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    respond(lab, 0, &stop);
+    let peers = file_of(lab, "peers.toml", &loopback_peers(TARGETS));
+    let arguments =
+        ["--latency-from", "udp", "--all-up-to", "6000", "--echo-listen", "127.0.0.1:1", "--peers-file", peers.to_str().unwrap()];
+    let daemon = Prober::start(lab, 0, "a", &arguments);
+    daemon_cpu(&daemon, TARGETS as usize, lasting).0 / lasting.as_secs_f64()
+}
+
+fn children_cpu() -> f64 {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
+    [usage.user_time(), usage.system_time()].iter().map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6).sum()
+}
+
+/// Processor time per probe, theirs divided by ours: same targets, same rate.
+fn against(id: &str, goal: f64, quick: bool, theirs: impl FnOnce(&Lab, Duration) -> Option<f64>) {
+    let lab = lab(id);
+    let lasting = Duration::from_secs(if quick { 5 } else { 20 });
+    let Some(theirs) = theirs(&lab, lasting) else {
+        println!("{id}\t-\ttimes\t>= {goal}\tnot installed");
+        return;
+    };
+    let ours = ours_per_second(&lab, lasting);
+    eprintln!("{id}: theirs {:.2} % of a core, ours {:.2} %", theirs * 100.0, ours * 100.0);
+    print(id, theirs / ours, "times", &format!(">= {goal}"), theirs / ours >= goal);
+}
+
+/// Against fping.
+pub(crate) fn against_fping(quick: bool) {
+    against("vs_fping_cpu", 5.0, quick, |lab, lasting| {
+        let targets: String = loopback_peers(TARGETS).values().map(|peer| format!("{}\n", peer.address())).collect();
+        let file = lab.file("targets", &targets);
+        let rounds = lasting.as_secs().to_string();
+        let before = children_cpu();
+        let mut command = Command::new("fping");
+        command.args(["-q", "-p", "1000", "-i", "1", "-c", &rounds, "-f"]).arg(file).stdout(Stdio::null()).stderr(Stdio::null());
+        lab.inside(0, || command.status()).ok()?;
+        Some((children_cpu() - before) / lasting.as_secs_f64())
+    });
+}
+
+/// Against smokeping_prober.
+pub(crate) fn against_smokeping(quick: bool) {
+    against("vs_smokeping_cpu", 100.0, quick, |lab, lasting| {
+        let targets = loopback_peers(TARGETS);
+        let mut command = Command::new("prometheus-smokeping-prober");
+        command.args(["--web.listen-address=127.0.0.1:9374", "--ping.interval=1s", "--privileged"]);
+        command.args(targets.values().map(|peer| peer.address().to_string())).stdout(Stdio::null()).stderr(Stdio::null());
+        let before = children_cpu();
+        let mut child = lab.inside(0, || command.spawn()).ok()?;
+        std::thread::sleep(lasting);
+        let _ = child.kill();
+        let _ = child.wait();
+        Some((children_cpu() - before) / lasting.as_secs_f64())
+    });
+}
+
+/// How soon a change shows.
+pub(crate) fn detection() {
+    let lab = lab("soon");
+    let far = Prober::start(&lab, 1, "b", &["--peers-file", lab.file("none.toml", "peers = []").to_str().unwrap()]);
+    let relay = Relay::start(&lab, Duration::from_millis(5), lab.address(1));
+    let peers = lab.file("peers.toml", &peers_file(&[("b", relay.address())]));
+    let near = Prober::start(&lab, 0, "a", &["--latency-from", "udp", "--peers-file", peers.to_str().unwrap()]);
+    let series = "latency_between_nodes{from=\"a\",to=\"b\"}";
+    until(Duration::from_secs(90), || near.peer("b").filter(|peer| peer.state == PairState::Known && peer.samples >= 59));
+    relay.set_one_way(Duration::from_micros(7_500));
+    let started = Instant::now();
+    until(Duration::from_secs(90), || value(&near.get("/metrics"), series).filter(|millis| (14.5..16.5).contains(millis)));
+    let seconds = started.elapsed().as_secs_f64();
+    print("detect_s", seconds, "s", "<= 30", seconds <= 30.0);
+    lab.file("peers.toml", "peers = []");
+    let started = Instant::now();
+    until(SOON, || (!near.get("/metrics").contains("to=\"b\"")).then_some(()));
+    let seconds = started.elapsed().as_secs_f64();
+    print("gone_s", seconds, "s", "<= 1 (one interval)", seconds <= 1.0);
+    drop(far);
+}

@@ -1,0 +1,320 @@
+//! One socket that probes go out of and replies come in by: the thin layer between a [`Session`](crate::session::Session) and the kernel.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use socket2::Socket;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::clock::Reading;
+use crate::exposition::SharedSession;
+use crate::fleet_key::{FleetKeys, SharedKeys};
+use crate::icmp::{ECHO_LEN, Echo, Family, strip_ipv4_header};
+use crate::net::{IcmpSocket, Inbox, Outbox, icmp, register, set_transmit_stamps, udp_prober};
+use crate::peers::Protocol;
+use crate::session::{NotSent, Order, Returned, Session};
+use crate::wire::{PACKET_LEN, Reply, Request, Sequence, SessionId, packet};
+
+/// At most so many packets a system call.
+pub(crate) const BATCH: usize = 64;
+/// Longest packet of interest: an echo reply behind an IPv4 header with options.
+const LONGEST: usize = 128;
+
+/// How bytes become replies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    Udp,
+    IcmpMessage,
+    IcmpBehindIpv4Header,
+}
+
+/// A socket with its protocol.
+pub(crate) struct Channel {
+    socket: AsyncFd<Socket>,
+    family: Family,
+    framing: Framing,
+    inbox: Inbox<LONGEST>,
+    outbox_udp: Outbox<PACKET_LEN>,
+    outbox_icmp: Outbox<ECHO_LEN>,
+    orders: Vec<Order>,
+    departures: Departures,
+    keys: SharedKeys,
+}
+
+/// Which of the socket's packets, as the kernel counts them, carried which probe.
+#[derive(Default)]
+struct Departures {
+    enabled: bool,
+    next: u32,
+    recent: Vec<(u32, Sequence)>,
+}
+
+impl Departures {
+    /// So many packets may be on their way between us and the device.
+    const KEPT: usize = 1_024;
+
+    fn left(&mut self, sequence: Sequence) {
+        if self.enabled {
+            let place = self.next as usize % Self::KEPT;
+            if self.recent.len() <= place {
+                self.recent.push((self.next, sequence));
+            } else {
+                self.recent[place] = (self.next, sequence);
+            }
+            self.next = self.next.wrapping_add(1);
+        }
+    }
+
+    fn find(&self, number: u32) -> Option<Sequence> {
+        self.recent.get(number as usize % Self::KEPT).filter(|(kept, _)| *kept == number).map(|(_, sequence)| *sequence)
+    }
+}
+
+impl Channel {
+    /// A channel for UDP probes.
+    pub(crate) fn udp(family: Family, keys: SharedKeys) -> io::Result<Self> {
+        Self::new(udp_prober(family)?, family, Framing::Udp, keys)
+    }
+
+    /// A channel for ICMP probes, and the kind of socket it is.
+    pub(crate) fn icmp(family: Family, keys: SharedKeys) -> io::Result<(Self, &'static str)> {
+        let (socket, framing, kind) = match icmp(family)? {
+            IcmpSocket::Ping(socket) => (socket, Framing::IcmpMessage, "ping socket"),
+            IcmpSocket::Raw(socket) if family == Family::V4 => (socket, Framing::IcmpBehindIpv4Header, "raw socket"),
+            IcmpSocket::Raw(socket) => (socket, Framing::IcmpMessage, "raw socket"),
+        };
+        Ok((Self::new(socket, family, framing, keys)?, kind))
+    }
+
+    fn new(socket: Socket, family: Family, framing: Framing, keys: SharedKeys) -> io::Result<Self> {
+        // Where the kernel cannot stamp departures, our own reading just before the send has to do.
+        let enabled = set_transmit_stamps(&socket, true).is_ok();
+        Ok(Self {
+            socket: register(socket)?,
+            family,
+            framing,
+            inbox: Inbox::new(BATCH),
+            outbox_udp: Outbox::new(BATCH),
+            outbox_icmp: Outbox::new(BATCH),
+            orders: Vec::with_capacity(BATCH),
+            departures: Departures { enabled, ..Departures::default() },
+            keys,
+        })
+    }
+
+    /// The socket, to wait for.
+    pub(crate) const fn socket(&self) -> &AsyncFd<Socket> {
+        &self.socket
+    }
+
+    /// Sends the orders that are for this channel.
+    pub(crate) fn send(&mut self, orders: &[Order], session: &SharedSession) {
+        let (framing, family) = (self.framing, self.family);
+        self.orders.clear();
+        self.orders
+            .extend(orders.iter().filter(|order| framing.protocol() == order.protocol && family == Family::of(order.to.ip())));
+        if self.orders.is_empty() {
+            return;
+        }
+        let id = session.with(|session| session.id());
+        let keys = self.keys.borrow().clone();
+        self.outbox_udp.clear();
+        self.outbox_icmp.clear();
+        let now = Reading::now();
+        for order in &self.orders {
+            match self.framing {
+                Framing::Udp => {
+                    let request = Request { session: id, sequence: order.sequence, sent: now.wall };
+                    let mut packet = request.encode();
+                    if let Some(keys) = &keys {
+                        keys.sign(FleetKeys::signing(), &mut packet);
+                    }
+                    self.outbox_udp.push(packet, order.to, None);
+                }
+                _ => self.outbox_icmp.push(Echo { session: id, sequence: order.sequence }.encode(self.family), order.to, None),
+            }
+        }
+        let now = Reading::now();
+        session.with(|session| {
+            for order in &self.orders {
+                session.sent(order.sequence, now);
+            }
+        });
+        let mut first = 0;
+        while first < self.orders.len() {
+            let socket = self.socket.get_ref().as_fd();
+            let sent = match self.framing {
+                Framing::Udp => self.outbox_udp.send(socket, first),
+                _ => self.outbox_icmp.send(socket, first),
+            };
+            match sent {
+                Ok(sent) => {
+                    for order in self.orders.iter().skip(first).take(sent) {
+                        self.departures.left(order.sequence);
+                    }
+                    first += sent.max(1);
+                }
+                Err(error) => {
+                    let order = self.orders[first];
+                    tracing::debug!(to = %order.to, protocol = order.protocol.as_str(), %error, "failed to send a probe");
+                    session.with(|session| session.not_sent(order.sequence, why_not_sent(&error), now.mono));
+                    self.restart_departures();
+                    first += 1;
+                }
+            }
+        }
+    }
+
+    /// A packet that failed may or may not have been counted by the kernel, so the count begins anew.
+    fn restart_departures(&mut self) {
+        if self.departures.enabled {
+            let socket = self.socket.get_ref();
+            let off = set_transmit_stamps(socket, false);
+            while self.inbox.receive_errors(socket.as_fd()).unwrap_or(false) {}
+            let enabled = off.is_ok() && set_transmit_stamps(socket, true).is_ok();
+            self.departures = Departures { enabled, ..Departures::default() };
+        }
+    }
+
+    /// Hands what came in to the session. At most a few batches, so that sending is never kept waiting.
+    pub(crate) fn receive(&mut self, session: &SharedSession) {
+        for _ in 0..4 {
+            self.read_departures(session);
+            let inbox = &mut self.inbox;
+            let received = self.socket.try_io(Interest::READABLE, |socket| inbox.receive(socket.as_fd()));
+            let more = match received {
+                Ok(more) => more,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    // An error of the network that the kernel reports here is about one probe, which will be found lost.
+                    tracing::debug!(%error, "failed to receive");
+                    continue;
+                }
+            };
+            let read = Reading::now();
+            let keys = self.keys.borrow().clone();
+            session.with(|session| {
+                for datagram in self.inbox.iter() {
+                    let Some(from) = datagram.from else { continue };
+                    let (stamp, ttl) = (datagram.notes.stamp, datagram.notes.ttl);
+                    let Some((protocol, id, sequence, held)) = self.framing.decode(datagram.bytes, keys.as_deref()) else {
+                        note_stranger(session, self.framing);
+                        continue;
+                    };
+                    session.returned(&Returned { protocol, from, session: id, sequence, held, stamp, ttl }, read);
+                }
+            });
+            if !more {
+                return;
+            }
+        }
+    }
+
+    /// Hands the kernel's departure stamps to the session. They come before the replies, so they are read before the replies.
+    fn read_departures(&mut self, session: &SharedSession) {
+        while self.departures.enabled {
+            let Ok(more) = self.inbox.receive_errors(self.socket.get_ref().as_fd()) else { return };
+            session.with(|session| {
+                for datagram in self.inbox.iter() {
+                    let sequence = datagram.notes.left.and_then(|number| self.departures.find(number));
+                    if let Some((sequence, stamp)) = sequence.zip(datagram.notes.stamp) {
+                        session.sent_stamp(sequence, stamp);
+                    }
+                }
+            });
+            if !more {
+                return;
+            }
+        }
+    }
+}
+
+/// On a ping or raw socket, echoes of other programs are an everyday thing; on our own UDP port a packet that is no reply is not.
+const fn note_stranger(session: &mut Session, framing: Framing) {
+    let counters = session.counters_mut();
+    match framing {
+        Framing::Udp => counters.rejected += 1,
+        _ => counters.foreign += 1,
+    }
+}
+
+impl Framing {
+    const fn protocol(self) -> Protocol {
+        match self {
+            Self::Udp => Protocol::Udp,
+            Self::IcmpMessage | Self::IcmpBehindIpv4Header => Protocol::Icmp,
+        }
+    }
+
+    fn decode(self, bytes: &[u8], keys: Option<&FleetKeys>) -> Option<(Protocol, SessionId, Sequence, Duration)> {
+        let echo = |bytes, family| {
+            Echo::decode_reply(bytes, family).map(|echo| (Protocol::Icmp, echo.session, echo.sequence, Duration::ZERO))
+        };
+        match self {
+            Self::Udp => {
+                let reply = Reply::decode(bytes).ok()?;
+                if let Some(keys) = keys {
+                    keys.verify(packet(bytes).ok()?)?;
+                }
+                Some((Protocol::Udp, reply.request.session, reply.request.sequence, reply.held()?))
+            }
+            Self::IcmpMessage => echo(bytes, if bytes.first() == Some(&0) { Family::V4 } else { Family::V6 }),
+            Self::IcmpBehindIpv4Header => echo(strip_ipv4_header(bytes)?, Family::V4),
+        }
+    }
+}
+
+/// What an error of the send says about the peer.
+fn why_not_sent(error: &io::Error) -> NotSent {
+    match error.raw_os_error() {
+        Some(
+            libc::ENETUNREACH
+            | libc::EHOSTUNREACH
+            | libc::EHOSTDOWN
+            | libc::ENETDOWN
+            | libc::ECONNREFUSED
+            | libc::EPERM
+            | libc::EACCES,
+        ) => NotSent::NoRoute,
+        _ => NotSent::OurFault,
+    }
+}
+
+/// Opens the channels a prober needs. Families the machine does not have, and ICMP where it is not allowed, are left out and said so.
+///
+/// # Errors
+/// What kept the one channel from opening without which nothing can be probed.
+pub(crate) fn open(session: &SharedSession, keys: &SharedKeys) -> io::Result<Vec<Channel>> {
+    let feed = session.with(|session| session.settings().feed);
+    let mut channels = Vec::new();
+    let mut refused = None;
+    for family in [Family::V4, Family::V6] {
+        if feed.primary() == Protocol::Udp {
+            match Channel::udp(family, keys.clone()) {
+                Ok(channel) => channels.push(channel),
+                Err(error) => refused = Some(skip(family, "udp", error)),
+            }
+        }
+        if feed.wants_icmp() {
+            match Channel::icmp(family, keys.clone()) {
+                Ok((channel, kind)) => {
+                    tracing::info!(?family, kind, "icmp probes are possible");
+                    session.with(|session| session.icmp_works(family));
+                    channels.push(channel);
+                }
+                Err(error) => refused = Some(skip(family, "icmp", error)),
+            }
+        }
+    }
+    match refused {
+        Some(error) if channels.is_empty() => Err(error),
+        _ => Ok(channels),
+    }
+}
+
+fn skip(family: Family, protocol: &str, error: io::Error) -> io::Error {
+    tracing::warn!(?family, protocol, %error, "probing by this protocol is off (icmp needs this process's group in net.ipv4.ping_group_range, or CAP_NET_RAW)");
+    error
+}

@@ -1,0 +1,87 @@
+//! Keeps the choice of peers up to date: with the peers that are known, with the nodes that are pinned, and with time.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock::Wall;
+use crate::peers::{NodeName, PeerSet};
+use crate::selection::{Selection, SelectionLimits, select};
+
+/// How to choose.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// The node probed from.
+    pub own: NodeName,
+    /// How many.
+    pub limits: SelectionLimits,
+    /// File with nodes that are always probed, one a line. Where it is missing, there are none.
+    pub pinned_file: Option<PathBuf>,
+    /// How often that is read, and looked whose draw is over.
+    pub period: Duration,
+}
+
+/// Tells `chosen` whom to probe, for as long as anybody listens.
+pub async fn keep_choosing(choice: Choice, mut known: watch::Receiver<Arc<PeerSet>>, chosen: watch::Sender<Arc<Selection>>) {
+    let mut source_lives = true;
+    loop {
+        let pinned = read_pins(choice.pinned_file.as_deref()).await;
+        let peers = known.borrow_and_update().clone();
+        let unix_seconds = Wall::now().as_nanos() / 1_000_000_000;
+        let selection = select(&choice.own, &peers, &pinned, choice.limits, unix_seconds);
+        chosen.send_if_modified(|held| {
+            let differs = **held != selection;
+            if differs {
+                *held = Arc::new(selection);
+            }
+            differs
+        });
+        tokio::select! {
+            () = chosen.closed() => return,
+            changed = known.changed(), if source_lives => source_lives = changed.is_ok(),
+            () = tokio::time::sleep(choice.period) => {}
+        }
+    }
+}
+
+async fn read_pins(file: Option<&Path>) -> BTreeSet<NodeName> {
+    let Some(file) = file else { return BTreeSet::new() };
+    let text = tokio::fs::read_to_string(file).await.unwrap_or_default();
+    text.lines().filter_map(|line| line.trim().parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::Peer;
+
+    #[tokio::test]
+    async fn the_choice_follows_peers_and_pins() {
+        let file = std::env::temp_dir().join(format!("lp-pins-{}", std::process::id()));
+        let peers = |count: u8| {
+            (1..=count).map(|n| (NodeName::from(format!("n{n}")), Peer::at(([10, 0, 0, n], 1).into()))).collect::<PeerSet>()
+        };
+        let limits = SelectionLimits { all_up_to: 10, peers: 5, renewal: Duration::from_secs(1 << 40) };
+        let choice = Choice { own: "n1".into(), limits, pinned_file: Some(file.clone()), period: Duration::from_millis(50) };
+        let (known_out, known_in) = watch::channel(Arc::new(peers(10)));
+        let (chosen_out, mut chosen_in) = watch::channel(Arc::default());
+        let task = tokio::spawn(keep_choosing(choice, known_in, chosen_out));
+        chosen_in.changed().await.unwrap();
+        assert_eq!(chosen_in.borrow_and_update().peers.len(), 9);
+        known_out.send_replace(Arc::new(peers(40)));
+        chosen_in.changed().await.unwrap();
+        let drawn = chosen_in.borrow_and_update().clone();
+        assert_eq!((drawn.peers.len(), drawn.fleet), (5, 40));
+        let other = peers(40).into_keys().rfind(|node| !drawn.peers.contains_key(node) && node.as_str() != "n1").unwrap();
+        std::fs::write(&file, format!("{other}\nnobody\n")).unwrap();
+        chosen_in.changed().await.unwrap();
+        let pinned = chosen_in.borrow_and_update().clone();
+        std::fs::remove_file(&file).unwrap();
+        assert!(pinned.peers.len() == 6 && pinned.peers.contains_key(&other));
+        drop(chosen_in);
+        task.await.unwrap();
+    }
+}

@@ -1,0 +1,158 @@
+//! The daemon: puts the parts together and takes part in the stop.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::routing::get;
+use axum::{Json, Router};
+use ops_http::{OpsError, Readiness};
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::chooser::keep_choosing;
+use crate::discovery::{DiscoveryError, Source, watch_file, watch_service};
+use crate::exposition::{Exposition, SharedSession};
+use crate::fleet_key::{FleetKeys, KeyFileError, watch_keys};
+use crate::options::RunOptions;
+use crate::peers::PeerSet;
+use crate::prober::Prober;
+use crate::responder::{ListenError, Policy, Responder, ResponderCounters};
+use crate::selection::Selection;
+use crate::session::Session;
+
+/// Why the daemon ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Nothing can be probed.
+    #[error("failed to open a socket to probe from")]
+    Probe(#[source] std::io::Error),
+    /// Nobody can be answered.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// There is no key where there should be one.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// Peers cannot be found.
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
+    /// The endpoints cannot be served.
+    #[error(transparent)]
+    Ops(#[from] OpsError),
+    /// A thread cannot be had.
+    #[error("failed to start a thread for probes")]
+    Thread(#[source] std::io::Error),
+}
+
+const PEERS: &str = "peers";
+/// A file is read at least so often: a peer taken from it should be gone within an interval, of which there is usually one a second.
+const FILE_PERIOD: Duration = Duration::from_millis(500);
+const KEY_PERIOD: Duration = Duration::from_secs(2);
+
+/// Runs until `stop`.
+///
+/// # Errors
+/// [`DaemonError`] for what keeps it from starting.
+pub async fn run(options: &RunOptions, stop: CancellationToken) -> Result<(), DaemonError> {
+    let readiness = Readiness::waiting_for([PEERS]);
+    let session = SharedSession::new(Session::new(options.node_name.clone(), options.settings(), rand::random()));
+    let counters = Arc::new(ResponderCounters::default());
+    let (known_out, known_in) = watch::channel(Arc::new(PeerSet::new()));
+    let (chosen_out, chosen_in) = watch::channel(Arc::new(Selection::default()));
+    tokio::spawn(keep_choosing(options.choice(), known_in, chosen_out));
+
+    let keys = options.key_file.as_deref().map(FleetKeys::read).transpose()?;
+    let (keys_out, keys_in) = watch::channel(keys.map(Arc::new));
+    if let Some(path) = options.key_file.clone() {
+        tokio::spawn(async move { watch_keys(&path, KEY_PERIOD, keys_out).await });
+    }
+
+    // Whichever part ends first, for whatever reason, ends the others.
+    let _stop_all = stop.clone().drop_guard();
+    let probing = on_own_thread("prober", stop.clone(), {
+        let (session, stop, keys) = (session.clone(), stop.clone(), keys_in.clone());
+        let all_up_to = options.all_up_to;
+        async move || {
+            Prober::open(session, chosen_in, all_up_to, &keys).map_err(DaemonError::Probe)?.run(stop).await;
+            Ok(())
+        }
+    })?;
+    let answering = on_own_thread("responder", stop.clone(), {
+        let (counters, stop, addresses) = (counters.clone(), stop.clone(), options.echo_listen.clone());
+        let policy = Policy { keys: keys_in, per_source_second: options.echo_rate };
+        async move || {
+            let responder = Responder::open(&addresses, policy, counters)?;
+            tracing::info!(addresses = ?responder.addresses(), "answering probes");
+            responder.run(stop).await;
+            Ok(())
+        }
+    })?;
+
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Exposition::new(session.clone(), counters)));
+    let router = ops_http::router(Arc::new(registry), readiness.clone()).merge(row_router(session));
+    let listener = bind(options.http_listen).await?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %options.node_name, http = %options.http_listen, "latency-probe is up");
+
+    let found = move || readiness.reached(PEERS);
+    tokio::select! {
+        served = ops_http::serve(listener, router, stop.clone()) => served?,
+        discovered = discover(options, known_out, found) => discovered?,
+        ended = probing => ended.unwrap_or(Ok(()))?,
+        ended = answering => ended.unwrap_or(Ok(()))?,
+    }
+    Ok(())
+}
+
+async fn discover(options: &RunOptions, peers: watch::Sender<Arc<PeerSet>>, found: impl Fn()) -> Result<(), DaemonError> {
+    match options.source() {
+        Source::File(path) => watch_file(&path, options.echo_port, FILE_PERIOD.min(options.probe.interval), peers, found).await,
+        Source::Service { namespace, service } => {
+            let client = kube::Client::try_default().await.map_err(|error| DiscoveryError::Client(Box::new(error)))?;
+            watch_service(client, &namespace, &service, options.echo_port, peers, found).await;
+        }
+    }
+    Ok(())
+}
+
+/// `/v1/row`: the node's row of the matrix.
+pub fn row_router(session: SharedSession) -> Router {
+    Router::new().route("/v1/row", get(async move || Json(session.row())))
+}
+
+/// Where a machine has no IPv6 at all, "any address" means any of IPv4.
+async fn bind(address: SocketAddr) -> Result<tokio::net::TcpListener, OpsError> {
+    match ops_http::bind(address).await {
+        Err(OpsError::Listen { source, .. })
+            if source.raw_os_error() == Some(libc::EAFNOSUPPORT) && address.ip() == Ipv6Addr::UNSPECIFIED =>
+        {
+            ops_http::bind((Ipv4Addr::UNSPECIFIED, address.port()).into()).await
+        }
+        bound => bound,
+    }
+}
+
+/// Runs a part on a thread and a runtime of its own, so that neither scrapes nor watches make a probe wait. What it gives in the end comes
+/// out of the channel; its end is everybody's end.
+fn on_own_thread<Part>(
+    name: &str,
+    stop: CancellationToken,
+    part: Part,
+) -> Result<tokio::sync::oneshot::Receiver<Result<(), DaemonError>>, DaemonError>
+where
+    Part: AsyncFnOnce() -> Result<(), DaemonError> + Send + 'static,
+{
+    let (ended_out, ended_in) = tokio::sync::oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Thread)?;
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let _stop_all = stop.drop_guard();
+            let ended = runtime.block_on(part());
+            // Nobody listens once the daemon is on its way out.
+            let _ = ended_out.send(ended);
+        })
+        .map_err(DaemonError::Thread)?;
+    Ok(ended_in)
+}

@@ -1,0 +1,199 @@
+//! Peers from the EndpointSlices of the prober's own headless Service: one watch of a few small objects per prober, whatever the size of
+//! the cluster, with node names in it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use futures::TryStreamExt as _;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use kube::api::Api;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{Config, Event, watcher};
+use kube::{Client, ResourceExt as _};
+use tokio::sync::watch;
+
+use super::publish;
+use crate::peers::{NodeName, Peer, PeerSet};
+
+/// Name of the port that responders listen on, in the Service.
+const ECHO_PORT_NAME: &str = "echo";
+
+/// What slices say, as one set of peers. Pure: events in, peers out.
+#[derive(Debug)]
+pub struct SliceView {
+    echo_port: u16,
+    slices: BTreeMap<String, Vec<Candidate>>,
+    /// While the slices are listed anew, the old ones stay in force.
+    relisted: Option<BTreeMap<String, Vec<Candidate>>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Candidate {
+    node: NodeName,
+    peer: Peer,
+    terminating: bool,
+}
+
+impl SliceView {
+    /// Nothing yet. `echo_port` is taken where the slice names no port `echo`.
+    #[must_use]
+    pub const fn new(echo_port: u16) -> Self {
+        Self { echo_port, slices: BTreeMap::new(), relisted: None }
+    }
+
+    /// Takes in an event, and gives the peers if they are now complete.
+    pub fn apply(&mut self, event: Event<EndpointSlice>) -> Option<PeerSet> {
+        match event {
+            Event::Init => {
+                self.relisted = Some(BTreeMap::new());
+                return None;
+            }
+            Event::InitApply(slice) => {
+                let candidates = self.candidates(&slice);
+                self.relisted.get_or_insert_default().insert(slice.name_any(), candidates);
+                return None;
+            }
+            Event::InitDone => self.slices = self.relisted.take().unwrap_or_default(),
+            Event::Apply(slice) => {
+                let candidates = self.candidates(&slice);
+                self.slices.insert(slice.name_any(), candidates);
+            }
+            Event::Delete(slice) => {
+                self.slices.remove(&slice.name_any());
+            }
+        }
+        Some(self.peers())
+    }
+
+    fn candidates(&self, slice: &EndpointSlice) -> Vec<Candidate> {
+        let named = slice.ports.iter().flatten().find(|port| port.name.as_deref() == Some(ECHO_PORT_NAME));
+        let port = named.and_then(|port| u16::try_from(port.port?).ok()).unwrap_or(self.echo_port);
+        slice.endpoints.iter().filter_map(|endpoint| candidate(endpoint, port)).collect()
+    }
+
+    /// One peer per node: of several endpoints (two families, or a pod that goes while the next one comes) the one that stays, version 4
+    /// before version 6, the lowest address.
+    fn peers(&self) -> PeerSet {
+        let mut best: BTreeMap<&NodeName, &Candidate> = BTreeMap::new();
+        let rank = |candidate: &Candidate| (candidate.terminating, candidate.peer.address().is_ipv6(), candidate.peer.echo);
+        for candidate in self.slices.values().flatten() {
+            let held = best.entry(&candidate.node).or_insert(candidate);
+            if rank(candidate) < rank(held) {
+                *held = candidate;
+            }
+        }
+        best.into_iter().map(|(node, candidate)| (node.clone(), candidate.peer.clone())).collect()
+    }
+}
+
+/// Ready or not does not matter: a prober that is up answers, and one that does not answer is what is to be found out.
+fn candidate(endpoint: &Endpoint, port: u16) -> Option<Candidate> {
+    let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
+    let node: NodeName = endpoint.node_name.as_deref()?.parse().ok()?;
+    let zone = endpoint.zone.as_deref().map(Into::into);
+    let terminating = endpoint.conditions.as_ref().and_then(|conditions| conditions.terminating).unwrap_or(false);
+    Some(Candidate { node, peer: Peer { echo: SocketAddr::new(address, port), zone }, terminating })
+}
+
+/// Tells `peers` of the Service's endpoints for as long as anybody listens. Failures of the API server change nothing: the last known
+/// peers stay, and the watch is taken up again with growing pauses.
+pub async fn watch_service(
+    client: Client,
+    namespace: &str,
+    service: &str,
+    echo_port: u16,
+    peers: watch::Sender<Arc<PeerSet>>,
+    found: impl Fn(),
+) {
+    let slices: Api<EndpointSlice> = Api::namespaced(client, namespace);
+    let of_service = Config::default().labels(&format!("kubernetes.io/service-name={service}"));
+    let mut view = SliceView::new(echo_port);
+    let mut events = std::pin::pin!(watcher(slices, of_service).default_backoff());
+    loop {
+        tokio::select! {
+            () = peers.closed() => return,
+            event = events.try_next() => match event {
+                Ok(Some(event)) => {
+                    if let Some(now) = view.apply(event) {
+                        publish(&peers, now);
+                        found();
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, namespace, service, "failed to watch the prober's endpoints"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointPort};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+    use super::*;
+
+    fn slice(name: &str, port: Option<i32>, endpoints: &[(&str, &str, bool)]) -> EndpointSlice {
+        EndpointSlice {
+            metadata: ObjectMeta { name: Some(name.into()), ..Default::default() },
+            address_type: "IPv4".into(),
+            ports: port.map(|port| vec![EndpointPort { name: Some("echo".into()), port: Some(port), ..Default::default() }]),
+            endpoints: endpoints
+                .iter()
+                .map(|(node, address, terminating)| Endpoint {
+                    addresses: vec![(*address).into()],
+                    node_name: (!node.is_empty()).then(|| (*node).into()),
+                    zone: Some("here".into()),
+                    conditions: Some(EndpointConditions {
+                        terminating: Some(*terminating),
+                        ready: Some(false),
+                        ..Default::default()
+                    }),
+                    ..Default::default()
+                })
+                .collect(),
+        }
+    }
+
+    fn shown(peers: &PeerSet) -> Vec<String> {
+        peers.iter().map(|(node, peer)| format!("{node}={}", peer.echo)).collect()
+    }
+
+    #[test]
+    fn peers_are_complete_only_when_the_list_is() {
+        let mut view = SliceView::new(9799);
+        assert_eq!(view.apply(Event::Init), None);
+        assert_eq!(view.apply(Event::InitApply(slice("a", Some(1_234), &[("node1", "10.0.0.1", false)]))), None);
+        assert_eq!(view.apply(Event::InitApply(slice("b", None, &[("node2", "fd00::2", false), ("", "10.0.0.9", false)]))), None);
+        assert_eq!(shown(&view.apply(Event::InitDone).unwrap()), ["node1=10.0.0.1:1234", "node2=[fd00::2]:9799"]);
+        let peers =
+            view.apply(Event::Apply(slice("a", Some(1_234), &[("node3", "10.0.0.3", false), ("node4", "bad", false)]))).unwrap();
+        assert_eq!(shown(&peers), ["node2=[fd00::2]:9799", "node3=10.0.0.3:1234"]);
+        assert_eq!(shown(&view.apply(Event::Delete(slice("b", None, &[]))).unwrap()), ["node3=10.0.0.3:1234"]);
+    }
+
+    #[test]
+    fn a_list_that_is_read_again_takes_the_place_of_the_old_one_at_once() {
+        let mut view = SliceView::new(9799);
+        for round in [["node1", "node2"], ["node2", "node3"]] {
+            assert_eq!(view.apply(Event::Init), None);
+            for node in round {
+                assert_eq!(view.apply(Event::InitApply(slice(node, None, &[(node, "10.0.0.1", false)]))), None);
+            }
+            let peers = view.apply(Event::InitDone).unwrap();
+            assert!(peers.keys().map(NodeName::as_str).eq(round));
+        }
+    }
+
+    #[test]
+    fn of_two_endpoints_on_a_node_the_one_that_stays_is_taken() {
+        let mut view = SliceView::new(9799);
+        let peers =
+            view.apply(Event::Apply(slice("a", None, &[("node1", "10.0.0.1", true), ("node1", "10.0.0.2", false)]))).unwrap();
+        assert_eq!(shown(&peers), ["node1=10.0.0.2:9799"]);
+        let peers =
+            view.apply(Event::Apply(slice("b", None, &[("node1", "fd00::1", false), ("node2", "fd00::2", false)]))).unwrap();
+        assert_eq!(shown(&peers), ["node1=10.0.0.2:9799", "node2=[fd00::2]:9799"]);
+    }
+}

@@ -1,0 +1,116 @@
+//! A histogram with fixed upper bounds, as Prometheus reads it.
+
+use std::sync::Arc;
+
+/// Upper bounds of buckets, rising; everything above the last falls into one more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bounds(Arc<[f64]>);
+
+/// Why a list of bounds is none.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("failed to read bucket bounds {0:?}: they must be positive seconds, each above the one before")]
+pub struct BoundsError(String);
+
+impl Bounds {
+    /// From within a rack to the other side of the world, three to a decade.
+    #[must_use]
+    pub fn wide() -> Self {
+        Self([0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0].into())
+    }
+
+    /// For the lateness of turns: a tick of the timer is a millisecond.
+    #[must_use]
+    pub fn lateness() -> Self {
+        Self([0.002, 0.1].into())
+    }
+
+    /// No bound: one bucket for everything.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(Arc::new([]))
+    }
+
+    /// The bounds in seconds.
+    #[must_use]
+    pub fn seconds(&self) -> &[f64] {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for Bounds {
+    type Err = BoundsError;
+
+    /// Seconds, separated by commas; nothing for none.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || BoundsError(text.to_owned());
+        if text.trim().is_empty() {
+            return Ok(Self::none());
+        }
+        let seconds: Vec<f64> = text.split(',').map(|part| part.trim().parse().map_err(|_| wrong())).collect::<Result<_, _>>()?;
+        let rising = seconds.windows(2).all(|pair| pair[0] < pair[1]);
+        if rising && seconds.iter().all(|&bound| bound.is_finite() && bound > 0.0) {
+            Ok(Self(seconds.into()))
+        } else {
+            Err(wrong())
+        }
+    }
+}
+
+/// How many times fell between which bounds.
+#[derive(Clone, Debug)]
+pub struct Histogram {
+    bounds: Bounds,
+    counts: Box<[u64]>,
+    seconds_total: f64,
+}
+
+impl Histogram {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Self {
+        Self { counts: vec![0; bounds.0.len() + 1].into(), bounds, seconds_total: 0.0 }
+    }
+
+    /// One more.
+    pub fn observe(&mut self, seconds: f64) {
+        let bucket = self.bounds.0.partition_point(|&bound| bound < seconds);
+        if let Some(count) = self.counts.get_mut(bucket) {
+            *count += 1;
+        }
+        self.seconds_total += seconds;
+    }
+
+    /// Sum in seconds, number, and what fell into each bucket by its upper bound.
+    #[must_use]
+    pub fn read(&self) -> (f64, u64, Vec<(f64, u64)>) {
+        let upper = self.bounds.0.iter().copied().chain([f64::INFINITY]);
+        (self.seconds_total, self.counts.iter().sum(), upper.zip(self.counts.iter().copied()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_belongs_to_its_bucket() {
+        let bounds: Bounds = "0.001, 0.01".parse().unwrap();
+        let mut histogram = Histogram::new(bounds);
+        for seconds in [0.000_5, 0.001, 0.001_001, 0.02] {
+            histogram.observe(seconds);
+        }
+        let (sum, count, buckets) = histogram.read();
+        assert_eq!(buckets, [(0.001, 2), (0.01, 1), (f64::INFINITY, 1)]);
+        assert_eq!(count, 4);
+        assert!((sum - 0.022_501).abs() < 1e-9);
+    }
+
+    #[test]
+    fn bounds_are_checked() {
+        assert_eq!("".parse::<Bounds>().unwrap().seconds(), [0.0; 0]);
+        for wrong in ["0.1,0.1", "2,1", "-1", "0", "NaN", "inf", "a", "1,,2"] {
+            assert!(wrong.parse::<Bounds>().is_err(), "{wrong}");
+        }
+        assert!(Bounds::wide().seconds().is_sorted());
+    }
+}

@@ -1,0 +1,183 @@
+//! Packets by the batch: one system call for up to so many of them. The only module of this crate that needs `unsafe` to send and receive,
+//! because the system calls take pointers; everything they point to is owned here and laid out anew before every call.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use super::control::{CONTROL_LEN, LocalAddress, NAME_LEN, Notes, read_name, read_notes, write_name, write_source};
+
+#[derive(Clone)]
+#[repr(align(8))]
+struct Control([u8; CONTROL_LEN]);
+
+#[derive(Clone)]
+#[repr(align(8))]
+struct Name([u8; NAME_LEN]);
+
+/// Packets of at most `PACKET` bytes as they came in.
+pub(crate) struct Inbox<const PACKET: usize> {
+    packets: Box<[[u8; PACKET]]>,
+    controls: Box<[Control]>,
+    names: Box<[Name]>,
+    lengths: Box<[Lengths]>,
+    received: usize,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Lengths {
+    packet: usize,
+    control: usize,
+    name: usize,
+}
+
+/// One packet that came in.
+#[derive(Debug)]
+pub(crate) struct Datagram<'a> {
+    pub(crate) bytes: &'a [u8],
+    /// Where from; none for what the error queue holds.
+    pub(crate) from: Option<SocketAddr>,
+    pub(crate) notes: Notes,
+}
+
+impl<const PACKET: usize> Inbox<PACKET> {
+    /// Room for `batch` packets.
+    pub(crate) fn new(batch: usize) -> Self {
+        Self {
+            packets: vec![[0; PACKET]; batch].into(),
+            controls: vec![Control([0; CONTROL_LEN]); batch].into(),
+            names: vec![Name([0; NAME_LEN]); batch].into(),
+            lengths: vec![Lengths::default(); batch].into(),
+            received: 0,
+        }
+    }
+
+    /// Takes what is there, without waiting, in place of what the box held. True where there may be more.
+    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+        self.receive_with(socket, libc::MSG_DONTWAIT)
+    }
+
+    /// The same from the socket's error queue, where the kernel says when packets left.
+    pub(crate) fn receive_errors(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+        self.receive_with(socket, libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE)
+    }
+
+    fn receive_with(&mut self, socket: BorrowedFd<'_>, flags: i32) -> io::Result<bool> {
+        self.received = 0;
+        let mut vectors: Vec<libc::iovec> =
+            self.packets.iter_mut().map(|packet| libc::iovec { iov_base: packet.as_mut_ptr().cast(), iov_len: PACKET }).collect();
+        let mut headers: Vec<libc::mmsghdr> = vectors
+            .iter_mut()
+            .zip(&mut self.controls)
+            .zip(&mut self.names)
+            .map(|((vector, control), name)| header(&mut name.0, NAME_LEN, vector, control.0.as_mut_ptr(), CONTROL_LEN))
+            .collect();
+        let batch = u32::try_from(headers.len()).unwrap_or(u32::MAX);
+        // SAFETY: each header points to a vector, a control buffer and a name that live until after the call and are not otherwise
+        // borrowed during it; the lengths in the header are theirs; `batch` is the number of headers.
+        let received = unsafe { libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), batch, flags, std::ptr::null_mut()) };
+        self.received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+        for (lengths, header) in self.lengths.iter_mut().zip(&headers).take(self.received) {
+            let truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+            *lengths = Lengths {
+                // What did not fit is none of ours: show nothing of it.
+                packet: if truncated { 0 } else { usize::try_from(header.msg_len).unwrap_or(0).min(PACKET) },
+                control: header.msg_hdr.msg_controllen.min(CONTROL_LEN),
+                name: usize::try_from(header.msg_hdr.msg_namelen).unwrap_or(0).min(NAME_LEN),
+            };
+        }
+        Ok(self.received == self.packets.len())
+    }
+
+    /// What came in last.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Datagram<'_>> {
+        let parts = self.packets.iter().zip(&self.controls).zip(&self.names).zip(&self.lengths).take(self.received);
+        parts.map(|(((packet, control), name), lengths)| Datagram {
+            bytes: &packet[..lengths.packet],
+            from: read_name(&name.0[..lengths.name]),
+            notes: read_notes(&control.0[..lengths.control]),
+        })
+    }
+}
+
+/// Packets of exactly `PACKET` bytes about to go out.
+pub(crate) struct Outbox<const PACKET: usize> {
+    packets: Vec<[u8; PACKET]>,
+    controls: Vec<(Control, usize)>,
+    names: Vec<(Name, usize)>,
+}
+
+impl<const PACKET: usize> Outbox<PACKET> {
+    /// An empty box that will not grow up to `batch` packets.
+    pub(crate) fn new(batch: usize) -> Self {
+        Self { packets: Vec::with_capacity(batch), controls: Vec::with_capacity(batch), names: Vec::with_capacity(batch) }
+    }
+
+    /// Empties it.
+    pub(crate) fn clear(&mut self) {
+        self.packets.clear();
+        self.controls.clear();
+        self.names.clear();
+    }
+
+    /// One more packet, to leave from a given address of this machine or from the one the kernel takes.
+    pub(crate) fn push(&mut self, packet: [u8; PACKET], to: SocketAddr, from: Option<LocalAddress>) {
+        let mut name = Name([0; NAME_LEN]);
+        let name_len = write_name(&mut name.0, to);
+        let mut control = Control([0; CONTROL_LEN]);
+        let control_len = from.map_or(0, |from| write_source(&mut control.0, from));
+        self.packets.push(packet);
+        self.controls.push((control, control_len));
+        self.names.push((name, name_len));
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.packets.len()
+    }
+
+    /// Sends the packets from the `first` one on, without waiting, and says how many went out.
+    ///
+    /// # Errors
+    /// What kept the `first` packet from going out.
+    pub(crate) fn send(&mut self, socket: BorrowedFd<'_>, first: usize) -> io::Result<usize> {
+        let mut vectors: Vec<libc::iovec> = self
+            .packets
+            .iter_mut()
+            .skip(first)
+            .map(|packet| libc::iovec { iov_base: packet.as_mut_ptr().cast(), iov_len: PACKET })
+            .collect();
+        let mut headers: Vec<libc::mmsghdr> = vectors
+            .iter_mut()
+            .zip(self.controls.iter_mut().skip(first))
+            .zip(self.names.iter_mut().skip(first))
+            .map(|((vector, (control, control_len)), (name, name_len))| {
+                let control_pointer = if *control_len == 0 { std::ptr::null_mut() } else { control.0.as_mut_ptr() };
+                header(&mut name.0, *name_len, vector, control_pointer, *control_len)
+            })
+            .collect();
+        let batch = u32::try_from(headers.len()).unwrap_or(u32::MAX);
+        // SAFETY: as for receiving; the kernel only reads through these pointers.
+        let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), batch, libc::MSG_DONTWAIT) };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+fn header(
+    name: &mut [u8; NAME_LEN],
+    name_len: usize,
+    vector: &mut libc::iovec,
+    control: *mut u8,
+    control_len: usize,
+) -> libc::mmsghdr {
+    // SAFETY: all fields are numbers and pointers, for which zero is a value (its padding differs between C libraries, hence not a literal).
+    let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
+    header.msg_hdr.msg_name = name.as_mut_ptr().cast();
+    header.msg_hdr.msg_namelen = u32::try_from(name_len).unwrap_or(0);
+    header.msg_hdr.msg_iov = vector;
+    header.msg_hdr.msg_iovlen = 1;
+    header.msg_hdr.msg_control = control.cast();
+    header.msg_hdr.msg_controllen = control_len as _;
+    header
+}

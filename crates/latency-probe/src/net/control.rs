@@ -1,0 +1,181 @@
+//! Socket addresses and control messages as the kernel lays them out in memory, read and written as plain bytes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use crate::clock::{Wall, nanos_of};
+
+const WORD: usize = size_of::<usize>();
+/// `struct cmsghdr`: length, level, type.
+const HEADER: usize = WORD + 8;
+
+/// Room for the control messages of one packet: two kinds of stamps, time to live, addresses, an extended error.
+pub(super) const CONTROL_LEN: usize = 256;
+
+/// The address of this machine that a packet came to, and that the answer should come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LocalAddress(pub(crate) IpAddr);
+
+/// What the kernel said about one packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Notes {
+    /// When it had the packet, or for a packet's echo from the error queue: when the packet left.
+    pub(crate) stamp: Option<Wall>,
+    /// Time to live it came with.
+    pub(crate) ttl: Option<u8>,
+    /// The address it came to.
+    pub(crate) to: Option<LocalAddress>,
+    /// For an echo from the error queue: which of the socket's packets left.
+    pub(crate) left: Option<u32>,
+}
+
+/// Reads what the kernel wrote. Anything of another shape is passed over.
+pub(super) fn read_notes(control: &[u8]) -> Notes {
+    let mut notes = Notes::default();
+    let mut rest = control;
+    while let Some((level, kind, data, next)) = first_message(rest) {
+        match (level, kind) {
+            // A timespec, or three of them of which the first is the software's; zero means none.
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS | libc::SCM_TIMESTAMPING) => {
+                let stamp = int64(data, 0).zip(int64(data, 8)).filter(|&(seconds, _)| seconds > 0);
+                notes.stamp = notes.stamp.or(stamp.map(|(seconds, nanos)| Wall::from_nanos(nanos_of(seconds, nanos))));
+            }
+            (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
+                notes.ttl = int32(data, 0).and_then(|ttl| u8::try_from(ttl).ok());
+            }
+            // struct in_pktinfo: interface, the address to answer from, the address in the header.
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                notes.to = bytes::<4>(data, 4).map(|address| LocalAddress(Ipv4Addr::from(address).into()));
+            }
+            // struct in6_pktinfo: address, interface.
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                notes.to = bytes::<16>(data, 0).map(|address| LocalAddress(Ipv6Addr::from(address).into()));
+            }
+            // struct sock_extended_err: errno u32, origin u8, type u8, code u8, pad u8, info u32, data u32.
+            (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
+                let origin = data.get(4).copied();
+                notes.left = int32(data, 12).filter(|_| origin == Some(libc::SO_EE_ORIGIN_TIMESTAMPING)).map(i32::cast_unsigned);
+            }
+            _ => {}
+        }
+        rest = next;
+    }
+    notes
+}
+
+fn first_message(control: &[u8]) -> Option<(i32, i32, &[u8], &[u8])> {
+    let length = usize::from_ne_bytes(bytes::<WORD>(control, 0)?);
+    let data = control.get(HEADER..length)?;
+    let next = control.get(length.next_multiple_of(WORD)..).unwrap_or_default();
+    Some((int32(control, WORD)?, int32(control, WORD + 4)?, data, next))
+}
+
+fn bytes<const N: usize>(from: &[u8], at: usize) -> Option<[u8; N]> {
+    from.get(at..at + N)?.try_into().ok()
+}
+
+fn int32(from: &[u8], at: usize) -> Option<i32> {
+    bytes(from, at).map(i32::from_ne_bytes)
+}
+
+fn int64(from: &[u8], at: usize) -> Option<i64> {
+    bytes(from, at).map(i64::from_ne_bytes)
+}
+
+/// Writes the control message that makes a packet leave from `from`, and says how long it is.
+pub(super) fn write_source(control: &mut [u8; CONTROL_LEN], from: LocalAddress) -> usize {
+    let (level, kind, data): (i32, i32, &[u8]) = match from.0 {
+        IpAddr::V4(address) => {
+            let mut info = [0; 12];
+            info[4..8].copy_from_slice(&address.octets());
+            (libc::IPPROTO_IP, libc::IP_PKTINFO, &info.clone())
+        }
+        IpAddr::V6(address) => {
+            let mut info = [0; 20];
+            info[..16].copy_from_slice(&address.octets());
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info.clone())
+        }
+    };
+    let length = HEADER + data.len();
+    control[..WORD].copy_from_slice(&length.to_ne_bytes());
+    control[WORD..WORD + 4].copy_from_slice(&level.to_ne_bytes());
+    control[WORD + 4..HEADER].copy_from_slice(&kind.to_ne_bytes());
+    control[HEADER..length].copy_from_slice(data);
+    length.next_multiple_of(WORD)
+}
+
+/// `struct sockaddr_in6`, the longer of the two.
+pub(super) const NAME_LEN: usize = 28;
+const NAME_LEN_V4: usize = 16;
+
+/// Reads a socket address.
+pub(super) fn read_name(name: &[u8]) -> Option<SocketAddr> {
+    let port = u16::from_be_bytes(bytes(name, 2)?);
+    match i32::from(u16::from_ne_bytes(bytes(name, 0)?)) {
+        libc::AF_INET => Some(SocketAddr::from((bytes::<4>(name, 4)?, port))),
+        libc::AF_INET6 => {
+            let scope = u32::from_ne_bytes(bytes(name, 24)?);
+            Some(SocketAddrV6::new(bytes::<16>(name, 8)?.into(), port, 0, scope).into())
+        }
+        _ => None,
+    }
+}
+
+/// Writes a socket address, and says how long it is.
+pub(super) fn write_name(name: &mut [u8; NAME_LEN], address: SocketAddr) -> usize {
+    *name = [0; NAME_LEN];
+    let (family, length) = match address {
+        SocketAddr::V4(v4) => {
+            name[4..8].copy_from_slice(&v4.ip().octets());
+            (libc::AF_INET, NAME_LEN_V4)
+        }
+        SocketAddr::V6(v6) => {
+            name[8..24].copy_from_slice(&v6.ip().octets());
+            name[24..28].copy_from_slice(&v6.scope_id().to_ne_bytes());
+            (libc::AF_INET6, NAME_LEN)
+        }
+    };
+    // Families are small numbers.
+    name[..2].copy_from_slice(&u16::try_from(family).unwrap_or_default().to_ne_bytes());
+    name[2..4].copy_from_slice(&address.port().to_be_bytes());
+    length
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_come_back_as_they_went() {
+        for text in ["10.1.2.3:9799", "[fd00::1]:9799", "[fe80::1%3]:1"] {
+            let address: SocketAddr = text.parse().unwrap();
+            let mut name = [0xff; NAME_LEN];
+            let length = write_name(&mut name, address);
+            assert_eq!(read_name(&name[..length]), Some(address));
+        }
+    }
+
+    #[test]
+    fn the_source_is_written_as_the_kernel_writes_it() {
+        for text in ["10.1.2.3", "fd00::1"] {
+            let from = LocalAddress(text.parse().unwrap());
+            let mut control = [0; CONTROL_LEN];
+            let length = write_source(&mut control, from);
+            assert_eq!(read_notes(&control[..length]).to, Some(from));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_it_panic(control in proptest::collection::vec(any::<u8>(), 0..CONTROL_LEN), length in 0_usize..300) {
+            let _ = read_notes(&control);
+            let _ = read_name(&control);
+            let mut control = control;
+            if control.len() >= WORD {
+                control[..WORD].copy_from_slice(&length.to_ne_bytes());
+                let _ = read_notes(&control);
+            }
+        }
+    }
+}

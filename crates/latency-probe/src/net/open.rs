@@ -1,0 +1,144 @@
+//! How sockets are opened, and what the kernel is asked to note on each packet.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd as _};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::icmp::Family;
+use crate::session::INITIAL_TTL;
+
+/// Asked for each socket; what the system's limit leaves of it is what there is.
+const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
+
+const fn domain(family: Family) -> Domain {
+    match family {
+        Family::V4 => Domain::IPV4,
+        Family::V6 => Domain::IPV6,
+    }
+}
+
+fn prepare(socket: &Socket, family: Family) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    // Beyond the system's limit only for the privileged; else as much as the limit allows.
+    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_BYTES).is_err() {
+        socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
+    }
+    setsockopt(socket, sockopt::ReceiveTimestampns, &true)?;
+    match family {
+        Family::V4 => {
+            setsockopt(socket, sockopt::Ipv4RecvTtl, &true)?;
+            socket.set_ttl_v4(u32::from(INITIAL_TTL))
+        }
+        Family::V6 => {
+            setsockopt(socket, sockopt::Ipv6RecvHopLimit, &true)?;
+            socket.set_unicast_hops_v6(u32::from(INITIAL_TTL))
+        }
+    }
+}
+
+/// A socket to send UDP probes from.
+pub(crate) fn udp_prober(family: Family) -> io::Result<Socket> {
+    let socket = Socket::new(domain(family), Type::DGRAM, Some(Protocol::UDP))?;
+    prepare(&socket, family)?;
+    let any: SocketAddr = match family {
+        Family::V4 => ([0, 0, 0, 0], 0).into(),
+        Family::V6 => ([0_u16; 8], 0).into(),
+    };
+    socket.bind(&any.into())?;
+    Ok(socket)
+}
+
+/// A socket to answer UDP probes on. It learns at which address each probe came in, so that the answer comes from there.
+pub(crate) fn udp_responder(listen: SocketAddr) -> io::Result<Socket> {
+    let family = Family::of(listen.ip());
+    let socket = Socket::new(domain(family), Type::DGRAM, Some(Protocol::UDP))?;
+    prepare(&socket, family)?;
+    match family {
+        Family::V4 => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
+        Family::V6 => {
+            // Version 4 has a socket of its own.
+            socket.set_only_v6(true)?;
+            setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+        }
+    }
+    socket.bind(&listen.into())?;
+    Ok(socket)
+}
+
+/// A socket to send ICMP echo from, and how it was had.
+#[derive(Debug)]
+pub(crate) enum IcmpSocket {
+    /// A ping socket: no privilege, where the system's `ping_group_range` has our group.
+    Ping(Socket),
+    /// A raw socket: `CAP_NET_RAW`.
+    Raw(Socket),
+}
+
+/// A ping socket if it may be had, else a raw one.
+///
+/// # Errors
+/// What the system said to the raw one.
+pub(crate) fn icmp(family: Family) -> io::Result<IcmpSocket> {
+    let protocol = match family {
+        Family::V4 => Protocol::ICMPV4,
+        Family::V6 => Protocol::ICMPV6,
+    };
+    if let Ok(socket) = Socket::new(domain(family), Type::DGRAM, Some(protocol)) {
+        prepare(&socket, family)?;
+        return Ok(IcmpSocket::Ping(socket));
+    }
+    let socket = Socket::new(domain(family), Type::RAW, Some(protocol))?;
+    prepare(&socket, family)?;
+    pass_echo_replies_only(&socket, family)?;
+    Ok(IcmpSocket::Raw(socket))
+}
+
+/// A raw socket sees all ICMP of the machine; the kernel is told to keep back all but echo replies.
+fn pass_echo_replies_only(socket: &Socket, family: Family) -> io::Result<()> {
+    /// From linux/icmp.h, where libc has it not.
+    const ICMP_FILTER: i32 = 1;
+    const ICMPV6_FILTER: i32 = 1;
+    // A bit that is set keeps a type back. Version 4: types 0 to 31, reply is 0. Version 6: types 0 to 255, reply is 129.
+    let mut blocked = [u32::MAX; 8];
+    let (level, option, words) = match family {
+        Family::V4 => {
+            blocked[0] &= !1;
+            (libc::SOL_RAW, ICMP_FILTER, 1)
+        }
+        Family::V6 => {
+            blocked[129 / 32] &= !(1 << (129 % 32));
+            (libc::IPPROTO_ICMPV6, ICMPV6_FILTER, blocked.len())
+        }
+    };
+    let length = u32::try_from(words * size_of::<u32>()).unwrap_or(0);
+    // SAFETY: the pointer is to at least `length` bytes that live through the call, and the kernel only reads them.
+    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, blocked.as_ptr().cast(), length) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// From now on the kernel notes in the socket's error queue when each packet left, numbered from 0; or no longer.
+pub(crate) fn set_transmit_stamps(socket: &impl AsFd, on: bool) -> io::Result<()> {
+    use nix::sys::socket::TimestampingFlag as Flag;
+    // The stamp alone goes to the queue (TSONLY), not the packet with it.
+    let flags = if on {
+        Flag::SOF_TIMESTAMPING_TX_SOFTWARE
+            | Flag::SOF_TIMESTAMPING_SOFTWARE
+            | Flag::SOF_TIMESTAMPING_OPT_ID
+            | Flag::SOF_TIMESTAMPING_OPT_TSONLY
+    } else {
+        Flag::empty()
+    };
+    Ok(setsockopt(socket, sockopt::Timestamping, &flags)?)
+}
+
+/// The socket, known to the runtime so that one can wait for packets on it.
+pub(crate) fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+    // SAFETY: a `Socket` owns its descriptor, hands out no mutable access through `AsyncFd::get_ref`, and closes it only when dropped.
+    Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
+}

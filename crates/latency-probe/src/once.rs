@@ -1,0 +1,153 @@
+//! `latency-probe once`: probes some peers for a while and prints what came of it.
+
+use std::fmt::Write as _;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::exposition::SharedSession;
+use crate::fleet_key::{FleetKeys, KeyFileError};
+use crate::histogram::Bounds;
+use crate::options::OnceOptions;
+use crate::pair::{PairState, StateLimits, WindowLimits};
+use crate::peers::{NodeName, Peer, PeerSet};
+use crate::prober::Prober;
+use crate::row::{PeerRow, Row};
+use crate::selection::Selection;
+use crate::session::{Session, Settings};
+
+/// Why nothing was measured.
+#[derive(Debug, thiserror::Error)]
+pub enum OnceError {
+    /// A peer's name or address is none.
+    #[error("failed to find the address of {peer}")]
+    Address {
+        /// The peer as given.
+        peer: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// There is no key where there should be one.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// Nothing can be probed.
+    #[error("failed to open a socket to probe from")]
+    Probe(#[source] std::io::Error),
+}
+
+/// Probes, and gives what is then known.
+///
+/// # Errors
+/// [`OnceError`] for what keeps it from starting.
+pub async fn run(options: &OnceOptions) -> Result<Row, OnceError> {
+    let peers = options.peers.iter().map(|peer| resolve(peer, options.echo_port)).collect::<Result<PeerSet, _>>()?;
+    let keys = options.key_file.as_deref().map(FleetKeys::read).transpose()?;
+    let session = SharedSession::new(Session::new(NodeName::from("here"), settings(options), rand::random()));
+    let fleet = peers.len() + 1;
+    let (_peers_out, peers_in) = watch::channel(Arc::new(Selection { peers, fleet }));
+    let (_keys_out, keys_in) = watch::channel(keys.map(Arc::new));
+    let prober = Prober::open(session.clone(), peers_in, fleet, &keys_in).map_err(OnceError::Probe)?;
+    let probing = options.probe.interval * u32::from(options.count);
+    // What was sent last may still come back, or be known to be lost.
+    let waiting = options.probe.timeout.min(probing + Duration::from_secs(1));
+    let stop = CancellationToken::new();
+    let _ = tokio::time::timeout(probing + waiting, prober.run(stop)).await;
+    Ok(session.row())
+}
+
+fn settings(options: &OnceOptions) -> Settings {
+    Settings {
+        interval: options.probe.interval,
+        timeout: options.probe.timeout,
+        window: WindowLimits { samples: usize::from(options.count), span: Duration::from_secs(24 * 60 * 60) },
+        // There is no time to be patient: ICMP is tried as soon as UDP failed once.
+        states: StateLimits { unreachable_after: 1, stale_after: Duration::from_secs(24 * 60 * 60) },
+        feed: options.probe.latency_from,
+        pair_bounds: Bounds::none(),
+    }
+}
+
+/// `ADDRESS`, `ADDRESS:PORT`, `NAME:PORT`, `NAME`, each perhaps after `NODE=`.
+fn resolve(peer: &str, port: u16) -> Result<(NodeName, Peer), OnceError> {
+    let (node, at) = peer.split_once('=').unwrap_or((peer, peer));
+    let named = |source| OnceError::Address { peer: peer.to_owned(), source };
+    let echo: SocketAddr = match crate::discovery::parse_address(at, port) {
+        Some(echo) => echo,
+        None => {
+            let found = if at.contains(':') { at.to_socket_addrs() } else { (at, port).to_socket_addrs() };
+            found.and_then(|mut all| all.next().ok_or_else(|| std::io::ErrorKind::NotFound.into())).map_err(named)?
+        }
+    };
+    Ok((NodeName::from(node), Peer::at(echo)))
+}
+
+/// Whether every peer answered.
+#[must_use]
+pub fn all_known(row: &Row) -> bool {
+    row.peers.iter().all(|peer| peer.rtt_seconds.is_some())
+}
+
+/// The row as a table for people.
+///
+/// ```
+/// let row: latency_probe::row::Row = serde_json::from_str(r#"{"from": "here", "measured_at_unix_seconds": 1.5e9, "peers": [
+///   {"to": "b", "state": "known", "protocol": "udp", "jitter_seconds": 1e-5, "loss_ratio": 0.5, "age_seconds": 0.1, "samples": 5, "hops": 2,
+///    "rtt_seconds": {"min": 0.001, "p50": 0.0012, "p90": 0.002, "p99": 0.003, "ewma": 0.0012}}]}"#).unwrap();
+/// let table = latency_probe::once::table(&row);
+/// assert_eq!(table.lines().nth(1).unwrap(), "b     udp       5   50.0 %    1.000    1.200    2.000    3.000    0.010     2");
+/// ```
+#[must_use]
+pub fn table(row: &Row) -> String {
+    let width = row.peers.iter().map(|peer| peer.to.as_str().chars().count()).max().unwrap_or(0).max(4);
+    let mut text = format!(
+        "{:width$}  {:5} {:>5} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>5}\n",
+        "peer", "by", "back", "loss", "min ms", "p50", "p90", "p99", "jitter", "hops"
+    );
+    for peer in &row.peers {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{:width$}  {}", peer.to.as_str(), line(peer));
+    }
+    text
+}
+
+fn line(peer: &PeerRow) -> String {
+    let loss = peer.loss_ratio.map_or_else(|| "-".to_owned(), |loss| format!("{:.1} %", loss * 100.0));
+    let start = format!("{:5} {:>5} {loss:>8}", peer.protocol.as_str(), peer.samples);
+    let Some(rtt) = peer.rtt_seconds else {
+        return format!("{start}  {}", if peer.state == PairState::Unreachable { "unreachable" } else { "unknown" });
+    };
+    let millis = |seconds: f64| seconds * 1e3;
+    format!(
+        "{start} {:>8.3} {:>8.3} {:>8.3} {:>8.3} {:>8.3} {:>5}",
+        millis(rtt.min),
+        millis(rtt.p50),
+        millis(rtt.p90),
+        millis(rtt.p99),
+        peer.jitter_seconds.map_or(0.0, millis),
+        peer.hops.map_or_else(|| "-".to_owned(), |hops| hops.to_string())
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_may_be_given_in_any_usual_way() {
+        for (given, node, echo) in [
+            ("10.0.0.2", "10.0.0.2", "10.0.0.2:9799"),
+            ("b=10.0.0.2:1", "b", "10.0.0.2:1"),
+            ("fd00::2", "fd00::2", "[fd00::2]:9799"),
+            ("b=[fd00::2]:7", "b", "[fd00::2]:7"),
+        ] {
+            let (name, peer) = resolve(given, 9799).unwrap();
+            assert_eq!((name.as_str(), peer.echo.to_string().as_str()), (node, echo));
+        }
+        let (name, peer) = resolve("localhost:5", 9799).unwrap();
+        assert!(name.as_str() == "localhost:5" && peer.address().is_loopback() && peer.echo.port() == 5);
+        assert!(resolve("no such host.invalid", 1).unwrap_err().to_string().contains("no such host"));
+    }
+}

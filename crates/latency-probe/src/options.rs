@@ -1,0 +1,299 @@
+//! The command line. Every flag can come from the environment.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::chooser::Choice;
+use crate::discovery::Source;
+use crate::histogram::Bounds;
+use crate::pair::{StateLimits, WindowLimits};
+use crate::peers::NodeName;
+use crate::round_trip::Rtt;
+use crate::selection::SelectionLimits;
+use crate::session::{Feed, Settings};
+
+/// Measures round-trip times between nodes.
+#[derive(Debug, Parser)]
+#[command(name = "latency-probe", version, about)]
+pub struct Options {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Probe the other nodes and answer their probes, until stopped.
+    Run(Box<RunOptions>),
+    /// Probe some peers for a while and print a table. Exit code 1 where one did not answer.
+    Once(OnceOptions),
+    /// Ask probers for what they measured and print the matrix.
+    Matrix(MatrixOptions),
+}
+
+/// How to probe, for every command that probes.
+#[derive(Clone, Debug, Args)]
+pub struct ProbeOptions {
+    /// Time between two probes of a peer.
+    #[arg(long, env = "KANTAI_INTERVAL", default_value = "1s", value_parser = duration)]
+    pub interval: Duration,
+
+    /// How long a probe may be out before it is lost; at most 4 s.
+    #[arg(long, env = "KANTAI_TIMEOUT", default_value = "2s", value_parser = timeout)]
+    pub timeout: Duration,
+
+    /// Which protocol the latency comes from: prefer-udp (ICMP only to a peer whose responder is silent), udp, or icmp.
+    #[arg(long, env = "KANTAI_LATENCY_FROM", default_value = "prefer-udp")]
+    pub latency_from: Feed,
+}
+
+/// Whom to probe for a while.
+#[derive(Clone, Debug, Args)]
+pub struct OnceOptions {
+    /// How to probe.
+    #[command(flatten)]
+    pub probe: ProbeOptions,
+
+    /// Addresses or names, with or without a port, each perhaps after NODE=.
+    #[arg(required = true, value_name = "PEER")]
+    pub peers: Vec<String>,
+
+    /// How many probes each gets.
+    #[arg(long, short, env = "KANTAI_COUNT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub count: u16,
+
+    /// Port that peers answer on, where none is given.
+    #[arg(long, env = "KANTAI_ECHO_PORT", default_value_t = 9799)]
+    pub echo_port: u16,
+
+    /// File with the key that the fleet shares.
+    #[arg(long, env = "KANTAI_KEY_FILE")]
+    pub key_file: Option<PathBuf>,
+
+    /// Print JSON, as /v1/row has it.
+    #[arg(long, env = "KANTAI_JSON")]
+    pub json: bool,
+}
+
+/// Whom to ask.
+#[derive(Clone, Debug, Args)]
+pub struct MatrixOptions {
+    /// Probers: HOST, HOST:PORT or URL.
+    #[arg(required = true, value_name = "URL")]
+    pub probers: Vec<String>,
+
+    /// Port that probers serve on, where none is given.
+    #[arg(long, env = "KANTAI_HTTP_PORT", default_value_t = 9798)]
+    pub port: u16,
+
+    /// Print the rows as JSON.
+    #[arg(long, env = "KANTAI_JSON")]
+    pub json: bool,
+
+    /// Write the matrix as a picture to this file.
+    #[arg(long, env = "KANTAI_SVG")]
+    pub svg: Option<PathBuf>,
+
+    /// Write it as a page to this file.
+    #[arg(long, env = "KANTAI_HTML")]
+    pub html: Option<PathBuf>,
+}
+
+/// How to run the daemon.
+#[derive(Clone, Debug, Args)]
+pub struct RunOptions {
+    /// How to probe.
+    #[command(flatten)]
+    pub probe: ProbeOptions,
+
+    /// The node probed from.
+    #[arg(long, env = "NODE_NAME")]
+    pub node_name: NodeName,
+
+    /// Peers from this file (TOML or JSON) instead of from Kubernetes. It is read anew all the time.
+    #[arg(long, env = "KANTAI_PEERS_FILE")]
+    pub peers_file: Option<PathBuf>,
+
+    /// Namespace of the prober's Service, whose endpoints are the peers.
+    #[arg(long, env = "POD_NAMESPACE", required_unless_present = "peers_file")]
+    pub namespace: Option<String>,
+
+    /// Name of that Service.
+    #[arg(long, env = "KANTAI_SERVICE", default_value = "latency-probe")]
+    pub service: String,
+
+    /// Where to serve /metrics, /v1/row, /healthz and /readyz.
+    #[arg(long, env = "KANTAI_HTTP_LISTEN", default_value = "[::]:9798")]
+    pub http_listen: SocketAddr,
+
+    /// Where to answer the probes of others.
+    #[arg(long, env = "KANTAI_ECHO_LISTEN", default_value = "0.0.0.0:9799,[::]:9799", value_delimiter = ',')]
+    pub echo_listen: Vec<SocketAddr>,
+
+    /// Port that peers answer on, where neither the Service nor the peers file says.
+    #[arg(long, env = "KANTAI_ECHO_PORT", default_value_t = 9799)]
+    pub echo_port: u16,
+
+    /// In a fleet of up to so many nodes, everybody probes everybody. Beyond it the interval grows with the logarithm of the fleet's size.
+    #[arg(long, env = "KANTAI_ALL_UP_TO", default_value_t = 64)]
+    pub all_up_to: usize,
+
+    /// In a larger fleet, each node probes so many others, spread over the zones.
+    #[arg(long, env = "KANTAI_PEERS", default_value_t = 32)]
+    pub peers: usize,
+
+    /// Time in which each of them is drawn anew once.
+    #[arg(long, env = "KANTAI_RENEWAL", default_value = "6h", value_parser = duration)]
+    pub renewal: Duration,
+
+    /// File with nodes that are probed in any case, one a line. It is read anew all the time; while it is missing there are none.
+    #[arg(long, env = "KANTAI_PINNED_FILE")]
+    pub pinned_file: Option<PathBuf>,
+
+    /// File with the key that the fleet shares (one key a line: the first signs, each is believed). Probes without it are then neither
+    /// answered nor believed. It is read anew all the time.
+    #[arg(long, env = "KANTAI_KEY_FILE")]
+    pub key_file: Option<PathBuf>,
+
+    /// At most so many probes a second of one source are answered; 0 = no limit.
+    #[arg(long, env = "KANTAI_ECHO_RATE", default_value_t = 1_000)]
+    pub echo_rate: u32,
+
+    /// At most so many of the last probes of a pair make its statistics.
+    #[arg(long, env = "KANTAI_WINDOW_SAMPLES", default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub window_samples: u16,
+
+    /// Probes older than this are left out of them. Default: 60 s, or as long as the samples take where that is longer.
+    #[arg(long, env = "KANTAI_WINDOW", value_parser = duration)]
+    pub window: Option<Duration>,
+
+    /// So many probes lost in a row make a peer unreachable.
+    #[arg(long, env = "KANTAI_UNREACHABLE_AFTER", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub unreachable_after: u32,
+
+    /// A last answer older than this makes a pair stale. Default: ten intervals.
+    #[arg(long, env = "KANTAI_STALE_AFTER", value_parser = duration)]
+    pub stale_after: Option<Duration>,
+
+    /// Bucket bounds in seconds, rising, of each pair's own node_rtt_seconds. Without any, a pair has its sum and count only, and the
+    /// distribution is that over all peers (latency_probe_rtt_seconds): a line per bucket and pair is a lot in a large cluster.
+    #[arg(long, env = "KANTAI_PAIR_BUCKETS", default_value = "")]
+    pub pair_buckets: Bounds,
+
+    /// How log lines look: json or text.
+    #[arg(long, env = "KANTAI_LOG_FORMAT", default_value = "json")]
+    pub log_format: ops_http::LogFormat,
+}
+
+/// Choosing anew costs little and hurries nobody: peers that come or go are chosen among at once.
+const CHOICE_PERIOD: Duration = Duration::from_secs(5);
+/// The shortest window that still tells something, where the interval is short.
+const SHORTEST_WINDOW: Duration = Duration::from_secs(60);
+
+impl RunOptions {
+    /// How the session should probe.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        let all_samples = self.probe.interval * u32::from(self.window_samples);
+        Settings {
+            interval: self.probe.interval,
+            timeout: self.probe.timeout,
+            window: WindowLimits {
+                samples: usize::from(self.window_samples),
+                span: self.window.unwrap_or_else(|| all_samples.max(SHORTEST_WINDOW)),
+            },
+            states: StateLimits {
+                unreachable_after: self.unreachable_after,
+                stale_after: self.stale_after.unwrap_or_else(|| (self.probe.interval * 10).max(self.probe.timeout)),
+            },
+            feed: self.probe.latency_from,
+            pair_bounds: self.pair_buckets.clone(),
+        }
+    }
+
+    /// Whom of them to probe.
+    #[must_use]
+    pub fn choice(&self) -> Choice {
+        let limits = SelectionLimits { all_up_to: self.all_up_to, peers: self.peers, renewal: self.renewal };
+        Choice { own: self.node_name.clone(), limits, pinned_file: self.pinned_file.clone(), period: CHOICE_PERIOD }
+    }
+
+    /// Where peers come from.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        match (&self.peers_file, &self.namespace) {
+            (Some(path), _) => Source::File(path.clone()),
+            // The command line demands one of the two.
+            (None, namespace) => {
+                Source::Service { namespace: namespace.clone().unwrap_or_default(), service: self.service.clone() }
+            }
+        }
+    }
+}
+
+/// Longer than any sensible interval, shorter than what the window's clock can tell.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: jiff::SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    let duration = Duration::try_from(parsed).map_err(|_| "must not be negative".to_owned())?;
+    if duration < Duration::from_millis(1) || duration > LONGEST {
+        Err("must be between 1ms and 24h".into())
+    } else {
+        Ok(duration)
+    }
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|timeout| if timeout > Rtt::MAX { Err("must be at most 4s".into()) } else { Ok(timeout) })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn run_options(arguments: &[&str]) -> Result<RunOptions, clap::Error> {
+        let given = ["latency-probe", "run", "--node-name", "a"].iter().chain(arguments);
+        Options::try_parse_from(given).map(|options| match options.command {
+            Command::Run(run) => *run,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_as_documented() {
+        let options = run_options(&["--peers-file", "peers.toml"]).unwrap();
+        let settings = options.settings();
+        assert_eq!((settings.window.samples, settings.window.span), (60, Duration::from_secs(60)));
+        assert_eq!((settings.states.unreachable_after, settings.states.stale_after), (5, Duration::from_secs(10)));
+        assert_eq!(options.echo_listen.len(), 2);
+        let slow = run_options(&["--peers-file", "peers.toml", "--interval", "10s"]).unwrap().settings();
+        assert_eq!((slow.window.span, slow.states.stale_after), (Duration::from_secs(600), Duration::from_secs(100)));
+    }
+
+    #[test]
+    fn peers_must_come_from_somewhere_and_numbers_must_make_sense() {
+        assert!(run_options(&[]).is_err());
+        for wrong in [
+            ["--interval", "0s"],
+            ["--interval", "-1s"],
+            ["--timeout", "5s"],
+            ["--pair-buckets", "2,1"],
+            ["--latency-from", "tcp"],
+            ["--node-name", ""],
+        ] {
+            assert!(run_options(&[&["--peers-file", "p"], &wrong[..]].concat()).is_err(), "{wrong:?}");
+        }
+    }
+}

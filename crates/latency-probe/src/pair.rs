@@ -1,0 +1,542 @@
+//! What is kept of one pair of nodes, in bounded memory, and what is said of it. Pure: time is an argument.
+//!
+//! Kept are the outcomes of the last probes (a ring of 8 bytes each), and two running values. Percentiles are exact over
+//! the window, because a window of some sixty outcomes is cheaper to sort when somebody asks than to sketch on every probe.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::clock::Mono;
+use crate::round_trip::Rtt;
+
+/// How much is kept: the last `samples` outcomes that are not older than `span`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowLimits {
+    /// At most so many outcomes.
+    pub samples: usize,
+    /// None older than this, counted from now.
+    pub span: Duration,
+}
+
+/// When a pair is no longer known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateLimits {
+    /// So many probes lost in a row make it unreachable.
+    pub unreachable_after: u32,
+    /// A last answer older than this makes it stale.
+    pub stale_after: Duration,
+}
+
+/// What is known of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PairState {
+    /// Answers came, the last one lately.
+    Known,
+    /// No answer within the window, and too few probes lost to say more.
+    Unknown,
+    /// Answers are within the window, but the last one is old.
+    Stale,
+    /// The last probes were all lost.
+    Unreachable,
+}
+
+impl PairState {
+    /// All states.
+    pub const ALL: [Self; 4] = [Self::Known, Self::Unknown, Self::Stale, Self::Unreachable];
+
+    /// A stable name for labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Known => "known",
+            Self::Unknown => "unknown",
+            Self::Stale => "stale",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+/// Round-trip times over the window, and their exponential average.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RttSummary {
+    /// The shortest.
+    pub min: Rtt,
+    /// The median (nearest rank, as the other percentiles).
+    pub p50: Rtt,
+    /// The 90th percentile.
+    pub p90: Rtt,
+    /// The 99th percentile.
+    pub p99: Rtt,
+    /// Exponentially weighted moving average, weight 1/8 for the newest.
+    pub ewma_seconds: f64,
+    /// Interarrival jitter as RFC 3550 defines it, on round-trip times.
+    pub jitter_seconds: f64,
+}
+
+/// Loss over the window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossSummary {
+    /// Lost out of all that came to an end.
+    pub ratio: f64,
+    /// Lower end of the 95 % confidence interval (Wilson's).
+    pub low: f64,
+    /// Upper end of it.
+    pub high: f64,
+}
+
+/// What is said of a pair at one moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Summary {
+    /// What is known.
+    pub state: PairState,
+    /// Times, where the pair is known or stale.
+    pub rtt: Option<RttSummary>,
+    /// Loss, where any probe came to an end within the window.
+    pub loss: Option<LossSummary>,
+    /// How long ago the last answer came, if one ever did.
+    pub age: Option<Duration>,
+    /// Answers within the window whose times count.
+    pub samples: usize,
+}
+
+/// Weight of the newest time in the exponential average, as for TCP's smoothed round-trip time.
+const EWMA_WEIGHT: f64 = 1.0 / 8.0;
+/// Weight of the newest difference in the jitter, by RFC 3550.
+const JITTER_WEIGHT: f64 = 1.0 / 16.0;
+
+/// So many answers in a row are taken for proof that the way changed.
+const EVIDENCE: usize = 10;
+/// After so many answers it is looked for that.
+const LOOK_EVERY: u8 = 5;
+
+#[derive(Clone, Copy, Debug)]
+struct Outcome {
+    /// Milliseconds of the monotonic clock, modulo 2^32: ages within a window are far below its period of 49 days.
+    at_millis: u32,
+    /// None = lost.
+    rtt: Option<Rtt>,
+}
+
+/// The outcomes of one pair's probes.
+#[derive(Clone, Debug)]
+pub struct PairStats {
+    outcomes: VecDeque<Outcome>,
+    /// So many of the oldest outcomes tell of loss only: their times are from before the way changed.
+    outdated: usize,
+    answers_until_look: u8,
+    last_outcome: Option<Mono>,
+    last_answer: Option<(Mono, Rtt)>,
+    ewma_seconds: f64,
+    jitter_seconds: f64,
+    lost_in_a_row: u32,
+}
+
+impl PairStats {
+    /// Nothing yet, with room for a window.
+    #[must_use]
+    pub fn new(window: WindowLimits) -> Self {
+        Self {
+            outcomes: VecDeque::with_capacity(window.samples),
+            outdated: 0,
+            answers_until_look: LOOK_EVERY,
+            last_outcome: None,
+            last_answer: None,
+            ewma_seconds: 0.0,
+            jitter_seconds: 0.0,
+            lost_in_a_row: 0,
+        }
+    }
+
+    /// A probe came back.
+    pub fn answered(&mut self, window: WindowLimits, at: Mono, rtt: Rtt) {
+        self.make_room(window, at);
+        let seconds = rtt.as_seconds();
+        // Averages go on only from times that still count; after a silence as long as the window they begin anew.
+        let previous = self.last_answer.filter(|_| self.outcomes.iter().any(|outcome| outcome.rtt.is_some()));
+        if let Some((_, previous)) = previous {
+            self.ewma_seconds += EWMA_WEIGHT * (seconds - self.ewma_seconds);
+            self.jitter_seconds += JITTER_WEIGHT * ((seconds - previous.as_seconds()).abs() - self.jitter_seconds);
+        } else {
+            self.ewma_seconds = seconds;
+            self.jitter_seconds = 0.0;
+        }
+        self.last_answer = Some((at, rtt));
+        self.lost_in_a_row = 0;
+        self.outcomes.push_back(Outcome { at_millis: millis(at), rtt: Some(rtt) });
+        self.answers_until_look -= 1;
+        if self.answers_until_look == 0 {
+            self.answers_until_look = LOOK_EVERY;
+            self.look_for_change();
+        }
+    }
+
+    /// When the way changes (a route, a link), a median over the window would go on telling of the old way until half the window is of the
+    /// new one. So once the newest answers are all above nine tenths of the older ones, or all below nine tenths of them, the older times
+    /// count no longer. By chance alone that happens once in ten thousand million looks.
+    fn look_for_change(&mut self) {
+        let answers =
+            || self.outcomes.iter().enumerate().skip(self.outdated).filter_map(|(index, outcome)| Some((index, outcome.rtt?)));
+        let newest = || answers().rev().take(EVIDENCE);
+        let (Some((since, _)), Some(low), Some(high)) =
+            (newest().nth(EVIDENCE - 1), newest().map(|(_, rtt)| rtt).min(), newest().map(|(_, rtt)| rtt).max())
+        else {
+            return;
+        };
+        let older = || answers().take_while(|(index, _)| *index < since).map(|(_, rtt)| rtt);
+        let number = older().count();
+        let most = |number: usize| (number * 9).div_ceil(10);
+        let above = older().filter(|rtt| *rtt < low).count() >= most(number);
+        let below = older().filter(|rtt| *rtt > high).count() >= most(number);
+        if number >= EVIDENCE && (above || below) {
+            self.outdated = since;
+        }
+    }
+
+    /// A probe never came back.
+    pub fn lost(&mut self, window: WindowLimits, at: Mono) {
+        self.make_room(window, at);
+        self.lost_in_a_row = self.lost_in_a_row.saturating_add(1);
+        self.outcomes.push_back(Outcome { at_millis: millis(at), rtt: None });
+    }
+
+    fn make_room(&mut self, window: WindowLimits, now: Mono) {
+        // Ages are told from the time of the last outcome on, and only up to the period of `at_millis`; so a ring that lay still for
+        // longer than the window is emptied as a whole.
+        let newest = match self.last_outcome {
+            Some(last) if now.since(last) <= window.span => millis(now),
+            Some(_) => {
+                self.outcomes.clear();
+                self.outdated = 0;
+                millis(now)
+            }
+            None => millis(now),
+        };
+        let span = span_millis(window);
+        while self.outcomes.front().is_some_and(|oldest| newest.wrapping_sub(oldest.at_millis) > span) {
+            self.drop_oldest();
+        }
+        while self.outcomes.len() >= window.samples.max(1) {
+            self.drop_oldest();
+        }
+        self.last_outcome = Some(now);
+    }
+
+    fn drop_oldest(&mut self) {
+        self.outcomes.pop_front();
+        self.outdated = self.outdated.saturating_sub(1);
+    }
+
+    /// What is known of the pair now. Cheaper than a summary, and says the same.
+    #[must_use]
+    pub fn state(&self, window: WindowLimits, limits: StateLimits, now: Mono) -> PairState {
+        if self.lost_in_a_row >= limits.unreachable_after {
+            return PairState::Unreachable;
+        }
+        match self.last_answer {
+            // The last answer is in the window unless time or later losses pushed it out.
+            Some((at, _)) if self.within(window, now).any(|(_, outcome)| outcome.rtt.is_some()) => {
+                if now.since(at) > limits.stale_after { PairState::Stale } else { PairState::Known }
+            }
+            _ => PairState::Unknown,
+        }
+    }
+
+    fn within(&self, window: WindowLimits, now: Mono) -> impl Iterator<Item = (usize, &Outcome)> {
+        let idle = self.last_outcome.map_or(Duration::MAX, |last| now.since(last));
+        let newest = self.last_outcome.map_or(0, millis);
+        let idle_millis = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX);
+        let span = span_millis(window);
+        self.outcomes
+            .iter()
+            .enumerate()
+            .filter(move |(_, outcome)| newest.wrapping_sub(outcome.at_millis).saturating_add(idle_millis) <= span)
+    }
+
+    /// The times that count, oldest first.
+    pub fn times(&self) -> impl Iterator<Item = Rtt> {
+        self.outcomes.iter().skip(self.outdated).filter_map(|outcome| outcome.rtt)
+    }
+
+    /// What is said of the pair now.
+    #[must_use]
+    pub fn summary(&self, window: WindowLimits, limits: StateLimits, now: Mono) -> Summary {
+        let (mut ended, mut lost) = (0, 0);
+        let mut times: Vec<Rtt> = Vec::with_capacity(self.outcomes.len());
+        for (index, outcome) in self.within(window, now) {
+            ended += 1;
+            lost += usize::from(outcome.rtt.is_none());
+            times.extend(outcome.rtt.filter(|_| index >= self.outdated));
+        }
+        times.sort_unstable();
+        let state = self.state(window, limits, now);
+        let rtt = matches!(state, PairState::Known | PairState::Stale).then(|| {
+            Some(RttSummary {
+                min: *times.first()?,
+                p50: percentile(&times, 50)?,
+                p90: percentile(&times, 90)?,
+                p99: percentile(&times, 99)?,
+                ewma_seconds: self.ewma_seconds,
+                jitter_seconds: self.jitter_seconds,
+            })
+        });
+        Summary {
+            state,
+            rtt: rtt.flatten(),
+            loss: loss(lost, ended),
+            age: self.last_answer.map(|(at, _)| now.since(at)),
+            samples: times.len(),
+        }
+    }
+}
+
+/// Nearest-rank percentile: the smallest time that at least `percent` % of all are not above. None of nothing.
+///
+/// ```
+/// use latency_probe::pair::percentile;
+/// assert_eq!(percentile(&[1, 2, 3, 4], 50), Some(2));
+/// assert_eq!(percentile(&[1, 2, 3, 4], 99), Some(4));
+/// assert_eq!(percentile::<u8>(&[], 50), None);
+/// ```
+#[must_use]
+pub fn percentile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted.get(rank.saturating_sub(1)).copied()
+}
+
+/// Share of lost probes with Wilson's interval, which stays within 0 to 1 and does not collapse when nothing or everything was lost.
+///
+/// ```
+/// let loss = latency_probe::pair::loss(1, 60).unwrap();
+/// assert!((loss.ratio - 0.0167).abs() < 1e-3 && loss.low > 0.0 && (loss.high - 0.0886).abs() < 1e-3);
+/// ```
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "a window holds far fewer outcomes than a float holds integers")]
+pub fn loss(lost: usize, ended: usize) -> Option<LossSummary> {
+    /// 97.5 % quantile of the normal distribution.
+    const Z: f64 = 1.959_963_985;
+    if ended == 0 {
+        return None;
+    }
+    let (n, ratio) = (ended as f64, lost as f64 / ended as f64);
+    let scale = 1.0 / (1.0 + Z * Z / n);
+    let centre = ratio + Z * Z / (2.0 * n);
+    let spread = Z * (ratio * (1.0 - ratio) / n + Z * Z / (4.0 * n * n)).sqrt();
+    Some(LossSummary { ratio, low: (scale * (centre - spread)).max(0.0), high: (scale * (centre + spread)).min(1.0) })
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "modulo 2^32 is meant")]
+const fn millis(at: Mono) -> u32 {
+    (at.as_nanos() / 1_000_000) as u32
+}
+
+fn span_millis(window: WindowLimits) -> u32 {
+    u32::try_from(window.span.as_millis()).unwrap_or(u32::MAX / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WINDOW: WindowLimits = WindowLimits { samples: 60, span: Duration::from_secs(60) };
+    const LIMITS: StateLimits = StateLimits { unreachable_after: 5, stale_after: Duration::from_secs(10) };
+
+    fn second(second: u64) -> Mono {
+        Mono::from_nanos(second * 1_000_000_000)
+    }
+
+    fn ms(millis: u64) -> Rtt {
+        Rtt::from_nanos(millis * 1_000_000).unwrap()
+    }
+
+    #[test]
+    fn from_unknown_to_known_to_stale_to_unknown() {
+        let mut pair = PairStats::new(WINDOW);
+        assert_eq!(pair.summary(WINDOW, LIMITS, second(0)).state, PairState::Unknown);
+        pair.answered(WINDOW, second(1), ms(3));
+        let known = pair.summary(WINDOW, LIMITS, second(2));
+        assert_eq!((known.state, known.rtt.unwrap().p50, known.samples), (PairState::Known, ms(3), 1));
+        let stale = pair.summary(WINDOW, LIMITS, second(12));
+        assert_eq!((stale.state, stale.rtt.unwrap().p50, stale.age), (PairState::Stale, ms(3), Some(Duration::from_secs(11))));
+        let forgotten = pair.summary(WINDOW, LIMITS, second(62));
+        assert_eq!((forgotten.state, forgotten.rtt, forgotten.loss), (PairState::Unknown, None, None));
+        assert_eq!(pair.summary(WINDOW, LIMITS, second(60 * 60 * 24 * 365)).state, PairState::Unknown);
+    }
+
+    #[test]
+    fn loss_is_loss_and_never_a_time() {
+        let mut pair = PairStats::new(WINDOW);
+        pair.answered(WINDOW, second(1), ms(3));
+        for at in 2..6 {
+            pair.lost(WINDOW, second(at));
+        }
+        let shaky = pair.summary(WINDOW, LIMITS, second(6));
+        assert_eq!((shaky.state, shaky.rtt.unwrap().p99, shaky.loss.unwrap().ratio), (PairState::Known, ms(3), 0.8));
+        pair.lost(WINDOW, second(6));
+        let gone = pair.summary(WINDOW, LIMITS, second(6));
+        assert_eq!((gone.state, gone.rtt), (PairState::Unreachable, None));
+        pair.answered(WINDOW, second(7), ms(4));
+        assert_eq!(pair.summary(WINDOW, LIMITS, second(7)).state, PairState::Known);
+    }
+
+    #[test]
+    fn averages_begin_anew_after_a_long_silence() {
+        let mut pair = PairStats::new(WINDOW);
+        pair.answered(WINDOW, second(1), ms(100));
+        pair.answered(WINDOW, second(100), ms(1));
+        let summary = pair.summary(WINDOW, LIMITS, second(100)).rtt.unwrap();
+        assert_eq!((summary.ewma_seconds, summary.jitter_seconds), (0.001, 0.0));
+    }
+
+    #[test]
+    fn a_way_that_changed_shows_within_fifteen_answers_and_loss_goes_on_being_counted() {
+        for (before, after) in [(50, 55), (55, 50)] {
+            let mut pair = PairStats::new(WINDOW);
+            for at in 0..60 {
+                if at % 10 == 9 {
+                    pair.lost(WINDOW, second(at));
+                } else {
+                    pair.answered(WINDOW, second(at), Rtt::from_nanos(before * 1_000_000 + at * 1_000).unwrap());
+                }
+            }
+            for at in 60..75 {
+                pair.answered(WINDOW, second(at), Rtt::from_nanos(after * 1_000_000 + at * 1_000).unwrap());
+            }
+            let summary = pair.summary(WINDOW, LIMITS, second(75));
+            let p50 = summary.rtt.unwrap().p50.as_millis();
+            assert!((p50 - after as f64).abs() < 0.1, "{p50}");
+            assert!(summary.samples < 20 && (summary.loss.unwrap().ratio - 5.0 / 60.0).abs() < 0.02, "{summary:?}");
+        }
+    }
+
+    #[test]
+    fn a_single_spike_is_no_change() {
+        let mut pair = PairStats::new(WINDOW);
+        for at in 0..300 {
+            let spike = if at % 7 < 2 { 40 } else { 0 };
+            pair.answered(WINDOW, second(at), ms(10 + spike));
+        }
+        assert_eq!(pair.summary(WINDOW, LIMITS, second(300)).samples, 60);
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    struct Step {
+        gap_millis: u64,
+        rtt_micros: Option<u32>,
+    }
+
+    fn trace() -> impl Strategy<Value = Vec<Step>> {
+        let gap = prop_oneof![8 => 900_u64..1_100, 1 => 0_u64..10, 1 => 5_000_u64..100_000];
+        // Two ways, so that changes happen.
+        let rtt = proptest::option::weighted(0.8, prop_oneof![20 => 1_000_u32..1_100, 1 => 1_u32..4_000_000]);
+        let step = (gap, rtt).prop_map(|(gap_millis, rtt_micros)| Step { gap_millis, rtt_micros });
+        let stretch = (proptest::collection::vec(step, 0..60), 0_u32..3).prop_map(|(steps, way)| {
+            let farther = |step: Step| Step { rtt_micros: step.rtt_micros.map(|micros| micros + way * 50_000), ..step };
+            steps.into_iter().map(farther).collect::<Vec<_>>()
+        });
+        proptest::collection::vec(stretch, 0..5).prop_map(|stretches| stretches.concat())
+    }
+
+    /// The same, from the whole history, in the plainest way. `counts_from` is the place in it from which on times count.
+    fn reference(history: &[(u64, Option<f64>)], counts_from: usize, now_millis: u64) -> (PairState, Vec<f64>, usize, usize) {
+        let start = history.len().saturating_sub(WINDOW.samples);
+        let window: Vec<_> = (0..).zip(history).skip(start).filter(|(_, (at, _))| now_millis - at <= 60_000).collect();
+        let mut times: Vec<f64> =
+            window.iter().filter(|(index, _)| *index >= counts_from).filter_map(|(_, (_, rtt))| *rtt).collect();
+        times.sort_by(f64::total_cmp);
+        let lost_in_a_row = history.iter().rev().take_while(|(_, rtt)| rtt.is_none()).count();
+        let last = history.iter().rev().find(|(_, rtt)| rtt.is_some());
+        let state = match last {
+            _ if lost_in_a_row >= 5 => PairState::Unreachable,
+            _ if times.is_empty() => PairState::Unknown,
+            Some((at, _)) if now_millis - at > 10_000 => PairState::Stale,
+            _ => PairState::Known,
+        };
+        let lost = window.iter().filter(|(_, (_, rtt))| rtt.is_none()).count();
+        (state, times, lost, window.len())
+    }
+
+    /// From which place in the history on times count, if the newest ten answers are of another way than the ones before.
+    fn change(history: &[(u64, Option<f64>)], counts_from: usize) -> Option<usize> {
+        let (now, _) = history.last()?;
+        let start = history.len().saturating_sub(WINDOW.samples).max(counts_from);
+        // A silence as long as the window empties it for good.
+        let awake = (1..history.len()).rev().find(|index| history[*index].0 - history[index - 1].0 > 60_000).unwrap_or(0);
+        let answers: Vec<(usize, f64)> = (start.max(awake)..history.len())
+            .filter(|index| now - history[*index].0 <= 60_000)
+            .filter_map(|index| Some((index, history[index].1?)))
+            .collect();
+        let (older, newest) = answers.split_at(answers.len().checked_sub(10)?);
+        let mut sorted: Vec<f64> = older.iter().map(|(_, rtt)| *rtt).collect();
+        sorted.sort_by(f64::total_cmp);
+        let nine_tenths = (sorted.len() * 9).div_ceil(10);
+        let enough = sorted.len() >= 10;
+        let above = enough && newest.iter().all(|(_, rtt)| *rtt > sorted[nine_tenths - 1]);
+        let below = enough && newest.iter().all(|(_, rtt)| *rtt < sorted[sorted.len() - nine_tenths]);
+        (above || below).then_some(newest[0].0)
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_plain_reference(trace in trace(), start in 0_u64..10_000_000_000, rest in 0_u64..120_000) {
+            let mut pair = PairStats::new(WINDOW);
+            let mut history = Vec::new();
+            let (mut counts_from, mut answers) = (0, 0);
+            let mut now = start;
+            for step in trace {
+                now += step.gap_millis;
+                let at = Mono::from_nanos(now * 1_000_000);
+                match step.rtt_micros {
+                    Some(micros) => {
+                        pair.answered(WINDOW, at, Rtt::from_nanos(u64::from(micros) * 1_000).unwrap());
+                        history.push((now, Some(f64::from(micros) / 1e6)));
+                        answers += 1;
+                        if answers % 5 == 0 {
+                            counts_from = change(&history, counts_from).unwrap_or(counts_from);
+                        }
+                    }
+                    None => {
+                        pair.lost(WINDOW, at);
+                        history.push((now, None));
+                    }
+                }
+            }
+            now += rest;
+            let said = pair.summary(WINDOW, LIMITS, Mono::from_nanos(now * 1_000_000));
+            let (state, times, lost, ended) = reference(&history, counts_from, now);
+            prop_assert_eq!(said.state, state);
+            prop_assert_eq!(said.samples, times.len());
+            prop_assert_eq!(said.loss.is_some(), ended > 0);
+            if let Some(loss) = said.loss {
+                let ratio = lost as f64 / ended as f64;
+                prop_assert!((loss.ratio - ratio).abs() < 1e-12);
+                prop_assert!(0.0 <= loss.low && loss.low <= ratio + 1e-12 && ratio <= loss.high + 1e-12 && loss.high <= 1.0);
+            }
+            prop_assert_eq!(said.rtt.is_some(), matches!(state, PairState::Known | PairState::Stale));
+            if let Some(rtt) = said.rtt {
+                let rank = |p: f64| times[((p * times.len() as f64).ceil() as usize).max(1) - 1];
+                for (ours, theirs) in [(rtt.min, times[0]), (rtt.p50, rank(0.5)), (rtt.p90, rank(0.9)), (rtt.p99, rank(0.99))] {
+                    prop_assert!((ours.as_seconds() - theirs).abs() < 1e-9, "{ours:?} {theirs}");
+                }
+                prop_assert!(rtt.ewma_seconds > 0.0 && rtt.ewma_seconds <= 4.0);
+            }
+            prop_assert!(pair.outcomes.len() <= WINDOW.samples && pair.outcomes.capacity() <= WINDOW.samples);
+        }
+
+        /// Running values against their definitions, over answers without long gaps.
+        #[test]
+        fn running_values_agree(times in proptest::collection::vec(1_u32..4_000_000, 1..100)) {
+            let mut pair = PairStats::new(WINDOW);
+            for (at, micros) in (0..).zip(&times) {
+                pair.answered(WINDOW, second(at), Rtt::from_nanos(u64::from(*micros) * 1_000).unwrap());
+            }
+            let seconds: Vec<f64> = times.iter().map(|micros| f64::from(*micros) / 1e6).collect();
+            let ewma = seconds.iter().copied().reduce(|average, next| average * 7.0 / 8.0 + next / 8.0).unwrap();
+            let jitter = seconds.windows(2).fold(0.0, |jitter, pair| jitter * 15.0 / 16.0 + (pair[1] - pair[0]).abs() / 16.0);
+            let said = pair.summary(WINDOW, LIMITS, second(times.len() as u64)).rtt.unwrap();
+            prop_assert!((said.ewma_seconds - ewma).abs() < 1e-9 && (said.jitter_seconds - jitter).abs() < 1e-9);
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The other end of a UDP probe: answers well-formed requests, with the kernel's stamp of their arrival.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use socket2::Socket;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Mono, Wall};
+use crate::fleet_key::{KeyIndex, SharedKeys};
+use crate::limiter::Limiter;
+use crate::net::{Datagram, Inbox, LocalAddress, Outbox, register, udp_responder};
+use crate::wire::{PACKET_LEN, Reply, Request, WireError, packet};
+
+/// Few enough that the first answer of a batch is not stamped long before the last one leaves.
+const BATCH: usize = 16;
+/// One byte more than a probe, so that a longer packet is seen to be longer.
+const LONGEST: usize = PACKET_LEN + 1;
+
+/// What a responder did with the requests.
+#[derive(Debug, Default)]
+pub struct ResponderCounters {
+    answered: AtomicU64,
+    malformed: AtomicU64,
+    unsigned: AtomicU64,
+    limited: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl ResponderCounters {
+    /// Each by its name.
+    #[must_use]
+    pub fn read(&self) -> [(&'static str, u64); 5] {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        [
+            ("answered", read(&self.answered)),
+            ("malformed", read(&self.malformed)),
+            ("unsigned", read(&self.unsigned)),
+            ("limited", read(&self.limited)),
+            ("failed", read(&self.failed)),
+        ]
+    }
+}
+
+/// Whom a responder answers.
+#[derive(Debug)]
+pub struct Policy {
+    /// Only who has the fleet's key, where there is one.
+    pub keys: SharedKeys,
+    /// Only so often per source and second; 0 = as often as asked.
+    pub per_source_second: u32,
+}
+
+/// A responder with its sockets open.
+#[derive(Debug)]
+pub struct Responder {
+    sockets: Vec<AsyncFd<Socket>>,
+    keys: SharedKeys,
+    limiter: Option<Limiter>,
+    counters: Arc<ResponderCounters>,
+}
+
+/// A request to be answered.
+struct Accepted {
+    request: Request,
+    arrived: Wall,
+    from: SocketAddr,
+    to: Option<LocalAddress>,
+    signed_with: Option<KeyIndex>,
+}
+
+/// Why a request is not answered.
+enum Refused {
+    Malformed,
+    Unsigned,
+    Limited,
+}
+
+impl From<WireError> for Refused {
+    fn from(_: WireError) -> Self {
+        Self::Malformed
+    }
+}
+
+/// Why there is no responder.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to listen for probes on {address}")]
+pub struct ListenError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+impl Responder {
+    /// Listens on all `addresses`. One of a family that this machine has not is left out, unless none remains. To be called on the runtime
+    /// that will run it.
+    ///
+    /// # Errors
+    /// [`ListenError`] naming the address that cannot be had.
+    pub fn open(addresses: &[SocketAddr], policy: Policy, counters: Arc<ResponderCounters>) -> Result<Self, ListenError> {
+        let mut sockets = Vec::new();
+        let mut missing = None;
+        for &address in addresses {
+            let opened = udp_responder(address).and_then(register);
+            match opened.map_err(|source| ListenError { address, source }) {
+                Ok(socket) => sockets.push(socket),
+                Err(error) if is_family_missing(&error.source) => {
+                    tracing::info!(%address, error = %error.source, "not listening here");
+                    missing = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match missing {
+            Some(error) if sockets.is_empty() => Err(error),
+            _ => Ok(Self { sockets, keys: policy.keys, limiter: Limiter::new(policy.per_source_second), counters }),
+        }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().filter_map(|socket| socket.get_ref().local_addr().ok()?.as_socket()).collect()
+    }
+
+    /// Answers until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut inbox = Inbox::<LONGEST>::new(BATCH);
+        let mut outbox = Outbox::<PACKET_LEN>::new(BATCH);
+        let mut accepted = Vec::with_capacity(BATCH);
+        loop {
+            let index = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                index = self.readable() => index,
+            };
+            match self.sockets[index].try_io(Interest::READABLE, |socket| inbox.receive(socket.as_fd())) {
+                Ok(_) => {
+                    self.accept(&inbox, &mut accepted);
+                    self.answer(self.sockets[index].get_ref(), &accepted, &mut outbox);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => tracing::debug!(%error, "failed to receive"),
+            }
+        }
+    }
+
+    async fn readable(&self) -> usize {
+        poll_fn(|context| {
+            let ready =
+                self.sockets.iter().position(|socket| matches!(socket.poll_read_ready(context), std::task::Poll::Ready(Ok(_))));
+            ready.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+        })
+        .await
+    }
+
+    fn accept(&mut self, inbox: &Inbox<LONGEST>, accepted: &mut Vec<Accepted>) {
+        accepted.clear();
+        let (read, now) = (Wall::now(), Mono::now());
+        for datagram in inbox.iter() {
+            match self.judge(&datagram, read, now) {
+                Ok(request) => accepted.push(request),
+                Err(Refused::Malformed) => count(&self.counters.malformed, 1),
+                Err(Refused::Unsigned) => count(&self.counters.unsigned, 1),
+                Err(Refused::Limited) => count(&self.counters.limited, 1),
+            }
+        }
+    }
+
+    /// What costs nothing is looked at first, so that a flood costs little.
+    fn judge(&mut self, datagram: &Datagram<'_>, read: Wall, now: Mono) -> Result<Accepted, Refused> {
+        let request = Request::decode(datagram.bytes)?;
+        let from = datagram.from.ok_or(Refused::Malformed)?;
+        if self.limiter.as_mut().is_some_and(|limiter| !limiter.allows(from.ip(), now)) {
+            return Err(Refused::Limited);
+        }
+        let signed_with = match &*self.keys.borrow() {
+            Some(keys) => Some(keys.verify(packet(datagram.bytes)?).ok_or(Refused::Unsigned)?),
+            None => None,
+        };
+        Ok(Accepted { request, arrived: datagram.notes.stamp.unwrap_or(read), from, to: datagram.notes.to, signed_with })
+    }
+
+    fn answer(&self, socket: &Socket, accepted: &[Accepted], outbox: &mut Outbox<PACKET_LEN>) {
+        outbox.clear();
+        let keys = self.keys.borrow().clone();
+        let answered = Wall::now();
+        for Accepted { request, arrived, from, to, signed_with } in accepted {
+            let mut packet = Reply { request: *request, arrived: *arrived, answered }.encode();
+            if let Some((keys, with)) = keys.as_ref().zip(*signed_with) {
+                keys.sign(with, &mut packet);
+            }
+            outbox.push(packet, *from, *to);
+        }
+        let mut first = 0;
+        while first < outbox.len() {
+            match outbox.send(socket.as_fd(), first) {
+                Ok(sent) => {
+                    count(&self.counters.answered, sent);
+                    first += sent.max(1);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "failed to answer a probe");
+                    count(&self.counters.failed, 1);
+                    first += 1;
+                }
+            }
+        }
+    }
+}
+
+fn count(counter: &AtomicU64, by: usize) {
+    counter.fetch_add(by as u64, Ordering::Relaxed);
+}
+
+fn is_family_missing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT))
+}

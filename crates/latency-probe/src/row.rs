@@ -1,0 +1,93 @@
+//! One node's row of the latency matrix as `/v1/row` gives it, for readers that want it fresh and whole.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Wall;
+use crate::pair::{PairState, Summary};
+use crate::peers::{NodeName, Protocol};
+
+/// What one node knows of its way to the others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// The node that measured.
+    pub from: NodeName,
+    /// When this was said, on its wall clock.
+    pub measured_at_unix_seconds: f64,
+    /// The others, in order of name.
+    pub peers: Vec<PeerRow>,
+}
+
+/// What is known of the way to one node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerRow {
+    /// The node.
+    pub to: NodeName,
+    /// What is known.
+    pub state: PairState,
+    /// The protocol that told.
+    pub protocol: Protocol,
+    /// Times, where the pair is known or stale.
+    pub rtt_seconds: Option<RttSeconds>,
+    /// Jitter by RFC 3550, where the pair is known or stale.
+    pub jitter_seconds: Option<f64>,
+    /// Share of probes lost within the window, where any came to an end.
+    pub loss_ratio: Option<f64>,
+    /// Its 95 % confidence interval.
+    #[serde(default)]
+    pub loss_interval: Option<(f64, f64)>,
+    /// Time since the last answer, if one ever came.
+    pub age_seconds: Option<f64>,
+    /// Answers within the window.
+    pub samples: usize,
+    /// Routers on the way back, as far as the replies' time to live tells.
+    #[serde(default)]
+    pub hops: Option<u8>,
+}
+
+/// Round-trip times over the window.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RttSeconds {
+    /// The shortest.
+    pub min: f64,
+    /// The median.
+    pub p50: f64,
+    /// The 90th percentile.
+    pub p90: f64,
+    /// The 99th percentile.
+    pub p99: f64,
+    /// The exponential average.
+    pub ewma: f64,
+}
+
+impl PeerRow {
+    /// A summary as a row.
+    #[must_use]
+    pub fn new(to: NodeName, protocol: Protocol, summary: &Summary, hops: Option<u8>) -> Self {
+        Self {
+            to,
+            state: summary.state,
+            protocol,
+            rtt_seconds: summary.rtt.map(|rtt| RttSeconds {
+                min: rtt.min.as_seconds(),
+                p50: rtt.p50.as_seconds(),
+                p90: rtt.p90.as_seconds(),
+                p99: rtt.p99.as_seconds(),
+                ewma: rtt.ewma_seconds,
+            }),
+            jitter_seconds: summary.rtt.map(|rtt| rtt.jitter_seconds),
+            loss_ratio: summary.loss.map(|loss| loss.ratio),
+            loss_interval: summary.loss.map(|loss| (loss.low, loss.high)),
+            age_seconds: summary.age.map(|age| age.as_secs_f64()),
+            samples: summary.samples,
+            hops,
+        }
+    }
+}
+
+impl Row {
+    /// A row of these peers, said at `now`.
+    #[must_use]
+    pub fn new(from: NodeName, now: Wall, peers: Vec<PeerRow>) -> Self {
+        Self { from, measured_at_unix_seconds: now.as_unix_seconds(), peers }
+    }
+}

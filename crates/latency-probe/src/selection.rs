@@ -1,0 +1,204 @@
+//! Whom to probe in a large fleet: all others up to a limit, above it a fixed number of them. Pure.
+//!
+//! The chosen ones are spread over the zones and picked by rendezvous hashing, so that a node that comes or goes changes at most one choice of
+//! each prober. The draw is renewed slowly, each candidate at its own time, so that over the days all pairs are seen without the series
+//! of all pairs changing at once. Pinned nodes (those that serve or send) are always probed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hasher as _};
+use std::time::Duration;
+
+use crate::peers::{NodeName, Peer, PeerSet};
+
+/// How many are probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SelectionLimits {
+    /// Up to so many nodes in the fleet (the own one included), everybody is probed.
+    pub all_up_to: usize,
+    /// In a larger fleet, so many are.
+    pub peers: usize,
+    /// In so much time, each choice is renewed once.
+    pub renewal: Duration,
+}
+
+/// Whom to probe now.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Selection {
+    /// These.
+    pub peers: PeerSet,
+    /// Nodes in the fleet, the own one included.
+    pub fleet: usize,
+}
+
+/// Chooses among `known` at `unix_seconds` of the wall clock.
+///
+/// ```
+/// use latency_probe::peers::{Peer, PeerSet};
+/// use latency_probe::selection::{SelectionLimits, select};
+/// use std::time::Duration;
+///
+/// let known: PeerSet = (0..100_u8).map(|n| (format!("node{n}").as_str().into(), Peer::at(([10, 0, 0, n], 9799).into()))).collect();
+/// let limits = SelectionLimits { all_up_to: 64, peers: 8, renewal: Duration::from_secs(3_600) };
+/// let chosen = select(&"node0".into(), &known, &["node7".into()].into(), limits, 0);
+/// assert_eq!((chosen.peers.len(), chosen.fleet), (9, 100));
+/// assert!(chosen.peers.contains_key(&"node7".into()) && !chosen.peers.contains_key(&"node0".into()));
+/// ```
+#[must_use]
+pub fn select(
+    own: &NodeName,
+    known: &PeerSet,
+    pinned: &BTreeSet<NodeName>,
+    limits: SelectionLimits,
+    unix_seconds: u64,
+) -> Selection {
+    let others = || known.iter().filter(|(node, _)| *node != own);
+    let fleet = others().count() + 1;
+    if fleet <= limits.all_up_to {
+        return Selection { peers: others().map(owned).collect(), fleet };
+    }
+    let mut zones: BTreeMap<Option<&str>, Vec<(u64, &NodeName, &Peer)>> = BTreeMap::new();
+    for (node, peer) in others() {
+        zones.entry(peer.zone.as_deref()).or_default().push((draw(own, node, limits.renewal, unix_seconds), node, peer));
+    }
+    for candidates in zones.values_mut() {
+        // Best draw last, to be popped.
+        candidates.sort_unstable_by(|a, b| (b.0, b.1).cmp(&(a.0, a.1)));
+    }
+    let mut peers: PeerSet = others().filter(|(node, _)| pinned.contains(*node)).map(owned).collect();
+    let wanted = (peers.len() + limits.peers).min(fleet - 1);
+    // One of each zone in turn, until there are enough. Which zones come first in an incomplete turn differs from prober to prober.
+    let mut turn: Vec<_> = zones.into_iter().map(|(zone, candidates)| (hash(&(own, zone)), candidates)).collect();
+    turn.sort_unstable_by_key(|(order, _)| *order);
+    while peers.len() < wanted {
+        for (_, candidates) in &mut turn {
+            let next = std::iter::from_fn(|| candidates.pop()).find(|(_, node, _)| !peers.contains_key(*node));
+            if let Some((_, node, peer)) = next.filter(|_| peers.len() < wanted) {
+                peers.insert(node.clone(), peer.clone());
+            }
+        }
+    }
+    Selection { peers, fleet }
+}
+
+fn owned((node, peer): (&NodeName, &Peer)) -> (NodeName, Peer) {
+    (node.clone(), peer.clone())
+}
+
+/// A candidate's draw: the lowest win. It holds for one renewal, which begins at another time for each candidate.
+fn draw(own: &NodeName, node: &NodeName, renewal: Duration, unix_seconds: u64) -> u64 {
+    let period = renewal.as_secs().max(1);
+    let phase = hash(&(own, node)) % period;
+    hash(&(own, node, (unix_seconds + phase) / period))
+}
+
+fn hash(value: &impl std::hash::Hash) -> u64 {
+    // Only this prober must agree with itself, so it need not be the same in every build.
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// By how much the interval grows with the fleet: not at all up to the limit, then with the logarithm of how far beyond it the fleet is.
+/// With a limit of 64 and an interval of 1 s: 2.4 s at 256 nodes, 3.7 s at 1,000, 5.4 s at 5,000.
+///
+/// ```
+/// use latency_probe::selection::stretch;
+/// assert_eq!(stretch(64, 64), 1.0);
+/// assert!((stretch(5_000, 64) - 5.36).abs() < 0.01);
+/// ```
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "numbers of nodes are small")]
+pub fn stretch(fleet: usize, all_up_to: usize) -> f64 {
+    1.0 + (fleet.max(1) as f64 / all_up_to.max(1) as f64).ln().max(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: SelectionLimits = SelectionLimits { all_up_to: 64, peers: 32, renewal: Duration::from_secs(3_600) };
+
+    fn fleet(nodes: u32, zones: u32) -> PeerSet {
+        let peer = |n: u32| Peer { zone: Some(format!("zone{}", n % zones).into()), ..Peer::at((n.to_be_bytes(), 9799).into()) };
+        (0..nodes).map(|n| (NodeName::from(format!("node{n}")), peer(n))).collect()
+    }
+
+    fn chosen(own: &str, known: &PeerSet, at: u64) -> BTreeSet<NodeName> {
+        select(&own.into(), known, &BTreeSet::new(), LIMITS, at).peers.into_keys().collect()
+    }
+
+    #[test]
+    fn a_small_fleet_is_probed_whole() {
+        assert_eq!(chosen("node0", &fleet(64, 3), 0).len(), 63);
+        assert_eq!(chosen("elsewhere", &fleet(63, 3), 0).len(), 63);
+        assert_eq!(chosen("node0", &fleet(65, 3), 0).len(), 32);
+    }
+
+    #[test]
+    fn zones_get_equal_shares_however_large_they_are() {
+        let mut known = fleet(1_010, 1);
+        for (_, peer) in known.iter_mut().take(10) {
+            peer.zone = Some("small".into());
+        }
+        let small = chosen("elsewhere", &known, 0).iter().filter(|node| known[*node].zone.as_deref() == Some("small")).count();
+        assert_eq!(small, 10, "all ten of the small zone, because its share would be sixteen");
+    }
+
+    #[test]
+    fn who_comes_or_goes_changes_one_choice() {
+        let before = fleet(1_000, 7);
+        let mut after = before.clone();
+        after.remove(&"node500".into());
+        after.insert("new".into(), before[&"node500".into()].clone());
+        for prober in 0..50 {
+            let own = format!("node{prober}");
+            let changed = chosen(&own, &before, 0).difference(&chosen(&own, &after, 0)).count();
+            assert!(changed <= 2, "{changed}");
+        }
+    }
+
+    #[test]
+    fn choices_are_renewed_slowly_and_in_the_end_reach_everybody() {
+        let known = fleet(200, 4);
+        let (mut seen, mut before) = (chosen("node0", &known, 0), chosen("node0", &known, 0));
+        for minute in 1..60 * 48 {
+            let now = chosen("node0", &known, minute * 60);
+            let changed = before.difference(&now).count();
+            assert!(changed <= 12, "{changed} of 32 within a minute");
+            seen.extend(now.iter().cloned());
+            before = now;
+        }
+        assert!(seen.len() >= 190, "{} of 199 in two days", seen.len());
+    }
+
+    #[test]
+    fn every_node_is_probed_by_about_as_many() {
+        let known = fleet(300, 3);
+        let mut probed: BTreeMap<NodeName, u32> = BTreeMap::new();
+        for prober in known.keys() {
+            for node in chosen(prober.as_str(), &known, 0) {
+                *probed.entry(node).or_default() += 1;
+            }
+        }
+        assert_eq!(probed.len(), 300);
+        assert!(probed.values().all(|count| (10..=60).contains(count)), "{probed:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_than_allowed_and_never_itself(nodes in 0_u32..300, zones in 1_u32..40, pins in proptest::collection::btree_set(0_u32..300, 0..20), at in any::<u32>()) {
+            let known = fleet(nodes, zones);
+            let pinned: BTreeSet<NodeName> = pins.iter().map(|n| NodeName::from(format!("node{n}"))).collect();
+            let own = NodeName::from("node0");
+            let selection = select(&own, &known, &pinned, LIMITS, u64::from(at));
+            let others = known.keys().filter(|node| **node != own).count();
+            let pinned_here = pinned.iter().filter(|node| **node != own && known.contains_key(*node)).count();
+            prop_assert_eq!(selection.peers.len(), if others < 64 { others } else { (32 + pinned_here).min(others) });
+            prop_assert!(!selection.peers.contains_key(&own));
+            prop_assert!(pinned.iter().all(|node| *node == own || !known.contains_key(node) || selection.peers.contains_key(node)));
+            prop_assert_eq!(selection, select(&own, &known, &pinned, LIMITS, u64::from(at)));
+        }
+    }
+}

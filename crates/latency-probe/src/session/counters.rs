@@ -1,0 +1,71 @@
+//! What a prober counts about itself.
+
+use crate::histogram::{Bounds, Histogram};
+use crate::peers::Protocol;
+use crate::round_trip::Discard;
+
+/// Totals of one life of a prober. Arrays are by [`Protocol`].
+#[derive(Clone, Debug)]
+pub struct Counters {
+    /// Probes sent.
+    pub sent: [u64; 2],
+    /// Probes that came back in time.
+    pub answered: [u64; 2],
+    /// Probes that did not.
+    pub lost: [u64; 2],
+    /// Probes that came back and gave no time, because the clock was set meanwhile.
+    pub discarded_clock_stepped: u64,
+    /// Probes that came back and gave no time, because the responder's part does not fit.
+    pub discarded_impossible: u64,
+    /// Probes that were out while this machine slept.
+    pub discarded_asleep: u64,
+    /// Probes that could not be sent for a reason of our own.
+    pub not_sent: u64,
+    /// Replies after their probe was given up.
+    pub late: u64,
+    /// Second replies to a probe.
+    pub duplicate: u64,
+    /// Replies that came after the reply to a later probe of the same peer.
+    pub reordered: u64,
+    /// Replies to probes of another life or another prober.
+    pub foreign: u64,
+    /// Packets that fit no probe: malformed, wrongly tagged, from elsewhere.
+    pub rejected: u64,
+    /// Times to all peers.
+    pub times: Histogram,
+    /// How late turns were taken.
+    pub lateness: Histogram,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            sent: [0; 2],
+            answered: [0; 2],
+            lost: [0; 2],
+            discarded_clock_stepped: 0,
+            discarded_impossible: 0,
+            discarded_asleep: 0,
+            not_sent: 0,
+            late: 0,
+            duplicate: 0,
+            reordered: 0,
+            foreign: 0,
+            rejected: 0,
+            times: Histogram::new(Bounds::wide()),
+            lateness: Histogram::new(Bounds::lateness()),
+        }
+    }
+}
+
+impl Counters {
+    /// A probe came back, and took so many seconds or gave no time.
+    pub fn answered(&mut self, protocol: Protocol, seconds: Result<f64, Discard>) {
+        self.answered[protocol as usize] += 1;
+        match seconds {
+            Ok(seconds) => self.times.observe(seconds),
+            Err(Discard::ClockStepped) => self.discarded_clock_stepped += 1,
+            Err(Discard::Impossible) => self.discarded_impossible += 1,
+        }
+    }
+}

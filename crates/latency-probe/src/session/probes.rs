@@ -1,0 +1,64 @@
+//! What goes between a session and its sockets, and between it and its readers.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::clock::Wall;
+use crate::histogram::Histogram;
+use crate::pair::Summary;
+use crate::peers::{NodeName, Protocol};
+use crate::wire::{Sequence, SessionId};
+
+/// A probe to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Its number.
+    pub sequence: Sequence,
+    /// How.
+    pub protocol: Protocol,
+    /// Where to. The port is of no meaning for ICMP.
+    pub to: SocketAddr,
+}
+
+/// Why a probe did not go out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotSent {
+    /// Something of ours was full or missing: no statement about the peer.
+    OurFault,
+    /// There is no way to the peer: as good as lost.
+    NoRoute,
+}
+
+/// A reply as it came in.
+#[derive(Clone, Copy, Debug)]
+pub struct Returned {
+    /// How.
+    pub protocol: Protocol,
+    /// Where from.
+    pub from: SocketAddr,
+    /// To whose probe.
+    pub session: SessionId,
+    /// To which probe.
+    pub sequence: Sequence,
+    /// How long the responder held the request.
+    pub held: Duration,
+    /// When the kernel had it.
+    pub stamp: Option<Wall>,
+    /// The time to live it had left.
+    pub ttl: Option<u8>,
+}
+
+/// One peer as it stands.
+#[derive(Debug)]
+pub struct PeerView<'a> {
+    /// The node.
+    pub node: &'a NodeName,
+    /// The protocol that tells.
+    pub protocol: Protocol,
+    /// What it tells.
+    pub summary: Summary,
+    /// All times ever.
+    pub times: &'a Histogram,
+    /// Routers on the way back.
+    pub hops: Option<u8>,
+}

@@ -1,0 +1,65 @@
+//! How to probe.
+
+use std::time::Duration;
+
+use crate::histogram::Bounds;
+use crate::pair::{StateLimits, WindowLimits};
+use crate::peers::Protocol;
+
+/// Which protocol the exported latency comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feed {
+    /// UDP echo, and ICMP echo to a peer whose responder is silent for as long as it is.
+    PreferUdp,
+    /// UDP echo alone.
+    Udp,
+    /// ICMP echo alone.
+    Icmp,
+}
+
+impl Feed {
+    /// The protocol that is always used.
+    #[must_use]
+    pub const fn primary(self) -> Protocol {
+        match self {
+            Self::PreferUdp | Self::Udp => Protocol::Udp,
+            Self::Icmp => Protocol::Icmp,
+        }
+    }
+
+    /// Whether ICMP is used at all.
+    #[must_use]
+    pub const fn wants_icmp(self) -> bool {
+        matches!(self, Self::PreferUdp | Self::Icmp)
+    }
+}
+
+impl std::str::FromStr for Feed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "prefer-udp" => Ok(Self::PreferUdp),
+            "udp" => Ok(Self::Udp),
+            "icmp" => Ok(Self::Icmp),
+            other => Err(format!("unknown source of latency {other:?}: prefer-udp, udp or icmp")),
+        }
+    }
+}
+
+/// How to probe.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Time between two probes of a peer.
+    pub interval: Duration,
+    /// How long a probe may be out before it is lost; at most [`Rtt::MAX`](crate::round_trip::Rtt::MAX).
+    pub timeout: Duration,
+    /// What is kept of each pair.
+    pub window: WindowLimits,
+    /// When a pair is no longer known.
+    pub states: StateLimits,
+    /// Which protocol tells.
+    pub feed: Feed,
+    /// Buckets of each pair's own histogram.
+    pub pair_bounds: Bounds,
+}

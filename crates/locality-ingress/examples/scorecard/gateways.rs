@@ -1,0 +1,57 @@
+//! Gateways at the level of the protocol: they subscribe and confirm as Envoy does, and forget what they are sent.
+
+use anyhow::Context as _;
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use locality_ingress::xds::Kind;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// The first argument of a process that is all gateways. The address of the server and their number follow.
+pub(crate) const ARGUMENT: &str = "gateways";
+
+/// Runs until the server goes.
+pub(crate) async fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
+    let address = arguments.next().context("no address")?;
+    let count: usize = arguments.next().context("no number")?.parse()?;
+    let mut gateways = tokio::task::JoinSet::new();
+    for number in 0..count {
+        gateways.spawn(gateway(address.clone(), format!("node{number}")));
+    }
+    while let Some(ended) = gateways.join_next().await {
+        ended??;
+    }
+    Ok(())
+}
+
+fn subscribe(kind: Kind, names: Vec<String>) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
+        type_url: kind.type_url().into(),
+        resource_names_subscribe: names,
+        ..DeltaDiscoveryRequest::default()
+    }
+}
+
+async fn gateway(address: String, node: String) -> anyhow::Result<()> {
+    let client = AggregatedDiscoveryServiceClient::connect(format!("http://{address}")).await?;
+    let (requests, outgoing) = mpsc::channel(64);
+    let node = Some(Node { id: node, ..Node::default() });
+    requests.send(DeltaDiscoveryRequest { node, ..subscribe(Kind::Cluster, Vec::new()) }).await?;
+    requests.send(subscribe(Kind::Listener, Vec::new())).await?;
+    let mut client = client.max_decoding_message_size(256 * 1024 * 1024);
+    let mut answers = client.delta_aggregated_resources(ReceiverStream::new(outgoing)).await?.into_inner();
+    while let Some(answer) = answers.message().await? {
+        let kind = Kind::from_type_url(&answer.type_url).context("an unknown kind")?;
+        let names: Vec<_> = answer.resources.into_iter().map(|resource| resource.name).collect();
+        let confirmation = DeltaDiscoveryRequest { response_nonce: answer.nonce, ..subscribe(kind, Vec::new()) };
+        // As Envoy does: what follows from an answer is asked for before the answer is confirmed.
+        match kind {
+            Kind::Cluster => requests.send(subscribe(Kind::Assignment, names)).await?,
+            Kind::Listener => requests.send(subscribe(Kind::Routes, names)).await?,
+            _ => {}
+        }
+        requests.send(confirmation).await?;
+    }
+    Ok(())
+}

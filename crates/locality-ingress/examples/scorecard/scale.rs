@@ -1,0 +1,140 @@
+//! Ten thousand Ingresses and fifty gateways.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use locality_ingress::kingress::{BackendSplit, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, VISIBILITY_LOCAL};
+use locality_ingress::locality::Policy;
+use locality_ingress::metrics::Metrics;
+use locality_ingress::objects::{IngressObject, ObjectName, ServiceObject, ServicePort, SliceEndpoint, SliceObject};
+use locality_ingress::translate::TranslateSettings;
+use locality_ingress::world::{Change, World, WorldSettings};
+use locality_ingress::xds::listeners::GatewayPorts;
+use locality_ingress::xds::server::{Ads, Connected};
+use locality_ingress::xds::store::{Revision, Store};
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Figure, gateways};
+
+const INGRESSES: u32 = 10_000;
+const GATEWAYS: usize = 50;
+const PUSHES: u8 = 20;
+
+/// Measures all figures of this file.
+pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
+    let store = Arc::new(Store::new(Policy::Locality, GatewayPorts::default()));
+    let connected = Connected::default();
+    let stop = CancellationToken::new();
+    let (nacks, _refused) = tokio::sync::mpsc::channel(16);
+    let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let server = Ads::new(store.clone(), connected.clone(), metrics, nacks, stop.clone()).serve(listener);
+    let server = tokio::spawn(server);
+    let mut gateways = start_gateways(&address.to_string())?;
+
+    let began = Instant::now();
+    let settings = WorldSettings {
+        policy: Policy::Locality,
+        translate: TranslateSettings { internal_gateway: "internal.example".into() },
+        gateway_service: ObjectName::new("kantai-system", "kantai-gateway-internal"),
+    };
+    let mut world = World::new(store.clone(), settings);
+    for number in 0..INGRESSES {
+        for change in service(number) {
+            world.note(change);
+        }
+    }
+    world.settle(Instant::now());
+    eprintln!("translated and encoded after {:?}", began.elapsed());
+    wait_for_all(&connected, store.revision().0).await?;
+    let cold = began.elapsed();
+
+    let mut slowest = Duration::ZERO;
+    for push in 0..PUSHES {
+        // Pods come and go one at a time, and the machine is quiet in between.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let changed = Instant::now();
+        world.note(slice(u32::from(push), 4 + push));
+        world.settle(Instant::now());
+        wait_for_all(&connected, store.revision().0).await?;
+        slowest = slowest.max(changed.elapsed());
+    }
+    let rss_mib = resident_mib()?;
+    stop.cancel();
+    gateways.kill().await?;
+    server.await??;
+    Ok(vec![
+        Figure { id: "scale_cold_s", value: cold.as_secs_f64(), unit: "s", goal: 10.0 },
+        Figure { id: "scale_10k_push_ms", value: slowest.as_secs_f64() * 1e3, unit: "ms", goal: 50.0 },
+        Figure { id: "scale_10k_rss_mib", value: rss_mib, unit: "MiB", goal: 200.0 },
+    ])
+}
+
+fn start_gateways(address: &str) -> anyhow::Result<Child> {
+    let program = std::env::current_exe()?;
+    Ok(Command::new(program).args([gateways::ARGUMENT, address, &GATEWAYS.to_string()]).kill_on_drop(true).spawn()?)
+}
+
+async fn wait_for_all(connected: &Connected, revision: Revision) -> anyhow::Result<()> {
+    let mut gateways = connected.watch();
+    let all = gateways.wait_for(|all| all.len() == GATEWAYS && all.values().all(|one| one.in_sync_at >= Some(revision)));
+    tokio::time::timeout(Duration::from_secs(120), all).await.context("not all gateways followed")??;
+    Ok(())
+}
+
+fn resident_mib() -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+}
+
+/// One Knative Service as Serving makes it: four names, one revision with pods on three nodes.
+fn service(number: u32) -> [Change; 3] {
+    let name = format!("service-{number:05}");
+    let revision = format!("{name}-00001");
+    let set = [("Knative-Serving-Namespace", "default"), ("Knative-Serving-Revision", &revision)];
+    let rule = |hosts: Vec<String>, visibility: &str| {
+        let split = BackendSplit {
+            service_namespace: "default".into(),
+            service_name: revision.clone(),
+            service_port: IntOrString::Int(80),
+            percent: 100,
+            append_headers: set.map(|(header, value)| (header.to_owned(), value.to_owned())).into(),
+        };
+        let path = HttpPath { splits: vec![split], ..HttpPath::default() };
+        IngressRule { hosts, visibility: visibility.to_owned(), http: Some(HttpRule { paths: vec![path] }) }
+    };
+    let local = ["", ".svc", ".svc.cluster.local"].map(|suffix| format!("{name}.default{suffix}")).to_vec();
+    let rules = vec![rule(local, VISIBILITY_LOCAL), rule(vec![format!("{name}.default.example.com")], "")];
+    let spec = IngressSpec { rules, ..IngressSpec::default() }.defaulted();
+    let status = IngressStatus::default();
+    let ingress = IngressObject { uid: String::new(), generation: 1, created_unix_seconds: 0, spec, status };
+    let port = ServicePort { name: "http".into(), number: 80, http2: false };
+    let public = ServiceObject { ports: vec![port], external_name: None };
+    [
+        Change::Ingress(ObjectName::new("default", name), Some(Box::new(ingress))),
+        Change::Service(ObjectName::new("default", revision), Some(public)),
+        slice(number, 3),
+    ]
+}
+
+fn slice(number: u32, pods: u8) -> Change {
+    let revision = format!("service-{number:05}-00001");
+    let endpoint = |pod: u8| {
+        let [_, _, high, low] = number.to_be_bytes();
+        SliceEndpoint {
+            address: [10, pod, high, low].into(),
+            node: Some(format!("node{}", (number + u32::from(pod)) % 50)),
+            ready: true,
+            serving_last: false,
+            stand_in: false,
+        }
+    };
+    let slice = SliceObject { ports: vec![("http".into(), 8012)], endpoints: (0..pods).map(endpoint).collect() };
+    let owner = ObjectName::new("default", &revision);
+    Change::Slice(ObjectName::new("default", format!("{revision}-x")), Some((owner, slice)))
+}

@@ -1,0 +1,148 @@
+//! All parts put together.
+
+use std::sync::Arc;
+
+use kube::Client;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::explain;
+use crate::kube_io::election::elect;
+use crate::kube_io::events::Events;
+use crate::kube_io::status_writer::StatusWriter;
+use crate::kube_io::watches;
+use crate::locality::Policy;
+use crate::metrics::Metrics;
+use crate::objects::ObjectName;
+use crate::plan::{self, FollowSettings};
+use crate::readiness::probe::Prober;
+use crate::readiness::pursuit::Means;
+use crate::readiness::status::LoadBalancerNames;
+use crate::readiness::supervisor::supervise;
+use crate::translate::TranslateSettings;
+use crate::world::{World, WorldSettings};
+use crate::world_loop::{self, Outputs};
+use crate::xds::listeners::GatewayPorts;
+use crate::xds::server::{Ads, Connected};
+use crate::xds::store::Store;
+
+/// The Lease whose holder writes statuses.
+const LEASE: &str = "locality-ingress";
+/// Probes on their way at the same time.
+const PROBES: usize = 64;
+
+/// What the daemon is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The ingress class to serve.
+    pub class: String,
+    /// How gateways choose endpoints.
+    pub policy: Policy,
+    /// Where gateways listen.
+    pub ports: GatewayPorts,
+    /// Where the plan is.
+    pub plan: FollowSettings,
+    /// The Service in front of the gateways' external listeners.
+    pub gateway_service: String,
+    /// The Service in front of their internal listeners; its ready endpoints are the live gateways.
+    pub gateway_internal_service: String,
+    /// The cluster's DNS suffix.
+    pub cluster_domain: String,
+    /// Our namespace, which is the gateways', too.
+    pub namespace: String,
+    /// Our pod.
+    pub pod_name: String,
+}
+
+/// Where the daemon listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For gateways.
+    pub xds: TcpListener,
+    /// For operators.
+    pub ops: TcpListener,
+}
+
+/// Why the daemon ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// No probes.
+    #[error("failed to make a client for probes")]
+    Prober {
+        /// Why.
+        source: reqwest::Error,
+    },
+    /// The gateways' listener broke.
+    #[error("failed to serve gateways")]
+    Xds {
+        /// Why.
+        source: tonic::transport::Error,
+    },
+    /// The operators' listener broke.
+    #[error(transparent)]
+    Ops(#[from] ops_http::OpsError),
+}
+
+/// Runs until the stop.
+///
+/// # Errors
+/// [`DaemonError`] when it cannot begin, or a listener breaks.
+pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop: CancellationToken) -> Result<(), DaemonError> {
+    let readiness = ops_http::Readiness::waiting_for(["caches"]);
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let in_cluster = |service: &str| format!("{service}.{}.svc.{}", settings.namespace, settings.cluster_domain);
+    let names = LoadBalancerNames {
+        public: in_cluster(&settings.gateway_service),
+        private: in_cluster(&settings.gateway_internal_service),
+    };
+    let store = Arc::new(Store::new(settings.policy, settings.ports));
+    let world_settings = WorldSettings {
+        policy: settings.policy,
+        translate: TranslateSettings { internal_gateway: names.private.clone() },
+        gateway_service: ObjectName::new(&settings.namespace, &settings.gateway_internal_service),
+    };
+    let world = World::new(store.clone(), world_settings);
+
+    // Bounded where a full channel slows its source down; standings replace each other at their reader, so they never pile up.
+    let (changes, changes_received) = mpsc::channel(4096);
+    let (held, held_received) = mpsc::channel(1024);
+    let (nacks, nacks_received) = mpsc::channel(1024);
+    let (standings, standings_received) = mpsc::unbounded_channel();
+    let (gateways, gateways_received) = watch::channel(None);
+    watches::spawn(&client, &settings.class, &changes, held, &stop);
+    tokio::spawn(plan::follow(settings.plan, changes, metrics.clone(), stop.clone()));
+    let events = Some(Events::new(client.clone(), Some(settings.pod_name.clone())));
+    let outputs = Outputs { standings, gateways, events, readiness: readiness.clone(), metrics: metrics.clone() };
+    tokio::spawn(world_loop::run(world, changes_received, nacks_received, outputs, stop.clone()));
+
+    let connected = Connected::default();
+    let ads = Ads::new(store.clone(), connected.clone(), metrics.clone(), nacks, stop.clone());
+    let ads = ads.serve(listeners.xds);
+    let ops = ops_http::router(Arc::new(registry), readiness).merge(explain::router(store));
+    let ops = ops_http::serve(listeners.ops, ops, stop.clone());
+
+    let (elected, leading) = watch::channel(false);
+    let election = async {
+        elect(client.clone(), LEASE, &settings.namespace, &settings.pod_name, elected, stop.clone()).await;
+        Ok(())
+    };
+    let means = Means {
+        writer: StatusWriter::new(client.clone()),
+        prober: Prober::new(settings.ports).map_err(|source| DaemonError::Prober { source })?,
+        gateways: gateways_received,
+        connected,
+        names,
+        probes: Arc::new(Semaphore::new(PROBES)),
+        metrics,
+    };
+    let supervisor = async {
+        supervise(standings_received, held_received, leading, means, stop.clone()).await;
+        Ok(())
+    };
+    let ads = async { ads.await.map_err(|source| DaemonError::Xds { source }) };
+    let ops = async { ops.await.map_err(DaemonError::from) };
+    tokio::try_join!(ads, ops, election, supervisor).map(|_| ())
+}

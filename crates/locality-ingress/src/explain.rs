@@ -1,0 +1,85 @@
+//! `GET /v1/explain?host=<host>&node=<node>`: where a request for a host that enters at a node goes, and why.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+
+use crate::locality::Assignment;
+use crate::route_table::{ANY_HOST, Action, Route};
+use crate::xds::store::{Store, View};
+
+/// Where it is served.
+pub const EXPLAIN_PATH: &str = "/v1/explain";
+
+#[derive(Debug, Deserialize)]
+struct Question {
+    host: String,
+    node: String,
+}
+
+/// The answer.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    /// The Ingress that has the host.
+    pub ingress: String,
+    /// Whether requests from outside the cluster are answered.
+    pub external: bool,
+    /// Its routes; the first that matches wins.
+    pub routes: Vec<Route>,
+    /// Each cluster of the routes.
+    pub clusters: BTreeMap<String, ClusterExplanation>,
+}
+
+/// How one cluster is used from the node.
+#[derive(Debug, Serialize)]
+pub struct ClusterExplanation {
+    /// The plan's weights, where there is a plan for this node.
+    pub plan: Option<BTreeMap<String, u32>>,
+    /// The endpoints, by priority and serving node; none where a name is resolved instead.
+    pub assignment: Option<Assignment>,
+}
+
+/// Explains `host` as seen from `node`.
+#[must_use]
+pub fn explain(store: &Store, host: &str, node: &str) -> Option<Explanation> {
+    let table = store.table();
+    let host = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let found = table.internal.get(host).or_else(|| table.internal.get(ANY_HOST))?;
+    let view = View { node: node.to_owned(), listen_address: None };
+    let splits = found.routes.iter().filter_map(|route| match &route.action {
+        Action::Forward { splits, .. } => Some(splits),
+        _ => None,
+    });
+    let clusters = splits
+        .flatten()
+        .map(|split| {
+            let name = split.cluster.to_string();
+            let explanation = ClusterExplanation { plan: store.row(&view, &name), assignment: store.assignment(&view, &name) };
+            (name, explanation)
+        })
+        .collect();
+    Some(Explanation {
+        ingress: found.ingress.to_string(),
+        external: table.external.contains_key(host),
+        routes: found.routes.clone(),
+        clusters,
+    })
+}
+
+/// The route of the question.
+pub fn router(store: Arc<Store>) -> Router {
+    Router::new().route(EXPLAIN_PATH, get(answer)).with_state(store)
+}
+
+async fn answer(State(store): State<Arc<Store>>, Query(question): Query<Question>) -> impl IntoResponse {
+    match explain(&store, &question.host, &question.node) {
+        Some(explanation) => Json(explanation).into_response(),
+        None => (StatusCode::NOT_FOUND, "no Ingress has this host\n").into_response(),
+    }
+}

@@ -1,0 +1,7 @@
+//! The way from and to the API server: watches, statuses, events.
+
+pub mod convert;
+pub mod election;
+pub mod events;
+pub mod status_writer;
+pub mod watches;

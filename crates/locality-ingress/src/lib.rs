@@ -1,0 +1,31 @@
+//! The Knative ingress class `kantai.ingress.networking.knative.dev` on stock Envoy, one gateway per node.
+//!
+//! Every gateway has its own view of where pods are, so that a request is answered where the plan says: near where it entered.
+//! Two pure steps lie between Kubernetes and Envoy, each with its own plain data:
+//!
+//! ```text
+//! objects (KIngress, Service, EndpointSlice, Node, Secret)      [objects]
+//!    -> route table, the same for all gateways                  [translate] -> [route_table]
+//!    -> xDS resources                                           [xds]
+//!       with endpoints per source node, weighted by the plan    [locality]
+//! ```
+//!
+//! Around them: watches ([`kube_io`]), the reader of the plan ([`plan`]), the ADS server ([`xds::server`]) and what proves to Serving
+//! that all gateways follow ([`readiness`]).
+
+pub mod daemon;
+pub mod explain;
+pub mod kingress;
+pub mod kube_io;
+pub mod locality;
+pub mod metrics;
+pub mod network_hash;
+pub mod objects;
+pub mod plan;
+pub mod readiness;
+pub mod route_table;
+pub mod translate;
+pub mod validate;
+pub mod world;
+pub mod world_loop;
+pub mod xds;

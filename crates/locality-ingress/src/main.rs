@@ -1,0 +1,99 @@
+//! The daemon.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser;
+use locality_ingress::daemon::{Listeners, Settings, run};
+use locality_ingress::locality::Policy;
+use locality_ingress::plan::FollowSettings;
+use locality_ingress::xds::listeners::GatewayPorts;
+
+/// Knative ingress class on stock Envoy: one view per node, so that a request is answered near where it entered.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Flags {
+    /// Where gateways connect (delta ADS over plain-text HTTP/2).
+    #[arg(long, env = "KANTAI_XDS_LISTEN", default_value = "[::]:18000")]
+    xds_listen: SocketAddr,
+    /// Where /healthz, /readyz, /metrics and /v1/explain are served.
+    #[arg(long, env = "KANTAI_OPS_LISTEN", default_value = "[::]:8080")]
+    ops_listen: SocketAddr,
+    /// Where the extra-controller serves the plan.
+    #[arg(long, env = "KANTAI_ROUTES_URL", default_value = "http://extra-controller.kantai-system.svc:18080/v1/routes")]
+    routes_url: String,
+    /// A stream of plans on which nothing is heard for this many seconds, not even a heartbeat, is taken for dead.
+    #[arg(long, env = "KANTAI_ROUTES_SILENCE_SECONDS", default_value_t = 15)]
+    routes_silence_seconds: u64,
+    /// A plan counts no more when its writer was not heard of for this many seconds.
+    #[arg(long, env = "KANTAI_ROUTES_EXPIRY_SECONDS", default_value_t = 300)]
+    routes_expiry_seconds: u64,
+    /// The ingress class to serve.
+    #[arg(long, env = "KANTAI_INGRESS_CLASS", default_value = "kantai.ingress.networking.knative.dev")]
+    ingress_class: String,
+    /// How gateways choose endpoints: locality (where the plan says, else the nearest) or spread (evenly over all).
+    #[arg(long, env = "KANTAI_POLICY", default_value = "locality")]
+    policy: Policy,
+    /// The Service in front of the gateways' external listeners.
+    #[arg(long, env = "KANTAI_GATEWAY_SERVICE", default_value = "kantai-gateway")]
+    gateway_service: String,
+    /// The Service in front of the gateways' internal listeners; its ready endpoints are the live gateways.
+    #[arg(long, env = "KANTAI_GATEWAY_INTERNAL_SERVICE", default_value = "kantai-gateway-internal")]
+    gateway_internal_service: String,
+    /// The cluster's DNS suffix.
+    #[arg(long, env = "KANTAI_CLUSTER_DOMAIN", default_value = "cluster.local")]
+    cluster_domain: String,
+    /// The gateways' port of plain HTTP from outside.
+    #[arg(long, env = "KANTAI_EXTERNAL_PORT", default_value_t = GatewayPorts::default().external)]
+    external_port: u16,
+    /// The gateways' port of plain HTTP from inside.
+    #[arg(long, env = "KANTAI_INTERNAL_PORT", default_value_t = GatewayPorts::default().internal)]
+    internal_port: u16,
+    /// The gateways' port of HTTPS from outside.
+    #[arg(long, env = "KANTAI_EXTERNAL_TLS_PORT", default_value_t = GatewayPorts::default().external_tls)]
+    external_tls_port: u16,
+    /// The gateways' port of HTTPS from inside.
+    #[arg(long, env = "KANTAI_INTERNAL_TLS_PORT", default_value_t = GatewayPorts::default().internal_tls)]
+    internal_tls_port: u16,
+    /// Our namespace, which is the gateways', too.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "kantai-system")]
+    namespace: String,
+    /// Our pod.
+    #[arg(long, env = "POD_NAME", default_value = "locality-ingress")]
+    pod_name: String,
+    /// json or text.
+    #[arg(long, env = "KANTAI_LOG_FORMAT", default_value = "json")]
+    log_format: ops_http::LogFormat,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let flags = Flags::parse();
+    ops_http::init_logging(flags.log_format);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), class = flags.ingress_class, policy = ?flags.policy, "starting");
+    let stop = ops_http::stop_on_signal()?;
+    let client = kube::Client::try_default().await.context("failed to find the API server")?;
+    let listeners = Listeners { xds: ops_http::bind(flags.xds_listen).await?, ops: ops_http::bind(flags.ops_listen).await? };
+    let settings = Settings {
+        class: flags.ingress_class,
+        policy: flags.policy,
+        ports: GatewayPorts {
+            external: flags.external_port,
+            internal: flags.internal_port,
+            external_tls: flags.external_tls_port,
+            internal_tls: flags.internal_tls_port,
+        },
+        plan: FollowSettings {
+            url: flags.routes_url,
+            silence_limit: Duration::from_secs(flags.routes_silence_seconds),
+            expiry: Duration::from_secs(flags.routes_expiry_seconds),
+        },
+        gateway_service: flags.gateway_service,
+        gateway_internal_service: flags.gateway_internal_service,
+        cluster_domain: flags.cluster_domain,
+        namespace: flags.namespace,
+        pod_name: flags.pod_name,
+    };
+    Ok(run(client, settings, listeners, stop).await?)
+}

@@ -1,0 +1,97 @@
+//! Our own metrics.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::xds::Kind;
+
+/// All of them. Cheap to clone, all clones count together.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Gateways that are connected to this replica.
+    pub connected_gateways: Gauge,
+    /// From a change to a gateway's confirmation of it, in seconds.
+    pub change_to_ack_seconds: Histogram,
+    /// From the first sight of a generation to its Ready, in seconds.
+    pub ingress_ready_seconds: Histogram,
+    /// Ingresses of our class.
+    pub ingresses: Gauge,
+    /// Ingresses of our class that cannot be served.
+    pub ingresses_refused: Gauge,
+    /// Probes that did not prove the version that they asked for.
+    pub failed_probes: Counter,
+    /// Whether the stream of plans is connected (1) or not (0).
+    pub plan_connected: Gauge,
+    /// Revisions that have a plan.
+    pub planned_revisions: Gauge,
+    /// Whether this replica writes statuses.
+    pub leading: Gauge,
+    pushes: Family<KindLabel, Counter>,
+    pushed_resources: Family<KindLabel, Counter>,
+    nacks: Family<KindLabel, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            connected_gateways: Gauge::default(),
+            change_to_ack_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
+            ingress_ready_seconds: Histogram::new(exponential_buckets(0.01, 2.0, 12)),
+            ingresses: Gauge::default(),
+            ingresses_refused: Gauge::default(),
+            failed_probes: Counter::default(),
+            plan_connected: Gauge::default(),
+            planned_revisions: Gauge::default(),
+            leading: Gauge::default(),
+            pushes: Family::default(),
+            pushed_resources: Family::default(),
+            nacks: Family::default(),
+        };
+        let registry = registry.sub_registry_with_prefix("locality_ingress");
+        registry.register("connected_gateways", "Gateways connected to this replica", metrics.connected_gateways.clone());
+        registry.register(
+            "change_to_ack_seconds",
+            "From a change to its confirmation by a gateway",
+            metrics.change_to_ack_seconds.clone(),
+        );
+        registry.register(
+            "ingress_ready_seconds",
+            "From the first sight of a generation of an Ingress to its Ready",
+            metrics.ingress_ready_seconds.clone(),
+        );
+        registry.register("ingresses", "Ingresses of our class", metrics.ingresses.clone());
+        registry.register("ingresses_refused", "Ingresses of our class that cannot be served", metrics.ingresses_refused.clone());
+        registry.register("failed_probes", "Probes that did not prove the version they asked for", metrics.failed_probes.clone());
+        registry.register("plan_connected", "Whether the stream of plans is connected", metrics.plan_connected.clone());
+        registry.register("planned_revisions", "Revisions that have a plan", metrics.planned_revisions.clone());
+        registry.register("leading", "Whether this replica writes statuses", metrics.leading.clone());
+        registry.register("xds_pushes", "Answers sent to gateways", metrics.pushes.clone());
+        registry.register("xds_pushed_resources", "Resources sent to gateways", metrics.pushed_resources.clone());
+        registry.register("xds_nacks", "Answers that a gateway refused", metrics.nacks.clone());
+        for kind in Kind::ALL {
+            // A counter that is there at 0 can be watched for its first increase.
+            let _ = metrics.nacks.get_or_create(&KindLabel { kind: kind.label() });
+        }
+        metrics
+    }
+
+    pub(crate) fn pushed(&self, kind: Option<Kind>, resources: usize) {
+        let label = KindLabel { kind: kind.map_or("unknown", Kind::label) };
+        self.pushes.get_or_create(&label).inc();
+        self.pushed_resources.get_or_create(&label).inc_by(resources.try_into().unwrap_or(u64::MAX));
+    }
+
+    pub(crate) fn nacked(&self, kind: Kind) {
+        self.nacks.get_or_create(&KindLabel { kind: kind.label() }).inc();
+    }
+}

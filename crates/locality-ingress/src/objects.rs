@@ -1,0 +1,202 @@
+//! What we keep of the Kubernetes objects that routes depend on: plain data, nothing of the API client's types.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde::{Deserialize, Serialize};
+
+use crate::kingress::{IngressSpec, IngressStatus};
+
+/// Namespace and name of an object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ObjectName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl ObjectName {
+    /// The object `name` in `namespace`.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl std::fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Everything that routes are made of.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// The Ingresses of our class that are not being deleted.
+    pub ingresses: BTreeMap<ObjectName, IngressObject>,
+    /// All Services.
+    pub services: BTreeMap<ObjectName, ServiceObject>,
+    /// EndpointSlices by Service, then by their own name.
+    pub slices: BTreeMap<ObjectName, BTreeMap<String, SliceObject>>,
+    /// Zone by node name, for nodes that have one.
+    pub zones: BTreeMap<String, String>,
+    /// TLS Secrets.
+    pub secrets: BTreeMap<ObjectName, SecretObject>,
+}
+
+/// An Ingress of our class.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IngressObject {
+    /// `metadata.uid`, for events about it.
+    pub uid: String,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// `metadata.creationTimestamp`, seconds since 1970. The older of two Ingresses keeps a host that both want.
+    pub created_unix_seconds: i64,
+    /// The defaulted spec.
+    pub spec: IngressSpec,
+    /// The status as last seen.
+    pub status: IngressStatus,
+}
+
+/// A Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceObject {
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+    /// Where `type` is `ExternalName`, the name.
+    pub external_name: Option<String>,
+}
+
+/// One port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicePort {
+    /// Its name; empty where it has none.
+    pub name: String,
+    /// Its number.
+    pub number: u16,
+    /// Whether its name or application protocol says HTTP/2 without TLS.
+    pub http2: bool,
+}
+
+impl ServiceObject {
+    /// The port that `wanted` means.
+    #[must_use]
+    pub fn port(&self, wanted: &IntOrString) -> Option<&ServicePort> {
+        self.ports.iter().find(|port| match wanted {
+            IntOrString::Int(number) => i32::from(port.number) == *number,
+            IntOrString::String(name) => &port.name == name,
+        })
+    }
+}
+
+/// An EndpointSlice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SliceObject {
+    /// Port number by name; empty where a port has none.
+    pub ports: Vec<(String, u16)>,
+    /// Its endpoints.
+    pub endpoints: Vec<SliceEndpoint>,
+}
+
+/// One endpoint of a slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceEndpoint {
+    /// Its first address; the others mean the same endpoint.
+    pub address: IpAddr,
+    /// The node it runs on, where that is known.
+    pub node: Option<String>,
+    /// Whether it takes new requests.
+    pub ready: bool,
+    /// Whether it still answers although it is being ended.
+    pub serving_last: bool,
+    /// Whether its pod lives in another namespace than the Service: an activator that stands in for a revision.
+    pub stand_in: bool,
+}
+
+/// A TLS Secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretObject {
+    /// `tls.crt`.
+    pub certificate_pem: Vec<u8>,
+    /// `tls.key`.
+    pub key_pem: Vec<u8>,
+}
+
+impl std::fmt::Debug for SecretObject {
+    // A key must never reach a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SecretObject").finish_non_exhaustive()
+    }
+}
+
+/// Where requests for one cluster can go.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Address of the pod.
+    pub address: IpAddr,
+    /// Port of the pod.
+    pub port: u16,
+    /// The node it runs on, where that is known.
+    pub node: Option<String>,
+    /// Whether it only stands in for the revision (an activator).
+    pub stand_in: bool,
+}
+
+impl Objects {
+    /// The endpoints of `service` behind its port named `port_name`, sorted, each once. While none is ready, those that are being
+    /// ended but still answer.
+    #[must_use]
+    pub fn endpoints(&self, service: &ObjectName, port_name: &str) -> Vec<Endpoint> {
+        let mut ready = Vec::new();
+        let mut last = Vec::new();
+        for slice in self.slices.get(service).into_iter().flat_map(BTreeMap::values) {
+            let Some(&(_, port)) = slice.ports.iter().find(|(name, _)| name == port_name) else { continue };
+            for endpoint in &slice.endpoints {
+                let to = match endpoint {
+                    SliceEndpoint { ready: true, .. } => &mut ready,
+                    SliceEndpoint { serving_last: true, .. } => &mut last,
+                    _ => continue,
+                };
+                to.push(Endpoint { address: endpoint.address, port, node: endpoint.node.clone(), stand_in: endpoint.stand_in });
+            }
+        }
+        let mut endpoints = if ready.is_empty() { last } else { ready };
+        endpoints.sort_unstable();
+        endpoints.dedup_by(|a, b| (a.address, a.port) == (b.address, b.port));
+        endpoints
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(last_byte: u8, ready: bool, serving_last: bool) -> SliceEndpoint {
+        SliceEndpoint { address: [10, 0, 0, last_byte].into(), node: None, ready, serving_last, stand_in: false }
+    }
+
+    fn objects(endpoints: Vec<SliceEndpoint>) -> Objects {
+        let ports = vec![("http".into(), 8012), ("https".into(), 8112), ("http-istio".into(), 8012)];
+        let slice = SliceObject { ports, endpoints };
+        Objects { slices: [(ObjectName::new("a", "s"), [("s-1".to_owned(), slice)].into())].into(), ..Objects::default() }
+    }
+
+    #[test]
+    fn a_port_that_is_listed_twice_under_two_names_counts_once() {
+        let objects = objects(vec![endpoint(1, true, false), endpoint(1, true, false)]);
+        let found = objects.endpoints(&ObjectName::new("a", "s"), "http");
+        assert_eq!(found.iter().map(|e| (e.address.to_string(), e.port)).collect::<Vec<_>>(), [("10.0.0.1".to_owned(), 8012)]);
+        assert_eq!(objects.endpoints(&ObjectName::new("a", "s"), "grpc"), []);
+    }
+
+    #[test]
+    fn endpoints_being_ended_serve_only_when_no_other_does() {
+        let name = ObjectName::new("a", "s");
+        let addresses =
+            |objects: &Objects| objects.endpoints(&name, "http").iter().map(|e| e.address.to_string()).collect::<Vec<_>>();
+        assert_eq!(addresses(&objects(vec![endpoint(1, false, true), endpoint(2, true, false)])), ["10.0.0.2"]);
+        assert_eq!(addresses(&objects(vec![endpoint(1, false, true), endpoint(2, false, false)])), ["10.0.0.1"]);
+    }
+}

@@ -1,0 +1,313 @@
+//! First pure step: one Ingress becomes [`IngressRoutes`]; all of them, merged by host, become the [`RouteTable`].
+//!
+//! Each Ingress is checked for itself, so that a bad one has no route and a [`Problem`], and no other Ingress notices.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde::{Deserialize, Serialize};
+
+use crate::kingress::{BackendSplit, HTTP_REDIRECTED, HttpPath, VISIBILITY_EXTERNAL, VISIBILITY_LOCAL};
+use crate::network_hash::{HASH_HEADER, HASH_OVERRIDE, network_hash};
+use crate::objects::{IngressObject, ObjectName, Objects};
+use crate::route_table::{ANY_HOST, Action, Cluster, ClusterKey, Host, Route, RouteTable, Split, Target, VirtualHost};
+use crate::validate::{Problem, check_header, check_host, check_match_header, check_prefix, check_rewrite};
+
+/// What translation must know about the gateways.
+#[derive(Clone, Debug)]
+pub struct TranslateSettings {
+    /// The name, in the cluster's DNS, of the Service in front of the gateways' internal listeners.
+    pub internal_gateway: String,
+}
+
+/// What one generation of one Ingress asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngressRoutes {
+    /// The generation.
+    pub generation: i64,
+    /// When the Ingress was made, seconds since 1970.
+    pub created_unix_seconds: i64,
+    /// What a probe of this version comes back with.
+    pub hash: String,
+    /// Hosts of both listeners, with their routes for requests from outside; inside the same without redirects.
+    pub external: BTreeMap<Host, HostRoutes>,
+    /// Hosts of the internal listener only.
+    pub local: BTreeMap<Host, HostRoutes>,
+    /// Certificates for hosts from outside. Those whose Secret is not there are in [`missing`](Self::missing) instead.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub external_certificates: BTreeMap<Host, ObjectName>,
+    /// Certificates for hosts from inside.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub local_certificates: BTreeMap<Host, ObjectName>,
+    /// Whether plain HTTP from outside is sent to HTTPS.
+    #[serde(default)]
+    pub redirect_to_https: bool,
+    /// Where its requests go.
+    pub clusters: BTreeMap<ClusterKey, Cluster>,
+    /// Objects that it names and that are not there (yet).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
+}
+
+/// The routes of one host, for requests that are forwarded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRoutes {
+    /// The first that matches wins.
+    pub routes: Vec<Route>,
+}
+
+/// What `ingress`, called `name`, asks for.
+///
+/// # Errors
+/// A [`Problem`] where it cannot be served as a whole.
+pub fn translate(
+    name: &ObjectName,
+    ingress: &IngressObject,
+    objects: &Objects,
+    settings: &TranslateSettings,
+) -> Result<IngressRoutes, Problem> {
+    let mut routes = IngressRoutes {
+        generation: ingress.generation,
+        created_unix_seconds: ingress.created_unix_seconds,
+        hash: network_hash(&ingress.spec, &name.namespace, &name.name),
+        external: BTreeMap::new(),
+        local: BTreeMap::new(),
+        external_certificates: BTreeMap::new(),
+        local_certificates: BTreeMap::new(),
+        redirect_to_https: false,
+        clusters: BTreeMap::new(),
+        missing: Vec::new(),
+    };
+    // One host may stand in several rules (Knative 1.15 does that for certificate challenges), so paths are gathered by host first.
+    let mut external: BTreeMap<Host, Vec<&HttpPath>> = BTreeMap::new();
+    let mut local: BTreeMap<Host, Vec<&HttpPath>> = BTreeMap::new();
+    for rule in &ingress.spec.rules {
+        let by_host = match rule.visibility.as_str() {
+            VISIBILITY_EXTERNAL => &mut external,
+            VISIBILITY_LOCAL => &mut local,
+            other => return Err(Problem::UnknownVisibility { visibility: other.to_owned() }),
+        };
+        let paths = &rule.http.as_ref().ok_or(Problem::NoPaths)?.paths;
+        if rule.hosts.is_empty() {
+            by_host.entry(ANY_HOST.to_owned()).or_default().extend(paths);
+        }
+        for host in &rule.hosts {
+            check_host(host)?;
+            by_host.entry(host.to_ascii_lowercase()).or_default().extend(paths);
+        }
+    }
+    for (from, to_external) in [(external, true), (local, false)] {
+        for (host, mut paths) in from {
+            // Longest prefix first; among equals the given order stays, in which Serving puts paths with headers first.
+            paths.sort_by_key(|path| std::cmp::Reverse(path.path.len()));
+            let mut host_routes = HostRoutes::default();
+            for path in paths {
+                let [probe, plain] = path_routes(name, path, &routes.hash)?;
+                host_routes.routes.push(probe);
+                host_routes.routes.push(plain);
+            }
+            if to_external { &mut routes.external } else { &mut routes.local }.insert(host, host_routes);
+        }
+    }
+    for path in ingress.spec.rules.iter().filter_map(|rule| rule.http.as_ref()).flat_map(|http| &http.paths) {
+        for split in path.splits.iter().filter(|split| split.percent > 0) {
+            let (key, cluster) = backend(split, objects, settings, &mut routes.missing);
+            routes.clusters.insert(key, cluster);
+        }
+    }
+    certificates(ingress, objects, &mut routes)?;
+    Ok(routes)
+}
+
+/// A path as two routes: one for probes, which learn the version, and one for everything else.
+fn path_routes(name: &ObjectName, path: &HttpPath, hash: &str) -> Result<[Route; 2], Problem> {
+    let prefix = if path.path.is_empty() { "/".to_owned() } else { path.path.clone() };
+    check_prefix(&prefix)?;
+    let rewrite_host = (!path.rewrite_host.is_empty()).then(|| path.rewrite_host.clone());
+    rewrite_host.as_deref().map_or(Ok(()), check_rewrite)?;
+    let mut headers = BTreeMap::new();
+    for (header, matched) in &path.headers {
+        check_match_header(header, &matched.exact)?;
+        headers.insert(header.clone(), matched.exact.clone());
+    }
+    let mut splits = Vec::new();
+    for split in &path.splits {
+        if split.service_namespace != name.namespace {
+            return Err(Problem::ForeignBackend { namespace: split.service_namespace.clone() });
+        }
+        // A share of 0 gets nothing: it is not even there.
+        let weight = u32::try_from(split.percent).ok().filter(|&weight| weight <= 100);
+        let weight = weight.ok_or(Problem::BadPercent { percent: split.percent })?;
+        if weight == 0 {
+            continue;
+        }
+        // The share's own headers win over the path's, as the more particular ones.
+        let mut set_headers = BTreeMap::new();
+        for (header, value) in path.append_headers.iter().chain(&split.append_headers) {
+            check_header(header, value)?;
+            set_headers.insert(header.clone(), value.clone());
+        }
+        splits.push(Split { cluster: cluster_key(split), weight, set_headers });
+    }
+    if splits.is_empty() {
+        let route = Route { prefix, headers, action: Action::Unavailable };
+        return Ok([route.clone(), route]);
+    }
+    let plain = Route { prefix, headers, action: Action::Forward { rewrite_host, splits } };
+    let mut probe = plain.clone();
+    probe.headers.insert(HASH_HEADER.to_owned(), HASH_OVERRIDE.to_owned());
+    if let Action::Forward { splits, .. } = &mut probe.action {
+        for split in splits {
+            split.set_headers.insert(HASH_HEADER.to_owned(), hash.to_owned());
+        }
+    }
+    Ok([probe, plain])
+}
+
+fn cluster_key(split: &BackendSplit) -> ClusterKey {
+    let port = match &split.service_port {
+        IntOrString::Int(number) => number.to_string(),
+        IntOrString::String(name) => name.clone(),
+    };
+    ClusterKey { service: ObjectName::new(&split.service_namespace, &split.service_name), port }
+}
+
+fn backend(
+    split: &BackendSplit,
+    objects: &Objects,
+    settings: &TranslateSettings,
+    missing: &mut Vec<String>,
+) -> (ClusterKey, Cluster) {
+    let key = cluster_key(split);
+    // No endpoint has a port of this name, so requests are answered with 503 until the Service is there.
+    let nowhere = Cluster { http2: false, target: Target::Endpoints { port_name: "-".to_owned() } };
+    let Some(service) = objects.services.get(&key.service) else {
+        missing.push(format!("Service {}", key.service));
+        return (key, nowhere);
+    };
+    let port = service.port(&split.service_port);
+    let http2 = port.is_some_and(|port| port.http2);
+    if let Some(host) = &service.external_name {
+        if host.trim_end_matches('.') == settings.internal_gateway {
+            return (key, Cluster { http2, target: Target::OwnInternalListener });
+        }
+        // A Service without selector need not list its ports, so a number stands for itself.
+        let number = port.map(|port| port.number).or(match split.service_port {
+            IntOrString::Int(number) => u16::try_from(number).ok(),
+            IntOrString::String(_) => None,
+        });
+        if let Some(port) = number.filter(|&number| number > 0) {
+            return (key, Cluster { http2, target: Target::Name { host: host.clone(), port } });
+        }
+    }
+    match port {
+        Some(port) => (key, Cluster { http2, target: Target::Endpoints { port_name: port.name.clone() } }),
+        None => {
+            missing.push(format!("port {} of Service {}", key.port, key.service));
+            (key, nowhere)
+        }
+    }
+}
+
+fn certificates(ingress: &IngressObject, objects: &Objects, routes: &mut IngressRoutes) -> Result<(), Problem> {
+    for tls in &ingress.spec.tls {
+        let secret = ObjectName::new(&tls.secret_namespace, &tls.secret_name);
+        let there = objects.secrets.contains_key(&secret);
+        if !there {
+            routes.missing.push(format!("TLS Secret {secret}"));
+        }
+        // An entry belongs to a visibility when a rule of that visibility has all its hosts.
+        for visibility in [VISIBILITY_EXTERNAL, VISIBILITY_LOCAL] {
+            let belongs = ingress
+                .spec
+                .rules
+                .iter()
+                .any(|rule| rule.visibility == visibility && tls.hosts.iter().all(|host| rule.hosts.contains(host)));
+            if !belongs {
+                continue;
+            }
+            if visibility == VISIBILITY_EXTERNAL {
+                routes.redirect_to_https = ingress.spec.http_option == HTTP_REDIRECTED;
+            }
+            let certificates = if visibility == VISIBILITY_EXTERNAL {
+                &mut routes.external_certificates
+            } else {
+                &mut routes.local_certificates
+            };
+            for host in tls.hosts.iter().filter(|_| there) {
+                check_host(host)?;
+                certificates.insert(host.to_ascii_lowercase(), secret.clone());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Hosts that an Ingress wanted and another has.
+pub type Conflicts = BTreeMap<ObjectName, BTreeMap<Host, ObjectName>>;
+
+/// All Ingresses as one table. Where two want a host, the older has it; the other is left out with all its hosts, so that it is
+/// never half there.
+#[must_use]
+pub fn merge<'a>(all: impl IntoIterator<Item = (&'a ObjectName, &'a IngressRoutes)>) -> (RouteTable, Conflicts) {
+    let mut by_age: Vec<_> = all.into_iter().collect();
+    by_age.sort_by_key(|(name, routes)| (routes.created_unix_seconds, *name));
+    let mut table = RouteTable::default();
+    let mut conflicts = Conflicts::new();
+    for (name, routes) in by_age {
+        let taken: BTreeMap<Host, ObjectName> = routes
+            .external
+            .keys()
+            .chain(routes.local.keys())
+            .filter_map(|host| table.internal.get(host).map(|holder| (host.clone(), holder.ingress.clone())))
+            .collect();
+        if !taken.is_empty() {
+            conflicts.insert(name.clone(), taken);
+            continue;
+        }
+        insert_hosts(&mut table, name, routes);
+        table.clusters.extend(routes.clusters.iter().map(|(key, cluster)| (key.clone(), cluster.clone())));
+    }
+    (table, conflicts)
+}
+
+fn insert_hosts(table: &mut RouteTable, name: &ObjectName, routes: &IngressRoutes) {
+    let host_of = |routes: Vec<Route>| VirtualHost { ingress: name.clone(), routes };
+    for (host, forwarded) in &routes.external {
+        let forwarded = &forwarded.routes;
+        let outside = if routes.redirect_to_https { redirected(forwarded) } else { forwarded.clone() };
+        table.external.insert(host.clone(), host_of(outside));
+        table.internal.insert(host.clone(), host_of(forwarded.clone()));
+        if !routes.external_certificates.is_empty() {
+            table.external_tls.insert(host.clone(), host_of(forwarded.clone()));
+        }
+    }
+    for (host, forwarded) in &routes.local {
+        // A host with rules of both visibilities: inside, all of its paths are there.
+        let both = table.internal.entry(host.clone()).or_insert_with(|| host_of(Vec::new()));
+        both.routes.extend(forwarded.routes.iter().cloned());
+        both.routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
+        if !routes.local_certificates.is_empty() {
+            table.internal_tls.insert(host.clone(), host_of(forwarded.routes.clone()));
+        }
+    }
+    for (from, to) in [
+        (&routes.external_certificates, &mut table.external_certificates),
+        (&routes.local_certificates, &mut table.internal_certificates),
+    ] {
+        for (host, secret) in from {
+            to.entry(host.clone()).or_insert_with(|| secret.clone());
+        }
+    }
+}
+
+/// Plain HTTP of a host that is HTTPS only: probes and certificate challenges still pass.
+fn redirected(forwarded: &[Route]) -> Vec<Route> {
+    let passes = |route: &Route| {
+        route.headers.get(HASH_HEADER).is_some_and(|value| value == HASH_OVERRIDE)
+            || route.prefix.starts_with("/.well-known/acme-challenge/")
+    };
+    let mut routes: Vec<Route> = forwarded.iter().filter(|route| passes(route)).cloned().collect();
+    routes.push(Route { prefix: "/".to_owned(), headers: BTreeMap::new(), action: Action::RedirectToHttps });
+    routes
+}

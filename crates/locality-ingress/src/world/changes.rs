@@ -1,0 +1,45 @@
+//! What goes into the world.
+
+use crate::objects::{IngressObject, ObjectName, SecretObject, ServiceObject, SliceObject};
+use crate::plan::PlanChange;
+
+/// One object, or one part of the plan, that is different now. `None` means gone.
+#[derive(Debug)]
+pub enum Change {
+    /// An Ingress of our class that is not being deleted.
+    Ingress(ObjectName, Option<Box<IngressObject>>),
+    /// A Service.
+    Service(ObjectName, Option<ServiceObject>),
+    /// An EndpointSlice by its own name: the Service that it is of, and it.
+    Slice(ObjectName, Option<(ObjectName, SliceObject)>),
+    /// The zone of a node.
+    Zone(String, Option<String>),
+    /// A TLS Secret.
+    Secret(ObjectName, Option<SecretObject>),
+    /// The plan.
+    Plan(PlanChange),
+    /// All objects of this kind that were there at the start have been told.
+    Listed(Source),
+}
+
+/// Where changes come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// Ingresses.
+    Ingresses,
+    /// Services.
+    Services,
+    /// EndpointSlices.
+    Slices,
+    /// Nodes.
+    Nodes,
+    /// Secrets.
+    Secrets,
+    /// The plan, or that it is not to be had now.
+    Plan,
+}
+
+impl Source {
+    /// All of them; nothing is served before each has told what there is.
+    pub const ALL: [Self; 6] = [Self::Ingresses, Self::Services, Self::Slices, Self::Nodes, Self::Secrets, Self::Plan];
+}

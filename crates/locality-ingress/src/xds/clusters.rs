@@ -1,0 +1,161 @@
+//! Backends as Envoy's `Cluster`.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig};
+use envoy_types::pb::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy,
+};
+use envoy_types::pb::envoy::config::cluster::v3::{
+    CircuitBreakers, Cluster as EnvoyCluster, OutlierDetection, UpstreamConnectionOptions,
+};
+use envoy_types::pb::envoy::config::core::v3::socket_option::{self, SocketState};
+use envoy_types::pb::envoy::config::core::v3::{
+    BindConfig, Http1ProtocolOptions, Http2ProtocolOptions, SocketOption, TcpKeepalive,
+};
+use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints};
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
+    ExplicitHttpConfig, UpstreamProtocolOptions,
+};
+use envoy_types::pb::envoy::r#type::v3::Percent;
+
+use super::proto::{duration, named_socket, number, one_extension, over_ads};
+use crate::locality::Policy;
+use crate::route_table::{Cluster, ClusterKey, Target};
+
+/// Envoy's own limits (1,024 connections, requests, waiting requests and 3 retries per cluster) answer 503 long before an activator
+/// that holds requests for a cold revision is full. Concurrency is limited by the queue-proxy and the activator, not here.
+const NO_LIMIT: u32 = 1_000_000;
+
+/// How long a connection may take to come about before another endpoint is tried: more than a satellite link's round trip.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long what was sent may stay unconfirmed by the other side's kernel before a connection is given up. A node that is cut off does
+/// not even refuse; without this the requests sent to it last would hang for a quarter of an hour.
+const UNCONFIRMED_TIMEOUT: Duration = Duration::from_secs(5);
+/// `IPPROTO_TCP`.
+const TCP: i64 = 6;
+/// `TCP_USER_TIMEOUT`, in milliseconds.
+const TCP_USER_TIMEOUT: i64 = 18;
+
+/// `cluster` as Envoy has it.
+///
+/// Its statistics are named `<namespace>/<service>`, whatever the port, so that a reader of demand finds a revision under its name.
+#[must_use]
+pub fn cluster(key: &ClusterKey, cluster: &Cluster, policy: Policy) -> EnvoyCluster {
+    let name = key.to_string();
+    let (discovery, eds_cluster_config, load_assignment) = match &cluster.target {
+        Target::Endpoints { .. } | Target::OwnInternalListener => {
+            (DiscoveryType::Eds, Some(EdsClusterConfig { eds_config: over_ads(), ..EdsClusterConfig::default() }), None)
+        }
+        Target::Name { host, port } => (DiscoveryType::LogicalDns, None, Some(by_name(&name, host, *port))),
+    };
+    let locality_weighted = LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig::default());
+    EnvoyCluster {
+        alt_stat_name: key.service.to_string(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(discovery.into())),
+        eds_cluster_config,
+        load_assignment,
+        connect_timeout: duration(CONNECT_TIMEOUT),
+        // Weights by locality make the shares of nodes exact; within a node the less busy pod is the better one.
+        lb_policy: match policy {
+            Policy::Locality => LbPolicy::LeastRequest.into(),
+            Policy::Spread => LbPolicy::RoundRobin.into(),
+        },
+        common_lb_config: Some(CommonLbConfig {
+            // With all endpoints ejected it is better to try one than to fail; with some left, those take it all.
+            healthy_panic_threshold: Some(Percent { value: 1.0 }),
+            locality_config_specifier: (policy == Policy::Locality).then_some(locality_weighted),
+            ..CommonLbConfig::default()
+        }),
+        circuit_breakers: Some(CircuitBreakers {
+            thresholds: vec![Thresholds {
+                max_connections: number(NO_LIMIT),
+                max_pending_requests: number(NO_LIMIT),
+                max_requests: number(NO_LIMIT),
+                max_retries: number(NO_LIMIT),
+                ..Thresholds::default()
+            }],
+            ..CircuitBreakers::default()
+        }),
+        outlier_detection: Some(unreachable_endpoints()),
+        typed_extension_protocol_options: one_extension(
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            &protocol(cluster.http2),
+        ),
+        dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
+        upstream_bind_config: Some(BindConfig {
+            socket_options: vec![SocketOption {
+                description: "TCP_USER_TIMEOUT".to_owned(),
+                level: TCP,
+                name: TCP_USER_TIMEOUT,
+                state: SocketState::StatePrebind.into(),
+                value: Some(socket_option::Value::IntValue(i64::try_from(UNCONFIRMED_TIMEOUT.as_millis()).unwrap_or(i64::MAX))),
+                ..SocketOption::default()
+            }],
+            ..BindConfig::default()
+        }),
+        upstream_connection_options: Some(UpstreamConnectionOptions {
+            tcp_keepalive: Some(TcpKeepalive {
+                keepalive_probes: number(3),
+                keepalive_time: number(10),
+                keepalive_interval: number(2),
+            }),
+            ..UpstreamConnectionOptions::default()
+        }),
+        name,
+        ..EnvoyCluster::default()
+    }
+}
+
+fn protocol(http2: bool) -> HttpProtocolOptions {
+    let protocol = if http2 {
+        // Extended CONNECT carries web sockets where the backend speaks it.
+        ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions { allow_connect: true, ..Http2ProtocolOptions::default() })
+    } else {
+        ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default())
+    };
+    HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+            protocol_config: Some(protocol),
+        })),
+        ..HttpProtocolOptions::default()
+    }
+}
+
+/// Ejects endpoints that cannot be reached, for a second at first. What an endpoint answers never counts against it: a full pod is
+/// not a failing one.
+fn unreachable_endpoints() -> OutlierDetection {
+    OutlierDetection {
+        split_external_local_origin_errors: true,
+        consecutive_local_origin_failure: number(2),
+        enforcing_consecutive_local_origin_failure: number(100),
+        interval: duration(Duration::from_millis(500)),
+        base_ejection_time: duration(Duration::from_secs(1)),
+        max_ejection_time: duration(Duration::from_secs(30)),
+        max_ejection_percent: number(100),
+        enforcing_consecutive_5xx: number(0),
+        enforcing_consecutive_gateway_failure: number(0),
+        enforcing_success_rate: number(0),
+        enforcing_local_origin_success_rate: number(0),
+        ..OutlierDetection::default()
+    }
+}
+
+fn by_name(cluster_name: &str, host: &str, port: u16) -> ClusterLoadAssignment {
+    let endpoint = Endpoint { address: named_socket(host, port), ..Endpoint::default() };
+    let lb_endpoint = LbEndpoint { host_identifier: Some(HostIdentifier::Endpoint(endpoint)), ..LbEndpoint::default() };
+    ClusterLoadAssignment {
+        cluster_name: cluster_name.to_owned(),
+        endpoints: vec![LocalityLbEndpoints {
+            lb_endpoints: vec![lb_endpoint],
+            load_balancing_weight: number(1),
+            ..LocalityLbEndpoints::default()
+        }],
+        ..ClusterLoadAssignment::default()
+    }
+}

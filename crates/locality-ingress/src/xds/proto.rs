@@ -1,0 +1,83 @@
+//! Small pieces that many resources share.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
+use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
+use envoy_types::pb::envoy::config::core::v3::{
+    Address, AggregatedConfigSource, ApiVersion, ConfigSource, HeaderValue, HeaderValueOption, SocketAddress, address,
+};
+use envoy_types::pb::google::protobuf::{self, Any, BoolValue, UInt32Value};
+
+/// A number that may be absent.
+#[must_use]
+pub fn number(value: u32) -> Option<UInt32Value> {
+    Some(UInt32Value { value })
+}
+
+/// A truth that may be absent.
+#[must_use]
+pub fn truth(value: bool) -> Option<BoolValue> {
+    Some(BoolValue { value })
+}
+
+/// A time that may be absent.
+#[must_use]
+pub fn duration(value: Duration) -> Option<protobuf::Duration> {
+    let seconds = i64::try_from(value.as_secs()).unwrap_or(i64::MAX);
+    Some(protobuf::Duration { seconds, nanos: i32::try_from(value.subsec_nanos()).unwrap_or_default() })
+}
+
+/// A message in an envelope that names its type.
+pub fn any<M: prost::Message + prost::Name>(message: &M) -> Any {
+    Any { type_url: M::type_url(), value: message.encode_to_vec() }
+}
+
+/// The one entry of a map of extensions.
+pub fn one_extension<M: prost::Message + prost::Name>(name: &str, message: &M) -> HashMap<String, Any> {
+    HashMap::from([(name.to_owned(), any(message))])
+}
+
+/// "Over the stream that this came by." Envoy waits for such a resource as long as it takes: a gateway is not ready without it.
+#[must_use]
+pub fn over_ads() -> Option<ConfigSource> {
+    Some(ConfigSource {
+        initial_fetch_timeout: duration(Duration::ZERO),
+        resource_api_version: ApiVersion::V3.into(),
+        config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
+        ..ConfigSource::default()
+    })
+}
+
+/// A TCP address.
+#[must_use]
+pub fn socket(address: IpAddr, port: u16) -> Option<Address> {
+    named_socket(&address.to_string(), port)
+}
+
+/// A TCP address by name.
+#[must_use]
+pub fn named_socket(address: &str, port: u16) -> Option<Address> {
+    Some(Address {
+        address: Some(address::Address::SocketAddress(SocketAddress {
+            address: address.to_owned(),
+            port_specifier: Some(PortSpecifier::PortValue(port.into())),
+            ..SocketAddress::default()
+        })),
+    })
+}
+
+/// Sets a header, whatever was there.
+#[must_use]
+pub fn set_header(name: &str, value: &str) -> HeaderValueOption {
+    HeaderValueOption {
+        // A percent sign starts a variable in Envoy's header values; here it never does.
+        header: Some(HeaderValue { key: name.to_owned(), value: value.replace('%', "%%"), ..HeaderValue::default() }),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+        keep_empty_value: true,
+        ..HeaderValueOption::default()
+    }
+}

@@ -1,0 +1,147 @@
+//! Virtual hosts as Envoy's `RouteConfiguration`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
+use envoy_types::pb::envoy::config::route::v3::redirect_action::SchemeRewriteSpecifier;
+use envoy_types::pb::envoy::config::route::v3::retry_policy::{
+    RetryBackOff, RetryHostPredicate, RetryPriority, retry_host_predicate, retry_priority,
+};
+use envoy_types::pb::envoy::config::route::v3::route::Action as EnvoyAction;
+use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, HostRewriteSpecifier};
+use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
+use envoy_types::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
+use envoy_types::pb::envoy::config::route::v3::{
+    DirectResponseAction, HeaderMatcher, RedirectAction, RetryPolicy, Route as EnvoyRoute, RouteAction, RouteConfiguration,
+    RouteMatch, VirtualHost as EnvoyHost, WeightedCluster,
+};
+use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
+use envoy_types::pb::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
+use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
+use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+
+use super::proto::{any, duration, number, set_header, truth};
+use crate::objects::ObjectName;
+use crate::route_table::{Action, Host, Route, Split, VirtualHost};
+
+/// A route configuration called `name`. Hosts of one Ingress that are treated the same share a virtual host.
+#[must_use]
+pub fn route_configuration(name: &str, hosts: &BTreeMap<Host, VirtualHost>) -> RouteConfiguration {
+    type Alike<'a> = (&'a [Route], Vec<&'a Host>);
+    let mut alike: BTreeMap<&ObjectName, Vec<Alike<'_>>> = BTreeMap::new();
+    for (host, virtual_host) in hosts {
+        let of_ingress = alike.entry(&virtual_host.ingress).or_default();
+        match of_ingress.iter_mut().find(|(routes, _)| *routes == virtual_host.routes.as_slice()) {
+            Some((_, domains)) => domains.push(host),
+            None => of_ingress.push((&virtual_host.routes, vec![host])),
+        }
+    }
+    RouteConfiguration {
+        name: name.to_owned(),
+        virtual_hosts: alike
+            .into_values()
+            .flatten()
+            .map(|(routes, domains)| EnvoyHost {
+                name: domains[0].clone(),
+                domains: domains.into_iter().cloned().collect(),
+                routes: routes.iter().map(route).collect(),
+                retry_policy: Some(retry_policy()),
+                ..EnvoyHost::default()
+            })
+            .collect(),
+        // gRPC clients send `host:80`. The backend still sees it as it was sent.
+        ignore_port_in_host_matching: true,
+        // Clusters are sent before routes, and kept a while after.
+        validate_clusters: truth(false),
+        ..RouteConfiguration::default()
+    }
+}
+
+fn route(route: &Route) -> EnvoyRoute {
+    let mut request_headers_to_add = Vec::new();
+    let action = match &route.action {
+        Action::Forward { rewrite_host, splits } => {
+            if let [only] = splits.as_slice() {
+                request_headers_to_add = only.set_headers.iter().map(|(name, value)| set_header(name, value)).collect();
+            }
+            EnvoyAction::Route(forward(rewrite_host.as_deref(), splits))
+        }
+        Action::RedirectToHttps => EnvoyAction::Redirect(RedirectAction {
+            scheme_rewrite_specifier: Some(SchemeRewriteSpecifier::HttpsRedirect(true)),
+            ..RedirectAction::default()
+        }),
+        Action::Unavailable => {
+            EnvoyAction::DirectResponse(DirectResponseAction { status: 503, ..DirectResponseAction::default() })
+        }
+    };
+    EnvoyRoute {
+        r#match: Some(RouteMatch {
+            path_specifier: Some(PathSpecifier::Prefix(route.prefix.clone())),
+            headers: route.headers.iter().map(|(name, value)| exactly(name, value)).collect(),
+            ..RouteMatch::default()
+        }),
+        request_headers_to_add,
+        action: Some(action),
+        ..EnvoyRoute::default()
+    }
+}
+
+fn exactly(name: &str, value: &str) -> HeaderMatcher {
+    let exact = StringMatcher { match_pattern: Some(MatchPattern::Exact(value.to_owned())), ..StringMatcher::default() };
+    HeaderMatcher {
+        name: name.to_owned(),
+        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(exact)),
+        ..HeaderMatcher::default()
+    }
+}
+
+fn forward(rewrite_host: Option<&str>, splits: &[Split]) -> RouteAction {
+    let cluster_specifier = match splits {
+        [only] => ClusterSpecifier::Cluster(only.cluster.to_string()),
+        several => ClusterSpecifier::WeightedClusters(WeightedCluster {
+            clusters: several
+                .iter()
+                .map(|split| ClusterWeight {
+                    name: split.cluster.to_string(),
+                    weight: number(split.weight),
+                    request_headers_to_add: split.set_headers.iter().map(|(name, value)| set_header(name, value)).collect(),
+                    ..ClusterWeight::default()
+                })
+                .collect(),
+            ..WeightedCluster::default()
+        }),
+    };
+    RouteAction {
+        cluster_specifier: Some(cluster_specifier),
+        host_rewrite_specifier: rewrite_host.map(|host| HostRewriteSpecifier::HostRewriteLiteral(host.to_owned())),
+        // The activator and the queue-proxy keep a revision's timeouts; the gateway has none of its own.
+        timeout: duration(Duration::ZERO),
+        idle_timeout: duration(Duration::ZERO),
+        ..RouteAction::default()
+    }
+}
+
+/// Retries only where the request cannot have reached anyone, each time on another endpoint, and in the next priority, where
+/// there is one. What a backend answered is never asked again.
+fn retry_policy() -> RetryPolicy {
+    let priorities = PreviousPrioritiesConfig { update_frequency: 1 };
+    RetryPolicy {
+        retry_on: "connect-failure,refused-stream".to_owned(),
+        num_retries: number(5),
+        retry_priority: Some(RetryPriority {
+            name: "envoy.retry_priorities.previous_priorities".to_owned(),
+            config_type: Some(retry_priority::ConfigType::TypedConfig(any(&priorities))),
+        }),
+        retry_host_predicate: vec![RetryHostPredicate {
+            name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
+            config_type: Some(retry_host_predicate::ConfigType::TypedConfig(any(&PreviousHostsPredicate {}))),
+        }],
+        host_selection_retry_max_attempts: 5,
+        retry_back_off: Some(RetryBackOff {
+            base_interval: duration(Duration::from_millis(1)),
+            max_interval: duration(Duration::from_millis(50)),
+        }),
+        ..RetryPolicy::default()
+    }
+}

@@ -1,0 +1,271 @@
+//! The ADS server: one task per gateway between its stream and its [`Session`].
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::{
+    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
+};
+use envoy_types::pb::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
+use envoy_types::pb::google::protobuf::value;
+use futures::{Stream, StreamExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::Kind;
+use super::session::{Nack, Session};
+use super::store::{Revision, Store, View};
+use crate::metrics::Metrics;
+
+/// The key of a gateway's node metadata by which it asks to listen on one address only.
+pub const LISTEN_ADDRESS_METADATA: &str = "listen_address";
+
+/// Answers that may wait for a gateway that does not read.
+const OUTBOUND_DEPTH: usize = 8;
+
+/// The gateways that are connected to this replica, by node.
+#[derive(Clone, Debug)]
+pub struct Connected {
+    by_stream: Arc<watch::Sender<BTreeMap<u64, Gateway>>>,
+    next_stream: Arc<AtomicU64>,
+}
+
+/// One connected gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// The node it is on.
+    pub node: String,
+    /// The last revision that it confirmed in full.
+    pub in_sync_at: Option<Revision>,
+}
+
+impl Default for Connected {
+    fn default() -> Self {
+        Self { by_stream: Arc::new(watch::Sender::new(BTreeMap::new())), next_stream: Arc::new(AtomicU64::new(0)) }
+    }
+}
+
+impl Connected {
+    /// The gateways as they come, go and follow.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<BTreeMap<u64, Gateway>> {
+        self.by_stream.subscribe()
+    }
+
+    /// What the gateway on `node` has confirmed: `None` when it is not connected here.
+    #[must_use]
+    pub fn in_sync_at(&self, node: &str) -> Option<Revision> {
+        // After a reconnect the old stream may still be there for a moment; the newer one counts.
+        let gateways = self.by_stream.borrow();
+        gateways.values().rev().find(|gateway| gateway.node == node).map(|gateway| gateway.in_sync_at.unwrap_or(0))
+    }
+}
+
+/// A refusal, and by whom.
+#[derive(Clone, Debug)]
+pub struct NackReport {
+    /// The node of the gateway.
+    pub node: String,
+    /// What it refused.
+    pub nack: Nack,
+}
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct Ads {
+    store: Arc<Store>,
+    connected: Connected,
+    metrics: Metrics,
+    nacks: mpsc::Sender<NackReport>,
+    stop: CancellationToken,
+}
+
+impl Ads {
+    /// Serves `store`. Refusals go to `nacks`; where nobody takes them in time they are only counted and logged.
+    #[must_use]
+    pub fn new(
+        store: Arc<Store>,
+        connected: Connected,
+        metrics: Metrics,
+        nacks: mpsc::Sender<NackReport>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { store, connected, metrics, nacks, stop }
+    }
+
+    /// Serves on `listener` until the stop.
+    ///
+    /// # Errors
+    /// When the listener breaks.
+    pub async fn serve(self, listener: TcpListener) -> Result<(), tonic::transport::Error> {
+        let stop = self.stop.clone();
+        // A first request carries the name and version of everything that a gateway holds.
+        let service = AggregatedDiscoveryServiceServer::new(self).max_decoding_message_size(64 * 1024 * 1024);
+        tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(Duration::from_secs(10)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+            .tcp_nodelay(true)
+            .add_service(service)
+            .serve_with_incoming_shutdown(NoDelay::new(listener), async move { stop.cancelled().await })
+            .await
+    }
+
+    async fn follow(
+        self,
+        mut session: Session,
+        first: DeltaDiscoveryRequest,
+        mut requests: Streaming<DeltaDiscoveryRequest>,
+        answers: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
+    ) {
+        let node = session.view().node.clone();
+        let stream = self.connected.next_stream.fetch_add(1, Ordering::Relaxed);
+        let gateway = Gateway { node: node.clone(), in_sync_at: None };
+        self.connected.by_stream.send_modify(|all| {
+            all.insert(stream, gateway);
+        });
+        self.metrics.connected_gateways.inc();
+        tracing::info!(node, stream, "gateway connected");
+        let mut revision = self.store.watch();
+        let mut reported = None;
+        let mut request = Some(first);
+        loop {
+            if let Some(nack) = request.take().and_then(|request| session.on_request(request, &self.store)) {
+                self.refused(&node, nack);
+            }
+            for answer in session.answers(&self.store, Instant::now()) {
+                self.metrics.pushed(Kind::from_type_url(&answer.type_url), answer.resources.len());
+                if answers.send(Ok(answer)).await.is_err() {
+                    break;
+                }
+            }
+            self.report(&session, stream, &mut reported);
+            let wake_at = session.wake_at().map(tokio::time::Instant::from_std);
+            tokio::select! {
+                next = requests.next() => match next {
+                    Some(Ok(next)) => request = Some(next),
+                    Some(Err(status)) => {
+                        tracing::info!(node, stream, %status, "gateway's stream broke");
+                        break;
+                    }
+                    None => break,
+                },
+                changed = revision.changed() => if changed.is_err() { break },
+                () = async { tokio::time::sleep_until(wake_at.unwrap_or_else(tokio::time::Instant::now)).await }, if wake_at.is_some() => {}
+                () = answers.closed() => break,
+                () = self.stop.cancelled() => break,
+            }
+        }
+        self.connected.by_stream.send_modify(|all| {
+            all.remove(&stream);
+        });
+        self.metrics.connected_gateways.dec();
+        tracing::info!(node, stream, "gateway gone");
+    }
+
+    fn refused(&self, node: &str, nack: Nack) {
+        tracing::error!(node, kind = nack.kind.label(), names = ?nack.names, message = nack.message, "gateway refused an update");
+        self.metrics.nacked(nack.kind);
+        // Full means that refusals come faster than anybody could act on them: the count and the log still tell.
+        let _ = self.nacks.try_send(NackReport { node: node.to_owned(), nack });
+    }
+
+    fn report(&self, session: &Session, stream: u64, reported: &mut Option<Revision>) {
+        let in_sync_at = session.in_sync_at();
+        if in_sync_at.is_none() || in_sync_at == *reported {
+            return;
+        }
+        let (latest, published) = self.store.revision();
+        if reported.is_some()
+            && in_sync_at == Some(latest)
+            && let Some(published) = published
+        {
+            self.metrics.change_to_ack_seconds.observe(published.elapsed().as_secs_f64());
+        }
+        *reported = in_sync_at;
+        self.connected.by_stream.send_modify(|all| {
+            if let Some(gateway) = all.get_mut(&stream) {
+                gateway.in_sync_at = in_sync_at;
+            }
+        });
+    }
+}
+
+/// Who is asking.
+fn view(node: Option<&Node>) -> Result<View, Status> {
+    let node = node.filter(|node| !node.id.is_empty());
+    let node =
+        node.ok_or_else(|| Status::invalid_argument("the first request must carry a node id, the name of the Kubernetes node"))?;
+    let asked = node.metadata.as_ref().and_then(|all| all.fields.get(LISTEN_ADDRESS_METADATA));
+    let listen_address = match asked.and_then(|value| value.kind.as_ref()) {
+        Some(value::Kind::StringValue(text)) => Some(text.parse::<IpAddr>().map_err(|_| {
+            Status::invalid_argument(format!("node metadata {LISTEN_ADDRESS_METADATA} is not an IP address: {text:?}"))
+        })?),
+        _ => None,
+    };
+    Ok(View { node: node.id.clone(), listen_address })
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for Ads {
+    type StreamAggregatedResourcesStream = Answers<DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = Answers<DeltaDiscoveryResponse>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        _: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        Err(Status::unimplemented("only the delta protocol is served: api_type DELTA_GRPC"))
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        let mut requests = request.into_inner();
+        let (sender, receiver) = mpsc::channel(OUTBOUND_DEPTH);
+        let ads = self.clone();
+        // The first request may come only after the response headers, so it is awaited in the task.
+        tokio::spawn(async move {
+            let Some(Ok(first)) = requests.next().await else { return };
+            match view(first.node.as_ref()) {
+                Ok(view) => ads.follow(Session::new(view), first, requests, sender).await,
+                Err(status) => {
+                    tracing::warn!(%status, "refused a gateway");
+                    let _ = sender.send(Err(status)).await;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+/// Small answers must not wait for the acknowledgement of the ones before.
+struct NoDelay(TcpListenerStream);
+
+impl NoDelay {
+    fn new(listener: TcpListener) -> Self {
+        Self(TcpListenerStream::new(listener))
+    }
+}
+
+impl Stream for NoDelay {
+    type Item = std::io::Result<tokio::net::TcpStream>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Option<Self::Item>> {
+        self.0
+            .poll_next_unpin(context)
+            .map(|item| item.map(|accepted| accepted.and_then(|stream| stream.set_nodelay(true).map(|()| stream))))
+    }
+}

@@ -1,0 +1,240 @@
+//! What all gateways are to have at this moment, and what changed since any earlier one.
+//!
+//! Resources that are the same for all gateways are kept encoded, once. Assignments differ by node and are made for one gateway when it
+//! is sent them, so that a thousand clusters on fifty nodes do not lie here fifty thousand times.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use super::assignments::load_assignment;
+use super::listeners::{GatewayPorts, listeners};
+use super::{Encoded, Kind};
+use crate::locality::{Assignment, Locality, Policy, assign};
+use crate::objects::Endpoint;
+use crate::route_table::RouteTable;
+
+/// Counts the changes since the process started.
+pub type Revision = u64;
+
+/// Which gateway looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The node it is on.
+    pub node: String,
+    /// The address that it listens on, where it asked for one.
+    pub listen_address: Option<IpAddr>,
+}
+
+/// What a cluster's assignments are made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClusterEndpoints {
+    /// Pods, and the plan's rows for them: source node -> serving node -> weight.
+    Pods {
+        /// Where they are.
+        endpoints: Vec<Endpoint>,
+        /// The plan, where there is one.
+        rows: Option<Arc<BTreeMap<String, BTreeMap<String, u32>>>>,
+    },
+    /// The gateway's own internal listener.
+    OwnInternalListener,
+}
+
+/// A change of the store. What is not named stays.
+#[derive(Debug, Default)]
+pub struct Update {
+    /// Clusters, certificates and route configurations; `None` removes one.
+    pub shared: BTreeMap<(Kind, String), Option<Encoded>>,
+    /// The table that listeners are made of.
+    pub table: Option<Arc<RouteTable>>,
+    /// Endpoints by cluster; `None` removes them.
+    pub endpoints: BTreeMap<String, Option<ClusterEndpoints>>,
+    /// Zone by node. All assignments are made anew.
+    pub zones: Option<BTreeMap<String, String>>,
+}
+
+/// The store. Everybody who has it sees the same.
+#[derive(Debug)]
+pub struct Store {
+    inner: RwLock<Inner>,
+    revision: watch::Sender<Revision>,
+    policy: Policy,
+    ports: GatewayPorts,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    revision: Revision,
+    published: Option<Instant>,
+    shared: BTreeMap<(Kind, String), Encoded>,
+    table: Arc<RouteTable>,
+    endpoints: BTreeMap<String, ClusterEndpoints>,
+    zones: BTreeMap<String, String>,
+    // When each resource last changed, both ways round: every resource that ever was has one entry, so a reader that is behind finds
+    // each of its changes once, however many there were.
+    changed: BTreeSet<(Revision, Kind, String)>,
+    last_change: BTreeMap<(Kind, String), Revision>,
+}
+
+impl Store {
+    /// An empty store, in which nothing is to be served yet.
+    #[must_use]
+    pub fn new(policy: Policy, ports: GatewayPorts) -> Self {
+        Self { inner: RwLock::default(), revision: watch::Sender::new(0), policy, ports }
+    }
+
+    /// Takes over what `update` really changes. Returns the revision from which on it is served.
+    pub fn publish(&self, update: Update) -> Revision {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changed: BTreeSet<(Kind, String)> = BTreeSet::new();
+        for (key, new) in update.shared {
+            if inner.shared.get(&key).map(|old| old.version) == new.as_ref().map(|new| new.version) {
+                continue;
+            }
+            match new {
+                Some(new) => inner.shared.insert(key.clone(), new),
+                None => inner.shared.remove(&key),
+            };
+            changed.insert(key);
+        }
+        if let Some(table) = update.table {
+            // Certificates are all that listeners depend on.
+            let same = table.external_certificates == inner.table.external_certificates
+                && table.internal_certificates == inner.table.internal_certificates;
+            if !same || inner.revision == 0 {
+                // Names are what matters here, not addresses.
+                let any_address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+                let names = |table: &RouteTable| listeners(table, self.ports, any_address).into_iter().map(|one| one.name);
+                changed.extend(names(&inner.table).chain(names(&table)).map(|name| (Kind::Listener, name)));
+            }
+            inner.table = table;
+        }
+        for (cluster, new) in update.endpoints {
+            if inner.endpoints.get(&cluster) == new.as_ref() {
+                continue;
+            }
+            match new {
+                Some(new) => inner.endpoints.insert(cluster.clone(), new),
+                None => inner.endpoints.remove(&cluster),
+            };
+            changed.insert((Kind::Assignment, cluster));
+        }
+        if let Some(zones) = update.zones.filter(|zones| *zones != inner.zones) {
+            inner.zones = zones;
+            let all: Vec<_> = inner.endpoints.keys().map(|cluster| (Kind::Assignment, cluster.clone())).collect();
+            changed.extend(all);
+        }
+        if changed.is_empty() && inner.revision > 0 {
+            return inner.revision;
+        }
+        inner.revision += 1;
+        inner.published = Some(Instant::now());
+        let revision = inner.revision;
+        for key in changed {
+            if let Some(before) = inner.last_change.insert(key.clone(), revision) {
+                inner.changed.remove(&(before, key.0, key.1.clone()));
+            }
+            inner.changed.insert((revision, key.0, key.1));
+        }
+        drop(inner);
+        self.revision.send_replace(revision);
+        revision
+    }
+
+    /// A receiver of the revision; 0 until something is to be served.
+    pub fn watch(&self) -> watch::Receiver<Revision> {
+        self.revision.subscribe()
+    }
+
+    /// The revision, and when it came.
+    #[must_use]
+    pub fn revision(&self) -> (Revision, Option<Instant>) {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        (inner.revision, inner.published)
+    }
+
+    /// Calls `visit` for each resource that changed after `since`, and returns the revision up to which that is all.
+    pub fn changes_since(&self, since: Revision, mut visit: impl FnMut(Kind, &str)) -> Revision {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        for (_, kind, name) in inner.changed.range((since + 1, Kind::Cluster, String::new())..) {
+            visit(*kind, name);
+        }
+        inner.revision
+    }
+
+    /// Names of all resources of a kind.
+    #[must_use]
+    pub fn names(&self, kind: Kind) -> Vec<String> {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        match kind {
+            Kind::Assignment => inner.endpoints.keys().cloned().collect(),
+            Kind::Listener => {
+                listeners(&inner.table, self.ports, IpAddr::V4(Ipv4Addr::UNSPECIFIED)).into_iter().map(|one| one.name).collect()
+            }
+            shared => {
+                let from = (shared, String::new());
+                inner
+                    .shared
+                    .range(from..)
+                    .take_while(|((kind, _), _)| *kind == shared)
+                    .map(|((_, name), _)| name.clone())
+                    .collect()
+            }
+        }
+    }
+
+    /// One resource as the gateway of `view` is to have it.
+    #[must_use]
+    pub fn resource(&self, view: &View, kind: Kind, name: &str) -> Option<Encoded> {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        match kind {
+            Kind::Assignment => {
+                let assignment = self.assigned(&inner, view, name)?;
+                Some(Encoded::new(&load_assignment(name, &assignment, &inner.zones)))
+            }
+            Kind::Listener => {
+                let address = view.listen_address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+                listeners(&inner.table, self.ports, address).iter().find(|one| one.name == name).map(Encoded::new)
+            }
+            shared => inner.shared.get(&(shared, name.to_owned())).cloned(),
+        }
+    }
+
+    /// The endpoints of the cluster `name` for the gateway of `view`.
+    #[must_use]
+    pub fn assignment(&self, view: &View, name: &str) -> Option<Assignment> {
+        self.assigned(&self.inner.read().unwrap_or_else(PoisonError::into_inner), view, name)
+    }
+
+    /// The table of what all gateways do.
+    #[must_use]
+    pub fn table(&self) -> Arc<RouteTable> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).table.clone()
+    }
+
+    /// The plan's row that the assignment of cluster `name` follows.
+    #[must_use]
+    pub fn row(&self, view: &View, name: &str) -> Option<BTreeMap<String, u32>> {
+        match self.inner.read().unwrap_or_else(PoisonError::into_inner).endpoints.get(name)? {
+            ClusterEndpoints::Pods { rows, .. } => rows.as_ref()?.get(&view.node).cloned(),
+            ClusterEndpoints::OwnInternalListener => None,
+        }
+    }
+
+    fn assigned(&self, inner: &Inner, view: &View, name: &str) -> Option<Assignment> {
+        Some(match inner.endpoints.get(name)? {
+            ClusterEndpoints::Pods { endpoints, rows } => {
+                let row = rows.as_ref().and_then(|rows| rows.get(&view.node));
+                assign(self.policy, &view.node, &inner.zones, endpoints, row)
+            }
+            ClusterEndpoints::OwnInternalListener => {
+                let address = view.listen_address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+                let endpoints = vec![(address, self.ports.internal)];
+                Assignment { localities: vec![Locality { priority: 0, node: view.node.clone(), weight: 1, endpoints }] }
+            }
+        })
+    }
+}

@@ -1,0 +1,285 @@
+//! The world as a whole, without I/O: what changes lead to what updates and what news.
+
+#![allow(clippy::unwrap_used)] // A test may.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use locality_ingress::kingress::{BackendSplit, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, IngressTls};
+use locality_ingress::locality::Policy;
+use locality_ingress::objects::{
+    IngressObject, ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject,
+};
+use locality_ingress::plan::PlanChange;
+use locality_ingress::route_table::Action;
+use locality_ingress::translate::TranslateSettings;
+use locality_ingress::world::{Change, News, Progress, World, WorldSettings};
+use locality_ingress::xds::Kind;
+use locality_ingress::xds::listeners::GatewayPorts;
+use locality_ingress::xds::store::{Revision, Store, View};
+use route_stream::{Event, RevisionKey, RevisionRoutes};
+
+fn named(name: &str) -> ObjectName {
+    ObjectName::new("ns", name)
+}
+
+struct Bench {
+    store: Arc<Store>,
+    world: World,
+    now: Instant,
+    seen: Revision,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let store = Arc::new(Store::new(Policy::Locality, GatewayPorts::default()));
+        let settings = WorldSettings {
+            policy: Policy::Locality,
+            translate: TranslateSettings { internal_gateway: "internal.example".into() },
+            gateway_service: ObjectName::new("kantai-system", "kantai-gateway-internal"),
+        };
+        let world = World::new(store.clone(), settings);
+        Self { store, world, now: Instant::now(), seen: 0 }
+    }
+
+    fn settle(&mut self) -> News {
+        self.world.settle(self.now)
+    }
+
+    /// What changed in the store since this was last asked.
+    fn changed(&mut self) -> Vec<(Kind, String)> {
+        let mut changed = Vec::new();
+        self.seen = self.store.changes_since(self.seen, |kind, name| changed.push((kind, name.to_owned())));
+        changed
+    }
+
+    fn service(&mut self, name: &str) {
+        let port = ServicePort { name: "http".into(), number: 80, http2: false };
+        self.world.note(Change::Service(named(name), Some(ServiceObject { ports: vec![port], external_name: None })));
+    }
+
+    fn endpoints(&mut self, service: &str, on: &[(u8, &str)]) {
+        let endpoint = |&(last, node): &(u8, &str)| SliceEndpoint {
+            address: [10, 0, 0, last].into(),
+            node: Some(node.to_owned()),
+            ready: true,
+            serving_last: false,
+            stand_in: false,
+        };
+        let slice = SliceObject { ports: vec![("http".into(), 8012)], endpoints: on.iter().map(endpoint).collect() };
+        self.world.note(Change::Slice(named(&format!("{service}-x")), Some((named(service), slice))));
+    }
+
+    fn ingress(&mut self, name: &str, generation: i64, host: &str, service: &str) {
+        self.ingress_with(name, host, service, |ingress| ingress.generation = generation);
+    }
+
+    fn ingress_with(&mut self, name: &str, host: &str, service: &str, change: impl FnOnce(&mut IngressObject)) {
+        let split = BackendSplit {
+            service_namespace: "ns".into(),
+            service_name: service.into(),
+            service_port: k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(80),
+            percent: 100,
+            append_headers: BTreeMap::new(),
+        };
+        let path = HttpPath { splits: vec![split], ..HttpPath::default() };
+        let rule = IngressRule { hosts: vec![host.into()], http: Some(HttpRule { paths: vec![path] }), ..IngressRule::default() };
+        let spec = IngressSpec { rules: vec![rule], ..IngressSpec::default() }.defaulted();
+        let mut ingress =
+            IngressObject { uid: name.into(), generation: 1, created_unix_seconds: 0, spec, status: IngressStatus::default() };
+        change(&mut ingress);
+        self.world.note(Change::Ingress(named(name), Some(Box::new(ingress))));
+    }
+
+    /// The cluster that requests for a host go to.
+    fn target(&self, host: &str) -> Option<String> {
+        match &self.store.table().internal.get(host)?.routes.last()?.action {
+            Action::Forward { splits, .. } => Some(splits[0].cluster.to_string()),
+            _ => None,
+        }
+    }
+
+    fn serving(&self, node: &str, cluster: &str) -> Vec<(u32, String, u32)> {
+        let view = View { node: node.into(), listen_address: None };
+        let assignment = self.store.assignment(&view, cluster).unwrap_or_default();
+        assignment.localities.into_iter().map(|one| (one.priority, one.node, one.weight)).collect()
+    }
+}
+
+fn progress<'a>(news: &'a News, name: &str) -> Option<&'a Progress> {
+    news.standings.iter().find(|(one, _)| one.name == name).and_then(|(_, standing)| standing.as_ref()).map(|one| &one.progress)
+}
+
+#[test]
+fn an_endpoint_touches_one_assignment_and_nothing_else() {
+    let mut bench = Bench::new();
+    for name in ["a", "b"] {
+        bench.service(name);
+        bench.endpoints(name, &[(1, "node1")]);
+        bench.ingress(name, 1, &format!("{name}.example"), name);
+    }
+    bench.settle();
+    bench.changed();
+    bench.endpoints("a", &[(1, "node1"), (2, "node2")]);
+    bench.settle();
+    assert_eq!(bench.changed(), [(Kind::Assignment, "ns/a/80".to_owned())]);
+    assert_eq!(bench.serving("node2", "ns/a/80"), [(0, "node2".into(), 1), (1, "node1".into(), 1)]);
+    // The same again is no change at all.
+    bench.endpoints("a", &[(1, "node1"), (2, "node2")]);
+    bench.settle();
+    assert_eq!(bench.changed(), []);
+}
+
+#[test]
+fn a_new_generation_is_held_until_its_backends_are_there() {
+    let mut bench = Bench::new();
+    bench.service("old");
+    bench.endpoints("old", &[(1, "node1")]);
+    bench.ingress("i", 1, "h.example", "old");
+    bench.settle();
+    // The Ingress comes before its Service, and the Service before its endpoints.
+    bench.ingress("i", 2, "h.example", "new");
+    let news = bench.settle();
+    assert_eq!(
+        progress(&news, "i"),
+        Some(&Progress::Waiting { missing: vec!["Service ns/new".into(), "endpoints of Service ns/new".into()] })
+    );
+    assert_eq!(bench.target("h.example").as_deref(), Some("ns/old/80"));
+    bench.service("new");
+    bench.settle();
+    assert_eq!(bench.target("h.example").as_deref(), Some("ns/old/80"));
+    bench.endpoints("new", &[(2, "node1")]);
+    let news = bench.settle();
+    assert!(matches!(progress(&news, "i"), Some(Progress::Served { .. })));
+    assert_eq!(bench.target("h.example").as_deref(), Some("ns/new/80"));
+    // Endpoints that go do not take the route along.
+    bench.endpoints("new", &[]);
+    bench.settle();
+    assert_eq!(bench.target("h.example").as_deref(), Some("ns/new/80"));
+}
+
+#[test]
+fn a_cluster_outlives_its_last_route_by_a_while() {
+    let mut bench = Bench::new();
+    for name in ["old", "new"] {
+        bench.service(name);
+        bench.endpoints(name, &[(1, "node1")]);
+    }
+    bench.ingress("i", 1, "h.example", "old");
+    bench.settle();
+    bench.ingress("i", 2, "h.example", "new");
+    bench.settle();
+    bench.changed();
+    // Its endpoints are still followed.
+    bench.endpoints("old", &[(3, "node1")]);
+    bench.settle();
+    assert_eq!(bench.changed(), [(Kind::Assignment, "ns/old/80".to_owned())]);
+    let wake_at = bench.world.wake_at().unwrap();
+    bench.now = wake_at + Duration::from_millis(1);
+    bench.settle();
+    assert_eq!(bench.changed(), [(Kind::Cluster, "ns/old/80".to_owned()), (Kind::Assignment, "ns/old/80".to_owned())]);
+    assert_eq!(bench.world.wake_at(), None);
+}
+
+#[test]
+fn a_mistake_keeps_the_last_good_generation() {
+    let mut bench = Bench::new();
+    bench.service("a");
+    bench.endpoints("a", &[(1, "node1")]);
+    bench.ingress("i", 1, "h.example", "a");
+    bench.settle();
+    bench.changed();
+    bench.ingress("i", 2, "not a host", "a");
+    let news = bench.settle();
+    assert!(matches!(progress(&news, "i"), Some(Progress::Refused { reason: "InvalidIngress", .. })));
+    assert_eq!(bench.changed(), []);
+    assert_eq!(bench.target("h.example").as_deref(), Some("ns/a/80"));
+    assert_eq!(bench.world.ingress_counts(), (1, 1));
+}
+
+#[test]
+fn a_host_goes_to_the_next_when_its_holder_goes() {
+    let mut bench = Bench::new();
+    bench.service("a");
+    bench.endpoints("a", &[(1, "node1")]);
+    bench.ingress_with("older", "h.example", "a", |one| one.created_unix_seconds = 1);
+    bench.ingress_with("newer", "h.example", "a", |one| one.created_unix_seconds = 2);
+    let news = bench.settle();
+    assert!(matches!(progress(&news, "older"), Some(Progress::Served { .. })));
+    assert!(matches!(progress(&news, "newer"), Some(Progress::Refused { reason: "DomainConflict", .. })));
+    bench.world.note(Change::Ingress(named("older"), None));
+    let news = bench.settle();
+    assert!(matches!(progress(&news, "newer"), Some(Progress::Served { .. })), "{news:?}");
+    assert_eq!(bench.store.table().internal["h.example"].ingress, named("newer"));
+}
+
+#[test]
+fn the_plan_touches_only_its_revision_and_is_forgotten_when_it_expires() {
+    let mut bench = Bench::new();
+    for name in ["a", "b"] {
+        bench.service(name);
+        bench.endpoints(name, &[(1, "node1"), (2, "node2")]);
+        bench.ingress(name, 1, &format!("{name}.example"), name);
+    }
+    bench.settle();
+    bench.changed();
+    let routes = RevisionRoutes::new(RevisionKey::new("ns", "a"), [("node1", [("node1", 30), ("node2", 70)])]).unwrap();
+    bench.world.note(Change::Plan(PlanChange::Event(Event::Snapshot { version: 1, routes: vec![routes] })));
+    bench.settle();
+    assert_eq!(bench.changed(), [(Kind::Assignment, "ns/a/80".to_owned())]);
+    assert_eq!(bench.serving("node1", "ns/a/80"), [(0, "node1".into(), 30), (0, "node2".into(), 70)]);
+    assert_eq!(bench.world.planned_revisions(), 1);
+    bench.world.note(Change::Plan(PlanChange::Event(Event::Heartbeat { version: 1 })));
+    bench.settle();
+    assert_eq!(bench.changed(), []);
+    bench.world.note(Change::Plan(PlanChange::Expired));
+    bench.settle();
+    assert_eq!(bench.serving("node1", "ns/a/80"), [(0, "node1".into(), 1), (1, "node2".into(), 1)]);
+}
+
+#[test]
+fn certificates_come_rotate_and_go_with_their_secret_and_ingress() {
+    let secret = |text: &str| SecretObject { certificate_pem: text.into(), key_pem: text.into() };
+    let mut bench = Bench::new();
+    bench.service("a");
+    bench.endpoints("a", &[(1, "node1")]);
+    let tls = IngressTls { hosts: vec!["h.example".into()], secret_name: "cert".into(), secret_namespace: "ns".into() };
+    bench.ingress_with("i", "h.example", "a", |one| one.spec.tls.push(tls));
+    bench.settle();
+    bench.changed();
+    assert_eq!(bench.store.names(Kind::Listener), ["external", "internal"]);
+    bench.world.note(Change::Secret(named("cert"), Some(secret("one"))));
+    bench.settle();
+    let changed: Vec<_> = bench.changed().into_iter().map(|(kind, name)| (kind.label(), name)).collect();
+    let wanted = [("sds", "ns/cert"), ("lds", "external"), ("lds", "external-tls"), ("lds", "internal"), ("rds", "external-tls")];
+    assert_eq!(changed, wanted.map(|(kind, name)| (kind, name.to_owned())));
+    bench.world.note(Change::Secret(named("cert"), Some(secret("two"))));
+    bench.settle();
+    assert_eq!(bench.changed(), [(Kind::Secret, "ns/cert".to_owned())]);
+    bench.world.note(Change::Ingress(named("i"), None));
+    bench.settle();
+    assert_eq!(bench.store.names(Kind::Listener), ["external", "internal"]);
+    assert_eq!(bench.store.names(Kind::Secret), Vec::<String>::new());
+}
+
+#[test]
+fn a_refusal_by_a_gateway_is_said_of_the_ingress_at_fault_until_its_next_generation() {
+    let mut bench = Bench::new();
+    for name in ["a", "b"] {
+        bench.service(name);
+        bench.endpoints(name, &[(1, "node1")]);
+        bench.ingress(name, 1, &format!("{name}.example"), name);
+    }
+    bench.settle();
+    bench.changed();
+    assert_eq!(bench.world.users_of_cluster("ns/a/80"), [named("a")]);
+    bench.world.blame(&named("a"), "why".into());
+    let news = bench.settle();
+    assert_eq!(progress(&news, "a"), Some(&Progress::Refused { reason: "RefusedByGateway", message: "why".into() }));
+    assert_eq!(progress(&news, "b"), None);
+    assert_eq!(bench.changed(), []);
+    bench.ingress("a", 2, "a.example", "a");
+    let news = bench.settle();
+    assert!(matches!(progress(&news, "a"), Some(Progress::Served { .. })));
+}

@@ -1,0 +1,179 @@
+//! A lower bound on every placement: Lagrangian relaxation of "each source is served exactly once".
+//!
+//! Given what a served unit of each source is worth (`worth`), every node can be looked at alone: with `x` replicas it serves the sources
+//! that are worth more than they cost, best first, up to its capacity. That profit is concave in `x`, so the best `replicas` replicas overall
+//! are those with the greatest marginal profits. Demand x worth minus these profits is at most the objective of any placement.
+//!
+//! Source: Beasley 1993 (Lagrangian heuristics for location problems); Held, Wolfe, Crowder 1974 (subgradient steps).
+
+use crate::flow::UNSERVED_SECONDS;
+use crate::instance::Instance;
+
+/// The bound for one vector of worths.
+#[derive(Clone, Debug)]
+pub(crate) struct Relaxed {
+    /// No placement has a smaller objective.
+    pub(crate) bound: f64,
+    /// The placement that the relaxation prefers.
+    pub(crate) placement: Vec<u32>,
+    /// Marginal profit of each further replica, per node; never increasing.
+    pub(crate) marginals: Vec<Vec<f64>>,
+    /// How much of each source the relaxation serves in excess of its demand (negative: too little).
+    pub(crate) excess: Vec<f64>,
+}
+
+/// Evaluates the relaxation.
+pub(crate) fn relax(instance: &Instance, worth: &[f64]) -> Relaxed {
+    let mut marginals = Vec::with_capacity(instance.nodes());
+    let mut wanted = Vec::new();
+    for node in 0..instance.nodes() {
+        wanted_by(instance, worth, node, &mut wanted);
+        marginals.push(profits(instance, node, &wanted));
+    }
+    let placement = choose(instance, &marginals);
+    let mut bound: f64 = worth.iter().zip(&instance.supplies).map(|(worth, supply)| worth * supply).sum();
+    let mut excess: Vec<f64> = instance.supplies.iter().map(|supply| -supply).collect();
+    for (node, count) in placement.iter().enumerate() {
+        bound -= marginals[node][..*count as usize].iter().sum::<f64>();
+        if *count > 0 {
+            wanted_by(instance, worth, node, &mut wanted);
+            serve(instance, &wanted, f64::from(*count), |source, amount| excess[source] += amount);
+        }
+    }
+    Relaxed { bound, placement, marginals, excess }
+}
+
+/// The sources that are worth more than they cost from this node, most profitable first.
+fn wanted_by(instance: &Instance, worth: &[f64], node: usize, wanted: &mut Vec<(f64, usize)>) {
+    wanted.clear();
+    for (source, cost) in instance.costs.row(node).iter().enumerate() {
+        let gain = worth[source] - cost;
+        if gain > 0.0 {
+            wanted.push((gain, source));
+        }
+    }
+    wanted.sort_by(|one, other| other.0.total_cmp(&one.0).then(one.1.cmp(&other.1)));
+}
+
+/// Serves the wanted sources with `replicas` replicas as long as it pays; returns the profit without what the replicas cost by themselves.
+fn serve(instance: &Instance, wanted: &[(f64, usize)], replicas: f64, mut take: impl FnMut(usize, f64)) -> f64 {
+    let mut profit = 0.0;
+    let mut sources = wanted.iter();
+    let mut source = sources.next();
+    let mut left = source.map_or(0.0, |(_, source)| instance.supplies[*source]);
+    for segment in &instance.segments {
+        let mut room = segment.width * replicas * instance.replica_capacity;
+        while let Some((gain, index)) = source {
+            if *gain <= segment.marginal_seconds {
+                return profit;
+            }
+            let amount = room.min(left);
+            profit += amount * (gain - segment.marginal_seconds);
+            take(*index, amount);
+            room -= amount;
+            left -= amount;
+            if left > 0.0 {
+                break;
+            }
+            source = sources.next();
+            left = source.map_or(0.0, |(_, source)| instance.supplies[*source]);
+        }
+    }
+    profit
+}
+
+fn profits(instance: &Instance, node: usize, wanted: &[(f64, usize)]) -> Vec<f64> {
+    let most = instance.limits[node].min(instance.replicas);
+    let mut before = 0.0;
+    let mut last = f64::INFINITY;
+    (1..=most)
+        .map(|count| {
+            let profit = if last > 0.0 { serve(instance, wanted, f64::from(count), |_, _| {}) } else { before };
+            last = profit - before;
+            before = profit;
+            last - instance.opening(node, count)
+        })
+        .collect()
+}
+
+/// For every node what one more replica than in `placement` would gain at most, and what one fewer would lose at least, if `worth` are the
+/// optimal prices of the placement's routing; minus infinity and infinity where there is no room or nothing to lose.
+pub(crate) fn gains(instance: &Instance, worth: &[f64], placement: &[u32]) -> (Vec<f64>, Vec<f64>) {
+    let mut more = vec![f64::NEG_INFINITY; instance.nodes()];
+    let mut fewer = vec![f64::INFINITY; instance.nodes()];
+    let mut wanted = Vec::new();
+    for (node, count) in placement.iter().enumerate() {
+        let grows = *count < instance.limits[node];
+        let shrinks = *count > instance.floors[node];
+        if !grows && !shrinks {
+            continue;
+        }
+        wanted_by(instance, worth, node, &mut wanted);
+        let profit = |count: u32| if count == 0 { 0.0 } else { serve(instance, &wanted, f64::from(count), |_, _| {}) };
+        let now = profit(*count);
+        if grows {
+            more[node] = profit(count + 1) - now - instance.opening(node, count + 1);
+        }
+        if shrinks {
+            fewer[node] = now - profit(count - 1) - instance.opening(node, *count);
+        }
+    }
+    (more, fewer)
+}
+
+/// The floors, then the greatest marginals.
+fn choose(instance: &Instance, marginals: &[Vec<f64>]) -> Vec<u32> {
+    let mut placement: Vec<u32> =
+        instance.floors.iter().zip(marginals).map(|(floor, node)| (*floor).min(node.len() as u32)).collect();
+    let placed: u32 = placement.iter().sum();
+    let mut candidates: Vec<(f64, usize, usize)> = Vec::new();
+    for (node, profits) in marginals.iter().enumerate() {
+        candidates.extend(profits.iter().enumerate().skip(placement[node] as usize).map(|(rank, profit)| (*profit, node, rank)));
+    }
+    candidates.sort_by(|one, other| other.0.total_cmp(&one.0).then(one.2.cmp(&other.2)).then(one.1.cmp(&other.1)));
+    for (_, node, _) in candidates.iter().take(instance.replicas.saturating_sub(placed) as usize) {
+        placement[*node] += 1;
+    }
+    placement
+}
+
+/// Raises the bound by subgradient steps from `worth` toward `target` (the objective of a known placement); returns the best worths and
+/// what the relaxation says for them. `visit` sees the placement of every step.
+pub(crate) fn ascend(
+    instance: &Instance,
+    mut worth: Vec<f64>,
+    target: f64,
+    steps: usize,
+    mut visit: impl FnMut(&[u32]),
+) -> (Vec<f64>, Relaxed) {
+    let mut best = (worth.clone(), relax(instance, &worth));
+    let mut relaxed = best.1.clone();
+    let mut pace = 1.0;
+    let mut idle = 0;
+    for _ in 0..steps {
+        visit(&relaxed.placement);
+        let norm: f64 = relaxed.excess.iter().map(|excess| excess * excess).sum();
+        if norm <= 0.0 || best.1.bound >= target - instance.tolerance(target) || pace < 1e-4 {
+            break;
+        }
+        let step = pace * (target - relaxed.bound).max(1e-9 * target.abs()) / norm;
+        for (worth, excess) in worth.iter_mut().zip(&relaxed.excess) {
+            // Over-served sources are worth less, under-served ones more; none more than what leaving it unserved costs.
+            *worth = (*worth - step * excess).clamp(0.0, UNSERVED_SECONDS);
+        }
+        relaxed = relax(instance, &worth);
+        if relaxed.bound > best.1.bound {
+            best = (worth.clone(), relaxed.clone());
+            idle = 0;
+        } else {
+            idle += 1;
+            if idle >= 8 {
+                idle = 0;
+                pace /= 2.0;
+                worth.clone_from(&best.0);
+                relaxed = best.1.clone();
+            }
+        }
+    }
+    best
+}

@@ -1,0 +1,171 @@
+//! What sending a request from one node to another costs, in seconds.
+
+use std::collections::BTreeMap;
+
+use ndarray::Array2;
+use serde::{Deserialize, Serialize};
+
+use crate::matrix::{PairState, PairStats, Quantile};
+use crate::node::{NodeName, Rtt};
+
+/// Which number of a pair's statistics stands for it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Statistic {
+    /// One of the quantiles.
+    Quantile(Quantile),
+    /// The weighted mean plus `jitters` times the jitter: `mean + k * jitter`. A negative or NaN `jitters` counts as 0.
+    MeanPlusJitter {
+        /// How many times the jitter is added.
+        jitters: f64,
+    },
+}
+
+/// How a pair's state becomes a cost.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CostPolicy {
+    /// The number that stands for a pair.
+    pub statistic: Statistic,
+    /// A stale pair costs this many times its last known cost; values below 1 count as 1.
+    pub stale_factor: f64,
+    /// Seconds that a lost packet costs, added in proportion to the loss ratio. TCP's shortest retransmission time-out is 0.2 s.
+    pub loss_seconds: f64,
+}
+
+impl Default for CostPolicy {
+    /// The median; a stale pair is half as costly again; a lost packet costs 0.2 s.
+    fn default() -> Self {
+        Self { statistic: Statistic::Quantile(Quantile::P50), stale_factor: 1.5, loss_seconds: 0.2 }
+    }
+}
+
+impl CostPolicy {
+    /// The cost of a pair in seconds.
+    ///
+    /// An unknown pair costs [`Rtt::ABSURD`], which is a constant and no less than any known pair can cost: losing or spoiling a
+    /// measurement can therefore never make its pair cheaper, nor change the cost of another. An unreachable pair costs infinity: it is excluded.
+    ///
+    /// ```
+    /// use placement::{CostPolicy, PairState, PairStats};
+    ///
+    /// let policy = CostPolicy::default();
+    /// assert_eq!(policy.seconds(&PairState::Known(PairStats::constant(0.020))), 0.020);
+    /// assert_eq!(policy.seconds(&PairState::Stale(PairStats::constant(0.020))), 0.030);
+    /// assert_eq!(policy.seconds(&PairState::Unknown), 10.0);
+    /// assert!(policy.seconds(&PairState::Unreachable).is_infinite());
+    /// ```
+    #[must_use]
+    pub fn seconds(&self, state: &PairState) -> f64 {
+        let unknown = Rtt::ABSURD.seconds();
+        match state {
+            PairState::Known(stats) if stats.is_credible() => self.credible_seconds(stats).min(unknown),
+            PairState::Stale(stats) if stats.is_credible() => {
+                (self.credible_seconds(stats) * self.stale_factor.max(1.0)).min(unknown)
+            }
+            PairState::Known(_) | PairState::Stale(_) | PairState::Unknown => unknown,
+            PairState::Unreachable => f64::INFINITY,
+        }
+    }
+
+    fn credible_seconds(&self, stats: &PairStats) -> f64 {
+        let time = match self.statistic {
+            Statistic::Quantile(quantile) => stats.quantile(quantile),
+            // max() of a NaN and a number is the number.
+            Statistic::MeanPlusJitter { jitters } => stats.ewma + jitters.max(0.0) * stats.jitter,
+        };
+        time + self.loss_seconds.max(0.0) * stats.loss_ratio
+    }
+}
+
+/// The cost in seconds of every ordered pair of nodes: finite, or infinite where nothing may be sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CostMatrix {
+    nodes: Vec<NodeName>,
+    index: BTreeMap<NodeName, usize>,
+    seconds: Array2<f64>,
+}
+
+impl CostMatrix {
+    /// A matrix of costs in seconds, rows are the sending nodes. The diagonal becomes 0; NaN, negative and finite-but-absurd entries become the
+    /// cost of an unknown pair; nodes beyond the array's size and second mentions of a node are as unknown as nodes not listed.
+    #[must_use]
+    pub fn new(nodes: Vec<NodeName>, mut seconds: Array2<f64>) -> Self {
+        for ((row, column), cost) in seconds.indexed_iter_mut() {
+            if row == column {
+                *cost = 0.0;
+            } else if *cost != f64::INFINITY && Rtt::from_seconds(*cost).is_err() {
+                *cost = Rtt::ABSURD.seconds();
+            }
+        }
+        let mut index = BTreeMap::new();
+        for (position, node) in nodes.iter().enumerate() {
+            if position < seconds.nrows().min(seconds.ncols()) {
+                index.entry(node.clone()).or_insert(position);
+            }
+        }
+        Self { nodes, index, seconds }
+    }
+
+    /// The nodes, in the order of rows and columns.
+    #[must_use]
+    pub fn nodes(&self) -> &[NodeName] {
+        &self.nodes
+    }
+
+    /// The cost of an ordered pair; that of an unknown pair where a node is not in the matrix; 0 from a node to itself.
+    #[must_use]
+    pub fn seconds(&self, from: &NodeName, to: &NodeName) -> f64 {
+        if from == to {
+            return 0.0;
+        }
+        match (self.index.get(from), self.index.get(to)) {
+            (Some(row), Some(column)) => self.seconds[(*row, *column)],
+            _ => Rtt::ABSURD.seconds(),
+        }
+    }
+
+    /// The costs of the given pairs of nodes as an array, rows are the sources.
+    pub(crate) fn select(&self, sources: &[NodeName], targets: &[NodeName]) -> Array2<f64> {
+        let columns: Vec<Option<usize>> = targets.iter().map(|node| self.index.get(node).copied()).collect();
+        let mut selected = Array2::from_elem((sources.len(), targets.len()), Rtt::ABSURD.seconds());
+        for (mut row, source) in selected.rows_mut().into_iter().zip(sources) {
+            let known = self.index.get(source).map(|position| self.seconds.row(*position));
+            for ((cost, target), column) in row.iter_mut().zip(targets).zip(&columns) {
+                if source == target {
+                    *cost = 0.0;
+                } else if let (Some(known), Some(column)) = (&known, column) {
+                    *cost = known[*column];
+                }
+            }
+        }
+        selected
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mean_plus_jitter_and_loss_add_up() {
+        let policy = CostPolicy { statistic: Statistic::MeanPlusJitter { jitters: 2.0 }, stale_factor: 0.1, loss_seconds: 0.2 };
+        let stats = PairStats { jitter: 0.003, loss_ratio: 0.05, ..PairStats::constant(0.020) };
+        assert!((policy.seconds(&PairState::Known(stats)) - 0.036).abs() < 1e-12);
+        // A factor below 1 must not make an old measurement look better than a fresh one.
+        assert!(policy.seconds(&PairState::Stale(stats)) >= policy.seconds(&PairState::Known(stats)));
+        let odd = CostPolicy { statistic: Statistic::MeanPlusJitter { jitters: f64::NAN }, ..policy };
+        assert!(odd.seconds(&PairState::Known(stats)) > 0.0);
+    }
+
+    #[test]
+    fn a_raw_matrix_is_cleaned_and_lookups_never_fail() {
+        let raw = ndarray::array![[5.0, f64::NAN], [-1.0, 3.0]];
+        let costs = CostMatrix::new(vec!["a".into(), "b".into(), "beyond".into()], raw);
+        assert_eq!(costs.seconds(&"a".into(), &"a".into()), 0.0);
+        assert_eq!(costs.seconds(&"a".into(), &"b".into()), 10.0);
+        assert_eq!(costs.seconds(&"b".into(), &"a".into()), 10.0);
+        assert_eq!(costs.seconds(&"b".into(), &"beyond".into()), 10.0);
+        assert_eq!(costs.seconds(&"beyond".into(), &"beyond".into()), 0.0);
+        assert_eq!(costs.select(&["b".into()], &["b".into(), "gone".into()]), ndarray::array![[0.0, 10.0]]);
+    }
+}

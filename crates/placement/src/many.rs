@@ -1,0 +1,233 @@
+//! Many services on shared nodes.
+//!
+//! Services are planned one after the other, each exactly for what is left, in rounds: in each round every service, by falling priority and then
+//! in the order of a hash, may place up to its fair portion, so that under shortage equals get equal shares and a higher priority is served
+//! first. The result is exact for each service given those before it, not for all of them together.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::node::NodeName;
+use crate::plan::Plan;
+use crate::problem::{Problem, ProblemError};
+use crate::tie::stable_hash;
+
+/// Amounts of resources by name (`cpu` in millicores, `memory` in bytes, `pods`, `devices.example/kvm`, ...), all whole numbers.
+pub type Resources = BTreeMap<String, u64>;
+
+/// A service that competes with others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claim {
+    /// Its problem; the limits in it hold besides the shared resources.
+    pub problem: Problem,
+    /// What one replica needs. Every replica also needs one of `pods` where a node counts them.
+    pub needs: Resources,
+    /// Higher goes first.
+    pub priority: i32,
+}
+
+/// What a node without enough resources lacks most.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shortage {
+    /// The service.
+    pub service: String,
+    /// Replicas without a place.
+    pub replicas: u32,
+    /// Per node, the resource that allows the fewest further replicas there; none where the service's own limit holds.
+    pub binding: BTreeMap<NodeName, Option<String>>,
+}
+
+/// The plans of all services, in the order given, and what found no place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ManyPlans {
+    /// One plan per claim.
+    pub plans: Vec<Plan>,
+    /// Services of which something found no place.
+    pub shortages: Vec<Shortage>,
+}
+
+/// Why services cannot be planned together.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum ManyError {
+    /// One of the problems is not sensible.
+    #[error(transparent)]
+    Problem(#[from] ProblemError),
+}
+
+/// Plans all claims. `free` is what each node has for these services in all, running replicas included; a resource that a node does not list
+/// is not there, except `pods`, which is then not counted.
+///
+/// # Errors
+/// When one of the problems cannot be solved as stated.
+pub fn plan_many(claims: &[Claim], free: &BTreeMap<NodeName, Resources>) -> Result<ManyPlans, ManyError> {
+    let mut order: Vec<usize> = (0..claims.len()).collect();
+    order.sort_by_key(|claim| {
+        let service = &claims[*claim].problem.service;
+        (std::cmp::Reverse(claims[*claim].priority), stable_hash("", service))
+    });
+    // When there is enough for everybody, one round is enough; otherwise equals advance step by step.
+    let mut left = free.clone();
+    let mut plans: Vec<Option<Plan>> = vec![None; claims.len()];
+    let mut start = 0;
+    while start < order.len() {
+        let end =
+            (start..order.len()).find(|at| claims[order[*at]].priority != claims[order[start]].priority).unwrap_or(order.len());
+        let class = &order[start..end];
+        let mut trial = left.clone();
+        let whole = |_: usize| u32::MAX;
+        if place(claims, class, &mut trial, &mut plans, whole)? {
+            left = trial;
+        } else {
+            share(claims, class, &mut left, &mut plans)?;
+        }
+        start = end;
+    }
+    let mut shortages = Vec::new();
+    let mut done = Vec::with_capacity(claims.len());
+    for (claim, plan) in claims.iter().zip(plans) {
+        let plan = match plan {
+            Some(plan) => plan,
+            None => Problem { replicas: 0, ..claim.problem.clone() }.solve()?,
+        };
+        let missing = claim.problem.replicas.saturating_sub(plan.total_replicas());
+        if missing > 0 {
+            let binding = claim.problem.capacities.keys().map(|node| (node.clone(), binding(claim, left.get(node))));
+            shortages.push(Shortage { service: claim.problem.service.clone(), replicas: missing, binding: binding.collect() });
+        }
+        done.push(plan);
+    }
+    Ok(ManyPlans { plans: done, shortages })
+}
+
+/// Gives every service of a class one more replica per round, until nothing more fits.
+fn share(
+    claims: &[Claim],
+    class: &[usize],
+    left: &mut BTreeMap<NodeName, Resources>,
+    plans: &mut [Option<Plan>],
+) -> Result<(), ManyError> {
+    let most = class.iter().map(|claim| claims[*claim].problem.replicas).max().unwrap_or(0);
+    let (mut low, mut high) = (0, most);
+    // The largest portion that everybody can have, then one round in which the rest takes what is left.
+    while low < high {
+        let portion = (low + high).div_ceil(2);
+        let mut trial = left.clone();
+        if place(claims, class, &mut trial, plans, |_| portion)? { low = portion } else { high = portion - 1 }
+    }
+    let mut portions = vec![low; claims.len()];
+    for claim in class {
+        portions[*claim] = low.saturating_add(1);
+        let mut trial = left.clone();
+        if !place(claims, class, &mut trial, plans, |claim| portions[claim])? {
+            portions[*claim] = low;
+        }
+    }
+    place(claims, class, left, plans, |claim| portions[claim])?;
+    Ok(())
+}
+
+/// Plans a class within its portions; true when all replicas asked for found a place.
+fn place(
+    claims: &[Claim],
+    class: &[usize],
+    left: &mut BTreeMap<NodeName, Resources>,
+    plans: &mut [Option<Plan>],
+    portion: impl Fn(usize) -> u32,
+) -> Result<bool, ManyError> {
+    let mut all = true;
+    for &number in class {
+        let claim = &claims[number];
+        let asked = claim.problem.replicas.min(portion(number));
+        let mut problem = Problem { replicas: asked, ..claim.problem.clone() };
+        for (node, capacity) in &mut problem.capacities {
+            let fits = left.get(node).map_or(0, |resources| fits(claim, resources).0);
+            capacity.max_replicas = capacity.max_replicas.min(fits);
+        }
+        let plan = problem.solve()?;
+        all &= plan.total_replicas() == asked;
+        for (node, count) in &plan.replicas {
+            if let Some(resources) = left.get_mut(node) {
+                take(claim, resources, u64::from(*count));
+            }
+        }
+        plans[number] = Some(plan);
+    }
+    Ok(all)
+}
+
+/// How many replicas fit, and the resource that says so.
+fn fits<'a>(claim: &'a Claim, resources: &Resources) -> (u32, Option<&'a str>) {
+    let mut least = (u32::MAX, None);
+    for (name, need) in claim.needs.iter().filter(|(_, need)| **need > 0) {
+        let count = u32::try_from(resources.get(name).copied().unwrap_or(0) / need).unwrap_or(u32::MAX);
+        if count < least.0 {
+            least = (count, Some(name.as_str()));
+        }
+    }
+    if let (Some(pods), false) = (resources.get("pods"), claim.needs.contains_key("pods")) {
+        let count = u32::try_from(*pods).unwrap_or(u32::MAX);
+        if count < least.0 {
+            least = (count, Some("pods"));
+        }
+    }
+    least
+}
+
+fn take(claim: &Claim, resources: &mut Resources, count: u64) {
+    for (name, need) in &claim.needs {
+        if let Some(amount) = resources.get_mut(name) {
+            *amount = amount.saturating_sub(need * count);
+        }
+    }
+    if let (Some(pods), false) = (resources.get_mut("pods"), claim.needs.contains_key("pods")) {
+        *pods = pods.saturating_sub(count);
+    }
+}
+
+fn binding(claim: &Claim, resources: Option<&Resources>) -> Option<String> {
+    let empty = Resources::new();
+    let (count, name) = fits(claim, resources.unwrap_or(&empty));
+    name.filter(|_| count == 0).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CostMatrix, Demand, NodeCapacity};
+
+    fn claim(service: &str, priority: i32, replicas: u32, kvm: u64) -> Claim {
+        let costs = CostMatrix::new(vec!["a".into(), "b".into()], ndarray::array![[0.0, 0.02], [0.02, 0.0]]);
+        let problem = Problem::new(service, costs, replicas, 10.0)
+            .with_capacities([NodeCapacity::new("a".into(), 9), NodeCapacity::new("b".into(), 9)])
+            .with_demand(Demand::from_concurrency([("a".into(), 1.0)]).unwrap());
+        let needs = [("cpu".to_owned(), 500), ("kvm".to_owned(), kvm)].into_iter().filter(|(_, need)| *need > 0).collect();
+        Claim { problem, needs, priority }
+    }
+
+    fn cluster(cpu: u64) -> BTreeMap<NodeName, Resources> {
+        let node = |kvm: u64| Resources::from([("cpu".to_owned(), cpu), ("kvm".to_owned(), kvm), ("pods".to_owned(), 10)]);
+        BTreeMap::from([("a".into(), node(0)), ("b".into(), node(1))])
+    }
+
+    #[test]
+    fn a_device_that_only_one_node_has_decides() {
+        let plans = plan_many(&[claim("vm", 0, 2, 1)], &cluster(4000)).unwrap();
+        assert_eq!(plans.plans[0].replicas, BTreeMap::from([("b".into(), 1)]));
+        assert_eq!(plans.shortages[0].replicas, 1);
+        assert_eq!(plans.shortages[0].binding[&"a".into()], Some("kvm".to_owned()));
+    }
+
+    #[test]
+    fn priority_goes_first_and_equals_share() {
+        // Room for four replicas in all.
+        let plans = plan_many(&[claim("low", 0, 3, 0), claim("high", 5, 3, 0)], &cluster(1000)).unwrap();
+        let counts: Vec<u32> = plans.plans.iter().map(Plan::total_replicas).collect();
+        assert_eq!(counts, [1, 3]);
+        let plans = plan_many(&[claim("one", 0, 4, 0), claim("two", 0, 4, 0)], &cluster(1000)).unwrap();
+        let counts: Vec<u32> = plans.plans.iter().map(Plan::total_replicas).collect();
+        assert_eq!(counts, [2, 2]);
+        assert_eq!(plans.shortages.len(), 2);
+    }
+}

@@ -1,0 +1,126 @@
+//! Names of nodes and round-trip times.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The name of a node, as the cluster knows it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeName(String);
+
+impl NodeName {
+    /// A node's name; any string, since what is valid is the cluster's business.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for NodeName {
+    fn from(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+}
+
+impl From<String> for NodeName {
+    fn from(name: String) -> Self {
+        Self(name)
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// Why a number is not a round-trip time.
+#[derive(Clone, Copy, Debug, PartialEq, Error)]
+pub enum RttError {
+    /// NaN or infinite.
+    #[error("failed to read {0} seconds as a round-trip time: not finite")]
+    NotFinite(f64),
+    /// Below zero.
+    #[error("failed to read {0} seconds as a round-trip time: negative")]
+    Negative(f64),
+    /// Above [`Rtt::ABSURD`].
+    #[error("failed to read {0} seconds as a round-trip time: more than {max} seconds", max = Rtt::ABSURD.seconds())]
+    Absurd(f64),
+}
+
+/// A round-trip time in seconds: finite, not negative, at most [`Rtt::ABSURD`].
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Rtt(f64);
+
+impl Rtt {
+    /// From a node to itself.
+    pub const ZERO: Self = Self(0.0);
+    /// No packet of a working network takes longer: a greater number is a broken clock or a broken unit. It is also what a pair
+    /// of which nothing is known costs, so that no measured pair ever costs more than an unmeasured one.
+    pub const ABSURD: Self = Self(10.0);
+
+    /// A round-trip time of so many seconds.
+    ///
+    /// # Errors
+    /// When `seconds` is NaN, infinite, negative or more than [`Rtt::ABSURD`].
+    pub fn from_seconds(seconds: f64) -> Result<Self, RttError> {
+        if !seconds.is_finite() {
+            Err(RttError::NotFinite(seconds))
+        } else if seconds < 0.0 {
+            Err(RttError::Negative(seconds))
+        } else if seconds > Self::ABSURD.0 {
+            Err(RttError::Absurd(seconds))
+        } else {
+            // Adding zero turns -0.0 into 0.0.
+            Ok(Self(seconds + 0.0))
+        }
+    }
+
+    /// The time in seconds.
+    #[must_use]
+    pub const fn seconds(self) -> f64 {
+        self.0
+    }
+}
+
+impl TryFrom<f64> for Rtt {
+    type Error = RttError;
+
+    fn try_from(seconds: f64) -> Result<Self, RttError> {
+        Self::from_seconds(seconds)
+    }
+}
+
+impl From<Rtt> for f64 {
+    fn from(rtt: Rtt) -> Self {
+        rtt.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_no_round_trip_times_are_refused() {
+        for seconds in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1e-9, 10.1] {
+            assert!(Rtt::from_seconds(seconds).is_err(), "{seconds}");
+        }
+        assert_eq!(Rtt::from_seconds(-0.0).unwrap().seconds().to_bits(), 0);
+        assert_eq!(Rtt::from_seconds(0.025).unwrap().seconds(), 0.025);
+    }
+
+    #[test]
+    fn a_name_is_a_plain_string_on_the_wire() {
+        assert_eq!(serde_json::to_string(&NodeName::from("node1")).unwrap(), "\"node1\"");
+        assert!(serde_json::from_str::<Rtt>("-3").is_err());
+    }
+}

@@ -1,0 +1,263 @@
+//! The question: how shall so many replicas of one service be spread over the nodes?
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::capacity::NodeCapacity;
+use crate::cost::CostMatrix;
+use crate::demand::Demand;
+use crate::flow::UNSERVED_SECONDS;
+use crate::instance::Instance;
+use crate::node::NodeName;
+use crate::plan::{Plan, UnplacedReason};
+use crate::search::Effort;
+use crate::serving::ServingCurve;
+use crate::tie::stable_hash;
+
+/// How gateways choose a replica for a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CostModel {
+    /// Each source node sends to the replicas that the plan assigns to it.
+    #[default]
+    LocalFirst,
+    /// Each source node spreads evenly over all replicas, as stock gateways do.
+    Uniform,
+}
+
+/// Why a problem cannot be solved as stated.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum ProblemError {
+    /// The concurrency that one replica serves is not a positive finite number.
+    #[error("failed to plan {service}: one replica cannot serve {value} requests at a time")]
+    ReplicaConcurrency {
+        /// The service.
+        service: String,
+        /// The number given.
+        value: f64,
+    },
+    /// A move cost that is NaN, infinite or negative.
+    #[error("failed to plan {service}: a move cost of {value} seconds is not a finite time of at least 0")]
+    MoveCost {
+        /// The service.
+        service: String,
+        /// The number given.
+        value: f64,
+    },
+}
+
+/// The smallest gain for which a running replica is moved, if nothing else is said: a microsecond of mean response time.
+const TIE_SECONDS: f64 = 1e-6;
+
+/// One service, and all that its placement depends on.
+///
+/// # Objective
+///
+/// With `f[s][n]` the demand of source `s` served on node `n` and `x[n]` the replicas on `n`, the plan minimises
+///
+/// ```text
+/// sum f[s][n] * cost(s, n)                       network: requests in flight x seconds
+/// + sum of serving time at each node's utilisation    (ServingCurve)
+/// + move seconds x share x (replicas to start)        share = demand / replicas
+/// + 3600 s x demand that no node can take
+/// ```
+///
+/// subject to `sum_n x[n] = replicas`, `x[n]` within the node's limit and `sum_s f[s][n] <= x[n] * replica concurrency`. Demand above the
+/// concurrency of all replicas stretches every replica evenly. With [`CostModel::Uniform`], `f[s][n]` is fixed at `demand[s] * x[n] / replicas`.
+///
+/// The plan says whether its optimum is proven ([`crate::Proof`]). Among equals, running replicas stay; then nodes nearer to the demand win; then
+/// nodes in the order of a hash of service and node name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    pub(crate) service: String,
+    pub(crate) costs: CostMatrix,
+    pub(crate) replicas: u32,
+    pub(crate) replica_concurrency: f64,
+    pub(crate) demand: Demand,
+    pub(crate) capacities: BTreeMap<NodeName, NodeCapacity>,
+    pub(crate) running: BTreeMap<NodeName, u32>,
+    pub(crate) serving: ServingCurve,
+    pub(crate) model: CostModel,
+    pub(crate) move_seconds: f64,
+    pub(crate) keep_running: bool,
+}
+
+impl Problem {
+    /// A problem for `replicas` replicas in all, each serving `replica_concurrency` requests at a time; so far without demand or nodes.
+    #[must_use]
+    pub fn new(service: impl Into<String>, costs: CostMatrix, replicas: u32, replica_concurrency: f64) -> Self {
+        Self {
+            service: service.into(),
+            costs,
+            replicas,
+            replica_concurrency,
+            demand: Demand::default(),
+            capacities: BTreeMap::new(),
+            running: BTreeMap::new(),
+            serving: ServingCurve::default(),
+            model: CostModel::default(),
+            move_seconds: TIE_SECONDS,
+            keep_running: false,
+        }
+    }
+
+    /// Demand per source node. Without any, running replicas stay, and more go where they are nearest to all nodes alike.
+    #[must_use]
+    pub fn with_demand(mut self, demand: Demand) -> Self {
+        self.demand = demand;
+        self
+    }
+
+    /// The nodes that are candidates. A later entry for the same node replaces an earlier one.
+    #[must_use]
+    pub fn with_capacities(mut self, capacities: impl IntoIterator<Item = NodeCapacity>) -> Self {
+        self.capacities.extend(capacities.into_iter().map(|capacity| (capacity.node.clone(), capacity)));
+        self
+    }
+
+    /// Replicas that run now.
+    #[must_use]
+    pub fn with_running(mut self, running: impl IntoIterator<Item = (NodeName, u32)>) -> Self {
+        self.running.extend(running);
+        self
+    }
+
+    /// Serving time by utilisation; default: none.
+    #[must_use]
+    pub fn with_serving(mut self, serving: ServingCurve) -> Self {
+        self.serving = serving;
+        self
+    }
+
+    /// How gateways spread requests; default: [`CostModel::LocalFirst`].
+    #[must_use]
+    pub fn with_model(mut self, model: CostModel) -> Self {
+        self.model = model;
+        self
+    }
+
+    /// Seconds of response time, averaged over the requests that one replica serves, that starting a replica on a new node must gain.
+    /// Default: one microsecond, which makes ties keep what runs.
+    #[must_use]
+    pub fn with_move_seconds(mut self, move_seconds: f64) -> Self {
+        self.move_seconds = move_seconds;
+        self
+    }
+
+    /// Keeps every running replica that may stay, as far as the number of replicas allows; only the difference is decided.
+    #[must_use]
+    pub fn keeping_what_runs(mut self) -> Self {
+        self.keep_running = true;
+        self
+    }
+
+    /// The best plan.
+    ///
+    /// # Errors
+    /// When the concurrency of a replica or the move cost is not a sensible number.
+    pub fn solve(&self) -> Result<Plan, ProblemError> {
+        let service = || self.service.clone();
+        if !(self.replica_concurrency.is_finite() && self.replica_concurrency > 0.0) {
+            return Err(ProblemError::ReplicaConcurrency { service: service(), value: self.replica_concurrency });
+        }
+        if !(self.move_seconds.is_finite() && self.move_seconds >= 0.0) {
+            return Err(ProblemError::MoveCost { service: service(), value: self.move_seconds });
+        }
+        Ok(Plan::of(&Posed::new(self), self))
+    }
+}
+
+/// A problem in numbers, with the names that its rows and columns stand for.
+#[derive(Clone, Debug)]
+pub(crate) struct Posed {
+    pub(crate) nodes: Vec<NodeName>,
+    pub(crate) sources: Vec<NodeName>,
+    pub(crate) instance: Instance,
+    /// Whether the sources stand for nobody: there is no demand.
+    pub(crate) idle: bool,
+    /// Nodes that no source with demand can reach.
+    pub(crate) unreachable: Vec<bool>,
+}
+
+impl Posed {
+    pub(crate) fn new(problem: &Problem) -> Self {
+        let mut nodes: Vec<NodeName> = problem.capacities.keys().cloned().collect();
+        // Whatever the solvers meet first among equals is thereby neither the first by name nor the same for every service.
+        nodes.sort_by_key(|node| stable_hash(&problem.service, node.as_str()));
+        let idle = problem.demand.is_zero();
+        let (sources, supplies): (Vec<NodeName>, Vec<f64>) = if idle {
+            let share = problem.replica_concurrency / (2.0 * nodes.len().max(1) as f64);
+            problem.capacities.keys().map(|node| (node.clone(), share)).unzip()
+        } else {
+            problem.demand.iter().map(|(node, demand)| (node.clone(), demand)).unzip()
+        };
+        let costs = problem.costs.select(&sources, &nodes).reversed_axes().as_standard_layout().into_owned();
+        let unreachable: Vec<bool> = costs.rows().into_iter().map(|row| row.iter().all(|cost| cost.is_infinite())).collect();
+
+        let running: Vec<u32> = nodes.iter().map(|node| problem.running.get(node).copied().unwrap_or(0)).collect();
+        let mut limits: Vec<u32> = (nodes.iter().zip(&running).zip(&unreachable))
+            .map(|((node, running), unreachable)| if *unreachable { 0 } else { problem.capacities[node].limit(*running) })
+            .collect();
+        let room: u64 = limits.iter().map(|limit| u64::from(*limit)).sum();
+        let replicas = u32::try_from(room).unwrap_or(u32::MAX).min(problem.replicas);
+        let mut floors = vec![0; nodes.len()];
+        if idle || problem.keep_running {
+            // Without demand nothing is gained by moving: only what is to be added or lost is decided.
+            let kept: Vec<u32> = running.iter().zip(&limits).map(|(running, limit)| *running.min(limit)).collect();
+            if kept.iter().map(|kept| u64::from(*kept)).sum::<u64>() <= u64::from(replicas) {
+                floors = kept;
+            } else {
+                limits = kept;
+            }
+        }
+
+        let demand: f64 = supplies.iter().sum();
+        let share = demand / f64::from(replicas.max(1));
+        // When there is more demand than capacity, every replica takes its share of the excess.
+        let replica_capacity = problem.replica_concurrency.max(share * (1.0 + 1e-9));
+        let start_cost = problem.move_seconds * share;
+        let mut instance = Instance {
+            costs,
+            supplies,
+            floors,
+            limits,
+            running,
+            start_cost,
+            rank_costs: vec![0.0; nodes.len()],
+            replica_capacity,
+            segments: problem.serving.segments().to_vec(),
+            replicas,
+        };
+        let means = crate::uniform::mean_costs(&instance);
+        let worst = means.iter().copied().fold(0.0, f64::max).min(UNSERVED_SECONDS);
+        if worst > 0.0 {
+            let tie = start_cost.min(TIE_SECONDS * share) / 2.0;
+            instance.rank_costs = means.iter().map(|mean| tie * mean / worst).collect();
+        }
+        Self { nodes, sources, instance, idle, unreachable }
+    }
+
+    /// Why a node takes no further replica.
+    pub(crate) fn block(&self, problem: &Problem, node: usize) -> UnplacedReason {
+        let capacity = &problem.capacities[&self.nodes[node]];
+        match &capacity.excluded {
+            Some(exclusion) => UnplacedReason::Excluded(exclusion.clone()),
+            None if self.unreachable[node] => UnplacedReason::Unreachable,
+            None if !capacity.schedulable => UnplacedReason::Cordoned,
+            None => UnplacedReason::Full { max_replicas: capacity.max_replicas },
+        }
+    }
+
+    /// How hard to search: small problems are proven, large ones answered fast.
+    pub(crate) fn effort(&self) -> Effort {
+        let exhaustive = Effort { steps: 200, width: 16, tries: 10_000, restarts: 4, routings: 20_000, candidates: 512 };
+        match self.nodes.len() {
+            0..=16 => exhaustive,
+            17..=64 => Effort { steps: 100, tries: 1_000, routings: 1_000, ..exhaustive },
+            65..=512 => Effort { steps: 40, width: 32, tries: 150, restarts: 2, routings: 0, ..exhaustive },
+            _ => Effort { steps: 4, width: 8, tries: 12, restarts: 0, routings: 0, ..exhaustive },
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! The stream of routes from the extra-controller (which decides) to the ingress (which obeys).
+//!
+//! The extra-controller serves it at `GET /v1/routes` as JSON lines: the first line is a [`Event::Snapshot`] that replaces whatever
+//! the reader held, then [`Event::Update`] lines for what changed, and a [`Event::Heartbeat`] whenever nothing did for a while, so that
+//! a reader can tell a quiet writer from a dead one. A reader that loses the stream keeps the routes it has.
+//!
+//! ```
+//! use route_stream::{Event, RevisionKey, RevisionRoutes};
+//!
+//! let routes = RevisionRoutes::new(RevisionKey::new("default", "hello-00001"), [("node3", [("node3", 100)])])?;
+//! let line = Event::Snapshot { version: 1, routes: vec![routes] }.to_line();
+//! assert_eq!(
+//!     line,
+//!     "{\"kind\":\"snapshot\",\"version\":1,\"routes\":[{\"namespace\":\"default\",\"revision\":\"hello-00001\",\"rows\":{\"node3\":{\"node3\":100}}}]}\n"
+//! );
+//! assert!(matches!(Event::from_line(&line)?, Event::Snapshot { version: 1, .. }));
+//! # Ok::<(), route_stream::RouteStreamError>(())
+//! ```
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Where the extra-controller serves the stream.
+pub const ROUTES_PATH: &str = "/v1/routes";
+
+/// What every row of weights sums to: a weight is a percentage.
+pub const ROW_TOTAL: u32 = 100;
+
+/// The longest line a reader accepts, in bytes. At 40 bytes a weight that is a snapshot of 100 revisions over 120 nodes in full; a
+/// writer with more sends the rest as updates.
+pub const MAX_LINE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Names one Knative revision.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RevisionKey {
+    /// Namespace of the revision.
+    pub namespace: String,
+    /// Name of the revision, which is also the name of its public Service.
+    pub revision: String,
+}
+
+impl RevisionKey {
+    /// Names the revision `revision` in `namespace`.
+    pub fn new(namespace: impl Into<String>, revision: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), revision: revision.into() }
+    }
+}
+
+impl std::fmt::Display for RevisionKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.revision)
+    }
+}
+
+/// Which way one revision's traffic goes: per source node (where a request enters), a weight per serving node.
+///
+/// Every row sums to [`ROW_TOTAL`] and holds only weights above zero. A source node without a row has no planned way: the reader
+/// falls back to what is nearest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "UncheckedRevisionRoutes")]
+pub struct RevisionRoutes {
+    #[serde(flatten)]
+    key: RevisionKey,
+    rows: BTreeMap<String, BTreeMap<String, u32>>,
+}
+
+impl RevisionRoutes {
+    /// Routes for `key` from rows of (source node, its (serving node, weight) pairs). Weights of zero are left out.
+    ///
+    /// # Errors
+    /// [`RouteStreamError::BadRow`] when a row does not sum to [`ROW_TOTAL`].
+    pub fn new<S, R, T>(key: RevisionKey, rows: impl IntoIterator<Item = (S, R)>) -> Result<Self, RouteStreamError>
+    where
+        S: Into<String>,
+        T: Into<String>,
+        R: IntoIterator<Item = (T, u32)>,
+    {
+        let mut checked = BTreeMap::new();
+        for (source, row) in rows {
+            let source = source.into();
+            let row: BTreeMap<String, u32> =
+                row.into_iter().map(|(node, weight)| (node.into(), weight)).filter(|&(_, weight)| weight > 0).collect();
+            let total = row.values().fold(0_u32, |sum, &weight| sum.saturating_add(weight));
+            if total != ROW_TOTAL {
+                return Err(RouteStreamError::BadRow { key, source_node: source, total });
+            }
+            checked.insert(source, row);
+        }
+        Ok(Self { key, rows: checked })
+    }
+
+    /// The revision these routes are for.
+    #[must_use]
+    pub fn key(&self) -> &RevisionKey {
+        &self.key
+    }
+
+    /// Serving node to weight for requests that enter at `source_node`, where there is a plan for it.
+    #[must_use]
+    pub fn row(&self, source_node: &str) -> Option<&BTreeMap<String, u32>> {
+        self.rows.get(source_node)
+    }
+
+    /// All rows, by source node.
+    #[must_use]
+    pub fn rows(&self) -> &BTreeMap<String, BTreeMap<String, u32>> {
+        &self.rows
+    }
+}
+
+#[derive(Deserialize)]
+struct UncheckedRevisionRoutes {
+    #[serde(flatten)]
+    key: RevisionKey,
+    rows: BTreeMap<String, BTreeMap<String, u32>>,
+}
+
+impl TryFrom<UncheckedRevisionRoutes> for RevisionRoutes {
+    type Error = RouteStreamError;
+
+    fn try_from(unchecked: UncheckedRevisionRoutes) -> Result<Self, Self::Error> {
+        Self::new(unchecked.key, unchecked.rows)
+    }
+}
+
+/// One line of the stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Event {
+    /// Everything there is; replaces what the reader held.
+    Snapshot {
+        /// Counts the changes since the writer started.
+        version: u64,
+        /// One entry per revision.
+        routes: Vec<RevisionRoutes>,
+    },
+    /// What changed.
+    Update {
+        /// Counts the changes since the writer started.
+        version: u64,
+        /// New or changed; each replaces what the reader held for its revision.
+        routes: Vec<RevisionRoutes>,
+        /// Revisions without routes from now on.
+        removed: Vec<RevisionKey>,
+    },
+    /// Nothing changed, and the writer is alive.
+    Heartbeat {
+        /// The version of the last snapshot or update.
+        version: u64,
+    },
+}
+
+impl Event {
+    /// The event as one line of JSON, newline included.
+    ///
+    /// # Panics
+    /// Never: every field has a JSON form.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        let mut line = serde_json::to_string(self).expect("strings and numbers always have a JSON form");
+        line.push('\n');
+        line
+    }
+
+    /// Reads one line.
+    ///
+    /// # Errors
+    /// [`RouteStreamError::TooLong`] above [`MAX_LINE_BYTES`], [`RouteStreamError::Malformed`] for anything that is not an event,
+    /// a row that does not sum to [`ROW_TOTAL`] included.
+    pub fn from_line(line: &str) -> Result<Self, RouteStreamError> {
+        if line.len() > MAX_LINE_BYTES {
+            return Err(RouteStreamError::TooLong { bytes: line.len() });
+        }
+        serde_json::from_str(line).map_err(|source| RouteStreamError::Malformed { source })
+    }
+}
+
+/// Why routes or a line of them were refused.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteStreamError {
+    /// A row of weights does not sum to [`ROW_TOTAL`].
+    #[error("failed to take routes of revision {key}: the weights of source node {source_node} sum to {total}, not {ROW_TOTAL}")]
+    BadRow {
+        /// The revision.
+        key: RevisionKey,
+        /// The row.
+        source_node: String,
+        /// What it sums to.
+        total: u32,
+    },
+    /// Longer than any honest line.
+    #[error("failed to read a line of routes: {bytes} bytes, more than {MAX_LINE_BYTES}")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// Not an event.
+    #[error("failed to read a line of routes")]
+    Malformed {
+        /// Where in the line, and why.
+        source: serde_json::Error,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn row() -> impl Strategy<Value = BTreeMap<String, u32>> {
+        prop::collection::btree_set(1_u32..ROW_TOTAL, 0..5).prop_map(|cuts| {
+            let mut row = BTreeMap::new();
+            let mut last = 0;
+            for (index, cut) in cuts.into_iter().chain([ROW_TOTAL]).enumerate() {
+                row.insert(format!("node{index}"), cut - last);
+                last = cut;
+            }
+            row
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_event_survives_its_line(rows in prop::collection::btree_map("[a-z]{1,8}", row(), 0..5), version: u64) {
+            let routes = RevisionRoutes::new(RevisionKey::new("ns", "rev"), rows).unwrap();
+            for event in [
+                Event::Snapshot { version, routes: vec![routes.clone()] },
+                Event::Update { version, routes: vec![routes], removed: vec![RevisionKey::new("ns", "old")] },
+                Event::Heartbeat { version },
+            ] {
+                let line = event.to_line();
+                prop_assert_eq!(line.matches('\n').count(), 1);
+                prop_assert_eq!(Event::from_line(&line).unwrap(), event);
+            }
+        }
+
+        #[test]
+        fn hostile_lines_are_refused_without_panic(line in ".{0,200}") {
+            prop_assert!(Event::from_line(&line).is_err() || line.contains("kind"));
+        }
+    }
+
+    #[test]
+    fn a_row_that_does_not_sum_to_100_is_refused_on_the_wire() {
+        let line = r#"{"kind":"snapshot","version":1,"routes":[{"namespace":"a","revision":"b","rows":{"n":{"m":99}}}]}"#;
+        let error = Event::from_line(line).unwrap_err();
+        assert!(format!("{}", std::error::Error::source(&error).unwrap()).contains("sum to 99"));
+    }
+}

@@ -1,0 +1,285 @@
+//! The watches and what they set going.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _, future, stream};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::Api;
+use kube::runtime::controller::{Config as QueueConfig, ReconcileRequest, applier};
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::{WatchStreamExt as _, reflector as reflect};
+use kube::{Client, ResourceExt as _};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::announce::Announcer;
+use crate::crd::{NODE_LABEL, Seika};
+use crate::index::{Owner, Told};
+use crate::metrics::Metrics;
+use crate::observed::{NodeChange, NodeView, Nodes, PodView};
+use crate::reconcile::{Context, MaybeSeika, after_error, owner_of, reconcile};
+use crate::writes::{SharedIndex, Writer};
+
+/// How the controller runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Looks at this namespace only; at all of them if there is none.
+    pub namespace: Option<String>,
+    /// How many writes of one Seika may be on their way at once.
+    pub writes_at_once: usize,
+    /// How many Seikas may be worked on at once.
+    pub seikas_at_once: u16,
+    /// What the events say they come from.
+    pub instance: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { namespace: None, writes_at_once: 64, seikas_at_once: 64, instance: None }
+    }
+}
+
+/// Sends Seikas to be worked on.
+#[derive(Clone)]
+struct Queue(mpsc::UnboundedSender<ObjectRef<MaybeSeika>>);
+
+impl Queue {
+    fn push(&self, owner: &Owner) {
+        // Nobody listens any more only when all of it is being stopped.
+        let _ = self.0.send(ObjectRef::new(&owner.name).within(&owner.namespace));
+    }
+}
+
+/// Keeps all Seikas until `stop`, then finishes what is being worked on. Only one process may do so at a time.
+///
+/// The caches are filled anew each time this is called: who takes over starts from what the API server holds, not from what a watch had told
+/// it while another acted.
+pub async fn run(client: Client, settings: Settings, metrics: Metrics, stop: CancellationToken) {
+    let (sender, mut queued) = mpsc::unbounded_channel();
+    let queue = Queue(sender);
+    let index = SharedIndex::default();
+    let nodes = Arc::new(RwLock::new(Nodes::default()));
+    let (store, store_writer) = reflector::store::<MaybeSeika>();
+    // Dropped, and with it ended, when this function ends.
+    let mut tasks = JoinSet::new();
+
+    let (announcer, publish) = Announcer::new(client.clone(), settings.instance.clone(), metrics.clone());
+    tasks.spawn(publish);
+    let (pods_known, pods_are_known) = watch::channel(false);
+    tasks.spawn(watch_pods(api(&client, &settings), index.clone(), queue.clone(), pods_known, metrics.clone()));
+    let (nodes_known, nodes_are_known) = watch::channel(false);
+    let watching = NodeWatch { nodes: Arc::clone(&nodes), index: index.clone(), seikas: store.clone(), queue };
+    tasks.spawn(watching.run(Api::all(client.clone()), nodes_known, metrics.clone()));
+
+    // Before both are whole, every pod would look missing and every node gone.
+    let whole = async |mut known: watch::Receiver<bool>| {
+        let _ = known.wait_for(|known| *known).await;
+    };
+    tokio::select! {
+        () = stop.cancelled() => return,
+        _ = future::join(whole(pods_are_known), whole(nodes_are_known)) => {}
+    }
+
+    let writer = Writer { client: client.clone(), index, metrics: metrics.clone(), concurrency: settings.writes_at_once.max(1) };
+    let context = Arc::new(Context::new(writer, nodes, store.clone(), announcer, metrics.clone()));
+    let seikas = watch_seikas(api(&client, &settings), store_writer, Arc::clone(&context));
+    let queued = stream::poll_fn(move |context| queued.poll_recv(context)).map(Ok);
+    let triggers = stream::select(seikas, queued).map_ok(ReconcileRequest::from).take_until(stop.cancelled_owned());
+    tracing::info!("keeping seikas");
+    applier(
+        |seika, context| Box::pin(reconcile(seika, context)),
+        |seika: Arc<MaybeSeika>, error, context: Arc<Context>| after_error(&seika, error, &context),
+        context,
+        store,
+        triggers,
+        QueueConfig::default().concurrency(settings.seikas_at_once),
+    )
+    .for_each(|_| future::ready(()))
+    .await;
+    tracing::info!("no longer keeping seikas");
+}
+
+fn api<K>(client: &Client, settings: &Settings) -> Api<K>
+where
+    K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+{
+    match &settings.namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// Seikas that changed. Those that went are forgotten.
+fn watch_seikas(
+    seikas: Api<MaybeSeika>,
+    store_writer: reflector::store::Writer<MaybeSeika>,
+    context: Arc<Context>,
+) -> BoxStream<'static, Result<ObjectRef<MaybeSeika>, watcher::Error>> {
+    let metrics = context.metrics.clone();
+    reflect(store_writer, watcher(seikas, watcher::Config::default()))
+        .backoff(Patience::default())
+        .inspect_err(move |error| broken("seikas", error, &metrics))
+        .inspect_ok(move |event| match event {
+            Event::Delete(seika) => owner_of(seika).iter().for_each(|owner| context.forget(owner)),
+            Event::InitDone => context.forget_all_but_stored(),
+            Event::Init | Event::InitApply(_) | Event::Apply(_) => {}
+        })
+        .applied_objects()
+        .map_ok(|seika| ObjectRef::from_obj(&seika))
+        // The watch begins again by itself; an error here would only be logged once more.
+        .filter(|result| future::ready(result.is_ok()))
+        .boxed()
+}
+
+/// How long to wait before a broken watch is begun again: hardly at first, for a lagging picture costs cold starts; longer while it does not
+/// help. An answer alone is no sign of recovery, for a watch that begins anew says so before it has asked anybody.
+#[derive(Debug, Default)]
+struct Patience {
+    last: Option<(Instant, Duration)>,
+}
+
+impl Patience {
+    const FIRST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(10);
+    /// So long without a break, and the next one is the first again.
+    const CALM: Duration = Duration::from_secs(20);
+}
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let wait = match self.last {
+            Some((at, wait)) if at.elapsed() < Self::CALM => (wait * 2).min(Self::LONGEST),
+            _ => Self::FIRST,
+        };
+        self.last = Some((Instant::now(), wait));
+        Some(wait)
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {}
+}
+
+fn broken(what: &'static str, error: &watcher::Error, metrics: &Metrics) {
+    metrics.watch_errors.inc();
+    tracing::warn!(what, error = error as &dyn std::error::Error, "watch broke, beginning again");
+}
+
+/// Keeps the index; queues the Seikas whose pods changed.
+async fn watch_pods(pods: Api<Pod>, index: SharedIndex, queue: Queue, known: watch::Sender<bool>, metrics: Metrics) {
+    let config = watcher::Config::default().labels(NODE_LABEL);
+    let mut events = watcher(pods, config).backoff(Patience::default()).boxed();
+    while let Some(event) = events.next().await {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                broken("pods", &error, &metrics);
+                continue;
+            }
+        };
+        let ends = matches!(event, Event::InitDone);
+        let touched = {
+            let mut index = index.lock();
+            match event {
+                Event::Init => index.tell(Told::ListBegins),
+                Event::InitDone => index.tell(Told::ListEnds),
+                Event::InitApply(pod) => match owner_of_pod(&pod) {
+                    Some(owner) => index.tell(Told::Listed(owner, PodView::of(&pod))),
+                    None => Vec::new(),
+                },
+                Event::Apply(pod) => match owner_of_pod(&pod) {
+                    Some(owner) => index.tell(Told::Put(owner, PodView::of(&pod))),
+                    None => index.disown(&pod.namespace().unwrap_or_default(), &PodView::of(&pod)),
+                },
+                Event::Delete(pod) => match owner_of_pod(&pod) {
+                    Some(owner) => index.tell(Told::Gone(owner, PodView::of(&pod))),
+                    None => index.disown(&pod.namespace().unwrap_or_default(), &PodView::of(&pod)),
+                },
+            }
+        };
+        for owner in &touched {
+            queue.push(owner);
+        }
+        if ends {
+            known.send_replace(true);
+        }
+    }
+}
+
+fn owner_of_pod(pod: &Pod) -> Option<Owner> {
+    Owner::controlling(&pod.namespace()?, pod.owner_references())
+}
+
+struct NodeWatch {
+    nodes: Arc<RwLock<Nodes>>,
+    index: SharedIndex,
+    seikas: Store<MaybeSeika>,
+    queue: Queue,
+}
+
+impl NodeWatch {
+    /// Keeps the nodes; queues the Seikas that a change concerns.
+    async fn run(self, api: Api<Node>, known: watch::Sender<bool>, metrics: Metrics) {
+        let mut events = watcher(api, watcher::Config::default()).backoff(Patience::default()).boxed();
+        let mut listed = Nodes::default();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => listed = Nodes::default(),
+                Ok(Event::InitApply(node)) => {
+                    listed.put(&node.name_any(), NodeView::of(&node));
+                }
+                Ok(Event::InitDone) => {
+                    self.replace(std::mem::take(&mut listed));
+                    known.send_replace(true);
+                }
+                Ok(Event::Apply(node)) => {
+                    let change = self.write().put(&node.name_any(), NodeView::of(&node));
+                    self.changed(&node.name_any(), change);
+                }
+                Ok(Event::Delete(node)) => {
+                    let change = self.write().remove(&node.name_any(), Timestamp::now());
+                    self.changed(&node.name_any(), change);
+                }
+                Err(error) => broken("nodes", &error, &metrics),
+            }
+        }
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Nodes> {
+        self.nodes.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replace(&self, listed: Nodes) {
+        let changes = self.write().replace(listed, Timestamp::now());
+        for (node, change) in changes {
+            self.changed(&node, change);
+        }
+    }
+
+    fn changed(&self, node: &str, change: NodeChange) {
+        if change == NodeChange::None {
+            return;
+        }
+        tracing::debug!(node, ?change, "node changed");
+        // Each status lists the cluster's nodes, so which there are concerns every Seika; how one is concerns those that name it.
+        let concerned = |seika: &Seika| change == NodeChange::Membership || seika.spec.repurika.contains_key(node);
+        for seika in self.seikas.state() {
+            if let Ok(seika) = &seika.0
+                && concerned(seika)
+                && let Some(owner) = owner_of(seika)
+            {
+                self.queue.push(&owner);
+            }
+        }
+        let with_pods: Vec<Owner> = self.index.lock().with_pods_on(node).cloned().collect();
+        with_pods.iter().for_each(|owner| self.queue.push(owner));
+    }
+}

@@ -1,0 +1,178 @@
+//! The `Seika` resource as it is on the wire.
+//!
+//! Names such as `repurika` are the wire's; methods use the field's own words. The pod template is kept as written: fields of pods that
+//! are newer than this program still reach the pods.
+
+mod schema;
+mod template;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use self::schema::{crd_yaml, definition};
+pub use self::template::{PodTemplate, TemplateMeta};
+
+/// Carried by every pod of a Seika: the node that the pod is for.
+pub const NODE_LABEL: &str = "bonavadeur.io/seika-hostname";
+/// Carried by every pod of a Seika: which version of the template it was made from.
+pub const REVISION_LABEL: &str = "bonavadeur.io/seika-revision";
+/// The most pods that one node can be asked to hold.
+pub const COUNT_MAX: i32 = 1000;
+/// The most nodes that one Seika can name.
+pub const NODES_MAX: u32 = 5000;
+
+/// What a Seika asks for.
+// Each column has a type of its own; the lint takes the columns for one.
+#[allow(clippy::duplicated_attributes)]
+#[derive(CustomResource, JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "batch.bonavadeur.io",
+    version = "v1",
+    kind = "Seika",
+    plural = "seikas",
+    namespaced,
+    status = "SeikaStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "Keeps exactly N pods on each named node.",
+    printcolumn(
+        name = "Nodes",
+        type_ = "string",
+        json_path = ".status.nodes",
+        description = "The cluster's nodes, in name order"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.ready",
+        description = "Ready pods per node / desired pods per node, nodes in name order"
+    ),
+    printcolumn(name = "Desired", type_ = "integer", json_path = ".status.desiredReplicas", description = "Pods wanted in all"),
+    printcolumn(
+        name = "Ready-Pods",
+        type_ = "integer",
+        json_path = ".status.readyReplicas",
+        description = "Pods that are ready"
+    ),
+    printcolumn(
+        name = "Updated",
+        type_ = "integer",
+        json_path = ".status.updatedReplicas",
+        description = "Pods made from the present template"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = schema::rules()))]
+pub struct SeikaSpec {
+    /// Node name -> how many pods that node has. A node that is not named has none.
+    #[serde(default)]
+    #[schemars(schema_with = "schema::repurika")]
+    pub repurika: BTreeMap<String, i32>,
+
+    /// Which pods are this Seika's. Its `matchLabels` are added to the labels of the pods; they cannot change.
+    #[schemars(schema_with = "schema::selector")]
+    pub selector: LabelSelector,
+
+    /// What each pod looks like. The node is added to its affinity; whatever it says of `nodeName` is dropped.
+    #[schemars(schema_with = "schema::template")]
+    pub template: PodTemplate,
+
+    /// For how long a new pod must have been ready to count as available.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(schema_with = "schema::min_ready_seconds")]
+    pub min_ready_seconds: i32,
+
+    /// How pods are replaced when the template changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::rollout")]
+    pub rollout: Option<Rollout>,
+}
+
+/// How pods are replaced when the template changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Rollout {
+    /// How many pods beyond its count a node may have meanwhile. 1 unless told.
+    pub max_surge_per_node: i32,
+    /// How many available pods a node may lack meanwhile. 0 unless told.
+    pub max_unavailable_per_node: i32,
+    /// How many pods beyond the total all nodes together may have; unbounded unless told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_surge: Option<i32>,
+    /// Replaces nothing while true. Counts are still kept.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self { max_surge_per_node: 1, max_unavailable_per_node: 0, max_surge: None, paused: false }
+    }
+}
+
+/// What was observed of a Seika.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SeikaStatus {
+    /// Node name -> how many pods it has (those that are going or finished do not count).
+    #[schemars(schema_with = "schema::observed_counts")]
+    pub repurika: BTreeMap<String, i32>,
+    /// The cluster's nodes in name order, and any other node that the Seika names or has pods on. In clusters of more than 32 nodes: only the
+    /// latter.
+    pub nodes: Vec<String>,
+    /// Ready pods per node, "/", desired pods per node, in the order of `nodes`: "1-2-3/1-2-3".
+    pub ready: String,
+    /// The generation of the spec that all of this is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The nodes that the Seika names or has pods on, in name order.
+    #[schemars(schema_with = "schema::per_node")]
+    pub per_node: Vec<NodeStatus>,
+    /// Pods wanted in all.
+    pub desired_replicas: i32,
+    /// Pods there are in all.
+    pub current_replicas: i32,
+    /// Pods that are ready.
+    pub ready_replicas: i32,
+    /// Pods that have been ready for `minReadySeconds`.
+    pub available_replicas: i32,
+    /// Pods made from the present template.
+    pub updated_replicas: i32,
+    /// The revision of the present template, as pods carry it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// `Available`, `Progressing`, `Degraded`, `SelectorOverlap`.
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// What was observed of a Seika on one node.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// The node's name.
+    pub node: String,
+    /// Pods wanted.
+    pub desired: i32,
+    /// Pods there are.
+    pub current: i32,
+    /// Pods that are ready.
+    pub ready: i32,
+    /// Pods made from the present template.
+    pub updated: i32,
+    /// Why fewer are ready than wanted, in one word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The same in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+fn is_zero(number: &i32) -> bool {
+    *number == 0
+}

@@ -1,0 +1,370 @@
+//! The pods of every Seika, as the watch told of them, *plus* our own writes that the watch has not told of yet.
+//!
+//! A watch lags. Whoever decides on the watch alone asks twice for the same pod. Here a write is entered before it is sent and leaves only when
+//! the watch has told of its effect (or the API server refused it), so the picture is never behind our own doing. Writes whose outcome is unknown
+//! (a cut connection, a time-out, a server error) stay as such: a create is asked again *under the same name*, a delete is asked again *of
+//! the same pod*, before any other is.
+//!
+//! Plain data, no I/O: fed by the watch and by whoever writes.
+
+#[cfg(test)]
+mod simulation;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
+use crate::observed::{PodView, Progress};
+
+/// A Seika, as its pods know it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Owner {
+    /// The UID of the Seika; two Seikas of one name at different times differ.
+    pub uid: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl Owner {
+    /// The Seika that controls an object with these references, if one does.
+    #[must_use]
+    pub fn controlling(namespace: &str, references: &[OwnerReference]) -> Option<Self> {
+        references
+            .iter()
+            .find(|reference| reference.controller == Some(true))
+            .filter(|reference| reference.kind == "Seika" && reference.api_version.starts_with("batch.bonavadeur.io/"))
+            .map(|reference| Self { uid: reference.uid.clone(), namespace: namespace.to_owned(), name: reference.name.clone() })
+    }
+}
+
+/// What the watch said.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// A new list begins. Writes that ended before it are in it.
+    ListBegins,
+    /// The list holds this pod.
+    Listed(Owner, PodView),
+    /// The list is whole: what it does not hold is gone.
+    ListEnds,
+    /// A pod is there, as it is now.
+    Put(Owner, PodView),
+    /// A pod is gone.
+    Gone(Owner, PodView),
+}
+
+/// How a create ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CreateEnd {
+    /// The pod is there, with this UID.
+    Exists(String),
+    /// A pod that does not serve this Seika, or no longer, has the name.
+    NameHeld,
+    /// The API server refused this request. What an earlier one of the same name has done, if there was one, is as open as before.
+    Refused,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// How a delete ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeleteEnd {
+    /// The pod is going or gone.
+    Going,
+    /// The API server refused: the pod stays.
+    Refused,
+    /// Nobody knows.
+    Unknown,
+}
+
+#[derive(Debug)]
+enum Flight {
+    /// On its way; what the watch has told of meanwhile (UIDs).
+    Sent(HashSet<String>),
+    /// Answered while this list was the last to have begun; the watch has not told of it yet.
+    Confirmed { uid: String, list: u64 },
+    /// Nobody knows.
+    Unknown,
+}
+
+#[derive(Debug)]
+struct CreateFlight {
+    view: PodView,
+    flight: Flight,
+    /// An earlier request of this name may have been done, or may yet be.
+    in_doubt: bool,
+}
+
+#[derive(Debug, Default)]
+struct OfSeika {
+    pods: BTreeMap<String, Arc<PodView>>,
+    /// By pod name.
+    creates: HashMap<String, CreateFlight>,
+    /// By UID.
+    deletes: HashMap<String, Flight>,
+}
+
+/// All that is known of one Seika's pods.
+#[derive(Clone, Debug, Default)]
+pub struct Picture {
+    /// Its pods in name order, those just asked for included.
+    pub pods: Vec<Arc<PodView>>,
+    /// Creates whose outcome is unknown: node and name.
+    pub unresolved: Vec<(String, String)>,
+}
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub struct PodIndex {
+    seikas: HashMap<Owner, OfSeika>,
+    /// The list that is being received.
+    incoming: Option<HashMap<Owner, BTreeMap<String, Arc<PodView>>>>,
+    /// How many lists have begun.
+    lists: u64,
+}
+
+impl PodIndex {
+    /// Takes in what the watch said; returns the Seikas whose picture changed.
+    pub fn tell(&mut self, told: Told) -> Vec<Owner> {
+        match told {
+            Told::ListBegins => {
+                self.lists += 1;
+                self.incoming = Some(HashMap::new());
+                Vec::new()
+            }
+            Told::Listed(owner, pod) => {
+                let incoming = self.incoming.get_or_insert_default();
+                incoming.entry(owner).or_default().insert(pod.name.clone(), Arc::new(pod));
+                Vec::new()
+            }
+            Told::ListEnds => self.replace(),
+            Told::Put(owner, pod) => {
+                let of_seika = self.seikas.entry(owner.clone()).or_default();
+                of_seika.seen(&pod, pod.terminating);
+                let unchanged = of_seika.pods.get(&pod.name).is_some_and(|before| **before == pod);
+                of_seika.pods.insert(pod.name.clone(), Arc::new(pod));
+                if unchanged { Vec::new() } else { vec![owner] }
+            }
+            Told::Gone(owner, pod) => {
+                let Some(of_seika) = self.seikas.get_mut(&owner) else { return Vec::new() };
+                of_seika.seen(&pod, true);
+                if of_seika.pods.get(&pod.name).is_some_and(|present| present.uid == pod.uid) {
+                    of_seika.pods.remove(&pod.name);
+                }
+                self.drop_if_empty(&owner);
+                vec![owner]
+            }
+        }
+    }
+
+    /// This pod is nobody's, or another kind's, from now on.
+    pub fn disown(&mut self, namespace: &str, pod: &PodView) -> Vec<Owner> {
+        let held = |of: &OfSeika| of.pods.get(&pod.name).is_some_and(|held| held.uid == pod.uid);
+        let holders = self.seikas.iter().filter(|(owner, of)| owner.namespace == namespace && held(of));
+        let holders: Vec<Owner> = holders.map(|(owner, _)| owner.clone()).collect();
+        for holder in &holders {
+            self.tell(Told::Gone(holder.clone(), pod.clone()));
+        }
+        holders
+    }
+
+    fn replace(&mut self) -> Vec<Owner> {
+        let mut incoming = self.incoming.take().unwrap_or_default();
+        let owners: Vec<Owner> = self.seikas.keys().chain(incoming.keys()).cloned().collect::<HashSet<_>>().into_iter().collect();
+        let begun = self.lists;
+        for owner in &owners {
+            let of_seika = self.seikas.entry(owner.clone()).or_default();
+            let listed = incoming.remove(owner).unwrap_or_default();
+            for pod in listed.values() {
+                of_seika.seen(pod, pod.terminating);
+            }
+            for absent in std::mem::replace(&mut of_seika.pods, listed).into_values() {
+                if of_seika.pods.get(&absent.name).is_none_or(|present| present.uid != absent.uid) {
+                    of_seika.seen(&absent, true);
+                }
+            }
+            // What was answered before the list began is either in it or has come and gone.
+            let covered = |flight: &Flight| matches!(flight, Flight::Confirmed { list, .. } if *list < begun);
+            of_seika.creates.retain(|_, create| !covered(&create.flight));
+            let (pods, creates) = (&of_seika.pods, &of_seika.creates);
+            let is_left =
+                |uid: &str| pods.values().any(|pod| pod.uid == uid) || creates.values().any(|create| create.view.uid == uid);
+            of_seika.deletes.retain(|uid, flight| matches!(flight, Flight::Sent(_)) || (!covered(flight) && is_left(uid)));
+            self.drop_if_empty(owner);
+        }
+        owners
+    }
+
+    fn drop_if_empty(&mut self, owner: &Owner) {
+        if self.seikas.get(owner).is_some_and(|of| of.pods.is_empty() && of.creates.is_empty() && of.deletes.is_empty()) {
+            self.seikas.remove(owner);
+        }
+    }
+
+    /// A create is about to be sent.
+    pub fn create_begins(&mut self, owner: &Owner, name: &str, node: &str, revision: &str) {
+        let view = PodView {
+            name: name.to_owned(),
+            uid: String::new(),
+            node: node.to_owned(),
+            revision: revision.to_owned(),
+            progress: Progress::Unscheduled,
+            hindrance: None,
+            terminating: false,
+            doomed: false,
+            deletion_cost: 0,
+            restarts: 0,
+            created: None,
+        };
+        let creates = &mut self.seikas.entry(owner.clone()).or_default().creates;
+        let in_doubt = creates.get(name).is_some_and(|earlier| matches!(earlier.flight, Flight::Unknown));
+        creates.insert(name.to_owned(), CreateFlight { view, flight: Flight::Sent(HashSet::new()), in_doubt });
+    }
+
+    /// That create has ended.
+    pub fn create_ends(&mut self, owner: &Owner, name: &str, end: &CreateEnd) {
+        let lists = self.lists;
+        let Some(of_seika) = self.seikas.get_mut(owner) else { return };
+        let Some(create) = of_seika.creates.get_mut(name) else { return };
+        let told = |flight: &Flight, uid: &str| matches!(flight, Flight::Sent(told) if told.contains(uid));
+        match end {
+            CreateEnd::Exists(uid) if !told(&create.flight, uid) => {
+                create.view.uid.clone_from(uid);
+                create.flight = Flight::Confirmed { uid: uid.clone(), list: lists };
+            }
+            CreateEnd::Unknown | CreateEnd::Refused
+                if matches!(&create.flight, Flight::Sent(told) if told.is_empty())
+                    && (create.in_doubt || *end == CreateEnd::Unknown) =>
+            {
+                create.flight = Flight::Unknown;
+            }
+            CreateEnd::Exists(_) | CreateEnd::NameHeld | CreateEnd::Refused | CreateEnd::Unknown => {
+                of_seika.creates.remove(name);
+            }
+        }
+        self.drop_if_empty(owner);
+    }
+
+    /// A delete is about to be sent.
+    pub fn delete_begins(&mut self, owner: &Owner, uid: &str) {
+        self.seikas.entry(owner.clone()).or_default().deletes.insert(uid.to_owned(), Flight::Sent(HashSet::new()));
+    }
+
+    /// That delete has ended.
+    pub fn delete_ends(&mut self, owner: &Owner, uid: &str, end: DeleteEnd) {
+        let lists = self.lists;
+        let Some(of_seika) = self.seikas.get_mut(owner) else { return };
+        let is_awaited = of_seika.awaits_end_of(uid);
+        let Some(flight) = of_seika.deletes.get_mut(uid) else { return };
+        let told = !is_awaited || matches!(flight, Flight::Sent(told) if told.contains(uid));
+        match end {
+            DeleteEnd::Going if !told => *flight = Flight::Confirmed { uid: uid.to_owned(), list: lists },
+            DeleteEnd::Unknown if !told => *flight = Flight::Unknown,
+            DeleteEnd::Going | DeleteEnd::Refused | DeleteEnd::Unknown => {
+                of_seika.deletes.remove(uid);
+            }
+        }
+        self.drop_if_empty(owner);
+    }
+
+    /// The Seika is no more: what was asked for it no longer matters.
+    pub fn forget(&mut self, owner: &Owner) {
+        if let Some(of_seika) = self.seikas.get_mut(owner) {
+            of_seika.creates.clear();
+            of_seika.deletes.clear();
+            self.drop_if_empty(owner);
+        }
+    }
+
+    /// What is known of the pods of `owner`.
+    #[must_use]
+    pub fn picture(&self, owner: &Owner) -> Picture {
+        let Some(of_seika) = self.seikas.get(owner) else { return Picture::default() };
+        let mut picture = Picture::default();
+        for pod in of_seika.pods.values() {
+            picture.pods.push(match of_seika.deletes.get(&pod.uid) {
+                None => Arc::clone(pod),
+                Some(Flight::Unknown) => Arc::new(PodView { doomed: true, ..PodView::clone(pod) }),
+                Some(Flight::Sent(_) | Flight::Confirmed { .. }) => {
+                    Arc::new(PodView { terminating: true, ..PodView::clone(pod) })
+                }
+            });
+        }
+        for (name, create) in &of_seika.creates {
+            match create.flight {
+                Flight::Unknown => picture.unresolved.push((create.view.node.clone(), name.clone())),
+                // Told of by the watch and not answered yet: the watch knows more.
+                _ if of_seika.pods.contains_key(name) => {}
+                Flight::Sent(_) | Flight::Confirmed { .. } => {
+                    picture.pods.push(Arc::new(of_seika.with_delete(&create.view).unwrap_or_else(|| create.view.clone())));
+                }
+            }
+        }
+        picture.unresolved.sort();
+        picture
+    }
+
+    /// The Seikas that have pods for `node`.
+    pub fn with_pods_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Owner> {
+        self.seikas.iter().filter(move |(_, of)| of.pods.values().any(|pod| pod.node == node)).map(|(owner, _)| owner)
+    }
+
+    /// Pods known, of all Seikas.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.seikas.values().map(|of| of.pods.len()).sum()
+    }
+
+    /// No pod is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl OfSeika {
+    /// The pod as it is given that it was asked to go, if it was.
+    fn with_delete(&self, pod: &PodView) -> Option<PodView> {
+        match self.deletes.get(&pod.uid)? {
+            Flight::Unknown => Some(PodView { doomed: true, ..pod.clone() }),
+            Flight::Sent(_) | Flight::Confirmed { .. } => Some(PodView { terminating: true, ..pod.clone() }),
+        }
+    }
+
+    /// Whether the watch has yet to tell that this pod is going or gone.
+    fn awaits_end_of(&self, uid: &str) -> bool {
+        self.pods.values().any(|pod| pod.uid == uid && !pod.terminating)
+            || self.creates.values().any(|create| create.view.uid == uid)
+    }
+
+    /// The watch told of `pod`, and whether it is going.
+    fn seen(&mut self, pod: &PodView, going: bool) {
+        if let Some(create) = self.creates.get_mut(&pod.name) {
+            match &mut create.flight {
+                Flight::Sent(told) => {
+                    told.insert(pod.uid.clone());
+                }
+                // An event about an earlier pod of this name says nothing about this one.
+                Flight::Confirmed { uid, .. } if *uid != pod.uid => {}
+                Flight::Confirmed { .. } | Flight::Unknown => {
+                    self.creates.remove(&pod.name);
+                }
+            }
+        }
+        if !going {
+            return;
+        }
+        if let Some(flight) = self.deletes.get_mut(&pod.uid) {
+            match flight {
+                Flight::Sent(told) => {
+                    told.insert(pod.uid.clone());
+                }
+                Flight::Confirmed { .. } | Flight::Unknown => {
+                    self.deletes.remove(&pod.uid);
+                }
+            }
+        }
+    }
+}

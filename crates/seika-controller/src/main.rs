@@ -1,0 +1,93 @@
+//! `seika-controller`: keeps exactly N pods on each named node.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use kube::Client;
+use prometheus_client::registry::Registry;
+use seika_controller::controller::{self, Settings};
+use seika_controller::leadership::{LeaseSettings, act_while_leading};
+use seika_controller::metrics::Metrics;
+
+/// Keeps exactly N pods on each named node.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print the resource definition (YAML) and end.
+    Crd,
+}
+
+#[derive(clap::Args)]
+struct Run {
+    /// Where /healthz, /readyz and /metrics are served.
+    #[arg(long, env = "KANTAI_OPS_LISTEN", default_value = "[::]:8080")]
+    ops_listen: SocketAddr,
+    /// json or text.
+    #[arg(long, env = "KANTAI_LOG_FORMAT", default_value = "json")]
+    log_format: ops_http::LogFormat,
+    /// Looks at this namespace only.
+    #[arg(long, env = "KANTAI_NAMESPACE")]
+    namespace: Option<String>,
+    /// How many writes of one Seika may be on their way at once.
+    #[arg(long, env = "KANTAI_WRITES_AT_ONCE", default_value_t = 64)]
+    writes_at_once: usize,
+    /// How many Seikas may be worked on at once.
+    #[arg(long, env = "KANTAI_SEIKAS_AT_ONCE", default_value_t = 64)]
+    seikas_at_once: u16,
+    /// The namespace of the Lease `seika-controller`, which lets one process act at a time.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "kantai-system")]
+    lease_namespace: String,
+    /// Our name in the Lease; another process must have another one.
+    #[arg(long, env = "POD_NAME", default_value_t = format!("seika-controller-{}", std::process::id()))]
+    identity: String,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    match arguments.command {
+        Some(Command::Crd) => {
+            print!("{}", seika_controller::crd::crd_yaml()?);
+            Ok(())
+        }
+        None => run(arguments.run).await,
+    }
+}
+
+async fn run(arguments: Run) -> anyhow::Result<()> {
+    ops_http::init_logging(arguments.log_format);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "seika-controller");
+    let stop = ops_http::stop_on_signal()?;
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let readiness = ops_http::Readiness::waiting_for(["lease"]);
+    let listener = ops_http::bind(arguments.ops_listen).await?;
+    let endpoints =
+        tokio::spawn(ops_http::serve(listener, ops_http::router(Arc::new(registry), readiness.clone()), stop.clone()));
+
+    let client = Client::try_default().await.context("failed to find the API server")?;
+    let settings = Settings {
+        namespace: arguments.namespace,
+        writes_at_once: arguments.writes_at_once,
+        seikas_at_once: arguments.seikas_at_once,
+        instance: Some(arguments.identity.clone()),
+    };
+    let lease =
+        LeaseSettings { name: "seika-controller".into(), namespace: arguments.lease_namespace, identity: arguments.identity };
+    let act = |stop| controller::run(client.clone(), settings.clone(), metrics.clone(), stop);
+    // Who waits for the lease is ready too: else an update of the Deployment would wait for a lease that the old pod holds.
+    act_while_leading(client.clone(), lease, metrics.clone(), stop.clone(), || readiness.reached("lease"), act).await;
+    stop.cancel();
+    endpoints.await??;
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! What the controller tells Prometheus about itself.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// Labels of a counter of errors.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ErrorLabels {
+    /// What failed.
+    pub reason: &'static str,
+}
+
+/// How a write ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Outcome {
+    /// As asked.
+    #[allow(missing_docs)]
+    Done,
+    /// Refused by the API server.
+    Refused,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// Labels of a counter of writes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    /// How they ended.
+    pub outcome: Outcome,
+}
+
+/// The controller's own metrics. Cheap to clone; clones share the numbers.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pub(crate) reconcile_seconds: Histogram,
+    pub(crate) reconcile_errors: Family<ErrorLabels, Counter>,
+    pub(crate) pod_creates: Family<OutcomeLabels, Counter>,
+    pub(crate) pod_deletes: Family<OutcomeLabels, Counter>,
+    pub(crate) status_writes: Counter,
+    pub(crate) names_taken: Counter,
+    pub(crate) events_dropped: Counter,
+    pub(crate) watch_errors: Counter,
+    pub(crate) leader: Gauge,
+}
+
+impl Metrics {
+    /// Registers all of them, under `seika_`.
+    #[must_use]
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            reconcile_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 16)),
+            reconcile_errors: Family::default(),
+            pod_creates: Family::default(),
+            pod_deletes: Family::default(),
+            status_writes: Counter::default(),
+            names_taken: Counter::default(),
+            events_dropped: Counter::default(),
+            watch_errors: Counter::default(),
+            leader: Gauge::default(),
+        };
+        let registry = registry.sub_registry_with_prefix("seika");
+        let time = metrics.reconcile_seconds.clone();
+        registry.register_with_unit("reconcile", "Time from taking up a Seika to having written its status", Unit::Seconds, time);
+        registry.register("reconcile_errors", "Passes that failed and are tried again", metrics.reconcile_errors.clone());
+        registry.register("pod_creates", "Pods asked for", metrics.pod_creates.clone());
+        registry.register("pod_deletes", "Pods asked to go", metrics.pod_deletes.clone());
+        registry.register("status_writes", "Statuses written", metrics.status_writes.clone());
+        let name_taken = "Creates that met a pod of that name: ours from before, or another's";
+        registry.register("pod_names_taken", name_taken, metrics.names_taken.clone());
+        registry.register("events_dropped", "Events not published because too many waited", metrics.events_dropped.clone());
+        registry.register("watch_errors", "Watches that broke and were begun again", metrics.watch_errors.clone());
+        registry.register("leader", "1 while this process is the one that acts", metrics.leader.clone());
+        metrics
+    }
+
+    pub(crate) fn created(&self, outcome: Outcome) {
+        self.pod_creates.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    pub(crate) fn deleted(&self, outcome: Outcome) {
+        self.pod_deletes.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+}

@@ -1,0 +1,301 @@
+//! What is kept of pods and nodes: no more than decisions need, so that thousands of them cost little memory.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
+
+use crate::crd::{NODE_LABEL, REVISION_LABEL};
+use crate::manifest::NODE_ANNOTATION;
+
+/// The annotation by which pods say which of them to delete first; lower goes first.
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+/// How far a pod has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Not bound to its node.
+    Unscheduled,
+    /// Bound; not all of its containers have been started.
+    Pending,
+    /// Started.
+    Running {
+        /// Since when it is ready, if it is.
+        ready_since: Option<Timestamp>,
+    },
+    /// Failed, evicted or run to its end: it will never run again.
+    Finished,
+}
+
+/// Why a pod is not further on, in one word and in a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hindrance {
+    /// One word.
+    pub reason: String,
+    /// A sentence; may be empty.
+    pub message: String,
+}
+
+/// A pod of a Seika.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodView {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// The node that it is for, bound to it or not.
+    pub node: String,
+    /// The revision of the template that it was made from.
+    pub revision: String,
+    /// How far it has come.
+    pub progress: Progress,
+    /// What holds it up.
+    pub hindrance: Option<Hindrance>,
+    /// It is going already.
+    pub terminating: bool,
+    /// We asked for it to go and do not know whether the API server heard.
+    pub doomed: bool,
+    /// Lower goes first.
+    pub deletion_cost: i32,
+    /// How often its containers were started again.
+    pub restarts: i32,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+}
+
+impl PodView {
+    /// Reads what matters of a pod that carries our node label.
+    #[must_use]
+    pub fn of(pod: &Pod) -> Self {
+        let metadata = &pod.metadata;
+        let label = |key: &str| metadata.labels.as_ref().and_then(|labels| labels.get(key)).cloned();
+        let annotation = |key: &str| metadata.annotations.as_ref().and_then(|annotations| annotations.get(key));
+        let bound = pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_ref().is_some_and(|node| !node.is_empty()));
+        let progress = progress(pod.status.as_ref(), bound);
+        Self {
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+            node: annotation(NODE_ANNOTATION).cloned().or_else(|| label(NODE_LABEL)).unwrap_or_default(),
+            revision: label(REVISION_LABEL).unwrap_or_default(),
+            hindrance: pod.status.as_ref().and_then(|status| hindrance(status, &progress)),
+            progress,
+            terminating: metadata.deletion_timestamp.is_some(),
+            doomed: false,
+            deletion_cost: annotation(DELETION_COST).and_then(|cost| cost.parse().ok()).unwrap_or(0),
+            restarts: pod
+                .status
+                .as_ref()
+                .and_then(|status| status.container_statuses.as_ref())
+                .map_or(0, |containers| containers.iter().map(|container| container.restart_count).sum()),
+            created: metadata.creation_timestamp.as_ref().map(|time| time.0),
+        }
+    }
+
+    /// It serves, or will: it is neither going nor finished.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        !self.terminating && self.progress != Progress::Finished
+    }
+
+    /// Since when it is ready, if it is.
+    #[must_use]
+    pub fn ready_since(&self) -> Option<Timestamp> {
+        match self.progress {
+            Progress::Running { ready_since } => ready_since,
+            _ => None,
+        }
+    }
+}
+
+fn progress(status: Option<&PodStatus>, bound: bool) -> Progress {
+    let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();
+    match phase {
+        "Failed" | "Succeeded" => Progress::Finished,
+        _ if !bound => Progress::Unscheduled,
+        "Running" => Progress::Running {
+            ready_since: status
+                .and_then(|status| status.conditions.as_ref())
+                .and_then(|conditions| {
+                    conditions.iter().find(|condition| condition.type_ == "Ready" && condition.status == "True")
+                })
+                // Ready since an unknown time is ready since for ever: it must not look younger than it is.
+                .map(|ready| ready.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0)),
+        },
+        _ => Progress::Pending,
+    }
+}
+
+fn hindrance(status: &PodStatus, progress: &Progress) -> Option<Hindrance> {
+    match progress {
+        Progress::Finished => Some(Hindrance {
+            reason: status.reason.clone().unwrap_or_else(|| "Failed".to_owned()),
+            message: status.message.clone().unwrap_or_default(),
+        }),
+        Progress::Unscheduled => status
+            .conditions
+            .iter()
+            .flatten()
+            .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")
+            .map(|condition| Hindrance {
+                reason: condition.reason.clone().unwrap_or_else(|| "Unschedulable".to_owned()),
+                message: condition.message.clone().unwrap_or_default(),
+            }),
+        Progress::Running { ready_since: Some(_) } => None,
+        Progress::Pending | Progress::Running { .. } => status
+            .init_container_statuses
+            .iter()
+            .chain(&status.container_statuses)
+            .flatten()
+            .filter_map(|container| container.state.as_ref()?.waiting.as_ref())
+            // A container that is being created, or waits for another, is on its way.
+            .filter(|waiting| !matches!(waiting.reason.as_deref(), None | Some("ContainerCreating" | "PodInitializing")))
+            .map(|waiting| Hindrance {
+                reason: waiting.reason.clone().unwrap_or_default(),
+                message: waiting.message.clone().unwrap_or_default(),
+            })
+            .next(),
+    }
+}
+
+/// Whether a node takes pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeView {
+    /// Nothing speaks against it.
+    Usable,
+    /// Its Ready condition is not True.
+    NotReady,
+    /// It was cordoned.
+    Cordoned,
+    /// It has taints that keep pods away.
+    Tainted(
+        /// The first of them, as `key:effect`.
+        String,
+    ),
+}
+
+impl NodeView {
+    /// Reads what matters of a node.
+    #[must_use]
+    pub fn of(node: &Node) -> Self {
+        let ready = node
+            .status
+            .as_ref()
+            .and_then(|status| status.conditions.as_ref())
+            .and_then(|conditions| conditions.iter().find(|condition| condition.type_ == "Ready"));
+        if ready.is_none_or(|ready| ready.status != "True") {
+            return Self::NotReady;
+        }
+        let Some(spec) = &node.spec else { return Self::Usable };
+        if spec.unschedulable == Some(true) {
+            return Self::Cordoned;
+        }
+        spec.taints
+            .iter()
+            .flatten()
+            .find(|taint| taint.effect != "PreferNoSchedule")
+            .map_or(Self::Usable, |taint| Self::Tainted(format!("{}:{}", taint.key, taint.effect)))
+    }
+}
+
+/// What is known of a node's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known<'a> {
+    /// There is such a node.
+    Present(&'a NodeView),
+    /// There was one.
+    GoneSince(Timestamp),
+    /// There is none.
+    Never,
+}
+
+/// The cluster's nodes, and when those that left did so.
+#[derive(Clone, Debug, Default)]
+pub struct Nodes {
+    present: BTreeMap<String, NodeView>,
+    gone: HashMap<String, Timestamp>,
+}
+
+/// What changed with an event about a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeChange {
+    /// Nothing that matters here.
+    None,
+    /// The state of a node.
+    State,
+    /// Which nodes there are.
+    Membership,
+}
+
+impl Nodes {
+    /// `name` is there, as `view` says.
+    pub fn put(&mut self, name: &str, view: NodeView) -> NodeChange {
+        self.gone.remove(name);
+        match self.present.insert(name.to_owned(), view) {
+            None => NodeChange::Membership,
+            Some(before) if before != self.present[name] => NodeChange::State,
+            Some(_) => NodeChange::None,
+        }
+    }
+
+    /// `name` has left.
+    pub fn remove(&mut self, name: &str, now: Timestamp) -> NodeChange {
+        if self.present.remove(name).is_none() {
+            return NodeChange::None;
+        }
+        // Only who has just left matters; without this, a cluster whose nodes come and go would fill the memory.
+        self.gone.retain(|_, since| now.duration_since(*since).as_secs() < 600);
+        self.gone.insert(name.to_owned(), now);
+        NodeChange::Membership
+    }
+
+    /// These are the nodes that are there, and no others. Returns what changed, by node.
+    pub fn replace(&mut self, listed: Self, now: Timestamp) -> Vec<(String, NodeChange)> {
+        let left: Vec<String> = self.present.keys().filter(|name| !listed.present.contains_key(*name)).cloned().collect();
+        let mut changes: Vec<(String, NodeChange)> =
+            left.into_iter().map(|name| (name.clone(), self.remove(&name, now))).collect();
+        changes.extend(listed.present.into_iter().map(|(name, view)| (name.clone(), self.put(&name, view))));
+        changes
+    }
+
+    /// What is known of `name`.
+    #[must_use]
+    pub fn look_up(&self, name: &str) -> Known<'_> {
+        match (self.present.get(name), self.gone.get(name)) {
+            (Some(view), _) => Known::Present(view),
+            (None, Some(since)) => Known::GoneSince(*since),
+            (None, None) => Known::Never,
+        }
+    }
+
+    /// The names of the nodes that are there, in order.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.present.keys().map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod fixtures {
+    use super::*;
+
+    /// A pod that was just asked for.
+    pub(crate) fn pod(name: &str, node: &str) -> PodView {
+        PodView {
+            name: name.into(),
+            uid: format!("uid-of-{name}"),
+            node: node.into(),
+            revision: "new".into(),
+            progress: Progress::Unscheduled,
+            hindrance: None,
+            terminating: false,
+            doomed: false,
+            deletion_cost: 0,
+            restarts: 0,
+            created: Some(Timestamp::UNIX_EPOCH),
+        }
+    }
+
+    /// A pod that is ready since the beginning of time.
+    pub(crate) fn ready_pod(name: &str, node: &str) -> PodView {
+        PodView { progress: Progress::Running { ready_since: Some(Timestamp::UNIX_EPOCH) }, ..pod(name, node) }
+    }
+}

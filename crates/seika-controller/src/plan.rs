@@ -1,0 +1,203 @@
+//! What to create and what to delete: a pure function of what is asked and what is seen.
+//!
+//! Three rules hold whatever else does. A create is planned only where the pods seen (those just asked for included) are fewer than what is
+//! allowed, never in the hope that a delete of the same plan goes through. Each pod to create has a name that depends only on the Seika, the node
+//! and a slot. And a plan whose doing is seen has nothing more to do.
+
+mod node;
+#[cfg(test)]
+mod properties;
+mod victims;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use self::node::{OnNode, Room};
+use crate::crd::Rollout;
+use crate::index::Picture;
+use crate::naming::pod_name;
+use crate::observed::{Known, Nodes, PodView};
+
+/// For how long a node must have been gone before its pods are taken for lost: one that leaves and comes back at once keeps them.
+pub const NODE_GONE_HOLD: SignedDuration = SignedDuration::from_secs(2);
+/// The most pods that one plan creates; the rest comes with the next.
+pub const CREATES_PER_PLAN: usize = 500;
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub struct Asked<'a> {
+    /// The Seika's name.
+    pub seika: &'a str,
+    /// The Seika's UID.
+    pub uid: &'a str,
+    /// Pods per node.
+    pub counts: &'a BTreeMap<String, i32>,
+    /// The revision of the template.
+    pub revision: &'a str,
+    /// How to replace pods of other revisions.
+    pub rollout: &'a Rollout,
+    /// For how long a pod must have been ready to count as available.
+    pub min_ready: SignedDuration,
+}
+
+/// What is seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// The cluster's nodes.
+    pub nodes: &'a Nodes,
+    /// The Seika's pods and the creates whose outcome is unknown.
+    pub picture: &'a Picture,
+    /// Names that others hold.
+    pub taken: &'a HashSet<String>,
+    /// Nodes on which no failed pod may be replaced yet, and until when.
+    pub held: &'a BTreeMap<String, Timestamp>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// A pod to create.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Create {
+    /// For this node.
+    pub node: String,
+    /// Under this name.
+    pub name: String,
+}
+
+/// Why a pod is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// The node has more than it should.
+    Excess,
+    /// It was made from another template.
+    Outdated,
+    /// It will never run again.
+    Finished,
+    /// Its node is no more.
+    NodeGone,
+}
+
+/// A pod to delete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delete {
+    /// Its name.
+    pub name: String,
+    /// Its UID: another pod of that name is another pod.
+    pub uid: String,
+    /// Its node.
+    pub node: String,
+    /// Why.
+    pub cause: Cause,
+    /// Nobody is left who could end it gently.
+    pub force: bool,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Pods to create, in this order.
+    pub creates: Vec<Create>,
+    /// Pods to delete.
+    pub deletes: Vec<Delete>,
+    /// When to plan again though nothing happened.
+    pub again_after: Option<SignedDuration>,
+}
+
+/// Makes the plan.
+#[must_use]
+pub fn plan(asked: &Asked<'_>, seen: &Seen<'_>) -> Plan {
+    let mut plan = Plan::default();
+    let mut by_node: BTreeMap<&str, Vec<&Arc<PodView>>> = asked.counts.keys().map(|node| (node.as_str(), Vec::new())).collect();
+    for pod in &seen.picture.pods {
+        by_node.entry(&pod.node).or_default().push(pod);
+    }
+    let mut surge_left = surge_left(asked, seen);
+    let mut creates: Vec<Vec<Create>> = Vec::new();
+    for (name, pods) in by_node {
+        match seen.nodes.look_up(name) {
+            Known::Present(_) => {
+                let count = asked.counts.get(name).map_or(0, |count| usize::try_from(*count).unwrap_or(0));
+                let on_node = OnNode::new(&pods, asked, seen.now);
+                let held_until = seen.held.get(name).copied();
+                let decision = on_node.decide(&Room { count, surge_left, held: held_until.is_some(), rollout: asked.rollout });
+                surge_left = surge_left.saturating_sub(decision.surge);
+                if let Some(until) = held_until.filter(|_| decision.wants_more) {
+                    plan.look_again_in(until.duration_since(seen.now));
+                }
+                if let Some(available_in) = on_node.next_available_in() {
+                    plan.look_again_in(available_in);
+                }
+                plan.deletes.extend(decision.deletes);
+                creates.push(name_creates(asked, seen, name, &pods, decision.creates));
+            }
+            Known::GoneSince(since) if seen.now.duration_since(since) < NODE_GONE_HOLD => {
+                plan.look_again_in(NODE_GONE_HOLD - seen.now.duration_since(since));
+            }
+            Known::GoneSince(_) | Known::Never => plan.deletes.extend(node::abandon(&pods)),
+        }
+    }
+    plan.creates = one_from_each_in_turn(creates);
+    if plan.creates.len() > CREATES_PER_PLAN {
+        plan.creates.truncate(CREATES_PER_PLAN);
+        plan.look_again_in(SignedDuration::ZERO);
+    }
+    plan
+}
+
+impl Plan {
+    fn look_again_in(&mut self, delay: SignedDuration) {
+        let delay = delay.max(SignedDuration::ZERO);
+        self.again_after = Some(self.again_after.map_or(delay, |sooner| sooner.min(delay)));
+    }
+}
+
+/// How many pods beyond the total may still be added for a roll-out.
+fn surge_left(asked: &Asked<'_>, seen: &Seen<'_>) -> usize {
+    let Some(max_surge) = asked.rollout.max_surge else { return usize::MAX };
+    // Nodes that are short of pods do not lend their room to those that are rolling.
+    let mut active: BTreeMap<&str, usize> = BTreeMap::new();
+    for pod in seen.picture.pods.iter().filter(|pod| pod.is_active()) {
+        *active.entry(&pod.node).or_default() += 1;
+    }
+    let beyond: usize = active
+        .iter()
+        .map(|(node, active)| {
+            active.saturating_sub(asked.counts.get(*node).map_or(0, |count| usize::try_from(*count).unwrap_or(0)))
+        })
+        .sum();
+    usize::try_from(max_surge).unwrap_or(0).saturating_sub(beyond)
+}
+
+/// Names for `count` new pods on `node`: first those whose create may or may not have happened, then the first slots that nobody holds.
+fn name_creates(asked: &Asked<'_>, seen: &Seen<'_>, node: &str, pods: &[&Arc<PodView>], count: usize) -> Vec<Create> {
+    if count == 0 {
+        return Vec::new();
+    }
+    let mut held: BTreeSet<&str> =
+        pods.iter().map(|pod| pod.name.as_str()).chain(seen.taken.iter().map(String::as_str)).collect();
+    let unresolved: Vec<&str> = seen
+        .picture
+        .unresolved
+        .iter()
+        .filter(|(on, name)| on == node && !held.contains(name.as_str()))
+        .map(|(_, name)| name.as_str())
+        .collect();
+    held.extend(&unresolved);
+    let fresh = (0..).map(|slot| pod_name(asked.seika, asked.uid, node, slot)).filter(|name| !held.contains(name.as_str()));
+    unresolved
+        .iter()
+        .map(|name| (*name).to_owned())
+        .chain(fresh)
+        .take(count)
+        .map(|name| Create { node: node.to_owned(), name })
+        .collect()
+}
+
+/// So that a plan that is cut short, or stopped by a refusal, has served every node alike.
+fn one_from_each_in_turn(lists: Vec<Vec<Create>>) -> Vec<Create> {
+    let mut ranked: Vec<(usize, Create)> = lists.into_iter().flat_map(|list| list.into_iter().enumerate()).collect();
+    ranked.sort_by_key(|(turn, _)| *turn);
+    ranked.into_iter().map(|(_, create)| create).collect()
+}

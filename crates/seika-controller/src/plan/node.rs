@@ -1,0 +1,135 @@
+//! One node's share of the plan.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::victims::rank;
+use super::{Asked, Cause, Delete};
+use crate::crd::Rollout;
+use crate::observed::{PodView, Progress};
+
+/// What a node may have.
+pub(super) struct Room<'a> {
+    /// Pods wanted.
+    pub(super) count: usize,
+    /// Pods beyond the total that may still be added anywhere.
+    pub(super) surge_left: usize,
+    /// Failed pods must not be replaced yet.
+    pub(super) held: bool,
+    /// How to replace.
+    pub(super) rollout: &'a Rollout,
+}
+
+/// What to do on a node.
+#[derive(Default)]
+pub(super) struct Decision {
+    pub(super) creates: usize,
+    /// How many of the creates are beyond the count.
+    pub(super) surge: usize,
+    pub(super) deletes: Vec<Delete>,
+    /// More would be created if nothing were held back.
+    pub(super) wants_more: bool,
+}
+
+/// A node's pods, sorted by what can be done with them.
+pub(super) struct OnNode<'a> {
+    /// Made from the present template (or nothing is being replaced).
+    current: Vec<&'a PodView>,
+    outdated: Vec<&'a PodView>,
+    finished: Vec<&'a PodView>,
+    min_ready: SignedDuration,
+    now: Timestamp,
+}
+
+impl<'a> OnNode<'a> {
+    pub(super) fn new(pods: &[&'a Arc<PodView>], asked: &Asked<'_>, now: Timestamp) -> Self {
+        let mut on_node =
+            Self { current: Vec::new(), outdated: Vec::new(), finished: Vec::new(), min_ready: asked.min_ready, now };
+        for pod in pods.iter().copied().map(Arc::as_ref).filter(|pod| !pod.terminating) {
+            let list = match pod.progress {
+                Progress::Finished => &mut on_node.finished,
+                _ if asked.rollout.paused || pod.revision == asked.revision => &mut on_node.current,
+                _ => &mut on_node.outdated,
+            };
+            list.push(pod);
+        }
+        for list in [&mut on_node.current, &mut on_node.outdated, &mut on_node.finished] {
+            rank(list, now);
+        }
+        let (mut current, mut outdated) = (std::mem::take(&mut on_node.current), std::mem::take(&mut on_node.outdated));
+        current.sort_by_key(|pod| on_node.available(pod));
+        outdated.sort_by_key(|pod| on_node.available(pod));
+        Self { current, outdated, ..on_node }
+    }
+
+    fn available(&self, pod: &PodView) -> bool {
+        // Who may be going already cannot be counted on.
+        !pod.doomed && pod.ready_since().is_some_and(|since| self.now.duration_since(since) >= self.min_ready)
+    }
+
+    /// When the next ready pod will have been ready for long enough.
+    pub(super) fn next_available_in(&self) -> Option<SignedDuration> {
+        self.current
+            .iter()
+            .chain(&self.outdated)
+            .filter_map(|pod| Some(self.min_ready - self.now.duration_since(pod.ready_since()?)))
+            .filter(SignedDuration::is_positive)
+            .min()
+    }
+
+    pub(super) fn decide(&self, room: &Room<'_>) -> Decision {
+        let mut decision = Decision::default();
+        let active = self.current.len() + self.outdated.len();
+
+        let surge = if self.outdated.is_empty() { 0 } else { count(room.rollout.max_surge_per_node).min(room.surge_left) };
+        let lacking = room.count.saturating_sub(self.current.len()).min((room.count + surge).saturating_sub(active));
+        decision.wants_more = lacking > 0;
+        if !room.held {
+            decision.creates = lacking;
+            decision.surge = (active + lacking).saturating_sub(room.count.max(active));
+        }
+
+        let excess = self.current.len().saturating_sub(room.count);
+        decision.deletes.extend(self.current[..excess].iter().map(|pod| delete(pod, Cause::Excess)));
+        let going = self.outdated.len() - self.outdated_to_keep(room, excess);
+        let cause = if room.count == 0 { Cause::Excess } else { Cause::Outdated };
+        decision.deletes.extend(self.outdated[..going].iter().map(|pod| delete(pod, cause)));
+
+        // The latest failure stays to be looked at until its replacement may come.
+        let shown = usize::from(room.held && decision.wants_more).min(self.finished.len());
+        let mut finished = self.finished.clone();
+        finished.sort_by_key(|pod| pod.created);
+        decision.deletes.extend(finished[..finished.len() - shown].iter().map(|pod| delete(pod, Cause::Finished)));
+        decision
+    }
+
+    /// How many outdated pods have to stay so that no more than allowed is unavailable.
+    fn outdated_to_keep(&self, room: &Room<'_>, excess: usize) -> usize {
+        let kept = &self.current[excess..];
+        let floor = room.count.saturating_sub(count(room.rollout.max_unavailable_per_node));
+        let (ready, unready): (Vec<&PodView>, Vec<&PodView>) = self.outdated.iter().partition(|pod| self.available(pod));
+        let total = kept.len() + self.outdated.len();
+        // Who does not serve can go as soon as somebody stands in for it: nothing gets worse by that.
+        let unready_going = unready.len().min(total.saturating_sub(floor));
+        let available = kept.iter().filter(|pod| self.available(pod)).count() + ready.len();
+        let ready_going = ready.len().min(available.saturating_sub(floor)).min((total - unready_going).saturating_sub(floor));
+        self.outdated.len() - unready_going - ready_going
+    }
+}
+
+/// The node is no more, so everything on it goes. What was bound to it waits for a kubelet that will never answer: by force, then.
+pub(super) fn abandon(pods: &[&Arc<PodView>]) -> Vec<Delete> {
+    pods.iter()
+        .filter(|pod| !pod.terminating || pod.progress != Progress::Unscheduled)
+        .map(|pod| Delete { force: pod.progress != Progress::Unscheduled, ..delete(pod, Cause::NodeGone) })
+        .collect()
+}
+
+fn delete(pod: &PodView, cause: Cause) -> Delete {
+    Delete { name: pod.name.clone(), uid: pod.uid.clone(), node: pod.node.clone(), cause, force: false }
+}
+
+fn count(number: i32) -> usize {
+    usize::try_from(number).unwrap_or(0)
+}

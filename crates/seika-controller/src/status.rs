@@ -1,0 +1,354 @@
+//! What the Seika's status says: a pure function of what is asked and what is seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::crd::{NodeStatus, SeikaStatus};
+use crate::observed::{Known, NodeView, PodView, Progress};
+use crate::plan::{Asked, Seen};
+
+/// In clusters of more nodes than this the status lists only those that concern the Seika.
+pub const NODES_LISTED_MAX: usize = 32;
+
+/// Something that went wrong and is not to be seen in pods or nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// One word.
+    pub reason: &'static str,
+    /// A sentence.
+    pub message: String,
+}
+
+/// What the status is made from, beside what is asked and seen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Circumstances<'a> {
+    /// The generation of the spec that was acted on.
+    pub generation: Option<i64>,
+    /// What went wrong.
+    pub trouble: Option<&'a Trouble>,
+    /// Pods of others that carry our label and match the selector: name and owner.
+    pub foreign: &'a [String],
+    /// The conditions so far: what did not change keeps its time.
+    pub conditions: &'a [Condition],
+}
+
+/// Makes the status.
+#[must_use]
+pub fn status(asked: &Asked<'_>, seen: &Seen<'_>, circumstances: &Circumstances<'_>) -> SeikaStatus {
+    let mut by_node: BTreeMap<&str, Vec<&PodView>> = asked.counts.keys().map(|node| (node.as_str(), Vec::new())).collect();
+    for pod in &seen.picture.pods {
+        by_node.entry(&pod.node).or_default().push(pod);
+    }
+    let per_node: Vec<NodeStatus> = by_node.iter().map(|(node, pods)| node_status(asked, seen, node, pods)).collect();
+
+    let concerned = by_node.keys().copied();
+    let listed: BTreeSet<&str> = if seen.nodes.names().len() <= NODES_LISTED_MAX {
+        concerned.chain(seen.nodes.names()).collect()
+    } else {
+        concerned.collect()
+    };
+    let of = |node: &str| per_node.iter().find(|status| status.node == node);
+    let joined = |number: fn(&NodeStatus) -> i32| {
+        listed.iter().map(|node| of(node).map_or(0, number).to_string()).collect::<Vec<_>>().join("-")
+    };
+    let total = |number: fn(&NodeStatus) -> i32| per_node.iter().map(number).sum::<i32>();
+    let available = seen.picture.pods.iter().filter(|pod| is_available(pod, asked, seen.now)).count();
+
+    let mut status = SeikaStatus {
+        repurika: per_node.iter().map(|status| (status.node.clone(), status.current)).collect(),
+        nodes: listed.iter().map(|node| (*node).to_owned()).collect(),
+        ready: format!("{}/{}", joined(|status| status.ready), joined(|status| status.desired)),
+        observed_generation: circumstances.generation,
+        desired_replicas: total(|status| status.desired),
+        current_replicas: total(|status| status.current),
+        ready_replicas: total(|status| status.ready),
+        available_replicas: number(available),
+        updated_replicas: total(|status| status.updated),
+        revision: Some(asked.revision.to_owned()),
+        per_node,
+        conditions: Vec::new(),
+    };
+    status.conditions = conditions(&status, asked, seen, circumstances);
+    status
+}
+
+fn is_available(pod: &PodView, asked: &Asked<'_>, now: Timestamp) -> bool {
+    pod.is_active() && pod.ready_since().is_some_and(|since| now.duration_since(since) >= asked.min_ready)
+}
+
+fn node_status(asked: &Asked<'_>, seen: &Seen<'_>, node: &str, pods: &[&PodView]) -> NodeStatus {
+    let active: Vec<&PodView> = pods.iter().copied().filter(|pod| pod.is_active()).collect();
+    let ready = active.iter().filter(|pod| pod.ready_since().is_some()).count();
+    let mut status = NodeStatus {
+        node: node.to_owned(),
+        desired: asked.counts.get(node).copied().unwrap_or(0),
+        current: number(active.len()),
+        ready: number(ready),
+        updated: number(active.iter().filter(|pod| pod.revision == asked.revision).count()),
+        reason: None,
+        message: None,
+    };
+    if status.ready < status.desired {
+        let (reason, message) = shortfall(seen, node, pods, &active);
+        status.reason = Some(reason);
+        status.message = message;
+    }
+    status
+}
+
+/// Why a node has fewer ready pods than wanted: what is wrong with the node, else with a pod, else nothing but time.
+fn shortfall(seen: &Seen<'_>, node: &str, pods: &[&PodView], active: &[&PodView]) -> (String, Option<String>) {
+    let waiting_to_be_bound = active.iter().any(|pod| pod.progress == Progress::Unscheduled);
+    match seen.nodes.look_up(node) {
+        Known::Never | Known::GoneSince(_) => return ("NodeNotFound".into(), Some(format!("there is no node {node}"))),
+        Known::Present(NodeView::NotReady) => return ("NodeNotReady".into(), Some(format!("node {node} is not ready"))),
+        Known::Present(NodeView::Cordoned) if waiting_to_be_bound => {
+            return ("NodeCordoned".into(), Some(format!("node {node} takes no new pods")));
+        }
+        Known::Present(NodeView::Tainted(taint)) if waiting_to_be_bound => {
+            return ("NodeTainted".into(), Some(format!("node {node} has the taint {taint}")));
+        }
+        Known::Present(_) => {}
+    }
+    if let Some(until) = seen.held.get(node) {
+        let last = pods.iter().filter(|pod| pod.progress == Progress::Finished).find_map(|pod| pod.hindrance.as_ref());
+        let why = last.map(|hindrance| format!("{} {}; ", hindrance.reason, hindrance.message)).unwrap_or_default();
+        return ("PodsFail".into(), Some(format!("{why}no replacement before {until:.0}")));
+    }
+    if let Some(hindrance) = active.iter().find_map(|pod| pod.hindrance.as_ref()) {
+        let message = Some(hindrance.message.clone()).filter(|message| !message.is_empty());
+        return (hindrance.reason.clone(), message);
+    }
+    ("Starting".into(), None)
+}
+
+fn conditions(status: &SeikaStatus, asked: &Asked<'_>, seen: &Seen<'_>, circumstances: &Circumstances<'_>) -> Vec<Condition> {
+    let missing_nodes: Vec<&str> = status
+        .per_node
+        .iter()
+        .filter(|node| node.desired > 0 && !matches!(seen.nodes.look_up(&node.node), Known::Present(_)))
+        .map(|node| node.node.as_str())
+        .collect();
+    let short: Vec<&str> =
+        status.per_node.iter().filter(|node| node.ready < node.desired).map(|node| node.node.as_str()).collect();
+    let available = if short.is_empty() && status.available_replicas >= status.desired_replicas {
+        (true, "AllPodsAvailable", format!("{} pods are available", status.desired_replicas))
+    } else if short.is_empty() {
+        (false, "PodsTooYoung", "not all pods have been ready for long enough".to_owned())
+    } else {
+        (false, "PodsMissing", format!("fewer pods are ready than wanted on {}", some_of(&short)))
+    };
+
+    let outdated = status.current_replicas - status.updated_replicas;
+    let beyond = status.per_node.iter().any(|node| node.current != node.desired);
+    let progressing = if asked.rollout.paused && outdated > 0 {
+        (false, "Paused", format!("{outdated} pods are of an earlier template, which stay while the roll-out is paused"))
+    } else if outdated > 0 {
+        (true, "RollingOut", format!("{outdated} pods are of an earlier template"))
+    } else if beyond && circumstances.trouble.is_none() && missing_nodes.is_empty() {
+        (true, "Scaling", format!("{} pods of {} are there", status.current_replicas, status.desired_replicas))
+    } else if !short.is_empty() && circumstances.trouble.is_none() && missing_nodes.is_empty() {
+        (true, "PodsStarting", format!("{} pods of {} are ready", status.ready_replicas, status.desired_replicas))
+    } else {
+        (false, "Settled", "nothing is being changed".to_owned())
+    };
+
+    let failing: Vec<&str> = seen.held.keys().map(String::as_str).collect();
+    let degraded = if let Some(trouble) = circumstances.trouble {
+        (true, trouble.reason, trouble.message.clone())
+    } else if !missing_nodes.is_empty() {
+        (true, "NodeNotFound", format!("there is no node {}", some_of(&missing_nodes)))
+    } else if !failing.is_empty() {
+        (true, "PodsFail", format!("pods fail on {}", some_of(&failing)))
+    } else {
+        (false, "NothingWrong", String::new())
+    };
+
+    let foreign: Vec<&str> = circumstances.foreign.iter().map(String::as_str).collect();
+    let overlap = if foreign.is_empty() {
+        (false, "NoOverlap", String::new())
+    } else {
+        (true, "PodsOfOthersMatch", format!("the selector also matches {}", some_of(&foreign)))
+    };
+
+    [("Available", available), ("Progressing", progressing), ("Degraded", degraded), ("SelectorOverlap", overlap)]
+        .into_iter()
+        .map(|(type_, (holds, reason, message))| {
+            let value = if holds { "True" } else { "False" };
+            let before = circumstances.conditions.iter().find(|condition| condition.type_ == type_ && condition.status == value);
+            Condition {
+                type_: type_.to_owned(),
+                status: value.to_owned(),
+                reason: reason.to_owned(),
+                message,
+                observed_generation: circumstances.generation,
+                last_transition_time: before
+                    .map_or_else(|| Time(whole_seconds(seen.now)), |before| before.last_transition_time.clone()),
+            }
+        })
+        .collect()
+}
+
+/// The wire keeps no fractions: with them, each status read back would look changed.
+fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+/// The first few names, and how many more there are.
+fn some_of(names: &[&str]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
+}
+
+fn number(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::Arc;
+
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::crd::Rollout;
+    use crate::index::Picture;
+    use crate::observed::fixtures::{pod, ready_pod};
+    use crate::observed::{Hindrance, Nodes};
+
+    struct Case {
+        counts: BTreeMap<String, i32>,
+        nodes: Nodes,
+        picture: Picture,
+        held: BTreeMap<String, Timestamp>,
+    }
+
+    fn case(counts: &[(&str, i32)], pods: Vec<PodView>) -> Case {
+        let mut nodes = Nodes::default();
+        for node in ["node1", "node2", "node3"] {
+            nodes.put(node, NodeView::Usable);
+        }
+        Case {
+            counts: counts.iter().map(|(node, count)| ((*node).to_owned(), *count)).collect(),
+            nodes,
+            picture: Picture { pods: pods.into_iter().map(Arc::new).collect(), unresolved: Vec::new() },
+            held: BTreeMap::new(),
+        }
+    }
+
+    impl Case {
+        fn status(&self, circumstances: &Circumstances<'_>) -> SeikaStatus {
+            let rollout = Rollout::default();
+            let asked = Asked {
+                seika: "hello",
+                uid: "uid",
+                counts: &self.counts,
+                revision: "new",
+                rollout: &rollout,
+                min_ready: SignedDuration::ZERO,
+            };
+            let seen = Seen {
+                nodes: &self.nodes,
+                picture: &self.picture,
+                taken: &HashSet::new(),
+                held: &self.held,
+                now: Timestamp::from_second(1000).unwrap(),
+            };
+            status(&asked, &seen, circumstances)
+        }
+    }
+
+    fn condition<'a>(status: &'a SeikaStatus, type_: &str) -> &'a Condition {
+        status.conditions.iter().find(|condition| condition.type_ == type_).unwrap()
+    }
+
+    fn reason<'a>(status: &'a SeikaStatus, node: &str) -> Option<&'a str> {
+        status.per_node.iter().find(|status| status.node == node).unwrap().reason.as_deref()
+    }
+
+    #[test]
+    fn ready_counts_all_nodes_of_the_cluster_in_name_order() {
+        let status = case(&[("node3", 1)], vec![ready_pod("a", "node3")]).status(&Circumstances::default());
+        assert_eq!(status.nodes, ["node1", "node2", "node3"]);
+        assert_eq!(status.ready, "0-0-1/0-0-1");
+        assert_eq!(status.repurika, [("node3".to_owned(), 1)].into());
+        assert_eq!(condition(&status, "Available").status, "True");
+        assert_eq!(condition(&status, "Progressing").status, "False");
+        assert_eq!(condition(&status, "Degraded").status, "False");
+    }
+
+    #[test]
+    fn what_is_going_or_finished_does_not_count() {
+        let pods = vec![
+            ready_pod("a", "node1"),
+            PodView { terminating: true, ..ready_pod("b", "node1") },
+            PodView { progress: Progress::Finished, ..pod("c", "node1") },
+            PodView { revision: "old".into(), ..ready_pod("d", "node1") },
+        ];
+        let status = case(&[("node1", 2)], pods).status(&Circumstances::default());
+        assert_eq!((status.current_replicas, status.ready_replicas, status.updated_replicas), (2, 2, 1));
+        assert_eq!(condition(&status, "Progressing").reason, "RollingOut");
+    }
+
+    #[test]
+    fn each_shortfall_has_its_reason() {
+        let mut case = case(
+            &[("node1", 1), ("node2", 1), ("node3", 2), ("node9", 1)],
+            vec![
+                PodView {
+                    progress: Progress::Pending,
+                    hindrance: Some(Hindrance { reason: "ImagePullBackOff".into(), message: "no such image".into() }),
+                    ..pod("a", "node1")
+                },
+                pod("b", "node2"),
+                pod("c", "node3"),
+            ],
+        );
+        case.nodes.put("node2", NodeView::Cordoned);
+        let status = case.status(&Circumstances::default());
+        assert_eq!(reason(&status, "node1"), Some("ImagePullBackOff"));
+        assert_eq!(reason(&status, "node2"), Some("NodeCordoned"));
+        assert_eq!(reason(&status, "node3"), Some("Starting"));
+        assert_eq!(reason(&status, "node9"), Some("NodeNotFound"));
+        assert_eq!(status.ready, "0-0-0-0/1-1-2-1");
+        assert_eq!(condition(&status, "Degraded").message, "there is no node node9");
+        assert_eq!(condition(&status, "Available").status, "False");
+    }
+
+    #[test]
+    fn failing_pods_are_told_of() {
+        let failed = PodView {
+            progress: Progress::Finished,
+            hindrance: Some(Hindrance { reason: "Evicted".into(), message: "low on memory".into() }),
+            ..pod("a", "node1")
+        };
+        let mut case = case(&[("node1", 1)], vec![failed]);
+        case.held.insert("node1".into(), Timestamp::from_second(1001).unwrap());
+        let status = case.status(&Circumstances::default());
+        assert_eq!(reason(&status, "node1"), Some("PodsFail"));
+        assert_eq!(
+            status.per_node[0].message.as_deref(),
+            Some("Evicted low on memory; no replacement before 1970-01-01T00:16:41Z")
+        );
+        assert_eq!(condition(&status, "Degraded").reason, "PodsFail");
+    }
+
+    #[test]
+    fn a_condition_keeps_its_time_until_it_turns() {
+        let early = Time(Timestamp::UNIX_EPOCH);
+        let settled = case(&[("node1", 1)], vec![ready_pod("a", "node1")]);
+        let mut before = settled.status(&Circumstances::default()).conditions;
+        for condition in &mut before {
+            condition.last_transition_time = early.clone();
+        }
+        let circumstances = Circumstances { conditions: &before, ..Circumstances::default() };
+        assert!(settled.status(&circumstances).conditions.iter().all(|condition| condition.last_transition_time == early));
+        let short = case(&[("node1", 2)], vec![ready_pod("a", "node1")]).status(&circumstances);
+        assert_ne!(condition(&short, "Available").last_transition_time, early);
+        assert_eq!(condition(&short, "Degraded").last_transition_time, early);
+    }
+}

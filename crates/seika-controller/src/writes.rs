@@ -1,0 +1,346 @@
+//! The writes to the API server, each entered in the index before it is sent.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::future::join_all;
+use futures::stream;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::{PartialObjectMeta, Request};
+use kube::{Client, Resource as _};
+use serde_json::{Value, json};
+
+use crate::crd::{Seika, SeikaStatus};
+use crate::index::{CreateEnd, DeleteEnd, Owner, PodIndex};
+use crate::metrics::{Metrics, Outcome};
+use crate::plan::{Create, Delete};
+
+/// The field manager of the status, and the user agent of all else.
+pub(crate) const FIELD_MANAGER: &str = "seika-controller";
+/// After this an answer is not waited for any more, and the outcome counts as unknown.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// Why a write failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    /// A pod could not be created.
+    #[error("failed to create pod {namespace}/{name}")]
+    Create {
+        /// The pod's namespace.
+        namespace: String,
+        /// The pod's name.
+        name: String,
+        /// What the API server said.
+        source: Box<kube::Error>,
+    },
+    /// A pod could not be deleted.
+    #[error("failed to delete pod {namespace}/{name}")]
+    Delete {
+        /// The pod's namespace.
+        namespace: String,
+        /// The pod's name.
+        name: String,
+        /// What the API server said.
+        source: Box<kube::Error>,
+    },
+    /// Nothing was answered in time.
+    #[error("failed to hear from the API server about pod {namespace}/{name}")]
+    NoAnswer {
+        /// The pod's namespace.
+        namespace: String,
+        /// The pod's name.
+        name: String,
+    },
+    /// The status could not be written.
+    #[error("failed to write the status of seika {namespace}/{name}")]
+    Status {
+        /// The Seika's namespace.
+        namespace: String,
+        /// The Seika's name.
+        name: String,
+        /// What the API server said.
+        source: Box<kube::Error>,
+    },
+}
+
+impl WriteError {
+    /// One word for metrics and conditions.
+    #[must_use]
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "FailedCreate",
+            Self::Delete { .. } => "FailedDelete",
+            Self::NoAnswer { .. } => "NoAnswer",
+            Self::Status { .. } => "FailedStatus",
+        }
+    }
+
+    /// The error and what it comes from, in a line.
+    #[must_use]
+    pub(crate) fn whole_message(&self) -> String {
+        match self {
+            Self::Create { source, .. } | Self::Delete { source, .. } | Self::Status { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => format!("{self}: {}", status.message),
+                other => format!("{self}: {other}"),
+            },
+            Self::NoAnswer { .. } => self.to_string(),
+        }
+    }
+}
+
+/// The index, shared between the watch and the writes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SharedIndex(Arc<Mutex<PodIndex>>);
+
+impl SharedIndex {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, PodIndex> {
+        // No method of the index panics half way through a change.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes for all Seikas.
+#[derive(Clone)]
+pub(crate) struct Writer {
+    pub(crate) client: Client,
+    pub(crate) index: SharedIndex,
+    pub(crate) metrics: Metrics,
+    /// How many writes of one Seika may be on their way at once.
+    pub(crate) concurrency: usize,
+}
+
+/// What became of a plan's creates.
+#[derive(Debug, Default)]
+pub(crate) struct Created {
+    pub(crate) pods: Vec<Create>,
+    /// Names that somebody else holds.
+    pub(crate) taken: Vec<String>,
+    pub(crate) error: Option<WriteError>,
+}
+
+/// What became of a plan's deletes.
+#[derive(Debug, Default)]
+pub(crate) struct Deleted {
+    pub(crate) pods: Vec<Delete>,
+    pub(crate) error: Option<WriteError>,
+}
+
+enum CreateAnswer {
+    Made,
+    Taken,
+    Failed(WriteError),
+}
+
+impl Writer {
+    /// Creates in batches of one, two, four and so on, up to the concurrency, and stops after the first batch in which one fails: where a
+    /// quota or a policy refuses, that takes few requests to learn.
+    pub(crate) async fn create_all(
+        &self,
+        owner: &Owner,
+        revision: &str,
+        creates: Vec<Create>,
+        manifest: impl Fn(&Create) -> Value + Sync,
+    ) -> Created {
+        let mut created = Created::default();
+        let mut waiting = creates.into_iter();
+        let mut batch_size = 1;
+        while created.error.is_none() {
+            let batch: Vec<Create> = waiting.by_ref().take(batch_size).collect();
+            if batch.is_empty() {
+                break;
+            }
+            let answers = join_all(batch.iter().map(|create| self.create(owner, revision, create, manifest(create)))).await;
+            for (create, answer) in batch.into_iter().zip(answers) {
+                match answer {
+                    CreateAnswer::Made => created.pods.push(create),
+                    CreateAnswer::Taken => created.taken.push(create.name),
+                    CreateAnswer::Failed(error) => created.error = Some(error),
+                }
+            }
+            batch_size = (batch_size * 2).min(self.concurrency);
+        }
+        created
+    }
+
+    async fn create(&self, owner: &Owner, revision: &str, create: &Create, manifest: Value) -> CreateAnswer {
+        let Create { node, name } = create;
+        self.index.lock().create_begins(owner, name, node, revision);
+        let (end, answer) = match tokio::time::timeout(ANSWER_WITHIN, self.post(&owner.namespace, &manifest)).await {
+            Ok(Ok(uid)) => (CreateEnd::Exists(uid), CreateAnswer::Made),
+            Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => self.who_holds(owner, name).await,
+            Ok(Err(error)) => {
+                let end = if is_refusal(&error) { CreateEnd::Refused } else { CreateEnd::Unknown };
+                (end, CreateAnswer::Failed(self.create_error(owner, name, error)))
+            }
+            Err(_elapsed) => (CreateEnd::Unknown, CreateAnswer::Failed(no_answer(owner, name))),
+        };
+        self.metrics.created(match end {
+            CreateEnd::Exists(_) => Outcome::Done,
+            CreateEnd::Refused | CreateEnd::NameHeld => Outcome::Refused,
+            CreateEnd::Unknown => Outcome::Unknown,
+        });
+        self.index.lock().create_ends(owner, name, &end);
+        answer
+    }
+
+    async fn post(&self, namespace: &str, manifest: &Value) -> Result<String, kube::Error> {
+        let body = serde_json::to_vec(manifest).map_err(kube::Error::SerdeError)?;
+        let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let request =
+            Request::new(Pod::url_path(&(), Some(namespace))).create(&parameters, body).map_err(kube::Error::BuildRequest)?;
+        let pod: PartialObjectMeta<Pod> = self.client.request(request).await?;
+        Ok(pod.metadata.uid.unwrap_or_default())
+    }
+
+    /// A pod of that name is there already. If it is this Seika's and stays, it is the very pod that was wanted, and the watch has yet to say
+    /// so; else another name is needed.
+    async fn who_holds(&self, owner: &Owner, name: &str) -> (CreateEnd, CreateAnswer) {
+        self.metrics.names_taken.inc();
+        match self.holder(owner, name).await {
+            Ok(Some(CreateEnd::Exists(uid))) => (CreateEnd::Exists(uid), CreateAnswer::Made),
+            Ok(Some(held)) => (held, CreateAnswer::Taken),
+            // It has just gone: the next pass asks again.
+            Ok(None) => (CreateEnd::Refused, CreateAnswer::Failed(no_answer(owner, name))),
+            Err(error) => (CreateEnd::Unknown, CreateAnswer::Failed(error)),
+        }
+    }
+
+    async fn holder(&self, owner: &Owner, name: &str) -> Result<Option<CreateEnd>, WriteError> {
+        let pods: Api<PartialObjectMeta<Pod>> = Api::namespaced(self.client.clone(), &owner.namespace);
+        let found = pods.get_opt(name).await.map_err(|error| self.create_error(owner, name, error))?;
+        Ok(found.map(|pod| {
+            let references = pod.metadata.owner_references.as_deref().unwrap_or_default();
+            let ours = Owner::controlling(&owner.namespace, references).is_some_and(|holder| holder.uid == owner.uid);
+            if ours && pod.metadata.deletion_timestamp.is_none() {
+                CreateEnd::Exists(pod.metadata.uid.unwrap_or_default())
+            } else {
+                CreateEnd::NameHeld
+            }
+        }))
+    }
+
+    /// A create of this name may or may not have been done. Finds out whether it has; if it has not, it still may be.
+    pub(crate) async fn settle_create(&self, owner: &Owner, name: &str) -> Result<(), WriteError> {
+        if let Some(end) = self.holder(owner, name).await? {
+            self.index.lock().create_ends(owner, name, &end);
+        }
+        Ok(())
+    }
+
+    fn create_error(&self, owner: &Owner, name: &str, source: kube::Error) -> WriteError {
+        WriteError::Create { namespace: owner.namespace.clone(), name: name.to_owned(), source: Box::new(source) }
+    }
+
+    /// Deletes all of them, each as that very pod.
+    pub(crate) async fn delete_all(&self, owner: &Owner, deletes: Vec<Delete>) -> Deleted {
+        let answers: Vec<(Delete, Result<bool, WriteError>)> = stream::iter(deletes)
+            .map(async |delete| {
+                let answer = self.delete(owner, &delete).await;
+                (delete, answer)
+            })
+            .buffer_unordered(self.concurrency)
+            .collect()
+            .await;
+        let mut deleted = Deleted::default();
+        for (delete, answer) in answers {
+            match answer {
+                Ok(true) => deleted.pods.push(delete),
+                Ok(false) => {}
+                Err(error) => deleted.error = Some(error),
+            }
+        }
+        deleted
+    }
+
+    async fn delete(&self, owner: &Owner, delete: &Delete) -> Result<bool, WriteError> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &owner.namespace);
+        let failed = |source| WriteError::Delete {
+            namespace: owner.namespace.clone(),
+            name: delete.name.clone(),
+            source: Box::new(source),
+        };
+        // Without a kubelet nobody ends the pod's processes, so that there is none must be certain and not a matter of a lagging watch.
+        if delete.cause == crate::plan::Cause::NodeGone {
+            let nodes: Api<PartialObjectMeta<Node>> = Api::all(self.client.clone());
+            if nodes.get_opt(&delete.node).await.map_err(failed)?.is_some() {
+                return Ok(false);
+            }
+        }
+        let parameters = DeleteParams {
+            grace_period_seconds: delete.force.then_some(0),
+            preconditions: Some(Preconditions { uid: Some(delete.uid.clone()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        self.index.lock().delete_begins(owner, &delete.uid);
+        let (end, answer) = match tokio::time::timeout(ANSWER_WITHIN, pods.delete(&delete.name, &parameters)).await {
+            Ok(Ok(_)) => (DeleteEnd::Going, Ok(true)),
+            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => (DeleteEnd::Going, Ok(false)),
+            // Most likely another pod has the name by now, and this one is gone. But a conflict can have other causes, and to take a pod for
+            // gone that is not is to keep it for ever: the next pass looks.
+            Ok(Err(error @ kube::Error::Api(_))) if is_conflict(&error) => (DeleteEnd::Unknown, Err(failed(error))),
+            Ok(Err(error)) => {
+                let end = if is_refusal(&error) { DeleteEnd::Refused } else { DeleteEnd::Unknown };
+                (end, Err(failed(error)))
+            }
+            Err(_elapsed) => (DeleteEnd::Unknown, Err(no_answer(owner, &delete.name))),
+        };
+        self.metrics.deleted(match end {
+            DeleteEnd::Going => Outcome::Done,
+            DeleteEnd::Refused => Outcome::Refused,
+            DeleteEnd::Unknown => Outcome::Unknown,
+        });
+        self.index.lock().delete_ends(owner, &delete.uid, end);
+        answer
+    }
+
+    /// A delete of this pod may or may not have been heard. Finds out.
+    pub(crate) async fn settle_delete(&self, owner: &Owner, name: &str, uid: &str) -> Result<(), WriteError> {
+        let pods: Api<PartialObjectMeta<Pod>> = Api::namespaced(self.client.clone(), &owner.namespace);
+        let found = pods.get_opt(name).await.map_err(|source| WriteError::Delete {
+            namespace: owner.namespace.clone(),
+            name: name.to_owned(),
+            source: Box::new(source),
+        })?;
+        let stays =
+            found.is_some_and(|pod| pod.metadata.uid.as_deref() == Some(uid) && pod.metadata.deletion_timestamp.is_none());
+        self.index.lock().delete_ends(owner, uid, if stays { DeleteEnd::Refused } else { DeleteEnd::Going });
+        Ok(())
+    }
+
+    /// Applies the status, all of it ours.
+    pub(crate) async fn write_status(&self, owner: &Owner, status: &SeikaStatus) -> Result<(), WriteError> {
+        let seikas: Api<Seika> = Api::namespaced(self.client.clone(), &owner.namespace);
+        let patch = json!({
+            "apiVersion": Seika::api_version(&()),
+            "kind": Seika::kind(&()),
+            // A Seika of the same name that came after this one must not get this one's status.
+            "metadata": { "name": owner.name, "uid": owner.uid },
+            "status": status,
+        });
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        self.metrics.status_writes.inc();
+        match seikas.patch_status(&owner.name, &parameters, &Patch::Apply(&patch)).await {
+            Ok(_) => Ok(()),
+            // It is no more, so nobody misses its status.
+            Err(kube::Error::Api(answer)) if answer.is_not_found() => Ok(()),
+            Err(source) => {
+                Err(WriteError::Status { namespace: owner.namespace.clone(), name: owner.name.clone(), source: Box::new(source) })
+            }
+        }
+    }
+}
+
+/// Whether the API server said no, so that it is certain that nothing was done. Its own failures (5xx) leave that open.
+fn is_refusal(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code))
+}
+
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_conflict())
+}
+
+fn no_answer(owner: &Owner, name: &str) -> WriteError {
+    WriteError::NoAnswer { namespace: owner.namespace.clone(), name: name.to_owned() }
+}

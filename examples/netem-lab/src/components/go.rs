@@ -1,0 +1,115 @@
+//! Builds components with the Go toolchain.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde::Deserialize;
+
+use super::{Component, ComponentsError, GoModule, Places, tool, unfinished};
+use crate::progress::Progress;
+
+const INSTALL_GO: &str =
+    "install Go 1.26 or newer and put it on PATH (or supply the programs in the folder that KANTAI_COMPONENTS names)";
+
+/// Fails at once if there is no Go toolchain.
+pub(super) fn check() -> Result<(), ComponentsError> {
+    tool::run(Command::new("go").arg("version"), "ask Go for its version", INSTALL_GO).map(drop)
+}
+
+/// Builds one program into its place in the cache. It gets its name only when it is whole.
+pub(super) fn build(
+    places: &Places,
+    component: Component,
+    module: GoModule,
+    package: &str,
+    progress: &Progress,
+) -> Result<(), ComponentsError> {
+    let Some(target) = places.cached(component) else { return Ok(()) };
+    let step = progress.step(format!("building {component} {}", module.version()));
+    let folder = write_module(places, module)?;
+    let unfinished = unfinished::beside(&target)?;
+    let mut command = go(&folder);
+    command.args(["build", "-trimpath", "-ldflags", &module.ldflags(), "-o"]).arg(&unfinished).arg(package);
+    tool::run(&mut command, &format!("build {component}"), INSTALL_GO)?;
+    std::fs::rename(&unfinished, &target).map_err(ComponentsError::file("rename", &unfinished))?;
+    step.done();
+    Ok(())
+}
+
+/// The source folders of `paths`, modules that `module` depends on, downloaded if need be: from there come the manifests that a project
+/// ships. They are read-only and shared with everything else on this machine that uses Go.
+pub fn module_folders(places: &Places, module: GoModule, paths: &[&str]) -> Result<Vec<PathBuf>, ComponentsError> {
+    let folder = write_module(places, module)?;
+    let mut command = go(&folder);
+    command.args(["mod", "download", "-json"]).args(paths);
+    let printed = tool::run(&mut command, &format!("download the Go modules {}", paths.join(", ")), INSTALL_GO)?;
+    paths.iter().map(|path| downloaded_folder(&printed, path)).collect()
+}
+
+/// What `go mod download -json` prints of one module, as far as it concerns us.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Downloaded {
+    path: String,
+    #[serde(default)]
+    dir: Option<PathBuf>,
+}
+
+fn downloaded_folder(printed: &str, module: &str) -> Result<PathBuf, ComponentsError> {
+    serde_json::Deserializer::from_str(printed)
+        .into_iter::<Downloaded>()
+        .filter_map(Result::ok)
+        .find(|downloaded| downloaded.path == module)
+        .and_then(|downloaded| downloaded.dir)
+        .ok_or_else(|| ComponentsError::NoModuleFolder { module: module.to_owned() })
+}
+
+/// The Go toolchain, at work in `folder`, whatever the user's own settings are: no C compiler, no version control, no workspace.
+fn go(folder: &std::path::Path) -> Command {
+    let mut command = Command::new("go");
+    command.current_dir(folder).env("CGO_ENABLED", "0").env("GOFLAGS", "-buildvcs=false").env("GOWORK", "off");
+    command.env_remove("GOOS").env_remove("GOARCH");
+    command
+}
+
+/// Writes the wrapper module into the cache, if it is not there yet, and gives back its folder.
+fn write_module(places: &Places, module: GoModule) -> Result<PathBuf, ComponentsError> {
+    let folder = places.cache().join("modules").join(format!("{}-{}", module.name(), module.key()));
+    std::fs::create_dir_all(&folder).map_err(ComponentsError::file("create", &folder))?;
+    for (name, content) in module.files() {
+        let path = folder.join(name);
+        if std::fs::read_to_string(&path).is_ok_and(|written| written == *content) {
+            continue;
+        }
+        // Written beside its place first: another process may be reading it.
+        let unfinished = unfinished::beside(&path)?;
+        std::fs::write(&unfinished, content).map_err(ComponentsError::file("write", &unfinished))?;
+        std::fs::rename(&unfinished, &path).map_err(ComponentsError::file("rename", &unfinished))?;
+    }
+    Ok(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_modules_folder_is_read_from_what_go_prints() {
+        let printed = r#"{"Path": "a/b", "Version": "v1.0.0", "Dir": "/m/a/b@v1.0.0"}
+{"Path": "c", "Error": "refused"}"#;
+        assert_eq!(downloaded_folder(printed, "a/b").unwrap(), PathBuf::from("/m/a/b@v1.0.0"));
+        assert!(matches!(downloaded_folder(printed, "c"), Err(ComponentsError::NoModuleFolder { module }) if module == "c"));
+    }
+
+    #[test]
+    fn a_module_is_written_whole_and_only_once() {
+        let cache = tempfile::tempdir().unwrap();
+        let places = Places::new(cache.path());
+        let folder = write_module(&places, GoModule::Coredns).unwrap();
+        let written = |name: &str| folder.join(name).metadata().unwrap().modified().unwrap();
+        let before = written("main.go");
+        assert_eq!(write_module(&places, GoModule::Coredns).unwrap(), folder);
+        assert_eq!(written("main.go"), before);
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 3);
+    }
+}

@@ -1,0 +1,14 @@
+//! The lab: a small real cluster on one machine, with network delay between its nodes, and scenarios to run on it.
+
+pub mod cleanup;
+pub mod cluster;
+pub mod components;
+pub mod control_plane;
+pub mod images;
+pub mod load;
+pub mod progress;
+pub mod report;
+pub mod run;
+pub mod scenario;
+pub mod state;
+pub mod wire;

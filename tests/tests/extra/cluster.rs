@@ -1,0 +1,292 @@
+//! A real API server with what Knative would have put there for one revision.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use extra_controller::knative::{PodAutoscaler, ServerlessService};
+use extra_controller::run::{Options, run};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
+use kube::{Client, ResourceExt as _};
+use netem_lab::control_plane::{ControlPlane, User};
+use seika_controller::crd::Seika;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::fakes::{self, Gateways};
+
+pub(crate) const REVISION: &str = "hello-00001";
+const NODES: [(&str, Ipv4Addr); 3] =
+    [("node1", Ipv4Addr::new(127, 0, 1, 1)), ("node2", Ipv4Addr::new(127, 0, 1, 2)), ("node3", Ipv4Addr::new(127, 0, 1, 3))];
+const MANIFESTS: [&str; 3] = [
+    include_str!("../../../deploy/seika-controller/crd.yaml"),
+    include_str!("../../../deploy/extra-controller/service-account.yaml"),
+    include_str!("../../../deploy/extra-controller/rbac.yaml"),
+];
+
+/// The API server, and everything around our daemon.
+pub(crate) struct Cluster {
+    pub(crate) control_plane: ControlPlane,
+    pub(crate) gateways: Gateways,
+    gateway_port: u16,
+    prober_port: u16,
+    tasks: Vec<JoinHandle<()>>,
+    stop: CancellationToken,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// A running daemon.
+pub(crate) struct Daemon {
+    pub(crate) api: String,
+    stop: CancellationToken,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Daemon {
+    /// Asks it to stop, and waits.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        self.task.await?
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        let response = reqwest::get(format!("http://{}{path}", self.api)).await?;
+        Ok((response.status().as_u16(), response.text().await?))
+    }
+}
+
+impl Cluster {
+    pub(crate) async fn start() -> anyhow::Result<Self> {
+        let control_plane = ControlPlane::for_tests().await?;
+        let client = control_plane.client();
+        for namespace in ["kantai-system", "knative-serving"] {
+            apply(&client, &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})).await?;
+        }
+        let definitions = [
+            definition("autoscaling.internal.knative.dev", "PodAutoscaler", "podautoscalers"),
+            definition("networking.internal.knative.dev", "ServerlessService", "serverlessservices"),
+            definition("serving.knative.dev", "Revision", "revisions"),
+        ];
+        for definition in &definitions {
+            apply(&client, definition).await?;
+        }
+        for document in MANIFESTS.iter().flat_map(|manifest| manifest.split("\n---\n")) {
+            apply(&client, &serde_saphyr::from_str::<Value>(document)?).await?;
+        }
+        let gateways = Gateways::default();
+        let gateway_port = gateways.serve(&NODES, REVISION).await?;
+        let prober_port = fakes::serve_probers(&NODES).await?;
+        for (node, address) in NODES {
+            let nodes: Api<Node> = Api::all(client.clone());
+            nodes.create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {"name": node}}))?).await?;
+            let status = json!({"status": {"allocatable": {"cpu": "2", "memory": "4Gi", "pods": "110"},
+                "conditions": [{"type": "Ready", "status": "True"}]}});
+            nodes.patch_status(node, &PatchParams::default(), &Patch::Strategic(status)).await?;
+            untaint(&nodes, node).await?;
+            service_account(&client, "kantai-system").await?;
+            fakes::daemon_pod(&client, "kantai-gateway", node, (address, gateway_port).into()).await?;
+            fakes::daemon_pod(&client, "latency-probe", node, (address, prober_port).into()).await?;
+        }
+        until("the definitions are served", async || {
+            let seikas = Api::<Seika>::all(client.clone()).list(&ListParams::default()).await.is_ok();
+            let autoscalers = Api::<PodAutoscaler>::all(client.clone()).list(&ListParams::default()).await.is_ok();
+            Ok(seikas && autoscalers && Api::<ServerlessService>::all(client.clone()).list(&ListParams::default()).await.is_ok())
+        })
+        .await?;
+        let stop = CancellationToken::new();
+        let metrics = seika_controller::metrics::Metrics::new(&mut prometheus_client::registry::Registry::default());
+        let settings = seika_controller::controller::Settings::default();
+        let seikas = tokio::spawn(seika_controller::controller::run(client.clone(), settings, metrics, stop.clone()));
+        let loud = async |name: &str, part: anyhow::Result<()>| {
+            if let Err(error) = part {
+                eprintln!("{name}: {error:#}");
+            }
+        };
+        let (kubelets, services) = (fakes::kubelets(client.clone()), fakes::serverless_services(client));
+        let tasks = vec![
+            seikas,
+            tokio::spawn(async move { loud("kubelets", kubelets.await).await }),
+            tokio::spawn(async move { loud("serverless services", services.await).await }),
+        ];
+        Ok(Self { control_plane, gateways, gateway_port, prober_port, tasks, stop })
+    }
+
+    /// Our daemon, under its own ServiceAccount and rights, as the instance `name`.
+    pub(crate) async fn daemon(&self, name: &str) -> anyhow::Result<Daemon> {
+        let api = free_address()?;
+        let arguments = [
+            "extra-controller".to_owned(),
+            format!("--api-listen={api}"),
+            "--ops-listen=127.0.0.1:0".to_owned(),
+            format!("--gateway-stats-port={}", self.gateway_port),
+            format!("--prober-port={}", self.prober_port),
+            "--latency-interval-seconds=1".to_owned(),
+            format!("--pod-name={name}"),
+        ];
+        let options = Options::try_parse_from(arguments)?;
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run(options, self.daemons_client().await?, stop.clone()));
+        Ok(Daemon { api, stop, task })
+    }
+
+    async fn daemons_client(&self) -> anyhow::Result<Client> {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.control_plane.client(), "kantai-system");
+        let spec = TokenRequestSpec { audiences: Vec::new(), expiration_seconds: Some(3600), bound_object_ref: None };
+        let request = TokenRequest { spec, ..TokenRequest::default() };
+        let request = accounts.create_token_request("extra-controller", &PostParams::default(), &request).await?;
+        let token = request.status.context("a token request without an answer")?.token;
+        let kubeconfig = kube::config::Kubeconfig::read_from(self.control_plane.kubeconfig(User::Admin))?;
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
+        config.auth_info = kube::config::AuthInfo { token: Some(token.into()), ..Default::default() };
+        Ok(Client::try_from(config)?)
+    }
+
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType: Default>,
+    {
+        Api::namespaced(self.control_plane.client(), "default")
+    }
+
+    /// What Knative makes for a revision: a Deployment with one pod, and the PodAutoscaler.
+    pub(crate) async fn revision(&self) -> anyhow::Result<()> {
+        let labels = json!({
+            "serving.knative.dev/revision": REVISION, "serving.knative.dev/revisionUID": "uid-1", "serving.knative.dev/service": "hello",
+        });
+        let deployment = format!("{REVISION}-deployment");
+        apply(
+            &self.control_plane.client(),
+            &json!({
+                "apiVersion": "apps/v1", "kind": "Deployment",
+                "metadata": {"name": deployment, "namespace": "default", "labels": labels},
+                "spec": {"replicas": 1, "selector": {"matchLabels": {"serving.knative.dev/revisionUID": "uid-1"}},
+                    "template": {"metadata": {"labels": labels},
+                        "spec": {"containers": [{"name": "user-container", "image": "dev.local/kantai/hello:0.1.0"}]}}},
+            }),
+        )
+        .await?;
+        apply(
+            &self.control_plane.client(),
+            &json!({
+                "apiVersion": "autoscaling.internal.knative.dev/v1alpha1", "kind": "PodAutoscaler",
+                "metadata": {"name": REVISION, "namespace": "default", "labels": labels, "annotations": {
+                    "autoscaling.knative.dev/class": "miporin.autoscaling.bonavadeur.io", "autoscaling.knative.dev/metric": "",
+                    "autoscaling.knative.dev/target": "10", "autoscaling.knative.dev/window": "6s"}},
+                "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment},
+                    "protocolType": "http1", "reachability": "Reachable"},
+            }),
+        )
+        .await
+    }
+
+    /// The switch.
+    pub(crate) async fn toggle(&self, on: bool) -> anyhow::Result<()> {
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "config-ikukantai", "namespace": "default"},
+            "data": {"ikukantai-miporin-enable-yukari": on.to_string()}});
+        apply(&self.control_plane.client(), &map).await
+    }
+
+    pub(crate) async fn autoscaler(&self) -> anyhow::Result<PodAutoscaler> {
+        Ok(self.api().get(REVISION).await?)
+    }
+
+    /// Status of a condition of the PodAutoscaler: `True`, `False`, `Unknown`, or empty.
+    pub(crate) async fn condition(&self, kind: &str) -> anyhow::Result<String> {
+        let status = self.autoscaler().await?.status.unwrap_or_default();
+        Ok(status.condition(kind).map(|condition| format!("{:?}", condition.status)).unwrap_or_default())
+    }
+
+    /// The Seika's counts; `None` where there is no Seika.
+    pub(crate) async fn counts(&self) -> anyhow::Result<Option<Vec<(String, i32)>>> {
+        let seika = self.api::<Seika>().get_opt(REVISION).await?;
+        Ok(seika.map(|seika| seika.spec.repurika.into_iter().collect()))
+    }
+
+    pub(crate) async fn replicas(&self) -> anyhow::Result<i32> {
+        let deployment = self.api::<Deployment>().get(&format!("{REVISION}-deployment")).await?;
+        Ok(deployment.spec.and_then(|spec| spec.replicas).unwrap_or(1))
+    }
+
+    /// Nodes of the revision's pods that are not going, in order.
+    pub(crate) async fn pods(&self) -> anyhow::Result<Vec<String>> {
+        let pods = self.api::<Pod>().list(&ListParams::default()).await?;
+        let mut nodes: Vec<String> = pods
+            .into_iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .map(|pod| pod.spec.and_then(|spec| spec.node_name).unwrap_or_default())
+            .collect();
+        nodes.sort();
+        Ok(nodes)
+    }
+}
+
+async fn untaint(nodes: &Api<Node>, node: &str) -> anyhow::Result<()> {
+    // Nodes are born with a taint that the node lifecycle controller would take away.
+    nodes.patch(node, &PatchParams::default(), &Patch::Merge(json!({"spec": {"taints": null}}))).await?;
+    Ok(())
+}
+
+async fn service_account(client: &Client, namespace: &str) -> anyhow::Result<()> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+    until("the namespace has its service account", async || Ok(accounts.get_opt("default").await?.is_some())).await
+}
+
+fn definition(group: &str, kind: &str, plural: &str) -> Value {
+    let version = if group == "serving.knative.dev" { "v1" } else { "v1alpha1" };
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.{group}")},
+        "spec": {"group": group, "scope": "Namespaced", "names": {"kind": kind, "plural": plural},
+            "versions": [{"name": version, "served": true, "storage": true, "subresources": {"status": {}},
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]},
+    })
+}
+
+fn free_address() -> anyhow::Result<String> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
+
+pub(crate) async fn apply(client: &Client, manifest: &Value) -> anyhow::Result<()> {
+    let object: DynamicObject = serde_json::from_value(manifest.clone())?;
+    let types = object.types.clone().context("a manifest without a kind")?;
+    let gvk = GroupVersionKind::try_from(&types)?;
+    let mut found = kube::discovery::pinned_kind(client, &gvk).await;
+    // A definition is served a moment after it was made.
+    for _ in 0..100 {
+        if found.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        found = kube::discovery::pinned_kind(client, &gvk).await;
+    }
+    let (resource, _) = found?;
+    let api: Api<DynamicObject> = match object.namespace() {
+        Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    api.patch(&object.name_any(), &PatchParams::apply("test").force(), &Patch::Apply(manifest)).await?;
+    Ok(())
+}
+
+/// Waits for something; says how long it took.
+pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    while !holds().await? {
+        anyhow::ensure!(begun.elapsed() < Duration::from_secs(40), "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    eprintln!("{:>7.0?}  {what}", begun.elapsed());
+    Ok(())
+}

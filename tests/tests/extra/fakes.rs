@@ -1,0 +1,152 @@
+//! What stands in for the parts that this test does without: kubelets and scheduler, Knative's ServerlessService controller, gateways
+//! and probers.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use extra_controller::knative::{ServerlessService, ServingMode};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt as _};
+use seika_controller::crd::NODE_LABEL;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+/// What all gateways hold: node -> requests in flight for the one revision.
+#[derive(Clone, Default)]
+pub(crate) struct Gateways(Arc<Mutex<BTreeMap<&'static str, u32>>>);
+
+impl Gateways {
+    /// From now on the gateway of `node` holds so many requests.
+    pub(crate) fn hold(&self, node: &'static str, requests: u32) {
+        self.0.lock().expect("no holder panics").insert(node, requests);
+    }
+
+    /// Serves the page of each node's gateway on its own loopback address, all on one port.
+    pub(crate) async fn serve(&self, nodes: &[(&'static str, Ipv4Addr)], revision: &'static str) -> anyhow::Result<u16> {
+        let mut port = 0;
+        for &(node, address) in nodes {
+            let listener = TcpListener::bind((address, port)).await?;
+            port = listener.local_addr()?.port();
+            let page = move |State(gateways): State<Gateways>| async move {
+                let held = gateways.0.lock().expect("no holder panics").get(node).copied().unwrap_or(0);
+                format!("envoy_cluster_upstream_rq_active{{envoy_cluster_name=\"default/{revision}\"}} {held}\n")
+            };
+            let router = Router::new().route("/stats/prometheus", get(page)).with_state(self.clone());
+            tokio::spawn(async { axum::serve(listener, router).await });
+        }
+        Ok(port)
+    }
+}
+
+/// Serves each node's row of the matrix: node1 and node2 a millisecond apart, node3 fifty from both.
+pub(crate) async fn serve_probers(nodes: &[(&'static str, Ipv4Addr)]) -> anyhow::Result<u16> {
+    let mut port = 0;
+    for &(node, address) in nodes {
+        let listener = TcpListener::bind((address, port)).await?;
+        port = listener.local_addr()?.port();
+        let others = nodes.iter().map(|&(other, _)| other).filter(|&other| other != node);
+        let peers: Vec<Value> = others
+            .map(|other| {
+                let rtt_seconds = if [node, other].contains(&"node3") { 0.050 } else { 0.001 };
+                json!({"to": other, "state": "known", "jitter_seconds": 0.0, "loss_ratio": 0.0, "age_seconds": 0.1, "samples": 10,
+                    "rtt_seconds": {"min": rtt_seconds, "p50": rtt_seconds, "p90": rtt_seconds, "p99": rtt_seconds, "ewma": rtt_seconds}})
+            })
+            .collect();
+        let row = json!({"from": node, "measured_at_unix_seconds": 1.5e9, "peers": peers});
+        let router = Router::new().route("/v1/row", get(async move || axum::Json(row)));
+        tokio::spawn(async { axum::serve(listener, router).await });
+    }
+    Ok(port)
+}
+
+/// A pod that stands for a daemon's: ready, on `node`, with `address`.
+pub(crate) async fn daemon_pod(client: &Client, name: &str, node: &str, address: SocketAddr) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "kantai-system");
+    let pod = serde_json::from_value(json!({
+        "metadata": {"name": format!("{name}-{node}"), "labels": {"app.kubernetes.io/name": name}},
+        "spec": {"nodeName": node, "containers": [{"name": name, "image": format!("dev.local/{name}")}]},
+    }))?;
+    pods.create(&PostParams::default(), &pod).await?;
+    set_ready(&pods, &format!("{name}-{node}"), &address.ip().to_string()).await
+}
+
+async fn set_ready(pods: &Api<Pod>, name: &str, address: &str) -> anyhow::Result<()> {
+    let now = k8s_openapi::jiff::Timestamp::now().to_string();
+    let status = json!({"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
+        "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}]}});
+    pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await?;
+    Ok(())
+}
+
+/// Scheduler and kubelets in one: pods are bound where they must go (bootstrap pods to node1), are ready a moment later, and go when they are
+/// deleted. Runs until the task is dropped.
+pub(crate) async fn kubelets(client: Client) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::namespaced(client, "default");
+    loop {
+        for pod in pods.list(&ListParams::default()).await? {
+            let name = pod.name_any();
+            if pod.metadata.deletion_timestamp.is_some() {
+                let gone = pods.delete(&name, &DeleteParams::default().grace_period(0)).await;
+                ignore_missing(gone.map(drop))?;
+            } else if pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_none()) {
+                let node = pod.labels().get(NODE_LABEL).map_or("node1", String::as_str);
+                let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
+                    "target": {"apiVersion": "v1", "kind": "Node", "name": node}});
+                let bound: Result<Value, _> = pods.create_subresource("binding", &name, &PostParams::default(), &binding).await;
+                ignore_missing(bound.map(drop))?;
+            } else if pod.status.as_ref().is_none_or(|status| status.phase.as_deref() != Some("Running")) {
+                set_ready(&pods, &name, "10.0.0.1").await?;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn ignore_missing(result: Result<(), kube::Error>) -> anyhow::Result<()> {
+    match result {
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Knative's part: a ServerlessService's status follows its spec and the revision's ready pods.
+pub(crate) async fn serverless_services(client: Client) -> anyhow::Result<()> {
+    let all: Api<ServerlessService> = Api::namespaced(client.clone(), "default");
+    let pods: Api<Pod> = Api::namespaced(client, "default");
+    loop {
+        for sks in all.list(&ListParams::default()).await? {
+            let name = sks.name_any();
+            let selected = pods.list(&ListParams::default().labels(&format!("serving.knative.dev/revision={name}"))).await?;
+            let any_ready = selected.iter().any(|pod| {
+                pod.metadata.deletion_timestamp.is_none()
+                    && pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"))
+            });
+            let activators = sks.spec.mode == ServingMode::Proxy || !any_ready;
+            let held = sks.status.clone().unwrap_or_default();
+            let condition = |kind: &str, holds: bool| {
+                let status = if holds { "True" } else { "Unknown" };
+                let same = held.conditions.iter().find(|condition| {
+                    condition.kind == kind && (condition.status == extra_controller::knative::ConditionStatus::True) == holds
+                });
+                let since =
+                    same.and_then(|condition| condition.last_transition_time).unwrap_or_else(k8s_openapi::jiff::Timestamp::now);
+                json!({"type": kind, "status": status, "lastTransitionTime": since.to_string()})
+            };
+            let status = json!({
+                "observedGeneration": sks.metadata.generation, "serviceName": name, "privateServiceName": format!("{name}-private"),
+                "conditions": [condition("ActivatorEndpointsPopulated", activators), condition("Ready", any_ready)],
+            });
+            if serde_json::to_value(&held)? != status {
+                let written = all.patch_status(&name, &PatchParams::default(), &Patch::Merge(json!({"status": status}))).await;
+                ignore_missing(written.map(drop))?;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

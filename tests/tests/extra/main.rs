@@ -1,0 +1,117 @@
+//! extra-controller and seika-controller together on a real API server, under their own rights. Knative's own controllers, kubelets and
+//! gateways are played by the test.
+
+mod cluster;
+mod fakes;
+
+use extra_controller::handback::MARKER;
+use extra_controller::knative::{CLASS, ServerlessService, ServingMode};
+use kube::ResourceExt as _;
+use kube::api::{DeleteParams, ListParams};
+use seika_controller::crd::Seika;
+
+use cluster::{Cluster, REVISION, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revision_from_birth_to_zero_and_back_switched_off_and_on_and_deleted() -> anyhow::Result<()> {
+    let cluster = Cluster::start().await?;
+    let daemon = cluster.daemon("one").await?;
+    cluster.revision().await?;
+
+    until("a ServerlessService", async || Ok(cluster.api::<ServerlessService>().get_opt(REVISION).await?.is_some())).await?;
+    let sks = cluster.api::<ServerlessService>().get(REVISION).await?;
+    assert_eq!((sks.spec.mode, sks.spec.num_activators), (ServingMode::Proxy, 0));
+    assert!(!sks.annotations().contains_key("autoscaling.knative.dev/metric"));
+    assert_eq!(sks.owner_references()[0].kind, "PodAutoscaler");
+    until("ready by the Deployment's pod", async || Ok(cluster.condition("Ready").await? == "True")).await?;
+    let status = cluster.autoscaler().await?.status.unwrap_or_default();
+    assert_eq!((status.service_name.as_str(), status.metrics_service_name.as_str()), (REVISION, "hello-00001-private"));
+    assert!(status.is_initialized());
+    // The bootstrap pod is capacity: nothing is doubled.
+    assert_eq!((cluster.counts().await?, cluster.replicas().await?), (Some(vec![]), 1));
+
+    until("inactive after its window", async || Ok(cluster.condition("Active").await? == "False")).await?;
+    until("no pod at all", async || Ok(cluster.replicas().await? == 0 && cluster.pods().await?.is_empty())).await?;
+    assert_eq!(cluster.condition("ScaleTargetInitialized").await?, "True");
+
+    cluster.gateways.hold("node3", 1);
+    until("a pod asked for on node3", async || Ok(cluster.counts().await? == Some(vec![("node3".to_owned(), 1)]))).await?;
+    until("active again", async || Ok(cluster.condition("Active").await? == "True")).await?;
+    assert_eq!(cluster.pods().await?, ["node3"]);
+    until("past the activators", async || {
+        Ok(cluster.api::<ServerlessService>().get(REVISION).await?.spec.mode == ServingMode::Serve)
+    })
+    .await?;
+    until("weights that lead to node3", async || {
+        Ok(daemon.get("/api/weight/okasan/hello/kodomo/hello-00001").await?.1 == "[[0,0,100],[0,0,100],[0,0,100]]")
+    })
+    .await?;
+    assert_eq!(daemon.get("/api/weight/okasan/hello/kodomo/other").await?, (404, "\"NotFound\"".to_owned()));
+
+    // Load from the other end as well: each end gets its own.
+    cluster.gateways.hold("node1", 12);
+    until("pods on both ends", async || {
+        let counts = cluster.counts().await?.unwrap_or_default();
+        Ok(counts.iter().map(|(node, _)| node.as_str()).eq(["node1", "node3"]))
+    })
+    .await?;
+    until("all of them ready", async || {
+        let seika = cluster.api::<Seika>().get(REVISION).await?;
+        let status = seika.status.unwrap_or_default();
+        Ok(status.ready_replicas == status.desired_replicas && status.desired_replicas >= 3)
+    })
+    .await?;
+
+    // Off: never fewer pods than before, and the class changes hands last.
+    let before = cluster.pods().await?.len();
+    cluster.toggle(false).await?;
+    until("handed back", async || {
+        let pods = cluster.pods().await?.len();
+        anyhow::ensure!(pods >= before, "{pods} pods instead of {before}");
+        Ok(cluster.autoscaler().await?.class() != CLASS)
+    })
+    .await?;
+    let autoscaler = cluster.autoscaler().await?;
+    assert_eq!(autoscaler.annotations()["autoscaling.knative.dev/metric"], "concurrency");
+    assert_eq!(autoscaler.annotations()[MARKER], "podautoscaler");
+    until("no Seika", async || Ok(cluster.counts().await?.is_none())).await?;
+    assert_eq!(cluster.replicas().await? as usize, before);
+
+    // On: taken over; the Deployment's pods go as others stand in for them.
+    cluster.toggle(true).await?;
+    until("taken over", async || Ok(cluster.autoscaler().await?.class() == CLASS && cluster.counts().await?.is_some())).await?;
+    assert!(!cluster.autoscaler().await?.annotations().contains_key(MARKER));
+
+    cluster.gateways.hold("node1", 0);
+    cluster.gateways.hold("node3", 0);
+    cluster.api::<extra_controller::knative::PodAutoscaler>().delete(REVISION, &DeleteParams::background()).await?;
+    until("nothing left", async || {
+        let services = cluster.api::<ServerlessService>().list(&ListParams::default()).await?.items.len();
+        Ok(cluster.counts().await?.is_none() && services == 0)
+    })
+    .await?;
+    daemon.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_instance_leads_and_the_next_goes_on_from_what_is_there() -> anyhow::Result<()> {
+    let cluster = Cluster::start().await?;
+    let first = cluster.daemon("one").await?;
+    cluster.revision().await?;
+    until("ready", async || Ok(cluster.condition("Ready").await? == "True")).await?;
+    let second = cluster.daemon("two").await?;
+    cluster.gateways.hold("node3", 30);
+    until("many pods on node3", async || Ok(cluster.pods().await?.iter().filter(|node| *node == "node3").count() >= 4)).await?;
+    assert_eq!(second.get("/v1/routes").await.map(|(status, _)| status)?, 503);
+    let before = cluster.counts().await?;
+    first.stop().await?;
+    until("the second leads", async || {
+        anyhow::ensure!(cluster.counts().await? == before, "counts changed");
+        let routes = reqwest::get(format!("http://{}/v1/routes", second.api)).await?;
+        Ok(routes.status() == 200)
+    })
+    .await?;
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    assert_eq!(cluster.counts().await?, before);
+    second.stop().await
+}

@@ -1,0 +1,336 @@
+//! locality-ingress against a real API server and real Envoys. Needs root, for a network namespace of its own.
+
+#[path = "ingress/backend.rs"]
+mod backend;
+#[path = "ingress/bench.rs"]
+mod bench;
+#[path = "ingress/plan.rs"]
+mod plan;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use backend::Backend;
+use bench::{Bench, eventually, in_own_network, pod_address};
+use locality_ingress::locality::Policy;
+use plan::PlanWriter;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+const HOST: &str = "hello.default";
+
+fn all(name: &str, count: usize) -> BTreeMap<String, usize> {
+    [(name.to_owned(), count)].into()
+}
+
+#[test]
+fn each_gateway_goes_its_own_way() -> anyhow::Result<()> {
+    in_own_network(async |components| {
+        let bench = Bench::start(&components).await?;
+        let plan = PlanWriter::start().await?;
+        let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
+        let pod1 = Backend::start("pod1", pod_address(1, 1)).await?;
+        let pod3 = Backend::start("pod3", pod_address(3, 1)).await?;
+        let _activator1 = Backend::start("activator1", pod_address(1, 2)).await?;
+        let _activator3 = Backend::start("activator3", pod_address(3, 2)).await?;
+        bench.service("default", "hello-00001", "http").await?;
+        bench.pods("hello-00001", &[(1, 1), (3, 1)]).await?;
+        let _gateway1 = bench.gateway(1).await?;
+        let _gateway3 = bench.gateway(3).await?;
+        bench.gateways_ready(&[1, 3]).await?;
+        bench.ingress("hello", &[("hello-00001", 100)]).await?;
+        let ready = bench.ready("hello").await?;
+        eprintln!("Ready after {ready:?}");
+
+        // Without a plan each gateway prefers its own node.
+        assert_eq!(bench.shares(1, HOST, 50).await?, all("pod1", 50));
+        assert_eq!(bench.shares(3, HOST, 50).await?, all("pod3", 50));
+        let headers = pod3.last_headers.lock().expect("no holder panics").clone();
+        let header = |name: &str| headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        assert_eq!(header("knative-serving-revision"), Some("hello-00001"));
+        assert_eq!(header("host"), Some(HOST));
+        assert!(header("x-forwarded-for").is_some());
+        // The external listener knows external hosts only; a port in the host does not matter.
+        assert_eq!(bench.get(1, 8080, HOST, "/").await?.0, 404);
+        assert_eq!(bench.get(1, 8080, "hello.default.example.com:80", "/x").await?, (200, "pod1".into()));
+
+        // The plan, and how soon it is followed.
+        plan.say("hello-00001", &[("node1", &[("node1", 80), ("node3", 20)]), ("node3", &[("node1", 100)])])?;
+        let told = Instant::now();
+        eventually("the plan to be followed", async || {
+            anyhow::ensure!(bench.get(3, 8081, HOST, "/").await?.1 == "pod1");
+            Ok(())
+        })
+        .await?;
+        eprintln!("plan followed after {:?}", told.elapsed());
+        assert_eq!(bench.shares(3, HOST, 100).await?, all("pod1", 100));
+        // Each of Envoy's threads counts for itself.
+        let shares = bench.shares(1, HOST, 500).await?;
+        assert!((395..=405).contains(&shares["pod1"]) && shares["pod1"] + shares["pod3"] == 500, "{shares:?}");
+        plan.say("hello-00001", &[("node1", &[("node1", 20), ("node3", 80)]), ("node3", &[("node1", 100)])])?;
+        eventually("the new plan", async || {
+            let shares = bench.shares(1, HOST, 20).await?;
+            anyhow::ensure!(shares.get("pod3").is_some_and(|share| (14..=18).contains(share)), "{shares:?}");
+            Ok(())
+        })
+        .await?;
+
+        // A pod that is gone without a word: its node's requests go to the other one, none fails.
+        drop(pod1);
+        // What it had begun to answer when it went is nobody's to save.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(bench.shares(3, HOST, 50).await?, all("pod3", 50));
+        // Its endpoint goes: the plan's other node serves.
+        bench.pods("hello-00001", &[(3, 1)]).await?;
+        assert_eq!(bench.shares(1, HOST, 50).await?, all("pod3", 50));
+
+        // To zero: each gateway has the activator of its node, whatever the plan still says.
+        let activators = [(pod_address(1, 2).ip(), 1), (pod_address(3, 2).ip(), 3)];
+        bench.slice("default", "hello-00001", "http", 8012, &activators, "knative-serving").await?;
+        eventually("the activators", async || {
+            anyhow::ensure!(bench.get(1, 8081, HOST, "/").await?.1 == "activator1");
+            anyhow::ensure!(bench.get(3, 8081, HOST, "/").await?.1 == "activator3");
+            Ok(())
+        })
+        .await?;
+        // With nothing at all there is nobody to answer.
+        bench.slice("default", "hello-00001", "http", 8012, &[], "default").await?;
+        eventually("nobody", async || {
+            anyhow::ensure!(bench.get(1, 8081, HOST, "/").await?.0 == 503);
+            Ok(())
+        })
+        .await?;
+        daemon.end().await
+    })
+}
+
+#[test]
+fn the_baseline_spreads_evenly() -> anyhow::Result<()> {
+    in_own_network(async |components| {
+        let bench = Bench::start(&components).await?;
+        // No extra-controller there at all.
+        let daemon = bench.daemon(Policy::Spread, "http://127.0.0.1:1/v1/routes").await?;
+        let _pods = [
+            Backend::start("pod1", pod_address(1, 1)).await?,
+            Backend::start("pod2", pod_address(2, 1)).await?,
+            Backend::start("pod3", pod_address(3, 1)).await?,
+        ];
+        bench.service("default", "hello-00001", "http").await?;
+        bench.pods("hello-00001", &[(1, 1), (2, 1), (3, 1)]).await?;
+        let _gateway = bench.gateway(1).await?;
+        bench.gateways_ready(&[1]).await?;
+        bench.ingress("hello", &[("hello-00001", 100)]).await?;
+        bench.ready("hello").await?;
+        let shares = bench.shares(1, HOST, 300).await?;
+        assert_eq!(shares.len(), 3);
+        assert!(shares.values().all(|share| (95..=105).contains(share)), "{shares:?}");
+        daemon.end().await
+    })
+}
+
+#[test]
+fn statuses_updates_and_restarts() -> anyhow::Result<()> {
+    in_own_network(async |components| {
+        let bench = Bench::start(&components).await?;
+        let plan = PlanWriter::start().await?;
+        let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
+        let _pods = [Backend::start("old", pod_address(1, 1)).await?, Backend::start("new", pod_address(1, 2)).await?];
+        for (service, pod) in [("hello-00001", 1), ("hello-00002", 2)] {
+            bench.service("default", service, "http").await?;
+            bench.pods(service, &[(1, pod)]).await?;
+        }
+        // Another class is none of our business, and is left as it is.
+        bench.ingress("other", &[("hello-00001", 100)]).await?;
+        bench
+            .apply(json!({
+                "apiVersion": "networking.internal.knative.dev/v1alpha1", "kind": "Ingress",
+                "metadata": {"namespace": "default", "name": "other",
+                    "annotations": {"networking.knative.dev/ingress.class": "other.ingress.networking.knative.dev"}},
+            }))
+            .await?;
+        let other = bench.ingresses().get("other").await?;
+
+        bench.ingress("hello", &[("hello-00001", 100)]).await?;
+        // No gateway yet: not ready, and it says so.
+        eventually("the status to say that there is no gateway", async || {
+            let status = bench.ingresses().get("hello").await?.status;
+            let ready = status.conditions.iter().find(|one| one.type_ == "Ready");
+            anyhow::ensure!(ready.is_some_and(|one| one.status == "Unknown" && one.message.contains("gateway")), "{status:?}");
+            Ok(())
+        })
+        .await?;
+        let gateway1 = bench.gateway(1).await?;
+        bench.gateways_ready(&[1]).await?;
+        bench.ready("hello").await?;
+        let status = bench.ingresses().get("hello").await?.status;
+        let name = |balancer: Option<locality_ingress::kingress::LoadBalancer>| {
+            balancer.map(|one| one.ingress.into_iter().map(|entry| entry.domain_internal).collect::<Vec<_>>())
+        };
+        assert_eq!(name(status.public_load_balancer), Some(vec!["kantai-gateway.kantai-system.svc.cluster.local".into()]));
+        assert_eq!(
+            name(status.private_load_balancer),
+            Some(vec!["kantai-gateway-internal.kantai-system.svc.cluster.local".into()])
+        );
+
+        // Twenty changes of the backend under requests: none fails, and once an update is Ready the old backend sees no request.
+        let mut slowest = Duration::ZERO;
+        for round in 0..20 {
+            let (service, who) = if round % 2 == 0 { ("hello-00002", "new") } else { ("hello-00001", "old") };
+            bench.ingress("hello", &[(service, 100)]).await?;
+            let asked = async {
+                let mut asked = 0;
+                loop {
+                    let (status, _) = bench.get(1, 8081, HOST, "/").await.expect("the gateway answers");
+                    assert_eq!(status, 200, "round {round}");
+                    asked += 1;
+                    tokio::task::yield_now().await;
+                    if asked > 10_000 {
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                ready = bench.ready("hello") => slowest = slowest.max(ready?),
+                () = asked => anyhow::bail!("not ready after 10,000 requests"),
+            }
+            assert_eq!(bench.shares(1, HOST, 5).await?, all(who, 5));
+        }
+        eprintln!("slowest of 20 updates: {slowest:?}");
+        assert!(slowest < Duration::from_secs(2));
+
+        // A gateway that Kubernetes still takes for ready but that is gone holds nothing up for long.
+        bench.gateways_ready(&[1, 3]).await?;
+        bench.ingress("hello", &[("hello-00001", 50), ("hello-00002", 50)]).await?;
+        let without_it = bench.ready("hello").await?;
+        eprintln!("Ready without a lost gateway after {without_it:?}");
+        bench.gateways_ready(&[1]).await?;
+
+        // The control plane goes: requests are answered. It comes back: nothing is lost, and changes are followed again.
+        daemon.end().await?;
+        assert_eq!(bench.shares(1, HOST, 200).await?.get("200"), None);
+        let shares = bench.shares(1, HOST, 200).await?;
+        assert!(shares.keys().all(|who| who == "old" || who == "new"), "{shares:?}");
+        let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
+        bench.ingress("hello", &[("hello-00002", 100)]).await?;
+        let after_restart = bench.ready("hello").await?;
+        eprintln!("Ready after a restart of the control plane after {after_restart:?}");
+        assert_eq!(bench.shares(1, HOST, 20).await?, all("new", 20));
+
+        // An Ingress that came from another class with that one's finalizer can be deleted.
+        let finalizer =
+            json!({"metadata": {"finalizers": [locality_ingress::kingress::FOREIGN_FINALIZER, "stays.example.com/x"]}});
+        let patch = kube::api::Patch::Merge(&finalizer);
+        bench.ingresses().patch("hello", &kube::api::PatchParams::default(), &patch).await?;
+        bench.ingresses().delete("hello", &kube::api::DeleteParams::default()).await?;
+        eventually("the foreign finalizer to go", async || {
+            let finalizers = bench.ingresses().get("hello").await?.metadata.finalizers;
+            anyhow::ensure!(finalizers.as_deref() == Some(&["stays.example.com/x".to_owned()]), "{finalizers:?}");
+            Ok(())
+        })
+        .await?;
+        eventually("the host to be unknown", async || {
+            anyhow::ensure!(bench.get(1, 8081, HOST, "/").await?.0 == 404);
+            Ok(())
+        })
+        .await?;
+        assert_eq!(bench.ingresses().get("other").await?, other);
+        drop(gateway1);
+        daemon.end().await
+    })
+}
+
+#[test]
+fn tls_redirects_web_sockets_and_other_names_of_ourselves() -> anyhow::Result<()> {
+    in_own_network(async |components| {
+        let bench = Bench::start(&components).await?;
+        let plan = PlanWriter::start().await?;
+        let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
+        let _pod = Backend::start("pod", pod_address(1, 1)).await?;
+        bench.service("default", "hello-00001", "http").await?;
+        bench.pods("hello-00001", &[(1, 1)]).await?;
+        let _gateway = bench.gateway(1).await?;
+        bench.gateways_ready(&[1]).await?;
+        bench.ingress("hello", &[("hello-00001", 100)]).await?;
+        bench.ready("hello").await?;
+
+        // Demand is read by the name of the revision.
+        bench.get(1, 8081, HOST, "/").await?;
+        let stats = bench.stats(1, "upstream_rq_active").await?;
+        assert!(stats.contains("envoy_cluster_upstream_rq_active{envoy_cluster_name=\"default/hello-00001\"} 0"), "{stats}");
+        // Nothing else of the administration is to be had.
+        assert_eq!(bench.get(1, 9000, "x", "/config_dump").await?.0, 404);
+
+        // A web socket: both ways, after the upgrade.
+        let mut socket = tokio::net::TcpStream::connect((bench::gateway_address(1), 8081)).await?;
+        let upgrade = format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n");
+        socket.write_all(upgrade.as_bytes()).await?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(socket.read_u8().await?);
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+        socket.write_all(b"ping").await?;
+        let mut echo = [0; 4];
+        socket.read_exact(&mut echo).await?;
+        assert_eq!(&echo, b"ping");
+
+        // HTTPS, from a Secret that comes with the Ingress and is renewed later. Plain HTTP is sent there.
+        let secure = "secure.default.example.com";
+        let certificate = async || {
+            let made = rcgen::generate_simple_self_signed([secure.to_owned()])?;
+            bench
+                .apply(json!({
+                    "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+                    "metadata": {"namespace": "default", "name": "cert"},
+                    "stringData": {"tls.crt": made.cert.pem(), "tls.key": made.signing_key.serialize_pem()},
+                }))
+                .await?;
+            anyhow::Ok(made.cert)
+        };
+        let first = certificate().await?;
+        let splits = json!([{"serviceNamespace": "default", "serviceName": "hello-00001", "servicePort": 80}]);
+        bench
+            .apply(json!({
+                "apiVersion": "networking.internal.knative.dev/v1alpha1", "kind": "Ingress",
+                "metadata": {"namespace": "default", "name": "secure", "annotations": {"networking.knative.dev/ingress.class": bench::CLASS}},
+                "spec": {
+                    "httpOption": "Redirected",
+                    "tls": [{"hosts": [secure], "secretName": "cert", "secretNamespace": "default"}],
+                    "rules": [{"hosts": [secure], "visibility": "ExternalIP", "http": {"paths": [{"splits": splits}]}}],
+                },
+            }))
+            .await?;
+        bench.ready("secure").await?;
+        assert_eq!(bench.get_tls(1, secure, &first).await?, "pod");
+        assert_eq!(bench.get(1, 8080, secure, "/x").await?.0, 301);
+        assert_eq!(bench.get(1, 8081, secure, "/").await?, (200, "pod".into()));
+        let second = certificate().await?;
+        eventually("the renewed certificate", async || bench.get_tls(1, secure, &second).await).await?;
+        assert!(bench.get_tls(1, secure, &first).await.is_err());
+
+        // A DomainMapping: a Service that is another name of our own gateway, and another host for the backend.
+        bench
+            .apply(json!({
+                "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "default", "name": "hello"},
+                "spec": {"type": "ExternalName", "externalName": "kantai-gateway-internal.kantai-system.svc.cluster.local",
+                         "ports": [{"name": "http2", "port": 80}]},
+            }))
+            .await?;
+        let splits = json!([{"serviceNamespace": "default", "serviceName": "hello", "servicePort": 80}]);
+        bench
+            .apply(json!({
+                "apiVersion": "networking.internal.knative.dev/v1alpha1", "kind": "Ingress",
+                "metadata": {"namespace": "default", "name": "vanity", "annotations": {"networking.knative.dev/ingress.class": bench::CLASS}},
+                "spec": {"rules": [{"hosts": ["vanity.example.org"], "visibility": "ExternalIP",
+                                    "http": {"paths": [{"rewriteHost": HOST, "splits": splits}]}}]},
+            }))
+            .await?;
+        bench.ready("vanity").await?;
+        assert_eq!(bench.get(1, 8080, "vanity.example.org", "/").await?, (200, "pod".into()));
+
+        // What goes where, and why.
+        let explained = bench.explain(HOST, 1).await?;
+        assert_eq!(explained["clusters"]["default/hello-00001/80"]["assignment"]["localities"][0]["node"], "node1");
+        daemon.end().await
+    })
+}

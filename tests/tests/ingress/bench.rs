@@ -1,0 +1,391 @@
+//! A real API server, the real daemon under its own RBAC, and real Envoys, in a network namespace of the test's own.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::discovery::ApiResource;
+use kube::{Client, Config};
+use locality_ingress::daemon::{self, Listeners, Settings};
+use locality_ingress::kingress::KIngress;
+use locality_ingress::locality::Policy;
+use locality_ingress::plan::FollowSettings;
+use locality_ingress::xds::listeners::GatewayPorts;
+use netem_lab::components::{Component, Components, GoModule, Places, module_folders};
+use netem_lab::control_plane::{ControlPlane, User};
+use netem_lab::progress::Progress;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const CLASS: &str = "kantai.ingress.networking.knative.dev";
+const NAMESPACE: &str = "kantai-system";
+const BOOTSTRAP: &str = include_str!("../../../deploy/kantai-gateway/envoy.yaml");
+const RBAC: &str = include_str!("../../../deploy/locality-ingress/rbac.yaml");
+/// What is not run here is at least taken by the API server.
+const OTHER_MANIFESTS: [&str; 4] = [
+    include_str!("../../../deploy/locality-ingress/deployment.yaml"),
+    include_str!("../../../deploy/locality-ingress/service.yaml"),
+    include_str!("../../../deploy/kantai-gateway/daemonset.yaml"),
+    include_str!("../../../deploy/kantai-gateway/services.yaml"),
+];
+const SOON: Duration = Duration::from_secs(20);
+
+/// Where things are in the test's own network: gateways and pods of node N have the addresses 10.44.N.x.
+pub(crate) const NODES: [u8; 3] = [1, 2, 3];
+pub(crate) const XDS: &str = "127.0.0.1:18000";
+pub(crate) const OPS: &str = "127.0.0.1:8080";
+
+pub(crate) fn gateway_address(node: u8) -> IpAddr {
+    [10, 44, node, 1].into()
+}
+
+pub(crate) fn pod_address(node: u8, pod: u8) -> SocketAddr {
+    ([10, 44, node, 10 + pod], 8012).into()
+}
+
+/// Runs `test` with everything that is needed, on threads of a network namespace that ends with them. Nothing of the machine's own
+/// network is touched, so any port is free and any address may be had.
+pub(crate) fn in_own_network<F: Future<Output = anyhow::Result<()>>>(test: impl FnOnce(Components) -> F) -> anyhow::Result<()> {
+    // Making components may need the machine's network.
+    let wanted = [Component::KubeApiserver, Component::Etcd, Component::KubeControllerManager, Component::Envoy, Component::Ip];
+    let components = Components::ensure(&wanted, &Progress::to_stderr())?;
+    // Threads that this one starts from now on, and processes that they start, are in the new namespace, too.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
+        .context("failed to make a network namespace: these tests run as root")?;
+    let ip = components.path(Component::Ip)?;
+    let run = |arguments: &str| -> anyhow::Result<()> {
+        let status = Command::new(ip).args(arguments.split(' ')).status()?;
+        anyhow::ensure!(status.success(), "failed to run ip {arguments}");
+        Ok(())
+    };
+    run("link set lo up")?;
+    for node in NODES {
+        for host in [1, 11, 12, 13, 14] {
+            run(&format!("address add 10.44.{node}.{host}/32 dev lo"))?;
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
+    runtime.block_on(test(components))
+}
+
+pub(crate) struct Bench {
+    pub(crate) client: Client,
+    pub(crate) control_plane: ControlPlane,
+    envoy: PathBuf,
+    folder: tempfile::TempDir,
+    http: reqwest::Client,
+}
+
+impl Bench {
+    pub(crate) async fn start(components: &Components) -> anyhow::Result<Self> {
+        let control_plane = ControlPlane::for_tests().await?;
+        let bench = Self {
+            client: control_plane.client(),
+            control_plane,
+            envoy: components.path(Component::Envoy)?.to_owned(),
+            folder: tempfile::tempdir()?,
+            http: reqwest::Client::builder()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .timeout(Duration::from_secs(10))
+                .build()?,
+        };
+        let networking = tokio::task::spawn_blocking(|| {
+            let places = Places::from_env()?;
+            module_folders(&places, GoModule::KnativeServing, &["knative.dev/networking"])
+        })
+        .await??;
+        let definition = std::fs::read_to_string(networking[0].join("config/ingress.yaml"))?;
+        bench.apply_yaml(&definition).await?;
+        bench.apply(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})).await?;
+        bench.apply_yaml(RBAC).await?;
+        for node in NODES {
+            bench.apply(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": format!("node{node}")}})).await?;
+        }
+        let started = Instant::now();
+        let ingresses: Api<KIngress> = Api::all(bench.client.clone());
+        while ingresses.list(&kube::api::ListParams::default()).await.is_err() {
+            anyhow::ensure!(started.elapsed() < SOON, "the Ingress definition is not served");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for manifest in OTHER_MANIFESTS {
+            bench.apply_yaml(manifest).await?;
+        }
+        Ok(bench)
+    }
+
+    /// Starts the daemon as its ServiceAccount, with the plan from `routes_url`.
+    pub(crate) async fn daemon(&self, policy: Policy, routes_url: &str) -> anyhow::Result<Daemon> {
+        let mut kubeconfig = kube::config::Kubeconfig::read_from(self.control_plane.kubeconfig(User::Admin))?;
+        for info in kubeconfig.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
+            info.impersonate = Some(format!("system:serviceaccount:{NAMESPACE}:locality-ingress"));
+            info.impersonate_groups = Some(vec!["system:serviceaccounts".into(), "system:authenticated".into()]);
+        }
+        let client = Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?)?;
+        let settings = Settings {
+            class: CLASS.into(),
+            policy,
+            ports: GatewayPorts::default(),
+            plan: FollowSettings {
+                url: routes_url.into(),
+                silence_limit: Duration::from_secs(15),
+                expiry: Duration::from_secs(300),
+            },
+            gateway_service: "kantai-gateway".into(),
+            gateway_internal_service: "kantai-gateway-internal".into(),
+            cluster_domain: "cluster.local".into(),
+            namespace: NAMESPACE.into(),
+            pod_name: "locality-ingress-0".into(),
+        };
+        let listeners = Listeners { xds: listen(XDS).await?, ops: listen(OPS).await? };
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(daemon::run(client, settings, listeners, stop.clone()));
+        Ok(Daemon { stop, task: Some(task) })
+    }
+
+    /// Starts the gateway of a node from the deployed bootstrap, waits until it is ready, and makes that known.
+    pub(crate) async fn gateway(&self, node: u8) -> anyhow::Result<Gateway> {
+        let address = gateway_address(node);
+        let replacements = [
+            ("locality-ingress.kantai-system.svc", "127.0.0.1".to_owned()),
+            ("port_value: 9901", format!("port_value: {}", 9900 + u16::from(node))),
+            ("address: 0.0.0.0, port_value: 9000", format!("address: {address}, port_value: 9000")),
+        ];
+        let mut bootstrap = BOOTSTRAP.to_owned();
+        for (from, to) in replacements {
+            anyhow::ensure!(bootstrap.contains(from), "the bootstrap has no {from:?} any more");
+            bootstrap = bootstrap.replace(from, &to);
+        }
+        bootstrap.push_str(&format!("node:\n  metadata: {{ listen_address: \"{address}\" }}\n"));
+        let path = self.folder.path().join(format!("envoy{node}.yaml"));
+        std::fs::write(&path, bootstrap)?;
+        let log = std::fs::File::create(self.folder.path().join(format!("envoy{node}.log")))?;
+        let process = Command::new(&self.envoy)
+            .args(["--config-path", &path.to_string_lossy(), "--service-node", &format!("node{node}")])
+            .args([
+                "--service-cluster",
+                "kantai-gateway",
+                "--concurrency",
+                "2",
+                "--disable-hot-restart",
+                "--log-level",
+                "warning",
+            ])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()?;
+        let gateway = Gateway { process };
+        eventually("the gateway to be ready", async || {
+            let ready = self.http.get(format!("http://{address}:9000/ready")).send().await?;
+            anyhow::ensure!(ready.status() == 200, "{}", ready.status());
+            Ok(())
+        })
+        .await
+        .with_context(|| std::fs::read_to_string(self.folder.path().join(format!("envoy{node}.log"))).unwrap_or_default())?;
+        Ok(gateway)
+    }
+
+    /// Makes known which gateways are ready.
+    pub(crate) async fn gateways_ready(&self, nodes: &[u8]) -> anyhow::Result<()> {
+        let endpoints: Vec<_> = nodes.iter().map(|&node| (gateway_address(node), node)).collect();
+        self.slice(NAMESPACE, "kantai-gateway-internal", "http2", 8081, &endpoints, NAMESPACE).await
+    }
+
+    /// A Service without a selector with port 80 called `port_name`.
+    pub(crate) async fn service(&self, namespace: &str, name: &str, port_name: &str) -> anyhow::Result<()> {
+        self.apply(json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": namespace, "name": name},
+            "spec": {"ports": [{"name": port_name, "port": 80, "targetPort": 8012}]},
+        }))
+        .await
+    }
+
+    /// The endpoints of a Service: address and node of each, and the namespace that their pods are in.
+    pub(crate) async fn slice(
+        &self,
+        namespace: &str,
+        service: &str,
+        port_name: &str,
+        port: u16,
+        endpoints: &[(IpAddr, u8)],
+        pod_namespace: &str,
+    ) -> anyhow::Result<()> {
+        let endpoints: Vec<Value> = endpoints
+            .iter()
+            .map(|(address, node)| {
+                json!({"addresses": [address], "conditions": {"ready": true}, "nodeName": format!("node{node}"),
+                       "targetRef": {"kind": "Pod", "name": format!("p{node}"), "namespace": pod_namespace}})
+            })
+            .collect();
+        self.apply(json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"namespace": namespace, "name": format!("{service}-1"), "labels": {"kubernetes.io/service-name": service}},
+            "addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": port_name, "port": port}, {"name": "http-istio", "port": port}],
+        }))
+        .await
+    }
+
+    /// The endpoints of a revision: pods of it.
+    pub(crate) async fn pods(&self, service: &str, pods: &[(u8, u8)]) -> anyhow::Result<()> {
+        let endpoints: Vec<_> = pods.iter().map(|&(node, pod)| (pod_address(node, pod).ip(), node)).collect();
+        self.slice("default", service, "http", 8012, &endpoints, "default").await
+    }
+
+    /// Makes or changes an object.
+    pub(crate) async fn apply(&self, object: Value) -> anyhow::Result<()> {
+        let object: DynamicObject = serde_json::from_value(object)?;
+        let types = object.types.clone().context("no type")?;
+        let (group, version) = types.api_version.split_once('/').unwrap_or(("", &types.api_version));
+        let resource = ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(group, version, &types.kind));
+        let api: Api<DynamicObject> = match &object.metadata.namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        };
+        let name = object.metadata.name.clone().context("no name")?;
+        let strict =
+            PatchParams { field_validation: Some(kube::api::ValidationDirective::Strict), ..PatchParams::apply("test").force() };
+        api.patch(&name, &strict, &Patch::Apply(&object)).await?;
+        Ok(())
+    }
+
+    async fn apply_yaml(&self, text: &str) -> anyhow::Result<()> {
+        for document in text.split("\n---\n").filter(|document| document.lines().any(|line| line.starts_with("kind:"))) {
+            self.apply(serde_saphyr::from_str(document)?).await?;
+        }
+        Ok(())
+    }
+
+    /// An Ingress of our class with one host, internal and external, whose requests go to `splits`.
+    pub(crate) async fn ingress(&self, name: &str, splits: &[(&str, u32)]) -> anyhow::Result<()> {
+        let splits: Vec<_> = splits
+            .iter()
+            .map(|(service, percent)| {
+                json!({"serviceNamespace": "default", "serviceName": service, "servicePort": 80, "percent": percent,
+                       "appendHeaders": {"Knative-Serving-Revision": service, "Knative-Serving-Namespace": "default"}})
+            })
+            .collect();
+        let paths = json!({"paths": [{"splits": splits}]});
+        self.apply(json!({
+            "apiVersion": "networking.internal.knative.dev/v1alpha1", "kind": "Ingress",
+            "metadata": {"namespace": "default", "name": name, "annotations": {"networking.knative.dev/ingress.class": CLASS}},
+            "spec": {"httpOption": "Enabled", "rules": [
+                {"hosts": [format!("{name}.default"), format!("{name}.default.svc.cluster.local")], "visibility": "ClusterLocal", "http": paths},
+                {"hosts": [format!("{name}.default.example.com")], "visibility": "ExternalIP", "http": paths},
+            ]},
+        }))
+        .await
+    }
+
+    pub(crate) fn ingresses(&self) -> Api<KIngress> {
+        Api::namespaced(self.client.clone(), "default")
+    }
+
+    /// Waits until the Ingress says Ready for its newest generation. How long that took.
+    pub(crate) async fn ready(&self, name: &str) -> anyhow::Result<Duration> {
+        let started = Instant::now();
+        loop {
+            let ingress = self.ingresses().get(name).await?;
+            let ready = ingress.status.conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True");
+            if ready && ingress.status.observed_generation == ingress.metadata.generation {
+                return Ok(started.elapsed());
+            }
+            anyhow::ensure!(started.elapsed() < SOON, "not ready: {:?}", ingress.status);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// One request through the gateway of a node: the status, and who answered.
+    pub(crate) async fn get(&self, node: u8, port: u16, host: &str, path: &str) -> anyhow::Result<(u16, String)> {
+        let url = format!("http://{}{path}", SocketAddr::new(gateway_address(node), port));
+        let response = self.http.get(url).header("host", host).send().await?;
+        Ok((response.status().as_u16(), response.text().await?))
+    }
+
+    /// One request over TLS to the external listener of a node, which must show exactly this certificate for the host.
+    pub(crate) async fn get_tls(&self, node: u8, host: &str, certificate: &rcgen::Certificate) -> anyhow::Result<String> {
+        let mut config = Config::new(format!("https://{}:8443", gateway_address(node)).parse()?);
+        config.root_cert = Some(vec![certificate.der().to_vec()]);
+        config.tls_server_name = Some(host.to_owned());
+        let request = http::Request::get("/").header("host", host).body(Vec::new())?;
+        Ok(Client::try_from(config)?.request_text(request).await?)
+    }
+
+    /// What the daemon says about a host as seen from a node.
+    pub(crate) async fn explain(&self, host: &str, node: u8) -> anyhow::Result<Value> {
+        let url = format!("http://{OPS}{}?host={host}&node=node{node}", locality_ingress::explain::EXPLAIN_PATH);
+        Ok(self.http.get(url).send().await?.error_for_status()?.json().await?)
+    }
+
+    /// What the statistics page of a node's gateway says about `filter`.
+    pub(crate) async fn stats(&self, node: u8, filter: &str) -> anyhow::Result<String> {
+        let url = format!("http://{}:9000/stats/prometheus?filter={filter}", gateway_address(node));
+        Ok(self.http.get(url).send().await?.text().await?)
+    }
+
+    /// `count` requests for `host` through the internal listener of a node's gateway: how many each backend answered.
+    pub(crate) async fn shares(&self, node: u8, host: &str, count: usize) -> anyhow::Result<BTreeMap<String, usize>> {
+        let mut shares = BTreeMap::new();
+        for _ in 0..count {
+            let (status, who) = self.get(node, 8081, host, "/").await?;
+            let key = if status == 200 { who } else { status.to_string() };
+            *shares.entry(key).or_default() += 1;
+        }
+        Ok(shares)
+    }
+}
+
+/// A port of our own may still be closing down.
+async fn listen(address: &str) -> anyhow::Result<TcpListener> {
+    eventually("the port to be free", async || Ok(TcpListener::bind(address).await?)).await
+}
+
+/// Tries until it works.
+pub(crate) async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let started = Instant::now();
+    loop {
+        match attempt().await {
+            Ok(value) => return Ok(value),
+            Err(error) if started.elapsed() > SOON => return Err(error.context(format!("gave up waiting for {what}"))),
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
+/// The daemon; it stops with this.
+pub(crate) struct Daemon {
+    stop: CancellationToken,
+    task: Option<tokio::task::JoinHandle<Result<(), daemon::DaemonError>>>,
+}
+
+impl Daemon {
+    pub(crate) async fn end(mut self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        if let Some(task) = self.task.take() {
+            task.await??;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// A running Envoy; it is killed with this.
+pub(crate) struct Gateway {
+    process: Child,
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

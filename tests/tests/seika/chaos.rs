@@ -1,0 +1,177 @@
+//! Counts change while everything goes wrong: the controller is killed, watches lag and break, the API server refuses and its answers get
+//! lost, kubelets fail pods and people delete them. At no instant is there a pod too many, and in the end there are exactly those asked for.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
+use seika_controller::crd::NODE_LABEL;
+use serde_json::json;
+
+use crate::faults::{Faults, Weather};
+use crate::harness::{Case, Cluster, Controller, apply, is_active, is_of_a_seika, until};
+
+/// How much of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chaos {
+    pub(crate) seed: u64,
+    pub(crate) runs: usize,
+    pub(crate) points_per_run: usize,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(crate) struct Toll {
+    /// Disturbances.
+    pub(crate) points: usize,
+    /// Pods beyond the most that was asked for during a run, at any instant.
+    pub(crate) overshoot: usize,
+    /// Runs that did not end as they should, and why.
+    pub(crate) bad: Vec<String>,
+}
+
+impl Chaos {
+    pub(crate) async fn unleash(self, cluster: &Cluster) -> anyhow::Result<Toll> {
+        let case = cluster.case_without_controller(3).await?;
+        let foreign = plant_foreign_pods(&case).await?;
+        let mut toll = Toll::default();
+        for run in 0..self.runs {
+            // A seed per run, so that a failing run can be had again without those before it.
+            let seed = self.seed.wrapping_add(run as u64);
+            if let Err(error) = self.run(cluster, &case, seed, &mut toll).await {
+                toll.bad.push(format!("seed {seed}: {error:#}"));
+            }
+            if foreign_pods(&case).await? != foreign {
+                toll.bad.push(format!("seed {seed}: a pod of another owner was deleted"));
+            }
+        }
+        Ok(toll)
+    }
+
+    async fn run(self, cluster: &Cluster, case: &Case, seed: u64, toll: &mut Toll) -> anyhow::Result<()> {
+        let mut chance = StdRng::seed_from_u64(seed);
+        let faults = Faults::new(seed);
+        let config = cluster.controllers_config().await?;
+        let start = || -> anyhow::Result<Controller> { Ok(Controller::start(faults.client(config.clone())?, &case.namespace)) };
+        let observer = case.observe().await?;
+        let mut controller = start()?;
+        let mut counts = [0, 0, 0];
+        let mut most = counts;
+        case.create(case.sample(&counts)?).await?;
+
+        for _ in 0..self.points_per_run {
+            toll.points += 1;
+            match chance.random_range(0..12) {
+                0..=4 => {
+                    counts = [0; 3].map(|_: i32| chance.random_range(0..=6));
+                    most = std::array::from_fn(|node| most[node].max(counts[node]));
+                    case.set(&counts).await?;
+                }
+                5 | 6 => {
+                    drop(controller);
+                    controller = start()?;
+                }
+                7 => faults.cut_watches(),
+                8 | 9 => faults.set(any_weather(&mut chance)),
+                10 => fail_or_make_ready(case, &mut chance).await?,
+                _ => delete_one(case, &mut chance).await?,
+            }
+            tokio::time::sleep(Duration::from_millis(chance.random_range(0..25))).await;
+        }
+
+        faults.set(Weather::default());
+        let wanted = counts.map(|count| usize::try_from(count).unwrap_or(0));
+        let settled = case.until_per_node(&wanted).await;
+        // What is still on its way must not add to it either.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = case.per_node().await?;
+        let seen = observer.seen();
+        for (node, most) in case.nodes.iter().zip(most) {
+            let beyond = seen.most_per_node.get(node).copied().unwrap_or(0).saturating_sub(usize::try_from(most).unwrap_or(0));
+            if beyond > 0 {
+                toll.bad.push(format!("seed {seed}: {beyond} pods too many on {node} at some instant"));
+            }
+            toll.overshoot = toll.overshoot.max(beyond);
+        }
+        drop(controller);
+        clear(case).await?;
+        settled?;
+        anyhow::ensure!(now == wanted, "{now:?} pods in the end, {wanted:?} wanted");
+        Ok(())
+    }
+}
+
+fn any_weather(chance: &mut StdRng) -> Weather {
+    let mut sometimes = |most: f64| if chance.random_bool(0.4) { chance.random_range(0.0..most) } else { 0.0 };
+    Weather {
+        refused: sometimes(0.5),
+        answer_lost: sometimes(0.5),
+        answer_cut: sometimes(0.3),
+        delay: Duration::from_secs_f64(sometimes(0.03)),
+        watch_expired: sometimes(0.5),
+        watch_lag: Duration::from_secs_f64(sometimes(0.2)),
+        watch_cut: sometimes(0.8),
+    }
+}
+
+async fn ours(case: &Case) -> anyhow::Result<Vec<Pod>> {
+    let pods = case.pods.list(&ListParams::default()).await?.items;
+    Ok(pods.into_iter().filter(|pod| is_of_a_seika(pod) && is_active(pod)).collect())
+}
+
+async fn fail_or_make_ready(case: &Case, chance: &mut StdRng) -> anyhow::Result<()> {
+    let pods = ours(case).await?;
+    let Some(pod) = pods.choose(chance) else { return Ok(()) };
+    if chance.random_bool(0.5) {
+        // It may have gone meanwhile.
+        let _ = case.make_ready(pod).await;
+    } else {
+        let failed = json!({ "status": { "phase": "Failed", "reason": "Evicted" } });
+        let _ = case.pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(failed)).await;
+    }
+    Ok(())
+}
+
+async fn delete_one(case: &Case, chance: &mut StdRng) -> anyhow::Result<()> {
+    let pods = ours(case).await?;
+    let Some(pod) = pods.choose(chance) else { return Ok(()) };
+    let grace = if chance.random_bool(0.5) { DeleteParams::default() } else { DeleteParams::default().grace_period(0) };
+    let _ = case.pods.delete(&pod.name_any(), &grace).await;
+    Ok(())
+}
+
+async fn plant_foreign_pods(case: &Case) -> anyhow::Result<BTreeSet<String>> {
+    for (index, node) in case.nodes.iter().enumerate() {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "name": format!("foreign-{index}"), "namespace": case.namespace, "labels": { "app": "hello", NODE_LABEL: node } },
+            "spec": { "containers": [{ "name": "hello", "image": "dev.local/kantai/hello:0.1.0" }] },
+        });
+        apply(&case.client, &pod).await?;
+    }
+    foreign_pods(case).await
+}
+
+async fn foreign_pods(case: &Case) -> anyhow::Result<BTreeSet<String>> {
+    let pods = case.pods.list(&ListParams::default()).await?.items;
+    Ok(pods.iter().filter(|pod| !is_of_a_seika(pod)).filter_map(Pod::uid).collect())
+}
+
+/// The Seika and its pods go, without waiting for anybody.
+async fn clear(case: &Case) -> anyhow::Result<()> {
+    case.seikas.delete("hello", &DeleteParams::background()).await?;
+    until("all pods of the run are gone", async || {
+        let pods = case.pods.list(&ListParams::default()).await?.items;
+        let left: Vec<&Pod> = pods.iter().filter(|pod| is_of_a_seika(pod)).collect();
+        for pod in &left {
+            let _ = case.pods.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await;
+        }
+        Ok(left.is_empty())
+    })
+    .await
+}

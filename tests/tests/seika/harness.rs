@@ -1,0 +1,378 @@
+//! A namespace with a controller of its own, under the ServiceAccount and the rights that it has in a cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use futures::{StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::core::GroupVersionKind;
+use kube::{Client, ResourceExt};
+use netem_lab::control_plane::{ControlPlane, User};
+use seika_controller::controller::{Settings, run};
+use seika_controller::crd::{NODE_LABEL, Seika};
+use seika_controller::metrics::Metrics;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+const CRD: &str = include_str!("../../../deploy/seika-controller/crd.yaml");
+const RBAC: &str = include_str!("../../../deploy/seika-controller/rbac.yaml");
+const SAMPLE: &str = include_str!("../../../examples/manifests/seika-sample.yaml");
+const SYSTEM_NAMESPACE: &str = "kantai-system";
+
+/// One control plane for all cases; each case has a namespace and nodes of its own.
+pub(crate) struct Cluster {
+    control_plane: ControlPlane,
+    cases: AtomicUsize,
+}
+
+impl Cluster {
+    /// Starts it, with our definition and rights in place.
+    pub(crate) async fn start() -> anyhow::Result<Self> {
+        let control_plane = ControlPlane::for_tests().await?;
+        let client = control_plane.client();
+        apply(&client, &json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": SYSTEM_NAMESPACE } })).await?;
+        for manifest in documents(CRD)?.into_iter().chain(documents(RBAC)?) {
+            apply(&client, &manifest).await?;
+        }
+        until("the definition is served", async || {
+            Ok(Api::<Seika>::all(client.clone()).list(&ListParams::default()).await.is_ok())
+        })
+        .await?;
+        Ok(Self { control_plane, cases: AtomicUsize::new(0) })
+    }
+
+    /// A client with every right.
+    pub(crate) fn client(&self) -> Client {
+        self.control_plane.client()
+    }
+
+    /// A client with the controller's own rights.
+    pub(crate) async fn controllers_client(&self) -> anyhow::Result<Client> {
+        Ok(Client::try_from(self.controllers_config().await?)?)
+    }
+
+    /// The configuration of a client with the controller's own rights.
+    pub(crate) async fn controllers_config(&self) -> anyhow::Result<kube::Config> {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), SYSTEM_NAMESPACE);
+        let request = TokenRequest {
+            spec: TokenRequestSpec { audiences: Vec::new(), expiration_seconds: Some(3600), bound_object_ref: None },
+            ..TokenRequest::default()
+        };
+        let request = accounts.create_token_request("seika-controller", &PostParams::default(), &request).await?;
+        let token = request.status.context("a token request without an answer")?.token;
+        let kubeconfig = kube::config::Kubeconfig::read_from(self.control_plane.kubeconfig(User::Admin))?;
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
+        config.auth_info = kube::config::AuthInfo { token: Some(token.into()), ..Default::default() };
+        Ok(config)
+    }
+
+    /// A new namespace with `node_count` nodes and a controller.
+    pub(crate) async fn case(&self, node_count: usize) -> anyhow::Result<Case> {
+        let mut case = self.case_without_controller(node_count).await?;
+        case.controller = Some(self.controller(&case.namespace).await?);
+        Ok(case)
+    }
+
+    /// The same without a controller.
+    pub(crate) async fn case_without_controller(&self, node_count: usize) -> anyhow::Result<Case> {
+        let number = self.cases.fetch_add(1, Ordering::Relaxed);
+        let namespace = format!("case-{number}");
+        let client = self.client();
+        let named = Namespace {
+            metadata: kube::api::ObjectMeta { name: Some(namespace.clone()), ..Default::default() },
+            ..Default::default()
+        };
+        Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &named).await?;
+        let case = Case {
+            pods: Api::namespaced(client.clone(), &namespace),
+            seikas: Api::namespaced(client.clone(), &namespace),
+            nodes: (1..=node_count).map(|node| format!("c{number}-node{node}")).collect(),
+            client,
+            namespace,
+            controller: None,
+        };
+        for node in &case.nodes {
+            case.add_node(node).await?;
+        }
+        // Pods of a namespace need its service account.
+        let accounts: Api<ServiceAccount> = Api::namespaced(case.client.clone(), &case.namespace);
+        until("the namespace has its service account", async || Ok(accounts.get_opt("default").await?.is_some())).await?;
+        Ok(case)
+    }
+
+    /// A controller for `namespace`.
+    pub(crate) async fn controller(&self, namespace: &str) -> anyhow::Result<Controller> {
+        Ok(Controller::start(self.controllers_client().await?, namespace))
+    }
+}
+
+/// A controller at work; dropping it is a kill.
+pub(crate) struct Controller {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Controller {
+    pub(crate) fn start(client: Client, namespace: &str) -> Self {
+        let stop = CancellationToken::new();
+        let settings = Settings { namespace: Some(namespace.to_owned()), ..Settings::default() };
+        let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
+        let task = tokio::spawn(run(client, settings, metrics, stop.clone()));
+        Self { stop, task }
+    }
+
+    /// Lets it finish what it is doing.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        Ok((&mut self.task).await?)
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A namespace, its nodes and its controller.
+pub(crate) struct Case {
+    pub(crate) namespace: String,
+    pub(crate) nodes: Vec<String>,
+    pub(crate) client: Client,
+    pub(crate) pods: Api<Pod>,
+    pub(crate) seikas: Api<Seika>,
+    pub(crate) controller: Option<Controller>,
+}
+
+impl Case {
+    /// The seed's sample with these counts, by node number from 1.
+    pub(crate) fn sample(&self, counts: &[i32]) -> anyhow::Result<Value> {
+        let mut sample = documents(SAMPLE)?.remove(0);
+        sample["metadata"]["namespace"] = json!(self.namespace);
+        sample["spec"]["repurika"] = self.counts(counts);
+        Ok(sample)
+    }
+
+    pub(crate) fn counts(&self, counts: &[i32]) -> Value {
+        self.nodes.iter().zip(counts).map(|(node, count)| (node.clone(), json!(count))).collect::<serde_json::Map<_, _>>().into()
+    }
+
+    pub(crate) async fn create(&self, seika: Value) -> anyhow::Result<Seika> {
+        Ok(self.seikas.create(&PostParams::default(), &serde_json::from_value(seika)?).await?)
+    }
+
+    /// Sets the counts of `hello`.
+    pub(crate) async fn set(&self, counts: &[i32]) -> anyhow::Result<()> {
+        let patch = json!({ "spec": { "repurika": self.counts(counts) } });
+        self.seikas.patch("hello", &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn add_node(&self, name: &str) -> anyhow::Result<()> {
+        let node: Node = serde_json::from_value(json!({ "metadata": { "name": name } }))?;
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        nodes.create(&PostParams::default(), &node).await?;
+        let ready = json!({ "status": { "conditions": [{ "type": "Ready", "status": "True", "reason": "Here", "message": "",
+            "lastHeartbeatTime": null, "lastTransitionTime": null }] } });
+        nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(ready)).await?;
+        // The API server taints what is new; who would take that away are controllers that do not run here.
+        nodes.patch(name, &PatchParams::default(), &Patch::Merge(json!({ "spec": { "taints": [] } }))).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn remove_node(&self, name: &str) -> anyhow::Result<()> {
+        Api::<Node>::all(self.client.clone()).delete(name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    /// Active pods in name order.
+    pub(crate) async fn active(&self) -> anyhow::Result<Vec<Pod>> {
+        let pods = self.pods.list(&ListParams::default()).await?;
+        Ok(pods.items.into_iter().filter(is_active).collect())
+    }
+
+    pub(crate) async fn names(&self) -> anyhow::Result<BTreeSet<String>> {
+        Ok(self.active().await?.iter().map(ResourceExt::name_any).collect())
+    }
+
+    /// Active pods of Seikas per node, in the order of the nodes.
+    pub(crate) async fn per_node(&self) -> anyhow::Result<Vec<usize>> {
+        let mut pods = self.active().await?;
+        pods.retain(is_of_a_seika);
+        Ok(self.nodes.iter().map(|node| pods.iter().filter(|pod| node_of(pod) == node).count()).collect())
+    }
+
+    pub(crate) async fn until_per_node(&self, wanted: &[usize]) -> anyhow::Result<()> {
+        let last = Mutex::new(Vec::new());
+        let reached = until(&format!("pods per node are {wanted:?}"), async || {
+            let now = self.per_node().await?;
+            let done = now == wanted;
+            *last.lock().unwrap() = now;
+            Ok(done)
+        })
+        .await;
+        reached.with_context(|| format!("they are {:?}", last.lock().unwrap()))
+    }
+
+    pub(crate) async fn until_status(&self, what: &str, holds: impl Fn(&Seika) -> bool) -> anyhow::Result<Seika> {
+        let last = Mutex::new(None);
+        let reached = until(what, async || {
+            let seika = self.seikas.get("hello").await?;
+            let done = holds(&seika);
+            *last.lock().unwrap() = Some(seika);
+            Ok(done)
+        })
+        .await;
+        let last = last.into_inner().unwrap();
+        reached.with_context(|| format!("the status is {:#?}", last.as_ref().map(|seika| &seika.status)))?;
+        last.context("no status")
+    }
+
+    /// Does the scheduler's part.
+    pub(crate) async fn bind(&self, pod: &Pod) -> anyhow::Result<()> {
+        let binding = json!({ "apiVersion": "v1", "kind": "Binding", "metadata": { "name": pod.name_any() },
+            "target": { "apiVersion": "v1", "kind": "Node", "name": node_of(pod) } });
+        let _: Value = self.pods.create_subresource("binding", &pod.name_any(), &PostParams::default(), &binding).await?;
+        Ok(())
+    }
+
+    /// Does the scheduler's and the kubelet's part: binds the pod and makes it ready.
+    pub(crate) async fn make_ready(&self, pod: &Pod) -> anyhow::Result<()> {
+        if pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none()) {
+            self.bind(pod).await?;
+        }
+        let now = k8s_openapi::jiff::Timestamp::now().to_string();
+        let status = json!({ "status": { "phase": "Running",
+            "conditions": [{ "type": "Ready", "status": "True", "lastTransitionTime": now }] } });
+        self.pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(status)).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn make_all_ready(&self) -> anyhow::Result<()> {
+        for pod in self.active().await? {
+            self.make_ready(&pod).await?;
+        }
+        Ok(())
+    }
+
+    /// Counts, from now on, every pod that comes and goes.
+    pub(crate) async fn observe(&self) -> anyhow::Result<Observer> {
+        Observer::start(self.pods.clone()).await
+    }
+}
+
+/// Sees every event about pods and keeps the largest number of active pods that each node ever had.
+pub(crate) struct Observer {
+    seen: Arc<Mutex<Seen>>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Default, Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) created: usize,
+    pub(crate) deleted: usize,
+    pub(crate) most_per_node: BTreeMap<String, usize>,
+    active: BTreeMap<String, (String, String)>,
+}
+
+impl Observer {
+    async fn start(pods: Api<Pod>) -> anyhow::Result<Self> {
+        let listed = pods.list(&ListParams::default()).await?;
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        for pod in listed.items {
+            seen.lock().unwrap().put(&pod);
+        }
+        seen.lock().unwrap().created = 0;
+        let mut events =
+            pods.watch(&WatchParams::default(), &listed.metadata.resource_version.unwrap_or_default()).await?.boxed();
+        let shared = Arc::clone(&seen);
+        let task = tokio::spawn(async move {
+            while let Ok(Some(event)) = events.try_next().await {
+                let mut seen = shared.lock().unwrap();
+                match event {
+                    WatchEvent::Added(pod) | WatchEvent::Modified(pod) => seen.put(&pod),
+                    WatchEvent::Deleted(pod) => seen.remove(&pod),
+                    WatchEvent::Bookmark(_) | WatchEvent::Error(_) => {}
+                }
+            }
+        });
+        Ok(Self { seen, task })
+    }
+
+    pub(crate) fn seen(&self) -> Seen {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Seen {
+    fn put(&mut self, pod: &Pod) {
+        let uid = pod.uid().unwrap_or_default();
+        if !is_active(pod) || !is_of_a_seika(pod) {
+            self.active.remove(&uid);
+            return;
+        }
+        if self.active.insert(uid, (node_of(pod).to_owned(), pod.name_any())).is_none() {
+            self.created += 1;
+        }
+        let node = node_of(pod);
+        let active = self.active.values().filter(|(on, _)| on == node).count();
+        let most = self.most_per_node.entry(node.to_owned()).or_default();
+        *most = (*most).max(active);
+    }
+
+    fn remove(&mut self, pod: &Pod) {
+        self.active.remove(&pod.uid().unwrap_or_default());
+        self.deleted += 1;
+    }
+}
+
+pub(crate) fn node_of(pod: &Pod) -> &str {
+    pod.labels().get(NODE_LABEL).map_or("", String::as_str)
+}
+
+pub(crate) fn is_active(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Failed" | "Succeeded"))
+}
+
+pub(crate) fn is_of_a_seika(pod: &Pod) -> bool {
+    pod.owner_references().iter().any(|owner| owner.kind == "Seika" && owner.controller == Some(true))
+}
+
+/// Polls until `holds`, for at most a minute: the garbage collector looks for new kinds of owners only twice a minute.
+pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    while !holds().await? {
+        anyhow::ensure!(begun.elapsed() < Duration::from_secs(60), "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+pub(crate) fn documents(yaml: &str) -> anyhow::Result<Vec<Value>> {
+    yaml.split("\n---\n").map(|document| Ok(serde_saphyr::from_str(document)?)).collect()
+}
+
+pub(crate) async fn apply(client: &Client, manifest: &Value) -> anyhow::Result<()> {
+    let object: DynamicObject = serde_json::from_value(manifest.clone())?;
+    let types = object.types.clone().context("a manifest without a kind")?;
+    let (resource, _) = kube::discovery::pinned_kind(client, &GroupVersionKind::try_from(&types)?).await?;
+    let api: Api<DynamicObject> = match object.namespace() {
+        Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    api.patch(&object.name_any(), &PatchParams::apply("test"), &Patch::Apply(manifest)).await?;
+    Ok(())
+}
