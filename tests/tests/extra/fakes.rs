@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
@@ -17,14 +17,39 @@ use seika_controller::crd::NODE_LABEL;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// What all gateways hold: node -> requests in flight for the one revision.
+/// What all gateways hold, and have answered, of the one revision, by node. A request takes a second.
 #[derive(Clone, Default)]
-pub(crate) struct Gateways(Arc<Mutex<BTreeMap<&'static str, u32>>>);
+pub(crate) struct Gateways(Arc<Mutex<BTreeMap<&'static str, Held>>>);
+
+#[derive(Clone, Copy)]
+struct Held {
+    requests: u32,
+    since: Instant,
+    /// Before `since`.
+    answered: f64,
+}
+
+impl Held {
+    fn answered(&self) -> f64 {
+        self.answered + f64::from(self.requests) * self.since.elapsed().as_secs_f64()
+    }
+}
 
 impl Gateways {
-    /// From now on the gateway of `node` holds so many requests.
+    /// From now on the gateway of `node` holds so many requests: the next comes as one is answered.
     pub(crate) fn hold(&self, node: &'static str, requests: u32) {
-        self.0.lock().expect("no holder panics").insert(node, requests);
+        let mut all = self.0.lock().expect("no holder panics");
+        let answered = all.get(node).map_or(0.0, Held::answered);
+        all.insert(node, Held { requests, since: Instant::now(), answered });
+    }
+
+    fn page(&self, node: &str, revision: &str) -> String {
+        let held = self.0.lock().expect("no holder panics").get(node).copied();
+        let (active, completed) = held.map_or((0, 0), |held| (held.requests, held.answered().floor() as u64));
+        format!(
+            "envoy_cluster_upstream_rq_active{{envoy_cluster_name=\"default/{revision}\"}} {active}\n\
+             envoy_cluster_upstream_rq_completed{{envoy_cluster_name=\"default/{revision}\"}} {completed}\n"
+        )
     }
 
     /// Serves the page of each node's gateway on its own loopback address, all on one port.
@@ -33,10 +58,7 @@ impl Gateways {
         for &(node, address) in nodes {
             let listener = TcpListener::bind((address, port)).await?;
             port = listener.local_addr()?.port();
-            let page = move |State(gateways): State<Gateways>| async move {
-                let held = gateways.0.lock().expect("no holder panics").get(node).copied().unwrap_or(0);
-                format!("envoy_cluster_upstream_rq_active{{envoy_cluster_name=\"default/{revision}\"}} {held}\n")
-            };
+            let page = move |State(gateways): State<Gateways>| async move { gateways.page(node, revision) };
             let router = Router::new().route("/stats/prometheus", get(page)).with_state(self.clone());
             tokio::spawn(async { axum::serve(listener, router).await });
         }
