@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use netem_lab::cleanup;
-use netem_lab::cluster::launch::{self, InsideArgs, NodeLaunchArgs};
+use netem_lab::cluster::launch::{self, ExecArgs, InsideArgs, NodeLaunchArgs};
 use netem_lab::cluster::node_init::{self, NodeInitArgs};
 use netem_lab::cluster::{Cluster, ClusterSpec, NodeImages};
 use netem_lab::components::{Component, Components};
@@ -17,7 +17,7 @@ use netem_lab::load::{self, LoadArgs, RequestArgs};
 use netem_lab::progress::Progress;
 use netem_lab::run::{self, ClusterUp, Stage, class_of, lay_wire, report_folder, run_scenario};
 use netem_lab::scenario::{DEFAULT_SCENARIO, Overrides, Scenario};
-use netem_lab::state::StateFolder;
+use netem_lab::state::{LabState, StateFolder};
 use netem_lab::wire::{self, WireArgs};
 use tracing_subscriber::filter::EnvFilter;
 
@@ -39,6 +39,8 @@ enum Command {
     Up(ScenarioArguments),
     /// Removes what `up` left running.
     Down,
+    /// Runs a program inside a node of a running cluster: its network, file system and host name.
+    Exec(ExecArgs),
     /// Starts a program inside a running lab.
     #[command(hide = true)]
     Inside(InsideArgs),
@@ -51,11 +53,9 @@ enum Command {
     /// Delays packets between the nodes; started by the lab itself.
     #[command(hide = true)]
     Wire(WireArgs),
-    /// Sends one request from where it runs; started by the lab itself, in a node.
-    #[command(hide = true)]
+    /// Sends one request from where it runs, and prints what became of it; for use with `exec`.
     Request(RequestArgs),
-    /// Sends requests from where it runs; started by the lab itself, in a node.
-    #[command(hide = true)]
+    /// Sends requests from where it runs, and prints what became of each; for use with `exec`.
     Load(LoadArgs),
     /// Finds or makes the programs that the lab consists of, and prints where they are.
     Components(ComponentsArguments),
@@ -108,6 +108,9 @@ fn main() -> Result<ExitCode> {
     match arguments.command.unwrap_or(Command::Run(arguments.run)) {
         // These change what the whole process sees, and so must come before any thread is started.
         Command::Inside(arguments) => launch::become_inside(&arguments).map(|never| match never {}),
+        Command::Exec(arguments) => {
+            launch::become_in_node(&arguments, &LabState::read(&state_folder())?).map(|never| match never {})
+        }
         Command::NodeLaunch(arguments) => launch::launch_node(&arguments).map(|()| ExitCode::SUCCESS),
         Command::NodeInit(arguments) => node_init::run(&arguments).map(|never| match never {}),
         Command::Wire(arguments) => on_one_thread(wire::serve(arguments)),
@@ -116,7 +119,7 @@ fn main() -> Result<ExitCode> {
         Command::Components(ComponentsArguments { images }) => components(images).map(|()| ExitCode::SUCCESS),
         Command::Up(arguments) => up(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Down => {
-            cleanup::down(&mut StateFolder::open(&lab_folder().join("state"))?)?;
+            cleanup::down(&mut StateFolder::open(&state_folder())?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Run(arguments) => run(&arguments),
@@ -152,6 +155,10 @@ fn components(with_images: bool) -> Result<()> {
 /// Where the lab keeps what it has made, and puts its reports.
 fn lab_folder() -> PathBuf {
     source_tree().join("target/lab")
+}
+
+fn state_folder() -> PathBuf {
+    lab_folder().join("state")
 }
 
 fn source_tree() -> PathBuf {
@@ -195,7 +202,7 @@ impl Parts {
     }
 
     async fn up(&self) -> Result<(Cluster, ClusterUp)> {
-        let state = StateFolder::open(&lab_folder().join("state"))?;
+        let state = StateFolder::open(&state_folder())?;
         let began_at_unix_seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
         let began = Instant::now();
         let cluster = Cluster::up(&self.spec, state, &self.components, &self.images, &self.progress).await?;

@@ -2,6 +2,8 @@
 //!
 //! One lab at a time fits a small machine, so the tests take turns.
 
+mod standing;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
