@@ -167,15 +167,18 @@ fn mistakes(lab: &Standing) -> anyhow::Result<()> {
         Ok(if left == 0 { Ok(()) } else { Err(format!("{left} pods")) })
     })?;
 
-    // A name that no node has and no registry is asked for.
+    // A name that no node has and no registry is asked for. Knative takes pods to be only slow until their progress deadline.
     let hello = std::fs::read_to_string(source_tree().join("examples/manifests/hello.yaml"))?;
-    let broken =
-        hello.replace("name: hello\n", "name: broken\n").replace("dev.local/kantai/hello:0.1.0", "dev.local/kantai/absent:0.1.0");
+    let broken = hello
+        .replace("name: hello\n", "name: broken\n")
+        .replace("dev.local/kantai/hello:0.1.0", "dev.local/kantai/absent:0.1.0")
+        .replace("      annotations:\n", "      annotations:\n        serving.knative.dev/progress-deadline: 30s\n");
     let file = tempfile::NamedTempFile::new()?;
     std::fs::write(file.path(), broken)?;
     let path = file.path().to_string_lossy();
     lab.done(&["apply", "-f", &path])?;
     eventually("the Revision says that its image cannot be had", || {
+        // Before there is a Revision, kubectl fails.
         let seen = lab.kubectl(&["get", "revision", "broken-00001", "-o", "jsonpath={.status.conditions}"])?;
         Ok(if seen.as_ref().is_ok_and(|text| text.contains("ImagePull")) { Ok(()) } else { Err(format!("{seen:?}")) })
     })?;

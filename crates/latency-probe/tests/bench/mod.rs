@@ -38,7 +38,10 @@ impl Lab {
         let folder = std::env::temp_dir().join(format!("lp-{id}-{name}"));
         std::fs::create_dir_all(&folder).unwrap();
         // From here on a failure cleans up.
-        let lab = Self { program: program.into(), namespaces, folder };
+        let lab = Self { program: folder.join("latency-probe"), namespaces, folder };
+        // Where it was built may be hidden from users without privileges. Copied by another process: a file that this one had open for
+        // writing could not be executed while any of its other threads is just starting a program.
+        run(&["cp", &program.into().to_string_lossy(), &lab.program.to_string_lossy()]);
         for namespace in &lab.namespaces {
             run(&["ip", "netns", "add", namespace]);
             run(&["ip", "-n", namespace, "link", "set", "lo", "up"]);
