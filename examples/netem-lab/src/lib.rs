@@ -6,6 +6,7 @@ pub mod components;
 pub mod control_plane;
 pub mod images;
 pub mod load;
+pub mod nested_cargo;
 pub mod progress;
 pub mod report;
 pub mod run;

@@ -196,7 +196,7 @@ impl Parts {
             nodes: scenario.links.nodes().to_vec(),
             lab_binary: std::env::current_exe().context("failed to find this program's own file")?,
             ingress_class: "kantai.ingress.networking.knative.dev".to_owned(),
-            deploy: Some(source_tree().join("deploy")),
+            deploy: Some(source_tree().join("examples/netem-lab/deploy")),
         };
         Ok(Self { components, images, spec, progress })
     }

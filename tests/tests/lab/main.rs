@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use netem_lab::nested_cargo;
 use serde_json::Value;
 
 /// Held by the test whose lab is up.
@@ -22,7 +23,7 @@ fn source_tree() -> &'static Path {
 
 /// `cargo lab -- ARGUMENTS`, by what the alias stands for.
 fn cargo_lab(arguments: &[&str]) -> anyhow::Result<Output> {
-    let output = Command::new(env!("CARGO"))
+    let output = nested_cargo::cargo()
         .args(["run", "--release", "--quiet", "--package", "netem-lab", "--"])
         .args(arguments)
         .current_dir(source_tree())
