@@ -124,6 +124,11 @@ impl CostMatrix {
         }
     }
 
+    /// The cost of an ordered pair of positions; that of an unknown pair beyond the array.
+    pub(crate) fn at(&self, from: usize, to: usize) -> f64 {
+        if from == to { 0.0 } else { self.seconds.get((from, to)).copied().unwrap_or(Rtt::ABSURD.seconds()) }
+    }
+
     /// The costs of the given pairs of nodes as an array, rows are the sources.
     pub(crate) fn select(&self, sources: &[NodeName], targets: &[NodeName]) -> Array2<f64> {
         let columns: Vec<Option<usize>> = targets.iter().map(|node| self.index.get(node).copied()).collect();
