@@ -1,6 +1,7 @@
 //! What sending a request from one node to another costs, in seconds.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
@@ -77,12 +78,12 @@ impl CostPolicy {
     }
 }
 
-/// The cost in seconds of every ordered pair of nodes: finite, or infinite where nothing may be sent.
+/// The cost in seconds of every ordered pair of nodes: finite, or infinite where nothing may be sent. Clones share the numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CostMatrix {
-    nodes: Vec<NodeName>,
-    index: BTreeMap<NodeName, usize>,
-    seconds: Array2<f64>,
+    nodes: Arc<Vec<NodeName>>,
+    index: Arc<BTreeMap<NodeName, usize>>,
+    seconds: Arc<Array2<f64>>,
 }
 
 impl CostMatrix {
@@ -103,7 +104,7 @@ impl CostMatrix {
                 index.entry(node.clone()).or_insert(position);
             }
         }
-        Self { nodes, index, seconds }
+        Self { nodes: Arc::new(nodes), index: Arc::new(index), seconds: Arc::new(seconds) }
     }
 
     /// The nodes, in the order of rows and columns.
@@ -127,6 +128,16 @@ impl CostMatrix {
     /// The cost of an ordered pair of positions; that of an unknown pair beyond the array.
     pub(crate) fn at(&self, from: usize, to: usize) -> f64 {
         if from == to { 0.0 } else { self.seconds.get((from, to)).copied().unwrap_or(Rtt::ABSURD.seconds()) }
+    }
+
+    /// The position of a node.
+    pub(crate) fn position(&self, node: &NodeName) -> Option<usize> {
+        self.index.get(node).copied()
+    }
+
+    /// Whether two matrices are clones of one.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.seconds, &other.seconds) && Arc::ptr_eq(&self.index, &other.index)
     }
 
     /// The costs of the given pairs of nodes as an array, rows are the sources.

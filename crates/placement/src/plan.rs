@@ -125,7 +125,7 @@ impl Plan {
     pub(crate) fn of(posed: &Posed, problem: &Problem) -> Self {
         let instance = &posed.instance;
         let found = match problem.model {
-            CostModel::LocalFirst => search::solve(instance, posed.effort()),
+            CostModel::LocalFirst => search::solve(instance, posed.effort(problem.diligence)),
             CostModel::Uniform => {
                 let (placement, total) = uniform::solve(instance);
                 Found { placement, total, lower_bound: total, proven: true }
@@ -135,6 +135,12 @@ impl Plan {
             CostModel::LocalFirst => local_first(posed, &found.placement),
             CostModel::Uniform => spread(posed, problem, &found.placement),
         };
+        Self::assemble(posed, problem, &found, &routed)
+    }
+
+    /// The plan that a placement and its routing make.
+    pub(crate) fn assemble(posed: &Posed, problem: &Problem, found: &Found, routed: &Routed) -> Self {
+        let instance = &posed.instance;
         let placed: u32 = found.placement.iter().sum();
         let demand = if posed.idle { 0.0 } else { instance.demand() };
         let served: f64 = routed.flows.iter().map(|flow| flow.2).sum();
@@ -165,7 +171,7 @@ impl Plan {
                 .map(|(node, count)| (node.clone(), *count))
                 .collect(),
             flows,
-            unplaced: unplaced(posed, problem, problem.replicas - placed),
+            unplaced: unplaced(posed, problem, problem.replicas.saturating_sub(placed)),
             unserved,
             utilisation: if placed > 0 { demand / (f64::from(placed) * problem.replica_concurrency) } else { 0.0 },
             replica_capacity: instance.replica_capacity,
@@ -180,13 +186,16 @@ impl Plan {
     }
 }
 
+/// A routing in numbers.
 #[derive(Default)]
-struct Routed {
+pub(crate) struct Routed {
     /// Source, node, demand.
-    flows: Vec<(usize, usize, f64)>,
-    unserved: Vec<f64>,
-    network: f64,
-    serving: f64,
+    pub(crate) flows: Vec<(usize, usize, f64)>,
+    pub(crate) unserved: Vec<f64>,
+    /// Sum of demand x network seconds.
+    pub(crate) network: f64,
+    /// Sum of demand x serving seconds.
+    pub(crate) serving: f64,
 }
 
 fn local_first(posed: &Posed, placement: &[u32]) -> Routed {

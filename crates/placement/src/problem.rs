@@ -48,6 +48,15 @@ pub enum ProblemError {
     },
 }
 
+/// How long to search where no proof is near.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Diligence {
+    /// One of many services that are planned together.
+    Quick,
+    Usual,
+    Thorough,
+}
+
 /// The smallest gain for which a running replica is moved, if nothing else is said: a microsecond of mean response time.
 const TIE_SECONDS: f64 = 1e-6;
 
@@ -82,6 +91,7 @@ pub struct Problem {
     pub(crate) model: CostModel,
     pub(crate) move_seconds: f64,
     pub(crate) keep_running: bool,
+    pub(crate) diligence: Diligence,
 }
 
 impl Problem {
@@ -100,6 +110,7 @@ impl Problem {
             model: CostModel::default(),
             move_seconds: TIE_SECONDS,
             keep_running: false,
+            diligence: Diligence::Usual,
         }
     }
 
@@ -153,11 +164,24 @@ impl Problem {
         self
     }
 
+    /// Searches for longer where the best plan is not easily proven: seconds instead of tens of milliseconds for hundreds of nodes and sources. For plans that are
+    /// made rarely, and to learn how good the fast ones are.
+    #[must_use]
+    pub fn searching_thoroughly(mut self) -> Self {
+        self.diligence = Diligence::Thorough;
+        self
+    }
+
     /// The best plan.
     ///
     /// # Errors
     /// When the concurrency of a replica or the move cost is not a sensible number.
     pub fn solve(&self) -> Result<Plan, ProblemError> {
+        self.check()?;
+        Ok(Plan::of(&Posed::new(self), self))
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ProblemError> {
         let service = || self.service.clone();
         if !(self.replica_concurrency.is_finite() && self.replica_concurrency > 0.0) {
             return Err(ProblemError::ReplicaConcurrency { service: service(), value: self.replica_concurrency });
@@ -165,7 +189,7 @@ impl Problem {
         if !(self.move_seconds.is_finite() && self.move_seconds >= 0.0) {
             return Err(ProblemError::MoveCost { service: service(), value: self.move_seconds });
         }
-        Ok(Plan::of(&Posed::new(self), self))
+        Ok(())
     }
 }
 
@@ -185,7 +209,7 @@ impl Posed {
     pub(crate) fn new(problem: &Problem) -> Self {
         let mut nodes: Vec<NodeName> = problem.capacities.keys().cloned().collect();
         // Whatever the solvers meet first among equals is thereby neither the first by name nor the same for every service.
-        nodes.sort_by_key(|node| stable_hash(&problem.service, node.as_str()));
+        nodes.sort_by_cached_key(|node| stable_hash(&problem.service, node.as_str()));
         let idle = problem.demand.is_zero();
         let (sources, supplies): (Vec<NodeName>, Vec<f64>) = if idle {
             let share = problem.replica_concurrency / (2.0 * nodes.len().max(1) as f64);
@@ -251,9 +275,15 @@ impl Posed {
     }
 
     /// How hard to search: small problems are proven, large ones answered fast.
-    pub(crate) fn effort(&self) -> Effort {
+    pub(crate) fn effort(&self, diligence: Diligence) -> Effort {
         let exhaustive = Effort { steps: 200, width: 16, tries: 10_000, restarts: 4, routings: 20_000, candidates: 512 };
         match self.nodes.len() {
+            33.. if diligence == Diligence::Quick => {
+                Effort { steps: 0, width: 4, tries: 8, restarts: 0, routings: 0, ..exhaustive }
+            }
+            17.. if diligence == Diligence::Thorough => {
+                Effort { steps: 600, width: 32, tries: 300, restarts: 4, routings: 0, candidates: 1024 }
+            }
             0..=16 => exhaustive,
             17..=64 => Effort { steps: 100, tries: 1_000, routings: 1_000, ..exhaustive },
             65..=512 => Effort { steps: 40, width: 32, tries: 150, restarts: 2, routings: 0, ..exhaustive },

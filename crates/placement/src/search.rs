@@ -66,10 +66,14 @@ fn solve_all(instance: &Instance, effort: Effort) -> (Found, Vec<f64>) {
         }
     });
     if relaxed.bound < best.1 - instance.tolerance(best.1) {
-        // What the relaxation liked last is what the best prices suggest.
-        for placement in seen.iter().rev().take(effort.restarts) {
-            let found = improve(instance, (placement.clone(), instance.total(placement)), effort);
-            take_better(instance, &mut best, found);
+        // What the relaxation liked is what its prices suggest; the later, the better the prices. The most promising of many starts are worth a search.
+        let later = &seen[seen.len() / 4..];
+        let mut starts: Vec<(Vec<u32>, f64)> = (later.iter().rev().step_by((later.len() / (8 * effort.restarts).max(1)).max(1)))
+            .map(|placement| (placement.clone(), instance.total(placement)))
+            .collect();
+        starts.sort_by(|one, other| one.1.total_cmp(&other.1));
+        for start in starts.into_iter().take(effort.restarts) {
+            take_better(instance, &mut best, improve(instance, start, effort));
         }
     }
     (prove(instance, best, &worth, &relaxed, effort), worth)
