@@ -79,7 +79,8 @@ impl CostPolicy {
 }
 
 /// The cost in seconds of every ordered pair of nodes: finite, or infinite where nothing may be sent. Clones share the numbers.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "RawCosts", into = "RawCosts")]
 pub struct CostMatrix {
     nodes: Arc<Vec<NodeName>>,
     index: Arc<BTreeMap<NodeName, usize>>,
@@ -155,6 +156,33 @@ impl CostMatrix {
             }
         }
         selected
+    }
+}
+
+/// Costs as they are written: rows are the sending nodes, and nothing stands for infinity, which JSON has no number for.
+#[derive(Serialize, Deserialize)]
+struct RawCosts {
+    nodes: Vec<NodeName>,
+    seconds: Vec<Vec<Option<f64>>>,
+}
+
+impl From<RawCosts> for CostMatrix {
+    fn from(raw: RawCosts) -> Self {
+        let size = raw.seconds.len();
+        // A row that is too short is unknown from there on.
+        let cell = |(row, column): (usize, usize)| match raw.seconds[row].get(column) {
+            Some(Some(seconds)) => *seconds,
+            Some(None) => f64::INFINITY,
+            None => f64::NAN,
+        };
+        Self::new(raw.nodes, Array2::from_shape_fn((size, size), cell))
+    }
+}
+
+impl From<CostMatrix> for RawCosts {
+    fn from(costs: CostMatrix) -> Self {
+        let row = |row: ndarray::ArrayView1<'_, f64>| row.iter().map(|seconds| seconds.is_finite().then_some(*seconds)).collect();
+        Self { nodes: costs.nodes.to_vec(), seconds: costs.seconds.rows().into_iter().map(row).collect() }
     }
 }
 

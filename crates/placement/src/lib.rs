@@ -69,8 +69,10 @@ mod stability;
 pub mod synthetic;
 mod tie;
 mod topology;
+pub mod trace;
 mod uniform;
 mod weights;
+mod zones;
 
 pub use app_graph::{AppGraph, AppGraphError, Call, Order};
 pub use capacity::{Exclusion, NodeCapacity};

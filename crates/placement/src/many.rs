@@ -221,7 +221,9 @@ impl<'a> Field<'a> {
     /// The nodes worth looking at, and whether any were left aside: those that run replicas, and those nearest to each source.
     fn candidates<'c>(&self, claim: &'c Claim, number: usize, asked: u32, left: &[Resources]) -> (Room<'c>, bool) {
         let room = self.room(claim, left);
-        if room.len() <= FEW_NODES || claim.problem.demand.is_zero() || claim.problem.model == CostModel::Uniform {
+        let anywhere =
+            claim.problem.demand.is_zero() || claim.problem.model == CostModel::Uniform || claim.problem.least_zones > 1;
+        if room.len() <= FEW_NODES || anywhere {
             return (room, false);
         }
         let columns = &self.columns[self.matrix[number]];
@@ -264,6 +266,7 @@ fn posed(claim: &Claim, asked: u32, room: &[(usize, &NodeCapacity, u32)], field:
         capacities: capacities.collect(),
         running: problem.running.clone(),
         serving: problem.serving.clone(),
+        zones: problem.zones.clone(),
         diligence: Diligence::Quick,
         ..*problem
     }

@@ -8,7 +8,7 @@ use crate::capacity::Exclusion;
 use crate::node::NodeName;
 use crate::problem::{CostModel, Posed, Problem};
 use crate::search::{self, Found};
-use crate::uniform;
+use crate::{uniform, zones};
 
 /// Demand of one source that is served on one node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -122,15 +122,14 @@ impl Plan {
         self.flows.iter().filter(|flow| flow.node == *node).map(|flow| flow.concurrency).sum()
     }
 
-    pub(crate) fn of(posed: &Posed, problem: &Problem) -> Self {
-        let instance = &posed.instance;
-        let found = match problem.model {
-            CostModel::LocalFirst => search::solve(instance, posed.effort(problem.diligence)),
+    pub(crate) fn of(posed: &mut Posed, problem: &Problem) -> Self {
+        let found = zones::spread(posed, problem, |posed| match problem.model {
+            CostModel::LocalFirst => search::solve(&posed.instance, posed.effort(problem.diligence)),
             CostModel::Uniform => {
-                let (placement, total) = uniform::solve(instance);
+                let (placement, total) = uniform::solve(&posed.instance);
                 Found { placement, total, lower_bound: total, proven: true }
             }
-        };
+        });
         let routed = match problem.model {
             CostModel::LocalFirst => local_first(posed, &found.placement),
             CostModel::Uniform => spread(posed, problem, &found.placement),

@@ -49,7 +49,8 @@ pub enum ProblemError {
 }
 
 /// How long to search where no proof is near.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Diligence {
     /// One of many services that are planned together.
     Quick,
@@ -78,7 +79,7 @@ const TIE_SECONDS: f64 = 1e-6;
 ///
 /// The plan says whether its optimum is proven ([`crate::Proof`]). Among equals, running replicas stay; then nodes nearer to the demand win; then
 /// nodes in the order of a hash of service and node name.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Problem {
     pub(crate) service: String,
     pub(crate) costs: CostMatrix,
@@ -92,6 +93,9 @@ pub struct Problem {
     pub(crate) move_seconds: f64,
     pub(crate) keep_running: bool,
     pub(crate) diligence: Diligence,
+    pub(crate) zones: BTreeMap<NodeName, String>,
+    pub(crate) least_zones: u32,
+    pub(crate) node_share: Option<f64>,
 }
 
 impl Problem {
@@ -111,6 +115,9 @@ impl Problem {
             move_seconds: TIE_SECONDS,
             keep_running: false,
             diligence: Diligence::Usual,
+            zones: BTreeMap::new(),
+            least_zones: 0,
+            node_share: None,
         }
     }
 
@@ -164,6 +171,36 @@ impl Problem {
         self
     }
 
+    /// The zone of each node, and in how many zones at least there shall be replicas, as far as there are so many replicas and so many zones with room. Nodes
+    /// without a zone are in none.
+    ///
+    /// ```
+    /// # use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Problem};
+    /// # let nodes: Vec<NodeName> = ["a", "b", "c"].map(NodeName::from).to_vec();
+    /// # let costs = CostMatrix::new(nodes.clone(), ndarray::array![[0.0, 0.001, 0.03], [0.001, 0.0, 0.03], [0.03, 0.03, 0.0]]);
+    /// # let problem = Problem::new("hello", costs, 2, 10.0)
+    /// #     .with_capacities(nodes.iter().map(|node| NodeCapacity::new(node.clone(), 5)))
+    /// #     .with_demand(Demand::from_concurrency([("a".into(), 9.0)])?);
+    /// // All requests come in at a; b is near to it and in the same zone, c is far away in another.
+    /// assert_eq!(problem.solve()?.replicas_on(&"a".into()), 2);
+    /// let spread = problem.with_zones([("a", "west"), ("b", "west"), ("c", "east")].map(|(node, zone)| (node.into(), zone.into())), 2).solve()?;
+    /// assert_eq!((spread.replicas_on(&"a".into()), spread.replicas_on(&"c".into())), (1, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_zones(mut self, zones: impl IntoIterator<Item = (NodeName, String)>, at_least: u32) -> Self {
+        self.zones.extend(zones);
+        self.least_zones = at_least;
+        self
+    }
+
+    /// The largest share of all replicas that may be on one node, above 0 and at most 1; one replica may be anywhere.
+    #[must_use]
+    pub fn with_node_share(mut self, at_most: f64) -> Self {
+        self.node_share = Some(at_most);
+        self
+    }
+
     /// Searches for longer where the best plan is not easily proven: seconds instead of tens of milliseconds for hundreds of nodes and sources. For plans that are
     /// made rarely, and to learn how good the fast ones are.
     #[must_use]
@@ -178,7 +215,7 @@ impl Problem {
     /// When the concurrency of a replica or the move cost is not a sensible number.
     pub fn solve(&self) -> Result<Plan, ProblemError> {
         self.check()?;
-        Ok(Plan::of(&Posed::new(self), self))
+        Ok(Plan::of(&mut Posed::new(self), self))
     }
 
     pub(crate) fn check(&self) -> Result<(), ProblemError> {
@@ -224,6 +261,11 @@ impl Posed {
         let mut limits: Vec<u32> = (nodes.iter().zip(&running).zip(&unreachable))
             .map(|((node, running), unreachable)| if *unreachable { 0 } else { problem.capacities[node].limit(*running) })
             .collect();
+        if let Some(share) = problem.node_share {
+            // A share that is NaN allows one.
+            let most = ((share * f64::from(problem.replicas) + 1e-9) as u32).max(1);
+            limits.iter_mut().for_each(|limit| *limit = (*limit).min(most));
+        }
         let room: u64 = limits.iter().map(|limit| u64::from(*limit)).sum();
         let replicas = u32::try_from(room).unwrap_or(u32::MAX).min(problem.replicas);
         let mut floors = vec![0; nodes.len()];
@@ -270,7 +312,7 @@ impl Posed {
             Some(exclusion) => UnplacedReason::Excluded(exclusion.clone()),
             None if self.unreachable[node] => UnplacedReason::Unreachable,
             None if !capacity.schedulable => UnplacedReason::Cordoned,
-            None => UnplacedReason::Full { max_replicas: capacity.max_replicas },
+            None => UnplacedReason::Full { max_replicas: self.instance.limits[node].min(capacity.max_replicas) },
         }
     }
 
