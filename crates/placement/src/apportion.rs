@@ -8,7 +8,12 @@ pub(crate) const WHOLE: u32 = 100;
 ///
 /// Most shares of a long list round to 0 and are too small to get one of the left-over units: one pass sets them aside by one comparison each.
 pub(crate) fn apportion(shares: &[f64], order: impl Fn(usize) -> u64) -> Vec<(usize, u32)> {
-    let scale = f64::from(WHOLE) / sum(shares);
+    apportion_of(shares, sum(shares), order)
+}
+
+/// The same where the sum of the shares is known.
+pub(crate) fn apportion_of(shares: &[f64], sum: f64, order: impl Fn(usize) -> u64) -> Vec<(usize, u32)> {
+    let scale = f64::from(WHOLE) / sum;
     let mut whole: Vec<(usize, u32)> = Vec::new();
     // The largest remainders so far; at most WHOLE of them can get a unit.
     let most = WHOLE as usize;

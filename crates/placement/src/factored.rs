@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::{Array2, Axis};
 
-use crate::apportion::{WHOLE, apportion, sum};
+use crate::apportion::{WHOLE, apportion, apportion_of, sum};
 use crate::node::NodeName;
 use crate::site_costs::{SiteCosts, join};
 use crate::tie::{mix, stable_hash};
@@ -114,8 +114,9 @@ impl FactoredWeights {
 
     fn rounded(&self, source: usize, rates: &[f64]) -> Vec<(usize, u32)> {
         let order = |target: usize| mix(self.hashes[source] ^ self.hashes[target]);
-        if sum(rates) > 0.0 {
-            apportion(rates, order)
+        let sum = sum(rates);
+        if sum > 0.0 {
+            apportion_of(rates, sum, order)
         } else if self.serving > 0 {
             let evenly: Vec<f64> = self.serves.iter().map(|serves| f64::from(u8::from(*serves))).collect();
             apportion(&evenly, order)
