@@ -244,9 +244,11 @@ pub(crate) struct Posed {
 
 impl Posed {
     pub(crate) fn new(problem: &Problem) -> Self {
-        let mut nodes: Vec<NodeName> = problem.capacities.keys().cloned().collect();
         // Whatever the solvers meet first among equals is thereby neither the first by name nor the same for every service.
-        nodes.sort_by_cached_key(|node| stable_hash(&problem.service, node.as_str()));
+        let mut candidates: Vec<(u64, (&NodeName, &NodeCapacity))> =
+            problem.capacities.iter().map(|entry| (stable_hash(&problem.service, entry.0.as_str()), entry)).collect();
+        candidates.sort_by_key(|(hash, _)| *hash);
+        let nodes: Vec<NodeName> = candidates.iter().map(|(_, (node, _))| (*node).clone()).collect();
         let idle = problem.demand.is_zero();
         let (sources, supplies): (Vec<NodeName>, Vec<f64>) = if idle {
             let share = problem.replica_concurrency / (2.0 * nodes.len().max(1) as f64);
@@ -258,8 +260,8 @@ impl Posed {
         let unreachable: Vec<bool> = costs.rows().into_iter().map(|row| row.iter().all(|cost| cost.is_infinite())).collect();
 
         let running: Vec<u32> = nodes.iter().map(|node| problem.running.get(node).copied().unwrap_or(0)).collect();
-        let mut limits: Vec<u32> = (nodes.iter().zip(&running).zip(&unreachable))
-            .map(|((node, running), unreachable)| if *unreachable { 0 } else { problem.capacities[node].limit(*running) })
+        let mut limits: Vec<u32> = (candidates.iter().zip(&running).zip(&unreachable))
+            .map(|(((_, (_, capacity)), running), unreachable)| if *unreachable { 0 } else { capacity.limit(*running) })
             .collect();
         if let Some(share) = problem.node_share {
             // A share that is NaN allows one.

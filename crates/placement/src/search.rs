@@ -2,7 +2,7 @@
 
 use crate::bound::{Relaxed, ascend, gains, relax};
 use crate::instance::Instance;
-use crate::reduce::reduce;
+use crate::reduce::{by_source, reduce};
 
 /// How hard to search; all limits count steps, none looks at a clock, so equal inputs give equal outputs.
 #[derive(Clone, Copy, Debug)]
@@ -36,10 +36,11 @@ pub(crate) fn solve(instance: &Instance, effort: Effort) -> Found {
         return solve_all(instance, effort).0;
     }
     let mut nearest = 4;
-    let mut reduced = reduce(instance, nearest);
+    let by_source = by_source(instance);
+    let mut reduced = reduce(instance, &by_source, nearest);
     while nearest < 64 && reduced.nodes.len() * 2 < effort.candidates {
         nearest *= 2;
-        reduced = reduce(instance, nearest);
+        reduced = reduce(instance, &by_source, nearest);
     }
     let (found, worth) = solve_all(&reduced.instance, Effort { routings: 0, ..effort });
     let mut placement = vec![0; instance.nodes()];
