@@ -8,7 +8,7 @@ use crate::clock::Mono;
 /// At most so long turns are kept waiting for others.
 pub const LONGEST_SLOT: Duration = Duration::from_millis(50);
 /// About so many probes leave together: few enough not to be a burst, many enough to share the cost of waking.
-const PROBES_PER_SLOT: u32 = 16;
+const PROBES_PER_SLOT: u32 = 32;
 /// Part of the interval that turns may be late by.
 const SLOTS_PER_INTERVAL: u32 = 20;
 /// Timers are no finer than this, so a shorter slot is none.
@@ -24,7 +24,7 @@ const IDLE: Duration = Duration::from_secs(60);
 /// ```
 /// use latency_probe::pace::slot;
 /// use std::time::Duration;
-/// assert_eq!(slot(5_000, Duration::from_secs(10)), Duration::from_millis(32));
+/// assert_eq!(slot(5_000, Duration::from_secs(10)), Duration::from_millis(50));
 /// assert_eq!(slot(3, Duration::from_millis(100)), Duration::from_millis(5));
 /// assert_eq!(slot(1_000, Duration::from_millis(10)), Duration::ZERO);
 /// ```

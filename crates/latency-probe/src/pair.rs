@@ -281,9 +281,9 @@ impl PairStats {
             .filter(move |(_, outcome)| newest.wrapping_sub(outcome.at_millis).saturating_add(idle_millis) <= span)
     }
 
-    /// The times that count, oldest first.
+    /// The times that are kept, oldest first, also those from before the way changed.
     pub fn times(&self) -> impl Iterator<Item = Rtt> {
-        self.outcomes.iter().skip(self.outdated).filter_map(|outcome| outcome.rtt)
+        self.outcomes.iter().filter_map(|outcome| outcome.rtt)
     }
 
     /// What is said of the pair now.

@@ -362,7 +362,7 @@ impl Session {
         })
     }
 
-    /// The times of a peer that count, oldest first.
+    /// The times of a peer that are kept, oldest first.
     pub fn times(&self, node: &NodeName) -> impl Iterator<Item = Rtt> {
         let entry = self.by_node.get(node).and_then(|slot| self.entries.get(*slot as usize)?.as_ref());
         entry.into_iter().flat_map(|entry| entry.primary.times())

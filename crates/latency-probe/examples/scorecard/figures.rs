@@ -130,7 +130,7 @@ pub(crate) fn accuracy(quick: bool) {
         let ours: Vec<i64> =
             probed.session.with(|session| session.times(&"b".into()).map(|rtt| i64::from(rtt.as_nanos())).collect());
         let wire = wire_nanos(&near, &far);
-        // A change of the way would leave out the first ones, never the last; but what was on the wire at the very end was not read any more.
+        // What was on the wire at the very end was not read any more.
         let differences = |unread: usize| {
             let wire = wire.iter().rev().skip(unread);
             let mut errors: Vec<u64> = ours.iter().rev().zip(wire).map(|(ours, (_, wire))| ours.abs_diff(*wire)).collect();
