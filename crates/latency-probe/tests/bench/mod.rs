@@ -207,6 +207,7 @@ impl Drop for Prober<'_> {
 pub(crate) struct Relay {
     address: SocketAddr,
     one_way_nanos: Arc<AtomicU64>,
+    lose_one_of: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -219,11 +220,17 @@ impl Relay {
         far.connect(to).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let one_way_nanos = Arc::new(AtomicU64::new(nanos(one_way)));
+        let lose_one_of = Arc::new(AtomicU64::new(0));
         let thread = std::thread::spawn({
-            let (stop, one_way_nanos) = (stop.clone(), one_way_nanos.clone());
-            move || relay(&near, &far, &one_way_nanos, &stop)
+            let (stop, one_way_nanos, lose_one_of) = (stop.clone(), one_way_nanos.clone(), lose_one_of.clone());
+            move || relay(&near, &far, &one_way_nanos, &lose_one_of, &stop)
         });
-        Self { address, one_way_nanos, stop, thread: Some(thread) }
+        Self { address, one_way_nanos, lose_one_of, stop, thread: Some(thread) }
+    }
+
+    /// From now on every so manieth request is lost; 0 = none.
+    pub(crate) fn lose_one_of(&self, requests: u64) {
+        self.lose_one_of.store(requests, Ordering::Relaxed);
     }
 
     /// From now on packets take so long each way.
@@ -250,9 +257,10 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap()
 }
 
-fn relay(near: &UdpSocket, far: &UdpSocket, one_way_nanos: &AtomicU64, stop: &AtomicBool) {
+fn relay(near: &UdpSocket, far: &UdpSocket, one_way_nanos: &AtomicU64, lose_one_of: &AtomicU64, stop: &AtomicBool) {
     let mut waiting: VecDeque<(Instant, bool, Vec<u8>)> = VecDeque::new();
     let mut prober = None;
+    let mut requests: u64 = 0;
     let mut buffer = [0; 256];
     near.set_nonblocking(true).unwrap();
     far.set_nonblocking(true).unwrap();
@@ -260,7 +268,11 @@ fn relay(near: &UdpSocket, far: &UdpSocket, one_way_nanos: &AtomicU64, stop: &At
         let one_way = Duration::from_nanos(one_way_nanos.load(Ordering::Relaxed));
         if let Ok((length, from)) = near.recv_from(&mut buffer) {
             prober = Some(from);
-            waiting.push_back((Instant::now() + one_way, true, buffer[..length].to_vec()));
+            let one_of = lose_one_of.load(Ordering::Relaxed);
+            requests += 1;
+            if one_of == 0 || !requests.is_multiple_of(one_of) {
+                waiting.push_back((Instant::now() + one_way, true, buffer[..length].to_vec()));
+            }
         }
         if let Ok(length) = far.recv(&mut buffer) {
             waiting.push_back((Instant::now() + one_way, false, buffer[..length].to_vec()));
