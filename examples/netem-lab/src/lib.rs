@@ -3,6 +3,7 @@
 pub mod cleanup;
 pub mod cluster;
 pub mod components;
+pub mod conformance;
 pub mod control_plane;
 pub mod images;
 pub mod load;

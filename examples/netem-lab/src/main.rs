@@ -12,6 +12,9 @@ use netem_lab::cluster::launch::{self, ExecArgs, InsideArgs, NodeLaunchArgs};
 use netem_lab::cluster::node_init::{self, NodeInitArgs};
 use netem_lab::cluster::{Cluster, ClusterSpec, NodeImages};
 use netem_lab::components::{Component, Components};
+use netem_lab::conformance::programs::Programs;
+use netem_lab::conformance::results::Outcome;
+use netem_lab::conformance::{self, RunSettings};
 use netem_lab::images::{self, Program};
 use netem_lab::load::{self, LoadArgs, RequestArgs};
 use netem_lab::progress::Progress;
@@ -57,6 +60,8 @@ enum Command {
     Request(RequestArgs),
     /// Sends requests from where it runs, and prints what became of each; for use with `exec`.
     Load(LoadArgs),
+    /// Runs Knative's own ingress conformance suite against our ingress, on a cluster of its own.
+    Conformance(ConformanceArguments),
     /// Finds or makes the programs that the lab consists of, and prints where they are.
     Components(ComponentsArguments),
 }
@@ -81,6 +86,28 @@ struct RunArguments {
     /// The autoscaling class: `kpa` for the stock autoscaler as the baseline, `kantai`, or a class in full. Without it, the scenario's.
     #[arg(long)]
     class: Option<String>,
+    /// Where the folder of the report goes [default: target/lab in the source tree]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Leave the cluster running.
+    #[arg(long)]
+    keep: bool,
+}
+
+#[derive(Debug, Args)]
+struct ConformanceArguments {
+    /// A scenario file, of which only the nodes and the links count. Without it, three nodes near each other.
+    #[arg(long)]
+    scenario: Option<PathBuf>,
+    /// A folder with our own programs, already built. Without it they are built now.
+    #[arg(long, env = "KANTAI_PROGRAMS")]
+    programs: Option<PathBuf>,
+    /// Only the tests whose names begin so. The report then says that it is not about all of them.
+    #[arg(long)]
+    only: Option<String>,
+    /// How many tests run at the same time [default: as many as there are processors]
+    #[arg(long)]
+    parallel: Option<usize>,
     /// Where the folder of the report goes [default: target/lab in the source tree]
     #[arg(long)]
     out: Option<PathBuf>,
@@ -122,6 +149,7 @@ fn main() -> Result<ExitCode> {
             cleanup::down(&mut StateFolder::open(&state_folder())?)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Conformance(arguments) => conformance(&arguments),
         Command::Run(arguments) => run(&arguments),
     }
 }
@@ -249,6 +277,45 @@ fn up(arguments: &ScenarioArguments) -> Result<()> {
         lay_wire(&mut cluster, &parts.spec.lab_binary, &scenario.links).await?;
         parts.leave_running(cluster)
     })
+}
+
+fn conformance(arguments: &ConformanceArguments) -> Result<ExitCode> {
+    let scenario = match &arguments.scenario {
+        Some(path) => Scenario::from_file(path, &Overrides::default())?,
+        None => Scenario::from_text(conformance::SCENARIO, "(built in)", &Overrides::default())?,
+    };
+    let for_nodes = ScenarioArguments { scenario: None, nodes: None, programs: arguments.programs.clone() };
+    let mut parts = Parts::prepare(&for_nodes, &scenario)?;
+    let programs = Programs::prepare(&parts.components, &parts.progress)?;
+    programs.add_images(&mut parts.images);
+    let settings = RunSettings {
+        lab_binary: parts.spec.lab_binary.clone(),
+        ingress_class: parts.spec.ingress_class.clone(),
+        only: arguments.only.clone(),
+        parallel: arguments.parallel,
+        folder: arguments.out.clone().unwrap_or_else(lab_folder).join("conformance"),
+    };
+    let report = unless_interrupted(async {
+        let (mut cluster, _) = parts.up().await?;
+        lay_wire(&mut cluster, &parts.spec.lab_binary, &scenario.links).await?;
+        let report = conformance::run(&mut cluster, &programs, &settings, &parts.progress).await?;
+        if arguments.keep {
+            parts.leave_running(cluster)?;
+        } else {
+            cluster.down()?;
+        }
+        Ok(report)
+    })?;
+    for test in report.tests.iter().filter(|test| test.result != Outcome::Passed) {
+        println!("{} ({}): {}", test.name, test.level, test.result);
+    }
+    println!("{} passed, {} failed, {} skipped in {:.0} s", report.passed, report.failed, report.skipped, report.seconds);
+    println!("report: {}", settings.folder.join("report.json").display());
+    if report.all_passed() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("see {} and suite.log", conformance::diagnostics_folder(&settings.folder).display());
+    Ok(ExitCode::FAILURE)
 }
 
 fn run(arguments: &RunArguments) -> Result<ExitCode> {
