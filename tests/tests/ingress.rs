@@ -10,7 +10,7 @@ mod plan;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use backend::Backend;
+use backend::{Backend, Manner};
 use bench::{Bench, eventually, in_own_network, pod_address};
 use locality_ingress::locality::Policy;
 use plan::PlanWriter;
@@ -235,6 +235,58 @@ fn statuses_updates_and_restarts() -> anyhow::Result<()> {
         .await?;
         assert_eq!(bench.ingresses().get("other").await?, other);
         drop(gateway1);
+        daemon.end().await
+    })
+}
+
+#[test]
+fn demand_is_told_full_pods_spill_and_a_gateway_that_ends_sends_its_clients_away() -> anyhow::Result<()> {
+    in_own_network(async |components| {
+        let bench = Bench::start(&components).await?;
+        let plan = PlanWriter::start().await?;
+        let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
+        let manner = Manner { at_once: 1, takes: Duration::from_millis(100) };
+        let _near = Backend::with_manner("near", pod_address(1, 1), manner).await?;
+        let _far = Backend::with_manner("far", pod_address(3, 1), Manner { at_once: 100, ..manner }).await?;
+        bench.limited_revision("hello-00001", 1).await?;
+        bench.service("default", "hello-00001", "http").await?;
+        bench.pods("hello-00001", &[(1, 1), (3, 1)]).await?;
+        plan.say("hello-00001", &[("node1", &[("node1", 100)])])?;
+        let _gateway = bench.gateway(1).await?;
+        bench.gateways_ready(&[1]).await?;
+        bench.ingress("hello", &[("hello-00001", 100)]).await?;
+        bench.ready("hello").await?;
+
+        // One at a time fits where it is planned.
+        assert_eq!(bench.shares(1, HOST, 10).await?, all("near", 10));
+        // Six do not: the near pod takes one at once.
+        let many = futures::future::try_join_all((0..6).map(|_| bench.shares(1, HOST, 20)));
+        let seen = eventually("demand to be told", async || {
+            let line = bench.demand().await?;
+            let of = line.demand.iter().find(|one| one.revision.name == "hello-00001");
+            let loads = of.and_then(|of| of.loads.get("node1")).cloned().unwrap_or_default();
+            let in_flight: u64 = loads.values().map(|load| load.in_flight).sum();
+            anyhow::ensure!(in_flight >= 4, "{loads:?}");
+            Ok(())
+        });
+        let (shares, ()) = futures::future::try_join(many, seen).await?;
+        let far: usize = shares.iter().filter_map(|shares| shares.get("far")).sum();
+        let near: usize = shares.iter().filter_map(|shares| shares.get("near")).sum();
+        assert_eq!(near + far, 120, "{shares:?}");
+        assert!(far > 20, "{shares:?}");
+
+        // The gateway's pod is replaced: the old one takes no new connections after a while, the new one does.
+        let _replacement = bench.gateway_pod(1, 2).await?;
+        let old = std::net::SocketAddr::new(bench::gateway_address(1), 8081);
+        let new = std::net::SocketAddr::new(bench::gateway_pod_address(1, 2), 8081);
+        tokio::net::TcpStream::connect(old).await?;
+        bench.gateway_pods_ready(&[(1, 2)], &[(1, 1)]).await?;
+        eventually("the old gateway to take no connections", async || {
+            anyhow::ensure!(tokio::net::TcpStream::connect(old).await.is_err());
+            Ok(())
+        })
+        .await?;
+        tokio::net::TcpStream::connect(new).await?;
         daemon.end().await
     })
 }

@@ -1,18 +1,19 @@
 //! One socket that probes go out of and replies come in by: the thin layer between a [`Session`](crate::session::Session) and the kernel.
+//!
+//! Nobody waits for a channel to become readable: the kernel notes when it had each reply, so replies are read when the prober is awake anyway,
+//! many at a time.
 
 use std::io;
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use socket2::Socket;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
-use crate::clock::Reading;
+use crate::clock::{Mono, Reading};
 use crate::exposition::SharedSession;
 use crate::fleet_key::{FleetKeys, SharedKeys};
 use crate::icmp::{ECHO_LEN, Echo, Family, strip_ipv4_header};
-use crate::net::{IcmpSocket, Inbox, Outbox, icmp, register, set_transmit_stamps, udp_prober};
+use crate::net::{IcmpSocket, Inbox, Outbox, icmp, set_transmit_stamps, udp_prober};
 use crate::peers::Protocol;
 use crate::session::{NotSent, Order, Returned, Session};
 use crate::wire::{PACKET_LEN, Reply, Request, Sequence, SessionId, packet};
@@ -21,6 +22,9 @@ use crate::wire::{PACKET_LEN, Reply, Request, Sequence, SessionId, packet};
 pub(crate) const BATCH: usize = 64;
 /// Longest packet of interest: an echo reply behind an IPv4 header with options.
 const LONGEST: usize = 128;
+/// A channel is read at every waking for so long after it sent something (no probe is out longer), and so often at all, lest strangers fill it up.
+const REPLIES_COME_WITHIN: Duration = Duration::from_secs(5);
+const QUIET_READ_EVERY: Duration = Duration::from_secs(1);
 
 /// How bytes become replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +36,7 @@ enum Framing {
 
 /// A socket with its protocol.
 pub(crate) struct Channel {
-    socket: AsyncFd<Socket>,
+    socket: Socket,
     family: Family,
     framing: Framing,
     inbox: Inbox<LONGEST>,
@@ -41,6 +45,8 @@ pub(crate) struct Channel {
     orders: Vec<Order>,
     departures: Departures,
     keys: SharedKeys,
+    last_sent: Option<Mono>,
+    last_read: Mono,
 }
 
 /// Which of the socket's packets, as the kernel counts them, carried which probe.
@@ -92,7 +98,7 @@ impl Channel {
         // Where the kernel cannot stamp departures, our own reading just before the send has to do.
         let enabled = set_transmit_stamps(&socket, true).is_ok();
         Ok(Self {
-            socket: register(socket)?,
+            socket,
             family,
             framing,
             inbox: Inbox::new(BATCH),
@@ -101,12 +107,9 @@ impl Channel {
             orders: Vec::with_capacity(BATCH),
             departures: Departures { enabled, ..Departures::default() },
             keys,
+            last_sent: None,
+            last_read: Mono::from_nanos(0),
         })
-    }
-
-    /// The socket, to wait for.
-    pub(crate) const fn socket(&self) -> &AsyncFd<Socket> {
-        &self.socket
     }
 
     /// Sends the orders that are for this channel.
@@ -137,6 +140,7 @@ impl Channel {
             }
         }
         let now = Reading::now();
+        self.last_sent = Some(now.mono);
         session.with(|session| {
             for order in &self.orders {
                 session.sent(order.sequence, now);
@@ -144,7 +148,7 @@ impl Channel {
         });
         let mut first = 0;
         while first < self.orders.len() {
-            let socket = self.socket.get_ref().as_fd();
+            let socket = self.socket.as_fd();
             let sent = match self.framing {
                 Framing::Udp => self.outbox_udp.send(socket, first),
                 _ => self.outbox_icmp.send(socket, first),
@@ -170,7 +174,7 @@ impl Channel {
     /// A packet that failed may or may not have been counted by the kernel, so the count begins anew.
     fn restart_departures(&mut self) {
         if self.departures.enabled {
-            let socket = self.socket.get_ref();
+            let socket = &self.socket;
             let off = set_transmit_stamps(socket, false);
             while self.inbox.receive_errors(socket.as_fd()).unwrap_or(false) {}
             let enabled = off.is_ok() && set_transmit_stamps(socket, true).is_ok();
@@ -179,12 +183,15 @@ impl Channel {
     }
 
     /// Hands what came in to the session. At most a few batches, so that sending is never kept waiting.
-    pub(crate) fn receive(&mut self, session: &SharedSession) {
+    pub(crate) fn receive(&mut self, session: &SharedSession, now: Mono) {
+        let quiet = self.last_sent.is_none_or(|last| now.since(last) > REPLIES_COME_WITHIN);
+        if quiet && now.since(self.last_read) < QUIET_READ_EVERY {
+            return;
+        }
+        self.last_read = now;
         for _ in 0..4 {
             self.read_departures(session);
-            let inbox = &mut self.inbox;
-            let received = self.socket.try_io(Interest::READABLE, |socket| inbox.receive(socket.as_fd()));
-            let more = match received {
+            let more = match self.inbox.receive(self.socket.as_fd()) {
                 Ok(more) => more,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
@@ -215,7 +222,7 @@ impl Channel {
     /// Hands the kernel's departure stamps to the session. They come before the replies, so they are read before the replies.
     fn read_departures(&mut self, session: &SharedSession) {
         while self.departures.enabled {
-            let Ok(more) = self.inbox.receive_errors(self.socket.get_ref().as_fd()) else { return };
+            let Ok(more) = self.inbox.receive_errors(self.socket.as_fd()) else { return };
             session.with(|session| {
                 for datagram in self.inbox.iter() {
                     let sequence = datagram.notes.left.and_then(|number| self.departures.find(number));
@@ -277,7 +284,7 @@ fn why_not_sent(error: &io::Error) -> NotSent {
             | libc::ECONNREFUSED
             | libc::EPERM
             | libc::EACCES,
-        ) => NotSent::NoRoute,
+        ) => NotSent::NoWay,
         _ => NotSent::OurFault,
     }
 }

@@ -4,6 +4,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::response::IntoResponse as _;
 use axum::routing::get;
 use axum::{Json, Router};
 use ops_http::{OpsError, Readiness};
@@ -19,6 +22,7 @@ use crate::options::RunOptions;
 use crate::peers::PeerSet;
 use crate::prober::Prober;
 use crate::responder::{ListenError, Policy, Responder, ResponderCounters};
+use crate::row::binary;
 use crate::selection::Selection;
 use crate::session::Session;
 
@@ -107,18 +111,31 @@ pub async fn run(options: &RunOptions, stop: CancellationToken) -> Result<(), Da
 
 async fn discover(options: &RunOptions, peers: watch::Sender<Arc<PeerSet>>, found: impl Fn()) -> Result<(), DaemonError> {
     match options.source() {
-        Source::File(path) => watch_file(&path, options.echo_port, FILE_PERIOD.min(options.probe.interval), peers, found).await,
+        Source::File(path) => {
+            watch_file(&path, options.probe.ports(), FILE_PERIOD.min(options.probe.interval), peers, found).await;
+        }
         Source::Service { namespace, service } => {
             let client = kube::Client::try_default().await.map_err(|error| DiscoveryError::Client(Box::new(error)))?;
-            watch_service(client, &namespace, &service, options.echo_port, peers, found).await;
+            watch_service(client, &namespace, &service, options.probe.ports(), peers, found).await;
         }
     }
     Ok(())
 }
 
-/// `/v1/row`: the node's row of the matrix.
+/// `/v1/row`: the node's row of the matrix, in JSON, or in the [binary form](binary) for those that ask for its media type.
 pub fn row_router(session: SharedSession) -> Router {
-    Router::new().route("/v1/row", get(async move || Json(session.row())))
+    let answer = async move |headers: HeaderMap| {
+        let row = session.row();
+        let wants_binary = headers.get_all(ACCEPT).iter().any(|accepted| {
+            accepted.to_str().is_ok_and(|accepted| accepted.split(',').any(|kind| kind.trim() == binary::MEDIA_TYPE))
+        });
+        if wants_binary {
+            ([(CONTENT_TYPE, binary::MEDIA_TYPE)], binary::encode(&row)).into_response()
+        } else {
+            Json(row).into_response()
+        }
+    };
+    Router::new().route("/v1/row", get(answer))
 }
 
 /// Where a machine has no IPv6 at all, "any address" means any of IPv4.

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use self::endpoint_slices::{SliceView, watch_service};
-pub(crate) use self::peers_file::parse_address;
 pub use self::peers_file::{PeersFileError, parse_peers_file, watch_file};
 use crate::peers::PeerSet;
 
@@ -46,6 +45,7 @@ fn publish(peers: &watch::Sender<Arc<PeerSet>>, now: PeerSet) {
         differs
     });
     if changed {
+        crate::footprint::give_memory_back();
         tracing::info!(peers = peers.borrow().len(), "peers changed");
     }
 }

@@ -9,7 +9,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Unit;
 
 use crate::clock::{Mono, Reading};
-use crate::footprint::Footprint;
+use crate::footprint::{Footprint, give_memory_back};
 use crate::icmp::Family;
 use crate::pair::PairState;
 use crate::peers::Protocol;
@@ -97,6 +97,9 @@ impl Collector for Exposition {
 
         let from = [("from", own)];
         let oldest = pairs.iter().filter_map(|pair| pair.age).reduce(f64::max);
+        let in_state = PairState::ALL.map(|state| (state, pairs.iter().filter(|pair| pair.state == state).count()));
+        drop(pairs);
+        give_memory_back();
         let mut age = encoder.encode_descriptor(
             "node_rtt_age",
             "Age of the oldest last answer of any peer",
@@ -108,8 +111,7 @@ impl Collector for Exposition {
         }
         let mut states =
             encoder.encode_descriptor("latency_probe_peers", "Peers by what is known of them", None, MetricType::Gauge)?;
-        for state in PairState::ALL {
-            let count = pairs.iter().filter(|pair| pair.state == state).count();
+        for (state, count) in in_state {
             states.encode_family(&[("state", state.as_str())])?.encode_gauge(&i64::try_from(count).unwrap_or(i64::MAX))?;
         }
 
@@ -241,6 +243,7 @@ mod tests {
             states: StateLimits { unreachable_after: 5, stale_after: Duration::from_secs(10) },
             feed: Feed::PreferUdp,
             pair_bounds: Bounds::none(),
+            http_path: "/healthz".into(),
         };
         let mut session = Session::new("a".into(), settings, 1);
         let peers: PeerSet = (0..count).map(|n| (format!("b{n}").into(), Peer::at(([10, 0, 0, n], 9799).into()))).collect();
@@ -263,7 +266,7 @@ mod tests {
             };
             session.returned(&reply, Reading::now());
         }
-        session.counters_mut().sent = [1, 1];
+        session.counters_mut().sent = [1, 1, 0, 0];
         session
     }
 

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
+use axum::http::Request;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use http_body_util::{BodyExt as _, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
-use crate::row::Row;
+use crate::row::{Row, binary};
 
 /// Why there is no row.
 #[derive(Debug, thiserror::Error)]
@@ -46,17 +48,25 @@ pub async fn fetch_row(prober: &str, port: u16) -> Result<Row, FetchError> {
     let uri: axum::http::Uri = url.parse().map_err(|_| FetchError::Address(prober.to_owned()))?;
     let reach = |reason: String| FetchError::Reach { url: url.clone(), reason };
     let fetched = tokio::time::timeout(PATIENCE, get(uri)).await.map_err(|_| reach(format!("no answer within {PATIENCE:?}")))?;
-    let body = fetched.map_err(|error| reach(error.to_string()))?;
-    serde_json::from_slice(&body).map_err(|error| FetchError::Content { url, reason: error.to_string() })
+    let (is_binary, body) = fetched.map_err(|error| reach(error.to_string()))?;
+    let read = if is_binary {
+        binary::decode(&body).map_err(|error| error.to_string())
+    } else {
+        serde_json::from_slice(&body).map_err(|error| error.to_string())
+    };
+    read.map_err(|reason| FetchError::Content { url, reason })
 }
 
-async fn get(uri: axum::http::Uri) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
+/// The body, and whether it is in the binary form: that is asked for, and JSON taken from whoever knows it not.
+async fn get(uri: axum::http::Uri) -> Result<(bool, Bytes), Box<dyn std::error::Error + Send + Sync>> {
     let client: Client<_, Body> = Client::builder(TokioExecutor::new()).build_http();
-    let response = client.get(uri).await?;
+    let accepted = format!("{}, application/json", binary::MEDIA_TYPE);
+    let response = client.request(Request::get(uri).header(ACCEPT, accepted).body(Body::empty())?).await?;
     if !response.status().is_success() {
         return Err(response.status().to_string().into());
     }
-    Ok(Limited::new(response.into_body(), LONGEST_ROW_BYTES).collect().await?.to_bytes())
+    let is_binary = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == binary::MEDIA_TYPE);
+    Ok((is_binary, Limited::new(response.into_body(), LONGEST_ROW_BYTES).collect().await?.to_bytes()))
 }
 
 fn row_url(prober: &str, port: u16) -> String {

@@ -1,4 +1,5 @@
-//! What the prober itself costs, from the kernel's own accounts.
+//! What the prober itself costs, from the kernel's own accounts, and giving back what it does not need.
+#![allow(unsafe_code)]
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::unistd::{SysconfVar, sysconf};
@@ -22,6 +23,16 @@ impl Footprint {
         let pages: u64 = std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()?;
         let page_bytes = u64::try_from(sysconf(SysconfVar::PAGE_SIZE).ok()??).ok()?;
         Some(Self { cpu_seconds: seconds(usage.user_time()) + seconds(usage.system_time()), resident_bytes: pages * page_bytes })
+    }
+}
+
+/// Gives memory that is free again back to the system. To be called after something large was made and dropped: the allocator by itself keeps
+/// what each thread once needed.
+pub fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the function takes no pointer, and may be called at any time from any thread.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

@@ -18,10 +18,10 @@ impl Bounds {
         Self([0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0].into())
     }
 
-    /// For the lateness of turns: a tick of the timer is a millisecond.
+    /// For the lateness of turns: up to a slot they are gathered on purpose, beyond that the machine was busy.
     #[must_use]
     pub fn lateness() -> Self {
-        Self([0.002, 0.1].into())
+        Self([0.055, 0.2].into())
     }
 
     /// No bound: one bucket for everything.

@@ -40,20 +40,39 @@ pub enum Fate {
 pub struct InFlight {
     first: u64,
     probes: VecDeque<Probe>,
+    out: usize,
 }
 
 impl InFlight {
     /// One more is out.
     pub fn push(&mut self, probe: Probe) -> Sequence {
         let sequence = Sequence(self.first + self.probes.len() as u64);
+        self.out += usize::from(probe.fate == Fate::Out);
         self.probes.push_back(probe);
         sequence
     }
 
-    /// The probe with that number, unless it was given up or never sent.
+    /// The probe with that number, unless it was given up or never sent. Its fate is for [`InFlight::end`] to change.
     pub fn get_mut(&mut self, sequence: Sequence) -> Option<&mut Probe> {
         let index = sequence.0.checked_sub(self.first)?;
         self.probes.get_mut(usize::try_from(index).ok()?)
+    }
+
+    /// The probe is out no longer. Gives it as it was, or none where it was not out.
+    pub fn end(&mut self, sequence: Sequence, fate: Fate) -> Option<Probe> {
+        let probe = self.get_mut(sequence).filter(|probe| probe.fate == Fate::Out)?;
+        let was = *probe;
+        probe.fate = fate;
+        self.out -= 1;
+        Some(was)
+    }
+
+    /// None of those that are out tells anything any more. Gives their number.
+    pub fn write_off_all(&mut self) -> u64 {
+        for probe in self.probes.iter_mut().filter(|probe| probe.fate == Fate::Out) {
+            probe.fate = Fate::WrittenOff;
+        }
+        std::mem::take(&mut self.out) as u64
     }
 
     /// Whether a probe with that number was given up.
@@ -66,12 +85,15 @@ impl InFlight {
     pub fn pop_over(&mut self, now: Mono, timeout: Duration) -> Option<Probe> {
         self.probes.front().filter(|oldest| now.since(oldest.sent.mono) >= timeout)?;
         self.first += 1;
-        self.probes.pop_front()
+        let oldest = self.probes.pop_front()?;
+        self.out -= usize::from(oldest.fate == Fate::Out);
+        Some(oldest)
     }
 
-    /// Those still out, oldest first.
-    pub fn waiting_mut(&mut self) -> impl Iterator<Item = &mut Probe> {
-        self.probes.iter_mut().filter(|probe| probe.fate == Fate::Out)
+    /// How many may still come back.
+    #[must_use]
+    pub const fn out(&self) -> usize {
+        self.out
     }
 
     /// When the oldest probe will have gone out `timeout` ago.
@@ -113,7 +135,8 @@ mod tests {
     fn the_oldest_is_given_up_first() {
         let mut out = InFlight::default();
         let numbers: Vec<_> = (0..3).map(|at| out.push(probe(at))).collect();
-        out.get_mut(numbers[1]).unwrap().fate = Fate::Answered;
+        assert_eq!((out.end(numbers[1], Fate::Answered).unwrap().fate, out.out()), (Fate::Out, 2));
+        assert!(out.end(numbers[1], Fate::WrittenOff).is_none(), "it ended already");
         assert!(out.pop_over(Mono::from_nanos(9), TIMEOUT).is_none());
         assert_eq!(out.pop_over(Mono::from_nanos(10), TIMEOUT).unwrap().fate, Fate::Out);
         assert!(out.pop_over(Mono::from_nanos(10), TIMEOUT).is_none());
@@ -122,6 +145,8 @@ mod tests {
         assert!(
             out.get_mut(numbers[0]).is_none() && out.get_mut(Sequence(3)).is_none() && out.get_mut(Sequence(u64::MAX)).is_none()
         );
-        assert_eq!((out.next_timeout(TIMEOUT), out.len()), (Some(Mono::from_nanos(12)), 1));
+        assert_eq!((out.next_timeout(TIMEOUT), out.len(), out.out()), (Some(Mono::from_nanos(12)), 1, 1));
+        assert_eq!((out.write_off_all(), out.out()), (1, 0));
+        assert_eq!(out.pop_over(Mono::from_nanos(12), TIMEOUT).unwrap().fate, Fate::WrittenOff);
     }
 }

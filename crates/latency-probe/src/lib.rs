@@ -1,4 +1,5 @@
-//! The node-to-node latency prober: one on each node, each probing the others by UDP or ICMP echo and telling what it found.
+//! The node-to-node latency prober: one on each node, each probing the others by UDP or ICMP echo, TCP connect or HTTP GET, and telling what it
+//! found.
 //!
 //! What decides is pure and takes time as an argument: [`wire`] and [`icmp`] (packets), [`round_trip`] (one time out of stamps), [`pair`]
 //! (what is kept of a pair), [`schedule`] and [`in_flight`] (who is next, what is out), [`session`] (all of it together). What touches
@@ -9,6 +10,7 @@ mod net;
 
 pub mod chooser;
 pub mod clock;
+pub mod control_message;
 pub mod daemon;
 pub mod discovery;
 pub mod exposition;
@@ -22,6 +24,7 @@ pub mod limiter;
 pub mod matrix;
 pub mod once;
 pub mod options;
+pub mod pace;
 pub mod pair;
 pub mod peers;
 pub mod prober;
@@ -31,4 +34,5 @@ pub mod row;
 pub mod schedule;
 pub mod selection;
 pub mod session;
+pub mod stream;
 pub mod wire;

@@ -21,7 +21,7 @@ async fn main() -> anyhow::Result<ExitCode> {
 }
 
 async fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
-    ops_http::init_logging(options.log_format);
+    ops_http::init_logging(options.log_format());
     let stop = ops_http::stop_on_signal()?;
     daemon::run(options, stop).await?;
     Ok(ExitCode::SUCCESS)

@@ -1,7 +1,7 @@
 //! `latency-probe once`: probes some peers for a while and prints what came of it.
 
 use std::fmt::Write as _;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::fleet_key::{FleetKeys, KeyFileError};
 use crate::histogram::Bounds;
 use crate::options::OnceOptions;
 use crate::pair::{PairState, StateLimits, WindowLimits};
-use crate::peers::{NodeName, Peer, PeerSet};
+use crate::peers::{NodeName, Peer, PeerSet, Ports};
 use crate::prober::Prober;
 use crate::row::{PeerRow, Row};
 use crate::selection::Selection;
@@ -43,7 +43,7 @@ pub enum OnceError {
 /// # Errors
 /// [`OnceError`] for what keeps it from starting.
 pub async fn run(options: &OnceOptions) -> Result<Row, OnceError> {
-    let peers = options.peers.iter().map(|peer| resolve(peer, options.echo_port)).collect::<Result<PeerSet, _>>()?;
+    let peers = options.peers.iter().map(|peer| resolve(peer, options.probe.ports())).collect::<Result<PeerSet, _>>()?;
     let keys = options.key_file.as_deref().map(FleetKeys::read).transpose()?;
     let session = SharedSession::new(Session::new(NodeName::from("here"), settings(options), rand::random()));
     let fleet = peers.len() + 1;
@@ -67,21 +67,27 @@ fn settings(options: &OnceOptions) -> Settings {
         states: StateLimits { unreachable_after: 1, stale_after: Duration::from_secs(24 * 60 * 60) },
         feed: options.probe.latency_from,
         pair_bounds: Bounds::none(),
+        http_path: options.probe.http_path.clone(),
     }
 }
 
-/// `ADDRESS`, `ADDRESS:PORT`, `NAME:PORT`, `NAME`, each perhaps after `NODE=`.
-fn resolve(peer: &str, port: u16) -> Result<(NodeName, Peer), OnceError> {
+/// `ADDRESS`, `ADDRESS:PORT`, `NAME:PORT`, `NAME`, each perhaps after `NODE=`. A port that is given is the one that is probed, whatever the protocol.
+fn resolve(peer: &str, ports: Ports) -> Result<(NodeName, Peer), OnceError> {
     let (node, at) = peer.split_once('=').unwrap_or((peer, peer));
     let named = |source| OnceError::Address { peer: peer.to_owned(), source };
-    let echo: SocketAddr = match crate::discovery::parse_address(at, port) {
-        Some(echo) => echo,
-        None => {
-            let found = if at.contains(':') { at.to_socket_addrs() } else { (at, port).to_socket_addrs() };
-            found.and_then(|mut all| all.next().ok_or_else(|| std::io::ErrorKind::NotFound.into())).map_err(named)?
-        }
+    let alone = at.parse::<IpAddr>();
+    let (address, given) = if let Ok(address) = alone {
+        (address, None)
+    } else if let Ok(socket) = at.parse::<SocketAddr>() {
+        (socket.ip(), Some(socket.port()))
+    } else {
+        let with_port = at.contains(':');
+        let found = if with_port { at.to_socket_addrs() } else { (at, ports.echo).to_socket_addrs() };
+        let found = found.and_then(|mut all| all.next().ok_or_else(|| std::io::ErrorKind::NotFound.into())).map_err(named)?;
+        (found.ip(), with_port.then_some(found.port()))
     };
-    Ok((NodeName::from(node), Peer::at(echo)))
+    let echo = SocketAddr::new(address, given.unwrap_or(ports.echo));
+    Ok((NodeName::from(node), Peer { http_port: given.unwrap_or(ports.http), ..Peer::at(echo) }))
 }
 
 /// Whether every peer answered.
@@ -137,17 +143,17 @@ mod tests {
 
     #[test]
     fn peers_may_be_given_in_any_usual_way() {
-        for (given, node, echo) in [
-            ("10.0.0.2", "10.0.0.2", "10.0.0.2:9799"),
-            ("b=10.0.0.2:1", "b", "10.0.0.2:1"),
-            ("fd00::2", "fd00::2", "[fd00::2]:9799"),
-            ("b=[fd00::2]:7", "b", "[fd00::2]:7"),
+        for (given, node, echo, http_port) in [
+            ("10.0.0.2", "10.0.0.2", "10.0.0.2:9799", 9798),
+            ("b=10.0.0.2:1", "b", "10.0.0.2:1", 1),
+            ("fd00::2", "fd00::2", "[fd00::2]:9799", 9798),
+            ("b=[fd00::2]:7", "b", "[fd00::2]:7", 7),
         ] {
-            let (name, peer) = resolve(given, 9799).unwrap();
-            assert_eq!((name.as_str(), peer.echo.to_string().as_str()), (node, echo));
+            let (name, peer) = resolve(given, Ports::DEFAULT).unwrap();
+            assert_eq!((name.as_str(), peer.echo.to_string().as_str(), peer.http_port), (node, echo, http_port));
         }
-        let (name, peer) = resolve("localhost:5", 9799).unwrap();
+        let (name, peer) = resolve("localhost:5", Ports::DEFAULT).unwrap();
         assert!(name.as_str() == "localhost:5" && peer.address().is_loopback() && peer.echo.port() == 5);
-        assert!(resolve("no such host.invalid", 1).unwrap_err().to_string().contains("no such host"));
+        assert!(resolve("no such host.invalid", Ports::DEFAULT).unwrap_err().to_string().contains("no such host"));
     }
 }

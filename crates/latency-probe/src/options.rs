@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -10,7 +11,7 @@ use crate::chooser::Choice;
 use crate::discovery::Source;
 use crate::histogram::Bounds;
 use crate::pair::{StateLimits, WindowLimits};
-use crate::peers::NodeName;
+use crate::peers::{NodeName, Ports};
 use crate::round_trip::Rtt;
 use crate::selection::SelectionLimits;
 use crate::session::{Feed, Settings};
@@ -46,9 +47,29 @@ pub struct ProbeOptions {
     #[arg(long, env = "KANTAI_TIMEOUT", default_value = "2s", value_parser = timeout)]
     pub timeout: Duration,
 
-    /// Which protocol the latency comes from: prefer-udp (ICMP only to a peer whose responder is silent), udp, or icmp.
+    /// Which protocol the latency comes from: prefer-udp (ICMP only to a peer whose responder is silent), udp, icmp, tcp (connect), or http (GET).
     #[arg(long, env = "KANTAI_LATENCY_FROM", default_value = "prefer-udp")]
     pub latency_from: Feed,
+
+    /// What HTTP probes ask for. An answer with status 200 to 399 counts.
+    #[arg(long, env = "KANTAI_HTTP_PATH", default_value = "/healthz", value_parser = http_path)]
+    pub http_path: Arc<str>,
+
+    /// Port of peers that UDP probes go to, where nothing else says.
+    #[arg(long, env = "KANTAI_ECHO_PORT", default_value_t = Ports::DEFAULT.echo)]
+    pub echo_port: u16,
+
+    /// Port of peers that TCP and HTTP probes go to, where nothing else says.
+    #[arg(long, env = "KANTAI_HTTP_PORT", default_value_t = Ports::DEFAULT.http)]
+    pub http_port: u16,
+}
+
+impl ProbeOptions {
+    /// The ports where nothing else says.
+    #[must_use]
+    pub const fn ports(&self) -> Ports {
+        Ports { echo: self.echo_port, http: self.http_port }
+    }
 }
 
 /// Whom to probe for a while.
@@ -65,10 +86,6 @@ pub struct OnceOptions {
     /// How many probes each gets.
     #[arg(long, short, env = "KANTAI_COUNT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub count: u16,
-
-    /// Port that peers answer on, where none is given.
-    #[arg(long, env = "KANTAI_ECHO_PORT", default_value_t = 9799)]
-    pub echo_port: u16,
 
     /// File with the key that the fleet shares.
     #[arg(long, env = "KANTAI_KEY_FILE")]
@@ -134,10 +151,6 @@ pub struct RunOptions {
     #[arg(long, env = "KANTAI_ECHO_LISTEN", default_value = "0.0.0.0:9799,[::]:9799", value_delimiter = ',')]
     pub echo_listen: Vec<SocketAddr>,
 
-    /// Port that peers answer on, where neither the Service nor the peers file says.
-    #[arg(long, env = "KANTAI_ECHO_PORT", default_value_t = 9799)]
-    pub echo_port: u16,
-
     /// In a fleet of up to so many nodes, everybody probes everybody. Beyond it the interval grows with the logarithm of the fleet's size.
     #[arg(long, env = "KANTAI_ALL_UP_TO", default_value_t = 64)]
     pub all_up_to: usize,
@@ -187,6 +200,10 @@ pub struct RunOptions {
     /// How log lines look: json or text.
     #[arg(long, env = "KANTAI_LOG_FORMAT", default_value = "json")]
     pub log_format: ops_http::LogFormat,
+
+    /// Log lines in JSON, whatever the format says: the flag that makes every command speak JSON.
+    #[arg(long, env = "KANTAI_JSON")]
+    pub json: bool,
 }
 
 /// Choosing anew costs little and hurries nobody: peers that come or go are chosen among at once.
@@ -195,6 +212,12 @@ const CHOICE_PERIOD: Duration = Duration::from_secs(5);
 const SHORTEST_WINDOW: Duration = Duration::from_secs(60);
 
 impl RunOptions {
+    /// How log lines look.
+    #[must_use]
+    pub const fn log_format(&self) -> ops_http::LogFormat {
+        if self.json { ops_http::LogFormat::Json } else { self.log_format }
+    }
+
     /// How the session should probe.
     #[must_use]
     pub fn settings(&self) -> Settings {
@@ -212,6 +235,7 @@ impl RunOptions {
             },
             feed: self.probe.latency_from,
             pair_bounds: self.pair_buckets.clone(),
+            http_path: self.probe.http_path.clone(),
         }
     }
 
@@ -248,6 +272,12 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// It goes into the first line of a request as it is.
+fn http_path(text: &str) -> Result<Arc<str>, String> {
+    let fits = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if fits { Ok(text.into()) } else { Err("must begin with / and hold no blanks and no characters beyond ASCII".into()) }
+}
+
 fn timeout(text: &str) -> Result<Duration, String> {
     duration(text).and_then(|timeout| if timeout > Rtt::MAX { Err("must be at most 4s".into()) } else { Ok(timeout) })
 }
@@ -272,6 +302,18 @@ mod tests {
     }
 
     #[test]
+    fn every_flag_can_come_from_the_environment() {
+        for command in Options::command().get_subcommands_mut() {
+            command.build();
+            for flag in command.get_arguments().filter(|argument| !argument.is_positional()) {
+                let from_nature = ["help", "version"].contains(&flag.get_id().as_str());
+                assert!(from_nature || flag.get_env().is_some(), "--{} of {}", flag.get_id(), command.get_name());
+            }
+            assert!(command.get_arguments().any(|argument| argument.get_id() == "json"), "{}", command.get_name());
+        }
+    }
+
+    #[test]
     fn defaults_are_as_documented() {
         let options = run_options(&["--peers-file", "peers.toml"]).unwrap();
         let settings = options.settings();
@@ -290,7 +332,9 @@ mod tests {
             ["--interval", "-1s"],
             ["--timeout", "5s"],
             ["--pair-buckets", "2,1"],
-            ["--latency-from", "tcp"],
+            ["--latency-from", "sctp"],
+            ["--http-path", "healthz"],
+            ["--http-path", "/ HTTP/1.0"],
             ["--node-name", ""],
         ] {
             assert!(run_options(&[&["--peers-file", "p"], &wrong[..]].concat()).is_err(), "{wrong:?}");

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::clock::Mono;
 use crate::round_trip::Rtt;
+use crate::wire::Sequence;
 
 /// How much is kept: the last `samples` outcomes that are not older than `span`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +78,10 @@ pub struct RttSummary {
 /// Loss over the window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossSummary {
+    /// Probes lost.
+    pub lost: usize,
+    /// Probes that came to an end, lost or answered.
+    pub ended: usize,
     /// Lost out of all that came to an end.
     pub ratio: f64,
     /// Lower end of the 95 % confidence interval (Wilson's).
@@ -98,6 +103,10 @@ pub struct Summary {
     pub age: Option<Duration>,
     /// Answers within the window whose times count.
     pub samples: usize,
+    /// Replies that came after the reply to a later probe (RFC 4737), since the pair is known of.
+    pub reordered: u32,
+    /// Further replies to a probe that was answered, since the pair is known of.
+    pub duplicates: u32,
 }
 
 /// Weight of the newest time in the exponential average, as for TCP's smoothed round-trip time.
@@ -130,6 +139,9 @@ pub struct PairStats {
     ewma_seconds: f64,
     jitter_seconds: f64,
     lost_in_a_row: u32,
+    latest_answered: Option<Sequence>,
+    reordered: u32,
+    duplicates: u32,
 }
 
 impl PairStats {
@@ -145,10 +157,26 @@ impl PairStats {
             ewma_seconds: 0.0,
             jitter_seconds: 0.0,
             lost_in_a_row: 0,
+            latest_answered: None,
+            reordered: 0,
+            duplicates: 0,
         }
     }
 
-    /// A probe came back.
+    /// The first reply to a probe came in, whether it gives a time or not. True where the reply to a later probe came before it.
+    pub fn replied(&mut self, sequence: Sequence) -> bool {
+        let reordered = self.latest_answered.is_some_and(|latest| latest > sequence);
+        self.latest_answered = self.latest_answered.max(Some(sequence));
+        self.reordered = self.reordered.saturating_add(u32::from(reordered));
+        reordered
+    }
+
+    /// Another reply came in to a probe that was answered.
+    pub const fn replied_again(&mut self) {
+        self.duplicates = self.duplicates.saturating_add(1);
+    }
+
+    /// A probe came back and took so long.
     pub fn answered(&mut self, window: WindowLimits, at: Mono, rtt: Rtt) {
         self.make_room(window, at);
         let seconds = rtt.as_seconds();
@@ -253,9 +281,9 @@ impl PairStats {
             .filter(move |(_, outcome)| newest.wrapping_sub(outcome.at_millis).saturating_add(idle_millis) <= span)
     }
 
-    /// The times that count, oldest first.
+    /// The times that are kept, oldest first, also those from before the way changed.
     pub fn times(&self) -> impl Iterator<Item = Rtt> {
-        self.outcomes.iter().skip(self.outdated).filter_map(|outcome| outcome.rtt)
+        self.outcomes.iter().filter_map(|outcome| outcome.rtt)
     }
 
     /// What is said of the pair now.
@@ -286,6 +314,8 @@ impl PairStats {
             loss: loss(lost, ended),
             age: self.last_answer.map(|(at, _)| now.since(at)),
             samples: times.len(),
+            reordered: self.reordered,
+            duplicates: self.duplicates,
         }
     }
 }
@@ -322,7 +352,13 @@ pub fn loss(lost: usize, ended: usize) -> Option<LossSummary> {
     let scale = 1.0 / (1.0 + Z * Z / n);
     let centre = ratio + Z * Z / (2.0 * n);
     let spread = Z * (ratio * (1.0 - ratio) / n + Z * Z / (4.0 * n * n)).sqrt();
-    Some(LossSummary { ratio, low: (scale * (centre - spread)).max(0.0), high: (scale * (centre + spread)).min(1.0) })
+    Some(LossSummary {
+        lost,
+        ended,
+        ratio,
+        low: (scale * (centre - spread)).max(0.0),
+        high: (scale * (centre + spread)).min(1.0),
+    })
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "modulo 2^32 is meant")]
@@ -508,6 +544,8 @@ mod tests {
             let (state, times, lost, ended) = reference(&history, counts_from, now);
             prop_assert_eq!(said.state, state);
             prop_assert_eq!(said.samples, times.len());
+            let last = history.iter().rev().find(|(_, rtt)| rtt.is_some());
+            prop_assert_eq!(said.age, last.map(|(at, _)| Duration::from_millis(now - at)));
             prop_assert_eq!(said.loss.is_some(), ended > 0);
             if let Some(loss) = said.loss {
                 let ratio = lost as f64 / ended as f64;
@@ -523,6 +561,39 @@ mod tests {
                 prop_assert!(rtt.ewma_seconds > 0.0 && rtt.ewma_seconds <= 4.0);
             }
             prop_assert!(pair.outcomes.len() <= WINDOW.samples && pair.outcomes.capacity() <= WINDOW.samples);
+        }
+
+        /// Wilson's interval are the shares from which the observed one is just so many standard deviations away.
+        #[test]
+        fn the_interval_of_loss_solves_its_equation(a in 0_usize..5_000, b in 1_usize..5_000) {
+            let (lost, ended) = (a.min(b), b);
+            let said = loss(lost, ended).unwrap();
+            let (n, observed) = (ended as f64, lost as f64 / ended as f64);
+            for end in [said.low, said.high] {
+                let deviations = (observed - end).abs() / (end * (1.0 - end) / n).sqrt();
+                // At 0 and 1 the interval ends because shares do.
+                let at_the_edge = (lost == 0 && end < 1e-12) || (lost == ended && end > 1.0 - 1e-12);
+                prop_assert!(at_the_edge || (deviations - 1.959_964).abs() < 1e-4, "{end} {deviations}");
+            }
+            prop_assert_eq!((said.lost, said.ended, said.ratio), (lost, ended, observed));
+        }
+
+        /// Reordered are the replies with an earlier number than any reply before them.
+        #[test]
+        fn reordered_replies_agree_with_their_definition(arrivals in proptest::collection::vec(0_u64..200, 0..200)) {
+            let mut pair = PairStats::new(WINDOW);
+            let mut distinct: Vec<u64> = Vec::new();
+            for number in arrivals {
+                if distinct.contains(&number) {
+                    pair.replied_again();
+                } else {
+                    let said = pair.replied(Sequence(number));
+                    prop_assert_eq!(said, distinct.iter().any(|before| *before > number));
+                    distinct.push(number);
+                }
+            }
+            let reordered = (0..distinct.len()).filter(|place| distinct[..*place].iter().any(|before| *before > distinct[*place])).count();
+            prop_assert_eq!(pair.summary(WINDOW, LIMITS, second(0)).reordered as usize, reordered);
         }
 
         /// Running values against their definitions, over answers without long gaps.

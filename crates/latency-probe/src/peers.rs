@@ -57,11 +57,17 @@ pub enum Protocol {
     Udp,
     /// ICMP echo, which every kernel answers.
     Icmp,
+    /// A TCP connection being made, which the kernel of whoever listens there answers.
+    Tcp,
+    /// HTTP GET over a fresh connection, from the request to the first byte of the answer: includes the server's own time.
+    Http,
 }
 
 impl Protocol {
+    /// How many there are.
+    pub const COUNT: usize = 4;
     /// All protocols.
-    pub const ALL: [Self; 2] = [Self::Udp, Self::Icmp];
+    pub const ALL: [Self; Self::COUNT] = [Self::Udp, Self::Icmp, Self::Tcp, Self::Http];
 
     /// A stable name for labels.
     #[must_use]
@@ -69,7 +75,15 @@ impl Protocol {
         match self {
             Self::Udp => "udp",
             Self::Icmp => "icmp",
+            Self::Tcp => "tcp",
+            Self::Http => "http",
         }
+    }
+
+    /// Whether a probe is a connection of its own, not a packet among others.
+    #[must_use]
+    pub const fn is_stream(self) -> bool {
+        matches!(self, Self::Tcp | Self::Http)
     }
 }
 
@@ -78,21 +92,52 @@ impl Protocol {
 pub struct Peer {
     /// Its address, and the port its responder listens on.
     pub echo: SocketAddr,
+    /// The port of the same address that TCP and HTTP probes go to.
+    pub http_port: u16,
     /// The zone it is in, where that is known.
     pub zone: Option<Arc<str>>,
+}
+
+/// The ports that probers listen on where nobody says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// The responder of UDP probes.
+    pub echo: u16,
+    /// `/metrics` and the others; also what TCP and HTTP probes go to.
+    pub http: u16,
+}
+
+impl Ports {
+    /// As the manifests have them.
+    pub const DEFAULT: Self = Self { echo: 9799, http: 9798 };
 }
 
 impl Peer {
     /// A peer of which nothing but its echo address is known.
     #[must_use]
     pub const fn at(echo: SocketAddr) -> Self {
-        Self { echo, zone: None }
+        Self { echo, http_port: Ports::DEFAULT.http, zone: None }
+    }
+
+    /// Where a probe by `protocol` goes. The port is of no meaning for ICMP.
+    #[must_use]
+    pub const fn target(&self, protocol: Protocol) -> SocketAddr {
+        match protocol {
+            Protocol::Udp | Protocol::Icmp => self.echo,
+            Protocol::Tcp | Protocol::Http => SocketAddr::new(self.echo.ip(), self.http_port),
+        }
     }
 
     /// Its address.
     #[must_use]
     pub const fn address(&self) -> IpAddr {
         self.echo.ip()
+    }
+
+    /// Whether `other` is reached the same way. Zones do not matter for that.
+    #[must_use]
+    pub fn is_where(&self, other: &Self) -> bool {
+        (self.echo, self.http_port) == (other.echo, other.http_port)
     }
 }
 

@@ -1,31 +1,31 @@
-//! The probing loop: waits for replies, for turns and for changes of the peers, and lets the [`Session`](crate::session::Session) decide.
+//! The probing loop: wakes for turns, for replies and for changes of the peers, and lets the [`Session`](crate::session::Session) decide.
 
-use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::channel::{BATCH, Channel, open};
 use crate::clock::{Mono, Reading};
 use crate::exposition::SharedSession;
 use crate::fleet_key::SharedKeys;
+use crate::pace::Pace;
 use crate::selection::{Selection, stretch};
+use crate::session::Order;
+use crate::stream::Streams;
 
 /// A prober with its sockets open.
 pub struct Prober {
     session: SharedSession,
     channels: Vec<Channel>,
+    streams: Streams,
+    pace: Pace,
     peers: watch::Receiver<Arc<Selection>>,
     all_up_to: usize,
 }
-
-/// With nothing to do, look again after this.
-const IDLE: Duration = Duration::from_secs(60);
 
 impl Prober {
     /// Opens the sockets. In a fleet of more than `all_up_to` nodes the interval is [stretched](stretch). To be called on the runtime that will run it.
@@ -38,7 +38,8 @@ impl Prober {
         all_up_to: usize,
         keys: &SharedKeys,
     ) -> io::Result<Self> {
-        Ok(Self { channels: open(&session, keys)?, session, peers, all_up_to })
+        let (channels, streams) = (open(&session, keys)?, Streams::new(session.clone()));
+        Ok(Self { session, channels, streams, pace: Pace::new(Mono::now()), peers, all_up_to })
     }
 
     /// Probes until `stop`.
@@ -48,7 +49,7 @@ impl Prober {
         let mut orders = Vec::with_capacity(2 * BATCH);
         loop {
             let now = Mono::now();
-            let planned = self.session.with(|session| session.wake()).unwrap_or_else(|| now.plus(IDLE));
+            let planned = self.session.with(|session| self.pace.next(session.wake(), session.awaits_replies()));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -57,16 +58,11 @@ impl Prober {
                     // Whoever told of peers ended: the last known ones stay.
                     Err(_) => source_lives = false,
                 },
-                index = readable(&self.channels) => self.channels[index].receive(&self.session),
-                () = sleep_until(Instant::now() + planned.since(now)) => {
+                () = wait(planned.since(now)) => {
                     self.session.with(|session| session.woke(planned, Mono::now()));
-                    // A reply that is there already was not lost, however late we are.
-                    for channel in &mut self.channels {
-                        channel.receive(&self.session);
-                    }
                 }
             }
-            self.give_up_and_send(&mut orders);
+            self.receive_and_send(&mut orders);
         }
     }
 
@@ -76,20 +72,28 @@ impl Prober {
         self.session.with(|session| {
             session.set_stretch(times);
             session.set_peers(&selection.peers, Mono::now());
+            self.pace.set(selection.peers.len(), session.interval());
         });
     }
 
-    fn give_up_and_send(&mut self, orders: &mut Vec<crate::session::Order>) {
+    fn receive_and_send(&mut self, orders: &mut Vec<Order>) {
+        let now = Mono::now();
+        // A reply that is there already was not lost, however late we are: replies are read before probes are given up.
+        for channel in &mut self.channels {
+            channel.receive(&self.session, now);
+        }
         orders.clear();
+        let now = Reading::now();
         self.session.with(|session| {
-            let now = Reading::now();
             session.give_up(now.mono);
             session.due(now, BATCH, orders);
         });
+        self.pace.woke(now.mono, !orders.is_empty());
         if !orders.is_empty() {
             for channel in &mut self.channels {
                 channel.send(orders, &self.session);
             }
+            self.streams.send(orders);
         }
     }
 }
@@ -100,16 +104,11 @@ impl std::fmt::Debug for Prober {
     }
 }
 
-/// The index of a channel with something to read.
-async fn readable(channels: &[Channel]) -> usize {
-    poll_fn(|context| {
-        for (index, channel) in channels.iter().enumerate() {
-            // An error here means that the runtime ends; reading will not find anything.
-            if let Poll::Ready(Ok(_)) = channel.socket().poll_read_ready(context) {
-                return Poll::Ready(index);
-            }
-        }
-        Poll::Pending
-    })
-    .await
+/// The runtime's timers are no finer than a millisecond, so who is late already must not ask them.
+async fn wait(duration: Duration) {
+    if duration.is_zero() {
+        tokio::task::yield_now().await;
+    } else {
+        sleep(duration).await;
+    }
 }

@@ -13,9 +13,10 @@ use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Mono, Wall};
+use crate::control_message::LocalAddress;
 use crate::fleet_key::{KeyIndex, SharedKeys};
 use crate::limiter::Limiter;
-use crate::net::{Datagram, Inbox, LocalAddress, Outbox, register, udp_responder};
+use crate::net::{Datagram, Inbox, Outbox, register, udp_responder};
 use crate::wire::{PACKET_LEN, Reply, Request, WireError, packet};
 
 /// Few enough that the first answer of a batch is not stamped long before the last one leaves.

@@ -1,5 +1,7 @@
 //! One node's row of the latency matrix as `/v1/row` gives it, for readers that want it fresh and whole.
 
+pub mod binary;
+
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Wall;
@@ -35,6 +37,12 @@ pub struct PeerRow {
     /// Its 95 % confidence interval.
     #[serde(default)]
     pub loss_interval: Option<(f64, f64)>,
+    /// Probes lost within the window.
+    #[serde(default)]
+    pub probes_lost: usize,
+    /// Probes that came to an end within it.
+    #[serde(default)]
+    pub probes_ended: usize,
     /// Time since the last answer, if one ever came.
     pub age_seconds: Option<f64>,
     /// Answers within the window.
@@ -42,6 +50,12 @@ pub struct PeerRow {
     /// Routers on the way back, as far as the replies' time to live tells.
     #[serde(default)]
     pub hops: Option<u8>,
+    /// Replies that came after the reply to a later probe, since the peer is one.
+    #[serde(default)]
+    pub reordered: u32,
+    /// Further replies to an answered probe, since the peer is one.
+    #[serde(default)]
+    pub duplicates: u32,
 }
 
 /// Round-trip times over the window.
@@ -77,9 +91,13 @@ impl PeerRow {
             jitter_seconds: summary.rtt.map(|rtt| rtt.jitter_seconds),
             loss_ratio: summary.loss.map(|loss| loss.ratio),
             loss_interval: summary.loss.map(|loss| (loss.low, loss.high)),
+            probes_lost: summary.loss.map_or(0, |loss| loss.lost),
+            probes_ended: summary.loss.map_or(0, |loss| loss.ended),
             age_seconds: summary.age.map(|age| age.as_secs_f64()),
             samples: summary.samples,
             hops,
+            reordered: summary.reordered,
+            duplicates: summary.duplicates,
         }
     }
 }

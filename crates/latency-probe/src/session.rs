@@ -20,7 +20,7 @@ use crate::icmp::Family;
 use crate::in_flight::{Fate, InFlight, Probe};
 use crate::pair::{PairState, PairStats, StateLimits, WindowLimits};
 use crate::peers::{NodeName, Peer, PeerSet, Protocol};
-use crate::round_trip::{Rtt, Trip, round_trip};
+use crate::round_trip::{Discard, Rtt, Trip, round_trip};
 use crate::row::{PeerRow, Row};
 use crate::schedule::{PeerKey, Schedule};
 use crate::wire::{Sequence, SessionId};
@@ -32,7 +32,6 @@ struct Entry {
     primary: PairStats,
     fallback: Option<Box<PairStats>>,
     times: Histogram,
-    latest_answered: Option<Sequence>,
     hops: Option<u8>,
 }
 
@@ -148,7 +147,7 @@ impl Session {
             .iter()
             .filter(|(node, slot)| {
                 let entry = self.entries.get(**slot as usize).and_then(Option::as_ref);
-                entry.is_none_or(|entry| peers.get(*node).is_none_or(|peer| peer.echo != entry.peer.echo))
+                entry.is_none_or(|entry| peers.get(*node).is_none_or(|peer| !entry.peer.is_where(peer)))
             })
             .map(|(node, _)| node.clone())
             .collect();
@@ -178,7 +177,6 @@ impl Session {
                 primary: PairStats::new(self.window),
                 fallback: None,
                 times: Histogram::new(self.settings.pair_bounds.clone()),
-                latest_answered: None,
                 hops: None,
             });
             self.schedule.join(PeerKey { slot, generation: self.generation }, now, &mut self.rng);
@@ -187,6 +185,13 @@ impl Session {
 
     fn entry(&mut self, peer: PeerKey) -> Option<&mut Entry> {
         self.entries.get_mut(peer.slot as usize)?.as_mut().filter(|entry| entry.generation == peer.generation)
+    }
+
+    /// Where the outcome of a probe is kept, while its peer is one and its protocol is asked.
+    fn pair(&mut self, probe: &Probe) -> Option<&mut PairStats> {
+        let is_primary = probe.protocol == self.settings.feed.primary();
+        let entry = self.entry(probe.peer)?;
+        if is_primary { Some(&mut entry.primary) } else { entry.fallback.as_deref_mut() }
     }
 
     /// When there is something to do next, replies aside.
@@ -199,10 +204,7 @@ impl Session {
     /// The waking that was set for `planned` happened at `now`. To be called before replies are read.
     pub fn woke(&mut self, planned: Mono, now: Mono) {
         if now.since(planned) > ASLEEP_AFTER {
-            for probe in self.in_flight.waiting_mut() {
-                probe.fate = Fate::WrittenOff;
-                self.counters.discarded_asleep += 1;
-            }
+            self.counters.discarded_asleep += self.in_flight.write_off_all();
         }
     }
 
@@ -213,8 +215,7 @@ impl Session {
             let (feed, window, states) = (self.settings.feed, self.window, self.states);
             let icmp = self.icmp;
             let Some(entry) = self.entry(turn.peer) else { continue };
-            let to = entry.peer.echo;
-            let has_icmp = icmp[Family::of(to.ip()) as usize];
+            let has_icmp = icmp[Family::of(entry.peer.address()) as usize];
             match entry.primary.state(window, states, now.mono) {
                 PairState::Unreachable if feed == Feed::PreferUdp && has_icmp && entry.fallback.is_none() => {
                     entry.fallback = Some(Box::new(PairStats::new(window)));
@@ -223,7 +224,8 @@ impl Session {
                 _ => {}
             }
             let protocols = [Some(feed.primary()), entry.fallback.as_ref().map(|_| Protocol::Icmp)];
-            for protocol in protocols.into_iter().flatten().filter(|protocol| *protocol == Protocol::Udp || has_icmp) {
+            let ways = protocols.map(|protocol| protocol.map(|protocol| (protocol, entry.peer.target(protocol))));
+            for (protocol, to) in ways.into_iter().flatten().filter(|(protocol, _)| *protocol != Protocol::Icmp || has_icmp) {
                 let probe = Probe { peer: turn.peer, protocol, sent: now, sent_stamp: None, fate: Fate::Out };
                 orders.push(Order { sequence: self.in_flight.push(probe), protocol, to });
                 self.counters.sent[protocol as usize] += 1;
@@ -249,23 +251,18 @@ impl Session {
 
     /// The probe did not go out.
     pub fn not_sent(&mut self, sequence: Sequence, why: NotSent, now: Mono) {
-        let Some(probe) = self.in_flight.get_mut(sequence).filter(|probe| probe.fate == Fate::Out) else { return };
-        probe.fate = Fate::WrittenOff;
-        let probe = *probe;
+        let Some(probe) = self.in_flight.end(sequence, Fate::WrittenOff) else { return };
         match why {
             NotSent::OurFault => self.counters.not_sent += 1,
-            NotSent::NoRoute => self.lost(&probe, now),
+            NotSent::NoWay => self.lost(&probe, now),
         }
     }
 
     fn lost(&mut self, probe: &Probe, now: Mono) {
         self.counters.lost[probe.protocol as usize] += 1;
-        let (primary, window) = (self.settings.feed.primary(), self.window);
-        let Some(entry) = self.entry(probe.peer) else { return };
-        if probe.protocol == primary {
-            entry.primary.lost(window, now);
-        } else if let Some(fallback) = &mut entry.fallback {
-            fallback.lost(window, now);
+        let window = self.window;
+        if let Some(pair) = self.pair(probe) {
+            pair.lost(window, now);
         }
     }
 
@@ -284,11 +281,12 @@ impl Session {
             }
             return;
         };
-        let (primary, window, states) = (self.settings.feed.primary(), self.window, self.states);
         let Some(entry) = self.entry(probe.peer) else { return };
         let from_peer = match reply.protocol {
             Protocol::Udp => reply.from == entry.peer.echo,
             Protocol::Icmp => reply.from.ip() == entry.peer.address(),
+            // Their outcomes come by `measured`, never in a packet.
+            Protocol::Tcp | Protocol::Http => false,
         };
         if probe.protocol != reply.protocol || !from_peer {
             self.counters.rejected += 1;
@@ -298,6 +296,9 @@ impl Session {
             Fate::Out => {}
             Fate::Answered => {
                 self.counters.duplicate += 1;
+                if let Some(pair) = self.pair(&probe) {
+                    pair.replied_again();
+                }
                 return;
             }
             Fate::WrittenOff => {
@@ -306,26 +307,26 @@ impl Session {
             }
         }
         let trip = Trip { sent: probe.sent, sent_stamp: probe.sent_stamp, received_stamp: reply.stamp, read, held: reply.held };
-        let time = round_trip(&trip);
+        self.measured(reply.sequence, round_trip(&trip), reply.ttl, read.mono);
+    }
+
+    /// The probe with that number came back, and took so long or gave no time. Nothing happens where it is out no longer.
+    pub fn measured(&mut self, sequence: Sequence, time: Result<Rtt, Discard>, ttl: Option<u8>, now: Mono) {
+        let Some(probe) = self.in_flight.end(sequence, Fate::Answered) else { return };
+        self.counters.answered(probe.protocol, time.map(Rtt::as_seconds));
+        let (primary, window, states) = (self.settings.feed.primary(), self.window, self.states);
+        let Some(pair) = self.pair(&probe) else { return };
+        let reordered = pair.replied(sequence);
         if let Ok(rtt) = time {
-            let tells = probe.protocol == primary || entry.primary.state(window, states, read.mono) != PairState::Known;
-            if probe.protocol == primary {
-                entry.primary.answered(window, read.mono, rtt);
-            } else if let Some(fallback) = &mut entry.fallback {
-                fallback.answered(window, read.mono, rtt);
-            }
-            if tells {
-                entry.times.observe(rtt.as_seconds());
-            }
-            entry.hops = reply.ttl.and_then(|ttl| INITIAL_TTL.checked_sub(ttl));
-        }
-        let reordered = entry.latest_answered.is_some_and(|latest| latest > reply.sequence);
-        entry.latest_answered = entry.latest_answered.max(Some(reply.sequence));
-        if let Some(probe) = self.in_flight.get_mut(reply.sequence) {
-            probe.fate = Fate::Answered;
+            pair.answered(window, now, rtt);
         }
         self.counters.reordered += u64::from(reordered);
-        self.counters.answered(probe.protocol, time.map(Rtt::as_seconds));
+        if let Some((entry, rtt)) = self.entry(probe.peer).zip(time.ok()) {
+            if probe.protocol == primary || entry.primary.state(window, states, now) != PairState::Known {
+                entry.times.observe(rtt.as_seconds());
+            }
+            entry.hops = ttl.and_then(|ttl| INITIAL_TTL.checked_sub(ttl));
+        }
     }
 
     /// Gives up the probes that have been out for too long. To be called after replies were read.
@@ -337,10 +338,16 @@ impl Session {
         }
     }
 
-    /// How many probes are out.
+    /// How many probes are kept, out or lately ended.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// Whether a reply may come to any probe.
+    #[must_use]
+    pub const fn awaits_replies(&self) -> bool {
+        self.in_flight.out() > 0
     }
 
     /// The peers as they stand now, in order of name.
@@ -355,7 +362,7 @@ impl Session {
         })
     }
 
-    /// The times of a peer that count, oldest first.
+    /// The times of a peer that are kept, oldest first.
     pub fn times(&self, node: &NodeName) -> impl Iterator<Item = Rtt> {
         let entry = self.by_node.get(node).and_then(|slot| self.entries.get(*slot as usize)?.as_ref());
         entry.into_iter().flat_map(|entry| entry.primary.times())

@@ -1,6 +1,7 @@
 //! All parts put together.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::Client;
 use prometheus_client::registry::Registry;
@@ -8,6 +9,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::demand;
+use crate::demand::metrics::DemandMetrics;
+use crate::demand::reports::{Demand, Reports};
 use crate::explain;
 use crate::kube_io::election::elect;
 use crate::kube_io::events::Events;
@@ -44,6 +48,8 @@ pub struct Settings {
     pub ports: GatewayPorts,
     /// Where the plan is.
     pub plan: FollowSettings,
+    /// How often gateways report what they have in flight.
+    pub demand_interval: Duration,
     /// The Service in front of the gateways' external listeners.
     pub gateway_service: String,
     /// The Service in front of their internal listeners; its ready endpoints are the live gateways.
@@ -113,6 +119,9 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
     let (standings, standings_received) = mpsc::unbounded_channel();
     let (gateways, gateways_received) = watch::channel(None);
     watches::spawn(&client, &settings.class, &changes, held, &stop);
+    let demand = Demand::default();
+    let reports = Reports::new(demand.clone(), settings.demand_interval, changes.clone(), stop.clone());
+    registry.register_collector(Box::new(DemandMetrics::new(demand.clone())));
     tokio::spawn(plan::follow(settings.plan, changes, metrics.clone(), stop.clone()));
     let events = Some(Events::new(client.clone(), Some(settings.pod_name.clone())));
     let outputs = Outputs { standings, gateways, events, readiness: readiness.clone(), metrics: metrics.clone() };
@@ -120,8 +129,8 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
 
     let connected = Connected::default();
     let ads = Ads::new(store.clone(), connected.clone(), metrics.clone(), nacks, stop.clone());
-    let ads = ads.serve(listeners.xds);
-    let ops = ops_http::router(Arc::new(registry), readiness).merge(explain::router(store));
+    let ads = ads.serve(listeners.xds, reports);
+    let ops = ops_http::router(Arc::new(registry), readiness).merge(explain::router(store)).merge(demand::stream::router(demand));
     let ops = ops_http::serve(listeners.ops, ops, stop.clone());
 
     let (elected, leading) = watch::channel(false);

@@ -11,9 +11,11 @@
 //! ```
 //!
 //! Around them: watches ([`kube_io`]), the reader of the plan ([`plan`]), the ADS server ([`xds::server`]) and what proves to Serving
-//! that all gateways follow ([`readiness`]).
+//! that all gateways follow ([`readiness`]). The gateways tell what they have in flight ([`demand`]), which also moves shares away from
+//! nodes whose pods are full ([`spill`]).
 
 pub mod daemon;
+pub mod demand;
 pub mod explain;
 pub mod kingress;
 pub mod kube_io;
@@ -24,6 +26,7 @@ pub mod objects;
 pub mod plan;
 pub mod readiness;
 pub mod route_table;
+pub mod spill;
 pub mod translate;
 pub mod validate;
 pub mod world;

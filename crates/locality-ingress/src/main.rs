@@ -17,7 +17,7 @@ struct Flags {
     /// Where gateways connect (delta ADS over plain-text HTTP/2).
     #[arg(long, env = "KANTAI_XDS_LISTEN", default_value = "[::]:18000")]
     xds_listen: SocketAddr,
-    /// Where /healthz, /readyz, /metrics and /v1/explain are served.
+    /// Where /healthz, /readyz, /metrics, /v1/demand and /v1/explain are served.
     #[arg(long, env = "KANTAI_OPS_LISTEN", default_value = "[::]:8080")]
     ops_listen: SocketAddr,
     /// Where the extra-controller serves the plan.
@@ -35,6 +35,9 @@ struct Flags {
     /// How gateways choose endpoints: locality (where the plan says, else the nearest) or spread (evenly over all).
     #[arg(long, env = "KANTAI_POLICY", default_value = "locality")]
     policy: Policy,
+    /// How often gateways report what they have in flight, in milliseconds.
+    #[arg(long, env = "KANTAI_DEMAND_INTERVAL_MILLISECONDS", default_value_t = 50)]
+    demand_interval_milliseconds: u64,
     /// The Service in front of the gateways' external listeners.
     #[arg(long, env = "KANTAI_GATEWAY_SERVICE", default_value = "kantai-gateway")]
     gateway_service: String,
@@ -89,6 +92,7 @@ async fn main() -> anyhow::Result<()> {
             silence_limit: Duration::from_secs(flags.routes_silence_seconds),
             expiry: Duration::from_secs(flags.routes_expiry_seconds),
         },
+        demand_interval: Duration::from_millis(flags.demand_interval_milliseconds.max(1)),
         gateway_service: flags.gateway_service,
         gateway_internal_service: flags.gateway_internal_service,
         cluster_domain: flags.cluster_domain,

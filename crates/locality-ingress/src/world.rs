@@ -4,9 +4,12 @@
 //! Only what a change touches is made anew: an endpoint that comes or goes touches the assignments of its clusters and nothing else.
 
 mod changes;
+mod crowding;
+mod gateways;
 mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +26,8 @@ use crate::xds::store::{ClusterEndpoints, Revision, Store, Update};
 use crate::xds::{Encoded, Kind};
 
 pub use changes::{Change, Source};
+use crowding::Crowding;
+use gateways::Gateways;
 use standing::probe_targets;
 pub use standing::{GatewayPod, News, ProbeTarget, Progress, Standing};
 
@@ -45,7 +50,9 @@ pub struct World {
     table: Arc<RouteTable>,
     conflicts: Conflicts,
     lingering: BTreeMap<ClusterKey, (Cluster, Instant)>,
-    gateways: Vec<GatewayPod>,
+    crowding: Crowding,
+    gateways: Gateways,
+    draining: BTreeSet<IpAddr>,
     // Ingresses of which a gateway refused something: the generation, and why.
     blamed: BTreeMap<ObjectName, (i64, String)>,
     dirty: Dirty,
@@ -93,7 +100,9 @@ impl World {
             table: Arc::default(),
             conflicts: Conflicts::new(),
             lingering: BTreeMap::new(),
-            gateways: Vec::new(),
+            crowding: Crowding::default(),
+            gateways: Gateways::default(),
+            draining: BTreeSet::new(),
             blamed: BTreeMap::new(),
             dirty: Dirty::default(),
             published: false,
@@ -157,6 +166,15 @@ impl World {
                 self.dirty.secrets.insert(name);
             }
             Change::Plan(change) => self.dirty.services.extend(self.plan.take(change)),
+            Change::Concurrency(revision, limit) => {
+                self.crowding.set_limit(&revision, limit);
+                self.dirty.services.insert(revision);
+            }
+            Change::Load(revision, loads) => {
+                if self.crowding.set_loads(&revision, loads) {
+                    self.dirty.services.insert(revision);
+                }
+            }
             Change::Listed(_) => {}
         }
     }
@@ -209,10 +227,10 @@ impl World {
         self.objects.ingresses.get(name).map(|ingress| ingress.uid.clone())
     }
 
-    /// When something follows from time alone.
+    /// When, after `now`, something follows from time alone.
     #[must_use]
-    pub fn wake_at(&self) -> Option<Instant> {
-        self.lingering.values().map(|(_, until)| *until).min()
+    pub fn wake_at(&self, now: Instant) -> Option<Instant> {
+        self.lingering.values().map(|(_, until)| *until).chain(self.gateways.wake_at(now)).min()
     }
 
     /// Publishes what follows from all changes noted so far.
@@ -247,13 +265,19 @@ impl World {
         if dirty.zones {
             update.zones = Some(self.objects.zones.clone());
         }
+        let mut news = News::default();
+        if dirty.services.contains(&self.settings.gateway_service) {
+            let slices = self.objects.slices.get(&self.settings.gateway_service);
+            news.gateways = self.gateways.follow(slices.into_iter().flat_map(BTreeMap::values), now);
+        }
+        let draining = self.gateways.draining(now);
+        if draining != self.draining {
+            self.draining.clone_from(&draining);
+            update.draining = Some(draining);
+        }
         let revision = self.store.publish(update);
         self.published = true;
-        let mut news = News::default();
         self.judge(verdicts, revision, &mut news);
-        if dirty.services.contains(&self.settings.gateway_service) {
-            news.gateways = self.gateways_now();
-        }
         news
     }
 
@@ -360,30 +384,14 @@ impl World {
     fn endpoints(&self, key: &ClusterKey) -> Option<ClusterEndpoints> {
         let cluster = self.table.clusters.get(key).or_else(|| self.lingering.get(key).map(|(cluster, _)| cluster))?;
         match &cluster.target {
-            Target::Endpoints { port_name } => Some(ClusterEndpoints::Pods {
-                endpoints: self.objects.endpoints(&key.service, port_name),
-                rows: self.plan.rows(&key.service),
-            }),
+            Target::Endpoints { port_name } => {
+                let endpoints = self.objects.endpoints(&key.service, port_name);
+                let rows = self.crowding.relieve(&key.service, &endpoints, self.plan.rows(&key.service));
+                Some(ClusterEndpoints::Pods { endpoints, rows })
+            }
             Target::OwnInternalListener => Some(ClusterEndpoints::OwnInternalListener),
             Target::Name { .. } => None,
         }
-    }
-
-    fn gateways_now(&mut self) -> Option<Vec<GatewayPod>> {
-        let slices = self.objects.slices.get(&self.settings.gateway_service);
-        let mut gateways: Vec<_> = slices
-            .into_iter()
-            .flat_map(BTreeMap::values)
-            .flat_map(|slice| &slice.endpoints)
-            .filter(|endpoint| endpoint.ready)
-            .map(|endpoint| GatewayPod { node: endpoint.node.clone().unwrap_or_default(), address: endpoint.address })
-            .collect();
-        gateways.sort_unstable();
-        gateways.dedup();
-        (gateways != self.gateways).then(|| {
-            self.gateways.clone_from(&gateways);
-            gateways
-        })
     }
 
     /// Notes what became of the Ingresses, and finds whose standing that changes.

@@ -42,7 +42,7 @@ pub async fn run(
     let mut unlisted: BTreeSet<Source> = Source::ALL.into();
     let mut batch = Vec::new();
     loop {
-        let wake_at = world.wake_at().map(tokio::time::Instant::from_std);
+        let wake_at = world.wake_at(Instant::now()).map(tokio::time::Instant::from_std);
         tokio::select! {
             received = changes.recv_many(&mut batch, BATCH) => if received == 0 { return },
             Some(report) = nacks.recv() => blame(&mut world, &report, &outputs),

@@ -101,7 +101,7 @@ impl Bench {
     }
 
     fn serving(&self, node: &str, cluster: &str) -> Vec<(u32, String, u32)> {
-        let view = View { node: node.into(), listen_address: None };
+        let view = View { node: node.into(), listen_address: None, pod_address: None };
         let assignment = self.store.assignment(&view, cluster).unwrap_or_default();
         assignment.localities.into_iter().map(|one| (one.priority, one.node, one.weight)).collect()
     }
@@ -160,6 +160,32 @@ fn a_new_generation_is_held_until_its_backends_are_there() {
 }
 
 #[test]
+fn a_gateway_that_is_being_ended_loses_its_listeners_and_its_successor_keeps_them() {
+    let mut bench = Bench::new();
+    let endpoint = |last: u8, ready: bool| SliceEndpoint {
+        address: [10, 0, 0, last].into(),
+        node: Some("node1".to_owned()),
+        ready,
+        serving_last: !ready,
+        stand_in: false,
+    };
+    let service = ObjectName::new("kantai-system", "kantai-gateway-internal");
+    let slice = |endpoints| SliceObject { ports: vec![("http2".into(), 8081)], endpoints };
+    let name = ObjectName::new("kantai-system", "kantai-gateway-internal-x");
+    bench.world.note(Change::Slice(name, Some((service, slice(vec![endpoint(1, false), endpoint(2, true)])))));
+    let news = bench.settle();
+    assert_eq!(news.gateways.map(|all| all.len()), Some(1));
+    let view = |last: u8| View { node: "node1".into(), listen_address: None, pod_address: Some([10, 0, 0, last].into()) };
+    let listens = |bench: &Bench, last| bench.store.resource(&view(last), Kind::Listener, "external").is_some();
+    assert!(listens(&bench, 1) && listens(&bench, 2));
+    bench.changed();
+    bench.now = bench.world.wake_at(bench.now).unwrap();
+    bench.settle();
+    assert!(!listens(&bench, 1) && listens(&bench, 2));
+    assert_eq!(bench.changed(), [(Kind::Listener, "external".to_owned()), (Kind::Listener, "internal".to_owned())]);
+}
+
+#[test]
 fn a_cluster_outlives_its_last_route_by_a_while() {
     let mut bench = Bench::new();
     for name in ["old", "new"] {
@@ -175,11 +201,11 @@ fn a_cluster_outlives_its_last_route_by_a_while() {
     bench.endpoints("old", &[(3, "node1")]);
     bench.settle();
     assert_eq!(bench.changed(), [(Kind::Assignment, "ns/old/80".to_owned())]);
-    let wake_at = bench.world.wake_at().unwrap();
+    let wake_at = bench.world.wake_at(bench.now).unwrap();
     bench.now = wake_at + Duration::from_millis(1);
     bench.settle();
     assert_eq!(bench.changed(), [(Kind::Cluster, "ns/old/80".to_owned()), (Kind::Assignment, "ns/old/80".to_owned())]);
-    assert_eq!(bench.world.wake_at(), None);
+    assert_eq!(bench.world.wake_at(bench.now), None);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What sending a request from one node to another costs, in seconds.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
@@ -77,12 +78,13 @@ impl CostPolicy {
     }
 }
 
-/// The cost in seconds of every ordered pair of nodes: finite, or infinite where nothing may be sent.
-#[derive(Clone, Debug, PartialEq)]
+/// The cost in seconds of every ordered pair of nodes: finite, or infinite where nothing may be sent. Clones share the numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "RawCosts", into = "RawCosts")]
 pub struct CostMatrix {
-    nodes: Vec<NodeName>,
-    index: BTreeMap<NodeName, usize>,
-    seconds: Array2<f64>,
+    nodes: Arc<Vec<NodeName>>,
+    index: Arc<BTreeMap<NodeName, usize>>,
+    seconds: Arc<Array2<f64>>,
 }
 
 impl CostMatrix {
@@ -103,7 +105,7 @@ impl CostMatrix {
                 index.entry(node.clone()).or_insert(position);
             }
         }
-        Self { nodes, index, seconds }
+        Self { nodes: Arc::new(nodes), index: Arc::new(index), seconds: Arc::new(seconds) }
     }
 
     /// The nodes, in the order of rows and columns.
@@ -124,6 +126,21 @@ impl CostMatrix {
         }
     }
 
+    /// The cost of an ordered pair of positions; that of an unknown pair beyond the array.
+    pub(crate) fn at(&self, from: usize, to: usize) -> f64 {
+        if from == to { 0.0 } else { self.seconds.get((from, to)).copied().unwrap_or(Rtt::ABSURD.seconds()) }
+    }
+
+    /// The position of a node.
+    pub(crate) fn position(&self, node: &NodeName) -> Option<usize> {
+        self.index.get(node).copied()
+    }
+
+    /// Whether two matrices are clones of one.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.seconds, &other.seconds) && Arc::ptr_eq(&self.index, &other.index)
+    }
+
     /// The costs of the given pairs of nodes as an array, rows are the sources.
     pub(crate) fn select(&self, sources: &[NodeName], targets: &[NodeName]) -> Array2<f64> {
         let columns: Vec<Option<usize>> = targets.iter().map(|node| self.index.get(node).copied()).collect();
@@ -139,6 +156,33 @@ impl CostMatrix {
             }
         }
         selected
+    }
+}
+
+/// Costs as they are written: rows are the sending nodes, and nothing stands for infinity, which JSON has no number for.
+#[derive(Serialize, Deserialize)]
+struct RawCosts {
+    nodes: Vec<NodeName>,
+    seconds: Vec<Vec<Option<f64>>>,
+}
+
+impl From<RawCosts> for CostMatrix {
+    fn from(raw: RawCosts) -> Self {
+        let size = raw.seconds.len();
+        // A row that is too short is unknown from there on.
+        let cell = |(row, column): (usize, usize)| match raw.seconds[row].get(column) {
+            Some(Some(seconds)) => *seconds,
+            Some(None) => f64::INFINITY,
+            None => f64::NAN,
+        };
+        Self::new(raw.nodes, Array2::from_shape_fn((size, size), cell))
+    }
+}
+
+impl From<CostMatrix> for RawCosts {
+    fn from(costs: CostMatrix) -> Self {
+        let row = |row: ndarray::ArrayView1<'_, f64>| row.iter().map(|seconds| seconds.is_finite().then_some(*seconds)).collect();
+        Self { nodes: costs.nodes.to_vec(), seconds: costs.seconds.rows().into_iter().map(row).collect() }
     }
 }
 

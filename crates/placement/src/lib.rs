@@ -43,12 +43,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod app_graph;
+mod apportion;
 mod bound;
 mod capacity;
 pub mod completion;
 mod cost;
 mod demand;
 pub mod explain;
+mod factored;
 pub mod flow;
 mod instance;
 pub mod many;
@@ -60,19 +63,29 @@ mod reduce;
 pub mod score;
 mod search;
 mod serving;
+mod site_costs;
+mod slo;
 mod stability;
 pub mod synthetic;
 mod tie;
+mod topology;
+pub mod trace;
 mod uniform;
 mod weights;
+mod zones;
 
+pub use app_graph::{AppGraph, AppGraphError, Call, Order};
 pub use capacity::{Exclusion, NodeCapacity};
 pub use cost::{CostMatrix, CostPolicy, Statistic};
 pub use demand::{Demand, DemandError};
+pub use factored::FactoredWeights;
 pub use matrix::{Freshness, LatencyMatrix, MatrixError, PairState, PairStats, Quantile};
 pub use node::{NodeName, Rtt, RttError};
 pub use plan::{Flow, Plan, PlanCost, Proof, Unplaced, UnplacedReason, Unserved};
 pub use problem::{CostModel, Problem, ProblemError};
 pub use serving::{Segment, ServingCurve, ServingError};
+pub use site_costs::SiteCosts;
+pub use slo::{Blocker, LevelPlan, ServiceLevel};
 pub use stability::{MoveHistory, Stability, Verdict};
+pub use topology::{MAX_COST, Place, SAME_ZONE_COST, TableCost, TopologyCosts};
 pub use weights::WeightMatrix;

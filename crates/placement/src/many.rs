@@ -2,16 +2,19 @@
 //!
 //! Services are planned one after the other, each exactly for what is left, in rounds: in each round every service, by falling priority and then
 //! in the order of a hash, may place up to its fair portion, so that under shortage equals get equal shares and a higher priority is served
-//! first. The result is exact for each service given those before it, not for all of them together.
+//! first. On clusters of more than a few dozen nodes a service looks at those near its sources only, so the plans are good rather than proven; the order of
+//! services is a heuristic in any case.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::capacity::NodeCapacity;
+use crate::cost::CostMatrix;
 use crate::node::NodeName;
-use crate::plan::Plan;
-use crate::problem::{Problem, ProblemError};
+use crate::plan::{Plan, Proof};
+use crate::problem::{CostModel, Diligence, Problem, ProblemError};
 use crate::tie::stable_hash;
 
 /// Amounts of resources by name (`cpu` in millicores, `memory` in bytes, `pods`, `devices.example/kvm`, ...), all whole numbers.
@@ -68,7 +71,9 @@ pub fn plan_many(claims: &[Claim], free: &BTreeMap<NodeName, Resources>) -> Resu
         (std::cmp::Reverse(claims[*claim].priority), stable_hash("", service))
     });
     // When there is enough for everybody, one round is enough; otherwise equals advance step by step.
-    let mut left = free.clone();
+    let names: Vec<&NodeName> = free.keys().collect();
+    let field = Field::new(claims, &names);
+    let mut left: Vec<Resources> = free.values().cloned().collect();
     let mut plans: Vec<Option<Plan>> = vec![None; claims.len()];
     let mut start = 0;
     while start < order.len() {
@@ -77,10 +82,10 @@ pub fn plan_many(claims: &[Claim], free: &BTreeMap<NodeName, Resources>) -> Resu
         let class = &order[start..end];
         let mut trial = left.clone();
         let whole = |_: usize| u32::MAX;
-        if place(claims, class, &mut trial, &mut plans, whole)? {
+        if place(claims, &field, class, &mut trial, &mut plans, whole)? {
             left = trial;
         } else {
-            share(claims, class, &mut left, &mut plans)?;
+            share(claims, &field, class, &mut left, &mut plans)?;
         }
         start = end;
     }
@@ -93,7 +98,10 @@ pub fn plan_many(claims: &[Claim], free: &BTreeMap<NodeName, Resources>) -> Resu
         };
         let missing = claim.problem.replicas.saturating_sub(plan.total_replicas());
         if missing > 0 {
-            let binding = claim.problem.capacities.keys().map(|node| (node.clone(), binding(claim, left.get(node))));
+            let binding = claim.problem.capacities.keys().map(|node| {
+                let resources = names.binary_search(&node).ok().map(|at| &left[at]);
+                (node.clone(), binding(claim, resources))
+            });
             shortages.push(Shortage { service: claim.problem.service.clone(), replicas: missing, binding: binding.collect() });
         }
         done.push(plan);
@@ -104,8 +112,9 @@ pub fn plan_many(claims: &[Claim], free: &BTreeMap<NodeName, Resources>) -> Resu
 /// Gives every service of a class one more replica per round, until nothing more fits.
 fn share(
     claims: &[Claim],
+    field: &Field<'_>,
     class: &[usize],
-    left: &mut BTreeMap<NodeName, Resources>,
+    left: &mut [Resources],
     plans: &mut [Option<Plan>],
 ) -> Result<(), ManyError> {
     let most = class.iter().map(|claim| claims[*claim].problem.replicas).max().unwrap_or(0);
@@ -113,26 +122,27 @@ fn share(
     // The largest portion that everybody can have, then one round in which the rest takes what is left.
     while low < high {
         let portion = (low + high).div_ceil(2);
-        let mut trial = left.clone();
-        if place(claims, class, &mut trial, plans, |_| portion)? { low = portion } else { high = portion - 1 }
+        let mut trial = left.to_vec();
+        if place(claims, field, class, &mut trial, plans, |_| portion)? { low = portion } else { high = portion - 1 }
     }
     let mut portions = vec![low; claims.len()];
     for claim in class {
         portions[*claim] = low.saturating_add(1);
-        let mut trial = left.clone();
-        if !place(claims, class, &mut trial, plans, |claim| portions[claim])? {
+        let mut trial = left.to_vec();
+        if !place(claims, field, class, &mut trial, plans, |claim| portions[claim])? {
             portions[*claim] = low;
         }
     }
-    place(claims, class, left, plans, |claim| portions[claim])?;
+    place(claims, field, class, left, plans, |claim| portions[claim])?;
     Ok(())
 }
 
 /// Plans a class within its portions; true when all replicas asked for found a place.
 fn place(
     claims: &[Claim],
+    field: &Field<'_>,
     class: &[usize],
-    left: &mut BTreeMap<NodeName, Resources>,
+    left: &mut [Resources],
     plans: &mut [Option<Plan>],
     portion: impl Fn(usize) -> u32,
 ) -> Result<bool, ManyError> {
@@ -140,21 +150,126 @@ fn place(
     for &number in class {
         let claim = &claims[number];
         let asked = claim.problem.replicas.min(portion(number));
-        let mut problem = Problem { replicas: asked, ..claim.problem.clone() };
-        for (node, capacity) in &mut problem.capacities {
-            let fits = left.get(node).map_or(0, |resources| fits(claim, resources).0);
-            capacity.max_replicas = capacity.max_replicas.min(fits);
+        let (room, cut) = field.candidates(claim, number, asked, left);
+        let mut plan = posed(claim, asked, &room, field).solve()?;
+        if cut && plan.total_replicas() < asked {
+            let room = field.room(claim, left);
+            plan = posed(claim, asked, &room, field).solve()?;
         }
-        let plan = problem.solve()?;
+        if cut {
+            // What the nodes left aside could do is not known.
+            plan.proof = Proof::AtLeast { objective: 0.0 };
+        }
         all &= plan.total_replicas() == asked;
         for (node, count) in &plan.replicas {
-            if let Some(resources) = left.get_mut(node) {
-                take(claim, resources, u64::from(*count));
+            if let Ok(at) = field.names.binary_search(&node) {
+                take(claim, &mut left[at], u64::from(*count));
             }
         }
         plans[number] = Some(plan);
     }
     Ok(all)
+}
+
+/// More nodes than this, and only those near the sources are looked at.
+const FEW_NODES: usize = 48;
+
+/// The nodes, and where they are in each claim's costs.
+struct Field<'a> {
+    names: &'a [&'a NodeName],
+    /// Per claim: which of `columns` holds.
+    matrix: Vec<usize>,
+    /// Per distinct matrix of costs: the positions of the nodes in it.
+    columns: Vec<Vec<Option<usize>>>,
+}
+
+/// A node by position, with the capacity that a claim states for it and how many replicas fit at most.
+type Room<'a> = Vec<(usize, &'a NodeCapacity, u32)>;
+
+impl<'a> Field<'a> {
+    fn new(claims: &[Claim], names: &'a [&'a NodeName]) -> Self {
+        let mut distinct: Vec<&CostMatrix> = Vec::new();
+        let mut matrix = Vec::with_capacity(claims.len());
+        for claim in claims {
+            let costs = &claim.problem.costs;
+            let known = distinct.iter().position(|known| known.is_same(costs));
+            matrix.push(known.unwrap_or(distinct.len()));
+            if known.is_none() {
+                distinct.push(costs);
+            }
+        }
+        let columns = distinct.iter().map(|costs| names.iter().map(|node| costs.position(node)).collect()).collect();
+        Self { names, matrix, columns }
+    }
+
+    /// All nodes that a claim names, with what is left of them.
+    fn room<'c>(&self, claim: &'c Claim, left: &[Resources]) -> Room<'c> {
+        // Both lists are in order of name.
+        let mut at = 0;
+        let mut room = Vec::with_capacity(claim.problem.capacities.len());
+        for (node, capacity) in &claim.problem.capacities {
+            while at < self.names.len() && self.names[at] < node {
+                at += 1;
+            }
+            if self.names.get(at).is_some_and(|name| *name == node) {
+                room.push((at, capacity, capacity.max_replicas.min(fits(claim, &left[at]).0)));
+            }
+        }
+        room
+    }
+
+    /// The nodes worth looking at, and whether any were left aside: those that run replicas, and those nearest to each source.
+    fn candidates<'c>(&self, claim: &'c Claim, number: usize, asked: u32, left: &[Resources]) -> (Room<'c>, bool) {
+        let room = self.room(claim, left);
+        let anywhere =
+            claim.problem.demand.is_zero() || claim.problem.model == CostModel::Uniform || claim.problem.least_zones > 1;
+        if room.len() <= FEW_NODES || anywhere {
+            return (room, false);
+        }
+        let columns = &self.columns[self.matrix[number]];
+        let problem = &claim.problem;
+        let mut kept: Vec<bool> = room.iter().map(|(at, ..)| problem.running.contains_key(self.names[*at])).collect();
+        let share = (problem.demand.total() / f64::from(asked.max(1))).max(problem.replica_concurrency);
+        let mut near: Vec<(f64, usize)> = Vec::with_capacity(room.len());
+        for (source, demand) in problem.demand.iter() {
+            let Some(row) = problem.costs.position(source) else { continue };
+            let open = room.iter().enumerate().filter(|(_, (.., most))| *most > 0);
+            near.clear();
+            near.extend(
+                open.map(|(entry, (at, ..))| (columns[*at].map_or(f64::INFINITY, |column| problem.costs.at(row, column)), entry)),
+            );
+            let wanted = (2 + (demand / share).ceil() as usize).min(near.len());
+            if wanted > 0 && wanted < near.len() {
+                near.select_nth_unstable_by(wanted - 1, |one, other| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1)));
+            }
+            for (_, entry) in &near[..wanted] {
+                kept[*entry] = true;
+            }
+        }
+        let cut: Room<'c> = room.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(entry, _)| *entry).collect();
+        let enough = cut.iter().map(|(.., most)| u64::from(*most)).sum::<u64>() >= u64::from(asked);
+        if enough { (cut, true) } else { (room, false) }
+    }
+}
+
+/// A claim's problem for so many replicas on the given nodes.
+fn posed(claim: &Claim, asked: u32, room: &[(usize, &NodeCapacity, u32)], field: &Field<'_>) -> Problem {
+    let problem = &claim.problem;
+    let capacities = room
+        .iter()
+        .map(|(at, capacity, most)| (field.names[*at].clone(), NodeCapacity { max_replicas: *most, ..(*capacity).clone() }));
+    Problem {
+        service: problem.service.clone(),
+        costs: problem.costs.clone(),
+        replicas: asked,
+        demand: problem.demand.clone(),
+        capacities: capacities.collect(),
+        running: problem.running.clone(),
+        serving: problem.serving.clone(),
+        zones: problem.zones.clone(),
+        diligence: Diligence::Quick,
+        ..*problem
+    }
 }
 
 /// How many replicas fit, and the resource that says so.
@@ -195,7 +310,7 @@ fn binding(claim: &Claim, resources: Option<&Resources>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{CostMatrix, Demand, NodeCapacity};
+    use crate::Demand;
 
     fn claim(service: &str, priority: i32, replicas: u32, kvm: u64) -> Claim {
         let costs = CostMatrix::new(vec!["a".into(), "b".into()], ndarray::array![[0.0, 0.02], [0.02, 0.0]]);

@@ -8,7 +8,7 @@ use crate::capacity::Exclusion;
 use crate::node::NodeName;
 use crate::problem::{CostModel, Posed, Problem};
 use crate::search::{self, Found};
-use crate::uniform;
+use crate::{uniform, zones};
 
 /// Demand of one source that is served on one node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -122,19 +122,24 @@ impl Plan {
         self.flows.iter().filter(|flow| flow.node == *node).map(|flow| flow.concurrency).sum()
     }
 
-    pub(crate) fn of(posed: &Posed, problem: &Problem) -> Self {
-        let instance = &posed.instance;
-        let found = match problem.model {
-            CostModel::LocalFirst => search::solve(instance, posed.effort()),
+    pub(crate) fn of(posed: &mut Posed, problem: &Problem) -> Self {
+        let found = zones::spread(posed, problem, |posed| match problem.model {
+            CostModel::LocalFirst => search::solve(&posed.instance, posed.effort(problem.diligence)),
             CostModel::Uniform => {
-                let (placement, total) = uniform::solve(instance);
+                let (placement, total) = uniform::solve(&posed.instance);
                 Found { placement, total, lower_bound: total, proven: true }
             }
-        };
+        });
         let routed = match problem.model {
             CostModel::LocalFirst => local_first(posed, &found.placement),
             CostModel::Uniform => spread(posed, problem, &found.placement),
         };
+        Self::assemble(posed, problem, &found, &routed)
+    }
+
+    /// The plan that a placement and its routing make.
+    pub(crate) fn assemble(posed: &Posed, problem: &Problem, found: &Found, routed: &Routed) -> Self {
+        let instance = &posed.instance;
         let placed: u32 = found.placement.iter().sum();
         let demand = if posed.idle { 0.0 } else { instance.demand() };
         let served: f64 = routed.flows.iter().map(|flow| flow.2).sum();
@@ -165,7 +170,7 @@ impl Plan {
                 .map(|(node, count)| (node.clone(), *count))
                 .collect(),
             flows,
-            unplaced: unplaced(posed, problem, problem.replicas - placed),
+            unplaced: unplaced(posed, problem, problem.replicas.saturating_sub(placed)),
             unserved,
             utilisation: if placed > 0 { demand / (f64::from(placed) * problem.replica_concurrency) } else { 0.0 },
             replica_capacity: instance.replica_capacity,
@@ -180,13 +185,16 @@ impl Plan {
     }
 }
 
+/// A routing in numbers.
 #[derive(Default)]
-struct Routed {
+pub(crate) struct Routed {
     /// Source, node, demand.
-    flows: Vec<(usize, usize, f64)>,
-    unserved: Vec<f64>,
-    network: f64,
-    serving: f64,
+    pub(crate) flows: Vec<(usize, usize, f64)>,
+    pub(crate) unserved: Vec<f64>,
+    /// Sum of demand x network seconds.
+    pub(crate) network: f64,
+    /// Sum of demand x serving seconds.
+    pub(crate) serving: f64,
 }
 
 fn local_first(posed: &Posed, placement: &[u32]) -> Routed {

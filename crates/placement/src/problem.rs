@@ -48,6 +48,16 @@ pub enum ProblemError {
     },
 }
 
+/// How long to search where no proof is near.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Diligence {
+    /// One of many services that are planned together.
+    Quick,
+    Usual,
+    Thorough,
+}
+
 /// The smallest gain for which a running replica is moved, if nothing else is said: a microsecond of mean response time.
 const TIE_SECONDS: f64 = 1e-6;
 
@@ -69,7 +79,7 @@ const TIE_SECONDS: f64 = 1e-6;
 ///
 /// The plan says whether its optimum is proven ([`crate::Proof`]). Among equals, running replicas stay; then nodes nearer to the demand win; then
 /// nodes in the order of a hash of service and node name.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Problem {
     pub(crate) service: String,
     pub(crate) costs: CostMatrix,
@@ -82,6 +92,10 @@ pub struct Problem {
     pub(crate) model: CostModel,
     pub(crate) move_seconds: f64,
     pub(crate) keep_running: bool,
+    pub(crate) diligence: Diligence,
+    pub(crate) zones: BTreeMap<NodeName, String>,
+    pub(crate) least_zones: u32,
+    pub(crate) node_share: Option<f64>,
 }
 
 impl Problem {
@@ -100,6 +114,10 @@ impl Problem {
             model: CostModel::default(),
             move_seconds: TIE_SECONDS,
             keep_running: false,
+            diligence: Diligence::Usual,
+            zones: BTreeMap::new(),
+            least_zones: 0,
+            node_share: None,
         }
     }
 
@@ -153,11 +171,54 @@ impl Problem {
         self
     }
 
+    /// The zone of each node, and in how many zones at least there shall be replicas, as far as there are so many replicas and so many zones with room. Nodes
+    /// without a zone are in none.
+    ///
+    /// ```
+    /// # use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Problem};
+    /// # let nodes: Vec<NodeName> = ["a", "b", "c"].map(NodeName::from).to_vec();
+    /// # let costs = CostMatrix::new(nodes.clone(), ndarray::array![[0.0, 0.001, 0.03], [0.001, 0.0, 0.03], [0.03, 0.03, 0.0]]);
+    /// # let problem = Problem::new("hello", costs, 2, 10.0)
+    /// #     .with_capacities(nodes.iter().map(|node| NodeCapacity::new(node.clone(), 5)))
+    /// #     .with_demand(Demand::from_concurrency([("a".into(), 9.0)])?);
+    /// // All requests come in at a; b is near to it and in the same zone, c is far away in another.
+    /// assert_eq!(problem.solve()?.replicas_on(&"a".into()), 2);
+    /// let spread = problem.with_zones([("a", "west"), ("b", "west"), ("c", "east")].map(|(node, zone)| (node.into(), zone.into())), 2).solve()?;
+    /// assert_eq!((spread.replicas_on(&"a".into()), spread.replicas_on(&"c".into())), (1, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_zones(mut self, zones: impl IntoIterator<Item = (NodeName, String)>, at_least: u32) -> Self {
+        self.zones.extend(zones);
+        self.least_zones = at_least;
+        self
+    }
+
+    /// The largest share of all replicas that may be on one node, above 0 and at most 1; one replica may be anywhere.
+    #[must_use]
+    pub fn with_node_share(mut self, at_most: f64) -> Self {
+        self.node_share = Some(at_most);
+        self
+    }
+
+    /// Searches for longer where the best plan is not easily proven: seconds instead of tens of milliseconds for hundreds of nodes and sources. For plans that are
+    /// made rarely, and to learn how good the fast ones are.
+    #[must_use]
+    pub fn searching_thoroughly(mut self) -> Self {
+        self.diligence = Diligence::Thorough;
+        self
+    }
+
     /// The best plan.
     ///
     /// # Errors
     /// When the concurrency of a replica or the move cost is not a sensible number.
     pub fn solve(&self) -> Result<Plan, ProblemError> {
+        self.check()?;
+        Ok(Plan::of(&mut Posed::new(self), self))
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ProblemError> {
         let service = || self.service.clone();
         if !(self.replica_concurrency.is_finite() && self.replica_concurrency > 0.0) {
             return Err(ProblemError::ReplicaConcurrency { service: service(), value: self.replica_concurrency });
@@ -165,7 +226,7 @@ impl Problem {
         if !(self.move_seconds.is_finite() && self.move_seconds >= 0.0) {
             return Err(ProblemError::MoveCost { service: service(), value: self.move_seconds });
         }
-        Ok(Plan::of(&Posed::new(self), self))
+        Ok(())
     }
 }
 
@@ -183,9 +244,11 @@ pub(crate) struct Posed {
 
 impl Posed {
     pub(crate) fn new(problem: &Problem) -> Self {
-        let mut nodes: Vec<NodeName> = problem.capacities.keys().cloned().collect();
         // Whatever the solvers meet first among equals is thereby neither the first by name nor the same for every service.
-        nodes.sort_by_key(|node| stable_hash(&problem.service, node.as_str()));
+        let mut candidates: Vec<(u64, (&NodeName, &NodeCapacity))> =
+            problem.capacities.iter().map(|entry| (stable_hash(&problem.service, entry.0.as_str()), entry)).collect();
+        candidates.sort_by_key(|(hash, _)| *hash);
+        let nodes: Vec<NodeName> = candidates.iter().map(|(_, (node, _))| (*node).clone()).collect();
         let idle = problem.demand.is_zero();
         let (sources, supplies): (Vec<NodeName>, Vec<f64>) = if idle {
             let share = problem.replica_concurrency / (2.0 * nodes.len().max(1) as f64);
@@ -197,9 +260,14 @@ impl Posed {
         let unreachable: Vec<bool> = costs.rows().into_iter().map(|row| row.iter().all(|cost| cost.is_infinite())).collect();
 
         let running: Vec<u32> = nodes.iter().map(|node| problem.running.get(node).copied().unwrap_or(0)).collect();
-        let mut limits: Vec<u32> = (nodes.iter().zip(&running).zip(&unreachable))
-            .map(|((node, running), unreachable)| if *unreachable { 0 } else { problem.capacities[node].limit(*running) })
+        let mut limits: Vec<u32> = (candidates.iter().zip(&running).zip(&unreachable))
+            .map(|(((_, (_, capacity)), running), unreachable)| if *unreachable { 0 } else { capacity.limit(*running) })
             .collect();
+        if let Some(share) = problem.node_share {
+            // A share that is NaN allows one.
+            let most = ((share * f64::from(problem.replicas) + 1e-9) as u32).max(1);
+            limits.iter_mut().for_each(|limit| *limit = (*limit).min(most));
+        }
         let room: u64 = limits.iter().map(|limit| u64::from(*limit)).sum();
         let replicas = u32::try_from(room).unwrap_or(u32::MAX).min(problem.replicas);
         let mut floors = vec![0; nodes.len()];
@@ -246,14 +314,20 @@ impl Posed {
             Some(exclusion) => UnplacedReason::Excluded(exclusion.clone()),
             None if self.unreachable[node] => UnplacedReason::Unreachable,
             None if !capacity.schedulable => UnplacedReason::Cordoned,
-            None => UnplacedReason::Full { max_replicas: capacity.max_replicas },
+            None => UnplacedReason::Full { max_replicas: self.instance.limits[node].min(capacity.max_replicas) },
         }
     }
 
     /// How hard to search: small problems are proven, large ones answered fast.
-    pub(crate) fn effort(&self) -> Effort {
+    pub(crate) fn effort(&self, diligence: Diligence) -> Effort {
         let exhaustive = Effort { steps: 200, width: 16, tries: 10_000, restarts: 4, routings: 20_000, candidates: 512 };
         match self.nodes.len() {
+            33.. if diligence == Diligence::Quick => {
+                Effort { steps: 0, width: 4, tries: 8, restarts: 0, routings: 0, ..exhaustive }
+            }
+            17.. if diligence == Diligence::Thorough => {
+                Effort { steps: 600, width: 32, tries: 300, restarts: 4, routings: 0, candidates: 1024 }
+            }
             0..=16 => exhaustive,
             17..=64 => Effort { steps: 100, tries: 1_000, routings: 1_000, ..exhaustive },
             65..=512 => Effort { steps: 40, width: 32, tries: 150, restarts: 2, routings: 0, ..exhaustive },

@@ -10,12 +10,16 @@ pub(crate) struct Reduced {
     pub(crate) nodes: Vec<usize>,
 }
 
+/// The costs with a row per source, which is how [`reduce`] reads them.
+pub(crate) fn by_source(instance: &Instance) -> Array2<f64> {
+    instance.costs.t().as_standard_layout().into_owned()
+}
+
 /// Keeps the nodes that run replicas, and the `nearest` nodes of every source, more of them for a source whose demand needs more room.
-pub(crate) fn reduce(instance: &Instance, nearest: usize) -> Reduced {
+pub(crate) fn reduce(instance: &Instance, by_source: &Array2<f64>, nearest: usize) -> Reduced {
     let mut kept: Vec<bool> = (0..instance.nodes())
         .map(|node| instance.floors[node] > 0 || (instance.running[node] > 0 && instance.limits[node] > 0))
         .collect();
-    let by_source: Array2<f64> = instance.costs.t().as_standard_layout().into_owned();
     let mut order: Vec<usize> = (0..instance.nodes()).filter(|node| instance.limits[*node] > 0).collect();
     for (row, supply) in by_source.rows().into_iter().zip(&instance.supplies) {
         let wanted = (nearest + (2.0 * supply / instance.replica_capacity).ceil() as usize).min(order.len());

@@ -1,6 +1,10 @@
 //! Node scores from 0 to 100, for schedulers that place one pod at a time.
 
+mod dependencies;
+
 use std::collections::BTreeMap;
+
+pub use dependencies::{CallCosts, PlacedDependency, Requirements, for_dependencies, requirements};
 
 use crate::cost::CostMatrix;
 use crate::demand::Demand;

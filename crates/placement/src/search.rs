@@ -2,7 +2,7 @@
 
 use crate::bound::{Relaxed, ascend, gains, relax};
 use crate::instance::Instance;
-use crate::reduce::reduce;
+use crate::reduce::{by_source, reduce};
 
 /// How hard to search; all limits count steps, none looks at a clock, so equal inputs give equal outputs.
 #[derive(Clone, Copy, Debug)]
@@ -36,10 +36,11 @@ pub(crate) fn solve(instance: &Instance, effort: Effort) -> Found {
         return solve_all(instance, effort).0;
     }
     let mut nearest = 4;
-    let mut reduced = reduce(instance, nearest);
+    let by_source = by_source(instance);
+    let mut reduced = reduce(instance, &by_source, nearest);
     while nearest < 64 && reduced.nodes.len() * 2 < effort.candidates {
         nearest *= 2;
-        reduced = reduce(instance, nearest);
+        reduced = reduce(instance, &by_source, nearest);
     }
     let (found, worth) = solve_all(&reduced.instance, Effort { routings: 0, ..effort });
     let mut placement = vec![0; instance.nodes()];
@@ -66,10 +67,14 @@ fn solve_all(instance: &Instance, effort: Effort) -> (Found, Vec<f64>) {
         }
     });
     if relaxed.bound < best.1 - instance.tolerance(best.1) {
-        // What the relaxation liked last is what the best prices suggest.
-        for placement in seen.iter().rev().take(effort.restarts) {
-            let found = improve(instance, (placement.clone(), instance.total(placement)), effort);
-            take_better(instance, &mut best, found);
+        // What the relaxation liked is what its prices suggest; the later, the better the prices. The most promising of many starts are worth a search.
+        let later = &seen[seen.len() / 4..];
+        let mut starts: Vec<(Vec<u32>, f64)> = (later.iter().rev().step_by((later.len() / (8 * effort.restarts).max(1)).max(1)))
+            .map(|placement| (placement.clone(), instance.total(placement)))
+            .collect();
+        starts.sort_by(|one, other| one.1.total_cmp(&other.1));
+        for start in starts.into_iter().take(effort.restarts) {
+            take_better(instance, &mut best, improve(instance, start, effort));
         }
     }
     (prove(instance, best, &worth, &relaxed, effort), worth)

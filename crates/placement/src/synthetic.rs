@@ -133,7 +133,15 @@ impl Network {
         self.site_seconds(self.site(from), self.site(to)) + self.access[from] + self.access[to]
     }
 
-    fn site_seconds(&self, one: usize, other: usize) -> f64 {
+    /// What a node adds to each of its round trips, seconds.
+    #[must_use]
+    pub fn access_seconds(&self, node: usize) -> f64 {
+        self.access[node]
+    }
+
+    /// The round trip between two sites, or inside one, without the nodes' access terms, seconds.
+    #[must_use]
+    pub fn site_seconds(&self, one: usize, other: usize) -> f64 {
         if one == other {
             return 0.000_05;
         }

@@ -8,6 +8,12 @@ pub(crate) fn stable_hash(seed: &str, name: &str) -> u64 {
     for byte in seed.bytes().chain([0xff]).chain(name.bytes()) {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     }
+    mix(hash)
+}
+
+/// Spreads 64 bits so that neighbours end far apart (the finaliser of MurmurHash3).
+#[must_use]
+pub(crate) fn mix(mut hash: u64) -> u64 {
     hash ^= hash >> 33;
     hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash ^= hash >> 33;

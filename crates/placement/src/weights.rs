@@ -5,13 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use ndarray::Array2;
 use serde::Serialize;
 
+use crate::apportion::{WHOLE, apportion};
 use crate::cost::CostMatrix;
+use crate::factored::serving_floor;
 use crate::node::NodeName;
 use crate::plan::Plan;
 use crate::tie::stable_hash;
-
-/// What every row sums to.
-const WHOLE: u32 = 100;
 
 /// Integer weights, one row per source node, one column per serving node; every row sums to exactly 100.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -31,35 +30,40 @@ impl WeightMatrix {
     /// a replica with room left, or failing that, a replica. Serving nodes that are not in `nodes` get nothing.
     #[must_use]
     pub fn assigned(nodes: &[NodeName], plan: &Plan, costs: &CostMatrix) -> Self {
-        let serving: Vec<usize> = (0..nodes.len()).filter(|node| plan.replicas_on(&nodes[*node]) > 0).collect();
-        let position: BTreeMap<&NodeName, usize> = serving.iter().map(|node| (&nodes[*node], *node)).collect();
-        let mut loads = vec![0.0; nodes.len()];
-        let mut sent: BTreeMap<&NodeName, Vec<(usize, f64)>> = BTreeMap::new();
-        for flow in &plan.flows {
-            if let Some(node) = position.get(&flow.node) {
-                loads[*node] += flow.concurrency;
-                sent.entry(&flow.source).or_default().push((*node, flow.concurrency));
-            }
+        let assignment = Assignment::new(nodes, plan, costs);
+        let mut matrix = Self::empty(nodes);
+        for source in 0..nodes.len() {
+            matrix.put(source, &assignment.serving, assignment.shares(source));
         }
-        let has_room = |node: usize| {
-            let capacity = f64::from(plan.replicas_on(&nodes[node])) * plan.replica_capacity;
-            loads[node] < capacity * (1.0 - 1e-6)
+        matrix
+    }
+
+    /// Computes the row of one source node anew from a plan's flows, as [`WeightMatrix::assigned`] does; all other rows stay as they are. False when there
+    /// is no such row.
+    ///
+    /// ```
+    /// # use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Problem, WeightMatrix};
+    /// let nodes: Vec<NodeName> = ["a", "b", "c"].map(NodeName::from).to_vec();
+    /// let costs = CostMatrix::new(nodes.clone(), ndarray::array![[0.0, 0.01, 0.02], [0.01, 0.0, 0.02], [0.02, 0.02, 0.0]]);
+    /// let plan = Problem::new("hello", costs.clone(), 1, 10.0)
+    ///     .with_capacities(nodes.iter().map(|node| NodeCapacity::new(node.clone(), 1)))
+    ///     .with_demand(Demand::from_concurrency([("b".into(), 2.0)])?)
+    ///     .solve()?;
+    /// let mut weights = WeightMatrix::identity(&nodes);
+    /// assert!(weights.reassign_row(&"a".into(), &plan, &costs));
+    /// assert_eq!(weights.row(&"a".into()), Some(vec![0, 100, 0]));
+    /// assert_eq!(weights.row(&"c".into()), Some(vec![0, 0, 100])); // untouched
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn reassign_row(&mut self, source: &NodeName, plan: &Plan, costs: &CostMatrix) -> bool {
+        let Some(position) = self.nodes.iter().position(|node| node == source) else { return false };
+        let (serving, shares) = {
+            let assignment = Assignment::new(&self.nodes, plan, costs);
+            let shares = assignment.shares(position);
+            (assignment.serving, shares)
         };
-        Self::from_rows(nodes, &serving, |source| {
-            if let Some(shares) = sent.get(&nodes[source]) {
-                return shares.clone();
-            }
-            let distance = |node: &usize| {
-                let cost = costs.seconds(&nodes[source], &nodes[*node]);
-                (!has_room(*node), cost, stable_hash(nodes[source].as_str(), nodes[*node].as_str()))
-            };
-            let reachable = serving.iter().filter(|node| costs.seconds(&nodes[source], &nodes[**node]).is_finite());
-            let nearest = reachable.min_by(|one, other| {
-                let (one, other) = (distance(one), distance(other));
-                one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)).then(one.2.cmp(&other.2))
-            });
-            nearest.map(|node| vec![(*node, 1.0)]).unwrap_or_default()
-        })
+        self.put(position, &serving, shares);
+        true
     }
 
     /// The FaaSt/miporin formula: the weight of a node is proportional to `1 / (rtt + serving time)` over the nodes that have replicas. Kept for
@@ -81,31 +85,35 @@ impl WeightMatrix {
         costs: &CostMatrix,
         serving_seconds: f64,
     ) -> Self {
-        // A node's own response time must not be zero, or nothing would ever go elsewhere; a microsecond is less than any real serving time.
-        let serving_seconds = if serving_seconds.is_finite() { serving_seconds.max(1e-6) } else { 1e-6 };
+        let serving_seconds = serving_floor(serving_seconds);
         let serving: Vec<usize> = (0..nodes.len()).filter(|node| with_replicas.contains(&nodes[*node])).collect();
-        Self::from_rows(nodes, &serving, |source| {
-            let share = |node: &usize| (*node, 1.0 / (costs.seconds(&nodes[source], &nodes[*node]) + serving_seconds));
-            serving.iter().map(share).collect()
-        })
-    }
-
-    /// Rows from shares; a row without shares goes evenly to all serving nodes, or to itself when nothing runs.
-    fn from_rows(nodes: &[NodeName], serving: &[usize], shares: impl Fn(usize) -> Vec<(usize, f64)>) -> Self {
-        let mut matrix = Self { nodes: nodes.to_vec(), rows: Array2::zeros((nodes.len(), nodes.len())) };
+        let mut matrix = Self::empty(nodes);
         for source in 0..nodes.len() {
-            let mut row = shares(source);
-            if row.iter().all(|(_, share)| *share <= 0.0) {
-                row = serving.iter().map(|node| (*node, 1.0)).collect();
-            }
-            if row.is_empty() {
-                row.push((source, 1.0));
-            }
-            for (node, weight) in whole_shares(nodes, source, &row) {
-                matrix.rows[(source, node)] = weight;
-            }
+            let share = |node: &usize| (*node, 1.0 / (costs.seconds(&nodes[source], &nodes[*node]) + serving_seconds));
+            matrix.put(source, &serving, serving.iter().map(share).collect());
         }
         matrix
+    }
+
+    fn empty(nodes: &[NodeName]) -> Self {
+        Self { nodes: nodes.to_vec(), rows: Array2::zeros((nodes.len(), nodes.len())) }
+    }
+
+    /// A row from shares; without any it goes evenly to all serving nodes, or to itself when nothing runs.
+    fn put(&mut self, source: usize, serving: &[usize], mut shares: Vec<(usize, f64)>) {
+        if shares.iter().all(|(_, share)| *share <= 0.0) {
+            shares = serving.iter().map(|node| (*node, 1.0)).collect();
+        }
+        if shares.is_empty() {
+            shares.push((source, 1.0));
+        }
+        let values: Vec<f64> = shares.iter().map(|(_, share)| *share).collect();
+        let order = |at: usize| stable_hash(self.nodes[source].as_str(), self.nodes[shares[at].0].as_str());
+        let whole = apportion(&values, order);
+        self.rows.row_mut(source).fill(0);
+        for (at, weight) in whole {
+            self.rows[(source, shares[at].0)] = weight;
+        }
     }
 
     /// The nodes, in the order of rows and columns.
@@ -134,21 +142,51 @@ impl WeightMatrix {
     }
 }
 
-/// Shares as integers that sum to 100, by largest remainder; equal remainders in the order of a hash.
-fn whole_shares(nodes: &[NodeName], source: usize, shares: &[(usize, f64)]) -> Vec<(usize, u32)> {
-    let sum: f64 = shares.iter().map(|(_, share)| share).sum();
-    let mut whole: Vec<(usize, u32, f64)> = shares
-        .iter()
-        .map(|(node, share)| {
-            let exact = f64::from(WHOLE) * share / sum;
-            (*node, exact.floor() as u32, exact - exact.floor())
-        })
-        .collect();
-    let given: u32 = whole.iter().map(|(_, weight, _)| weight).sum();
-    let order = |node: usize| stable_hash(nodes[source].as_str(), nodes[node].as_str());
-    whole.sort_by(|one, other| other.2.total_cmp(&one.2).then_with(|| order(one.0).cmp(&order(other.0))));
-    for (_, weight, _) in whole.iter_mut().take(WHOLE.saturating_sub(given) as usize) {
-        *weight += 1;
+/// A plan's flows by source, for rows of weights.
+struct Assignment<'a> {
+    nodes: &'a [NodeName],
+    costs: &'a CostMatrix,
+    /// Positions of the nodes that have replicas.
+    serving: Vec<usize>,
+    /// Whether all that a node's replicas can serve is not yet assigned to it.
+    has_room: Vec<bool>,
+    sent: BTreeMap<&'a NodeName, Vec<(usize, f64)>>,
+}
+
+impl<'a> Assignment<'a> {
+    fn new(nodes: &'a [NodeName], plan: &'a Plan, costs: &'a CostMatrix) -> Self {
+        let serving: Vec<usize> = (0..nodes.len()).filter(|node| plan.replicas_on(&nodes[*node]) > 0).collect();
+        let position: BTreeMap<&NodeName, usize> = serving.iter().map(|node| (&nodes[*node], *node)).collect();
+        let mut loads = vec![0.0; nodes.len()];
+        let mut sent: BTreeMap<&NodeName, Vec<(usize, f64)>> = BTreeMap::new();
+        for flow in &plan.flows {
+            if let Some(node) = position.get(&flow.node) {
+                loads[*node] += flow.concurrency;
+                sent.entry(&flow.source).or_default().push((*node, flow.concurrency));
+            }
+        }
+        let mut has_room = vec![false; nodes.len()];
+        for node in &serving {
+            let capacity = f64::from(plan.replicas_on(&nodes[*node])) * plan.replica_capacity;
+            has_room[*node] = loads[*node] < capacity * (1.0 - 1e-6);
+        }
+        Self { nodes, costs, serving, has_room, sent }
     }
-    whole.into_iter().map(|(node, weight, _)| (node, weight)).collect()
+
+    fn shares(&self, source: usize) -> Vec<(usize, f64)> {
+        let name = &self.nodes[source];
+        if let Some(shares) = self.sent.get(name) {
+            return shares.clone();
+        }
+        // Equal distances by hash, which is only computed where there are any.
+        let order = |node: usize| stable_hash(name.as_str(), self.nodes[node].as_str());
+        let distances = self.serving.iter().map(|node| (*node, self.costs.seconds(name, &self.nodes[*node])));
+        let nearest = distances.filter(|(_, cost)| cost.is_finite()).min_by(|one, other| {
+            (!self.has_room[one.0])
+                .cmp(&!self.has_room[other.0])
+                .then(one.1.total_cmp(&other.1))
+                .then_with(|| order(one.0).cmp(&order(other.0)))
+        });
+        nearest.map(|(node, _)| vec![(node, 1.0)]).unwrap_or_default()
+    }
 }

@@ -252,3 +252,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn no_node_gets_more_than_its_share() {
+    let plan = hello(4).with_demand(demand(&[("node3", 9.0)])).with_node_share(0.5).solve().unwrap();
+    assert_eq!(plan.replicas_on(&"node3".into()), 2);
+    assert_eq!(plan.total_replicas(), 4);
+    let alone = hello(1).with_demand(demand(&[("node3", 9.0)])).with_node_share(f64::NAN).solve().unwrap();
+    assert_eq!(counts(&alone), [0, 0, 1]);
+}
+
+#[test]
+fn zones_are_filled_as_far_as_there_are_any() {
+    let zones = |names: [&str; 3]| ["node1", "node2", "node3"].map(NodeName::from).into_iter().zip(names.map(String::from));
+    let busy = hello(3).with_demand(demand(&[("node1", 20.0)]));
+    assert_eq!(counts(&busy.clone().solve().unwrap()), [3, 0, 0]);
+    let spread = busy.clone().with_zones(zones(["west", "west", "east"]), 2).solve().unwrap();
+    assert_eq!(counts(&spread), [2, 0, 1]);
+    assert!(matches!(spread.proof, Proof::AtLeast { objective } if objective < spread.cost.objective));
+    // Three zones asked for, two there are.
+    assert_eq!(counts(&busy.with_zones(zones(["west", "west", "east"]), 3).solve().unwrap()), [2, 0, 1]);
+    // What must stay leaves nothing for another zone.
+    let kept = hello(1).with_running(running(&[("node1", 1)])).with_zones(zones(["west", "west", "east"]), 2).solve().unwrap();
+    assert_eq!(counts(&kept), [1, 0, 0]);
+}

@@ -125,7 +125,7 @@ impl Cluster {
             let step = progress.step("starting the nodes' container runtimes");
             let nodes = try_join_all(layouts.iter().map(|layout| maker.launch(layout, &store))).await?;
             for node in &nodes {
-                lock(&state).record_process(&format!("node {}", node.name), node.pid1)?;
+                lock(&state).record_node(&node.name, node.pid1)?;
             }
             try_join_all(nodes.iter().map(node::wait_for_images)).await?;
             step.done();

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 pub use catalog::{Component, Source};
 pub use error::ComponentsError;
-pub use go::module_folders;
+pub use go::{GoPackage, build_package, module_folders};
 pub use modules::GoModule;
 pub use places::Places;
 pub(crate) use tool::run as run_tool;

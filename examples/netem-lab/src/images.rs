@@ -75,6 +75,11 @@ pub fn of_built_programs(
     Ok(images)
 }
 
+/// Writes the image of one program that is neither a component nor our own, called `name` in it.
+pub fn of_executable(folder: &Path, image: String, name: &str, executable: &Path) -> Result<Image, ImagesError> {
+    write(folder, image, &catalog::content(name, None, executable)?)
+}
+
 /// Writes one image of any content into `folder`, unless it is there already.
 pub fn write(folder: &Path, name: String, content: &Content) -> Result<Image, ImagesError> {
     let archive = archive::write(folder, &name, content)?;

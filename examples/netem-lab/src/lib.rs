@@ -3,9 +3,11 @@
 pub mod cleanup;
 pub mod cluster;
 pub mod components;
+pub mod conformance;
 pub mod control_plane;
 pub mod images;
 pub mod load;
+pub mod nested_cargo;
 pub mod progress;
 pub mod report;
 pub mod run;

@@ -8,16 +8,19 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use netem_lab::cleanup;
-use netem_lab::cluster::launch::{self, InsideArgs, NodeLaunchArgs};
+use netem_lab::cluster::launch::{self, ExecArgs, InsideArgs, NodeLaunchArgs};
 use netem_lab::cluster::node_init::{self, NodeInitArgs};
 use netem_lab::cluster::{Cluster, ClusterSpec, NodeImages};
 use netem_lab::components::{Component, Components};
+use netem_lab::conformance::programs::Programs;
+use netem_lab::conformance::results::Outcome;
+use netem_lab::conformance::{self, RunSettings};
 use netem_lab::images::{self, Program};
 use netem_lab::load::{self, LoadArgs, RequestArgs};
 use netem_lab::progress::Progress;
 use netem_lab::run::{self, ClusterUp, Stage, class_of, lay_wire, report_folder, run_scenario};
 use netem_lab::scenario::{DEFAULT_SCENARIO, Overrides, Scenario};
-use netem_lab::state::StateFolder;
+use netem_lab::state::{LabState, StateFolder};
 use netem_lab::wire::{self, WireArgs};
 use tracing_subscriber::filter::EnvFilter;
 
@@ -39,6 +42,8 @@ enum Command {
     Up(ScenarioArguments),
     /// Removes what `up` left running.
     Down,
+    /// Runs a program inside a node of a running cluster: its network, file system and host name.
+    Exec(ExecArgs),
     /// Starts a program inside a running lab.
     #[command(hide = true)]
     Inside(InsideArgs),
@@ -51,12 +56,12 @@ enum Command {
     /// Delays packets between the nodes; started by the lab itself.
     #[command(hide = true)]
     Wire(WireArgs),
-    /// Sends one request from where it runs; started by the lab itself, in a node.
-    #[command(hide = true)]
+    /// Sends one request from where it runs, and prints what became of it; for use with `exec`.
     Request(RequestArgs),
-    /// Sends requests from where it runs; started by the lab itself, in a node.
-    #[command(hide = true)]
+    /// Sends requests from where it runs, and prints what became of each; for use with `exec`.
     Load(LoadArgs),
+    /// Runs Knative's own ingress conformance suite against our ingress, on a cluster of its own.
+    Conformance(ConformanceArguments),
     /// Finds or makes the programs that the lab consists of, and prints where they are.
     Components(ComponentsArguments),
 }
@@ -90,6 +95,28 @@ struct RunArguments {
 }
 
 #[derive(Debug, Args)]
+struct ConformanceArguments {
+    /// A scenario file, of which only the nodes and the links count. Without it, three nodes near each other.
+    #[arg(long)]
+    scenario: Option<PathBuf>,
+    /// A folder with our own programs, already built. Without it they are built now.
+    #[arg(long, env = "KANTAI_PROGRAMS")]
+    programs: Option<PathBuf>,
+    /// Only the tests whose names begin so. The report then says that it is not about all of them.
+    #[arg(long)]
+    only: Option<String>,
+    /// How many tests run at the same time [default: as many as there are processors]
+    #[arg(long)]
+    parallel: Option<usize>,
+    /// Where the folder of the report goes [default: target/lab in the source tree]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Leave the cluster running.
+    #[arg(long)]
+    keep: bool,
+}
+
+#[derive(Debug, Args)]
 struct ComponentsArguments {
     /// Also builds our own programs, and writes the images of everything that runs in pods.
     #[arg(long)]
@@ -108,6 +135,9 @@ fn main() -> Result<ExitCode> {
     match arguments.command.unwrap_or(Command::Run(arguments.run)) {
         // These change what the whole process sees, and so must come before any thread is started.
         Command::Inside(arguments) => launch::become_inside(&arguments).map(|never| match never {}),
+        Command::Exec(arguments) => {
+            launch::become_in_node(&arguments, &LabState::read(&state_folder())?).map(|never| match never {})
+        }
         Command::NodeLaunch(arguments) => launch::launch_node(&arguments).map(|()| ExitCode::SUCCESS),
         Command::NodeInit(arguments) => node_init::run(&arguments).map(|never| match never {}),
         Command::Wire(arguments) => on_one_thread(wire::serve(arguments)),
@@ -116,9 +146,10 @@ fn main() -> Result<ExitCode> {
         Command::Components(ComponentsArguments { images }) => components(images).map(|()| ExitCode::SUCCESS),
         Command::Up(arguments) => up(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Down => {
-            cleanup::down(&mut StateFolder::open(&lab_folder().join("state"))?)?;
+            cleanup::down(&mut StateFolder::open(&state_folder())?)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Conformance(arguments) => conformance(&arguments),
         Command::Run(arguments) => run(&arguments),
     }
 }
@@ -152,6 +183,10 @@ fn components(with_images: bool) -> Result<()> {
 /// Where the lab keeps what it has made, and puts its reports.
 fn lab_folder() -> PathBuf {
     source_tree().join("target/lab")
+}
+
+fn state_folder() -> PathBuf {
+    lab_folder().join("state")
 }
 
 fn source_tree() -> PathBuf {
@@ -189,13 +224,13 @@ impl Parts {
             nodes: scenario.links.nodes().to_vec(),
             lab_binary: std::env::current_exe().context("failed to find this program's own file")?,
             ingress_class: "kantai.ingress.networking.knative.dev".to_owned(),
-            deploy: Some(source_tree().join("deploy")),
+            deploy: Some(source_tree().join("examples/netem-lab/deploy")),
         };
         Ok(Self { components, images, spec, progress })
     }
 
     async fn up(&self) -> Result<(Cluster, ClusterUp)> {
-        let state = StateFolder::open(&lab_folder().join("state"))?;
+        let state = StateFolder::open(&state_folder())?;
         let began_at_unix_seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
         let began = Instant::now();
         let cluster = Cluster::up(&self.spec, state, &self.components, &self.images, &self.progress).await?;
@@ -242,6 +277,45 @@ fn up(arguments: &ScenarioArguments) -> Result<()> {
         lay_wire(&mut cluster, &parts.spec.lab_binary, &scenario.links).await?;
         parts.leave_running(cluster)
     })
+}
+
+fn conformance(arguments: &ConformanceArguments) -> Result<ExitCode> {
+    let scenario = match &arguments.scenario {
+        Some(path) => Scenario::from_file(path, &Overrides::default())?,
+        None => Scenario::from_text(conformance::SCENARIO, "(built in)", &Overrides::default())?,
+    };
+    let for_nodes = ScenarioArguments { scenario: None, nodes: None, programs: arguments.programs.clone() };
+    let mut parts = Parts::prepare(&for_nodes, &scenario)?;
+    let programs = Programs::prepare(&parts.components, &parts.progress)?;
+    programs.add_images(&mut parts.images);
+    let settings = RunSettings {
+        lab_binary: parts.spec.lab_binary.clone(),
+        ingress_class: parts.spec.ingress_class.clone(),
+        only: arguments.only.clone(),
+        parallel: arguments.parallel,
+        folder: arguments.out.clone().unwrap_or_else(lab_folder).join("conformance"),
+    };
+    let report = unless_interrupted(async {
+        let (mut cluster, _) = parts.up().await?;
+        lay_wire(&mut cluster, &parts.spec.lab_binary, &scenario.links).await?;
+        let report = conformance::run(&mut cluster, &programs, &settings, &parts.progress).await?;
+        if arguments.keep {
+            parts.leave_running(cluster)?;
+        } else {
+            cluster.down()?;
+        }
+        Ok(report)
+    })?;
+    for test in report.tests.iter().filter(|test| test.result != Outcome::Passed) {
+        println!("{} ({}): {}", test.name, test.level, test.result);
+    }
+    println!("{} passed, {} failed, {} skipped in {:.0} s", report.passed, report.failed, report.skipped, report.seconds);
+    println!("report: {}", settings.folder.join("report.json").display());
+    if report.all_passed() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("see {} and suite.log", conformance::diagnostics_folder(&settings.folder).display());
+    Ok(ExitCode::FAILURE)
 }
 
 fn run(arguments: &RunArguments) -> Result<ExitCode> {

@@ -55,6 +55,35 @@ pub struct LabState {
     pub kubeconfig: Option<PathBuf>,
 }
 
+/// What node processes are called, before the node's name.
+const NODE_PROCESS: &str = "node ";
+
+impl LabState {
+    /// What a lab that works with this folder, or has left a cluster running, has written there; nothing where there is none. Takes no
+    /// lock: it is for looking only.
+    ///
+    /// # Errors
+    /// When the state file is there and cannot be read.
+    pub fn read(folder: &Path) -> Result<Self, StateError> {
+        let file = folder.join("state.json");
+        match fs::read(&file) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| StateError::Malformed { path: file, source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(StateError::Io { action: "read", path: file, source }),
+        }
+    }
+
+    /// The nodes that run, each with its first process.
+    pub fn running_nodes(&self) -> impl Iterator<Item = (&str, i32)> {
+        self.resources.iter().filter_map(|resource| match resource {
+            Resource::Process { what, pid, start_ticks } if is_running(*pid, *start_ticks) => {
+                Some((what.strip_prefix(NODE_PROCESS)?, *pid))
+            }
+            _ => None,
+        })
+    }
+}
+
 /// Why the state folder could not be used.
 #[derive(Debug, Error)]
 pub enum StateError {
@@ -120,12 +149,7 @@ impl StateFolder {
         }
         lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(io_error("write", &lock_path))?;
 
-        let file = path.join("state.json");
-        let state = match fs::read(&file) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| StateError::Malformed { path: file, source })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => LabState::default(),
-            Err(source) => return Err(StateError::Io { action: "read", path: file, source }),
-        };
+        let state = LabState::read(&path)?;
         Ok(Self { path, state, _lock: lock })
     }
 
@@ -162,6 +186,14 @@ impl StateFolder {
             Some(start_ticks) => self.record(Resource::Process { what: what.to_owned(), pid, start_ticks }),
             None => Ok(()),
         }
+    }
+
+    /// Writes down a node's first process, as [`StateFolder::record_process`] does.
+    ///
+    /// # Errors
+    /// When the state file cannot be written.
+    pub fn record_node(&mut self, name: &str, pid1: i32) -> Result<(), StateError> {
+        self.record_process(&format!("{NODE_PROCESS}{name}"), pid1)
     }
 
     /// Writes down where the kubeconfig of the running cluster is.
@@ -253,6 +285,21 @@ mod tests {
         assert_eq!(state.state().resources[0], resource);
         state.retain(|_| false).expect("retain");
         assert_eq!(state.state(), &LabState::default());
+    }
+
+    #[test]
+    fn nodes_that_run_are_found_by_name() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        assert_eq!(LabState::read(folder.path()).expect("read nothing"), LabState::default());
+        let pid = std::process::id().cast_signed();
+        let mut state = StateFolder::open(folder.path()).expect("open");
+        state.record_process("etcd", pid).expect("record another process");
+        state.record_node("west", pid).expect("record a node");
+        let ended = Resource::Process { what: "node east".to_owned(), pid, start_ticks: 1 };
+        state.record(ended).expect("record a node that ended");
+        // While it is locked, too.
+        let seen = LabState::read(folder.path()).expect("read");
+        assert_eq!(seen.running_nodes().collect::<Vec<_>>(), [("west", pid)]);
     }
 
     #[test]

@@ -2,9 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use crate::bench::eventually;
 
 /// A backend; it ends with this.
 pub(crate) struct Backend {
@@ -19,17 +23,32 @@ impl Drop for Backend {
     }
 }
 
+/// How a backend answers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    /// How many requests it answers at once; the others wait, as at a queue-proxy.
+    pub(crate) at_once: usize,
+    /// How long it takes for each.
+    pub(crate) takes: Duration,
+}
+
 impl Backend {
     pub(crate) async fn start(name: &str, address: SocketAddr) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+        Self::with_manner(name, address, Manner { at_once: Semaphore::MAX_PERMITS, takes: Duration::ZERO }).await
+    }
+
+    pub(crate) async fn with_manner(name: &str, address: SocketAddr, manner: Manner) -> anyhow::Result<Self> {
+        let slots = Arc::new(Semaphore::new(manner.at_once));
+        // One that was there before may still be on its way out.
+        let listener = eventually("the address to be free", async || Ok(TcpListener::bind(address).await?)).await?;
         let last_headers = Arc::new(std::sync::Mutex::new(Vec::new()));
         let (name, headers) = (name.to_owned(), last_headers.clone());
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let (name, headers) = (name.clone(), headers.clone());
+                let (name, headers, slots) = (name.clone(), headers.clone(), slots.clone());
                 connections.spawn(async move {
-                    let _ = answer(stream, &name, &headers).await;
+                    let _ = answer(stream, &name, &headers, (&slots, manner.takes)).await;
                 });
             }
         });
@@ -41,6 +60,7 @@ async fn answer(
     mut stream: TcpStream,
     name: &str,
     last_headers: &std::sync::Mutex<Vec<(String, String)>>,
+    (slots, takes): (&Semaphore, Duration),
 ) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let (read, mut write) = stream.split();
@@ -65,6 +85,10 @@ async fn answer(
             return Ok(());
         } else {
             *last_headers.lock().expect("no holder panics") = headers.clone();
+            if !takes.is_zero() {
+                let _slot = slots.acquire().await;
+                tokio::time::sleep(takes).await;
+            }
             format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len())
         };
         write.write_all(response.as_bytes()).await?;

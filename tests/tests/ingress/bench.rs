@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,11 @@ const OTHER_MANIFESTS: [&str; 4] = [
     include_str!("../../../deploy/kantai-gateway/daemonset.yaml"),
     include_str!("../../../deploy/kantai-gateway/services.yaml"),
 ];
+/// As the DaemonSet has them.
+#[allow(dead_code)]
+const PRE_STOP: Duration = Duration::from_secs(15);
+#[allow(dead_code)]
+const GRACE: Duration = Duration::from_secs(30);
 const SOON: Duration = Duration::from_secs(20);
 
 /// Where things are in the test's own network: gateways and pods of node N have the addresses 10.44.N.x.
@@ -41,7 +46,12 @@ pub(crate) const XDS: &str = "127.0.0.1:18000";
 pub(crate) const OPS: &str = "127.0.0.1:8080";
 
 pub(crate) fn gateway_address(node: u8) -> IpAddr {
-    [10, 44, node, 1].into()
+    gateway_pod_address(node, 1)
+}
+
+/// While a gateway is replaced there are two pods of it on a node: 1 and 2.
+pub(crate) fn gateway_pod_address(node: u8, pod: u8) -> IpAddr {
+    [10, 44, node, pod].into()
 }
 
 pub(crate) fn pod_address(node: u8, pod: u8) -> SocketAddr {
@@ -52,7 +62,14 @@ pub(crate) fn pod_address(node: u8, pod: u8) -> SocketAddr {
 /// network is touched, so any port is free and any address may be had.
 pub(crate) fn in_own_network<F: Future<Output = anyhow::Result<()>>>(test: impl FnOnce(Components) -> F) -> anyhow::Result<()> {
     // Making components may need the machine's network.
-    let wanted = [Component::KubeApiserver, Component::Etcd, Component::KubeControllerManager, Component::Envoy, Component::Ip];
+    let wanted = [
+        Component::KubeApiserver,
+        Component::Etcd,
+        Component::KubeControllerManager,
+        Component::Envoy,
+        Component::Ip,
+        Component::Nft,
+    ];
     let components = Components::ensure(&wanted, &Progress::to_stderr())?;
     // Threads that this one starts from now on, and processes that they start, are in the new namespace, too.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
@@ -65,7 +82,7 @@ pub(crate) fn in_own_network<F: Future<Output = anyhow::Result<()>>>(test: impl 
     };
     run("link set lo up")?;
     for node in NODES {
-        for host in [1, 11, 12, 13, 14] {
+        for host in [1, 2, 3, 11, 12, 13, 14] {
             run(&format!("address add 10.44.{node}.{host}/32 dev lo"))?;
         }
     }
@@ -76,8 +93,8 @@ pub(crate) fn in_own_network<F: Future<Output = anyhow::Result<()>>>(test: impl 
 pub(crate) struct Bench {
     pub(crate) client: Client,
     pub(crate) control_plane: ControlPlane,
-    envoy: PathBuf,
-    folder: tempfile::TempDir,
+    pub(crate) envoy: PathBuf,
+    pub(crate) folder: tempfile::TempDir,
     http: reqwest::Client,
 }
 
@@ -95,13 +112,14 @@ impl Bench {
                 .timeout(Duration::from_secs(10))
                 .build()?,
         };
-        let networking = tokio::task::spawn_blocking(|| {
+        let folders = tokio::task::spawn_blocking(|| {
             let places = Places::from_env()?;
-            module_folders(&places, GoModule::KnativeServing, &["knative.dev/networking"])
+            module_folders(&places, GoModule::KnativeServing, &["knative.dev/networking", "knative.dev/serving"])
         })
         .await??;
-        let definition = std::fs::read_to_string(networking[0].join("config/ingress.yaml"))?;
-        bench.apply_yaml(&definition).await?;
+        for definition in [folders[0].join("config/ingress.yaml"), folders[1].join("config/core/300-resources/revision.yaml")] {
+            bench.apply_yaml(&std::fs::read_to_string(definition)?).await?;
+        }
         bench.apply(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})).await?;
         bench.apply_yaml(RBAC).await?;
         for node in NODES {
@@ -121,39 +139,24 @@ impl Bench {
 
     /// Starts the daemon as its ServiceAccount, with the plan from `routes_url`.
     pub(crate) async fn daemon(&self, policy: Policy, routes_url: &str) -> anyhow::Result<Daemon> {
-        let mut kubeconfig = kube::config::Kubeconfig::read_from(self.control_plane.kubeconfig(User::Admin))?;
-        for info in kubeconfig.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
-            info.impersonate = Some(format!("system:serviceaccount:{NAMESPACE}:locality-ingress"));
-            info.impersonate_groups = Some(vec!["system:serviceaccounts".into(), "system:authenticated".into()]);
-        }
-        let client = Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?)?;
-        let settings = Settings {
-            class: CLASS.into(),
-            policy,
-            ports: GatewayPorts::default(),
-            plan: FollowSettings {
-                url: routes_url.into(),
-                silence_limit: Duration::from_secs(15),
-                expiry: Duration::from_secs(300),
-            },
-            gateway_service: "kantai-gateway".into(),
-            gateway_internal_service: "kantai-gateway-internal".into(),
-            cluster_domain: "cluster.local".into(),
-            namespace: NAMESPACE.into(),
-            pod_name: "locality-ingress-0".into(),
-        };
+        let client = client_of_daemon(&self.control_plane.kubeconfig(User::Admin)).await?;
         let listeners = Listeners { xds: listen(XDS).await?, ops: listen(OPS).await? };
         let stop = CancellationToken::new();
-        let task = tokio::spawn(daemon::run(client, settings, listeners, stop.clone()));
+        let task = tokio::spawn(daemon::run(client, settings(policy, routes_url), listeners, stop.clone()));
         Ok(Daemon { stop, task: Some(task) })
     }
 
-    /// Starts the gateway of a node from the deployed bootstrap, waits until it is ready, and makes that known.
+    /// Starts the gateway of a node from the deployed bootstrap, and waits until it is ready.
     pub(crate) async fn gateway(&self, node: u8) -> anyhow::Result<Gateway> {
-        let address = gateway_address(node);
+        self.gateway_pod(node, 1).await
+    }
+
+    /// As [`Bench::gateway`], as one of the two that there are while it is replaced.
+    pub(crate) async fn gateway_pod(&self, node: u8, pod: u8) -> anyhow::Result<Gateway> {
+        let address = gateway_pod_address(node, pod);
         let replacements = [
             ("locality-ingress.kantai-system.svc", "127.0.0.1".to_owned()),
-            ("port_value: 9901", format!("port_value: {}", 9900 + u16::from(node))),
+            ("port_value: 9901", format!("port_value: {}", 9900 + 10 * u16::from(pod) + u16::from(node))),
             ("address: 0.0.0.0, port_value: 9000", format!("address: {address}, port_value: 9000")),
         ];
         let mut bootstrap = BOOTSTRAP.to_owned();
@@ -162,9 +165,9 @@ impl Bench {
             bootstrap = bootstrap.replace(from, &to);
         }
         bootstrap.push_str(&format!("node:\n  metadata: {{ listen_address: \"{address}\" }}\n"));
-        let path = self.folder.path().join(format!("envoy{node}.yaml"));
+        let path = self.folder.path().join(format!("envoy{node}-{pod}.yaml"));
         std::fs::write(&path, bootstrap)?;
-        let log = std::fs::File::create(self.folder.path().join(format!("envoy{node}.log")))?;
+        let log = std::fs::File::create(self.folder.path().join(format!("envoy{node}-{pod}.log")))?;
         let process = Command::new(&self.envoy)
             .args(["--config-path", &path.to_string_lossy(), "--service-node", &format!("node{node}")])
             .args([
@@ -173,6 +176,8 @@ impl Bench {
                 "--concurrency",
                 "2",
                 "--disable-hot-restart",
+                "--drain-strategy",
+                "immediate",
                 "--log-level",
                 "warning",
             ])
@@ -186,7 +191,9 @@ impl Bench {
             Ok(())
         })
         .await
-        .with_context(|| std::fs::read_to_string(self.folder.path().join(format!("envoy{node}.log"))).unwrap_or_default())?;
+        .with_context(|| {
+            std::fs::read_to_string(self.folder.path().join(format!("envoy{node}-{pod}.log"))).unwrap_or_default()
+        })?;
         Ok(gateway)
     }
 
@@ -196,12 +203,41 @@ impl Bench {
         self.slice(NAMESPACE, "kantai-gateway-internal", "http2", 8081, &endpoints, NAMESPACE).await
     }
 
+    /// Makes known which gateway pods (node, and which of the two on it) are ready, and which are being ended but still serve.
+    pub(crate) async fn gateway_pods_ready(&self, ready: &[(u8, u8)], ending: &[(u8, u8)]) -> anyhow::Result<()> {
+        let endpoint = |&(node, pod): &(u8, u8), ready: bool| {
+            json!({"addresses": [gateway_pod_address(node, pod)], "nodeName": format!("node{node}"),
+                   "conditions": {"ready": ready, "serving": true, "terminating": !ready}})
+        };
+        let all: Vec<_> =
+            ready.iter().map(|one| endpoint(one, true)).chain(ending.iter().map(|one| endpoint(one, false))).collect();
+        self.apply(json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"namespace": NAMESPACE, "name": "kantai-gateway-internal-1",
+                         "labels": {"kubernetes.io/service-name": "kantai-gateway-internal"}},
+            "addressType": "IPv4", "endpoints": all, "ports": [{"name": "http2", "port": 8081}],
+        }))
+        .await
+    }
+
     /// A Service without a selector with port 80 called `port_name`.
     pub(crate) async fn service(&self, namespace: &str, name: &str, port_name: &str) -> anyhow::Result<()> {
         self.apply(json!({
             "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": namespace, "name": name},
             "spec": {"ports": [{"name": port_name, "port": 80, "targetPort": 8012}]},
         }))
+        .await
+    }
+
+    /// A revision whose pods take so many requests at once.
+    pub(crate) async fn limited_revision(&self, name: &str, at_once: usize) -> anyhow::Result<()> {
+        eventually("revisions to be served", async || {
+            self.apply(json!({
+                "apiVersion": "serving.knative.dev/v1", "kind": "Revision", "metadata": {"namespace": "default", "name": name},
+                "spec": {"containerConcurrency": at_once, "containers": [{"name": "user-container", "image": "none"}]},
+            }))
+            .await
+        })
         .await
     }
 
@@ -321,6 +357,14 @@ impl Bench {
         Ok(self.http.get(url).send().await?.error_for_status()?.json().await?)
     }
 
+    /// The first line of the daemon's stream of demand: all that is known.
+    pub(crate) async fn demand(&self) -> anyhow::Result<locality_ingress::demand::stream::Line> {
+        let url = format!("http://{OPS}{}", locality_ingress::demand::stream::DEMAND_PATH);
+        let mut response = self.http.get(url).send().await?.error_for_status()?;
+        let chunk = response.chunk().await?.context("the stream of demand ended")?;
+        Ok(serde_json::from_slice(&chunk)?)
+    }
+
     /// What the statistics page of a node's gateway says about `filter`.
     pub(crate) async fn stats(&self, node: u8, filter: &str) -> anyhow::Result<String> {
         let url = format!("http://{}:9000/stats/prometheus?filter={filter}", gateway_address(node));
@@ -336,6 +380,39 @@ impl Bench {
             *shares.entry(key).or_default() += 1;
         }
         Ok(shares)
+    }
+}
+
+/// The daemon in a process of its own, until that is killed: for the scorecard, which shares this bench.
+#[allow(dead_code)]
+pub(crate) async fn serve(kubeconfig: &Path, policy: Policy, routes_url: &str) -> anyhow::Result<()> {
+    let listeners = Listeners { xds: listen(XDS).await?, ops: listen(OPS).await? };
+    let client = client_of_daemon(kubeconfig).await?;
+    Ok(daemon::run(client, settings(policy, routes_url), listeners, CancellationToken::new()).await?)
+}
+
+/// Whoever has every right speaks as the daemon's ServiceAccount, and then has no other rights than that.
+async fn client_of_daemon(kubeconfig: &Path) -> anyhow::Result<Client> {
+    let mut kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig)?;
+    for info in kubeconfig.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
+        info.impersonate = Some(format!("system:serviceaccount:{NAMESPACE}:locality-ingress"));
+        info.impersonate_groups = Some(vec!["system:serviceaccounts".into(), "system:authenticated".into()]);
+    }
+    Ok(Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?)?)
+}
+
+fn settings(policy: Policy, routes_url: &str) -> Settings {
+    Settings {
+        class: CLASS.into(),
+        policy,
+        ports: GatewayPorts::default(),
+        plan: FollowSettings { url: routes_url.into(), silence_limit: Duration::from_secs(15), expiry: Duration::from_secs(300) },
+        demand_interval: Duration::from_millis(50),
+        gateway_service: "kantai-gateway".into(),
+        gateway_internal_service: "kantai-gateway-internal".into(),
+        cluster_domain: "cluster.local".into(),
+        namespace: NAMESPACE.into(),
+        pod_name: "locality-ingress-0".into(),
     }
 }
 
@@ -381,6 +458,20 @@ impl Drop for Daemon {
 /// A running Envoy; it is killed with this.
 pub(crate) struct Gateway {
     process: Child,
+}
+
+impl Gateway {
+    /// Ends as a pod of the DaemonSet does: it goes on until its preStop hook is over, and is killed when its grace is. For the scorecard.
+    #[allow(dead_code)]
+    pub(crate) async fn end_as_a_pod(mut self) -> anyhow::Result<()> {
+        let began = Instant::now();
+        tokio::time::sleep(PRE_STOP).await;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.process.id().cast_signed()), nix::sys::signal::SIGTERM)?;
+        while self.process.try_wait()?.is_none() && began.elapsed() < GRACE {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Gateway {

@@ -14,15 +14,16 @@ use kube::{Client, ResourceExt as _};
 use tokio::sync::watch;
 
 use super::publish;
-use crate::peers::{NodeName, Peer, PeerSet};
+use crate::peers::{NodeName, Peer, PeerSet, Ports};
 
-/// Name of the port that responders listen on, in the Service.
+/// Names of the ports in the Service: what responders listen on, and what `/metrics` is served on.
 const ECHO_PORT_NAME: &str = "echo";
+const HTTP_PORT_NAME: &str = "metrics";
 
 /// What slices say, as one set of peers. Pure: events in, peers out.
 #[derive(Debug)]
 pub struct SliceView {
-    echo_port: u16,
+    ports: Ports,
     slices: BTreeMap<String, Vec<Candidate>>,
     /// While the slices are listed anew, the old ones stay in force.
     relisted: Option<BTreeMap<String, Vec<Candidate>>>,
@@ -36,10 +37,10 @@ struct Candidate {
 }
 
 impl SliceView {
-    /// Nothing yet. `echo_port` is taken where the slice names no port `echo`.
+    /// Nothing yet. `ports` are taken where a slice does not name its ports `echo` and `metrics`.
     #[must_use]
-    pub const fn new(echo_port: u16) -> Self {
-        Self { echo_port, slices: BTreeMap::new(), relisted: None }
+    pub const fn new(ports: Ports) -> Self {
+        Self { ports, slices: BTreeMap::new(), relisted: None }
     }
 
     /// Takes in an event, and gives the peers if they are now complete.
@@ -67,9 +68,13 @@ impl SliceView {
     }
 
     fn candidates(&self, slice: &EndpointSlice) -> Vec<Candidate> {
-        let named = slice.ports.iter().flatten().find(|port| port.name.as_deref() == Some(ECHO_PORT_NAME));
-        let port = named.and_then(|port| u16::try_from(port.port?).ok()).unwrap_or(self.echo_port);
-        slice.endpoints.iter().filter_map(|endpoint| candidate(endpoint, port)).collect()
+        let named = |name| slice.ports.iter().flatten().find(|port| port.name.as_deref() == Some(name));
+        let number = |name| named(name).and_then(|port| u16::try_from(port.port?).ok());
+        let ports = Ports {
+            echo: number(ECHO_PORT_NAME).unwrap_or(self.ports.echo),
+            http: number(HTTP_PORT_NAME).unwrap_or(self.ports.http),
+        };
+        slice.endpoints.iter().filter_map(|endpoint| candidate(endpoint, ports)).collect()
     }
 
     /// One peer per node: of several endpoints (two families, or a pod that goes while the next one comes) the one that stays, version 4
@@ -88,12 +93,13 @@ impl SliceView {
 }
 
 /// Ready or not does not matter: a prober that is up answers, and one that does not answer is what is to be found out.
-fn candidate(endpoint: &Endpoint, port: u16) -> Option<Candidate> {
+fn candidate(endpoint: &Endpoint, ports: Ports) -> Option<Candidate> {
     let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
     let node: NodeName = endpoint.node_name.as_deref()?.parse().ok()?;
     let zone = endpoint.zone.as_deref().map(Into::into);
     let terminating = endpoint.conditions.as_ref().and_then(|conditions| conditions.terminating).unwrap_or(false);
-    Some(Candidate { node, peer: Peer { echo: SocketAddr::new(address, port), zone }, terminating })
+    let peer = Peer { echo: SocketAddr::new(address, ports.echo), http_port: ports.http, zone };
+    Some(Candidate { node, peer, terminating })
 }
 
 /// Tells `peers` of the Service's endpoints for as long as anybody listens. Failures of the API server change nothing: the last known
@@ -102,13 +108,13 @@ pub async fn watch_service(
     client: Client,
     namespace: &str,
     service: &str,
-    echo_port: u16,
+    ports: Ports,
     peers: watch::Sender<Arc<PeerSet>>,
     found: impl Fn(),
 ) {
     let slices: Api<EndpointSlice> = Api::namespaced(client, namespace);
     let of_service = Config::default().labels(&format!("kubernetes.io/service-name={service}"));
-    let mut view = SliceView::new(echo_port);
+    let mut view = SliceView::new(ports);
     let mut events = std::pin::pin!(watcher(slices, of_service).default_backoff());
     loop {
         tokio::select! {
@@ -138,7 +144,10 @@ mod tests {
         EndpointSlice {
             metadata: ObjectMeta { name: Some(name.into()), ..Default::default() },
             address_type: "IPv4".into(),
-            ports: port.map(|port| vec![EndpointPort { name: Some("echo".into()), port: Some(port), ..Default::default() }]),
+            ports: port.map(|port| {
+                let named = |name: &str, port| EndpointPort { name: Some(name.into()), port: Some(port), ..Default::default() };
+                vec![named("metrics", 80), named("echo", port)]
+            }),
             endpoints: endpoints
                 .iter()
                 .map(|(node, address, terminating)| Endpoint {
@@ -162,11 +171,13 @@ mod tests {
 
     #[test]
     fn peers_are_complete_only_when_the_list_is() {
-        let mut view = SliceView::new(9799);
+        let mut view = SliceView::new(Ports::DEFAULT);
         assert_eq!(view.apply(Event::Init), None);
         assert_eq!(view.apply(Event::InitApply(slice("a", Some(1_234), &[("node1", "10.0.0.1", false)]))), None);
         assert_eq!(view.apply(Event::InitApply(slice("b", None, &[("node2", "fd00::2", false), ("", "10.0.0.9", false)]))), None);
-        assert_eq!(shown(&view.apply(Event::InitDone).unwrap()), ["node1=10.0.0.1:1234", "node2=[fd00::2]:9799"]);
+        let peers = view.apply(Event::InitDone).unwrap();
+        assert_eq!(shown(&peers), ["node1=10.0.0.1:1234", "node2=[fd00::2]:9799"]);
+        assert_eq!((peers[&"node1".into()].http_port, peers[&"node2".into()].http_port), (80, 9798));
         let peers =
             view.apply(Event::Apply(slice("a", Some(1_234), &[("node3", "10.0.0.3", false), ("node4", "bad", false)]))).unwrap();
         assert_eq!(shown(&peers), ["node2=[fd00::2]:9799", "node3=10.0.0.3:1234"]);
@@ -175,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_list_that_is_read_again_takes_the_place_of_the_old_one_at_once() {
-        let mut view = SliceView::new(9799);
+        let mut view = SliceView::new(Ports::DEFAULT);
         for round in [["node1", "node2"], ["node2", "node3"]] {
             assert_eq!(view.apply(Event::Init), None);
             for node in round {
@@ -188,7 +199,7 @@ mod tests {
 
     #[test]
     fn of_two_endpoints_on_a_node_the_one_that_stays_is_taken() {
-        let mut view = SliceView::new(9799);
+        let mut view = SliceView::new(Ports::DEFAULT);
         let peers =
             view.apply(Event::Apply(slice("a", None, &[("node1", "10.0.0.1", true), ("node1", "10.0.0.2", false)]))).unwrap();
         assert_eq!(shown(&peers), ["node1=10.0.0.2:9799"]);

@@ -5,12 +5,14 @@
 //! node = "node2"
 //! address = "10.0.0.2"        # or "10.0.0.2:9799", or "[fd00::2]:9799"
 //! zone = "here"               # optional
+//! http_port = 9798            # optional: where TCP and HTTP probes go
 //! ```
 //!
 //! The same in JSON: `{"peers": [{"node": "node2", "address": "10.0.0.2"}]}`. The prober's own node may be in it, so that all nodes can share
 //! one file.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +21,7 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::publish;
-use crate::peers::{NodeName, Peer, PeerSet};
+use crate::peers::{NodeName, Peer, PeerSet, Ports};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,6 +35,7 @@ struct Line {
     node: String,
     address: String,
     zone: Option<String>,
+    http_port: Option<u16>,
 }
 
 /// What is wrong with a file of peers.
@@ -65,16 +68,17 @@ pub enum PeersFileError {
     },
 }
 
-/// Reads a file's text. Where an address has no port, it is `echo_port`.
+/// Reads a file's text. Where an address has no port, or a peer no HTTP port, it is that of `ports`.
 ///
 /// # Errors
 /// [`PeersFileError`] naming what is wrong.
 ///
 /// ```
-/// let peers = latency_probe::discovery::parse_peers_file("[[peers]]\nnode = \"b\"\naddress = \"10.0.0.2\"", 9799).unwrap();
+/// use latency_probe::peers::Ports;
+/// let peers = latency_probe::discovery::parse_peers_file("[[peers]]\nnode = \"b\"\naddress = \"10.0.0.2\"", Ports::DEFAULT).unwrap();
 /// assert_eq!(peers[&"b".into()].echo, "10.0.0.2:9799".parse().unwrap());
 /// ```
-pub fn parse_peers_file(text: &str, echo_port: u16) -> Result<PeerSet, PeersFileError> {
+pub fn parse_peers_file(text: &str, ports: Ports) -> Result<PeerSet, PeersFileError> {
     let document: Document = if text.trim_start().starts_with('{') {
         serde_json::from_str(text).map_err(|error| PeersFileError::Syntax(error.to_string()))?
     } else {
@@ -83,9 +87,12 @@ pub fn parse_peers_file(text: &str, echo_port: u16) -> Result<PeerSet, PeersFile
     let mut peers = PeerSet::new();
     for line in document.peers {
         let node: NodeName = line.node.parse().map_err(|_| PeersFileError::NoName(line.address.clone()))?;
-        let echo = parse_address(&line.address, echo_port)
+        let echo = parse_address(&line.address, ports.echo)
             .ok_or_else(|| PeersFileError::Address { node: node.clone(), address: line.address.clone() })?;
-        if peers.insert(node.clone(), Peer { echo, zone: line.zone.map(Into::into) }).is_some() {
+        if peers
+            .insert(node.clone(), Peer { echo, http_port: line.http_port.unwrap_or(ports.http), zone: line.zone.map(Into::into) })
+            .is_some()
+        {
             return Err(PeersFileError::Twice(node));
         }
     }
@@ -93,39 +100,71 @@ pub fn parse_peers_file(text: &str, echo_port: u16) -> Result<PeerSet, PeersFile
 }
 
 /// An address with its port, or with `port` where it has none.
-pub(crate) fn parse_address(text: &str, port: u16) -> Option<SocketAddr> {
+fn parse_address(text: &str, port: u16) -> Option<SocketAddr> {
     let alone = || text.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, port));
     text.parse().ok().or_else(alone)
 }
 
-async fn read(path: &Path, echo_port: u16) -> Result<PeerSet, PeersFileError> {
+async fn read(path: &Path, ports: Ports) -> Result<PeerSet, PeersFileError> {
     let text = tokio::fs::read_to_string(path).await.map_err(|source| PeersFileError::Read { path: path.to_owned(), source })?;
-    parse_peers_file(&text, echo_port)
+    parse_peers_file(&text, ports)
 }
 
 /// Tells `peers` what the file says, every `period` anew, for as long as anybody listens. While the file cannot be read or understood, the
 /// last known peers stay. (It is read, not watched: a mounted ConfigMap changes by a link being turned, which file watches miss.)
-pub async fn watch_file(path: &Path, echo_port: u16, period: Duration, peers: watch::Sender<Arc<PeerSet>>, found: impl Fn()) {
+pub async fn watch_file(path: &Path, ports: Ports, period: Duration, peers: watch::Sender<Arc<PeerSet>>, found: impl Fn()) {
     let mut complained = None;
+    let mut seen = None;
     let mut ticks = tokio::time::interval(period);
     loop {
         tokio::select! {
             () = peers.closed() => return,
-            _ = ticks.tick() => match read(path, echo_port).await {
-                Ok(now) => {
-                    complained = None;
-                    publish(&peers, now);
-                    found();
-                }
-                Err(error) => {
-                    let complaint = Some(error.to_string());
-                    if complained != complaint {
-                        tracing::warn!(path = %path.display(), error = &error as &dyn std::error::Error, "keeping the peers known so far");
-                        complained = complaint;
-                    }
+            _ = ticks.tick() => {}
+        }
+        // Reading thousands of peers twice a second would cost more than probing them.
+        let found_there = Version::of(path);
+        if found_there.is_some() && found_there == seen {
+            continue;
+        }
+        match read(path, ports).await {
+            Ok(now) => {
+                complained = None;
+                seen = found_there;
+                publish(&peers, now);
+                found();
+            }
+            Err(error) => {
+                let complaint = Some(error.to_string());
+                if complained != complaint {
+                    tracing::warn!(path = %path.display(), error = &error as &dyn std::error::Error, "keeping the peers known so far");
+                    complained = complaint;
                 }
             }
         }
+    }
+}
+
+/// What tells one version of a file from another without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Version {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Version {
+    /// Of what is there now; none where nothing is.
+    fn of(path: &Path) -> Option<Self> {
+        let there = std::fs::metadata(path).ok()?;
+        Some(Self {
+            device: there.dev(),
+            inode: there.ino(),
+            length: there.len(),
+            modified: (there.mtime(), there.mtime_nsec()),
+            changed: (there.ctime(), there.ctime_nsec()),
+        })
     }
 }
 
@@ -137,13 +176,12 @@ mod tests {
 
     #[test]
     fn toml_and_json_say_the_same() {
-        let toml = "[[peers]]\nnode = \"a\"\naddress = \"10.0.0.1\"\n[[peers]]\nnode = \"b\"\naddress = \"[fd00::2]:99\"\nzone = \"here\"\n";
-        let json =
-            r#"{"peers": [{"node": "a", "address": "10.0.0.1"}, {"node": "b", "address": "[fd00::2]:99", "zone": "here"}]}"#;
-        let peers = parse_peers_file(toml, 9799).unwrap();
-        assert_eq!(peers, parse_peers_file(json, 9799).unwrap());
-        assert_eq!(peers[&"b".into()], Peer { echo: "[fd00::2]:99".parse().unwrap(), zone: Some("here".into()) });
-        assert!(parse_peers_file("peers = []", 1).unwrap().is_empty());
+        let toml = "[[peers]]\nnode = \"a\"\naddress = \"10.0.0.1\"\n[[peers]]\nnode = \"b\"\naddress = \"[fd00::2]:99\"\nzone = \"here\"\nhttp_port = 80\n";
+        let json = r#"{"peers": [{"node": "a", "address": "10.0.0.1"}, {"node": "b", "address": "[fd00::2]:99", "zone": "here", "http_port": 80}]}"#;
+        let peers = parse_peers_file(toml, Ports::DEFAULT).unwrap();
+        assert_eq!(peers, parse_peers_file(json, Ports::DEFAULT).unwrap());
+        assert_eq!(peers[&"b".into()], Peer { echo: "[fd00::2]:99".parse().unwrap(), http_port: 80, zone: Some("here".into()) });
+        assert!(parse_peers_file("peers = []", Ports::DEFAULT).unwrap().is_empty());
     }
 
     #[test]
@@ -155,7 +193,7 @@ mod tests {
             ("[[peers]]\nnode = \"a\"\naddress = \"1.1.1.1\"\nport = 1", "port"),
             ("{\"peers\": 1}", "line 1"),
         ] {
-            let said = parse_peers_file(text, 1).unwrap_err().to_string();
+            let said = parse_peers_file(text, Ports::DEFAULT).unwrap_err().to_string();
             assert!(said.contains(named), "{said}");
         }
     }
@@ -163,9 +201,9 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_makes_it_panic(text in ".{0,200}") {
-            let _ = parse_peers_file(&text, 1);
-            let _ = parse_peers_file(&format!("{{{text}"), 1);
-            let _ = parse_peers_file(&format!("[[peers]]\n{text}"), 1);
+            let _ = parse_peers_file(&text, Ports::DEFAULT);
+            let _ = parse_peers_file(&format!("{{{text}"), Ports::DEFAULT);
+            let _ = parse_peers_file(&format!("[[peers]]\n{text}"), Ports::DEFAULT);
         }
     }
 }

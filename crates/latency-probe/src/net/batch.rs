@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use super::control::{CONTROL_LEN, LocalAddress, NAME_LEN, Notes, read_name, read_notes, write_name, write_source};
+use crate::control_message::{CONTROL_LEN, LocalAddress, NAME_LEN, Notes, read_name, read_notes, write_name, write_source};
 
 #[derive(Clone)]
 #[repr(align(8))]

@@ -4,6 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd as _};
+use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -29,7 +30,7 @@ fn prepare(socket: &Socket, family: Family) -> io::Result<()> {
     if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_BYTES).is_err() {
         socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
     }
-    setsockopt(socket, sockopt::ReceiveTimestampns, &true)?;
+    set_receive_stamps(socket)?;
     match family {
         Family::V4 => {
             setsockopt(socket, sockopt::Ipv4RecvTtl, &true)?;
@@ -120,6 +121,34 @@ fn pass_echo_replies_only(socket: &Socket, family: Family) -> io::Result<()> {
     // SAFETY: the pointer is to at least `length` bytes that live through the call, and the kernel only reads them.
     let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, blocked.as_ptr().cast(), length) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// From now on the kernel notes on each packet when it had it.
+pub(crate) fn set_receive_stamps(socket: &impl AsFd) -> io::Result<()> {
+    Ok(setsockopt(socket, sockopt::ReceiveTimestampns, &true)?)
+}
+
+/// What the kernel knows of a fresh connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ConnectionInfo {
+    /// How long the first packet took there and back.
+    pub(crate) round_trip: Option<Duration>,
+    /// Whether a packet was lost and sent again.
+    pub(crate) resent: bool,
+}
+
+/// Asks the kernel; none where it does not say.
+pub(crate) fn connection_info(stream: &impl AsFd) -> Option<ConnectionInfo> {
+    // SAFETY: all fields are numbers, for which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = u32::try_from(size_of::<libc::tcp_info>()).ok()?;
+    let (socket, into) = (stream.as_fd().as_raw_fd(), std::ptr::from_mut(&mut info).cast());
+    // SAFETY: the pointer is to `length` bytes that live through the call; the kernel writes at most so many.
+    let done = unsafe { libc::getsockopt(socket, libc::IPPROTO_TCP, libc::TCP_INFO, into, &mut length) };
+    (done == 0).then(|| ConnectionInfo {
+        round_trip: (info.tcpi_rtt > 0).then(|| Duration::from_micros(info.tcpi_rtt.into())),
+        resent: info.tcpi_total_retrans > 0,
+    })
 }
 
 /// From now on the kernel notes in the socket's error queue when each packet left, numbered from 0; or no longer.

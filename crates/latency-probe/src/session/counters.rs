@@ -8,11 +8,11 @@ use crate::round_trip::Discard;
 #[derive(Clone, Debug)]
 pub struct Counters {
     /// Probes sent.
-    pub sent: [u64; 2],
+    pub sent: [u64; Protocol::COUNT],
     /// Probes that came back in time.
-    pub answered: [u64; 2],
+    pub answered: [u64; Protocol::COUNT],
     /// Probes that did not.
-    pub lost: [u64; 2],
+    pub lost: [u64; Protocol::COUNT],
     /// Probes that came back and gave no time, because the clock was set meanwhile.
     pub discarded_clock_stepped: u64,
     /// Probes that came back and gave no time, because the responder's part does not fit.
@@ -40,9 +40,9 @@ pub struct Counters {
 impl Default for Counters {
     fn default() -> Self {
         Self {
-            sent: [0; 2],
-            answered: [0; 2],
-            lost: [0; 2],
+            sent: [0; Protocol::COUNT],
+            answered: [0; Protocol::COUNT],
+            lost: [0; Protocol::COUNT],
             discarded_clock_stepped: 0,
             discarded_impossible: 0,
             discarded_asleep: 0,

@@ -25,8 +25,8 @@ pub struct Order {
 pub enum NotSent {
     /// Something of ours was full or missing: no statement about the peer.
     OurFault,
-    /// There is no way to the peer: as good as lost.
-    NoRoute,
+    /// There is no way to the peer, or it refused the connection: as good as lost.
+    NoWay,
 }
 
 /// A reply as it came in.

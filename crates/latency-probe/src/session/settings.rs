@@ -1,5 +1,6 @@
 //! How to probe.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::histogram::Bounds;
@@ -15,6 +16,10 @@ pub enum Feed {
     Udp,
     /// ICMP echo alone.
     Icmp,
+    /// TCP connect alone.
+    Tcp,
+    /// HTTP GET alone.
+    Http,
 }
 
 impl Feed {
@@ -24,6 +29,8 @@ impl Feed {
         match self {
             Self::PreferUdp | Self::Udp => Protocol::Udp,
             Self::Icmp => Protocol::Icmp,
+            Self::Tcp => Protocol::Tcp,
+            Self::Http => Protocol::Http,
         }
     }
 
@@ -42,7 +49,9 @@ impl std::str::FromStr for Feed {
             "prefer-udp" => Ok(Self::PreferUdp),
             "udp" => Ok(Self::Udp),
             "icmp" => Ok(Self::Icmp),
-            other => Err(format!("unknown source of latency {other:?}: prefer-udp, udp or icmp")),
+            "tcp" => Ok(Self::Tcp),
+            "http" => Ok(Self::Http),
+            other => Err(format!("unknown source of latency {other:?}: prefer-udp, udp, icmp, tcp or http")),
         }
     }
 }
@@ -62,4 +71,6 @@ pub struct Settings {
     pub feed: Feed,
     /// Buckets of each pair's own histogram.
     pub pair_bounds: Bounds,
+    /// What HTTP probes ask for.
+    pub http_path: Arc<str>,
 }

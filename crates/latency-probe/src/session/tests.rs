@@ -22,6 +22,7 @@ fn settings(feed: Feed) -> Settings {
         states: StateLimits { unreachable_after: 5, stale_after: Duration::from_secs(10) },
         feed,
         pair_bounds: Bounds::none(),
+        http_path: "/healthz".into(),
     }
 }
 
@@ -157,14 +158,55 @@ fn only_the_reply_that_fits_counts() {
     for reply in wrong {
         session.returned(&reply, at(1_001));
     }
-    assert_eq!((session.counters().rejected, session.counters().foreign, session.counters().answered), (3, 1, [0, 0]));
+    assert_eq!((session.counters().rejected, session.counters().foreign, session.counters().answered), (3, 1, [0; 4]));
     session.returned(&good, at(1_005));
     session.returned(&good, at(1_006));
     session.give_up(at(3_000).mono);
     session.returned(&good, at(3_001));
     let counters = session.counters();
-    assert_eq!((counters.answered, counters.duplicate, counters.late, counters.lost), ([1, 0], 1, 1, [0, 0]));
-    assert_eq!(row_of(&session, "node2", 3_001).samples, 1);
+    assert_eq!((counters.answered, counters.duplicate, counters.late, counters.lost), ([1, 0, 0, 0], 1, 1, [0; 4]));
+    let row = row_of(&session, "node2", 3_001);
+    assert_eq!((row.samples, row.duplicates, row.reordered), (1, 1, 0));
+}
+
+#[test]
+fn a_reply_that_was_overtaken_is_counted_with_its_pair() {
+    let mut session = session(Feed::Udp, &[("node2", 2), ("node3", 3)]);
+    let mut orders = Vec::new();
+    session.due(at(1_000), 64, &mut orders);
+    session.due(at(2_200), 64, &mut orders);
+    for order in orders.iter().filter(|order| order.to == peer(2).echo).rev() {
+        session.returned(&reply(session.id(), order), at(2_201));
+    }
+    for order in orders.iter().filter(|order| order.to == peer(3).echo) {
+        session.returned(&reply(session.id(), order), at(2_202));
+    }
+    assert_eq!((row_of(&session, "node2", 2_300).reordered, row_of(&session, "node3", 2_300).reordered), (1, 0));
+    assert_eq!(session.counters().reordered, 1);
+}
+
+#[test]
+fn connections_go_to_their_port_and_end_measured_or_lost() {
+    let mut session = Session::new("node1".into(), settings(Feed::Tcp), 7);
+    let both = [("node2".into(), Peer { http_port: 80, ..peer(2) }), ("node3".into(), peer(3))].into();
+    session.set_peers(&both, at(0).mono);
+    let mut orders = Vec::new();
+    session.due(at(1_000), 64, &mut orders);
+    assert!(orders.iter().all(|order| order.protocol == Protocol::Tcp));
+    let to: BTreeSet<_> = orders.iter().map(|order| order.to).collect();
+    assert_eq!(to, BTreeSet::from(["10.0.0.2:80".parse().unwrap(), "10.0.0.3:9798".parse().unwrap()]));
+    // A packet is no answer to them, whoever sends it.
+    session.returned(&reply(session.id(), &orders[0]), at(1_001));
+    assert_eq!(session.counters().answered, [0; 4]);
+    for order in &orders {
+        if order.to.port() == 80 {
+            session.measured(order.sequence, Ok(Rtt::from_nanos(3 * MS).unwrap()), None, at(1_003).mono);
+        } else {
+            session.not_sent(order.sequence, NotSent::NoWay, at(1_003).mono);
+        }
+    }
+    assert_eq!(row_of(&session, "node2", 1_010).rtt_seconds.unwrap().p50, 0.003);
+    assert_eq!((row_of(&session, "node3", 1_010).probes_lost, session.awaits_replies()), (1, false));
 }
 
 #[test]
@@ -190,7 +232,7 @@ fn what_was_out_while_the_machine_slept_is_not_lost() {
     session.due(at(1_000), 64, &mut orders);
     session.woke(at(1_100).mono, at(3_600_000).mono);
     session.give_up(at(3_600_000).mono);
-    assert_eq!((session.counters().discarded_asleep, session.counters().lost), (1, [0, 0]));
+    assert_eq!((session.counters().discarded_asleep, session.counters().lost), (1, [0; 4]));
     assert!(session.wake().unwrap() <= at(3_600_000).mono);
 }
 
@@ -200,9 +242,9 @@ fn what_could_not_be_sent_is_loss_only_where_there_is_no_way() {
     let mut orders = Vec::new();
     session.due(at(1_000), 64, &mut orders);
     session.not_sent(orders[0].sequence, NotSent::OurFault, at(1_000).mono);
-    session.not_sent(orders[1].sequence, NotSent::NoRoute, at(1_000).mono);
+    session.not_sent(orders[1].sequence, NotSent::NoWay, at(1_000).mono);
     session.give_up(at(5_000).mono);
-    assert_eq!((session.counters().not_sent, session.counters().lost), (1, [1, 0]));
+    assert_eq!((session.counters().not_sent, session.counters().lost), (1, [1, 0, 0, 0]));
 }
 
 proptest! {
@@ -218,7 +260,7 @@ proptest! {
             let hostile = Returned { protocol, from: peer(last).echo, session: id, sequence: Sequence(sequence % 8), held: Duration::ZERO, stamp: None, ttl: Some(255) };
             session.returned(&hostile, at(3_000));
         }
-        prop_assert_eq!(session.counters().answered, [0, 0]);
+        prop_assert_eq!(session.counters().answered, [0; 4]);
         prop_assert_eq!(row_of(&session, "node2", 3_000).samples, 0);
         prop_assert!(session.in_flight() <= 4);
     }

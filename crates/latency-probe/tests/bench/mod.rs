@@ -38,7 +38,10 @@ impl Lab {
         let folder = std::env::temp_dir().join(format!("lp-{id}-{name}"));
         std::fs::create_dir_all(&folder).unwrap();
         // From here on a failure cleans up.
-        let lab = Self { program: program.into(), namespaces, folder };
+        let lab = Self { program: folder.join("latency-probe"), namespaces, folder };
+        // Where it was built may be hidden from users without privileges. Copied by another process: a file that this one had open for
+        // writing could not be executed while any of its other threads is just starting a program.
+        run(&["cp", &program.into().to_string_lossy(), &lab.program.to_string_lossy()]);
         for namespace in &lab.namespaces {
             run(&["ip", "netns", "add", namespace]);
             run(&["ip", "-n", namespace, "link", "set", "lo", "up"]);
@@ -204,6 +207,7 @@ impl Drop for Prober<'_> {
 pub(crate) struct Relay {
     address: SocketAddr,
     one_way_nanos: Arc<AtomicU64>,
+    lose_one_of: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -216,11 +220,17 @@ impl Relay {
         far.connect(to).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let one_way_nanos = Arc::new(AtomicU64::new(nanos(one_way)));
+        let lose_one_of = Arc::new(AtomicU64::new(0));
         let thread = std::thread::spawn({
-            let (stop, one_way_nanos) = (stop.clone(), one_way_nanos.clone());
-            move || relay(&near, &far, &one_way_nanos, &stop)
+            let (stop, one_way_nanos, lose_one_of) = (stop.clone(), one_way_nanos.clone(), lose_one_of.clone());
+            move || relay(&near, &far, &one_way_nanos, &lose_one_of, &stop)
         });
-        Self { address, one_way_nanos, stop, thread: Some(thread) }
+        Self { address, one_way_nanos, lose_one_of, stop, thread: Some(thread) }
+    }
+
+    /// From now on every so manieth request is lost; 0 = none.
+    pub(crate) fn lose_one_of(&self, requests: u64) {
+        self.lose_one_of.store(requests, Ordering::Relaxed);
     }
 
     /// From now on packets take so long each way.
@@ -247,9 +257,10 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap()
 }
 
-fn relay(near: &UdpSocket, far: &UdpSocket, one_way_nanos: &AtomicU64, stop: &AtomicBool) {
+fn relay(near: &UdpSocket, far: &UdpSocket, one_way_nanos: &AtomicU64, lose_one_of: &AtomicU64, stop: &AtomicBool) {
     let mut waiting: VecDeque<(Instant, bool, Vec<u8>)> = VecDeque::new();
     let mut prober = None;
+    let mut requests: u64 = 0;
     let mut buffer = [0; 256];
     near.set_nonblocking(true).unwrap();
     far.set_nonblocking(true).unwrap();
@@ -257,7 +268,11 @@ fn relay(near: &UdpSocket, far: &UdpSocket, one_way_nanos: &AtomicU64, stop: &At
         let one_way = Duration::from_nanos(one_way_nanos.load(Ordering::Relaxed));
         if let Ok((length, from)) = near.recv_from(&mut buffer) {
             prober = Some(from);
-            waiting.push_back((Instant::now() + one_way, true, buffer[..length].to_vec()));
+            let one_of = lose_one_of.load(Ordering::Relaxed);
+            requests += 1;
+            if one_of == 0 || !requests.is_multiple_of(one_of) {
+                waiting.push_back((Instant::now() + one_way, true, buffer[..length].to_vec()));
+            }
         }
         if let Ok(length) = far.recv(&mut buffer) {
             waiting.push_back((Instant::now() + one_way, false, buffer[..length].to_vec()));

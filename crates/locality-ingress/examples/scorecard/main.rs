@@ -1,38 +1,95 @@
-//! Measures locality-ingress and compares with its goals: `cargo run --release -p locality-ingress --example scorecard`.
+//! Measures locality-ingress and compares with its goals: `cargo run --release -p locality-ingress --example scorecard`. Needs root.
+//!
+//! Everything is real but the pods: an API server, Envoys started from the deployed bootstrap, the daemon in a process of its own under its own
+//! rights, all in a network namespace that goes with this process. Pods are tasks that answer like a queue-proxy. With names as arguments
+//! only the parts so called run.
 //!
 //! Prints a line per figure, tab-separated: id, value, unit, goal, `ok` or `short`. Ends with an error when one is short.
 
+// What tests use and this does not is no mistake there.
+#[allow(dead_code)]
+#[path = "../../../../tests/tests/ingress/backend.rs"]
+mod backend;
+#[allow(dead_code)]
+#[path = "../../../../tests/tests/ingress/bench.rs"]
+mod bench;
+mod demand;
+mod failures;
+mod figure;
 mod gateways;
+mod hop;
+mod hostile;
+mod load;
+#[path = "../../../../tests/tests/ingress/plan.rs"]
+mod plan;
 mod scale;
+mod stage;
+mod steering;
 
+use std::path::Path;
 use std::process::ExitCode;
 
-/// One figure.
-struct Figure {
-    /// Its name.
-    id: &'static str,
-    /// What was measured.
-    value: f64,
-    /// In which unit.
-    unit: &'static str,
-    /// At most this.
-    goal: f64,
-}
+use anyhow::Context as _;
+use figure::Figure;
+use locality_ingress::locality::Policy;
+use stage::Stage;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    // The gateways run in a process of their own, so that their memory is not taken for the server's.
-    let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some(gateways::ARGUMENT) {
-        gateways::run(arguments).await?;
-        return Ok(ExitCode::SUCCESS);
+fn main() -> anyhow::Result<ExitCode> {
+    // Gateways at the level of the protocol, and the daemon, run in processes of their own: so that their memory is not taken for another's, and
+    // that they can be killed.
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some(gateways::ARGUMENT) => {
+            on_own_runtime(gateways::run(arguments.into_iter().skip(1)))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(stage::ARGUMENT) => {
+            let [_, kubeconfig, routes_url] = arguments.as_slice() else {
+                anyhow::bail!("failed to start the daemon: no addresses")
+            };
+            on_own_runtime(bench::serve(Path::new(kubeconfig), Policy::Locality, routes_url))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
     }
-    let figures = scale::measure().await?;
+    let wanted = |part: &str| arguments.is_empty() || arguments.iter().any(|argument| argument == part);
     let mut short = false;
-    for Figure { id, value, unit, goal } in figures {
-        let verdict = if value <= goal { "ok" } else { "short" };
-        short |= value > goal;
-        println!("{id}\t{value:.1}\t{unit}\t<= {goal}\t{verdict}");
+    let mut print = |figures: Vec<Figure>| {
+        for figure in figures {
+            short |= !figure.reached();
+            println!("{figure}");
+        }
+    };
+    if wanted("hostile") {
+        print(hostile::measure()?);
+    }
+    if wanted("scale") {
+        print(on_own_runtime(scale::measure())?);
+    }
+    let parts = ["traffic", "weights", "local", "spill", "demand", "failover", "control-plane", "update", "hop"];
+    if parts.into_iter().any(wanted) {
+        bench::in_own_network(async |components| {
+            let mut stage = Stage::set(components).await?;
+            for part in parts.into_iter().filter(|part| wanted(part)) {
+                eprintln!("measuring {part}");
+                print(match part {
+                    "traffic" => steering::endpoint_to_traffic(&stage).await?,
+                    "weights" => steering::weights(&stage).await?,
+                    "local" => steering::local_when_possible(&stage).await?,
+                    "spill" => demand::spill(&stage).await?,
+                    "demand" => demand::seen(&stage).await?,
+                    "failover" => failures::serving_node_cut_off(&stage).await?,
+                    "control-plane" => failures::control_plane_down(&mut stage).await?,
+                    "update" => failures::updates_and_restarts(&mut stage).await?,
+                    _ => hop::measure(&stage).await?,
+                });
+            }
+            Ok(())
+        })?;
     }
     Ok(if short { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn on_own_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("failed to start the async runtime")?.block_on(work)
 }

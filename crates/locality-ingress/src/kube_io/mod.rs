@@ -3,5 +3,6 @@
 pub mod convert;
 pub mod election;
 pub mod events;
+pub mod revision;
 pub mod status_writer;
 pub mod watches;

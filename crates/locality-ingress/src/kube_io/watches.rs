@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::convert;
+use super::revision::Revision;
 use crate::kingress::{FOREIGN_FINALIZER, KIngress};
 use crate::objects::ObjectName;
 use crate::world::{Change, Source};
@@ -74,6 +75,11 @@ pub fn spawn(client: &Client, class: &str, changes: &mpsc::Sender<Change>, held:
     let nodes = watcher(Api::<PartialObjectMeta<Node>>::all(client.clone()), all());
     let zone = |node: PartialObjectMeta<Node>| node.labels().get(ZONE_LABEL).cloned();
     start(Box::pin(relay(nodes, Source::Nodes, changes.clone(), zone, |name, zone| Change::Zone(name.name, zone))));
+
+    // Where there is no Serving there are no such objects, which holds nothing up.
+    let revisions = watcher(Api::<Revision>::all(client.clone()), all());
+    let limit = |revision: Revision| revision.concurrency_limit();
+    start(Box::pin(relay(revisions, Source::Revisions, changes.clone(), limit, Change::Concurrency)));
 
     let secrets = watcher(Api::<Secret>::all(client.clone()), all().fields("type=kubernetes.io/tls"));
     start(Box::pin(relay(secrets, Source::Secrets, changes.clone(), convert::secret, Change::Secret)));

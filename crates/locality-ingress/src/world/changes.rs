@@ -1,5 +1,9 @@
 //! What goes into the world.
 
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use crate::demand::board::ByServing;
 use crate::objects::{IngressObject, ObjectName, SecretObject, ServiceObject, SliceObject};
 use crate::plan::PlanChange;
 
@@ -18,6 +22,10 @@ pub enum Change {
     Secret(ObjectName, Option<SecretObject>),
     /// The plan.
     Plan(PlanChange),
+    /// How many requests a pod of a revision takes at once; gone where there is no such limit.
+    Concurrency(ObjectName, Option<NonZeroU32>),
+    /// What a revision has in flight: source node -> serving node.
+    Load(ObjectName, BTreeMap<String, ByServing>),
     /// All objects of this kind that were there at the start have been told.
     Listed(Source),
 }
@@ -37,9 +45,11 @@ pub enum Source {
     Secrets,
     /// The plan, or that it is not to be had now.
     Plan,
+    /// Revisions.
+    Revisions,
 }
 
 impl Source {
-    /// All of them; nothing is served before each has told what there is.
+    /// Those without which routes would be wrong: nothing is served before each has told what there is.
     pub const ALL: [Self; 6] = [Self::Ingresses, Self::Services, Self::Slices, Self::Nodes, Self::Secrets, Self::Plan];
 }

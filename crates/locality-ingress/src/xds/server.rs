@@ -25,10 +25,14 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Kind;
 use super::session::{Nack, Session};
 use super::store::{Revision, Store, View};
+use crate::demand::reports::Reports;
 use crate::metrics::Metrics;
 
 /// The key of a gateway's node metadata by which it asks to listen on one address only.
 pub const LISTEN_ADDRESS_METADATA: &str = "listen_address";
+
+/// The key by which it tells the address of its pod. By it a gateway that is being ended is told from its successor on the same node.
+pub const POD_ADDRESS_METADATA: &str = "pod_address";
 
 /// Answers that may wait for a gateway that does not read.
 const OUTBOUND_DEPTH: usize = 8;
@@ -103,11 +107,11 @@ impl Ads {
         Self { store, connected, metrics, nacks, stop }
     }
 
-    /// Serves on `listener` until the stop.
+    /// Serves on `listener` until the stop, and takes the gateways' `reports` of their load there, too.
     ///
     /// # Errors
     /// When the listener breaks.
-    pub async fn serve(self, listener: TcpListener) -> Result<(), tonic::transport::Error> {
+    pub async fn serve(self, listener: TcpListener, reports: Reports) -> Result<(), tonic::transport::Error> {
         let stop = self.stop.clone();
         // A first request carries the name and version of everything that a gateway holds.
         let service = AggregatedDiscoveryServiceServer::new(self).max_decoding_message_size(64 * 1024 * 1024);
@@ -116,6 +120,7 @@ impl Ads {
             .http2_keepalive_timeout(Some(Duration::from_secs(5)))
             .tcp_nodelay(true)
             .add_service(service)
+            .add_service(reports.service())
             .serve_with_incoming_shutdown(NoDelay::new(listener), async move { stop.cancelled().await })
             .await
     }
@@ -141,6 +146,11 @@ impl Ads {
         loop {
             if let Some(nack) = request.take().and_then(|request| session.on_request(request, &self.store)) {
                 self.refused(&node, nack);
+            }
+            if session.asks_too_much(&self.store) {
+                tracing::warn!(node, stream, "gateway asks for too much");
+                let _ = answers.send(Err(Status::resource_exhausted("asks for too many resources"))).await;
+                break;
             }
             for answer in session.answers(&self.store, Instant::now()) {
                 self.metrics.pushed(Kind::from_type_url(&answer.type_url), answer.resources.len());
@@ -205,14 +215,16 @@ fn view(node: Option<&Node>) -> Result<View, Status> {
     let node = node.filter(|node| !node.id.is_empty());
     let node =
         node.ok_or_else(|| Status::invalid_argument("the first request must carry a node id, the name of the Kubernetes node"))?;
-    let asked = node.metadata.as_ref().and_then(|all| all.fields.get(LISTEN_ADDRESS_METADATA));
-    let listen_address = match asked.and_then(|value| value.kind.as_ref()) {
-        Some(value::Kind::StringValue(text)) => Some(text.parse::<IpAddr>().map_err(|_| {
-            Status::invalid_argument(format!("node metadata {LISTEN_ADDRESS_METADATA} is not an IP address: {text:?}"))
-        })?),
-        _ => None,
+    let address = |key: &str| match node.metadata.as_ref().and_then(|all| all.fields.get(key)?.kind.as_ref()) {
+        Some(value::Kind::StringValue(text)) => {
+            let no_address = |_| Status::invalid_argument(format!("node metadata {key} is not an IP address: {text:?}"));
+            text.parse::<IpAddr>().map(Some).map_err(no_address)
+        }
+        _ => Ok(None),
     };
-    Ok(View { node: node.id.clone(), listen_address })
+    let listen_address = address(LISTEN_ADDRESS_METADATA)?;
+    let pod_address = address(POD_ADDRESS_METADATA)?.or(listen_address);
+    Ok(View { node: node.id.clone(), listen_address, pod_address })
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

@@ -14,6 +14,12 @@ use super::store::{Revision, Store, View};
 /// How long routes wait for endpoints. Only a gateway that refused a cluster ever makes them wait that long.
 const ROUTES_WAIT: Duration = Duration::from_secs(2);
 
+/// A gateway may hold and ask for this many names beyond what there is: those that are gone, or not there yet. A stream with more is broken,
+/// or meant to fill our memory.
+const MOST_UNKNOWN_NAMES: usize = 50_000;
+/// In how many lists of a stream a name that there is may be at the same time.
+const LISTS: usize = 3;
+
 /// A refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nack {
@@ -136,6 +142,13 @@ impl Session {
             }
         }
         nack
+    }
+
+    /// Whether the gateway asks for so many names that its stream should be ended.
+    #[must_use]
+    pub fn asks_too_much(&self, store: &Store) -> bool {
+        let names: usize = self.kinds.values().map(|state| state.named.len() + state.has.len() + state.look_at.len()).sum();
+        names > MOST_UNKNOWN_NAMES + LISTS * store.len()
     }
 
     /// The answers that are due now, in order.
@@ -317,7 +330,7 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let store = Arc::new(Store::new(Policy::Locality, GatewayPorts::default()));
-            let session = Session::new(View { node: "node1".into(), listen_address: None });
+            let session = Session::new(View { node: "node1".into(), listen_address: None, pod_address: None });
             Self { store, session, now: Instant::now() }
         }
 

@@ -27,6 +27,8 @@ pub struct View {
     pub node: String,
     /// The address that it listens on, where it asked for one.
     pub listen_address: Option<IpAddr>,
+    /// The address of its pod, where it told.
+    pub pod_address: Option<IpAddr>,
 }
 
 /// What a cluster's assignments are made of.
@@ -54,6 +56,9 @@ pub struct Update {
     pub endpoints: BTreeMap<String, Option<ClusterEndpoints>>,
     /// Zone by node. All assignments are made anew.
     pub zones: Option<BTreeMap<String, String>>,
+    /// Addresses of the gateway pods that are to have no listeners any more. Without them Envoy takes no new connection, and tells the
+    /// clients of the old ones to come back on another one.
+    pub draining: Option<BTreeSet<IpAddr>>,
 }
 
 /// The store. Everybody who has it sees the same.
@@ -73,6 +78,7 @@ struct Inner {
     table: Arc<RouteTable>,
     endpoints: BTreeMap<String, ClusterEndpoints>,
     zones: BTreeMap<String, String>,
+    draining: BTreeSet<IpAddr>,
     // When each resource last changed, both ways round: every resource that ever was has one entry, so a reader that is behind finds
     // each of its changes once, however many there were.
     changed: BTreeSet<(Revision, Kind, String)>,
@@ -105,10 +111,7 @@ impl Store {
             let same = table.external_certificates == inner.table.external_certificates
                 && table.internal_certificates == inner.table.internal_certificates;
             if !same || inner.revision == 0 {
-                // Names are what matters here, not addresses.
-                let any_address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-                let names = |table: &RouteTable| listeners(table, self.ports, any_address).into_iter().map(|one| one.name);
-                changed.extend(names(&inner.table).chain(names(&table)).map(|name| (Kind::Listener, name)));
+                changed.extend(self.listeners_of(&inner.table).chain(self.listeners_of(&table)));
             }
             inner.table = table;
         }
@@ -126,6 +129,10 @@ impl Store {
             inner.zones = zones;
             let all: Vec<_> = inner.endpoints.keys().map(|cluster| (Kind::Assignment, cluster.clone())).collect();
             changed.extend(all);
+        }
+        if let Some(draining) = update.draining.filter(|draining| *draining != inner.draining) {
+            inner.draining = draining;
+            changed.extend(self.listeners_of(&inner.table));
         }
         if changed.is_empty() && inner.revision > 0 {
             return inner.revision;
@@ -156,6 +163,18 @@ impl Store {
         (inner.revision, inner.published)
     }
 
+    /// How many resources there are or ever were.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).last_change.len()
+    }
+
+    /// Whether nothing was ever published.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Calls `visit` for each resource that changed after `since`, and returns the revision up to which that is all.
     pub fn changes_since(&self, since: Revision, mut visit: impl FnMut(Kind, &str)) -> Revision {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
@@ -171,9 +190,7 @@ impl Store {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         match kind {
             Kind::Assignment => inner.endpoints.keys().cloned().collect(),
-            Kind::Listener => {
-                listeners(&inner.table, self.ports, IpAddr::V4(Ipv4Addr::UNSPECIFIED)).into_iter().map(|one| one.name).collect()
-            }
+            Kind::Listener => self.listeners_of(&inner.table).map(|(_, name)| name).collect(),
             shared => {
                 let from = (shared, String::new());
                 inner
@@ -195,6 +212,7 @@ impl Store {
                 let assignment = self.assigned(&inner, view, name)?;
                 Some(Encoded::new(&load_assignment(name, &assignment, &inner.zones)))
             }
+            Kind::Listener if view.pod_address.is_some_and(|address| inner.draining.contains(&address)) => None,
             Kind::Listener => {
                 let address = view.listen_address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
                 listeners(&inner.table, self.ports, address).iter().find(|one| one.name == name).map(Encoded::new)
@@ -222,6 +240,11 @@ impl Store {
             ClusterEndpoints::Pods { rows, .. } => rows.as_ref()?.get(&view.node).cloned(),
             ClusterEndpoints::OwnInternalListener => None,
         }
+    }
+
+    /// The names of a table's listeners. For names, addresses do not matter.
+    fn listeners_of(&self, table: &RouteTable) -> impl Iterator<Item = (Kind, String)> + use<> {
+        listeners(table, self.ports, IpAddr::V4(Ipv4Addr::UNSPECIFIED)).into_iter().map(|one| (Kind::Listener, one.name))
     }
 
     fn assigned(&self, inner: &Inner, view: &View, name: &str) -> Option<Assignment> {

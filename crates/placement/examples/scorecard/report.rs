@@ -27,8 +27,3 @@ pub(crate) fn absent(id: &str, unit: &str) {
 pub(crate) fn note(text: &str) {
     println!("# {text}");
 }
-
-/// Prints the line of a figure that is not computed yet.
-pub(crate) fn missing(id: &str, unit: &str, goal: &str) {
-    println!("{id}\t-\t{unit}\t{goal}\tshort");
-}

@@ -8,11 +8,12 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::setsid;
 
 use super::cgroups;
+use crate::state::LabState;
 
 /// `inside`: becomes a program inside the lab.
 #[derive(Clone, Debug, clap::Args)]
@@ -49,6 +50,47 @@ pub fn inside(lab_binary: &Path, cgroup: &str, netns: Option<&Path>, program: &P
     }
     command.arg("--").arg(program);
     command
+}
+
+/// `exec`: becomes a program inside a node.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ExecArgs {
+    /// The node.
+    node: String,
+    /// The program and its arguments. `netem-lab` is this very program: `netem-lab request --help`, `netem-lab load --help`.
+    #[arg(last = true, required = true)]
+    program: Vec<OsString>,
+}
+
+/// Enters a running node's network, file system and host name and becomes the program; returns only when that fails. The program finds
+/// Services by their names and is routed like everything else on the node.
+///
+/// # Errors
+/// When there is no such node, it cannot be entered, or the program not be started.
+pub fn become_in_node(args: &ExecArgs, state: &LabState) -> Result<std::convert::Infallible> {
+    let running: Vec<_> = state.running_nodes().collect();
+    let Some((_, pid1)) = running.iter().find(|(name, _)| *name == args.node) else {
+        let names: Vec<_> = running.iter().map(|(name, _)| *name).collect();
+        bail!("failed to find node {}: running are [{}]; `cargo lab -- up` starts a cluster", args.node, names.join(", "));
+    };
+    let own_folder = std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned));
+    let kinds = [("net", CloneFlags::CLONE_NEWNET), ("uts", CloneFlags::CLONE_NEWUTS), ("mnt", CloneFlags::CLONE_NEWNS)];
+    // All are opened before the first is entered: afterwards /proc shows something else.
+    let mut namespaces = Vec::new();
+    for (kind, flag) in kinds {
+        let path = format!("/proc/{pid1}/ns/{kind}");
+        namespaces.push((File::open(&path).with_context(|| format!("failed to open {path}"))?, flag));
+    }
+    for (namespace, flag) in namespaces {
+        setns(namespace, flag).with_context(|| format!("failed to enter node {}", args.node))?;
+    }
+    std::env::set_current_dir("/").context("failed to change to the root folder")?;
+    let (program, arguments) = args.program.split_first().context("failed to start nothing")?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = own_folder.into_iter().chain(std::env::split_paths(&path));
+    let path = std::env::join_paths(folders).context("failed to put this program's folder on PATH")?;
+    let error = Command::new(program).args(arguments).env("PATH", path).exec();
+    Err(error).with_context(|| format!("failed to start {} in node {}", program.display(), args.node))
 }
 
 /// `node-launch`: starts a node's first process and prints its id.

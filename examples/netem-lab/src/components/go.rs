@@ -36,6 +36,49 @@ pub(super) fn build(
     Ok(())
 }
 
+/// What to build besides components.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GoPackage<'a> {
+    /// A program.
+    Program(&'a str),
+    /// The tests of a package, as one program.
+    Tests {
+        /// The package.
+        package: &'a str,
+        /// The build tag without which they are not compiled.
+        tag: &'a str,
+    },
+}
+
+/// Builds `package` of `module` into the cache under `name`, unless it is there already, and gives back where it is.
+pub fn build_package(
+    places: &Places,
+    module: GoModule,
+    package: GoPackage<'_>,
+    name: &str,
+    progress: &Progress,
+) -> Result<PathBuf, ComponentsError> {
+    let target = places.programs_of(module).join(name);
+    if target.is_file() {
+        return Ok(target);
+    }
+    check()?;
+    let step = progress.step(format!("building {name} of {} {}", module.name(), module.version()));
+    let folder = write_module(places, module)?;
+    let unfinished = unfinished::beside(&target)?;
+    let mut command = go(&folder);
+    match package {
+        GoPackage::Program(_) => command.arg("build"),
+        GoPackage::Tests { tag, .. } => command.args(["test", "-c", "-tags", tag]),
+    };
+    let (GoPackage::Program(path) | GoPackage::Tests { package: path, .. }) = package;
+    command.args(["-trimpath", "-ldflags", &module.ldflags(), "-o"]).arg(&unfinished).arg(path);
+    tool::run(&mut command, &format!("build {name}"), INSTALL_GO)?;
+    std::fs::rename(&unfinished, &target).map_err(ComponentsError::file("rename", &unfinished))?;
+    step.done();
+    Ok(target)
+}
+
 /// The source folders of `paths`, modules that `module` depends on, downloaded if need be: from there come the manifests that a project
 /// ships. They are read-only and shared with everything else on this machine that uses Go.
 pub fn module_folders(places: &Places, module: GoModule, paths: &[&str]) -> Result<Vec<PathBuf>, ComponentsError> {

@@ -12,6 +12,8 @@ pub enum GoModule {
     Kubernetes,
     Etcd,
     KnativeServing,
+    /// Knative's networking module at the version that the pinned Serving uses: its conformance suite and the images that that needs.
+    KnativeNetworking,
     Coredns,
 }
 
@@ -28,6 +30,7 @@ impl GoModule {
             GoModule::Kubernetes => "kubernetes",
             GoModule::Etcd => "etcd",
             GoModule::KnativeServing => "knative-serving",
+            GoModule::KnativeNetworking => "knative-networking",
             GoModule::Coredns => "coredns",
         }
     }
@@ -38,6 +41,7 @@ impl GoModule {
             GoModule::Kubernetes => embedded!("kubernetes", "go.mod", "go.sum"),
             GoModule::Etcd => embedded!("etcd", "go.mod", "go.sum"),
             GoModule::KnativeServing => embedded!("knative-serving", "go.mod", "go.sum"),
+            GoModule::KnativeNetworking => embedded!("knative-networking", "go.mod", "go.sum"),
             GoModule::Coredns => embedded!("coredns", "go.mod", "go.sum", "main.go"),
         }
     }
@@ -49,7 +53,8 @@ impl GoModule {
         match self {
             GoModule::Kubernetes => pinned("k8s.io/kubernetes").to_owned(),
             GoModule::Etcd => pinned("go.etcd.io/etcd/server/v3").to_owned(),
-            GoModule::KnativeServing => knative_release(pinned("knative.dev/serving")),
+            // The networking module has no releases of its own: it is Serving's that says which commit is meant.
+            GoModule::KnativeServing | GoModule::KnativeNetworking => knative_release(pinned("knative.dev/serving")),
             GoModule::Coredns => pinned("github.com/coredns/coredns").to_owned(),
         }
     }
@@ -126,7 +131,8 @@ mod tests {
 
     #[test]
     fn every_module_pins_a_version_and_has_its_own_key() {
-        let modules = [GoModule::Kubernetes, GoModule::Etcd, GoModule::KnativeServing, GoModule::Coredns];
+        let modules =
+            [GoModule::Kubernetes, GoModule::Etcd, GoModule::KnativeServing, GoModule::KnativeNetworking, GoModule::Coredns];
         for module in modules {
             assert!(module.version().starts_with(|c: char| c.is_ascii_digit()), "{}", module.version());
         }
@@ -134,6 +140,17 @@ mod tests {
         keys.sort();
         keys.dedup();
         assert_eq!(keys.len(), modules.len());
+    }
+
+    #[test]
+    fn the_conformance_suite_is_that_of_the_pinned_serving() {
+        let pin = |module: GoModule, of| {
+            let (_, go_mod) = module.files().iter().find(|(name, _)| *name == "go.mod").unwrap();
+            pinned_version(go_mod, of).unwrap().to_owned()
+        };
+        for of in ["knative.dev/serving", "knative.dev/networking"] {
+            assert_eq!(pin(GoModule::KnativeNetworking, of), pin(GoModule::KnativeServing, of));
+        }
     }
 
     #[test]

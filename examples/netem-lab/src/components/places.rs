@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{Component, ComponentsError, Source};
+use super::{Component, ComponentsError, GoModule, Source};
 
 /// Folders that Debian's packages install into, in the order of trust. `PATH` comes before them.
 const SYSTEM_FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
@@ -76,11 +76,16 @@ impl Places {
     /// Where the cache keeps `component`; nothing for what the system installs. The folder's name changes with everything that the program is made from.
     pub fn cached(&self, component: Component) -> Option<PathBuf> {
         let folder = match component.source() {
-            Source::Go { module, .. } => format!("{}-{}-{}", module.name(), module.version(), module.key()),
-            Source::Wheel { package, version } => format!("{package}-{version}"),
+            Source::Go { module, .. } => self.programs_of(module),
+            Source::Wheel { package, version } => self.cache.join(format!("{package}-{version}")),
             Source::Debian { .. } => return None,
         };
-        Some(self.cache.join(folder).join(component.file_name()))
+        Some(folder.join(component.file_name()))
+    }
+
+    /// Where the cache keeps what is built from `module`.
+    pub(super) fn programs_of(&self, module: GoModule) -> PathBuf {
+        self.cache.join(format!("{}-{}-{}", module.name(), module.version(), module.key()))
     }
 
     /// Whether `path` is a program made here, so that its version is the pinned one.

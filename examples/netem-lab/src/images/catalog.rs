@@ -95,7 +95,7 @@ pub(super) fn of_component(component: Component, executable: &Path) -> Result<Co
     content(component.file_name().trim_start_matches("knative-"), upstream, executable)
 }
 
-fn content(name: &str, also_at: Option<&str>, executable: &Path) -> Result<Content, ImagesError> {
+pub(super) fn content(name: &str, also_at: Option<&str>, executable: &Path) -> Result<Content, ImagesError> {
     let place = format!("/ko-app/{name}");
     let mut entries = vec![
         ("/tmp".to_owned(), Entry::Folder { mode: 0o1777 }),

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::{ImagesError, Program};
 use crate::components::run_tool;
+use crate::nested_cargo;
 use crate::progress::Progress;
 
 const INSTALL_CARGO: &str = "install Rust with cargo and a C compiler to link with (in Debian: apt-get install gcc libc6-dev)";
@@ -24,7 +25,7 @@ pub(super) fn build(wanted: &[Program], progress: &Progress) -> Result<BTreeMap<
         }
         let names: Vec<_> = programs.iter().map(|program| program.name()).collect();
         let step = progress.step(format!("building {}", names.join(", ")));
-        let printed = run_tool(&mut cargo(&programs), &format!("build {}", names.join(", ")), INSTALL_CARGO)?;
+        let printed = run_tool(&mut build_command(&programs), &format!("build {}", names.join(", ")), INSTALL_CARGO)?;
         for program in programs {
             let executable = executable(&printed, program.name()).ok_or(ImagesError::NotBuilt { program: program.name() })?;
             built.insert(*program, executable);
@@ -34,25 +35,14 @@ pub(super) fn build(wanted: &[Program], progress: &Progress) -> Result<BTreeMap<
     Ok(built)
 }
 
-fn cargo(programs: &[&Program]) -> Command {
+fn build_command(programs: &[&Program]) -> Command {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    let mut command = nested_cargo::cargo();
     command.current_dir(workspace).args(["build", "--release", "--message-format=json-render-diagnostics"]);
     for program in programs {
         command.args(["--package", program.package(), "--bin", program.name()]);
     }
-    // What cargo tells the program that it runs is not meant for another cargo: some build scripts run again whenever it changes.
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(is_told_by_cargo) {
-            command.env_remove(name);
-        }
-    }
     command
-}
-
-fn is_told_by_cargo(name: &str) -> bool {
-    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|prefix| name.starts_with(prefix))
-        || matches!(name, "CARGO" | "CARGO_CRATE_NAME" | "CARGO_PRIMARY_PACKAGE" | "OUT_DIR")
 }
 
 /// What cargo says of a thing that it built, as far as it concerns us.
@@ -85,12 +75,5 @@ mod tests {
 {"reason":"build-finished","success":true}"#;
         assert_eq!(executable(printed, "hello"), Some(PathBuf::from("/t/release/hello")));
         assert_eq!(executable(printed, "pause"), None);
-    }
-
-    #[test]
-    fn settings_of_the_user_are_passed_on() {
-        assert!(is_told_by_cargo("CARGO_PKG_VERSION"));
-        assert!(!is_told_by_cargo("CARGO_TARGET_DIR"));
-        assert!(!is_told_by_cargo("CARGO_HOME"));
     }
 }

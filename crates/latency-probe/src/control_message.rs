@@ -1,4 +1,4 @@
-//! Socket addresses and control messages as the kernel lays them out in memory, read and written as plain bytes.
+//! Socket addresses and control messages as the kernel lays them out in memory, read and written as plain bytes. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -9,27 +9,28 @@ const WORD: usize = size_of::<usize>();
 const HEADER: usize = WORD + 8;
 
 /// Room for the control messages of one packet: two kinds of stamps, time to live, addresses, an extended error.
-pub(super) const CONTROL_LEN: usize = 256;
+pub(crate) const CONTROL_LEN: usize = 256;
 
 /// The address of this machine that a packet came to, and that the answer should come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LocalAddress(pub(crate) IpAddr);
+pub struct LocalAddress(pub IpAddr);
 
 /// What the kernel said about one packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Notes {
+pub struct Notes {
     /// When it had the packet, or for a packet's echo from the error queue: when the packet left.
-    pub(crate) stamp: Option<Wall>,
+    pub stamp: Option<Wall>,
     /// Time to live it came with.
-    pub(crate) ttl: Option<u8>,
+    pub ttl: Option<u8>,
     /// The address it came to.
-    pub(crate) to: Option<LocalAddress>,
+    pub to: Option<LocalAddress>,
     /// For an echo from the error queue: which of the socket's packets left.
-    pub(crate) left: Option<u32>,
+    pub left: Option<u32>,
 }
 
 /// Reads what the kernel wrote. Anything of another shape is passed over.
-pub(super) fn read_notes(control: &[u8]) -> Notes {
+#[must_use]
+pub fn read_notes(control: &[u8]) -> Notes {
     let mut notes = Notes::default();
     let mut rest = control;
     while let Some((level, kind, data, next)) = first_message(rest) {
@@ -82,7 +83,7 @@ fn int64(from: &[u8], at: usize) -> Option<i64> {
 }
 
 /// Writes the control message that makes a packet leave from `from`, and says how long it is.
-pub(super) fn write_source(control: &mut [u8; CONTROL_LEN], from: LocalAddress) -> usize {
+pub(crate) fn write_source(control: &mut [u8; CONTROL_LEN], from: LocalAddress) -> usize {
     let (level, kind, data): (i32, i32, &[u8]) = match from.0 {
         IpAddr::V4(address) => {
             let mut info = [0; 12];
@@ -104,11 +105,12 @@ pub(super) fn write_source(control: &mut [u8; CONTROL_LEN], from: LocalAddress) 
 }
 
 /// `struct sockaddr_in6`, the longer of the two.
-pub(super) const NAME_LEN: usize = 28;
+pub(crate) const NAME_LEN: usize = 28;
 const NAME_LEN_V4: usize = 16;
 
 /// Reads a socket address.
-pub(super) fn read_name(name: &[u8]) -> Option<SocketAddr> {
+#[must_use]
+pub fn read_name(name: &[u8]) -> Option<SocketAddr> {
     let port = u16::from_be_bytes(bytes(name, 2)?);
     match i32::from(u16::from_ne_bytes(bytes(name, 0)?)) {
         libc::AF_INET => Some(SocketAddr::from((bytes::<4>(name, 4)?, port))),
@@ -121,7 +123,7 @@ pub(super) fn read_name(name: &[u8]) -> Option<SocketAddr> {
 }
 
 /// Writes a socket address, and says how long it is.
-pub(super) fn write_name(name: &mut [u8; NAME_LEN], address: SocketAddr) -> usize {
+pub(crate) fn write_name(name: &mut [u8; NAME_LEN], address: SocketAddr) -> usize {
     *name = [0; NAME_LEN];
     let (family, length) = match address {
         SocketAddr::V4(v4) => {

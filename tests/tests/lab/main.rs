@@ -2,6 +2,8 @@
 //!
 //! One lab at a time fits a small machine, so the tests take turns.
 
+mod standing;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -9,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use netem_lab::nested_cargo;
 use serde_json::Value;
 
 /// Held by the test whose lab is up.
@@ -20,7 +23,7 @@ fn source_tree() -> &'static Path {
 
 /// `cargo lab -- ARGUMENTS`, by what the alias stands for.
 fn cargo_lab(arguments: &[&str]) -> anyhow::Result<Output> {
-    let output = Command::new(env!("CARGO"))
+    let output = nested_cargo::cargo()
         .args(["run", "--release", "--quiet", "--package", "netem-lab", "--"])
         .args(arguments)
         .current_dir(source_tree())
@@ -89,13 +92,15 @@ fn traces_of_a_lab() -> anyhow::Result<Vec<String>> {
         }
     }
     for entry in std::fs::read_dir("/proc")?.flatten() {
-        let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        if name.starts_with("kube") || name.starts_with("containerd") || name.starts_with("envoy") || name.starts_with("etcd") {
-            traces.push(format!("process {}", name.trim_end()));
+        // Others on this machine may run programs of the same names; the lab's own are in its control groups until they end.
+        let groups = std::fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
+        if groups.lines().any(|line| line.contains(":/netem")) {
+            let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            traces.push(format!("netem process {}", name.trim_end()));
         }
     }
-    // Namespaces that others use come and go; the lab's own names begin with its prefix, and its processes are named above.
-    traces.retain(|trace| trace.contains("netem") || trace.starts_with("process "));
+    // Namespaces and mounts of others come and go; the lab's own names begin with its prefix.
+    traces.retain(|trace| trace.contains("netem"));
     traces.sort();
     Ok(traces)
 }

@@ -1,0 +1,44 @@
+//! The long run of the fuzz targets.
+
+use std::time::Instant;
+
+use crate::targets::{TARGETS, Target};
+use crate::{print, runner};
+
+/// Executions over all parsers.
+pub(crate) const GOAL: u64 = 100_000_000;
+
+/// Parsers of text take a hundred times as long as those of packets, and get fewer executions for that.
+fn share(target: &Target) -> u64 {
+    match target.name {
+        "row_json" | "peers_file" | "bucket_bounds" => 1,
+        _ => 20,
+    }
+}
+
+/// Runs all targets on all cores.
+pub(crate) fn fuzz(executions: u64) {
+    let begun = Instant::now();
+    let shares: u64 = TARGETS.iter().map(share).sum();
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let seed: u64 = rand::random();
+    let mut done = 0;
+    let mut findings = Vec::new();
+    for target in &TARGETS {
+        let each = (executions * share(target)).div_ceil(shares * threads);
+        let ran: Vec<_> = std::thread::scope(|scope| {
+            let run = |thread| scope.spawn(move || runner::run(target.run, target.seeds, each, seed.wrapping_add(thread)));
+            let running: Vec<_> = (0..threads).map(run).collect();
+            running.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        for result in ran {
+            match result {
+                Ok(executions) => done += executions,
+                Err(input) => findings.push(format!("{}: {input:02x?}", target.name)),
+            }
+        }
+    }
+    let found = if findings.is_empty() { "none".to_owned() } else { findings.join(", ") };
+    let note = format!("{} parsers, {:.0} s, seed {seed}; findings: {found}", TARGETS.len(), begun.elapsed().as_secs_f64());
+    print("fuzz_execs", done as f64, "executions", ">= 100000000", findings.is_empty() && done >= GOAL, &note);
+}

@@ -1,0 +1,120 @@
+//! When the prober wakes. Kernel stamps make it harmless to take turns a little late and to read replies when convenient, so it does both many
+//! at a time: a waking costs more than a probe. Pure.
+
+use std::time::Duration;
+
+use crate::clock::Mono;
+
+/// At most so long turns are kept waiting for others.
+pub const LONGEST_SLOT: Duration = Duration::from_millis(50);
+/// About so many probes leave together: few enough not to be a burst, many enough to share the cost of waking.
+const PROBES_PER_SLOT: u32 = 32;
+/// Part of the interval that turns may be late by.
+const SLOTS_PER_INTERVAL: u32 = 20;
+/// Timers are no finer than this, so a shorter slot is none.
+const SHORTEST_SLOT: Duration = Duration::from_millis(1);
+/// A reply is looked for at least so often while one is awaited.
+const LONGEST_LOOK: Duration = Duration::from_millis(100);
+/// With nothing to do, look again after this.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// How long turns are gathered before they are taken together, at so many peers and such an interval; zero where there is more to do than
+/// slots would hold.
+///
+/// ```
+/// use latency_probe::pace::slot;
+/// use std::time::Duration;
+/// assert_eq!(slot(5_000, Duration::from_secs(10)), Duration::from_millis(50));
+/// assert_eq!(slot(3, Duration::from_millis(100)), Duration::from_millis(5));
+/// assert_eq!(slot(1_000, Duration::from_millis(10)), Duration::ZERO);
+/// ```
+#[must_use]
+pub fn slot(peers: usize, interval: Duration) -> Duration {
+    let peers = u32::try_from(peers).unwrap_or(u32::MAX).max(1);
+    let enough = interval.saturating_mul(PROBES_PER_SLOT) / peers;
+    let slot = enough.min(interval / SLOTS_PER_INTERVAL).min(LONGEST_SLOT);
+    if slot < SHORTEST_SLOT { Duration::ZERO } else { slot }
+}
+
+/// The wakings of one prober.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    slot: Duration,
+    last: Mono,
+    look_after: Duration,
+}
+
+impl Pace {
+    /// From `now` on.
+    #[must_use]
+    pub const fn new(now: Mono) -> Self {
+        Self { slot: Duration::ZERO, last: now, look_after: LONGEST_LOOK }
+    }
+
+    /// From now on there is so much to do.
+    pub fn set(&mut self, peers: usize, interval: Duration) {
+        self.slot = slot(peers, interval);
+    }
+
+    /// It woke at `now`, and sent something or nothing. Replies are looked for soon after probes left, then less and less often.
+    pub fn woke(&mut self, now: Mono, sent: bool) {
+        self.last = now;
+        self.look_after = if sent { self.slot.max(SHORTEST_SLOT) } else { (self.look_after * 2).min(LONGEST_LOOK) };
+    }
+
+    /// When to wake next: for the next turn or timeout, though not before the slot is over, or for replies if any are awaited.
+    #[must_use]
+    pub fn next(&self, event: Option<Mono>, awaits_replies: bool) -> Mono {
+        let event = event.map(|event| event.max(self.last.plus(self.slot)));
+        let look = awaits_replies.then(|| self.last.plus(self.look_after));
+        [event, look].into_iter().flatten().min().unwrap_or_else(|| self.last.plus(IDLE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn millis(millis: u64) -> Mono {
+        Mono::from_nanos(millis * 1_000_000)
+    }
+
+    #[test]
+    fn turns_are_gathered_and_replies_looked_for() {
+        let mut pace = Pace::new(millis(0));
+        pace.set(64, Duration::from_secs(1));
+        assert_eq!(pace.next(None, false), millis(60_000));
+        assert_eq!(pace.next(Some(millis(3)), false), millis(50), "not before the slot is over");
+        assert_eq!(pace.next(Some(millis(63)), false), millis(63));
+        pace.woke(millis(63), true);
+        let mut looks = Vec::new();
+        for _ in 0..5 {
+            let look = pace.next(Some(millis(1_000)), true);
+            looks.push(look.as_nanos() / 1_000_000);
+            pace.woke(look, false);
+        }
+        assert_eq!(looks, [113, 213, 313, 413, 513]);
+    }
+
+    #[test]
+    fn a_reply_that_does_not_come_is_looked_for_less_and_less_often() {
+        let mut pace = Pace::new(millis(0));
+        pace.set(1, Duration::from_millis(100));
+        pace.woke(millis(0), true);
+        let mut looks = Vec::new();
+        for _ in 0..6 {
+            let look = pace.next(None, true);
+            looks.push(look.as_nanos() / 1_000_000);
+            pace.woke(look, false);
+        }
+        assert_eq!(looks, [5, 15, 35, 75, 155, 255]);
+    }
+
+    #[test]
+    fn a_prober_that_has_more_to_do_than_time_never_waits() {
+        let mut pace = Pace::new(millis(5));
+        pace.set(4_000, Duration::from_millis(5));
+        pace.woke(millis(7), true);
+        assert_eq!(pace.next(Some(millis(6)), true), millis(7));
+    }
+}

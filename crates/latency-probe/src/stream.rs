@@ -1,0 +1,169 @@
+//! TCP connect and HTTP GET probes: a connection each, closed at once. Kernel stamps as far as a connection gives them: the time of a connect is
+//! the kernel's own measurement of the handshake, and an HTTP request and its answer are stamped like packets.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::clock::{Mono, Reading, Wall};
+use crate::exposition::SharedSession;
+use crate::net::{Inbox, connection_info, set_receive_stamps, set_transmit_stamps};
+use crate::peers::Protocol;
+use crate::round_trip::{Discard, Rtt, Trip, round_trip};
+use crate::session::{NotSent, Order};
+
+/// The start of an answer, which is all that is read of it.
+const ANSWER_START_BYTES: usize = 64;
+
+/// Where stream probes are sent from.
+pub(crate) struct Streams {
+    session: SharedSession,
+    http_path: Arc<str>,
+    timeout: Duration,
+}
+
+impl Streams {
+    /// Probes for this session.
+    pub(crate) fn new(session: SharedSession) -> Self {
+        let (http_path, timeout) = session.with(|session| (session.settings().http_path.clone(), session.settings().timeout));
+        Self { session, http_path, timeout }
+    }
+
+    /// Sends the orders that are for streams, each in a task of its own. To be called on a runtime. There are never more of them than probes that
+    /// are out.
+    pub(crate) fn send(&self, orders: &[Order]) {
+        for order in orders.iter().copied().filter(|order| order.protocol.is_stream()) {
+            let (session, http_path, timeout) = (self.session.clone(), self.http_path.clone(), self.timeout);
+            tokio::spawn(async move {
+                // After the timeout the session finds the probe lost by itself.
+                if let Ok(ended) = tokio::time::timeout(timeout, probe(&order, &http_path)).await {
+                    session.with(|session| match ended {
+                        Ok(time) => session.measured(order.sequence, time, None, Mono::now()),
+                        Err(error) => {
+                            tracing::debug!(to = %order.to, protocol = order.protocol.as_str(), %error, "a probe failed");
+                            session.not_sent(order.sequence, why(&error), Mono::now());
+                        }
+                    });
+                }
+            });
+        }
+    }
+}
+
+/// What is full or missing on this side tells nothing of the peer.
+fn why(error: &io::Error) -> NotSent {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL) => NotSent::OurFault,
+        _ => NotSent::NoWay,
+    }
+}
+
+async fn probe(order: &Order, http_path: &str) -> io::Result<Result<Rtt, Discard>> {
+    let before = Reading::now();
+    let stream = connect(order.to).await?;
+    let connected = connect_time(&stream, before);
+    let time = if order.protocol == Protocol::Http { get(&stream, order.to, http_path).await? } else { connected };
+    // The kernel sends again what was lost, after a time that is no latency.
+    if connection_info(&stream).is_some_and(|info| info.resent) {
+        return Err(io::Error::other("a packet of the connection was lost"));
+    }
+    Ok(time)
+}
+
+async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Closed by a reset: a connection that lingers would hold its port for a minute, and ports run out.
+    SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
+    set_receive_stamps(&socket)?;
+    socket.connect(to).await
+}
+
+/// As the kernel measured it, or else as we did.
+fn connect_time(stream: &TcpStream, before: Reading) -> Result<Rtt, Discard> {
+    let ours = Trip { sent: before, sent_stamp: None, received_stamp: None, read: Reading::now(), held: Duration::ZERO };
+    let ours = round_trip(&ours)?;
+    let theirs = connection_info(stream).and_then(|info| info.round_trip);
+    let theirs = theirs.and_then(|time| Rtt::from_nanos(u64::try_from(time.as_nanos()).ok()?));
+    Ok(theirs.map_or(ours, |theirs| theirs.min(ours)))
+}
+
+async fn get(stream: &TcpStream, to: SocketAddr, path: &str) -> io::Result<Result<Rtt, Discard>> {
+    // Where the kernel cannot stamp departures, our own reading just before the send has to do.
+    let stamped = set_transmit_stamps(stream, true).is_ok();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {to}\r\nuser-agent: latency-probe\r\nconnection: close\r\n\r\n");
+    stream.writable().await?;
+    let sent = Reading::now();
+    if stream.try_write(request.as_bytes())? < request.len() {
+        return Err(io::Error::new(io::ErrorKind::WriteZero, "the request did not fit into a fresh connection's buffer"));
+    }
+    let mut inbox = Inbox::<ANSWER_START_BYTES>::new(1);
+    loop {
+        stream.readable().await?;
+        match stream.try_io(Interest::READABLE, || inbox.receive(stream.as_fd())) {
+            Ok(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let read = Reading::now();
+    let (answer, received_stamp) = inbox.iter().next().map_or((&[][..], None), |start| (start.bytes, start.notes.stamp));
+    match status(answer) {
+        Some(200..=399) => {}
+        Some(status) => return Err(io::Error::other(format!("answered with status {status}"))),
+        None => return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP")),
+    }
+    let sent_stamp = if stamped { departure(stream) } else { None };
+    Ok(round_trip(&Trip { sent, sent_stamp, received_stamp, read, held: Duration::ZERO }))
+}
+
+/// When the request left, which by now is known.
+fn departure(stream: &TcpStream) -> Option<Wall> {
+    let mut inbox = Inbox::<ANSWER_START_BYTES>::new(1);
+    inbox.receive_errors(stream.as_fd()).ok()?;
+    inbox.iter().next().filter(|note| note.notes.left.is_some())?.notes.stamp
+}
+
+/// The status of an HTTP answer, from its first line.
+///
+/// ```
+/// assert_eq!(latency_probe::stream::status(b"HTTP/1.1 204 No Content\r\n"), Some(204));
+/// assert_eq!(latency_probe::stream::status(b"SSH-2.0-OpenSSH_9.2p1\r\n"), None);
+/// ```
+#[must_use]
+pub fn status(answer: &[u8]) -> Option<u16> {
+    let rest = answer.strip_prefix(b"HTTP/1.1 ").or_else(|| answer.strip_prefix(b"HTTP/1.0 "))?;
+    let (digits, after) = rest.split_at_checked(3)?;
+    let ends = after.first().is_none_or(|byte| !byte.is_ascii_digit());
+    let number =
+        digits.iter().try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u16::from(digit - b'0')))?;
+    (ends && number >= 100).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_status_is_none() {
+        for answer in ["", "HTTP/1.1", "HTTP/1.1 20", "HTTP/1.1 2000", "HTTP/1.1 -20 ", "HTTP/2.0 200", "HTTP/1.1 099 "] {
+            assert_eq!(status(answer.as_bytes()), None, "{answer}");
+        }
+        assert_eq!(status(b"HTTP/1.0 503"), Some(503));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_it_panic(rest in proptest::collection::vec(any::<u8>(), 0..20), ours in any::<bool>()) {
+            let answer = [if ours { &b"HTTP/1.1 "[..] } else { b"" }, &rest].concat();
+            prop_assert!(status(&answer).is_none_or(|status| (100..1_000).contains(&status)));
+        }
+    }
+}

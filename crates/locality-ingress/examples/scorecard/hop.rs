@@ -1,0 +1,100 @@
+//! What our configuration costs against one that is written by hand.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::backend::Backend;
+use crate::bench::{eventually, gateway_pod_address, pod_address};
+use crate::figure::{Figure, Goal, as_f64};
+use crate::load::{Throughput, shares, throughput};
+use crate::stage::{Stage, entry};
+
+const CONNECTIONS: usize = 16;
+const SLICE: Duration = Duration::from_secs(1);
+const ROUNDS: usize = 8;
+
+/// Requests per second through our gateway, and through the same Envoy with a static configuration, in turns.
+pub(crate) async fn measure(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
+    let _pod = Backend::start("pod", pod_address(1, 1)).await?;
+    let host = stage.revision("hop", &[(1, 1)]).await?;
+    let address: SocketAddr = (gateway_pod_address(1, 3), 8081).into();
+    let _by_hand = by_hand(stage, address, &host)?;
+    eventually("the gateway configured by hand", async || {
+        let shares = shares(address, &host, 1, 1).await?;
+        anyhow::ensure!(shares.contains_key("pod"), "{shares:?}");
+        Ok(())
+    })
+    .await?;
+    let mut totals = [Throughput::default(); 2];
+    for round in 0..=ROUNDS {
+        // Each is first as often as second, so that what drifts meanwhile is no advantage for either.
+        let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
+        for which in order {
+            let done = throughput([entry(1), address][which], &host, CONNECTIONS, SLICE).await?;
+            anyhow::ensure!(done.failed == 0, "{} requests failed", done.failed);
+            // The first round warms up.
+            if round > 0 {
+                totals[which].answered += done.answered;
+            }
+        }
+    }
+    stage.forget("hop").await?;
+    let [ours, by_hand] = totals.map(|total| as_f64(total.answered) / (as_f64(ROUNDS) * SLICE.as_secs_f64()));
+    eprintln!("ours {ours:.0} requests/s, by hand {by_hand:.0}");
+    Ok(vec![Figure { id: "hop_overhead_pct", value: ours / by_hand * 100.0, unit: "%", goal: Goal::AtLeast(98.0) }])
+}
+
+struct ByHand(Child);
+
+impl Drop for ByHand {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn by_hand(stage: &Stage, address: SocketAddr, host: &str) -> anyhow::Result<ByHand> {
+    let (ip, port) = (address.ip(), address.port());
+    let pod = pod_address(1, 1);
+    let configuration = format!(
+        r#"
+static_resources:
+  listeners:
+    - address: {{ socket_address: {{ address: {ip}, port_value: {port} }} }}
+      filter_chains:
+        - filters:
+            - name: envoy.filters.network.http_connection_manager
+              typed_config:
+                "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+                stat_prefix: hand
+                http_filters:
+                  - name: envoy.filters.http.router
+                    typed_config: {{ "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }}
+                route_config:
+                  virtual_hosts:
+                    - name: hello
+                      domains: ["{host}"]
+                      routes: [{{ match: {{ prefix: / }}, route: {{ cluster: pod }} }}]
+  clusters:
+    - name: pod
+      type: STATIC
+      load_assignment:
+        cluster_name: pod
+        endpoints:
+          - lb_endpoints:
+              - endpoint: {{ address: {{ socket_address: {{ address: {}, port_value: {} }} }} }}
+"#,
+        pod.ip(),
+        pod.port()
+    );
+    let path = stage.bench.folder.path().join("by-hand.yaml");
+    std::fs::write(&path, configuration)?;
+    let process = Command::new(&stage.bench.envoy)
+        .arg("--config-path")
+        .arg(&path)
+        .args(["--concurrency", "2", "--disable-hot-restart", "--log-level", "error"])
+        .stdout(Stdio::null())
+        .spawn()?;
+    Ok(ByHand(process))
+}

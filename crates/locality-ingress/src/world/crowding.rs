@@ -1,0 +1,65 @@
+//! Which revisions' pods take only so many requests at once, how many they have, and what follows for their routes.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use crate::demand::board::ByServing;
+use crate::objects::{Endpoint, ObjectName};
+use crate::plan::Rows;
+use crate::spill::relieve;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Crowding {
+    limits: BTreeMap<ObjectName, NonZeroU32>,
+    // Of revisions with a limit only.
+    loads: BTreeMap<ObjectName, BTreeMap<String, ByServing>>,
+}
+
+impl Crowding {
+    pub(super) fn set_limit(&mut self, revision: &ObjectName, limit: Option<NonZeroU32>) {
+        match limit {
+            Some(limit) => self.limits.insert(revision.clone(), limit),
+            None => {
+                self.loads.remove(revision);
+                self.limits.remove(revision)
+            }
+        };
+    }
+
+    /// Whether that can change anything.
+    pub(super) fn set_loads(&mut self, revision: &ObjectName, loads: BTreeMap<String, ByServing>) -> bool {
+        let matters = self.limits.contains_key(revision);
+        if matters {
+            self.loads.insert(revision.clone(), loads);
+        }
+        matters
+    }
+
+    /// The planned rows, with those of sources whose planned nodes are full in another way.
+    pub(super) fn relieve(&self, revision: &ObjectName, endpoints: &[Endpoint], planned: Option<Arc<Rows>>) -> Option<Arc<Rows>> {
+        let (Some(limit), Some(loads)) = (self.limits.get(revision), self.loads.get(revision)) else { return planned };
+        // Activators hold as many as there are.
+        if endpoints.iter().any(|endpoint| endpoint.stand_in) {
+            return planned;
+        }
+        let mut slots: BTreeMap<String, u32> = BTreeMap::new();
+        for node in endpoints.iter().filter_map(|endpoint| endpoint.node.as_ref()) {
+            let slots = slots.entry(node.clone()).or_default();
+            *slots = slots.saturating_add(limit.get());
+        }
+        // Without a plan a source prefers its own node.
+        let row = |source: &str| match planned.as_ref().and_then(|rows| rows.get(source)) {
+            Some(row) => row.clone(),
+            None => BTreeMap::from([(source.to_owned(), 1)]),
+        };
+        let relieved = relieve(row, &slots, loads);
+        if relieved.is_empty() {
+            return planned;
+        }
+        let mut rows = planned.as_deref().cloned().unwrap_or_default();
+        rows.extend(relieved);
+        Some(Arc::new(rows))
+    }
+}

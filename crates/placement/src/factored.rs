@@ -1,0 +1,207 @@
+//! Routing weights of large clusters without a matrix of them.
+//!
+//! Where costs are factored by site, so are inverse-response-time weights: all sources of a site see the same response times, but for a replica on their own
+//! node. One row per site and one sum per source say everything; a row that is measured for itself replaces the factored one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ndarray::{Array2, Axis};
+
+use crate::apportion::{WHOLE, apportion, apportion_of, sum};
+use crate::node::NodeName;
+use crate::site_costs::{SiteCosts, join};
+use crate::tie::{mix, stable_hash};
+
+/// Inverse-response-time weights (see [`crate::WeightMatrix::inverse_response_time`]) over [`SiteCosts`]. What a source adds to all its round trips alike is left
+/// out of them, since it favours no target over another.
+///
+/// ```
+/// use placement::{FactoredWeights, SiteCosts};
+///
+/// let costs = SiteCosts::new(
+///     ["a1", "a2", "b1"].map(Into::into).to_vec(),
+///     vec![0, 0, 1],
+///     ndarray::array![[0.0, 0.030], [0.030, 0.0]],
+///     vec![0.0; 3],
+/// );
+/// let serving = ["a1", "b1"].map(Into::into).into();
+/// let mut weights = FactoredWeights::new(&costs, &serving, 0.010);
+/// assert_eq!(weights.row(1), [80, 0, 20]); // from a2: 1/10 ms against 1/40 ms
+/// // a2 measures for itself that both are equally far.
+/// weights.set_row(1, &[0.020, 0.0, 0.020]);
+/// assert_eq!(weights.row(1), [50, 0, 50]);
+/// assert_eq!(weights.row(0), [80, 0, 20]);
+/// ```
+#[derive(Clone, Debug)]
+pub struct FactoredWeights {
+    /// For ties only.
+    hashes: Vec<u64>,
+    sites: Vec<usize>,
+    /// Per site and target: 1 / response seconds, 0 where nothing runs or nothing may be sent.
+    rates: Array2<f64>,
+    /// Per node: the rate to itself.
+    own: Vec<f64>,
+    /// Per source: the sum of its rates.
+    sums: Vec<f64>,
+    serves: Vec<bool>,
+    /// How many serve.
+    serving: usize,
+    serving_seconds: f64,
+    measured: BTreeMap<usize, Vec<(usize, u32)>>,
+}
+
+impl FactoredWeights {
+    /// The weights for sources on all nodes of `costs`, targets `with_replicas`, and the serving time of a request in seconds.
+    #[must_use]
+    pub fn new(costs: &SiteCosts, with_replicas: &BTreeSet<NodeName>, serving_seconds: f64) -> Self {
+        let serving_seconds = serving_floor(serving_seconds);
+        let nodes = costs.nodes();
+        let serves: Vec<bool> = nodes.iter().map(|node| with_replicas.contains(node)).collect();
+        let (sites, access, between) = (costs.sites(), costs.access(), costs.between());
+        let mut rates = Array2::zeros((between.nrows(), nodes.len()));
+        for (mut row, between) in rates.axis_iter_mut(Axis(0)).zip(between.axis_iter(Axis(0))) {
+            for (target, rate) in row.iter_mut().enumerate() {
+                if serves[target] {
+                    *rate = 1.0 / (join(between[sites[target]], access[target]) + serving_seconds);
+                }
+            }
+        }
+        let totals: Vec<f64> = rates.axis_iter(Axis(0)).map(|row| row.as_slice().map_or(0.0, sum)).collect();
+        let own: Vec<f64> = serves.iter().map(|serves| if *serves { 1.0 / serving_seconds } else { 0.0 }).collect();
+        let sums = (0..nodes.len()).map(|node| totals[sites[node]] - rates[(sites[node], node)] + own[node]).collect();
+        let hashes = nodes.iter().map(|node| stable_hash("", node.as_str())).collect();
+        let serving = serves.iter().filter(|serves| **serves).count();
+        Self { hashes, sites: sites.to_vec(), rates, own, sums, serves, serving, serving_seconds, measured: BTreeMap::new() }
+    }
+
+    /// The share of a source's requests that goes to a target, 0 to 1; positions in the order of the costs' nodes. Where nothing can be reached, they
+    /// are spread evenly over all targets, as in [`crate::WeightMatrix`]; where nothing runs, they stay.
+    #[must_use]
+    pub fn share(&self, source: usize, target: usize) -> f64 {
+        if let Some(row) = self.measured.get(&source) {
+            let units = row.iter().find(|(position, _)| *position == target).map_or(0, |(_, units)| *units);
+            return f64::from(units) / f64::from(WHOLE);
+        }
+        if self.sums[source] <= 0.0 {
+            return match self.serving {
+                0 => f64::from(u8::from(source == target)),
+                serving => f64::from(u8::from(self.serves[target])) / serving as f64,
+            };
+        }
+        let rate = if source == target { self.own[source] } else { self.rates[(self.sites[source], target)] };
+        rate / self.sums[source]
+    }
+
+    /// The weights of one source as whole numbers that sum to 100, in node order.
+    #[must_use]
+    pub fn row(&self, source: usize) -> Vec<u32> {
+        let mut row = vec![0; self.sites.len()];
+        let mut set = |entries: &[(usize, u32)]| {
+            for (target, units) in entries {
+                row[*target] = *units;
+            }
+        };
+        match self.measured.get(&source) {
+            Some(entries) => set(entries),
+            None => {
+                let mut rates = self.rates.row(self.sites[source]).to_vec();
+                rates[source] = self.own[source];
+                set(&self.rounded(source, &rates));
+            }
+        }
+        row
+    }
+
+    fn rounded(&self, source: usize, rates: &[f64]) -> Vec<(usize, u32)> {
+        let order = |target: usize| mix(self.hashes[source] ^ self.hashes[target]);
+        let sum = sum(rates);
+        if sum > 0.0 {
+            apportion_of(rates, sum, order)
+        } else if self.serving > 0 {
+            let evenly: Vec<f64> = self.serves.iter().map(|serves| f64::from(u8::from(*serves))).collect();
+            apportion(&evenly, order)
+        } else {
+            vec![(source, WHOLE)]
+        }
+    }
+
+    /// Replaces the row of one source by one of its own measured costs in seconds, in node order (infinite: nothing may be sent); all other rows stay as they
+    /// are. A number that is no cost counts as unknown, and so does a missing one.
+    pub fn set_row(&mut self, source: usize, seconds: &[f64]) {
+        let unknown = crate::Rtt::ABSURD.seconds();
+        let serving = self.serving_seconds;
+        let mut rates: Vec<f64> = (seconds.iter().zip(&self.own))
+            .map(|(cost, own)| {
+                // Selects, no branches: NaN and negative numbers cost as much as unknown, and infinity gets nothing.
+                let sound = if *cost >= 0.0 { *cost } else { unknown };
+                let own = if sound < f64::INFINITY { *own } else { 0.0 };
+                own * serving / (if sound > unknown { unknown } else { sound } + serving)
+            })
+            .collect();
+        let missing =
+            self.serves.iter().skip(rates.len()).map(|serves| if *serves { 1.0 / (unknown + self.serving_seconds) } else { 0.0 });
+        rates.extend(missing);
+        rates.truncate(self.own.len());
+        rates[source] = self.own[source];
+        let entries = self.rounded(source, &rates);
+        self.measured.insert(source, entries);
+    }
+}
+
+/// A node's own response time must not be zero, or nothing would ever go elsewhere; a microsecond is less than any real serving time.
+pub(crate) fn serving_floor(serving_seconds: f64) -> f64 {
+    if serving_seconds.is_finite() { serving_seconds.max(1e-6) } else { 1e-6 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synthetic::Random;
+    use crate::{CostMatrix, WeightMatrix};
+
+    #[test]
+    fn the_same_as_the_whole_matrix() {
+        let mut random = Random::new(2);
+        let names: Vec<NodeName> = (0..30).map(|number| NodeName::new(format!("n{number}"))).collect();
+        let sites: Vec<usize> = (0..30).map(|node| node % 4).collect();
+        let between =
+            Array2::from_shape_fn((4, 4), |(one, other)| if one == other { 0.0003 } else { random.between(0.001, 0.08) });
+        // Without access terms of the sources, the two are the same.
+        let costs = SiteCosts::new(names.clone(), sites, between, vec![0.0; 30]);
+        let dense = CostMatrix::new(names.clone(), Array2::from_shape_fn((30, 30), |(from, to)| costs.seconds(from, to)));
+        let with_replicas: BTreeSet<NodeName> = names.iter().step_by(3).cloned().collect();
+        let factored = FactoredWeights::new(&costs, &with_replicas, 0.004);
+        let whole = WeightMatrix::inverse_response_time(&names, &with_replicas, &dense, 0.004);
+        let mut again = factored.clone();
+        for source in 0..30 {
+            let shares: f64 = (0..30).map(|target| factored.share(source, target)).sum();
+            assert!((shares - 1.0).abs() < 1e-12);
+            for target in 0..30 {
+                let exact = 100.0 * factored.share(source, target);
+                assert!((f64::from(whole.rows()[(source, target)]) - exact).abs() <= 1.0, "{source} {target}");
+            }
+            assert_eq!(factored.row(source).iter().sum::<u32>(), 100);
+            // Measuring what the factors say changes nothing.
+            let seconds: Vec<f64> = (0..30).map(|target| costs.seconds(source, target)).collect();
+            again.set_row(source, &seconds);
+            let differences =
+                again.row(source).iter().zip(factored.row(source)).map(|(one, other)| one.abs_diff(other)).sum::<u32>();
+            assert!(differences <= 2, "{differences}");
+        }
+    }
+
+    #[test]
+    fn nowhere_to_go_and_nonsense() {
+        let names: Vec<NodeName> = vec!["a".into(), "b".into()];
+        let cut = SiteCosts::new(names.clone(), vec![0, 1], ndarray::array![[0.0, f64::INFINITY], [0.01, 0.0]], vec![0.0; 2]);
+        let mut weights = FactoredWeights::new(&cut, &BTreeSet::from(["b".into()]), f64::NAN);
+        assert_eq!(weights.row(0), [0, 100]);
+        assert_eq!(weights.share(0, 1), 1.0);
+        let idle = FactoredWeights::new(&cut, &BTreeSet::new(), 0.004);
+        assert_eq!((idle.row(0), idle.share(1, 1)), (vec![100, 0], 1.0));
+        weights.set_row(0, &[f64::NAN, f64::NAN, 3.0]);
+        assert_eq!(weights.row(0), [0, 100]);
+        weights.set_row(0, &[]);
+        assert_eq!(weights.row(0), [0, 100]);
+    }
+}

@@ -1,0 +1,277 @@
+//! Scores for one pod of an application by where the pods are that it will call.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cost::CostMatrix;
+use crate::node::Rtt;
+use crate::score::MAX_SCORE;
+use crate::site_costs::SiteCosts;
+use crate::topology::{MAX_COST, TopologyCosts};
+
+/// A placed pod that the pod to be placed will call.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlacedDependency {
+    /// Position of its node.
+    pub node: usize,
+    /// What the way to it may cost at most, in the unit of the costs.
+    pub max_cost: f64,
+}
+
+/// What it costs a pod on one node to call a pod on another; nodes are positions from 0. Tables have no unit, measurements are seconds.
+pub trait CallCosts {
+    /// Number of nodes.
+    fn nodes(&self) -> usize;
+
+    /// The cost of an ordered pair; none where it is not known.
+    fn cost(&self, from: usize, to: usize) -> Option<f64>;
+
+    /// What an unknown pair counts.
+    fn unknown_cost(&self) -> f64;
+
+    /// Per node, the sum of the costs to all these nodes.
+    fn accumulate(&self, called: &[usize]) -> Vec<f64>;
+
+    /// At this sum and above, a node is no candidate: it scores 0 and does not stretch the scale of the others.
+    fn hopeless_cost(&self) -> f64;
+}
+
+impl CallCosts for TopologyCosts {
+    fn nodes(&self) -> usize {
+        self.places().len()
+    }
+
+    fn cost(&self, from: usize, to: usize) -> Option<f64> {
+        Self::cost(self, from, to)
+    }
+
+    fn unknown_cost(&self) -> f64 {
+        MAX_COST
+    }
+
+    fn accumulate(&self, called: &[usize]) -> Vec<f64> {
+        let sums: Vec<f64> =
+            (0..self.distinct()).map(|place| called.iter().map(|node| self.between(place, self.places()[*node])).sum()).collect();
+        let mut costs: Vec<f64> = self.places().iter().map(|place| sums[*place]).collect();
+        exact_at(self, called, &mut costs);
+        costs
+    }
+
+    fn hopeless_cost(&self) -> f64 {
+        f64::INFINITY
+    }
+}
+
+impl CallCosts for SiteCosts {
+    fn nodes(&self) -> usize {
+        Self::nodes(self).len()
+    }
+
+    fn cost(&self, from: usize, to: usize) -> Option<f64> {
+        Some(self.seconds(from, to)).filter(|seconds| *seconds != Rtt::ABSURD.seconds())
+    }
+
+    fn unknown_cost(&self) -> f64 {
+        Rtt::ABSURD.seconds()
+    }
+
+    fn accumulate(&self, called: &[usize]) -> Vec<f64> {
+        let (sites, access, between) = (self.sites(), self.access(), self.between());
+        let sums: Vec<f64> = (0..between.nrows())
+            .map(|site| called.iter().map(|node| between[(site, sites[*node])] + access[*node]).sum())
+            .collect();
+        let calls = called.len() as f64;
+        let mut costs: Vec<f64> = sites.iter().zip(access).map(|(site, access)| sums[*site] + calls * access).collect();
+        exact_at(self, called, &mut costs);
+        costs
+    }
+
+    fn hopeless_cost(&self) -> f64 {
+        Rtt::ABSURD.seconds()
+    }
+}
+
+impl CallCosts for CostMatrix {
+    fn nodes(&self) -> usize {
+        Self::nodes(self).len()
+    }
+
+    fn cost(&self, from: usize, to: usize) -> Option<f64> {
+        Some(self.at(from, to)).filter(|seconds| *seconds != Rtt::ABSURD.seconds())
+    }
+
+    fn unknown_cost(&self) -> f64 {
+        Rtt::ABSURD.seconds()
+    }
+
+    fn accumulate(&self, called: &[usize]) -> Vec<f64> {
+        (0..Self::nodes(self).len()).map(|node| called.iter().map(|to| self.at(node, *to)).sum()).collect()
+    }
+
+    fn hopeless_cost(&self) -> f64 {
+        Rtt::ABSURD.seconds()
+    }
+}
+
+/// Sums that are true of a place or site are not true of the nodes there that run one of the called pods themselves.
+fn exact_at(costs: &impl CallCosts, called: &[usize], sums: &mut [f64]) {
+    for node in called {
+        sums[*node] = called.iter().map(|to| costs.cost(*node, *to).unwrap_or(costs.unknown_cost())).sum();
+    }
+}
+
+/// Scores every node for a pod that will call these placed pods, as the network-aware scheduler plugins do: the costs to all of them are added up, the cheapest node
+/// gets 100 and the dearest 0, and the others lie between in proportion. Without placed dependencies all get 100.
+///
+/// With measured costs, a node from which a dependency cannot be reached, or to which a way is not known, gets 0; the others then get at least 1.
+///
+/// ```
+/// use placement::{CostMatrix, score};
+///
+/// let nodes = ["a", "b", "c", "d"].map(Into::into).to_vec();
+/// let costs = CostMatrix::new(nodes, ndarray::array![
+///     [0.000, 0.010, 0.030, f64::NAN],
+///     [0.010, 0.000, 0.020, f64::NAN],
+///     [0.030, 0.020, 0.000, f64::NAN],
+///     [f64::NAN, f64::NAN, f64::NAN, 0.0],
+/// ]);
+/// let placed = [0, 0, 2].map(|node| score::PlacedDependency { node, max_cost: 0.025 });
+/// // 30, 40 and 60 ms in all; nothing is known of d.
+/// assert_eq!(score::for_dependencies(&costs, &placed), [100, 67, 1, 0]);
+/// let requirements = score::requirements(&costs, &placed);
+/// assert_eq!((requirements[0].satisfied, requirements[0].violated), (2, 1));
+/// assert!(requirements[0].fits() && !requirements[3].fits());
+/// ```
+#[must_use]
+pub fn for_dependencies(costs: &impl CallCosts, placed: &[PlacedDependency]) -> Vec<u8> {
+    if placed.is_empty() {
+        return vec![MAX_SCORE; costs.nodes()];
+    }
+    let called: Vec<usize> = placed.iter().map(|placed| placed.node).collect();
+    normalised(&costs.accumulate(&called), costs.hopeless_cost())
+}
+
+/// How many of a pod's placed dependencies a node satisfies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requirements {
+    /// Those that are near enough.
+    pub satisfied: u32,
+    /// Those that are too far, or as far as nobody knows: unlike the plugins, which count an unknown way neither here nor there.
+    pub violated: u32,
+}
+
+impl Requirements {
+    /// Whether the node passes the filter: no more dependencies are violated than satisfied.
+    #[must_use]
+    pub fn fits(self) -> bool {
+        self.violated <= self.satisfied
+    }
+}
+
+/// For every node, how many of these dependencies it satisfies. A pod on the same node always does, and with tables so does one in the same zone.
+#[must_use]
+pub fn requirements(costs: &impl CallCosts, placed: &[PlacedDependency]) -> Vec<Requirements> {
+    (0..costs.nodes())
+        .map(|node| {
+            let mut found = Requirements::default();
+            for dependency in placed {
+                let near =
+                    node == dependency.node || costs.cost(node, dependency.node).is_some_and(|cost| cost <= dependency.max_cost);
+                if near { found.satisfied += 1 } else { found.violated += 1 }
+            }
+            found
+        })
+        .collect()
+}
+
+/// 100 for the least, 0 for the greatest, truncated as the plugins do; lanes that do not wait for each other where all nodes are looked at.
+fn normalised(costs: &[f64], hopeless: f64) -> Vec<u8> {
+    const LANES: usize = 8;
+    let mut least = [f64::INFINITY; LANES];
+    let mut greatest = [f64::NEG_INFINITY; LANES];
+    for chunk in costs.chunks(LANES) {
+        for ((cost, least), greatest) in chunk.iter().zip(&mut least).zip(&mut greatest) {
+            *least = if cost < least { *cost } else { *least };
+            let cost = if *cost < hopeless { *cost } else { f64::NEG_INFINITY };
+            *greatest = if cost > *greatest { cost } else { *greatest };
+        }
+    }
+    let least = least.into_iter().fold(f64::INFINITY, f64::min);
+    let greatest = greatest.into_iter().fold(f64::NEG_INFINITY, f64::max);
+    if greatest < least {
+        return vec![0; costs.len()];
+    }
+    // An unknown or cut-off node must stay behind the dearest known one.
+    let some_hopeless = costs.iter().any(|cost| *cost >= hopeless);
+    let lowest = u8::from(some_hopeless);
+    let scale = if greatest > least { f64::from(MAX_SCORE) / (greatest - least) } else { 0.0 };
+    // What is a whole number but for rounding counts as one, the dearest node's 100 above all.
+    let from_best = |cost: f64| ((cost - least) * scale + 1e-9).min(100.0) as u8;
+    (costs.iter()).map(|cost| if *cost < hopeless { (MAX_SCORE - from_best(*cost)).max(lowest) } else { 0 }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{NodeName, Place, TableCost};
+
+    fn at(nodes: &[usize]) -> Vec<PlacedDependency> {
+        nodes.iter().map(|node| PlacedDependency { node: *node, max_cost: 6.0 }).collect()
+    }
+
+    #[test]
+    fn tables_score_as_the_plugins_do() {
+        let place = |region: &str, zone: &str| Place { region: region.into(), zone: zone.into() };
+        let entry = |one: &str, other: &str, cost| TableCost { origin: one.into(), destination: other.into(), cost };
+        let nodes = [("w", "z1"), ("w", "z1"), ("w", "z2"), ("e", "z3"), ("e", "z4")].map(|(region, zone)| place(region, zone));
+        let costs = TopologyCosts::new(
+            &nodes,
+            &[entry("w", "e", 20.0), entry("e", "w", 20.0)],
+            &[entry("z1", "z2", 5.0), entry("z2", "z1", 5.0), entry("z3", "z4", 10.0), entry("z4", "z3", 10.0)],
+        );
+        assert_eq!(costs.accumulate(&[0, 3]), [20.0, 21.0, 25.0, 20.0, 30.0]);
+        assert_eq!(for_dependencies(&costs, &at(&[0, 3])), [100, 90, 50, 100, 0]);
+        let fits: Vec<(u32, u32)> =
+            requirements(&costs, &at(&[0, 3])).iter().map(|found| (found.satisfied, found.violated)).collect();
+        assert_eq!(fits, [(1, 1), (1, 1), (1, 1), (1, 1), (0, 2)]);
+        // All alike, and none placed.
+        assert_eq!(for_dependencies(&costs, &at(&[])), [100; 5]);
+    }
+
+    proptest! {
+        #[test]
+        fn factored_sums_are_the_sums_of_pairs(
+            sites in prop::collection::vec(0..3_usize, 6),
+            between in prop::collection::vec(prop_oneof![6 => 0.0002..0.1_f64, 1 => Just(f64::INFINITY)], 9),
+            access in prop::collection::vec(0.0..0.001_f64, 6),
+            called in prop::collection::vec(0..6_usize, 1..5),
+        ) {
+            let names: Vec<NodeName> = (0..6).map(|number| NodeName::new(format!("n{number}"))).collect();
+            let costs = SiteCosts::new(names.clone(), sites, Array2::from_shape_vec((3, 3), between).unwrap(), access);
+            let dense = CostMatrix::new(names, Array2::from_shape_fn((6, 6), |(from, to)| costs.seconds(from, to)));
+            for (one, other) in costs.accumulate(&called).iter().zip(dense.accumulate(&called)) {
+                prop_assert!(*one == other || (one - other).abs() < 1e-12, "{one} {other}");
+            }
+        }
+
+        #[test]
+        fn a_lost_pair_improves_nobody_it_concerns(
+            cells in prop::collection::vec(0.0..0.1_f64, 25),
+            called in prop::collection::vec(0..5_usize, 1..4),
+            (node, lost) in (0..5_usize, prop_oneof![Just(f64::NAN), Just(f64::INFINITY), Just(-1.0)]),
+        ) {
+            prop_assume!(!called.contains(&node));
+            let names: Vec<NodeName> = (0..5).map(|number| NodeName::new(format!("n{number}"))).collect();
+            let mut cells = Array2::from_shape_vec((5, 5), cells).unwrap();
+            let before = for_dependencies(&CostMatrix::new(names.clone(), cells.clone()), &at(&called));
+            cells[(node, called[0])] = lost;
+            let after = for_dependencies(&CostMatrix::new(names, cells), &at(&called));
+            prop_assert_eq!(after[node], 0);
+            for other in (0..5).filter(|other| *other != node) {
+                prop_assert!(after[other] > 0 || before[other] == 0, "{before:?} {after:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Costs in factored form: between sites, plus what each node adds.
+
+use ndarray::{Array2, s};
+use serde::{Deserialize, Serialize};
+
+use crate::node::{NodeName, Rtt};
+
+/// The cost of a pair is that between the sites of its two nodes plus the access terms of both; 0 from a node to itself. For `n` nodes at `s` sites
+/// this holds `s * s + n` numbers where a matrix holds `n * n`, and what is computed from it costs accordingly.
+///
+/// ```
+/// use placement::SiteCosts;
+///
+/// // Two nodes at one site, one at another 30 ms away.
+/// let costs = SiteCosts::new(
+///     ["a1", "a2", "b1"].map(Into::into).to_vec(),
+///     vec![0, 0, 1],
+///     ndarray::array![[0.0002, 0.030], [0.030, 0.0002]],
+///     vec![0.0001, 0.0001, 0.0003],
+/// );
+/// assert!((costs.seconds(0, 2) - 0.0304).abs() < 1e-12);
+/// assert_eq!(costs.seconds(1, 1), 0.0);
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "RawSiteCosts", into = "RawSiteCosts")]
+pub struct SiteCosts {
+    nodes: Vec<NodeName>,
+    sites: Vec<usize>,
+    between: Array2<f64>,
+    access: Vec<f64>,
+}
+
+impl SiteCosts {
+    /// From the site of each node (a row of `between`), the seconds between sites (rows are the sending ones; the diagonal is inside a site), and the
+    /// seconds that each node adds. A number that is no valid cost counts as unknown; so does everything about a node without a site or access term.
+    #[must_use]
+    pub fn new(nodes: Vec<NodeName>, mut sites: Vec<usize>, mut between: Array2<f64>, mut access: Vec<f64>) -> Self {
+        let unknown = Rtt::ABSURD.seconds();
+        let size = between.nrows().min(between.ncols());
+        for cost in &mut between {
+            if *cost != f64::INFINITY && Rtt::from_seconds(*cost).is_err() {
+                *cost = unknown;
+            }
+        }
+        sites.resize(nodes.len(), usize::MAX);
+        access.resize(nodes.len(), f64::NAN);
+        // A learned access term may be a little below zero; the pair's cost is kept from it.
+        let unsound = |site: usize, access: f64| site >= size || !access.is_finite() || access.abs() > unknown;
+        let lost = sites.iter().zip(&access).any(|(site, access)| unsound(*site, *access));
+        // One more site for them, that nothing is known about.
+        let whole = size + usize::from(lost);
+        let mut all = Array2::from_elem((whole, whole), unknown);
+        all.slice_mut(s![..size, ..size]).assign(&between.slice(s![..size, ..size]));
+        for (site, access) in sites.iter_mut().zip(&mut access) {
+            if unsound(*site, *access) {
+                (*site, *access) = (size, 0.0);
+            }
+        }
+        Self { nodes, sites, between: all, access }
+    }
+
+    /// The nodes; positions in this list stand for them below.
+    #[must_use]
+    pub fn nodes(&self) -> &[NodeName] {
+        &self.nodes
+    }
+
+    /// The cost of an ordered pair of positions in seconds: infinite where nothing may be sent, at most [`Rtt::ABSURD`] otherwise.
+    #[must_use]
+    pub fn seconds(&self, from: usize, to: usize) -> f64 {
+        if from == to { 0.0 } else { join(self.between[(self.sites[from], self.sites[to])], self.access[from] + self.access[to]) }
+    }
+
+    pub(crate) fn sites(&self) -> &[usize] {
+        &self.sites
+    }
+
+    pub(crate) fn between(&self) -> &Array2<f64> {
+        &self.between
+    }
+
+    pub(crate) fn access(&self) -> &[f64] {
+        &self.access
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct RawSiteCosts {
+    nodes: Vec<NodeName>,
+    sites: Vec<usize>,
+    between: Array2<f64>,
+    access: Vec<f64>,
+}
+
+impl From<RawSiteCosts> for SiteCosts {
+    fn from(raw: RawSiteCosts) -> Self {
+        Self::new(raw.nodes, raw.sites, raw.between, raw.access)
+    }
+}
+
+impl From<SiteCosts> for RawSiteCosts {
+    fn from(costs: SiteCosts) -> Self {
+        Self { nodes: costs.nodes, sites: costs.sites, between: costs.between, access: costs.access }
+    }
+}
+
+/// Seconds between sites and what nodes add: never negative, never above an unknown pair's cost unless infinite.
+pub(crate) fn join(between: f64, access: f64) -> f64 {
+    if between.is_infinite() { between } else { (between + access).clamp(0.0, Rtt::ABSURD.seconds()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nonsense_is_unknown() {
+        let names = || ["a", "b", "c"].map(NodeName::from).to_vec();
+        let costs = SiteCosts::new(names(), vec![0, 1, 9], ndarray::array![[0.0, f64::NAN], [-1.0, 0.0]], vec![0.0, f64::NAN]);
+        for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 1)] {
+            assert_eq!(costs.seconds(from, to), 10.0);
+        }
+        let text = serde_json::to_string(&costs).unwrap();
+        assert_eq!(serde_json::from_str::<SiteCosts>(&text).unwrap(), costs);
+        let cut =
+            SiteCosts::new(names(), vec![0, 1, 1], ndarray::array![[0.0, f64::INFINITY], [0.01, 0.0]], vec![-0.02, 0.0, 0.0]);
+        assert!(cut.seconds(0, 1).is_infinite());
+        assert_eq!(cut.seconds(1, 0), 0.0);
+    }
+}

@@ -1,0 +1,282 @@
+//! The fewest replicas that keep most requests within a response time.
+//!
+//! A request is within the objective when the cost of its way plus the serving time at its node's utilisation is. Serving time grows with
+//! utilisation, so filling replicas less lets them answer from farther away: for each of some utilisations, ways that are too long at it are made dear and
+//! the least number of replicas is found for which little enough demand has to take one.
+
+use std::ops::RangeInclusive;
+
+use serde::{Deserialize, Serialize};
+
+use crate::node::NodeName;
+use crate::plan::{Plan, Routed};
+use crate::problem::{Posed, Problem, ProblemError};
+use crate::search::{self, Found};
+use crate::serving::{Segment, ServingCurve};
+
+/// What a way costs on top that is too long, seconds: more than any way, less than leaving demand unserved.
+const TOO_LONG_SECONDS: f64 = 100.0;
+/// Utilisations that are tried at most.
+const LEVELS: usize = 24;
+
+/// A share of all requests and the response time that they must not exceed: `p95 <= 50 ms` is 0.95 and 0.050. The cost policy says which statistic of a way counts, and the
+/// serving curve which of the serving time; what is within them is not looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceLevel {
+    /// Share of the demand, above 0 and at most 1.
+    pub share: f64,
+    /// Response time in seconds: network and serving.
+    pub seconds: f64,
+}
+
+/// What stands between a service and its objective.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Blocker {
+    /// Serving alone takes longer, however idle a replica is.
+    Serving {
+        /// Serving time of an idle replica, seconds.
+        seconds: f64,
+    },
+    /// No node that may run a replica is near enough to this source.
+    TooFar {
+        /// The source.
+        source: NodeName,
+        /// Its demand.
+        concurrency: f64,
+        /// Response time from the nearest such node, seconds; infinite if there is none.
+        seconds: f64,
+    },
+    /// The nodes have no room for as many replicas as were allowed.
+    Room {
+        /// Replicas that fit.
+        replicas: u32,
+    },
+    /// More replicas than were allowed may do it.
+    Replicas {
+        /// How many were allowed.
+        allowed: u32,
+    },
+}
+
+/// A plan for a service level.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LevelPlan {
+    /// The plan: with the fewest replicas found that meet the level, or else the one that comes nearest.
+    pub plan: Plan,
+    /// Whether it meets the level.
+    pub met: bool,
+    /// Share of the demand within the response time.
+    pub share_within: f64,
+    /// What blocks it where it is not met.
+    pub blockers: Vec<Blocker>,
+}
+
+struct Candidate {
+    found: Found,
+    routed: Routed,
+    replicas: u32,
+    within: f64,
+}
+
+impl Problem {
+    /// The fewest replicas within a range that meet a service level, and where they go. The number of replicas that the problem itself names does not count; nor does
+    /// its cost model: requests go where the plan's flows lead them.
+    ///
+    /// ```
+    /// use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Problem, ServiceLevel, ServingCurve};
+    ///
+    /// // Two places 80 ms apart; a tenth of the requests comes from the second.
+    /// let nodes: Vec<NodeName> = ["here", "there"].map(NodeName::from).to_vec();
+    /// let costs = CostMatrix::new(nodes.clone(), ndarray::array![[0.0, 0.080], [0.080, 0.0]]);
+    /// let problem = Problem::new("hello", costs, 0, 10.0)
+    ///     .with_capacities(nodes.iter().map(|node| NodeCapacity::new(node.clone(), 5)))
+    ///     .with_demand(Demand::from_concurrency([("here".into(), 4.5), ("there".into(), 0.5)])?)
+    ///     .with_serving(ServingCurve::flat(0.010)?);
+    /// let p90 = problem.fewest_replicas(ServiceLevel { share: 0.90, seconds: 0.050 }, 1..=10)?;
+    /// assert_eq!((p90.met, p90.plan.total_replicas()), (true, 1));
+    /// let p95 = problem.fewest_replicas(ServiceLevel { share: 0.95, seconds: 0.050 }, 1..=10)?;
+    /// assert_eq!((p95.met, p95.plan.total_replicas()), (true, 2));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the problem's numbers make no sense.
+    pub fn fewest_replicas(&self, level: ServiceLevel, range: RangeInclusive<u32>) -> Result<LevelPlan, ProblemError> {
+        let (least, most) = range.into_inner();
+        let whole = Self { replicas: most.max(1), keep_running: false, ..self.clone() };
+        whole.check()?;
+        let base = Posed::new(&whole);
+        let demand = base.instance.demand();
+        if base.idle {
+            let plan = Self { replicas: least, ..self.clone() }.solve()?;
+            return Ok(LevelPlan { plan, met: true, share_within: 1.0, blockers: Vec::new() });
+        }
+        let room = base.instance.replicas;
+        let mut best: Option<Candidate> = None;
+        for utilisation in self.levels(&base, level) {
+            let capacity = utilisation * self.replica_concurrency;
+            let enough = (demand / capacity - 1e-9).ceil().max(1.0) as u32;
+            let mut low = enough.max(least);
+            // Fewer than what a lighter load has already been found to need, or as many and better.
+            let mut high = best.as_ref().filter(|best| meets(best, level)).map_or(room, |best| best.replicas.saturating_sub(1));
+            if low > high {
+                continue;
+            }
+            let at_most = self.attempt(&base, level, utilisation, high);
+            if !meets(&at_most, level) {
+                if best.as_ref().is_none_or(|best| at_most.within > best.within) {
+                    best = Some(at_most);
+                }
+                continue;
+            }
+            let mut reached = at_most;
+            while low < high {
+                let middle = low + (high - low) / 2;
+                let attempt = self.attempt(&base, level, utilisation, middle);
+                if meets(&attempt, level) {
+                    high = middle;
+                    reached = attempt;
+                } else {
+                    low = middle + 1;
+                }
+            }
+            best = Some(reached);
+        }
+        let Some(best) = best else {
+            let plan = Self { replicas: most, ..self.clone() }.solve()?;
+            let blockers = self.blockers(&base, level, most);
+            return Ok(LevelPlan { plan, met: false, share_within: 0.0, blockers });
+        };
+        let met = meets(&best, level);
+        let stated = Self { replicas: best.replicas, ..self.clone() };
+        let blockers = if met { Vec::new() } else { self.blockers(&base, level, most) };
+        let share_within = best.within;
+        Ok(LevelPlan { plan: Plan::assemble(&base, &stated, &best.found, &best.routed), met, share_within, blockers })
+    }
+
+    /// Utilisations at which some way is just short enough, highest first.
+    fn levels(&self, base: &Posed, level: ServiceLevel) -> Vec<f64> {
+        let mut left: Vec<f64> = base.instance.costs.iter().map(|cost| level.seconds - cost).collect();
+        left.retain(|left| *left >= 0.0);
+        let mut levels: Vec<f64> = left.iter().filter_map(|left| highest_utilisation(&self.serving, *left)).collect();
+        levels.sort_by(|one, other| other.total_cmp(one));
+        levels.dedup_by(|one, other| (*one - *other).abs() < 1e-6);
+        let step = levels.len().div_ceil(LEVELS).max(1);
+        levels.into_iter().step_by(step).collect()
+    }
+
+    /// The best that so many replicas can do when none is filled further than `utilisation`.
+    fn attempt(&self, base: &Posed, level: ServiceLevel, utilisation: f64, replicas: u32) -> Candidate {
+        let serving = self.serving.mean_seconds(utilisation);
+        let mut instance = base.instance.clone();
+        instance.replicas = replicas;
+        instance.replica_capacity = utilisation * self.replica_concurrency;
+        instance.segments = vec![Segment { width: 1.0, marginal_seconds: 0.0 }];
+        instance.costs.mapv_inplace(|cost| if cost + serving > level.seconds + 1e-12 { cost + TOO_LONG_SECONDS } else { cost });
+        let found = search::solve(&instance, base.effort(self.diligence));
+        let (servers, routing) = instance.route(&found.placement);
+        let mut routed = Routed { unserved: routing.unserved, ..Routed::default() };
+        let mut within = 0.0;
+        for (server, tenants) in servers.iter().zip(&routing.tenants) {
+            let load: f64 = tenants.iter().map(|(_, amount)| amount).sum();
+            let full = f64::from(found.placement[server.row]) * self.replica_concurrency;
+            routed.serving += load * self.serving.mean_seconds(load / full);
+            for (source, amount) in tenants {
+                routed.flows.push((*source, server.row, *amount));
+                routed.network += amount * base.instance.costs[(server.row, *source)];
+                if instance.costs[(server.row, *source)] < TOO_LONG_SECONDS {
+                    within += amount;
+                }
+            }
+        }
+        // The bound is for the search's own objective, in which long ways are dear.
+        let found = Found {
+            total: routed.network + routed.serving + base.instance.openings(&found.placement),
+            lower_bound: 0.0,
+            proven: false,
+            ..found
+        };
+        Candidate { found, routed, replicas, within: within / instance.demand() }
+    }
+
+    fn blockers(&self, base: &Posed, level: ServiceLevel, allowed: u32) -> Vec<Blocker> {
+        let idle = self.serving.mean_seconds(0.0);
+        if idle > level.seconds {
+            return vec![Blocker::Serving { seconds: idle }];
+        }
+        let mut blockers = Vec::new();
+        for (source, supply) in base.instance.supplies.iter().enumerate() {
+            let open = (0..base.nodes.len()).filter(|node| base.instance.limits[*node] > 0);
+            let nearest = open.map(|node| base.instance.costs[(node, source)]).fold(f64::INFINITY, f64::min) + idle;
+            if nearest > level.seconds {
+                blockers.push(Blocker::TooFar { source: base.sources[source].clone(), concurrency: *supply, seconds: nearest });
+            }
+        }
+        if base.instance.replicas < allowed {
+            blockers.push(Blocker::Room { replicas: base.instance.replicas });
+        } else {
+            blockers.push(Blocker::Replicas { allowed });
+        }
+        blockers
+    }
+}
+
+fn meets(candidate: &Candidate, level: ServiceLevel) -> bool {
+    candidate.within >= level.share - 1e-9 && candidate.routed.unserved.iter().sum::<f64>() <= 1e-6
+}
+
+/// The highest utilisation at which serving takes no longer than `seconds`; none if it never is that fast.
+fn highest_utilisation(curve: &ServingCurve, seconds: f64) -> Option<f64> {
+    if curve.mean_seconds(1.0) <= seconds {
+        return Some(1.0);
+    }
+    let (mut low, mut high) = (0.0, 1.0);
+    for _ in 0..40 {
+        let middle = f64::midpoint(low, high);
+        if curve.mean_seconds(middle) <= seconds { low = middle } else { high = middle }
+    }
+    (low > 1e-3).then_some(low)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CostMatrix, Demand, NodeCapacity};
+
+    fn problem() -> Problem {
+        let nodes: Vec<NodeName> = ["a", "b"].map(NodeName::from).to_vec();
+        let costs = CostMatrix::new(nodes.clone(), ndarray::array![[0.0, 0.030], [0.030, 0.0]]);
+        Problem::new("any", costs, 0, 10.0)
+            .with_capacities([NodeCapacity::new("a".into(), 3)])
+            .with_demand(Demand::from_concurrency([("a".into(), 9.0), ("b".into(), 6.0)]).unwrap())
+            .with_serving(ServingCurve::queue(0.010, 1).unwrap())
+    }
+
+    #[test]
+    fn replicas_are_filled_less_to_answer_in_time() {
+        let level = |seconds| ServiceLevel { share: 1.0, seconds };
+        let roomy = problem().fewest_replicas(level(0.080), 1..=5).unwrap();
+        assert_eq!((roomy.met, roomy.plan.total_replicas()), (true, 2)); // 0.75 busy: 40 ms, and 30 to go
+        let tight = problem().fewest_replicas(level(0.051), 1..=5).unwrap();
+        assert_eq!((tight.met, tight.plan.total_replicas()), (true, 3)); // half busy: 20 ms
+        let never = problem().fewest_replicas(level(0.035), 1..=5).unwrap();
+        assert!(!never.met);
+        assert!(matches!(&never.blockers[0], Blocker::TooFar { source, .. } if *source == "b".into()));
+        assert_eq!(never.blockers[1], Blocker::Room { replicas: 3 });
+        let slow = problem().fewest_replicas(level(0.005), 1..=5).unwrap();
+        assert!(matches!(slow.blockers[..], [Blocker::Serving { seconds }] if seconds >= 0.010));
+    }
+
+    #[test]
+    fn nobody_asks_and_nonsense() {
+        let idle =
+            problem().with_demand(Demand::default()).fewest_replicas(ServiceLevel { share: 0.95, seconds: 0.02 }, 1..=5).unwrap();
+        assert_eq!((idle.met, idle.plan.total_replicas()), (true, 1));
+        assert!(
+            Problem { replica_concurrency: 0.0, ..problem() }
+                .fewest_replicas(ServiceLevel { share: 0.9, seconds: 1.0 }, 1..=2)
+                .is_err()
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! Decisions on record: what went in and what came out, one JSON object a line, to be decided again.
+//!
+//! Nothing but what is on a line goes into its decision, so deciding it again gives the same bytes; where it does not, the program or the line was
+//! changed. Numbers are written so that reading them gives the same bits.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::plan::Plan;
+use crate::problem::{Problem, ProblemError};
+use crate::stability::{MoveHistory, Stability, Verdict};
+
+/// What one decision depends on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Inputs {
+    /// When, in seconds since any fixed instant; only for the reader.
+    pub time_seconds: f64,
+    /// The problem.
+    pub problem: Problem,
+    /// The rules against moving, where they are in use.
+    pub stability: Option<Stability>,
+    /// What was moved lately.
+    pub history: MoveHistory,
+}
+
+/// A decision with what it depended on: one line of a trace.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// What went in.
+    pub inputs: Inputs,
+    /// What came out.
+    pub plan: Plan,
+    /// What the rules against moving said.
+    pub verdict: Option<Verdict>,
+}
+
+/// Why a trace cannot be written or replayed.
+#[derive(Debug, Error)]
+pub enum TraceError {
+    /// A line that is no entry, or an entry that is no JSON.
+    #[error("failed to read or write line {line} of a trace: {source}")]
+    Format {
+        /// The line, from 1 on; 0 for an entry that is being written.
+        line: usize,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// Inputs whose numbers make no sense.
+    #[error("failed to decide line {line} of a trace again: {source}")]
+    Problem {
+        /// The line, from 1 on.
+        line: usize,
+        /// What is wrong with it.
+        source: ProblemError,
+    },
+}
+
+/// A line that was decided differently.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The line, from 1 on.
+    pub line: usize,
+    /// What the line says.
+    pub recorded: String,
+    /// What it would say now.
+    pub replayed: String,
+}
+
+impl Inputs {
+    /// Decides.
+    ///
+    /// # Errors
+    /// When the problem's numbers make no sense.
+    pub fn decide(self) -> Result<Entry, ProblemError> {
+        let (plan, verdict) = match &self.stability {
+            Some(stability) => {
+                let (plan, verdict) = stability.choose(&self.problem, &self.history)?;
+                (plan, Some(verdict))
+            }
+            None => (self.problem.solve()?, None),
+        };
+        Ok(Entry { inputs: self, plan, verdict })
+    }
+}
+
+impl Entry {
+    /// The line of this entry, without the line's end.
+    ///
+    /// # Errors
+    /// When a number cannot be written as JSON.
+    pub fn to_line(&self) -> Result<String, TraceError> {
+        serde_json::to_string(self).map_err(|source| TraceError::Format { line: 0, source })
+    }
+}
+
+/// Decides every line of a trace again and returns those that come out different in any byte; empty lines are skipped.
+///
+/// ```
+/// use placement::trace::{Inputs, replay};
+/// use placement::{CostMatrix, Demand, MoveHistory, NodeCapacity, NodeName, Problem};
+///
+/// let nodes: Vec<NodeName> = vec!["a".into(), "b".into()];
+/// let costs = CostMatrix::new(nodes.clone(), ndarray::array![[0.0, 0.1 + 0.2], [f64::INFINITY, 0.0]]);
+/// let problem = Problem::new("hello", costs, 2, 10.0)
+///     .with_capacities(nodes.into_iter().map(|node| NodeCapacity::new(node, 1)))
+///     .with_demand(Demand::from_concurrency([("a".into(), 7.0 / 3.0)])?);
+/// let inputs = Inputs { time_seconds: 0.0, problem, stability: None, history: MoveHistory::default() };
+/// let line = inputs.decide()?.to_line()?;
+/// assert!(replay(&line)?.is_empty());
+/// let forged = line.replace("\"starts\":2", "\"starts\":1");
+/// assert_eq!(replay(&forged)?[0].line, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// When a line is no entry or its inputs make no sense.
+pub fn replay(trace: &str) -> Result<Vec<Difference>, TraceError> {
+    let mut differences = Vec::new();
+    for (number, recorded) in trace.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let line = number + 1;
+        let entry: Entry = serde_json::from_str(recorded).map_err(|source| TraceError::Format { line, source })?;
+        let again = entry.inputs.decide().map_err(|source| TraceError::Problem { line, source })?;
+        let replayed = again.to_line()?;
+        if replayed != recorded {
+            differences.push(Difference { line, recorded: recorded.to_owned(), replayed });
+        }
+    }
+    Ok(differences)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synthetic::{Network, Random, Shape, zipf_demand};
+    use crate::{CostMatrix, Demand, NodeCapacity, NodeName, ServingCurve};
+
+    #[test]
+    fn a_day_of_decisions_replays_byte_for_byte() {
+        let network = Network::new(Shape { sites: 4, nodes_per_site: 3, ..Shape::default() }, 8);
+        let names: Vec<NodeName> = (0..12).map(|number| NodeName::new(format!("n{number}"))).collect();
+        let mut random = Random::new(3);
+        let mut trace = String::new();
+        let mut running = std::collections::BTreeMap::new();
+        for step in 0..12 {
+            let cells = ndarray::Array2::from_shape_fn((12, 12), |(from, to)| {
+                if random.below(20) == 0 { f64::NAN } else { network.measured_seconds(from, to, step) }
+            });
+            let demand = zipf_demand(12, 20.0, &mut random);
+            let problem = Problem::new("any", CostMatrix::new(names.clone(), cells), 3, 10.0)
+                .with_demand(Demand::from_concurrency(names.iter().cloned().zip(demand)).unwrap())
+                .with_capacities(names.iter().map(|node| NodeCapacity::new(node.clone(), 2)))
+                .with_serving(ServingCurve::queue(0.004, 3).unwrap())
+                .with_running(running.clone());
+            let history = MoveHistory { since_last_seconds: (step > 0).then_some(7.0 / 3.0), moves_in_window: 0 };
+            let inputs = Inputs { time_seconds: step as f64 / 3.0, problem, stability: Some(Stability::default()), history };
+            let entry = inputs.decide().unwrap();
+            running = entry.plan.replicas.clone();
+            trace.push_str(&entry.to_line().unwrap());
+            trace.push('\n');
+        }
+        assert_eq!(replay(&trace).unwrap(), []);
+        assert!(matches!(replay("{}"), Err(TraceError::Format { line: 1, .. })));
+    }
+}

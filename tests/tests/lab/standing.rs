@@ -1,0 +1,254 @@
+//! A cluster that was left running, and what goes wrong in clusters: mistakes in objects, and parts of ours or others' that are away.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use crate::{LAB, cargo_lab, nothing_more_than, source_tree, traces_of_a_lab};
+
+/// Longer than anything in the cluster may take: the longest wait here is for the stock grace period of the last pod, and its draining.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What `cargo lab -- up` left running. Removed when dropped.
+struct Standing {
+    kubeconfig: PathBuf,
+    kubectl: PathBuf,
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        // A failure here shows in what is left behind.
+        let _ = cargo_lab(&["down"]);
+    }
+}
+
+impl Standing {
+    fn up() -> anyhow::Result<Self> {
+        let output = cargo_lab(&["up"])?;
+        ensure!(output.status.success(), "up: {}", output.status);
+        let printed = String::from_utf8(output.stdout)?;
+        let exported = |name: &str| {
+            let line = printed.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")));
+            line.with_context(|| format!("`up` does not tell {name}: {printed}"))
+        };
+        let kubeconfig = exported("KUBECONFIG")?.into();
+        let folder = exported("PATH")?.rsplit(':').next().context("a folder on PATH")?;
+        Ok(Self { kubeconfig, kubectl: Path::new(folder).join("kubectl") })
+    }
+
+    /// What kubectl prints, or what it complains of.
+    fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<Result<String, String>> {
+        let mut command = Command::new(&self.kubectl);
+        command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments).current_dir(source_tree());
+        let output = command.output().context("failed to start kubectl")?;
+        let said =
+            String::from_utf8_lossy(if output.status.success() { &output.stdout } else { &output.stderr }).trim().to_owned();
+        Ok(if output.status.success() { Ok(said) } else { Err(said) })
+    }
+
+    /// What kubectl prints; it must succeed.
+    fn done(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        self.kubectl(arguments)?.map_err(|complaint| anyhow::anyhow!("kubectl {}: {complaint}", arguments.join(" ")))
+    }
+
+    fn json(&self, arguments: &[&str]) -> anyhow::Result<Value> {
+        Ok(serde_json::from_str(&self.done(&[arguments, &["-o", "json"]].concat())?)?)
+    }
+
+    /// Pods with these labels that are not going: name -> node.
+    fn pods(&self, labels: &str) -> anyhow::Result<BTreeMap<String, String>> {
+        let list = self.json(&["get", "pods", "-l", labels])?;
+        let staying = list["items"].as_array().into_iter().flatten().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(staying.map(|pod| (text(&pod["metadata"]["name"]), text(&pod["spec"]["nodeName"]))).collect())
+    }
+
+    /// Waits until kubectl prints `expected`.
+    fn shows(&self, arguments: &[&str], expected: &str) -> anyhow::Result<()> {
+        eventually(&format!("kubectl {} prints {expected}", arguments.join(" ")), || {
+            let seen = self.kubectl(arguments)?;
+            Ok(if seen.as_deref() == Ok(expected) { Ok(()) } else { Err(format!("{seen:?}")) })
+        })
+    }
+
+    /// The condition `kind` of an object: its status and reason.
+    fn condition(&self, object: &[&str], kind: &str) -> anyhow::Result<(String, String)> {
+        let object = self.json(&[&["get"], object].concat())?;
+        let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+        let found = conditions.into_iter().find(|condition| condition["type"] == kind);
+        let text = |field: &str| found.and_then(|condition| condition[field].as_str()).unwrap_or_default().to_owned();
+        Ok((text("status"), text("reason")))
+    }
+
+    /// Sends requests from inside a node, five a second, and says by which nodes they were answered; none may fail.
+    fn answered_by(&self, node: &str, url: &str, seconds: u32) -> anyhow::Result<BTreeMap<String, usize>> {
+        let seconds = seconds.to_string();
+        let load =
+            ["exec", node, "--", "netem-lab", "load", "--from-node", node, "--url", url, "--rate", "5", "--seconds", &seconds];
+        let output = cargo_lab(&load)?;
+        ensure!(output.status.success(), "load: {}", output.status);
+        let mut answers = BTreeMap::new();
+        for line in String::from_utf8(output.stdout)?.lines() {
+            let outcome: netem_lab::load::Outcome = serde_json::from_str(line)?;
+            ensure!(outcome.succeeded(), "a request from {node} failed: {line}");
+            *answers.entry(outcome.served_by_node.unwrap_or_default()).or_default() += 1;
+        }
+        ensure!(!answers.is_empty(), "no request was sent from {node}");
+        Ok(answers)
+    }
+}
+
+fn eventually<T>(what: &str, ask: impl Fn() -> anyhow::Result<Result<T, String>>) -> anyhow::Result<T> {
+    let begun = Instant::now();
+    loop {
+        match ask()? {
+            Ok(value) => {
+                println!("{:>6.1?}  {what}", begun.elapsed());
+                return Ok(value);
+            }
+            Err(instead) if begun.elapsed() > PATIENCE => anyhow::bail!("waited in vain until {what}: {instead}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(250)),
+        }
+    }
+}
+
+#[test]
+fn a_standing_cluster_copes_with_mistakes_and_missing_parts() -> anyhow::Result<()> {
+    let _turn = LAB.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let before = traces_of_a_lab()?;
+    let lab = Standing::up()?;
+    a_seika_alone(&lab)?;
+    mistakes(&lab)?;
+    parts_that_are_away(&lab)?;
+    drop(lab);
+    nothing_more_than(&before)
+}
+
+/// The seed's own manifest: exactly these pods on exactly these nodes, and no more than what was changed changes.
+fn a_seika_alone(lab: &Standing) -> anyhow::Result<()> {
+    let manifest = ["apply", "-f", "examples/manifests/seika-sample.yaml"];
+    let ready = ["get", "seika", "hello", "-o", "jsonpath={.status.ready}"];
+    lab.done(&manifest)?;
+    lab.shows(&ready, "1-2-3/1-2-3")?;
+    let six = lab.pods("app=hello")?;
+    let mut nodes: Vec<&str> = six.values().map(String::as_str).collect();
+    nodes.sort_unstable();
+    ensure!(nodes == ["node1", "node2", "node2", "node3", "node3", "node3"], "{six:?}");
+
+    lab.done(&manifest)?;
+    std::thread::sleep(Duration::from_secs(5));
+    ensure!(lab.pods("app=hello")? == six, "the same manifest again changed pods: {six:?}, now {:?}", lab.pods("app=hello")?);
+
+    lab.done(&["patch", "seika", "hello", "--type=merge", "-p", r#"{"spec":{"repurika":{"node2":0}}}"#])?;
+    lab.shows(&ready, "1-0-3/1-0-3")?;
+    let staying: BTreeMap<_, _> = six.into_iter().filter(|(_, node)| node != "node2").collect();
+    ensure!(lab.pods("app=hello")? == staying, "{staying:?}, now {:?}", lab.pods("app=hello")?);
+    Ok(())
+}
+
+fn mistakes(lab: &Standing) -> anyhow::Result<()> {
+    let staying = lab.pods("app=hello")?;
+    lab.done(&["patch", "seika", "hello", "--type=merge", "-p", r#"{"spec":{"repurika":{"nowhere":2}}}"#])?;
+    eventually("the Seika says that there is no such node", || {
+        let seen = lab.condition(&["seika", "hello"], "Degraded")?;
+        Ok(if seen == ("True".to_owned(), "NodeNotFound".to_owned()) { Ok(()) } else { Err(format!("{seen:?}")) })
+    })?;
+    ensure!(lab.pods("app=hello")? == staying, "an unknown node changed pods");
+
+    let refused = lab.kubectl(&["patch", "seika", "hello", "--type=merge", "-p", r#"{"spec":{"repurika":{"node1":-1}}}"#])?;
+    ensure!(refused.as_ref().is_err_and(|complaint| complaint.contains("repurika")), "{refused:?}");
+    lab.done(&["delete", "seika", "hello", "--wait=true"])?;
+    eventually("the Seika's pods are gone", || {
+        let left = lab.json(&["get", "pods", "-l", "app=hello"])?["items"].as_array().map_or(0, Vec::len);
+        Ok(if left == 0 { Ok(()) } else { Err(format!("{left} pods")) })
+    })?;
+
+    // A name that no node has and no registry is asked for. Knative takes pods to be only slow until their progress deadline.
+    let hello = std::fs::read_to_string(source_tree().join("examples/manifests/hello.yaml"))?;
+    let broken = hello
+        .replace("name: hello\n", "name: broken\n")
+        .replace("dev.local/kantai/hello:0.1.0", "dev.local/kantai/absent:0.1.0")
+        .replace("      annotations:\n", "      annotations:\n        serving.knative.dev/progress-deadline: 30s\n");
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), broken)?;
+    let path = file.path().to_string_lossy();
+    lab.done(&["apply", "-f", &path])?;
+    eventually("the Revision says that its image cannot be had", || {
+        // Before there is a Revision, kubectl fails.
+        let seen = lab.kubectl(&["get", "revision", "broken-00001", "-o", "jsonpath={.status.conditions}"])?;
+        Ok(if seen.as_ref().is_ok_and(|text| text.contains("ImagePull")) { Ok(()) } else { Err(format!("{seen:?}")) })
+    })?;
+    lab.done(&["delete", "-f", &path])?;
+    eventually("nothing of it is left", || {
+        let kinds = "pods,seikas,podautoscalers,serverlessservices,deployments,revisions,services";
+        let left = lab.done(&["get", kinds, "-o", "name"])?;
+        let left: Vec<&str> = left.lines().filter(|name| name.contains("broken")).collect();
+        Ok(if left.is_empty() { Ok(()) } else { Err(left.join(", ")) })
+    })
+}
+
+fn parts_that_are_away(lab: &Standing) -> anyhow::Result<()> {
+    let url = "http://hello.default.svc.cluster.local/";
+    lab.done(&["apply", "-f", "examples/manifests/hello.yaml"])?;
+    eventually("hello is Ready", || {
+        let seen = lab.condition(&["ksvc", "hello"], "Ready")?;
+        Ok(if seen.0 == "True" { Ok(()) } else { Err(format!("{seen:?}")) })
+    })?;
+    let settled_on = |node: &str| {
+        eventually(&format!("requests from {node} are answered there"), || {
+            let answers = lab.answered_by(node, url, 2)?;
+            Ok(if answers.keys().eq([node]) { Ok(()) } else { Err(format!("{answers:?}")) })
+        })
+    };
+    settled_on("node3")?;
+
+    // Without the ConfigMap the documented default holds: on, for those that opted in.
+    lab.done(&["delete", "configmap", "config-ikukantai"])?;
+    let only_there = |seconds| {
+        let answers = lab.answered_by("node3", url, seconds)?;
+        ensure!(answers.keys().eq(["node3"]), "requests from node3 were answered by {answers:?}");
+        anyhow::Ok(())
+    };
+    only_there(5)?;
+    let class =
+        ["get", "podautoscaler", "hello-00001", "-o", r"jsonpath={.metadata.annotations.autoscaling\.knative\.dev/class}"];
+    lab.shows(&class, "miporin.autoscaling.bonavadeur.io")?;
+
+    lab.done(&["scale", "deployment", "prometheus", "-n", "monitoring", "--replicas=0"])?;
+    // What is known holds at first; then the probers are asked. Both are told.
+    for reason in ["LatencySourceLost", "LatencyFallback"] {
+        let told = [
+            "get",
+            "events",
+            "-n",
+            "kantai-system",
+            "--field-selector",
+            &format!("reason={reason}"),
+            "-o",
+            "jsonpath={.items[*].type}",
+        ];
+        eventually(&format!("an event {reason}"), || {
+            only_there(1)?;
+            let seen = lab.done(&told)?;
+            Ok(if seen.split(' ').any(|kind| kind == "Warning") { Ok(()) } else { Err(seen) })
+        })?;
+    }
+
+    // Gateways keep what they were told last.
+    lab.done(&["scale", "deployment", "extra-controller", "-n", "kantai-system", "--replicas=0"])?;
+    eventually("no extra-controller", || {
+        let left =
+            lab.done(&["get", "pods", "-n", "kantai-system", "-l", "app.kubernetes.io/name=extra-controller", "-o", "name"])?;
+        Ok(if left.is_empty() { Ok(()) } else { Err(left) })
+    })?;
+    only_there(20)?;
+    let nodes: BTreeSet<String> = lab.answered_by("node1", url, 2)?.into_keys().collect();
+    ensure!(nodes == BTreeSet::from(["node3".to_owned()]), "requests from node1 were answered by {nodes:?}");
+
+    lab.done(&["scale", "deployment", "extra-controller", "-n", "kantai-system", "--replicas=1"])?;
+    settled_on("node1")
+}
