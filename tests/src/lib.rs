@@ -1,5 +1,7 @@
 //! What the tests across crates share. The tests themselves are in `tests/`.
 
+pub mod seika;
+
 use std::future::Future;
 use std::time::{Duration, Instant};
 

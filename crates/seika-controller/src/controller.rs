@@ -14,15 +14,17 @@ use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{WatchStreamExt as _, reflector as reflect};
 use kube::{Client, ResourceExt as _};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::announce::Announcer;
 use crate::crd::{NODE_LABEL, Seika};
-use crate::index::{Owner, Told};
+use crate::index::{Owner, Stray, Told};
 use crate::metrics::Metrics;
 use crate::observed::{NodeChange, NodeView, Nodes, PodView};
+use crate::pace::Pace;
+use crate::queue::{Queue, Waiting};
 use crate::reconcile::{Context, MaybeSeika, after_error, owner_of, reconcile};
 use crate::writes::{SharedIndex, Writer};
 
@@ -33,6 +35,8 @@ pub struct Settings {
     pub namespace: Option<String>,
     /// How many writes of one Seika may be on their way at once.
     pub writes_at_once: usize,
+    /// How many writes per second there may be on average, those of all Seikas together; any number if there is none.
+    pub writes_per_second: Option<f64>,
     /// How many Seikas may be worked on at once.
     pub seikas_at_once: u16,
     /// What the events say they come from.
@@ -41,18 +45,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { namespace: None, writes_at_once: 64, seikas_at_once: 64, instance: None }
-    }
-}
-
-/// Sends Seikas to be worked on.
-#[derive(Clone)]
-struct Queue(mpsc::UnboundedSender<ObjectRef<MaybeSeika>>);
-
-impl Queue {
-    fn push(&self, owner: &Owner) {
-        // Nobody listens any more only when all of it is being stopped.
-        let _ = self.0.send(ObjectRef::new(&owner.name).within(&owner.namespace));
+        Self { namespace: None, writes_at_once: 64, writes_per_second: None, seikas_at_once: 64, instance: None }
     }
 }
 
@@ -61,8 +54,8 @@ impl Queue {
 /// The caches are filled anew each time this is called: who takes over starts from what the API server holds, not from what a watch had told
 /// it while another acted.
 pub async fn run(client: Client, settings: Settings, metrics: Metrics, stop: CancellationToken) {
-    let (sender, mut queued) = mpsc::unbounded_channel();
-    let queue = Queue(sender);
+    let waiting = Waiting::default();
+    let (queue, mut queued) = Queue::new(waiting.clone());
     let index = SharedIndex::default();
     let nodes = Arc::new(RwLock::new(Nodes::default()));
     let (store, store_writer) = reflector::store::<MaybeSeika>();
@@ -72,7 +65,7 @@ pub async fn run(client: Client, settings: Settings, metrics: Metrics, stop: Can
     let (announcer, publish) = Announcer::new(client.clone(), settings.instance.clone(), metrics.clone());
     tasks.spawn(publish);
     let (pods_known, pods_are_known) = watch::channel(false);
-    tasks.spawn(watch_pods(api(&client, &settings), index.clone(), queue.clone(), pods_known, metrics.clone()));
+    tasks.spawn(watch_pods(api(&client, &settings), index.clone(), store.clone(), queue.clone(), pods_known, metrics.clone()));
     let (nodes_known, nodes_are_known) = watch::channel(false);
     let watching = NodeWatch { nodes: Arc::clone(&nodes), index: index.clone(), seikas: store.clone(), queue };
     tasks.spawn(watching.run(Api::all(client.clone()), nodes_known, metrics.clone()));
@@ -86,13 +79,20 @@ pub async fn run(client: Client, settings: Settings, metrics: Metrics, stop: Can
         _ = future::join(whole(pods_are_known), whole(nodes_are_known)) => {}
     }
 
-    let writer = Writer { client: client.clone(), index, metrics: metrics.clone(), concurrency: settings.writes_at_once.max(1) };
-    let context = Arc::new(Context::new(writer, nodes, store.clone(), announcer, metrics.clone()));
+    let writer = Writer {
+        client: client.clone(),
+        index,
+        metrics: metrics.clone(),
+        concurrency: settings.writes_at_once.max(1),
+        pace: Pace::new(settings.writes_per_second),
+    };
+    let context = Arc::new(Context::new(writer, nodes, store.clone(), waiting, announcer, metrics.clone()));
     let seikas = watch_seikas(api(&client, &settings), store_writer, Arc::clone(&context));
     let queued = stream::poll_fn(move |context| queued.poll_recv(context)).map(Ok);
-    let triggers = stream::select(seikas, queued).map_ok(ReconcileRequest::from).take_until(stop.cancelled_owned());
+    let triggers = stream::select(seikas, queued).map_ok(ReconcileRequest::from).take_until(stop.clone().cancelled_owned());
+    let never_began = stopped_before_ready(store.clone(), stop.clone());
     tracing::info!("keeping seikas");
-    applier(
+    let kept = applier(
         |seika, context| Box::pin(reconcile(seika, context)),
         |seika: Arc<MaybeSeika>, error, context: Arc<Context>| after_error(&seika, error, &context),
         context,
@@ -100,9 +100,22 @@ pub async fn run(client: Client, settings: Settings, metrics: Metrics, stop: Can
         triggers,
         QueueConfig::default().concurrency(settings.seikas_at_once),
     )
-    .for_each(|_| future::ready(()))
-    .await;
+    .for_each(|_| future::ready(()));
+    tokio::select! {
+        () = kept => {}
+        () = never_began => {}
+    }
     tracing::info!("no longer keeping seikas");
+}
+
+/// Comes back when `stop` comes before the Seikas have been listed, and then only. The applier would wait for that list, which nobody asks for
+/// any more, for ever, and with it the Lease would not be given back.
+async fn stopped_before_ready(store: Store<MaybeSeika>, stop: CancellationToken) {
+    tokio::select! {
+        biased;
+        _ = store.wait_until_ready() => future::pending().await,
+        () = stop.cancelled() => {}
+    }
 }
 
 fn api<K>(client: &Client, settings: &Settings) -> Api<K>
@@ -121,7 +134,7 @@ fn watch_seikas(
     store_writer: reflector::store::Writer<MaybeSeika>,
     context: Arc<Context>,
 ) -> BoxStream<'static, Result<ObjectRef<MaybeSeika>, watcher::Error>> {
-    let metrics = context.metrics.clone();
+    let (metrics, waiting) = (context.metrics.clone(), context.waiting.clone());
     reflect(store_writer, watcher(seikas, watcher::Config::default()))
         .backoff(Patience::default())
         .inspect_err(move |error| broken("seikas", error, &metrics))
@@ -131,6 +144,7 @@ fn watch_seikas(
             Event::Init | Event::InitApply(_) | Event::Apply(_) => {}
         })
         .applied_objects()
+        .inspect_ok(move |seika| waiting.begins(&seika.namespace().unwrap_or_default(), &seika.name_any()))
         .map_ok(|seika| ObjectRef::from_obj(&seika))
         // The watch begins again by itself; an error here would only be logged once more.
         .filter(|result| future::ready(result.is_ok()))
@@ -174,7 +188,14 @@ fn broken(what: &'static str, error: &watcher::Error, metrics: &Metrics) {
 }
 
 /// Keeps the index; queues the Seikas whose pods changed.
-async fn watch_pods(pods: Api<Pod>, index: SharedIndex, queue: Queue, known: watch::Sender<bool>, metrics: Metrics) {
+async fn watch_pods(
+    pods: Api<Pod>,
+    index: SharedIndex,
+    seikas: Store<MaybeSeika>,
+    queue: Queue,
+    known: watch::Sender<bool>,
+    metrics: Metrics,
+) {
     let config = watcher::Config::default().labels(NODE_LABEL);
     let mut events = watcher(pods, config).backoff(Patience::default()).boxed();
     while let Some(event) = events.next().await {
@@ -186,6 +207,7 @@ async fn watch_pods(pods: Api<Pod>, index: SharedIndex, queue: Queue, known: wat
             }
         };
         let ends = matches!(event, Event::InitDone);
+        let mut strayed = None;
         let touched = {
             let mut index = index.lock();
             match event {
@@ -193,24 +215,44 @@ async fn watch_pods(pods: Api<Pod>, index: SharedIndex, queue: Queue, known: wat
                 Event::InitDone => index.tell(Told::ListEnds),
                 Event::InitApply(pod) => match owner_of_pod(&pod) {
                     Some(owner) => index.tell(Told::Listed(owner, PodView::of(&pod))),
-                    None => Vec::new(),
+                    None => index.tell(Told::ListedStray(pod.namespace().unwrap_or_default(), stray(&pod))),
                 },
                 Event::Apply(pod) => match owner_of_pod(&pod) {
                     Some(owner) => index.tell(Told::Put(owner, PodView::of(&pod))),
-                    None => index.disown(&pod.namespace().unwrap_or_default(), &PodView::of(&pod)),
+                    None => {
+                        strayed = pod.namespace();
+                        index.tell(Told::Strayed(pod.namespace().unwrap_or_default(), stray(&pod)))
+                    }
                 },
                 Event::Delete(pod) => match owner_of_pod(&pod) {
                     Some(owner) => index.tell(Told::Gone(owner, PodView::of(&pod))),
-                    None => index.disown(&pod.namespace().unwrap_or_default(), &PodView::of(&pod)),
+                    None => {
+                        strayed = pod.namespace();
+                        index.tell(Told::StrayGone(pod.namespace().unwrap_or_default(), PodView::of(&pod)))
+                    }
                 },
             }
         };
         for owner in &touched {
             queue.push(owner);
         }
+        // Who may want it, or was told of it, finds out itself: such pods are rare.
+        if strayed.is_some() {
+            let there = seikas.state();
+            let concerned = there.iter().filter(|seika| seika.namespace() == strayed).filter_map(|seika| owner_of(&**seika));
+            concerned.for_each(|owner| queue.push(&owner));
+        }
         if ends {
             known.send_replace(true);
         }
+    }
+}
+
+fn stray(pod: &Pod) -> Stray {
+    let controller = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
+    Stray {
+        pod: Arc::new(PodView::of(pod)),
+        controller: controller.map(|controller| format!("{} {}", controller.kind, controller.name)),
     }
 }
 

@@ -8,7 +8,7 @@ mod template;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,10 @@ pub use self::template::{PodTemplate, TemplateMeta};
 pub const NODE_LABEL: &str = "bonavadeur.io/seika-hostname";
 /// Carried by every pod of a Seika: which version of the template it was made from.
 pub const REVISION_LABEL: &str = "bonavadeur.io/seika-revision";
+/// Carried by what is kept of a Seika's earlier templates: its UID.
+pub const UID_LABEL: &str = "bonavadeur.io/seika-uid";
+/// How many of those are kept unless told.
+pub const REVISION_HISTORY_LIMIT: i32 = 10;
 /// The most pods that one node can be asked to hold.
 pub const COUNT_MAX: i32 = 1000;
 /// The most nodes that one Seika can name.
@@ -91,6 +95,11 @@ pub struct SeikaSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::rollout")]
     pub rollout: Option<Rollout>,
+
+    /// How many templates of the past are kept as ControllerRevisions, beside those that pods still have. 10 unless told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::revision_history_limit")]
+    pub revision_history_limit: Option<i32>,
 }
 
 /// How pods are replaced when the template changes.
@@ -104,14 +113,26 @@ pub struct Rollout {
     /// How many pods beyond the total all nodes together may have; unbounded unless told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_surge: Option<i32>,
+    /// How many available pods all nodes together may lack meanwhile; unbounded unless told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_unavailable: Option<i32>,
     /// Replaces nothing while true. Counts are still kept.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
+    /// After so long without any progress the condition `Progressing` turns false. 600 unless told.
+    pub progress_deadline_seconds: i32,
 }
 
 impl Default for Rollout {
     fn default() -> Self {
-        Self { max_surge_per_node: 1, max_unavailable_per_node: 0, max_surge: None, paused: false }
+        Self {
+            max_surge_per_node: 1,
+            max_unavailable_per_node: 0,
+            max_surge: None,
+            max_unavailable: None,
+            paused: false,
+            progress_deadline_seconds: 600,
+        }
     }
 }
 
@@ -146,6 +167,10 @@ pub struct SeikaStatus {
     /// The revision of the present template, as pods carry it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
+    /// When one of the numbers above last changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
+    pub progressed_at: Option<Time>,
     /// `Available`, `Progressing`, `Degraded`, `SelectorOverlap`.
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
-use crate::observed::{PodView, Progress};
+use crate::observed::PodView;
 
 /// A Seika, as its pods know it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,6 +40,15 @@ impl Owner {
     }
 }
 
+/// A pod that carries our node label and that no Seika controls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stray {
+    /// The pod.
+    pub pod: Arc<PodView>,
+    /// What does control it, as kind and name; nothing if nobody does.
+    pub controller: Option<String>,
+}
+
 /// What the watch said.
 #[derive(Clone, Debug)]
 pub enum Told {
@@ -53,6 +62,12 @@ pub enum Told {
     Put(Owner, PodView),
     /// A pod is gone.
     Gone(Owner, PodView),
+    /// The list holds this stray pod, in this namespace.
+    ListedStray(String, Stray),
+    /// A stray pod is there, as it is now.
+    Strayed(String, Stray),
+    /// A stray pod is gone.
+    StrayGone(String, PodView),
 }
 
 /// How a create ended.
@@ -95,6 +110,8 @@ struct CreateFlight {
     flight: Flight,
     /// An earlier request of this name may have been done, or may yet be.
     in_doubt: bool,
+    /// The pod was there before; what was asked for is that it be ours.
+    adoption: bool,
 }
 
 #[derive(Debug, Default)]
@@ -115,12 +132,20 @@ pub struct Picture {
     pub unresolved: Vec<(String, String)>,
 }
 
+#[derive(Debug, Default)]
+struct Incoming {
+    pods: HashMap<Owner, BTreeMap<String, Arc<PodView>>>,
+    strays: HashMap<String, BTreeMap<String, Stray>>,
+}
+
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub struct PodIndex {
     seikas: HashMap<Owner, OfSeika>,
+    /// By namespace and name.
+    strays: HashMap<String, BTreeMap<String, Stray>>,
     /// The list that is being received.
-    incoming: Option<HashMap<Owner, BTreeMap<String, Arc<PodView>>>>,
+    incoming: Option<Incoming>,
     /// How many lists have begun.
     lists: u64,
 }
@@ -131,16 +156,22 @@ impl PodIndex {
         match told {
             Told::ListBegins => {
                 self.lists += 1;
-                self.incoming = Some(HashMap::new());
+                self.incoming = Some(Incoming::default());
                 Vec::new()
             }
             Told::Listed(owner, pod) => {
                 let incoming = self.incoming.get_or_insert_default();
-                incoming.entry(owner).or_default().insert(pod.name.clone(), Arc::new(pod));
+                incoming.pods.entry(owner).or_default().insert(pod.name.clone(), Arc::new(pod));
+                Vec::new()
+            }
+            Told::ListedStray(namespace, stray) => {
+                let incoming = self.incoming.get_or_insert_default();
+                incoming.strays.entry(namespace).or_default().insert(stray.pod.name.clone(), stray);
                 Vec::new()
             }
             Told::ListEnds => self.replace(),
             Told::Put(owner, pod) => {
+                self.no_longer_stray(&owner.namespace, &pod);
                 let of_seika = self.seikas.entry(owner.clone()).or_default();
                 of_seika.seen(&pod, pod.terminating);
                 let unchanged = of_seika.pods.get(&pod.name).is_some_and(|before| **before == pod);
@@ -156,11 +187,30 @@ impl PodIndex {
                 self.drop_if_empty(&owner);
                 vec![owner]
             }
+            Told::Strayed(namespace, stray) => {
+                let touched = self.disown(&namespace, &stray.pod);
+                self.strays.entry(namespace).or_default().insert(stray.pod.name.clone(), stray);
+                touched
+            }
+            Told::StrayGone(namespace, pod) => {
+                self.no_longer_stray(&namespace, &pod);
+                self.disown(&namespace, &pod)
+            }
+        }
+    }
+
+    fn no_longer_stray(&mut self, namespace: &str, pod: &PodView) {
+        let Some(strays) = self.strays.get_mut(namespace) else { return };
+        if strays.get(&pod.name).is_some_and(|stray| stray.pod.uid == pod.uid) {
+            strays.remove(&pod.name);
+        }
+        if strays.is_empty() {
+            self.strays.remove(namespace);
         }
     }
 
     /// This pod is nobody's, or another kind's, from now on.
-    pub fn disown(&mut self, namespace: &str, pod: &PodView) -> Vec<Owner> {
+    fn disown(&mut self, namespace: &str, pod: &PodView) -> Vec<Owner> {
         let held = |of: &OfSeika| of.pods.get(&pod.name).is_some_and(|held| held.uid == pod.uid);
         let holders = self.seikas.iter().filter(|(owner, of)| owner.namespace == namespace && held(of));
         let holders: Vec<Owner> = holders.map(|(owner, _)| owner.clone()).collect();
@@ -171,7 +221,8 @@ impl PodIndex {
     }
 
     fn replace(&mut self) -> Vec<Owner> {
-        let mut incoming = self.incoming.take().unwrap_or_default();
+        let Incoming { pods: mut incoming, strays } = self.incoming.take().unwrap_or_default();
+        self.strays = strays;
         let owners: Vec<Owner> = self.seikas.keys().chain(incoming.keys()).cloned().collect::<HashSet<_>>().into_iter().collect();
         let begun = self.lists;
         for owner in &owners {
@@ -205,22 +256,27 @@ impl PodIndex {
 
     /// A create is about to be sent.
     pub fn create_begins(&mut self, owner: &Owner, name: &str, node: &str, revision: &str) {
-        let view = PodView {
-            name: name.to_owned(),
-            uid: String::new(),
-            node: node.to_owned(),
-            revision: revision.to_owned(),
-            progress: Progress::Unscheduled,
-            hindrance: None,
-            terminating: false,
-            doomed: false,
-            deletion_cost: 0,
-            restarts: 0,
-            created: None,
-        };
+        let view = PodView::asked_for(name, node, revision);
         let creates = &mut self.seikas.entry(owner.clone()).or_default().creates;
         let in_doubt = creates.get(name).is_some_and(|earlier| matches!(earlier.flight, Flight::Unknown));
-        creates.insert(name.to_owned(), CreateFlight { view, flight: Flight::Sent(HashSet::new()), in_doubt });
+        creates.insert(name.to_owned(), CreateFlight { view, flight: Flight::Sent(HashSet::new()), in_doubt, adoption: false });
+    }
+
+    /// An orphan is about to be asked to be this Seika's. Until the watch tells of it, it counts as if it were: else another pod would be
+    /// created in its place. How it ends is told with [`PodIndex::create_ends`].
+    pub fn adoption_begins(&mut self, owner: &Owner, orphan: &PodView) {
+        let flight = Flight::Sent(HashSet::new());
+        let adoption = CreateFlight { view: orphan.clone(), flight, in_doubt: false, adoption: true };
+        self.seikas.entry(owner.clone()).or_default().creates.insert(orphan.name.clone(), adoption);
+    }
+
+    /// The API server has no pod of this name. A pod that was to be adopted will never be ours then; one that was to be created still may be.
+    pub fn no_such_pod(&mut self, owner: &Owner, name: &str) {
+        let Some(of_seika) = self.seikas.get_mut(owner) else { return };
+        if of_seika.creates.get(name).is_some_and(|create| create.adoption) {
+            of_seika.creates.remove(name);
+            self.drop_if_empty(owner);
+        }
     }
 
     /// That create has ended.
@@ -304,6 +360,17 @@ impl PodIndex {
         }
         picture.unresolved.sort();
         picture
+    }
+
+    /// The pods of `namespace` that carry our node label and that no Seika controls.
+    pub fn strays(&self, namespace: &str) -> impl Iterator<Item = &Stray> {
+        self.strays.get(namespace).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// Whether there are writes for `owner` that the watch has not told of yet.
+    #[must_use]
+    pub fn is_ahead_of_watch(&self, owner: &Owner) -> bool {
+        self.seikas.get(owner).is_some_and(|of| !of.creates.is_empty() || !of.deletes.is_empty())
     }
 
     /// The Seikas that have pods for `node`.

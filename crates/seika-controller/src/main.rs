@@ -41,6 +41,9 @@ struct Run {
     /// How many writes of one Seika may be on their way at once.
     #[arg(long, env = "KANTAI_WRITES_AT_ONCE", default_value_t = 64)]
     writes_at_once: usize,
+    /// How many writes per second there may be on average, those of all Seikas together; unlimited unless told.
+    #[arg(long, env = "KANTAI_WRITES_PER_SECOND")]
+    writes_per_second: Option<f64>,
     /// How many Seikas may be worked on at once.
     #[arg(long, env = "KANTAI_SEIKAS_AT_ONCE", default_value_t = 64)]
     seikas_at_once: u16,
@@ -79,6 +82,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     let settings = Settings {
         namespace: arguments.namespace,
         writes_at_once: arguments.writes_at_once,
+        writes_per_second: arguments.writes_per_second,
         seikas_at_once: arguments.seikas_at_once,
         instance: Some(arguments.identity.clone()),
     };

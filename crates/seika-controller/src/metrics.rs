@@ -37,6 +37,8 @@ pub struct OutcomeLabels {
 #[derive(Clone, Debug)]
 pub struct Metrics {
     pub(crate) reconcile_seconds: Histogram,
+    pub(crate) queue_seconds: Histogram,
+    pub(crate) stale_passes: Counter,
     pub(crate) reconcile_errors: Family<ErrorLabels, Counter>,
     pub(crate) pod_creates: Family<OutcomeLabels, Counter>,
     pub(crate) pod_deletes: Family<OutcomeLabels, Counter>,
@@ -53,6 +55,8 @@ impl Metrics {
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
             reconcile_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 16)),
+            queue_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 16)),
+            stale_passes: Counter::default(),
             reconcile_errors: Family::default(),
             pod_creates: Family::default(),
             pod_deletes: Family::default(),
@@ -65,6 +69,11 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("seika");
         let time = metrics.reconcile_seconds.clone();
         registry.register_with_unit("reconcile", "Time from taking up a Seika to having written its status", Unit::Seconds, time);
+        let time = metrics.queue_seconds.clone();
+        registry.register_with_unit("queue", "Time from what asks for a pass to its beginning", Unit::Seconds, time);
+        // Where a controller that waits for its own writes to come back would have skipped its turn.
+        let stale = "Passes that reckoned with own writes of which the watch had not told yet";
+        registry.register("stale_passes", stale, metrics.stale_passes.clone());
         registry.register("reconcile_errors", "Passes that failed and are tried again", metrics.reconcile_errors.clone());
         registry.register("pod_creates", "Pods asked for", metrics.pod_creates.clone());
         registry.register("pod_deletes", "Pods asked to go", metrics.pod_deletes.clone());

@@ -9,6 +9,8 @@ use crate::crd::PodTemplate;
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 const SUFFIX_LENGTH: usize = 8;
 const REVISION_LENGTH: usize = 10;
+const RECORD_SUFFIX_LENGTH: usize = 5;
+const OBJECT_NAME_LENGTH_MAX: usize = 253;
 /// A pod's host name is its name cut at 63 characters: longer names would lose the part that tells pods apart.
 const POD_NAME_LENGTH_MAX: usize = 63;
 const LABEL_VALUE_LENGTH_MAX: usize = 63;
@@ -25,6 +27,15 @@ pub fn pod_name(seika: &str, seika_uid: &str, node: &str, slot: u32) -> String {
     digest.update(slot.to_be_bytes());
     let suffix = spell(&digest.finalize(), SUFFIX_LENGTH);
     format!("{}-{suffix}", shortened(&format!("{seika}-{node}"), POD_NAME_LENGTH_MAX - SUFFIX_LENGTH - 1))
+}
+
+/// The name of what keeps a template: `<seika>-<revision>-<suffix>`. The suffix depends on the Seika's UID, so that one that was deleted and
+/// made anew does not wait for the old one's to go.
+#[must_use]
+pub fn record_name(seika: &str, seika_uid: &str, revision: &str) -> String {
+    let suffix = spell(&Sha256::digest(seika_uid.as_bytes()), RECORD_SUFFIX_LENGTH);
+    let end = format!("-{revision}-{suffix}");
+    format!("{}{end}", shortened(seika, OBJECT_NAME_LENGTH_MAX - end.len().min(OBJECT_NAME_LENGTH_MAX)))
 }
 
 /// The value of the node label. Node names may be longer than a label's value may be; the hash of the whole keeps those apart.
@@ -131,6 +142,17 @@ mod tests {
         let node = "n".repeat(200);
         assert_eq!(node_label(&node).len(), LABEL_VALUE_LENGTH_MAX);
         assert_eq!(node_label("node1"), "node1");
+    }
+
+    #[test]
+    fn a_record_is_named_after_seika_and_revision() {
+        let name = record_name("hello", "uid-1", "bcdfghjklm");
+        assert!(
+            name.starts_with("hello-bcdfghjklm-") && name.len() == "hello-bcdfghjklm-".len() + RECORD_SUFFIX_LENGTH,
+            "{name}"
+        );
+        assert_ne!(name, record_name("hello", "uid-2", "bcdfghjklm"));
+        assert_eq!(record_name(&"a".repeat(253), "uid-1", "bcdfghjklm").len(), 253);
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! What is kept of pods and nodes: no more than decisions need, so that thousands of them cost little memory.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 
 use crate::crd::{NODE_LABEL, REVISION_LABEL};
 use crate::manifest::NODE_ANNOTATION;
+use crate::taints::{Taint, Tolerations};
 
 /// The annotation by which pods say which of them to delete first; lower goes first.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -61,21 +63,46 @@ pub struct PodView {
     pub restarts: i32,
     /// When it was created.
     pub created: Option<Timestamp>,
+    /// Its labels but for those that we give it, which say where it belongs. Not known of a pod that the API server has not shown yet.
+    pub labels: Option<Arc<BTreeMap<String, String>>>,
 }
 
 impl PodView {
+    /// A pod that is being asked for.
+    #[must_use]
+    pub fn asked_for(name: &str, node: &str, revision: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            uid: String::new(),
+            node: node.to_owned(),
+            revision: revision.to_owned(),
+            progress: Progress::Unscheduled,
+            hindrance: None,
+            terminating: false,
+            doomed: false,
+            deletion_cost: 0,
+            restarts: 0,
+            created: None,
+            labels: None,
+        }
+    }
+
     /// Reads what matters of a pod that carries our node label.
     #[must_use]
     pub fn of(pod: &Pod) -> Self {
         let metadata = &pod.metadata;
         let label = |key: &str| metadata.labels.as_ref().and_then(|labels| labels.get(key)).cloned();
         let annotation = |key: &str| metadata.annotations.as_ref().and_then(|annotations| annotations.get(key));
-        let bound = pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_ref().is_some_and(|node| !node.is_empty()));
-        let progress = progress(pod.status.as_ref(), bound);
+        let bound_to = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()).filter(|node| !node.is_empty());
+        let progress = progress(pod.status.as_ref(), bound_to.is_some());
+        let said = || annotation(NODE_ANNOTATION).cloned().or_else(|| label(NODE_LABEL)).unwrap_or_default();
+        let own = [NODE_LABEL, REVISION_LABEL];
+        let labels = metadata.labels.iter().flatten().filter(|(key, _)| !own.contains(&key.as_str()));
         Self {
             name: metadata.name.clone().unwrap_or_default(),
             uid: metadata.uid.clone().unwrap_or_default(),
-            node: annotation(NODE_ANNOTATION).cloned().or_else(|| label(NODE_LABEL)).unwrap_or_default(),
+            // Where it is counts for more than what anybody may have written on it since.
+            node: bound_to.cloned().unwrap_or_else(said),
             revision: label(REVISION_LABEL).unwrap_or_default(),
             hindrance: pod.status.as_ref().and_then(|status| hindrance(status, &progress)),
             progress,
@@ -88,6 +115,7 @@ impl PodView {
                 .and_then(|status| status.container_statuses.as_ref())
                 .map_or(0, |containers| containers.iter().map(|container| container.restart_count).sum()),
             created: metadata.creation_timestamp.as_ref().map(|time| time.0),
+            labels: Some(Arc::new(labels.map(|(key, value)| (key.clone(), value.clone())).collect())),
         }
     }
 
@@ -157,43 +185,64 @@ fn hindrance(status: &PodStatus, progress: &Progress) -> Option<Hindrance> {
     }
 }
 
-/// Whether a node takes pods.
+/// What of a node says whether it takes pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NodeView {
-    /// Nothing speaks against it.
-    Usable,
+pub struct NodeView {
+    /// Its Ready condition is True.
+    pub ready: bool,
+    /// It was cordoned.
+    pub cordoned: bool,
+    /// Its taints, but for those that only discourage.
+    pub taints: Vec<Taint>,
+}
+
+/// What keeps new pods from starting on a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Obstacle {
     /// Its Ready condition is not True.
     NotReady,
     /// It was cordoned.
     Cordoned,
-    /// It has taints that keep pods away.
-    Tainted(
-        /// The first of them, as `key:effect`.
-        String,
-    ),
+    /// It has a taint that the pods do not tolerate, as `key:effect`.
+    Tainted(String),
 }
 
 impl NodeView {
+    /// A node that nothing speaks against.
+    pub const USABLE: Self = Self { ready: true, cordoned: false, taints: Vec::new() };
+
     /// Reads what matters of a node.
     #[must_use]
     pub fn of(node: &Node) -> Self {
-        let ready = node
-            .status
-            .as_ref()
-            .and_then(|status| status.conditions.as_ref())
-            .and_then(|conditions| conditions.iter().find(|condition| condition.type_ == "Ready"));
-        if ready.is_none_or(|ready| ready.status != "True") {
-            return Self::NotReady;
+        let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+        let ready = conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready");
+        let spec = node.spec.as_ref();
+        let taints = spec.and_then(|spec| spec.taints.as_ref()).into_iter().flatten();
+        Self {
+            ready: ready.is_some_and(|ready| ready.status == "True"),
+            cordoned: spec.is_some_and(|spec| spec.unschedulable == Some(true)),
+            taints: taints
+                .filter(|taint| taint.effect != "PreferNoSchedule")
+                .map(|taint| Taint {
+                    key: taint.key.clone(),
+                    value: taint.value.clone().unwrap_or_default(),
+                    effect: taint.effect.clone(),
+                })
+                .collect(),
         }
-        let Some(spec) = &node.spec else { return Self::Usable };
-        if spec.unschedulable == Some(true) {
-            return Self::Cordoned;
+    }
+
+    /// What keeps new pods with these tolerations from starting on it.
+    #[must_use]
+    pub fn obstacle(&self, tolerations: &Tolerations) -> Option<Obstacle> {
+        if !self.ready {
+            return Some(Obstacle::NotReady);
         }
-        spec.taints
-            .iter()
-            .flatten()
-            .find(|taint| taint.effect != "PreferNoSchedule")
-            .map_or(Self::Usable, |taint| Self::Tainted(format!("{}:{}", taint.key, taint.effect)))
+        if self.cordoned && !tolerations.tolerate(&Taint::of_cordon()) {
+            return Some(Obstacle::Cordoned);
+        }
+        let taint = self.taints.iter().find(|taint| !tolerations.tolerate(taint))?;
+        Some(Obstacle::Tainted(format!("{}:{}", taint.key, taint.effect)))
     }
 }
 
@@ -279,19 +328,7 @@ pub(crate) mod fixtures {
 
     /// A pod that was just asked for.
     pub(crate) fn pod(name: &str, node: &str) -> PodView {
-        PodView {
-            name: name.into(),
-            uid: format!("uid-of-{name}"),
-            node: node.into(),
-            revision: "new".into(),
-            progress: Progress::Unscheduled,
-            hindrance: None,
-            terminating: false,
-            doomed: false,
-            deletion_cost: 0,
-            restarts: 0,
-            created: Some(Timestamp::UNIX_EPOCH),
-        }
+        PodView { uid: format!("uid-of-{name}"), created: Some(Timestamp::UNIX_EPOCH), ..PodView::asked_for(name, node, "new") }
     }
 
     /// A pod that is ready since the beginning of time.

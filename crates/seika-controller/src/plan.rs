@@ -19,11 +19,14 @@ use crate::crd::Rollout;
 use crate::index::Picture;
 use crate::naming::pod_name;
 use crate::observed::{Known, Nodes, PodView};
+use crate::taints::Tolerations;
 
 /// For how long a node must have been gone before its pods are taken for lost: one that leaves and comes back at once keeps them.
 pub const NODE_GONE_HOLD: SignedDuration = SignedDuration::from_secs(2);
 /// The most pods that one plan creates; the rest comes with the next.
-pub const CREATES_PER_PLAN: usize = 500;
+pub const CREATES_PER_PLAN: usize = 1000;
+/// The most pods that one plan creates on a node, so that a kubelet is not given more at once than it commonly holds in all.
+pub const CREATES_PER_NODE_AND_PLAN: usize = 110;
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -40,6 +43,21 @@ pub struct Asked<'a> {
     pub rollout: &'a Rollout,
     /// For how long a pod must have been ready to count as available.
     pub min_ready: SignedDuration,
+    /// Which taints its pods put up with.
+    pub tolerations: &'a Tolerations,
+}
+
+impl Asked<'_> {
+    /// How many pods `node` is to have.
+    fn count(&self, node: &str) -> usize {
+        self.counts.get(node).map_or(0, |count| usize::try_from(*count).unwrap_or(0))
+    }
+
+    /// Whether `pod` has served for long enough.
+    pub(crate) fn is_available(&self, pod: &PodView, now: Timestamp) -> bool {
+        // Who may be going already cannot be counted on.
+        pod.is_active() && !pod.doomed && pod.ready_since().is_some_and(|since| now.duration_since(since) >= self.min_ready)
+    }
 }
 
 /// What is seen.
@@ -113,16 +131,24 @@ pub fn plan(asked: &Asked<'_>, seen: &Seen<'_>) -> Plan {
     for pod in &seen.picture.pods {
         by_node.entry(&pod.node).or_default().push(pod);
     }
-    let mut surge_left = surge_left(asked, seen);
+    let (mut surge_left, mut unavailable_left) = (surge_left(asked, seen), unavailable_left(asked, seen, &by_node));
     let mut creates: Vec<Vec<Create>> = Vec::new();
     for (name, pods) in by_node {
         match seen.nodes.look_up(name) {
-            Known::Present(_) => {
-                let count = asked.counts.get(name).map_or(0, |count| usize::try_from(*count).unwrap_or(0));
-                let on_node = OnNode::new(&pods, asked, seen.now);
+            Known::Present(view) => {
+                // Where no new pod can start, the old ones are not given up for them.
+                let rolls = !asked.rollout.paused && view.obstacle(asked.tolerations).is_none();
+                let on_node = OnNode::new(&pods, asked, rolls, seen.now);
                 let held_until = seen.held.get(name).copied();
-                let decision = on_node.decide(&Room { count, surge_left, held: held_until.is_some(), rollout: asked.rollout });
+                let decision = on_node.decide(&Room {
+                    count: asked.count(name),
+                    surge_left,
+                    unavailable_left,
+                    held: held_until.is_some(),
+                    rollout: asked.rollout,
+                });
                 surge_left = surge_left.saturating_sub(decision.surge);
+                unavailable_left = unavailable_left.saturating_sub(decision.unavailable);
                 if let Some(until) = held_until.filter(|_| decision.wants_more) {
                     plan.look_again_in(until.duration_since(seen.now));
                 }
@@ -138,9 +164,11 @@ pub fn plan(asked: &Asked<'_>, seen: &Seen<'_>) -> Plan {
             Known::GoneSince(_) | Known::Never => plan.deletes.extend(node::abandon(&pods)),
         }
     }
+    let wanted: usize = creates.iter().map(Vec::len).sum();
+    creates.iter_mut().for_each(|on_node| on_node.truncate(CREATES_PER_NODE_AND_PLAN));
     plan.creates = one_from_each_in_turn(creates);
-    if plan.creates.len() > CREATES_PER_PLAN {
-        plan.creates.truncate(CREATES_PER_PLAN);
+    plan.creates.truncate(CREATES_PER_PLAN);
+    if plan.creates.len() < wanted {
         plan.look_again_in(SignedDuration::ZERO);
     }
     plan
@@ -161,13 +189,18 @@ fn surge_left(asked: &Asked<'_>, seen: &Seen<'_>) -> usize {
     for pod in seen.picture.pods.iter().filter(|pod| pod.is_active()) {
         *active.entry(&pod.node).or_default() += 1;
     }
-    let beyond: usize = active
-        .iter()
-        .map(|(node, active)| {
-            active.saturating_sub(asked.counts.get(*node).map_or(0, |count| usize::try_from(*count).unwrap_or(0)))
-        })
-        .sum();
+    let beyond: usize = active.iter().map(|(node, active)| active.saturating_sub(asked.count(node))).sum();
     usize::try_from(max_surge).unwrap_or(0).saturating_sub(beyond)
+}
+
+/// How many available pods may still be given up for a roll-out. Nodes that are not there lack what nobody could give them, so they do not count.
+fn unavailable_left(asked: &Asked<'_>, seen: &Seen<'_>, by_node: &BTreeMap<&str, Vec<&Arc<PodView>>>) -> usize {
+    let Some(max_unavailable) = asked.rollout.max_unavailable else { return usize::MAX };
+    let lacking = |(node, pods): (&&str, &Vec<&Arc<PodView>>)| {
+        let available = pods.iter().filter(|pod| asked.is_available(pod, seen.now)).count();
+        if matches!(seen.nodes.look_up(node), Known::Present(_)) { asked.count(node).saturating_sub(available) } else { 0 }
+    };
+    usize::try_from(max_unavailable).unwrap_or(0).saturating_sub(by_node.iter().map(lacking).sum())
 }
 
 /// Names for `count` new pods on `node`: first those whose create may or may not have happened, then the first slots that nobody holds.

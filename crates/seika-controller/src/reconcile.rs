@@ -9,19 +9,22 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::core::{DeserializeGuard, Selector, SelectorExt as _};
 use kube::runtime::controller::Action;
-use kube::runtime::reflector::Store;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource as _, ResourceExt as _};
 
 use crate::announce::Announcer;
 use crate::backoff::Backoffs;
-use crate::crd::{Rollout, Seika, SeikaStatus};
+use crate::crd::{REVISION_HISTORY_LIMIT, Rollout, Seika, SeikaStatus};
 use crate::index::Owner;
 use crate::manifest;
 use crate::metrics::{ErrorLabels, Metrics};
 use crate::naming::revision;
 use crate::observed::{Nodes, PodView};
+use crate::ownership::{Claims, claims};
 use crate::plan::{Asked, Create, Delete, Plan, Seen, plan};
-use crate::status::{Circumstances, Trouble, status};
+use crate::queue::Waiting;
+use crate::status::{Circumstances, Trouble, next_deadline, rejected, status};
+use crate::taints::Tolerations;
 use crate::writes::{WriteError, Writer};
 
 /// A Seika, or why it cannot be read: one that cannot must not hide the others from the watch.
@@ -41,6 +44,8 @@ struct Book {
     taken: HashMap<String, Instant>,
     failures_in_a_row: u32,
     trouble: Option<Trouble>,
+    /// The revision whose template is known to be kept.
+    recorded: Option<String>,
 }
 
 /// What all passes share.
@@ -48,6 +53,7 @@ pub(crate) struct Context {
     pub(crate) writer: Writer,
     pub(crate) nodes: Arc<RwLock<Nodes>>,
     pub(crate) seikas: Store<MaybeSeika>,
+    pub(crate) waiting: Waiting,
     pub(crate) announcer: Announcer,
     pub(crate) metrics: Metrics,
     backoffs: Mutex<Backoffs>,
@@ -59,10 +65,11 @@ impl Context {
         writer: Writer,
         nodes: Arc<RwLock<Nodes>>,
         seikas: Store<MaybeSeika>,
+        waiting: Waiting,
         announcer: Announcer,
         metrics: Metrics,
     ) -> Self {
-        Self { writer, nodes, seikas, announcer, metrics, backoffs: Mutex::default(), books: Mutex::default() }
+        Self { writer, nodes, seikas, waiting, announcer, metrics, backoffs: Mutex::default(), books: Mutex::default() }
     }
 
     /// The Seika is no more.
@@ -95,6 +102,7 @@ struct Valid<'a> {
     selector: Selector,
     revision: String,
     rollout: Rollout,
+    tolerations: Tolerations,
 }
 
 impl Valid<'_> {
@@ -106,6 +114,7 @@ impl Valid<'_> {
             revision: &self.revision,
             rollout: &self.rollout,
             min_ready: SignedDuration::from_secs(self.seika.spec.min_ready_seconds.into()),
+            tolerations: &self.tolerations,
         }
     }
 
@@ -138,20 +147,21 @@ fn validate(seika: &Seika) -> Result<Valid<'_>, String> {
         selector,
         revision: revision(&seika.spec.template),
         rollout: seika.spec.rollout.clone().unwrap_or_default(),
+        tolerations: Tolerations::of(&seika.spec.template),
     })
 }
 
 /// Brings one Seika a step closer.
 pub(crate) async fn reconcile(seika: Arc<MaybeSeika>, context: Arc<Context>) -> Result<Action, WriteError> {
     let begun = Instant::now();
+    if let Some(waited) = context.waiting.ends(&seika.namespace().unwrap_or_default(), &seika.name_any()) {
+        context.metrics.queue_seconds.observe(waited.as_secs_f64());
+    }
     let result = match &seika.0 {
         Ok(seika) if seika.metadata.deletion_timestamp.is_some() => Ok(Action::await_change()),
         Ok(seika) => match validate(seika) {
             Ok(valid) => pass(&valid, &context).await,
-            Err(problem) => {
-                reject(seika, &context, problem);
-                Ok(Action::await_change())
-            }
+            Err(problem) => reject(seika, &context, problem).await.map(|()| Action::await_change()),
         },
         Err(invalid) => {
             tracing::warn!(
@@ -169,13 +179,18 @@ pub(crate) async fn reconcile(seika: Arc<MaybeSeika>, context: Arc<Context>) -> 
 
 async fn pass(valid: &Valid<'_>, context: &Context) -> Result<Action, WriteError> {
     let owner = &valid.owner;
+    if context.writer.index.lock().is_ahead_of_watch(owner) {
+        context.metrics.stale_passes.inc();
+    }
     settle_doubts(owner, context).await?;
+    let foreign = settle_ownership(valid, context).await?;
 
     let Plan { creates, deletes, again_after } = look(valid, context, plan);
     let (wants_creates, wants_deletes) = (!creates.is_empty(), !deletes.is_empty());
+    let still_wanted = || is_still_wanted(valid, context);
     let (created, deleted) = tokio::join!(
-        context.writer.create_all(owner, &valid.revision, creates, |create| valid.manifest(create)),
-        context.writer.delete_all(owner, deletes),
+        context.writer.create_all(owner, &valid.revision, creates, |create| valid.manifest(create), still_wanted),
+        context.writer.delete_all(owner, deletes, still_wanted),
     );
 
     tell_of(valid, context, &created.pods, &deleted.pods);
@@ -190,14 +205,25 @@ async fn pass(valid: &Valid<'_>, context: &Context) -> Result<Action, WriteError
             None => {}
         }
     });
-    let status_due = write_status(valid, context).await?;
+    let status_due = write_status(valid, context, foreign).await?;
     if let Some(error) = error {
         return Err(error);
     }
+    // Last, for nobody waits for it.
+    keep_template(valid, context).await?;
     context.with_book(owner, |book| book.failures_in_a_row = 0);
     let retaken = (!created.taken.is_empty()).then_some(Duration::ZERO);
     let again_after = again_after.map(SignedDuration::unsigned_abs);
     Ok([again_after, status_due, retaken].into_iter().flatten().min().map_or_else(Action::await_change, Action::requeue))
+}
+
+/// Whether the spec that a plan was made from still holds. If not, the plan's rest is dropped: the change has queued another pass.
+fn is_still_wanted(valid: &Valid<'_>, context: &Context) -> bool {
+    let now = context.seikas.get(&ObjectRef::new(&valid.owner.name).within(&valid.owner.namespace));
+    now.is_some_and(|now| {
+        let (now, planned) = (now.meta(), &valid.seika.metadata);
+        now.uid == planned.uid && now.generation == planned.generation && now.deletion_timestamp.is_none()
+    })
 }
 
 /// Asks about pods that were asked for, or asked to go, without an answer.
@@ -212,6 +238,33 @@ async fn settle_doubts(owner: &Owner, context: &Context) -> Result<(), WriteErro
     Ok(())
 }
 
+/// Takes in orphans that match, lets go what no longer does. Returns pods of other owners that match.
+async fn settle_ownership(valid: &Valid<'_>, context: &Context) -> Result<Vec<String>, WriteError> {
+    let owner = &valid.owner;
+    let Claims { adopt, release, foreign } = {
+        let index = context.writer.index.lock();
+        claims(&valid.selector, &index.picture(owner), index.strays(&owner.namespace))
+    };
+    if !adopt.is_empty() && context.writer.may_adopt(owner).await? {
+        for orphan in adopt {
+            if context.writer.adopt(owner, &valid.owner_reference, &orphan).await? {
+                tell_of_pod(valid, context, "SuccessfulAdopt", "Adopt", &orphan, "adopted");
+            }
+        }
+    }
+    for pod in release {
+        if context.writer.release(owner, &pod).await? {
+            tell_of_pod(valid, context, "SuccessfulRelease", "Release", &pod, "released");
+        }
+    }
+    Ok(foreign)
+}
+
+fn tell_of_pod(valid: &Valid<'_>, context: &Context, reason: &str, action: &str, pod: &PodView, done: &str) {
+    tracing::info!(seika = valid.owner.name, namespace = valid.owner.namespace, pod = pod.name, "{done}");
+    context.announcer.done(&valid.reference, reason, action, &pod.name, format!("{done} {}", pod.name));
+}
+
 /// Shows `decide` what is asked and seen now.
 fn look<T>(valid: &Valid<'_>, context: &Context, decide: impl FnOnce(&Asked<'_>, &Seen<'_>) -> T) -> T {
     let picture = context.writer.index.lock().picture(&valid.owner);
@@ -223,9 +276,24 @@ fn look<T>(valid: &Valid<'_>, context: &Context, decide: impl FnOnce(&Asked<'_>,
     decide(&valid.asked(), &Seen { nodes: &nodes, picture: &picture, taken: &taken, held: &held, now })
 }
 
+/// Keeps the template of the present revision, unless it is known to be kept.
+async fn keep_template(valid: &Valid<'_>, context: &Context) -> Result<(), WriteError> {
+    if context.with_book(&valid.owner, |book| book.recorded.as_ref() == Some(&valid.revision)) {
+        return Ok(());
+    }
+    let picture = context.writer.index.lock().picture(&valid.owner);
+    let used: HashSet<&str> = picture.pods.iter().map(|pod| pod.revision.as_str()).collect();
+    let spec = &valid.seika.spec;
+    let limit = usize::try_from(spec.revision_history_limit.unwrap_or(REVISION_HISTORY_LIMIT)).unwrap_or(0);
+    let Valid { owner, owner_reference, revision, .. } = valid;
+    context.writer.record_template(owner, owner_reference, revision, &spec.template, &used, limit).await?;
+    context.with_book(owner, |book| book.recorded = Some(revision.clone()));
+    Ok(())
+}
+
 /// Writes the status if it changed. Returns when to write it if it is too early now.
-async fn write_status(valid: &Valid<'_>, context: &Context) -> Result<Option<Duration>, WriteError> {
-    let foreign = overlapping(valid, context);
+async fn write_status(valid: &Valid<'_>, context: &Context, mut foreign: Vec<String>) -> Result<Option<Duration>, WriteError> {
+    foreign.extend(overlapping(valid, context));
     let (trouble, written) = context.with_book(&valid.owner, |book| (book.trouble.clone(), book.written.clone()));
     // The store may be behind what was written last.
     let stored = valid.seika.status.clone().unwrap_or_default();
@@ -234,21 +302,23 @@ async fn write_status(valid: &Valid<'_>, context: &Context) -> Result<Option<Dur
         generation: valid.seika.metadata.generation,
         trouble: trouble.as_ref(),
         foreign: &foreign,
-        conditions: &known.conditions,
+        before: Some(known),
     };
     let status = look(valid, context, |asked, seen| status(asked, seen, &circumstances));
+    // Nothing may happen until then: that is what the deadline is about.
+    let deadline = next_deadline(&status, &valid.rollout, Timestamp::now()).map(SignedDuration::unsigned_abs);
     let since_written = written.as_ref().map(|(_, at)| at.elapsed());
     // Somebody else may have written over it, which the store shows sooner or later.
     let overwritten = stored != status && since_written.is_none_or(|since| since > Duration::from_secs(10));
     if *known == status && !overwritten {
-        return Ok(None);
+        return Ok(deadline);
     }
     if let Some(wait) = since_written.and_then(|since| STATUS_SPACING.checked_sub(since)) {
         return Ok(Some(wait));
     }
     context.writer.write_status(&valid.owner, &status).await?;
     context.with_book(&valid.owner, |book| book.written = Some((status, Instant::now())));
-    Ok(None)
+    Ok(deadline)
 }
 
 /// Other Seikas of the namespace whose pods this one's selector matches too.
@@ -286,9 +356,19 @@ fn tell_of(valid: &Valid<'_>, context: &Context, created: &[Create], deleted: &[
     }
 }
 
-fn reject(seika: &Seika, context: &Context, problem: String) {
-    tracing::warn!(seika = seika.name_any(), namespace = seika.namespace(), problem, "cannot act on a seika");
+/// Says why nothing is done. The pods stay as they are: a mistake in a spec must not cost what serves.
+async fn reject(seika: &Seika, context: &Context, problem: String) -> Result<(), WriteError> {
+    let Some(owner) = owner_of(seika) else { return Ok(()) };
+    let before = seika.status.clone().unwrap_or_default();
+    let status = rejected(&before, seika.metadata.generation, &problem, Timestamp::now());
+    if status == before {
+        return Ok(());
+    }
+    tracing::warn!(seika = owner.name, namespace = owner.namespace, problem, "cannot act on a seika");
     context.announcer.warning(&seika.object_ref(&()), "Invalid", "Validate", problem);
+    context.writer.write_status(&owner, &status).await?;
+    context.with_book(&owner, |book| book.written = Some((status, Instant::now())));
+    Ok(())
 }
 
 /// What to do after a pass that failed: again, later each time.

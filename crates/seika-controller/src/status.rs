@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use crate::crd::{NodeStatus, SeikaStatus};
-use crate::observed::{Known, NodeView, PodView, Progress};
+use crate::crd::{NodeStatus, Rollout, SeikaStatus};
+use crate::observed::{Known, Obstacle, PodView, Progress};
 use crate::plan::{Asked, Seen};
 
 /// In clusters of more nodes than this the status lists only those that concern the Seika.
@@ -28,10 +28,10 @@ pub struct Circumstances<'a> {
     pub generation: Option<i64>,
     /// What went wrong.
     pub trouble: Option<&'a Trouble>,
-    /// Pods of others that carry our label and match the selector: name and owner.
+    /// Pods of others that the selector matches too: name and owner.
     pub foreign: &'a [String],
-    /// The conditions so far: what did not change keeps its time.
-    pub conditions: &'a [Condition],
+    /// The status so far: what did not change keeps its time.
+    pub before: Option<&'a SeikaStatus>,
 }
 
 /// Makes the status.
@@ -54,7 +54,7 @@ pub fn status(asked: &Asked<'_>, seen: &Seen<'_>, circumstances: &Circumstances<
         listed.iter().map(|node| of(node).map_or(0, number).to_string()).collect::<Vec<_>>().join("-")
     };
     let total = |number: fn(&NodeStatus) -> i32| per_node.iter().map(number).sum::<i32>();
-    let available = seen.picture.pods.iter().filter(|pod| is_available(pod, asked, seen.now)).count();
+    let available = seen.picture.pods.iter().filter(|pod| asked.is_available(pod, seen.now)).count();
 
     let mut status = SeikaStatus {
         repurika: per_node.iter().map(|status| (status.node.clone(), status.current)).collect(),
@@ -68,14 +68,51 @@ pub fn status(asked: &Asked<'_>, seen: &Seen<'_>, circumstances: &Circumstances<
         updated_replicas: total(|status| status.updated),
         revision: Some(asked.revision.to_owned()),
         per_node,
+        progressed_at: None,
         conditions: Vec::new(),
     };
+    let before = circumstances.before.filter(|before| marks(before) == marks(&status));
+    let since = before.and_then(|before| before.progressed_at.clone());
+    status.progressed_at = Some(since.unwrap_or_else(|| Time(whole_seconds(seen.now))));
     status.conditions = conditions(&status, asked, seen, circumstances);
     status
 }
 
-fn is_available(pod: &PodView, asked: &Asked<'_>, now: Timestamp) -> bool {
-    pod.is_active() && pod.ready_since().is_some_and(|since| now.duration_since(since) >= asked.min_ready)
+/// What changes as long as there is progress.
+fn marks(status: &SeikaStatus) -> (Option<&str>, [i32; 5]) {
+    let SeikaStatus { desired_replicas, current_replicas, ready_replicas, available_replicas, updated_replicas, .. } = status;
+    let numbers = [*desired_replicas, *current_replicas, *ready_replicas, *available_replicas, *updated_replicas];
+    (status.revision.as_deref(), numbers)
+}
+
+/// In how long the condition `Progressing` has to be looked at again though nothing happens.
+#[must_use]
+pub fn next_deadline(status: &SeikaStatus, rollout: &Rollout, now: Timestamp) -> Option<SignedDuration> {
+    let progresses = status.conditions.iter().any(|condition| condition.type_ == "Progressing" && condition.status == "True");
+    let since = status.progressed_at.as_ref().filter(|_| progresses)?;
+    Some((progress_deadline(rollout) - now.duration_since(since.0)).max(SignedDuration::from_secs(1)))
+}
+
+fn progress_deadline(rollout: &Rollout) -> SignedDuration {
+    SignedDuration::from_secs(rollout.progress_deadline_seconds.into())
+}
+
+/// The status of a spec that cannot be acted on: what there was, and why it stays.
+#[must_use]
+pub fn rejected(before: &SeikaStatus, generation: Option<i64>, problem: &str, now: Timestamp) -> SeikaStatus {
+    let mut status = SeikaStatus { observed_generation: generation, ..before.clone() };
+    let conditions = [
+        ("Degraded", (true, "Invalid", problem.to_owned())),
+        ("Progressing", (false, "Invalid", "nothing is done until the spec can be acted on".to_owned())),
+    ];
+    for (type_, verdict) in conditions {
+        let condition = condition(type_, verdict, generation, &before.conditions, now);
+        match status.conditions.iter_mut().find(|present| present.type_ == type_) {
+            Some(present) => *present = condition,
+            None => status.conditions.push(condition),
+        }
+    }
+    status
 }
 
 fn node_status(asked: &Asked<'_>, seen: &Seen<'_>, node: &str, pods: &[&PodView]) -> NodeStatus {
@@ -90,27 +127,40 @@ fn node_status(asked: &Asked<'_>, seen: &Seen<'_>, node: &str, pods: &[&PodView]
         reason: None,
         message: None,
     };
-    if status.ready < status.desired {
-        let (reason, message) = shortfall(seen, node, pods, &active);
+    let is_stuck = status.updated < status.current && obstacle(asked, seen, node).is_some();
+    if status.ready < status.desired || is_stuck {
+        let (reason, message) = shortfall(asked, seen, node, pods, &active);
         status.reason = Some(reason);
         status.message = message;
     }
     status
 }
 
-/// Why a node has fewer ready pods than wanted: what is wrong with the node, else with a pod, else nothing but time.
-fn shortfall(seen: &Seen<'_>, node: &str, pods: &[&PodView], active: &[&PodView]) -> (String, Option<String>) {
-    let waiting_to_be_bound = active.iter().any(|pod| pod.progress == Progress::Unscheduled);
+/// What keeps new pods from starting on a node that is there.
+fn obstacle(asked: &Asked<'_>, seen: &Seen<'_>, node: &str) -> Option<Obstacle> {
     match seen.nodes.look_up(node) {
-        Known::Never | Known::GoneSince(_) => return ("NodeNotFound".into(), Some(format!("there is no node {node}"))),
-        Known::Present(NodeView::NotReady) => return ("NodeNotReady".into(), Some(format!("node {node} is not ready"))),
-        Known::Present(NodeView::Cordoned) if waiting_to_be_bound => {
+        Known::Present(view) => view.obstacle(asked.tolerations),
+        Known::Never | Known::GoneSince(_) => None,
+    }
+}
+
+/// Why a node has fewer ready pods than wanted: what is wrong with the node, else with a pod, else nothing but time.
+fn shortfall(asked: &Asked<'_>, seen: &Seen<'_>, node: &str, pods: &[&PodView], active: &[&PodView]) -> (String, Option<String>) {
+    let has_to_start = active
+        .iter()
+        .any(|pod| pod.progress == Progress::Unscheduled || (pod.revision != asked.revision && pod.ready_since().is_some()));
+    if !matches!(seen.nodes.look_up(node), Known::Present(_)) {
+        return ("NodeNotFound".into(), Some(format!("there is no node {node}")));
+    }
+    match obstacle(asked, seen, node) {
+        Some(Obstacle::NotReady) => return ("NodeNotReady".into(), Some(format!("node {node} is not ready"))),
+        Some(Obstacle::Cordoned) if has_to_start => {
             return ("NodeCordoned".into(), Some(format!("node {node} takes no new pods")));
         }
-        Known::Present(NodeView::Tainted(taint)) if waiting_to_be_bound => {
+        Some(Obstacle::Tainted(taint)) if has_to_start => {
             return ("NodeTainted".into(), Some(format!("node {node} has the taint {taint}")));
         }
-        Known::Present(_) => {}
+        Some(Obstacle::Cordoned | Obstacle::Tainted(_)) | None => {}
     }
     if let Some(until) = seen.held.get(node) {
         let last = pods.iter().filter(|pod| pod.progress == Progress::Finished).find_map(|pod| pod.hindrance.as_ref());
@@ -155,6 +205,17 @@ fn conditions(status: &SeikaStatus, asked: &Asked<'_>, seen: &Seen<'_>, circumst
         (false, "Settled", "nothing is being changed".to_owned())
     };
 
+    let stalled =
+        status.progressed_at.as_ref().is_some_and(|since| seen.now.duration_since(since.0) >= progress_deadline(asked.rollout));
+    let progressing = match progressing {
+        (true, _, message) if stalled => (
+            false,
+            "ProgressDeadlineExceeded",
+            format!("no progress for {} s: {message}", asked.rollout.progress_deadline_seconds),
+        ),
+        other => other,
+    };
+
     let failing: Vec<&str> = seen.held.keys().map(String::as_str).collect();
     let degraded = if let Some(trouble) = circumstances.trouble {
         (true, trouble.reason, trouble.message.clone())
@@ -175,20 +236,31 @@ fn conditions(status: &SeikaStatus, asked: &Asked<'_>, seen: &Seen<'_>, circumst
 
     [("Available", available), ("Progressing", progressing), ("Degraded", degraded), ("SelectorOverlap", overlap)]
         .into_iter()
-        .map(|(type_, (holds, reason, message))| {
-            let value = if holds { "True" } else { "False" };
-            let before = circumstances.conditions.iter().find(|condition| condition.type_ == type_ && condition.status == value);
-            Condition {
-                type_: type_.to_owned(),
-                status: value.to_owned(),
-                reason: reason.to_owned(),
-                message,
-                observed_generation: circumstances.generation,
-                last_transition_time: before
-                    .map_or_else(|| Time(whole_seconds(seen.now)), |before| before.last_transition_time.clone()),
-            }
+        .map(|(type_, verdict)| {
+            let before = circumstances.before.map(|before| &before.conditions[..]).unwrap_or_default();
+            condition(type_, verdict, circumstances.generation, before, seen.now)
         })
         .collect()
+}
+
+/// A condition that keeps the time of its like among `before`, if it has not turned since.
+fn condition(
+    type_: &str,
+    (holds, reason, message): (bool, &str, String),
+    generation: Option<i64>,
+    before: &[Condition],
+    now: Timestamp,
+) -> Condition {
+    let value = if holds { "True" } else { "False" };
+    let same = before.iter().find(|condition| condition.type_ == type_ && condition.status == value);
+    Condition {
+        type_: type_.to_owned(),
+        status: value.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        observed_generation: generation,
+        last_transition_time: same.map_or_else(|| Time(whole_seconds(now)), |same| same.last_transition_time.clone()),
+    }
 }
 
 /// The wire keeps no fractions: with them, each status read back would look changed.
@@ -212,13 +284,11 @@ mod tests {
     use std::collections::HashSet;
     use std::sync::Arc;
 
-    use jiff::SignedDuration;
-
     use super::*;
-    use crate::crd::Rollout;
     use crate::index::Picture;
     use crate::observed::fixtures::{pod, ready_pod};
-    use crate::observed::{Hindrance, Nodes};
+    use crate::observed::{Hindrance, NodeView, Nodes};
+    use crate::taints::{Taint, Tolerations};
 
     struct Case {
         counts: BTreeMap<String, i32>,
@@ -230,7 +300,7 @@ mod tests {
     fn case(counts: &[(&str, i32)], pods: Vec<PodView>) -> Case {
         let mut nodes = Nodes::default();
         for node in ["node1", "node2", "node3"] {
-            nodes.put(node, NodeView::Usable);
+            nodes.put(node, NodeView::USABLE);
         }
         Case {
             counts: counts.iter().map(|(node, count)| ((*node).to_owned(), *count)).collect(),
@@ -250,6 +320,7 @@ mod tests {
                 revision: "new",
                 rollout: &rollout,
                 min_ready: SignedDuration::ZERO,
+                tolerations: &Tolerations::default(),
             };
             let seen = Seen {
                 nodes: &self.nodes,
@@ -308,7 +379,7 @@ mod tests {
                 pod("c", "node3"),
             ],
         );
-        case.nodes.put("node2", NodeView::Cordoned);
+        case.nodes.put("node2", NodeView { cordoned: true, ..NodeView::USABLE });
         let status = case.status(&Circumstances::default());
         assert_eq!(reason(&status, "node1"), Some("ImagePullBackOff"));
         assert_eq!(reason(&status, "node2"), Some("NodeCordoned"));
@@ -341,14 +412,58 @@ mod tests {
     fn a_condition_keeps_its_time_until_it_turns() {
         let early = Time(Timestamp::UNIX_EPOCH);
         let settled = case(&[("node1", 1)], vec![ready_pod("a", "node1")]);
-        let mut before = settled.status(&Circumstances::default()).conditions;
-        for condition in &mut before {
+        let mut before = settled.status(&Circumstances::default());
+        for condition in &mut before.conditions {
             condition.last_transition_time = early.clone();
         }
-        let circumstances = Circumstances { conditions: &before, ..Circumstances::default() };
-        assert!(settled.status(&circumstances).conditions.iter().all(|condition| condition.last_transition_time == early));
+        let circumstances = Circumstances { before: Some(&before), ..Circumstances::default() };
+        let after = settled.status(&circumstances);
+        assert!(after.conditions.iter().all(|condition| condition.last_transition_time == early));
         let short = case(&[("node1", 2)], vec![ready_pod("a", "node1")]).status(&circumstances);
         assert_ne!(condition(&short, "Available").last_transition_time, early);
         assert_eq!(condition(&short, "Degraded").last_transition_time, early);
+    }
+
+    #[test]
+    fn without_progress_the_deadline_passes() {
+        let short = case(&[("node1", 2)], vec![ready_pod("a", "node1")]);
+        let mut before = short.status(&Circumstances::default());
+        assert_eq!(condition(&before, "Progressing").status, "True");
+        let now = Timestamp::from_second(1000).unwrap();
+        assert_eq!(next_deadline(&before, &Rollout::default(), now), Some(SignedDuration::from_secs(600)));
+
+        before.progressed_at = Some(Time(Timestamp::from_second(400).unwrap()));
+        let late = short.status(&Circumstances { before: Some(&before), ..Circumstances::default() });
+        assert_eq!(condition(&late, "Progressing").reason, "ProgressDeadlineExceeded");
+        assert_eq!(late.progressed_at, before.progressed_at);
+        assert_eq!(next_deadline(&late, &Rollout::default(), now), None);
+
+        // One more pod is progress.
+        let more = case(&[("node1", 2)], vec![ready_pod("a", "node1"), pod("b", "node1")]);
+        let more = more.status(&Circumstances { before: Some(&late), ..Circumstances::default() });
+        assert_eq!(condition(&more, "Progressing").reason, "PodsStarting");
+    }
+
+    #[test]
+    fn a_node_that_takes_no_pods_says_why_its_old_pods_stay() {
+        let old = PodView { revision: "old".into(), ..ready_pod("a", "node1") };
+        let mut case = case(&[("node1", 1)], vec![old]);
+        let taint = Taint { key: "maintenance".into(), value: String::new(), effect: "NoSchedule".into() };
+        case.nodes.put("node1", NodeView { taints: vec![taint], ..NodeView::USABLE });
+        let status = case.status(&Circumstances::default());
+        assert_eq!(reason(&status, "node1"), Some("NodeTainted"));
+        assert_eq!(condition(&status, "Progressing").reason, "RollingOut");
+    }
+
+    #[test]
+    fn what_cannot_be_acted_on_keeps_its_numbers_and_says_why() {
+        let before = case(&[("node1", 1)], vec![ready_pod("a", "node1")]).status(&Circumstances::default());
+        let now = Timestamp::from_second(2000).unwrap();
+        let status = rejected(&before, Some(2), "its selector matches nothing", now);
+        assert_eq!((status.ready_replicas, status.observed_generation), (1, Some(2)));
+        assert_eq!(condition(&status, "Degraded").reason, "Invalid");
+        assert_eq!(condition(&status, "Degraded").message, "its selector matches nothing");
+        assert_eq!(condition(&status, "Progressing").status, "False");
+        assert_eq!(rejected(&status, Some(2), "its selector matches nothing", now), status, "said once");
     }
 }

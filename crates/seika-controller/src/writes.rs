@@ -1,20 +1,26 @@
 //! The writes to the API server, each entered in the index before it is sent.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use futures::future::join_all;
-use futures::stream;
+use futures::future;
+use futures::stream::{self, FuturesUnordered};
+use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{PartialObjectMeta, Request};
 use kube::{Client, Resource as _};
 use serde_json::{Value, json};
 
-use crate::crd::{Seika, SeikaStatus};
+use crate::crd::{PodTemplate, REVISION_LABEL, Seika, SeikaStatus, UID_LABEL};
+use crate::history::{self, Change, Record};
 use crate::index::{CreateEnd, DeleteEnd, Owner, PodIndex};
 use crate::metrics::{Metrics, Outcome};
+use crate::observed::PodView;
+use crate::pace::Pace;
 use crate::plan::{Create, Delete};
 
 /// The field manager of the status, and the user agent of all else.
@@ -45,6 +51,16 @@ pub(crate) enum WriteError {
         /// What the API server said.
         source: Box<kube::Error>,
     },
+    /// A pod could not be taken in or let go.
+    #[error("failed to take in or let go pod {namespace}/{name}")]
+    Adopt {
+        /// The pod's namespace.
+        namespace: String,
+        /// The pod's name.
+        name: String,
+        /// What the API server said.
+        source: Box<kube::Error>,
+    },
     /// Nothing was answered in time.
     #[error("failed to hear from the API server about pod {namespace}/{name}")]
     NoAnswer {
@@ -52,6 +68,16 @@ pub(crate) enum WriteError {
         namespace: String,
         /// The pod's name.
         name: String,
+    },
+    /// The template could not be kept.
+    #[error("failed to keep the template of seika {namespace}/{name}")]
+    History {
+        /// The Seika's namespace.
+        namespace: String,
+        /// The Seika's name.
+        name: String,
+        /// What the API server said.
+        source: Box<kube::Error>,
     },
     /// The status could not be written.
     #[error("failed to write the status of seika {namespace}/{name}")]
@@ -72,7 +98,9 @@ impl WriteError {
         match self {
             Self::Create { .. } => "FailedCreate",
             Self::Delete { .. } => "FailedDelete",
+            Self::Adopt { .. } => "FailedAdopt",
             Self::NoAnswer { .. } => "NoAnswer",
+            Self::History { .. } => "FailedHistory",
             Self::Status { .. } => "FailedStatus",
         }
     }
@@ -81,7 +109,11 @@ impl WriteError {
     #[must_use]
     pub(crate) fn whole_message(&self) -> String {
         match self {
-            Self::Create { source, .. } | Self::Delete { source, .. } | Self::Status { source, .. } => match source.as_ref() {
+            Self::Create { source, .. }
+            | Self::Delete { source, .. }
+            | Self::Adopt { source, .. }
+            | Self::History { source, .. }
+            | Self::Status { source, .. } => match source.as_ref() {
                 kube::Error::Api(status) => format!("{self}: {}", status.message),
                 other => format!("{self}: {other}"),
             },
@@ -109,6 +141,8 @@ pub(crate) struct Writer {
     pub(crate) metrics: Metrics,
     /// How many writes of one Seika may be on their way at once.
     pub(crate) concurrency: usize,
+    /// How fast writes may follow each other, those of all Seikas together.
+    pub(crate) pace: Pace,
 }
 
 /// What became of a plan's creates.
@@ -134,32 +168,44 @@ enum CreateAnswer {
 }
 
 impl Writer {
-    /// Creates in batches of one, two, four and so on, up to the concurrency, and stops after the first batch in which one fails: where a
-    /// quota or a policy refuses, that takes few requests to learn.
+    /// Creates one, then two at once, then four and so on, up to the concurrency, and begins no more after the first that fails: where a quota
+    /// or a policy refuses, that takes few requests to learn. The window grows by one with each success, which doubles it per round trip
+    /// and never waits for the slowest of a batch. Begins no more either once `still_wanted` says no: a count that was lowered meanwhile
+    /// is not filled up first.
     pub(crate) async fn create_all(
         &self,
         owner: &Owner,
         revision: &str,
         creates: Vec<Create>,
         manifest: impl Fn(&Create) -> Value + Sync,
+        still_wanted: impl Fn() -> bool,
     ) -> Created {
         let mut created = Created::default();
-        let mut waiting = creates.into_iter();
-        let mut batch_size = 1;
-        while created.error.is_none() {
-            let batch: Vec<Create> = waiting.by_ref().take(batch_size).collect();
-            if batch.is_empty() {
-                break;
-            }
-            let answers = join_all(batch.iter().map(|create| self.create(owner, revision, create, manifest(create)))).await;
-            for (create, answer) in batch.into_iter().zip(answers) {
-                match answer {
-                    CreateAnswer::Made => created.pods.push(create),
-                    CreateAnswer::Taken => created.taken.push(create.name),
-                    CreateAnswer::Failed(error) => created.error = Some(error),
+        let mut waiting = creates.into_iter().peekable();
+        let mut under_way = FuturesUnordered::new();
+        let mut window = 1;
+        loop {
+            let may_begin = created.error.is_none() && under_way.len() < window && waiting.peek().is_some() && still_wanted();
+            let (create, answer) = tokio::select! {
+                biased;
+                Some(ended) = under_way.next() => ended,
+                () = self.pace.turn(), if may_begin => {
+                    under_way.extend(waiting.next().map(async |create| {
+                        let answer = self.create(owner, revision, &create, manifest(&create)).await;
+                        (create, answer)
+                    }));
+                    continue;
                 }
+                else => break,
+            };
+            match answer {
+                CreateAnswer::Made => {
+                    created.pods.push(create);
+                    window = (window + 1).min(self.concurrency);
+                }
+                CreateAnswer::Taken => created.taken.push(create.name),
+                CreateAnswer::Failed(error) => created.error = Some(error),
             }
-            batch_size = (batch_size * 2).min(self.concurrency);
         }
         created
     }
@@ -223,20 +269,78 @@ impl Writer {
 
     /// A create of this name may or may not have been done. Finds out whether it has; if it has not, it still may be.
     pub(crate) async fn settle_create(&self, owner: &Owner, name: &str) -> Result<(), WriteError> {
-        if let Some(end) = self.holder(owner, name).await? {
-            self.index.lock().create_ends(owner, name, &end);
+        match self.holder(owner, name).await? {
+            Some(end) => self.index.lock().create_ends(owner, name, &end),
+            None => self.index.lock().no_such_pod(owner, name),
         }
         Ok(())
+    }
+
+    /// Whether the API server itself, and not only the watch, says that the Seika is there and stays: who is being deleted must not take in
+    /// what was just given free.
+    pub(crate) async fn may_adopt(&self, owner: &Owner) -> Result<bool, WriteError> {
+        let seikas: Api<PartialObjectMeta<Seika>> = Api::namespaced(self.client.clone(), &owner.namespace);
+        let found = seikas.get_opt(&owner.name).await.map_err(|source| WriteError::Adopt {
+            namespace: owner.namespace.clone(),
+            name: owner.name.clone(),
+            source: Box::new(source),
+        })?;
+        Ok(found.is_some_and(|seika| {
+            seika.metadata.uid.as_deref() == Some(&owner.uid) && seika.metadata.deletion_timestamp.is_none()
+        }))
+    }
+
+    /// Makes an orphan this Seika's. It is not for us to insist: it may have gone, or become somebody else's, meanwhile.
+    pub(crate) async fn adopt(&self, owner: &Owner, reference: &OwnerReference, orphan: &PodView) -> Result<bool, WriteError> {
+        let patch = json!({ "metadata": { "uid": orphan.uid, "ownerReferences": [reference] } });
+        self.pace.turn().await;
+        self.index.lock().adoption_begins(owner, orphan);
+        let (end, answer) = match tokio::time::timeout(ANSWER_WITHIN, self.patch_pod(owner, &orphan.name, &patch)).await {
+            Ok(Ok(())) => (CreateEnd::Exists(orphan.uid.clone()), Ok(true)),
+            Ok(Err(error)) if is_no_longer_so(&error) => (CreateEnd::NameHeld, Ok(false)),
+            Ok(Err(error)) => {
+                let end = if is_refusal(&error) { CreateEnd::NameHeld } else { CreateEnd::Unknown };
+                (end, Err(self.adopt_error(owner, &orphan.name, error)))
+            }
+            Err(_elapsed) => (CreateEnd::Unknown, Err(no_answer(owner, &orphan.name))),
+        };
+        self.index.lock().create_ends(owner, &orphan.name, &end);
+        answer
+    }
+
+    /// Lets a pod go that the selector no longer matches. It counts until the watch says that it went.
+    pub(crate) async fn release(&self, owner: &Owner, pod: &PodView) -> Result<bool, WriteError> {
+        let reference = json!({ "$patch": "delete", "uid": owner.uid });
+        let patch = json!({ "metadata": { "uid": pod.uid, "ownerReferences": [reference] } });
+        self.pace.turn().await;
+        match tokio::time::timeout(ANSWER_WITHIN, self.patch_pod(owner, &pod.name, &patch)).await {
+            Ok(Ok(())) => Ok(true),
+            Ok(Err(error)) if is_no_longer_so(&error) => Ok(false),
+            Ok(Err(error)) => Err(self.adopt_error(owner, &pod.name, error)),
+            Err(_elapsed) => Err(no_answer(owner, &pod.name)),
+        }
+    }
+
+    async fn patch_pod(&self, owner: &Owner, name: &str, patch: &Value) -> Result<(), kube::Error> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &owner.namespace);
+        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        pods.patch_metadata(name, &parameters, &Patch::Strategic(patch)).await.map(drop)
+    }
+
+    fn adopt_error(&self, owner: &Owner, name: &str, source: kube::Error) -> WriteError {
+        WriteError::Adopt { namespace: owner.namespace.clone(), name: name.to_owned(), source: Box::new(source) }
     }
 
     fn create_error(&self, owner: &Owner, name: &str, source: kube::Error) -> WriteError {
         WriteError::Create { namespace: owner.namespace.clone(), name: name.to_owned(), source: Box::new(source) }
     }
 
-    /// Deletes all of them, each as that very pod.
-    pub(crate) async fn delete_all(&self, owner: &Owner, deletes: Vec<Delete>) -> Deleted {
+    /// Deletes all of them, each as that very pod; begins no more once `still_wanted` says no.
+    pub(crate) async fn delete_all(&self, owner: &Owner, deletes: Vec<Delete>, still_wanted: impl Fn() -> bool) -> Deleted {
         let answers: Vec<(Delete, Result<bool, WriteError>)> = stream::iter(deletes)
+            .take_while(|_| future::ready(still_wanted()))
             .map(async |delete| {
+                self.pace.turn().await;
                 let answer = self.delete(owner, &delete).await;
                 (delete, answer)
             })
@@ -309,6 +413,53 @@ impl Writer {
         Ok(())
     }
 
+    /// Keeps the present template as the latest, and forgets what is too much; `used` are the revisions that pods have.
+    pub(crate) async fn record_template(
+        &self,
+        owner: &Owner,
+        reference: &OwnerReference,
+        revision: &str,
+        template: &PodTemplate,
+        used: &HashSet<&str>,
+        limit: usize,
+    ) -> Result<(), WriteError> {
+        let failed = |source: kube::Error| WriteError::History {
+            namespace: owner.namespace.clone(),
+            name: owner.name.clone(),
+            source: Box::new(source),
+        };
+        let kept: Api<ControllerRevision> = Api::namespaced(self.client.clone(), &owner.namespace);
+        let ours = ListParams::default().labels(&format!("{UID_LABEL}={}", owner.uid));
+        let records: Vec<Record> = kept.list(&ours).await.map_err(failed)?.items.into_iter().map(record).collect();
+        let Change { add, promote, forget } = history::change(&records, revision, used, limit);
+        if let Some(number) = add {
+            let manifest = history::controller_revision(&owner.name, revision, number, template, reference);
+            let body = serde_json::to_vec(&manifest).map_err(kube::Error::SerdeError).map_err(failed)?;
+            let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+            let path = ControllerRevision::url_path(&(), Some(&owner.namespace));
+            let request = Request::new(path).create(&parameters, body).map_err(kube::Error::BuildRequest).map_err(failed)?;
+            self.pace.turn().await;
+            match self.client.request::<PartialObjectMeta<ControllerRevision>>(request).await {
+                // An earlier request whose answer was lost.
+                Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+                other => drop(other.map_err(failed)?),
+            }
+        }
+        if let Some((name, number)) = promote {
+            self.pace.turn().await;
+            let patch = Patch::Merge(json!({ "revision": number }));
+            kept.patch_metadata(&name, &PatchParams::default(), &patch).await.map_err(failed)?;
+        }
+        for name in forget {
+            self.pace.turn().await;
+            match kept.delete(&name, &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                other => drop(other.map_err(failed)?),
+            }
+        }
+        Ok(())
+    }
+
     /// Applies the status, all of it ours.
     pub(crate) async fn write_status(&self, owner: &Owner, status: &SeikaStatus) -> Result<(), WriteError> {
         let seikas: Api<Seika> = Api::namespaced(self.client.clone(), &owner.namespace);
@@ -320,6 +471,7 @@ impl Writer {
             "status": status,
         });
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        self.pace.turn().await;
         self.metrics.status_writes.inc();
         match seikas.patch_status(&owner.name, &parameters, &Patch::Apply(&patch)).await {
             Ok(_) => Ok(()),
@@ -337,8 +489,18 @@ fn is_refusal(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code))
 }
 
+/// Whether the pod is gone, is another one by now, or became somebody else's.
+fn is_no_longer_so(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_not_found() || status.is_conflict() || status.is_invalid())
+}
+
 fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.is_conflict())
+}
+
+fn record(kept: ControllerRevision) -> Record {
+    let revision = kept.metadata.labels.as_ref().and_then(|labels| labels.get(REVISION_LABEL)).cloned();
+    Record { name: kept.metadata.name.unwrap_or_default(), revision: revision.unwrap_or_default(), number: kept.revision }
 }
 
 fn no_answer(owner: &Owner, name: &str) -> WriteError {

@@ -3,20 +3,22 @@
 // A panic is how a test says that something is wrong.
 #![allow(clippy::unwrap_used)]
 
-mod chaos;
-mod faults;
-mod harness;
-
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kantai_tests::seika::chaos::Chaos;
+use kantai_tests::seika::cluster::{Cluster, Controller, SYSTEM_NAMESPACE, apply, is_active, node_of, until};
 use kube::ResourceExt as _;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PropagationPolicy};
+use prometheus_client::registry::Registry;
+use seika_controller::controller::{self, Settings};
 use seika_controller::crd::{NODE_LABEL, REVISION_LABEL, Seika};
+use seika_controller::leadership::{LeaseSettings, act_while_leading};
+use seika_controller::metrics::Metrics;
 use serde_json::{Value, json};
-
-use chaos::Chaos;
-use harness::{Cluster, apply, is_active, until};
+use tokio_util::sync::CancellationToken;
 
 /// One control plane serves all cases, one after another, so that times mean something. Only that of deletion, which waits for the garbage
 /// collector, runs beside the others.
@@ -52,7 +54,12 @@ async fn cases_in_turn(cluster: &Cluster) -> anyhow::Result<()> {
         failed_pods_are_replaced_and_tidied_up,
         pods_of_a_vanished_node_are_cleaned_up,
         a_new_template_rolls_without_losing_a_ready_pod,
+        a_cordoned_node_keeps_what_serves_and_says_why,
+        templates_of_the_past_are_kept,
         foreign_pods_are_left_alone,
+        orphans_are_taken_in_and_relabelled_pods_let_go,
+        a_spec_that_cannot_be_acted_on_says_why,
+        the_lease_passes_on,
         from_zero_to_one_takes_no_time,
         chaos_ends_with_exactly_the_pods_asked_for,
     ];
@@ -222,13 +229,13 @@ async fn a_restart_creates_nothing_twice(cluster: &Cluster) -> anyhow::Result<()
     case.create(case.sample(&[30, 10])?).await?;
     let client = cluster.controllers_client().await?;
     for round in 0..12 {
-        case.controller = Some(harness::Controller::start(client.clone(), &case.namespace));
+        case.controller = Some(Controller::start(client.clone(), &case.namespace));
         tokio::time::sleep(Duration::from_millis(10 + 15 * round)).await;
         case.controller = None;
     }
     // Two at once: what happens while one does not know yet that another leads.
-    let rival = harness::Controller::start(client.clone(), &case.namespace);
-    case.controller = Some(harness::Controller::start(client, &case.namespace));
+    let rival = Controller::start(client.clone(), &case.namespace);
+    case.controller = Some(Controller::start(client, &case.namespace));
     case.until_per_node(&[30, 10]).await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let seen = observer.seen();
@@ -273,7 +280,7 @@ async fn pods_of_a_vanished_node_are_cleaned_up(cluster: &Cluster) -> anyhow::Re
     let begun = Instant::now();
     until("the vanished node's pods are gone", async || {
         let pods = case.pods.list(&Default::default()).await?;
-        Ok(pods.items.iter().all(|pod| harness::node_of(pod) != gone))
+        Ok(pods.items.iter().all(|pod| node_of(pod) != gone))
     })
     .await?;
     case.until_status("the vanished node is told of", |seika| condition(seika, "Degraded").1 == "NodeNotFound").await?;
@@ -339,17 +346,157 @@ async fn foreign_pods_are_left_alone(cluster: &Cluster) -> anyhow::Result<()> {
             "spec": { "containers": [{ "name": "hello", "image": "dev.local/kantai/hello:0.1.0" }] },
         })
     };
-    let account = kube::Api::<k8s_openapi::api::core::v1::ServiceAccount>::namespaced(case.client.clone(), &case.namespace);
+    let account = Api::<k8s_openapi::api::core::v1::ServiceAccount>::namespaced(case.client.clone(), &case.namespace);
     let uid = account.get("default").await?.uid();
     let owner = json!([{ "apiVersion": "v1", "kind": "ServiceAccount", "name": "default", "uid": uid, "controller": true }]);
-    apply(&case.client, &foreign("orphan", json!([]))).await?;
     apply(&case.client, &foreign("owned", owner)).await?;
     case.create(case.sample(&[1])?).await?;
-    until("one pod of its own", async || Ok(case.active().await?.len() == 3)).await?;
+    until("one pod of its own", async || Ok(case.active().await?.len() == 2)).await?;
+    case.until_status("the other owner is told of", |seika| condition(seika, "SelectorOverlap").0 == "True").await?;
     case.set(&[0]).await?;
-    until("its own pod is gone", async || Ok(case.active().await?.len() == 2)).await?;
-    let left: Vec<String> = case.names().await?.into_iter().collect();
-    anyhow::ensure!(left == ["orphan", "owned"], "{left:?}");
+    until("its own pod is gone", async || Ok(case.active().await?.len() == 1)).await?;
+    anyhow::ensure!(case.names().await?.contains("owned"), "a pod of another owner was deleted");
+    Ok(())
+}
+
+async fn orphans_are_taken_in_and_relabelled_pods_let_go(cluster: &Cluster) -> anyhow::Result<()> {
+    let case = cluster.case(1).await?;
+    case.create(case.sample(&[2])?).await?;
+    case.until_per_node(&[2]).await?;
+    let before = case.names().await?;
+
+    // A Seika that goes without its pods leaves orphans; the next one of the same selector has them.
+    case.seikas
+        .delete("hello", &DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..Default::default() })
+        .await?;
+    until("the pods are orphans", async || Ok(case.active().await?.iter().all(|pod| pod.owner_references().is_empty()))).await?;
+    let observer = case.observe().await?;
+    let seika = case.create(case.sample(&[2])?).await?;
+    until("the orphans are its own", async || {
+        let pods = case.active().await?;
+        Ok(pods.iter().all(|pod| pod.owner_references().iter().any(|owner| Some(&owner.uid) == seika.uid().as_ref())))
+    })
+    .await?;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    anyhow::ensure!(case.names().await? == before, "other pods: {:?}, there were {before:?}", case.names().await?);
+    anyhow::ensure!(observer.seen().most_per_node[&case.nodes[0]] == 2, "{:?}", observer.seen());
+
+    // Who relabels a pod takes it out, and gets another in its place.
+    let taken_out = before.first().expect("there are two").clone();
+    let relabel = json!({ "metadata": { "labels": { "app": "debug" } } });
+    case.pods.patch(&taken_out, &PatchParams::default(), &Patch::Merge(relabel)).await?;
+    until("the pod is let go and replaced", async || {
+        let released = case.pods.get(&taken_out).await?.owner_references().is_empty();
+        Ok(released && case.per_node().await? == [2])
+    })
+    .await
+}
+
+async fn a_cordoned_node_keeps_what_serves_and_says_why(cluster: &Cluster) -> anyhow::Result<()> {
+    let case = cluster.case(2).await?;
+    let mut sample = case.sample(&[1, 1])?;
+    // Without a surge the old pod would have to go first.
+    sample["spec"]["rollout"] = json!({ "maxSurgePerNode": 0, "maxUnavailablePerNode": 1 });
+    case.create(sample).await?;
+    case.until_per_node(&[1, 1]).await?;
+    case.make_all_ready().await?;
+    case.until_status("all are ready", |seika| condition(seika, "Available").0 == "True").await?;
+    let nodes: Api<Node> = Api::all(case.client.clone());
+    let cordon = |unschedulable: bool| Patch::Merge(json!({ "spec": { "unschedulable": unschedulable } }));
+    nodes.patch(&case.nodes[0], &PatchParams::default(), &cordon(true)).await?;
+    let template = json!({ "spec": { "template": { "metadata": { "annotations": { "version": "2" } } } } });
+    let old = case.names().await?;
+    // Before the controller knows of the cordon it could not heed it.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    case.seikas.patch("hello", &PatchParams::default(), &Patch::Merge(template)).await?;
+    let on_node = |seika: &Seika, node: usize| {
+        let status = seika.status.clone().unwrap_or_default();
+        status.per_node.into_iter().find(|status| status.node == case.nodes[node]).unwrap_or_default()
+    };
+    let told = |seika: &Seika| {
+        (on_node(seika, 1).updated, on_node(seika, 0).ready, on_node(seika, 0).reason.as_deref()) == (1, 1, Some("NodeCordoned"))
+    };
+    case.until_status("the usable node has the new template, the cordoned one its old pod", told).await?;
+    let kept: Vec<String> = case.names().await?.intersection(&old).cloned().collect();
+    anyhow::ensure!(kept.len() == 1 && kept[0].contains(&case.nodes[0]), "{kept:?}");
+
+    nodes.patch(&case.nodes[0], &PatchParams::default(), &cordon(false)).await?;
+    case.until_status("the node that takes pods again has the new template", |seika| on_node(seika, 0).updated == 1).await?;
+    Ok(())
+}
+
+async fn templates_of_the_past_are_kept(cluster: &Cluster) -> anyhow::Result<()> {
+    let case = cluster.case(1).await?;
+    let mut sample = case.sample(&[1])?;
+    sample["spec"]["revisionHistoryLimit"] = json!(2);
+    case.create(sample).await?;
+    let kept: Api<ControllerRevision> = Api::namespaced(case.client.clone(), &case.namespace);
+    for version in ["1", "2", "3", "4", "5"] {
+        let template = json!({ "spec": { "template": { "metadata": { "annotations": { "version": version } } } } });
+        case.seikas.patch("hello", &PatchParams::default(), &Patch::Merge(template)).await?;
+        until("the template is kept, and no more of the past than asked for", async || {
+            let records = kept.list(&Default::default()).await?.items;
+            let latest = records.iter().max_by_key(|record| record.revision);
+            let data = latest.and_then(|latest| latest.data.as_ref()).map(|data| data.0.clone()).unwrap_or_default();
+            let is_latest = data["spec"]["template"]["metadata"]["annotations"]["version"] == version;
+            // The pod may be of the template before that.
+            Ok(is_latest && records.len() <= 4)
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+async fn a_spec_that_cannot_be_acted_on_says_why(cluster: &Cluster) -> anyhow::Result<()> {
+    let case = cluster.case(1).await?;
+    let mut sample = case.sample(&[1])?;
+    sample["spec"]["selector"] = json!({ "matchExpressions": [{ "key": "tier", "operator": "Exists" }] });
+    case.create(sample).await?;
+    let seika = case.until_status("the contradiction is told of", |seika| condition(seika, "Degraded").1 == "Invalid").await?;
+    anyhow::ensure!(seika.status.and_then(|status| status.observed_generation) == seika.metadata.generation);
+    anyhow::ensure!(case.active().await?.is_empty(), "a pod that its own selector does not match");
+    let template = json!({ "spec": { "template": { "metadata": { "labels": { "tier": "front" } } } } });
+    case.seikas.patch("hello", &PatchParams::default(), &Patch::Merge(template)).await?;
+    case.until_per_node(&[1]).await?;
+    case.until_status("all is well", |seika| condition(seika, "Degraded").0 == "False").await?;
+    Ok(())
+}
+
+async fn the_lease_passes_on(cluster: &Cluster) -> anyhow::Result<()> {
+    let case = cluster.case_without_controller(1).await?;
+    let observer = case.observe().await?;
+    case.create(case.sample(&[3])?).await?;
+    let client = cluster.controllers_client().await?;
+    let replica = |identity: &str| {
+        let stop = CancellationToken::new();
+        let settings = LeaseSettings {
+            name: "seika-controller".into(),
+            namespace: SYSTEM_NAMESPACE.into(),
+            identity: format!("{}-{identity}", case.namespace),
+        };
+        let metrics = Metrics::new(&mut Registry::default());
+        let (client, namespace, stopped) = (client.clone(), case.namespace.clone(), stop.clone());
+        let task = tokio::spawn(async move {
+            let act = |stop| {
+                let settings = Settings { namespace: Some(namespace.clone()), ..Settings::default() };
+                controller::run(client.clone(), settings, metrics.clone(), stop)
+            };
+            act_while_leading(client.clone(), settings, metrics.clone(), stopped, || (), act).await;
+        });
+        (stop, task)
+    };
+    let (first, second) = (replica("first"), replica("second"));
+    case.until_per_node(&[3]).await?;
+    let leases: Api<Lease> = Api::namespaced(case.client.clone(), SYSTEM_NAMESPACE);
+    let holder = leases.get("seika-controller").await?.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
+    let (leader, follower) = if holder.ends_with("first") { (first, second) } else { (second, first) };
+    leader.0.cancel();
+    leader.1.await?;
+    case.set(&[5]).await?;
+    case.until_per_node(&[5]).await?;
+    anyhow::ensure!(observer.seen().created == 5, "{:?}", observer.seen());
+    follower.0.cancel();
+    follower.1.await?;
     Ok(())
 }
 
@@ -382,7 +529,7 @@ async fn chaos_ends_with_exactly_the_pods_asked_for(cluster: &Cluster) -> anyhow
     let seed = number("KANTAI_CHAOS_SEED")?.unwrap_or_else(rand::random);
     let runs = number("KANTAI_CHAOS_RUNS")?.map_or(12, |runs| usize::try_from(runs).unwrap_or(12));
     println!("       chaos from seed {seed}");
-    let toll = Chaos { seed, runs, points_per_run: 20 }.unleash(cluster).await?;
+    let toll = Chaos { seed, runs, points_per_run: 20, lanes: 2 }.unleash(cluster).await?;
     println!("       {} disturbances, {} runs went wrong", toll.points, toll.bad.len());
     anyhow::ensure!(toll.bad.is_empty() && toll.overshoot == 0, "{}", toll.bad.join("\n"));
     Ok(())

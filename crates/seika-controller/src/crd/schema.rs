@@ -5,7 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt as _;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use super::{COUNT_MAX, NODES_MAX, Seika};
+use super::{COUNT_MAX, NODES_MAX, REVISION_HISTORY_LIMIT, Seika};
 
 /// Labels may have a prefix of 253 characters, a slash, and 63 more.
 const LABEL_KEY_LENGTH_MAX: u32 = 317;
@@ -165,12 +165,34 @@ pub(super) fn rollout(_: &mut SchemaGenerator) -> Schema {
                 "type": "integer", "format": "int32", "minimum": 1,
                 "description": "How many pods beyond the total all nodes together may have; unbounded unless told.",
             },
+            "maxUnavailable": {
+                "type": "integer", "format": "int32", "minimum": 1,
+                "description": "How many available pods all nodes together may lack meanwhile; unbounded unless told.",
+            },
             "paused": {
                 "type": "boolean",
                 "description": "Replaces nothing while true. Counts are still kept.",
             },
+            "progressDeadlineSeconds": {
+                "type": "integer", "format": "int32", "minimum": 1, "default": 600,
+                "description": "After so long without any progress the condition Progressing turns false.",
+            },
         },
     })
+}
+
+pub(super) fn revision_history_limit(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "integer",
+        "format": "int32",
+        "minimum": 0,
+        "maximum": 100,
+        "default": REVISION_HISTORY_LIMIT,
+    })
+}
+
+pub(super) fn time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "format": "date-time" })
 }
 
 pub(super) fn per_node(generator: &mut SchemaGenerator) -> Schema {

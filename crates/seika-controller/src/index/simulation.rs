@@ -13,6 +13,7 @@ use crate::crd::Rollout;
 use crate::observed::fixtures::pod;
 use crate::observed::{NodeView, Nodes};
 use crate::plan::{Asked, Create, Delete, Seen, plan};
+use crate::taints::Tolerations;
 
 const NODE: &str = "node1";
 
@@ -152,11 +153,20 @@ impl World {
             }
         }
         let mut nodes = Nodes::default();
-        nodes.put(NODE, NodeView::Usable);
+        nodes.put(NODE, NodeView::USABLE);
         let counts = [(NODE.to_owned(), self.count)].into();
         let rollout = Rollout::default();
         let min_ready = SignedDuration::ZERO;
-        let asked = Asked { seika: "hello", uid: "seika", counts: &counts, revision: "new", rollout: &rollout, min_ready };
+        let tolerations = Tolerations::default();
+        let asked = Asked {
+            seika: "hello",
+            uid: "seika",
+            counts: &counts,
+            revision: "new",
+            rollout: &rollout,
+            min_ready,
+            tolerations: &tolerations,
+        };
         let picture = self.index.picture(&owner());
         let (taken, held) = (HashSet::new(), BTreeMap::new());
         let seen = Seen { nodes: &nodes, picture: &picture, taken: &taken, held: &held, now: Timestamp::UNIX_EPOCH };

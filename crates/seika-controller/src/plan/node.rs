@@ -15,6 +15,8 @@ pub(super) struct Room<'a> {
     pub(super) count: usize,
     /// Pods beyond the total that may still be added anywhere.
     pub(super) surge_left: usize,
+    /// Available pods that may still be given up anywhere.
+    pub(super) unavailable_left: usize,
     /// Failed pods must not be replaced yet.
     pub(super) held: bool,
     /// How to replace.
@@ -27,6 +29,8 @@ pub(super) struct Decision {
     pub(super) creates: usize,
     /// How many of the creates are beyond the count.
     pub(super) surge: usize,
+    /// How many of the deletes leave the node with fewer available pods than wanted.
+    pub(super) unavailable: usize,
     pub(super) deletes: Vec<Delete>,
     /// More would be created if nothing were held back.
     pub(super) wants_more: bool,
@@ -38,18 +42,18 @@ pub(super) struct OnNode<'a> {
     current: Vec<&'a PodView>,
     outdated: Vec<&'a PodView>,
     finished: Vec<&'a PodView>,
-    min_ready: SignedDuration,
+    asked: &'a Asked<'a>,
     now: Timestamp,
 }
 
 impl<'a> OnNode<'a> {
-    pub(super) fn new(pods: &[&'a Arc<PodView>], asked: &Asked<'_>, now: Timestamp) -> Self {
-        let mut on_node =
-            Self { current: Vec::new(), outdated: Vec::new(), finished: Vec::new(), min_ready: asked.min_ready, now };
+    /// `rolls` tells whether pods of other revisions are being replaced.
+    pub(super) fn new(pods: &[&'a Arc<PodView>], asked: &'a Asked<'a>, rolls: bool, now: Timestamp) -> Self {
+        let mut on_node = Self { current: Vec::new(), outdated: Vec::new(), finished: Vec::new(), asked, now };
         for pod in pods.iter().copied().map(Arc::as_ref).filter(|pod| !pod.terminating) {
             let list = match pod.progress {
                 Progress::Finished => &mut on_node.finished,
-                _ if asked.rollout.paused || pod.revision == asked.revision => &mut on_node.current,
+                _ if !rolls || pod.revision == asked.revision => &mut on_node.current,
                 _ => &mut on_node.outdated,
             };
             list.push(pod);
@@ -64,8 +68,7 @@ impl<'a> OnNode<'a> {
     }
 
     fn available(&self, pod: &PodView) -> bool {
-        // Who may be going already cannot be counted on.
-        !pod.doomed && pod.ready_since().is_some_and(|since| self.now.duration_since(since) >= self.min_ready)
+        self.asked.is_available(pod, self.now)
     }
 
     /// When the next ready pod will have been ready for long enough.
@@ -73,7 +76,7 @@ impl<'a> OnNode<'a> {
         self.current
             .iter()
             .chain(&self.outdated)
-            .filter_map(|pod| Some(self.min_ready - self.now.duration_since(pod.ready_since()?)))
+            .filter_map(|pod| Some(self.asked.min_ready - self.now.duration_since(pod.ready_since()?)))
             .filter(SignedDuration::is_positive)
             .min()
     }
@@ -92,9 +95,10 @@ impl<'a> OnNode<'a> {
 
         let excess = self.current.len().saturating_sub(room.count);
         decision.deletes.extend(self.current[..excess].iter().map(|pod| delete(pod, Cause::Excess)));
-        let going = self.outdated.len() - self.outdated_to_keep(room, excess);
+        let (going, unavailable) = self.outdated_going(room, excess);
         let cause = if room.count == 0 { Cause::Excess } else { Cause::Outdated };
         decision.deletes.extend(self.outdated[..going].iter().map(|pod| delete(pod, cause)));
+        decision.unavailable = unavailable;
 
         // The latest failure stays to be looked at until its replacement may come.
         let shown = usize::from(room.held && decision.wants_more).min(self.finished.len());
@@ -104,8 +108,8 @@ impl<'a> OnNode<'a> {
         decision
     }
 
-    /// How many outdated pods have to stay so that no more than allowed is unavailable.
-    fn outdated_to_keep(&self, room: &Room<'_>, excess: usize) -> usize {
+    /// How many outdated pods can go so that no more than allowed is unavailable, and how many more pods are unavailable by that.
+    fn outdated_going(&self, room: &Room<'_>, excess: usize) -> (usize, usize) {
         let kept = &self.current[excess..];
         let floor = room.count.saturating_sub(count(room.rollout.max_unavailable_per_node));
         let (ready, unready): (Vec<&PodView>, Vec<&PodView>) = self.outdated.iter().partition(|pod| self.available(pod));
@@ -113,8 +117,13 @@ impl<'a> OnNode<'a> {
         // Who does not serve can go as soon as somebody stands in for it: nothing gets worse by that.
         let unready_going = unready.len().min(total.saturating_sub(floor));
         let available = kept.iter().filter(|pod| self.available(pod)).count() + ready.len();
-        let ready_going = ready.len().min(available.saturating_sub(floor)).min((total - unready_going).saturating_sub(floor));
-        self.outdated.len() - unready_going - ready_going
+        let to_spare = available.saturating_sub(room.count);
+        let ready_going = ready
+            .len()
+            .min(available.saturating_sub(floor))
+            .min((total - unready_going).saturating_sub(floor))
+            .min(to_spare.saturating_add(room.unavailable_left));
+        (unready_going + ready_going, ready_going.saturating_sub(to_spare))
     }
 }
 

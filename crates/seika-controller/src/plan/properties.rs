@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::observed::fixtures::pod;
 use crate::observed::{NodeView, Progress};
+use crate::taints::Taint;
 
 const NODES: [&str; 4] = ["node1", "node2", "node3", "gone"];
 const NOW: i64 = 1_000_000;
@@ -17,7 +18,7 @@ fn now() -> Timestamp {
 fn nodes() -> Nodes {
     let mut nodes = Nodes::default();
     for node in &NODES[..3] {
-        nodes.put(node, NodeView::Usable);
+        nodes.put(node, NodeView::USABLE);
     }
     nodes
 }
@@ -29,6 +30,7 @@ struct Case {
     rollout: Rollout,
     taken: HashSet<String>,
     min_ready: SignedDuration,
+    nodes: Nodes,
 }
 
 impl Case {
@@ -40,8 +42,9 @@ impl Case {
             revision: "new",
             rollout: &self.rollout,
             min_ready: self.min_ready,
+            tolerations: &Tolerations::default(),
         };
-        let seen = Seen { nodes: &nodes(), picture: &self.picture, taken: &self.taken, held: &BTreeMap::new(), now: now() };
+        let seen = Seen { nodes: &self.nodes, picture: &self.picture, taken: &self.taken, held: &BTreeMap::new(), now: now() };
         plan(&asked, &seen)
     }
 
@@ -113,11 +116,12 @@ fn any_pods(revisions: &'static [&'static str]) -> impl Strategy<Value = Vec<Arc
 
 fn any_case(revisions: &'static [&'static str]) -> impl Strategy<Value = Case> {
     let counts = btree_map(prop::sample::select(&NODES[..]).prop_map(str::to_owned), 0..8_i32, 0..4);
-    let rollout =
-        (0..3_i32, 0..3_i32, prop::option::of(1..4_i32), any::<bool>()).prop_map(|(surge, unavailable, max_surge, paused)| {
-            let max_surge_per_node = if surge + unavailable == 0 { 1 } else { surge };
-            Rollout { max_surge_per_node, max_unavailable_per_node: unavailable, max_surge, paused }
-        });
+    let rollout = (0..3_i32, 0..3_i32, prop::option::of(1..4_i32), prop::option::of(1..4_i32), any::<bool>()).prop_map(
+        |(surge, max_unavailable_per_node, max_surge, max_unavailable, paused)| {
+            let max_surge_per_node = if surge + max_unavailable_per_node == 0 { 1 } else { surge };
+            Rollout { max_surge_per_node, max_unavailable_per_node, max_surge, max_unavailable, paused, ..Rollout::default() }
+        },
+    );
     let unresolved = btree_set((prop::sample::select(&NODES[..]), 0..30_u32), 0..3);
     let taken = vec((prop::sample::select(&NODES[..]), 0..30_u32), 0..3);
     (counts, any_pods(revisions), rollout, unresolved, taken, 0..60_i64).prop_map(
@@ -127,7 +131,7 @@ fn any_case(revisions: &'static [&'static str]) -> impl Strategy<Value = Case> {
                 unresolved.into_iter().map(named).filter(|(_, name)| pods.iter().all(|pod| pod.name != *name)).collect();
             let taken = taken.into_iter().map(|one| named(one).1).collect();
             let min_ready = SignedDuration::from_secs(ready);
-            Case { counts, picture: Picture { pods, unresolved }, rollout, taken, min_ready }
+            Case { counts, picture: Picture { pods, unresolved }, rollout, taken, min_ready, nodes: nodes() }
         },
     )
 }
@@ -203,8 +207,16 @@ proptest! {
             let since = now() - case.min_ready;
             case.number(node, |pod| pod.is_active() && !pod.doomed && pod.ready_since().is_some_and(|ready| ready <= since))
         };
+        let lacking = |case: &Case| {
+            NODES[..3].iter().map(|node| case.count(node).saturating_sub(available(case, node))).sum::<usize>()
+        };
         for _ in 0..64 {
             let plan = case.plan();
+            if let Some(max_unavailable) = case.rollout.max_unavailable {
+                let mut after = case.clone();
+                plan.deletes.iter().for_each(|one| after.delete(one));
+                prop_assert!(lacking(&after) <= lacking(&case).max(usize::try_from(max_unavailable).unwrap()));
+            }
             for node in &NODES[..3] {
                 let mut after = case.clone();
                 plan.deletes.iter().for_each(|one| after.delete(one));
@@ -221,5 +233,21 @@ proptest! {
             case.live(&plan);
         }
         prop_assert!(false, "does not end");
+    }
+
+    /// Where no new pod could start, no old one that serves is given up for it.
+    #[test]
+    fn nodes_that_take_no_pods_keep_theirs(mut case in any_case(&["new", "old"]), how in 0..3_u8) {
+        let view = match how {
+            0 => NodeView { ready: false, ..NodeView::USABLE },
+            1 => NodeView { cordoned: true, ..NodeView::USABLE },
+            _ => NodeView { taints: vec![Taint { key: "k".into(), value: "v".into(), effect: "NoExecute".into() }], ..NodeView::USABLE },
+        };
+        case.nodes.put("node1", view);
+        let outdated = case.plan().deletes.into_iter().filter(|one| one.node == "node1" && one.cause == Cause::Outdated).count();
+        prop_assert_eq!(outdated, 0);
+        let paused = Case { rollout: Rollout { paused: true, ..case.rollout.clone() }, ..case.clone() };
+        let of_node1 = |plan: Plan| plan.creates.into_iter().filter(|one| one.node == "node1").count();
+        prop_assert_eq!(of_node1(case.plan()), of_node1(paused.plan()));
     }
 }

@@ -21,33 +21,34 @@ use tower::{BoxError, Layer, Service};
 
 /// How bad it is. Ratios are between 0 and 1; times are the longest.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Weather {
+pub struct Weather {
     /// Requests that are refused without reaching the API server.
-    pub(crate) refused: f64,
+    pub refused: f64,
     /// Requests whose answer is lost: what was asked has been done.
-    pub(crate) answer_lost: f64,
+    pub answer_lost: f64,
     /// Answers that break off at some byte.
-    pub(crate) answer_cut: f64,
+    pub answer_cut: f64,
     /// How much later a request is sent, and again its answer comes.
-    pub(crate) delay: Duration,
+    pub delay: Duration,
     /// Watches that are refused as too old.
-    pub(crate) watch_expired: f64,
+    pub watch_expired: f64,
     /// How much later each part of a watch comes.
-    pub(crate) watch_lag: Duration,
+    pub watch_lag: Duration,
     /// Watches that break off after some thousand bytes, at any of them.
-    pub(crate) watch_cut: f64,
+    pub watch_cut: f64,
 }
 
 /// The faults of all clients made with it.
 #[derive(Clone)]
-pub(crate) struct Faults {
+pub struct Faults {
     chance: Arc<Mutex<StdRng>>,
     weather: watch::Sender<Weather>,
     watches: watch::Sender<u64>,
 }
 
 impl Faults {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// Good weather at first; the faults to come depend on `seed`.
+    pub fn new(seed: u64) -> Self {
         Self {
             chance: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
             weather: watch::Sender::new(Weather::default()),
@@ -56,16 +57,17 @@ impl Faults {
     }
 
     /// A client that has to live with them.
-    pub(crate) fn client(&self, config: Config) -> Result<Client, kube::Error> {
+    pub fn client(&self, config: Config) -> Result<Client, kube::Error> {
         Ok(ClientBuilder::try_from(config)?.with_layer(self).build())
     }
 
-    pub(crate) fn set(&self, weather: Weather) {
+    /// The weather turns.
+    pub fn set(&self, weather: Weather) {
         self.weather.send_replace(weather);
     }
 
     /// Ends every watch that is open.
-    pub(crate) fn cut_watches(&self) {
+    pub fn cut_watches(&self) {
         self.watches.send_modify(|cuts| *cuts += 1);
     }
 
@@ -91,7 +93,7 @@ impl<S> Layer<S> for Faults {
 }
 
 /// A client's way to the API server, with faults.
-pub(crate) struct Faulty<S> {
+pub struct Faulty<S> {
     inner: S,
     faults: Faults,
 }

@@ -4,43 +4,64 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use futures::future;
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::ResourceExt as _;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use seika_controller::crd::NODE_LABEL;
 use serde_json::json;
 
-use crate::faults::{Faults, Weather};
-use crate::harness::{Case, Cluster, Controller, apply, is_active, is_of_a_seika, until};
+use super::cluster::{Case, Cluster, Controller, apply, is_active, is_of_a_seika, until};
+use super::faults::{Faults, Weather};
 
 /// How much of it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Chaos {
-    pub(crate) seed: u64,
-    pub(crate) runs: usize,
-    pub(crate) points_per_run: usize,
+pub struct Chaos {
+    /// The seed of the first run; each following run has the next.
+    pub seed: u64,
+    /// How many runs.
+    pub runs: usize,
+    /// How many disturbances each run has.
+    pub points_per_run: usize,
+    /// How many runs there are at once, each in a namespace and on nodes of its own.
+    pub lanes: usize,
 }
 
 /// What came of it.
 #[derive(Debug, Default)]
-pub(crate) struct Toll {
+pub struct Toll {
     /// Disturbances.
-    pub(crate) points: usize,
+    pub points: usize,
     /// Pods beyond the most that was asked for during a run, at any instant.
-    pub(crate) overshoot: usize,
+    pub overshoot: usize,
     /// Runs that did not end as they should, and why.
-    pub(crate) bad: Vec<String>,
+    pub bad: Vec<String>,
 }
 
 impl Chaos {
-    pub(crate) async fn unleash(self, cluster: &Cluster) -> anyhow::Result<Toll> {
+    /// Does all of it.
+    ///
+    /// # Errors
+    /// Where the tests' own requests fail. Runs that go wrong are in the toll.
+    pub async fn unleash(self, cluster: &Cluster) -> anyhow::Result<Toll> {
+        let lanes = (0..self.lanes.max(1)).map(|lane| self.lane(cluster, lane));
+        let mut toll = Toll::default();
+        for lane in future::try_join_all(lanes).await? {
+            toll.points += lane.points;
+            toll.overshoot = toll.overshoot.max(lane.overshoot);
+            toll.bad.extend(lane.bad);
+        }
+        Ok(toll)
+    }
+
+    async fn lane(self, cluster: &Cluster, lane: usize) -> anyhow::Result<Toll> {
         let case = cluster.case_without_controller(3).await?;
         let foreign = plant_foreign_pods(&case).await?;
         let mut toll = Toll::default();
-        for run in 0..self.runs {
+        for run in (lane..self.runs).step_by(self.lanes.max(1)) {
             // A seed per run, so that a failing run can be had again without those before it.
             let seed = self.seed.wrapping_add(run as u64);
             if let Err(error) = self.run(cluster, &case, seed, &mut toll).await {
@@ -72,8 +93,13 @@ impl Chaos {
                     most = std::array::from_fn(|node| most[node].max(counts[node]));
                     case.set(&counts).await?;
                 }
-                5 | 6 => {
+                5 => {
                     drop(controller);
+                    controller = start()?;
+                }
+                // One leader hands over to another: it ends what it has begun, then the other starts.
+                6 => {
+                    controller.stop().await?;
                     controller = start()?;
                 }
                 7 => faults.cut_watches(),
@@ -146,10 +172,15 @@ async fn delete_one(case: &Case, chance: &mut StdRng) -> anyhow::Result<()> {
 }
 
 async fn plant_foreign_pods(case: &Case) -> anyhow::Result<BTreeSet<String>> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(case.client.clone(), &case.namespace);
+    let uid = accounts.get("default").await?.uid();
+    // Their labels are those of our pods; that another controls them is all that tells them apart.
+    let owner = json!([{ "apiVersion": "v1", "kind": "ServiceAccount", "name": "default", "uid": uid, "controller": true }]);
     for (index, node) in case.nodes.iter().enumerate() {
+        let labels = json!({ "app": "hello", NODE_LABEL: node });
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
-            "metadata": { "name": format!("foreign-{index}"), "namespace": case.namespace, "labels": { "app": "hello", NODE_LABEL: node } },
+            "metadata": { "name": format!("foreign-{index}"), "namespace": case.namespace, "labels": labels, "ownerReferences": owner },
             "spec": { "containers": [{ "name": "hello", "image": "dev.local/kantai/hello:0.1.0" }] },
         });
         apply(&case.client, &pod).await?;

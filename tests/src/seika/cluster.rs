@@ -1,6 +1,9 @@
 //! A namespace with a controller of its own, under the ServiceAccount and the rights that it has in a cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -23,18 +26,31 @@ use tokio_util::sync::CancellationToken;
 const CRD: &str = include_str!("../../../deploy/seika-controller/crd.yaml");
 const RBAC: &str = include_str!("../../../deploy/seika-controller/rbac.yaml");
 const SAMPLE: &str = include_str!("../../../examples/manifests/seika-sample.yaml");
-const SYSTEM_NAMESPACE: &str = "kantai-system";
+/// The namespace of the controller's account and Lease.
+pub const SYSTEM_NAMESPACE: &str = "kantai-system";
+/// Longer than any run.
+const TOKEN_SECONDS: i64 = 6 * 3600;
 
 /// One control plane for all cases; each case has a namespace and nodes of its own.
-pub(crate) struct Cluster {
+pub struct Cluster {
     control_plane: ControlPlane,
     cases: AtomicUsize,
 }
 
 impl Cluster {
-    /// Starts it, with our definition and rights in place.
-    pub(crate) async fn start() -> anyhow::Result<Self> {
-        let control_plane = ControlPlane::for_tests().await?;
+    /// Starts one for tests, with our definition and rights in place.
+    ///
+    /// # Errors
+    /// Where it does not start or refuses them.
+    pub async fn start() -> anyhow::Result<Self> {
+        Self::on(ControlPlane::for_tests().await?).await
+    }
+
+    /// Puts our definition and rights in place on `control_plane`.
+    ///
+    /// # Errors
+    /// Where it refuses them.
+    pub async fn on(control_plane: ControlPlane) -> anyhow::Result<Self> {
         let client = control_plane.client();
         apply(&client, &json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": SYSTEM_NAMESPACE } })).await?;
         for manifest in documents(CRD)?.into_iter().chain(documents(RBAC)?) {
@@ -48,40 +64,85 @@ impl Cluster {
     }
 
     /// A client with every right.
-    pub(crate) fn client(&self) -> Client {
+    #[must_use]
+    pub fn client(&self) -> Client {
         self.control_plane.client()
     }
 
+    /// The control plane.
+    #[must_use]
+    pub fn control_plane(&self) -> &ControlPlane {
+        &self.control_plane
+    }
+
     /// A client with the controller's own rights.
-    pub(crate) async fn controllers_client(&self) -> anyhow::Result<Client> {
+    ///
+    /// # Errors
+    /// Where the API server gives out no token.
+    pub async fn controllers_client(&self) -> anyhow::Result<Client> {
         Ok(Client::try_from(self.controllers_config().await?)?)
     }
 
     /// The configuration of a client with the controller's own rights.
-    pub(crate) async fn controllers_config(&self) -> anyhow::Result<kube::Config> {
-        let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), SYSTEM_NAMESPACE);
-        let request = TokenRequest {
-            spec: TokenRequestSpec { audiences: Vec::new(), expiration_seconds: Some(3600), bound_object_ref: None },
-            ..TokenRequest::default()
-        };
-        let request = accounts.create_token_request("seika-controller", &PostParams::default(), &request).await?;
-        let token = request.status.context("a token request without an answer")?.token;
+    ///
+    /// # Errors
+    /// Where the API server gives out no token.
+    pub async fn controllers_config(&self) -> anyhow::Result<kube::Config> {
+        let token = self.controllers_token().await?;
         let kubeconfig = kube::config::Kubeconfig::read_from(self.control_plane.kubeconfig(User::Admin))?;
         let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
         config.auth_info = kube::config::AuthInfo { token: Some(token.into()), ..Default::default() };
         Ok(config)
     }
 
+    /// A kubeconfig with the controller's own rights, for a process.
+    ///
+    /// # Errors
+    /// Where the API server gives out no token or the file cannot be written.
+    pub async fn controllers_kubeconfig(&self) -> anyhow::Result<PathBuf> {
+        let admins = std::fs::read_to_string(self.control_plane.kubeconfig(User::Admin))?;
+        let mut kubeconfig: Value = serde_saphyr::from_str(&admins)?;
+        kubeconfig["users"][0]["user"] = json!({ "token": self.controllers_token().await? });
+        let path = self.control_plane.folder().join("kubeconfig/seika-controller");
+        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        file.write_all(kubeconfig.to_string().as_bytes())?;
+        Ok(path)
+    }
+
+    async fn controllers_token(&self) -> anyhow::Result<String> {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), SYSTEM_NAMESPACE);
+        let request = TokenRequest {
+            spec: TokenRequestSpec { audiences: Vec::new(), expiration_seconds: Some(TOKEN_SECONDS), bound_object_ref: None },
+            ..TokenRequest::default()
+        };
+        let request = accounts.create_token_request("seika-controller", &PostParams::default(), &request).await?;
+        Ok(request.status.context("a token request without an answer")?.token)
+    }
+
     /// A new namespace with `node_count` nodes and a controller.
-    pub(crate) async fn case(&self, node_count: usize) -> anyhow::Result<Case> {
+    pub async fn case(&self, node_count: usize) -> anyhow::Result<Case> {
         let mut case = self.case_without_controller(node_count).await?;
         case.controller = Some(self.controller(&case.namespace).await?);
         Ok(case)
     }
 
     /// The same without a controller.
-    pub(crate) async fn case_without_controller(&self, node_count: usize) -> anyhow::Result<Case> {
+    pub async fn case_without_controller(&self, node_count: usize) -> anyhow::Result<Case> {
         let number = self.cases.fetch_add(1, Ordering::Relaxed);
+        let nodes = (1..=node_count).map(|node| format!("c{number}-node{node}")).collect();
+        let case = self.case_number(number, nodes).await?;
+        for node in &case.nodes {
+            case.add_node(node).await?;
+        }
+        Ok(case)
+    }
+
+    /// A new namespace for nodes that are there already, without a controller.
+    pub async fn case_on(&self, nodes: &[String]) -> anyhow::Result<Case> {
+        self.case_number(self.cases.fetch_add(1, Ordering::Relaxed), nodes.to_owned()).await
+    }
+
+    async fn case_number(&self, number: usize, nodes: Vec<String>) -> anyhow::Result<Case> {
         let namespace = format!("case-{number}");
         let client = self.client();
         let named = Namespace {
@@ -92,14 +153,11 @@ impl Cluster {
         let case = Case {
             pods: Api::namespaced(client.clone(), &namespace),
             seikas: Api::namespaced(client.clone(), &namespace),
-            nodes: (1..=node_count).map(|node| format!("c{number}-node{node}")).collect(),
+            nodes,
             client,
             namespace,
             controller: None,
         };
-        for node in &case.nodes {
-            case.add_node(node).await?;
-        }
         // Pods of a namespace need its service account.
         let accounts: Api<ServiceAccount> = Api::namespaced(case.client.clone(), &case.namespace);
         until("the namespace has its service account", async || Ok(accounts.get_opt("default").await?.is_some())).await?;
@@ -107,19 +165,20 @@ impl Cluster {
     }
 
     /// A controller for `namespace`.
-    pub(crate) async fn controller(&self, namespace: &str) -> anyhow::Result<Controller> {
+    pub async fn controller(&self, namespace: &str) -> anyhow::Result<Controller> {
         Ok(Controller::start(self.controllers_client().await?, namespace))
     }
 }
 
 /// A controller at work; dropping it is a kill.
-pub(crate) struct Controller {
+pub struct Controller {
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Controller {
-    pub(crate) fn start(client: Client, namespace: &str) -> Self {
+    /// Starts one that looks after `namespace`.
+    pub fn start(client: Client, namespace: &str) -> Self {
         let stop = CancellationToken::new();
         let settings = Settings { namespace: Some(namespace.to_owned()), ..Settings::default() };
         let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
@@ -128,7 +187,7 @@ impl Controller {
     }
 
     /// Lets it finish what it is doing.
-    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+    pub async fn stop(mut self) -> anyhow::Result<()> {
         self.stop.cancel();
         Ok((&mut self.task).await?)
     }
@@ -141,40 +200,49 @@ impl Drop for Controller {
 }
 
 /// A namespace, its nodes and its controller.
-pub(crate) struct Case {
-    pub(crate) namespace: String,
-    pub(crate) nodes: Vec<String>,
-    pub(crate) client: Client,
-    pub(crate) pods: Api<Pod>,
-    pub(crate) seikas: Api<Seika>,
-    pub(crate) controller: Option<Controller>,
+pub struct Case {
+    /// Its name.
+    pub namespace: String,
+    /// Its nodes.
+    pub nodes: Vec<String>,
+    /// A client with every right.
+    pub client: Client,
+    /// The namespace's pods.
+    pub pods: Api<Pod>,
+    /// The namespace's Seikas.
+    pub seikas: Api<Seika>,
+    /// Its controller, if it has one.
+    pub controller: Option<Controller>,
 }
 
 impl Case {
     /// The seed's sample with these counts, by node number from 1.
-    pub(crate) fn sample(&self, counts: &[i32]) -> anyhow::Result<Value> {
+    pub fn sample(&self, counts: &[i32]) -> anyhow::Result<Value> {
         let mut sample = documents(SAMPLE)?.remove(0);
         sample["metadata"]["namespace"] = json!(self.namespace);
         sample["spec"]["repurika"] = self.counts(counts);
         Ok(sample)
     }
 
-    pub(crate) fn counts(&self, counts: &[i32]) -> Value {
+    /// `spec.repurika` with these counts, by node number from 1.
+    pub fn counts(&self, counts: &[i32]) -> Value {
         self.nodes.iter().zip(counts).map(|(node, count)| (node.clone(), json!(count))).collect::<serde_json::Map<_, _>>().into()
     }
 
-    pub(crate) async fn create(&self, seika: Value) -> anyhow::Result<Seika> {
+    /// Creates a Seika.
+    pub async fn create(&self, seika: Value) -> anyhow::Result<Seika> {
         Ok(self.seikas.create(&PostParams::default(), &serde_json::from_value(seika)?).await?)
     }
 
     /// Sets the counts of `hello`.
-    pub(crate) async fn set(&self, counts: &[i32]) -> anyhow::Result<()> {
+    pub async fn set(&self, counts: &[i32]) -> anyhow::Result<()> {
         let patch = json!({ "spec": { "repurika": self.counts(counts) } });
         self.seikas.patch("hello", &PatchParams::default(), &Patch::Merge(patch)).await?;
         Ok(())
     }
 
-    pub(crate) async fn add_node(&self, name: &str) -> anyhow::Result<()> {
+    /// Adds a node that is ready.
+    pub async fn add_node(&self, name: &str) -> anyhow::Result<()> {
         let node: Node = serde_json::from_value(json!({ "metadata": { "name": name } }))?;
         let nodes: Api<Node> = Api::all(self.client.clone());
         nodes.create(&PostParams::default(), &node).await?;
@@ -186,29 +254,32 @@ impl Case {
         Ok(())
     }
 
-    pub(crate) async fn remove_node(&self, name: &str) -> anyhow::Result<()> {
+    /// Removes a node.
+    pub async fn remove_node(&self, name: &str) -> anyhow::Result<()> {
         Api::<Node>::all(self.client.clone()).delete(name, &DeleteParams::default()).await?;
         Ok(())
     }
 
     /// Active pods in name order.
-    pub(crate) async fn active(&self) -> anyhow::Result<Vec<Pod>> {
+    pub async fn active(&self) -> anyhow::Result<Vec<Pod>> {
         let pods = self.pods.list(&ListParams::default()).await?;
         Ok(pods.items.into_iter().filter(is_active).collect())
     }
 
-    pub(crate) async fn names(&self) -> anyhow::Result<BTreeSet<String>> {
+    /// The names of active pods.
+    pub async fn names(&self) -> anyhow::Result<BTreeSet<String>> {
         Ok(self.active().await?.iter().map(ResourceExt::name_any).collect())
     }
 
     /// Active pods of Seikas per node, in the order of the nodes.
-    pub(crate) async fn per_node(&self) -> anyhow::Result<Vec<usize>> {
+    pub async fn per_node(&self) -> anyhow::Result<Vec<usize>> {
         let mut pods = self.active().await?;
         pods.retain(is_of_a_seika);
         Ok(self.nodes.iter().map(|node| pods.iter().filter(|pod| node_of(pod) == node).count()).collect())
     }
 
-    pub(crate) async fn until_per_node(&self, wanted: &[usize]) -> anyhow::Result<()> {
+    /// Waits until [`Case::per_node`] says so.
+    pub async fn until_per_node(&self, wanted: &[usize]) -> anyhow::Result<()> {
         let last = Mutex::new(Vec::new());
         let reached = until(&format!("pods per node are {wanted:?}"), async || {
             let now = self.per_node().await?;
@@ -220,7 +291,8 @@ impl Case {
         reached.with_context(|| format!("they are {:?}", last.lock().unwrap()))
     }
 
-    pub(crate) async fn until_status(&self, what: &str, holds: impl Fn(&Seika) -> bool) -> anyhow::Result<Seika> {
+    /// Waits until `holds` says yes of the Seika `hello`.
+    pub async fn until_status(&self, what: &str, holds: impl Fn(&Seika) -> bool) -> anyhow::Result<Seika> {
         let last = Mutex::new(None);
         let reached = until(what, async || {
             let seika = self.seikas.get("hello").await?;
@@ -235,7 +307,7 @@ impl Case {
     }
 
     /// Does the scheduler's part.
-    pub(crate) async fn bind(&self, pod: &Pod) -> anyhow::Result<()> {
+    pub async fn bind(&self, pod: &Pod) -> anyhow::Result<()> {
         let binding = json!({ "apiVersion": "v1", "kind": "Binding", "metadata": { "name": pod.name_any() },
             "target": { "apiVersion": "v1", "kind": "Node", "name": node_of(pod) } });
         let _: Value = self.pods.create_subresource("binding", &pod.name_any(), &PostParams::default(), &binding).await?;
@@ -243,7 +315,7 @@ impl Case {
     }
 
     /// Does the scheduler's and the kubelet's part: binds the pod and makes it ready.
-    pub(crate) async fn make_ready(&self, pod: &Pod) -> anyhow::Result<()> {
+    pub async fn make_ready(&self, pod: &Pod) -> anyhow::Result<()> {
         if pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none()) {
             self.bind(pod).await?;
         }
@@ -254,7 +326,8 @@ impl Case {
         Ok(())
     }
 
-    pub(crate) async fn make_all_ready(&self) -> anyhow::Result<()> {
+    /// [`Case::make_ready`] for all active pods.
+    pub async fn make_all_ready(&self) -> anyhow::Result<()> {
         for pod in self.active().await? {
             self.make_ready(&pod).await?;
         }
@@ -262,22 +335,26 @@ impl Case {
     }
 
     /// Counts, from now on, every pod that comes and goes.
-    pub(crate) async fn observe(&self) -> anyhow::Result<Observer> {
+    pub async fn observe(&self) -> anyhow::Result<Observer> {
         Observer::start(self.pods.clone()).await
     }
 }
 
 /// Sees every event about pods and keeps the largest number of active pods that each node ever had.
-pub(crate) struct Observer {
+pub struct Observer {
     seen: Arc<Mutex<Seen>>,
     task: JoinHandle<()>,
 }
 
+/// What an [`Observer`] saw.
 #[derive(Default, Debug, Clone)]
-pub(crate) struct Seen {
-    pub(crate) created: usize,
-    pub(crate) deleted: usize,
-    pub(crate) most_per_node: BTreeMap<String, usize>,
+pub struct Seen {
+    /// Pods of Seikas that came.
+    pub created: usize,
+    /// Pods that went.
+    pub deleted: usize,
+    /// The most active pods that a node had at any instant.
+    pub most_per_node: BTreeMap<String, usize>,
     active: BTreeMap<String, (String, String)>,
 }
 
@@ -305,7 +382,13 @@ impl Observer {
         Ok(Self { seen, task })
     }
 
-    pub(crate) fn seen(&self) -> Seen {
+    /// Pods of Seikas that came until now.
+    pub fn created(&self) -> usize {
+        self.seen.lock().unwrap().created
+    }
+
+    /// What was seen until now.
+    pub fn seen(&self) -> Seen {
         self.seen.lock().unwrap().clone()
     }
 }
@@ -338,21 +421,24 @@ impl Seen {
     }
 }
 
-pub(crate) fn node_of(pod: &Pod) -> &str {
+/// The node that a pod of a Seika is for.
+pub fn node_of(pod: &Pod) -> &str {
     pod.labels().get(NODE_LABEL).map_or("", String::as_str)
 }
 
-pub(crate) fn is_active(pod: &Pod) -> bool {
+/// It is neither going nor finished.
+pub fn is_active(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Failed" | "Succeeded"))
 }
 
-pub(crate) fn is_of_a_seika(pod: &Pod) -> bool {
+/// A Seika controls it.
+pub fn is_of_a_seika(pod: &Pod) -> bool {
     pod.owner_references().iter().any(|owner| owner.kind == "Seika" && owner.controller == Some(true))
 }
 
 /// Polls until `holds`, for at most a minute: the garbage collector looks for new kinds of owners only twice a minute.
-pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+pub async fn until(what: &str, holds: impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<()> {
     let begun = Instant::now();
     while !holds().await? {
         anyhow::ensure!(begun.elapsed() < Duration::from_secs(60), "waited in vain: {what}");
@@ -361,11 +447,13 @@ pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> anyhow::Result<bo
     Ok(())
 }
 
-pub(crate) fn documents(yaml: &str) -> anyhow::Result<Vec<Value>> {
+/// The documents of a YAML file.
+pub fn documents(yaml: &str) -> anyhow::Result<Vec<Value>> {
     yaml.split("\n---\n").map(|document| Ok(serde_saphyr::from_str(document)?)).collect()
 }
 
-pub(crate) async fn apply(client: &Client, manifest: &Value) -> anyhow::Result<()> {
+/// Applies a manifest of any kind.
+pub async fn apply(client: &Client, manifest: &Value) -> anyhow::Result<()> {
     let object: DynamicObject = serde_json::from_value(manifest.clone())?;
     let types = object.types.clone().context("a manifest without a kind")?;
     let (resource, _) = kube::discovery::pinned_kind(client, &GroupVersionKind::try_from(&types)?).await?;

@@ -1,0 +1,101 @@
+//! Which pods become a Seika's and which cease to be. Pure.
+//!
+//! A pod belongs to the Seika that its controller reference names, and to no other. Orphans that the selector matches are taken in; pods that it no
+//! longer matches (somebody relabelled them, to look at one in peace, say) are let go. Pods of other owners are only told of. All of it is
+//! about pods that carry the node label: without it a pod is for no node in particular, so that no count could include it.
+
+use std::sync::Arc;
+
+use kube::core::{Selector, SelectorExt as _};
+
+use crate::index::{Picture, Stray};
+use crate::observed::PodView;
+
+/// What is to change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Claims {
+    /// Orphans to take in.
+    pub(crate) adopt: Vec<Arc<PodView>>,
+    /// Pods to let go.
+    pub(crate) release: Vec<Arc<PodView>>,
+    /// Pods of other owners that match: name and owner.
+    pub(crate) foreign: Vec<String>,
+}
+
+/// Finds it.
+pub(crate) fn claims<'a>(selector: &Selector, picture: &Picture, strays: impl IntoIterator<Item = &'a Stray>) -> Claims {
+    // A pod whose labels nobody has shown yet is as it was asked for.
+    let matches = |pod: &PodView| pod.labels.as_ref().is_none_or(|labels| selector.matches(labels));
+    let held = |pod: &PodView| picture.pods.iter().any(|held| held.uid == pod.uid);
+    let mut claims = Claims {
+        release: picture.pods.iter().filter(|pod| !pod.terminating && !matches(pod)).cloned().collect(),
+        ..Claims::default()
+    };
+    for Stray { pod, controller } in strays {
+        match controller {
+            _ if !matches(pod) || held(pod) => {}
+            Some(controller) => claims.foreign.push(format!("pod {} of {controller}", pod.name)),
+            None if pod.is_active() => claims.adopt.push(Arc::clone(pod)),
+            None => {}
+        }
+    }
+    claims
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::Progress;
+    use crate::observed::fixtures::pod;
+
+    fn labelled(name: &str, app: &str) -> PodView {
+        PodView { labels: Some(Arc::new([("app".to_owned(), app.to_owned())].into())), ..pod(name, "node1") }
+    }
+
+    fn selector() -> Selector {
+        [("app".to_owned(), "hello".to_owned())].into_iter().collect()
+    }
+
+    fn stray(pod: PodView, controller: Option<&str>) -> Stray {
+        Stray { pod: Arc::new(pod), controller: controller.map(str::to_owned) }
+    }
+
+    fn names(pods: &[Arc<PodView>]) -> Vec<&str> {
+        pods.iter().map(|pod| pod.name.as_str()).collect()
+    }
+
+    #[test]
+    fn orphans_that_match_are_taken_in() {
+        let strays = [
+            stray(labelled("matches", "hello"), None),
+            stray(labelled("other-app", "other"), None),
+            stray(PodView { terminating: true, ..labelled("going", "hello") }, None),
+            stray(PodView { progress: Progress::Finished, ..labelled("finished", "hello") }, None),
+            stray(labelled("held", "hello"), Some("ReplicaSet rs")),
+            stray(labelled("held-other-app", "other"), Some("ReplicaSet rs")),
+        ];
+        let claims = claims(&selector(), &Picture::default(), &strays);
+        assert_eq!(names(&claims.adopt), ["matches"]);
+        assert_eq!(claims.foreign, ["pod held of ReplicaSet rs"]);
+        assert!(claims.release.is_empty());
+    }
+
+    #[test]
+    fn what_no_longer_matches_is_let_go_unless_it_goes_anyway() {
+        let pods = [
+            labelled("matches", "hello"),
+            labelled("relabelled", "debug"),
+            PodView { terminating: true, ..labelled("going", "debug") },
+            PodView { labels: None, ..pod("just-asked-for", "node1") },
+        ];
+        let picture = Picture { pods: pods.into_iter().map(Arc::new).collect(), unresolved: Vec::new() };
+        assert_eq!(names(&claims(&selector(), &picture, &[]).release), ["relabelled"]);
+    }
+
+    #[test]
+    fn an_orphan_that_is_being_taken_in_is_not_taken_in_twice() {
+        let orphan = labelled("orphan", "hello");
+        let picture = Picture { pods: vec![Arc::new(orphan.clone())], unresolved: Vec::new() };
+        assert_eq!(claims(&selector(), &picture, &[stray(orphan, None)]), Claims::default());
+    }
+}
