@@ -1,5 +1,6 @@
 //! What the tests across crates share. The tests themselves are in `tests/`.
 
+pub mod api_server;
 pub mod seika;
 
 use std::future::Future;

@@ -14,8 +14,9 @@ use rand::{RngExt as _, SeedableRng as _};
 use seika_controller::crd::NODE_LABEL;
 use serde_json::json;
 
-use super::cluster::{Case, Cluster, Controller, apply, is_active, is_of_a_seika, until};
+use super::cluster::{Case, Cluster, Controller, is_active, is_of_a_seika, until};
 use super::faults::{Faults, Weather};
+use crate::api_server::apply;
 
 /// How much of it.
 #[derive(Clone, Copy, Debug)]

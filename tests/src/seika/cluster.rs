@@ -10,10 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
-use kube::core::GroupVersionKind;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::{Client, ResourceExt};
 use netem_lab::control_plane::{ControlPlane, User};
 use seika_controller::controller::{Settings, run};
@@ -23,13 +21,13 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::api_server::{SYSTEM_NAMESPACE, apply, config_of, documents, token_of};
+
 const CRD: &str = include_str!("../../../deploy/seika-controller/crd.yaml");
 const RBAC: &str = include_str!("../../../deploy/seika-controller/rbac.yaml");
 const SAMPLE: &str = include_str!("../../../examples/manifests/seika-sample.yaml");
-/// The namespace of the controller's account and Lease.
-pub const SYSTEM_NAMESPACE: &str = "kantai-system";
-/// Longer than any run.
-const TOKEN_SECONDS: i64 = 6 * 3600;
+/// The controller's ServiceAccount.
+const ACCOUNT: &str = "seika-controller";
 
 /// One control plane for all cases; each case has a namespace and nodes of its own.
 pub struct Cluster {
@@ -88,11 +86,7 @@ impl Cluster {
     /// # Errors
     /// Where the API server gives out no token.
     pub async fn controllers_config(&self) -> anyhow::Result<kube::Config> {
-        let token = self.controllers_token().await?;
-        let kubeconfig = kube::config::Kubeconfig::read_from(self.control_plane.kubeconfig(User::Admin))?;
-        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
-        config.auth_info = kube::config::AuthInfo { token: Some(token.into()), ..Default::default() };
-        Ok(config)
+        config_of(&self.control_plane, ACCOUNT).await
     }
 
     /// A kubeconfig with the controller's own rights, for a process.
@@ -102,21 +96,11 @@ impl Cluster {
     pub async fn controllers_kubeconfig(&self) -> anyhow::Result<PathBuf> {
         let admins = std::fs::read_to_string(self.control_plane.kubeconfig(User::Admin))?;
         let mut kubeconfig: Value = serde_saphyr::from_str(&admins)?;
-        kubeconfig["users"][0]["user"] = json!({ "token": self.controllers_token().await? });
+        kubeconfig["users"][0]["user"] = json!({ "token": token_of(&self.control_plane, ACCOUNT).await? });
         let path = self.control_plane.folder().join("kubeconfig/seika-controller");
         let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
         file.write_all(kubeconfig.to_string().as_bytes())?;
         Ok(path)
-    }
-
-    async fn controllers_token(&self) -> anyhow::Result<String> {
-        let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), SYSTEM_NAMESPACE);
-        let request = TokenRequest {
-            spec: TokenRequestSpec { audiences: Vec::new(), expiration_seconds: Some(TOKEN_SECONDS), bound_object_ref: None },
-            ..TokenRequest::default()
-        };
-        let request = accounts.create_token_request("seika-controller", &PostParams::default(), &request).await?;
-        Ok(request.status.context("a token request without an answer")?.token)
     }
 
     /// A new namespace with `node_count` nodes and a controller.
@@ -444,23 +428,5 @@ pub async fn until(what: &str, holds: impl AsyncFn() -> anyhow::Result<bool>) ->
         anyhow::ensure!(begun.elapsed() < Duration::from_secs(60), "waited in vain: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(())
-}
-
-/// The documents of a YAML file.
-pub fn documents(yaml: &str) -> anyhow::Result<Vec<Value>> {
-    yaml.split("\n---\n").map(|document| Ok(serde_saphyr::from_str(document)?)).collect()
-}
-
-/// Applies a manifest of any kind.
-pub async fn apply(client: &Client, manifest: &Value) -> anyhow::Result<()> {
-    let object: DynamicObject = serde_json::from_value(manifest.clone())?;
-    let types = object.types.clone().context("a manifest without a kind")?;
-    let (resource, _) = kube::discovery::pinned_kind(client, &GroupVersionKind::try_from(&types)?).await?;
-    let api: Api<DynamicObject> = match object.namespace() {
-        Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
-        None => Api::all_with(client.clone(), &resource),
-    };
-    api.patch(&object.name_any(), &PatchParams::apply("test"), &Patch::Apply(manifest)).await?;
     Ok(())
 }

@@ -8,12 +8,12 @@ use clap::Parser as _;
 use extra_controller::knative::{PodAutoscaler, ServerlessService};
 use extra_controller::run::{Options, run};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
+use kantai_tests::api_server::config_of;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt as _};
-use netem_lab::control_plane::{ControlPlane, User};
+use netem_lab::control_plane::ControlPlane;
 use seika_controller::crd::Seika;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -137,20 +137,9 @@ impl Cluster {
         ];
         let options = Options::try_parse_from(arguments)?;
         let stop = CancellationToken::new();
-        let task = tokio::spawn(run(options, self.daemons_client().await?, stop.clone()));
+        let client = Client::try_from(config_of(&self.control_plane, "extra-controller").await?)?;
+        let task = tokio::spawn(run(options, client, stop.clone()));
         Ok(Daemon { api, stop, task })
-    }
-
-    async fn daemons_client(&self) -> anyhow::Result<Client> {
-        let accounts: Api<ServiceAccount> = Api::namespaced(self.control_plane.client(), "kantai-system");
-        let spec = TokenRequestSpec { audiences: Vec::new(), expiration_seconds: Some(3600), bound_object_ref: None };
-        let request = TokenRequest { spec, ..TokenRequest::default() };
-        let request = accounts.create_token_request("extra-controller", &PostParams::default(), &request).await?;
-        let token = request.status.context("a token request without an answer")?.token;
-        let kubeconfig = kube::config::Kubeconfig::read_from(self.control_plane.kubeconfig(User::Admin))?;
-        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
-        config.auth_info = kube::config::AuthInfo { token: Some(token.into()), ..Default::default() };
-        Ok(Client::try_from(config)?)
     }
 
     pub(crate) fn api<K>(&self) -> Api<K>

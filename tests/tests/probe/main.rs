@@ -5,53 +5,28 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kantai_tests::api_server::{SYSTEM_NAMESPACE, apply, config_of, documents};
 use kantai_tests::eventually;
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
-use kube::core::GroupVersionKind;
-use kube::{Client, ResourceExt as _};
+use kube::Client;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use latency_probe::discovery::watch_service;
 use latency_probe::peers::{Peer, PeerSet, Ports};
-use netem_lab::control_plane::{ControlPlane, User};
-use serde_json::{Value, json};
+use netem_lab::control_plane::ControlPlane;
+use serde_json::json;
 use tokio::sync::watch;
 
 const RBAC: &str = include_str!("../../../deploy/latency-probe/rbac.yaml");
 const SERVICE: &str = include_str!("../../../deploy/latency-probe/service.yaml");
-const NAMESPACE: &str = "kantai-system";
 const NAME: &str = "latency-probe";
 /// Not the default ports, so that what is found must come from the slices.
 const ECHO_PORT: u16 = 19_799;
 const HTTP_PORT: u16 = 19_798;
 
-async fn apply(client: &Client, manifest: &Value) -> anyhow::Result<()> {
-    let object: DynamicObject = serde_json::from_value(manifest.clone())?;
-    let types = object.types.clone().context("a manifest without a kind")?;
-    let (resource, _) = kube::discovery::pinned_kind(client, &GroupVersionKind::try_from(&types)?).await?;
-    let api: Api<DynamicObject> = match object.namespace() {
-        Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
-        None => Api::all_with(client.clone(), &resource),
-    };
-    api.patch(&object.name_any(), &PatchParams::apply("test"), &Patch::Apply(manifest)).await?;
-    Ok(())
-}
-
 /// A client with the prober's own rights, and no others.
 async fn probers_client(control_plane: &ControlPlane) -> anyhow::Result<Client> {
-    let accounts: Api<ServiceAccount> = Api::namespaced(control_plane.client(), NAMESPACE);
-    let request = TokenRequest {
-        spec: TokenRequestSpec { audiences: Vec::new(), expiration_seconds: Some(3_600), bound_object_ref: None },
-        ..TokenRequest::default()
-    };
-    let answered = accounts.create_token_request(NAME, &PostParams::default(), &request).await?;
-    let kubeconfig = kube::config::Kubeconfig::read_from(control_plane.kubeconfig(User::Admin))?;
-    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
-    let token = answered.status.context("a token request without an answer")?.token;
-    config.auth_info = kube::config::AuthInfo { token: Some(token.into()), ..Default::default() };
-    Ok(Client::try_from(config)?)
+    Ok(Client::try_from(config_of(control_plane, NAME).await?)?)
 }
 
 /// A prober's pod on a node in a zone, as scheduler and kubelet would leave it.
@@ -62,7 +37,7 @@ async fn prober(client: &Client, node: &str, zone: &str, ip: &str, ready: bool) 
         let created = serde_json::from_value(json!({"metadata": {"name": node, "labels": labels}}))?;
         nodes.create(&PostParams::default(), &created).await?;
     }
-    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     let name = format!("{NAME}-{node}");
     let pod = serde_json::from_value(json!({
         "metadata": {"name": name, "labels": {"app.kubernetes.io/name": NAME}},
@@ -99,12 +74,12 @@ async fn peers_become(found: &watch::Receiver<Arc<PeerSet>>, wanted: PeerSet) ->
 async fn probers_find_each_other_with_nodes_and_zones_and_lose_who_goes() -> anyhow::Result<()> {
     let control_plane = ControlPlane::for_tests().await?;
     let client = control_plane.client();
-    apply(&client, &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})).await?;
-    for document in RBAC.split("\n---\n").chain([SERVICE]) {
-        apply(&client, &serde_saphyr::from_str::<Value>(document)?).await?;
+    apply(&client, &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE}})).await?;
+    for manifest in documents(RBAC)?.into_iter().chain(documents(SERVICE)?) {
+        apply(&client, &manifest).await?;
     }
 
-    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), NAMESPACE);
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     eventually("pods may be made", || async {
         Ok(accounts.get_opt("default").await?.map(drop).ok_or("no service account yet".to_owned()))
     })
@@ -113,7 +88,7 @@ async fn probers_find_each_other_with_nodes_and_zones_and_lose_who_goes() -> any
     let own = probers_client(&control_plane).await?;
     let (peers_out, peers) = watch::channel(Arc::new(BTreeMap::new()));
     let watching = tokio::spawn(async move {
-        watch_service(own, NAMESPACE, NAME, Ports::DEFAULT, peers_out, || ()).await;
+        watch_service(own, SYSTEM_NAMESPACE, NAME, Ports::DEFAULT, peers_out, || ()).await;
     });
 
     // One that is not ready is found too: who is not reached cannot say so itself.
@@ -127,7 +102,7 @@ async fn probers_find_each_other_with_nodes_and_zones_and_lose_who_goes() -> any
     prober(&client, "node3", "west", "10.1.0.3", true).await?;
     let three = || Ok::<_, anyhow::Error>(both()?.into_iter().chain([("node3".into(), peer("10.1.0.3", "west")?)]));
     peers_become(&peers, three()?.collect()).await?;
-    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     let at_once = DeleteParams::default().grace_period(0);
     pods.delete("latency-probe-node3", &at_once).await?;
     peers_become(&peers, both()?.into()).await?;
@@ -136,7 +111,7 @@ async fn probers_find_each_other_with_nodes_and_zones_and_lose_who_goes() -> any
 
     // Endpoints of other Services in the namespace are no peers.
     let stranger = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {"name": "stranger", "namespace": NAMESPACE, "labels": {"kubernetes.io/service-name": "other"}},
+        "metadata": {"name": "stranger", "namespace": SYSTEM_NAMESPACE, "labels": {"kubernetes.io/service-name": "other"}},
         "endpoints": [{"addresses": ["10.9.9.9"], "nodeName": "node9"}], "ports": []});
     apply(&client, &stranger).await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -156,16 +131,16 @@ async fn probers_find_each_other_with_nodes_and_zones_and_lose_who_goes() -> any
 async fn a_prober_may_watch_its_endpoints_and_nothing_else() -> anyhow::Result<()> {
     let control_plane = ControlPlane::for_tests().await?;
     let client = control_plane.client();
-    apply(&client, &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})).await?;
-    for document in RBAC.split("\n---\n") {
-        apply(&client, &serde_saphyr::from_str::<Value>(document)?).await?;
+    apply(&client, &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE}})).await?;
+    for manifest in documents(RBAC)? {
+        apply(&client, &manifest).await?;
     }
     let own = probers_client(&control_plane).await?;
     let list = ListParams::default();
-    Api::<EndpointSlice>::namespaced(own.clone(), NAMESPACE).list(&list).await?;
+    Api::<EndpointSlice>::namespaced(own.clone(), SYSTEM_NAMESPACE).list(&list).await?;
     let forbidden = |denied: Option<kube::Error>| matches!(denied, Some(kube::Error::Api(status)) if status.code == 403);
     assert!(forbidden(Api::<Node>::all(own.clone()).list(&list).await.err()));
-    assert!(forbidden(Api::<Pod>::namespaced(own.clone(), NAMESPACE).list(&list).await.err()));
+    assert!(forbidden(Api::<Pod>::namespaced(own.clone(), SYSTEM_NAMESPACE).list(&list).await.err()));
     assert!(forbidden(Api::<EndpointSlice>::namespaced(own, "default").list(&list).await.err()));
     Ok(())
 }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use kantai_tests::seika::cluster::{Cluster, SYSTEM_NAMESPACE};
+use kantai_tests::api_server::SYSTEM_NAMESPACE;
+use kantai_tests::seika::cluster::Cluster;
 use netem_lab::components::{Component, Components};
 use netem_lab::control_plane::{ControlPlane, Controllers, Lifetime, Options, Place};
 use netem_lab::progress::Progress;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use k8s_openapi::api::coordination::v1::Lease;
-use kantai_tests::seika::cluster::{Cluster, SYSTEM_NAMESPACE};
+use kantai_tests::api_server::SYSTEM_NAMESPACE;
+use kantai_tests::seika::cluster::Cluster;
 use kube::api::Api;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
