@@ -9,6 +9,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kantai_tests::api_server::SYSTEM_NAMESPACE;
 use kantai_tests::seika::cluster::Cluster;
 use kube::api::Api;
+use netem_lab::nested_cargo;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -21,7 +22,7 @@ const LEADING_WITHIN: Duration = Duration::from_secs(60);
 
 /// Builds it.
 pub(crate) fn build() -> anyhow::Result<PathBuf> {
-    let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    let mut cargo = nested_cargo::cargo();
     cargo
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         // With this example, as cargo built it: alone, it would be given other features, and most of what it stands on built anew.
