@@ -21,17 +21,19 @@ fn source_tree() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is a folder of the workspace")
 }
 
-/// `cargo lab -- ARGUMENTS`, by what the alias stands for.
+/// `cargo lab -- ARGUMENTS`.
 fn cargo_lab(arguments: &[&str]) -> anyhow::Result<Output> {
-    let output = nested_cargo::cargo()
-        .args(["run", "--release", "--quiet", "--package", "netem-lab", "--"])
-        .args(arguments)
-        .current_dir(source_tree())
-        .output()
-        .context("failed to start cargo")?;
+    let output = silent_cargo_lab(arguments)?;
     // Seen when a test fails, and only then.
     println!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     Ok(output)
+}
+
+/// The same, where what it prints would hide the rest.
+fn silent_cargo_lab(arguments: &[&str]) -> anyhow::Result<Output> {
+    let mut command = nested_cargo::cargo();
+    command.args(["--quiet", "lab", "--"]).args(arguments).current_dir(source_tree());
+    command.output().context("failed to start cargo")
 }
 
 fn report(out: &Path, folder: &str) -> anyhow::Result<Value> {

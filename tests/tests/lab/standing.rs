@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-use crate::{LAB, cargo_lab, nothing_more_than, source_tree, traces_of_a_lab};
+use crate::{LAB, cargo_lab, nothing_more_than, silent_cargo_lab, source_tree, traces_of_a_lab};
 
 /// Longer than anything in the cluster may take: the longest wait here is for the stock grace period of the last pod, and its draining.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -89,8 +89,8 @@ impl Standing {
         let seconds = seconds.to_string();
         let load =
             ["exec", node, "--", "netem-lab", "load", "--from-node", node, "--url", url, "--rate", "5", "--seconds", &seconds];
-        let output = cargo_lab(&load)?;
-        ensure!(output.status.success(), "load: {}", output.status);
+        let output = silent_cargo_lab(&load)?;
+        ensure!(output.status.success(), "load: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
         let mut answers = BTreeMap::new();
         for line in String::from_utf8(output.stdout)?.lines() {
             let outcome: netem_lab::load::Outcome = serde_json::from_str(line)?;
@@ -98,6 +98,7 @@ impl Standing {
             *answers.entry(outcome.served_by_node.unwrap_or_default()).or_default() += 1;
         }
         ensure!(!answers.is_empty(), "no request was sent from {node}");
+        println!("        requests from {node} were answered by {answers:?}");
         Ok(answers)
     }
 }
