@@ -215,6 +215,15 @@ pub struct IngressStatus {
     pub private_load_balancer: Option<LoadBalancer>,
 }
 
+impl IngressStatus {
+    /// Whether it says that `generation` is ready.
+    #[must_use]
+    pub fn says_ready(&self, generation: i64) -> bool {
+        let ready = |condition: &KCondition| condition.type_ == "Ready" && condition.status == "True";
+        self.observed_generation == Some(generation) && self.conditions.iter().any(ready)
+    }
+}
+
 /// One condition, in Knative's form.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

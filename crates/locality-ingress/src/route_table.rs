@@ -37,6 +37,9 @@ pub const ANY_HOST: &str = "*";
 pub struct VirtualHost {
     /// The Ingress that has the host.
     pub ingress: ObjectName,
+    /// Its version: what a gateway that has these routes answers a probe with. No backend is asked, so that a probe neither looks like
+    /// demand for a revision nor wakes one.
+    pub hash: String,
     /// The first that matches wins.
     pub routes: Vec<Route>,
 }

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::{Deserialize, Serialize};
 
 use crate::kingress::{BackendSplit, HTTP_REDIRECTED, HttpPath, VISIBILITY_EXTERNAL, VISIBILITY_LOCAL};
-use crate::network_hash::{HASH_HEADER, HASH_OVERRIDE, network_hash};
+use crate::network_hash::network_hash;
 use crate::objects::{IngressObject, ObjectName, Objects};
 use crate::route_table::{ANY_HOST, Action, Cluster, ClusterKey, Host, Route, RouteTable, Split, Target, VirtualHost};
 use crate::validate::{Problem, check_header, check_host, check_match_header, check_prefix, check_rewrite};
@@ -102,9 +102,7 @@ pub fn translate(
             paths.sort_by_key(|path| std::cmp::Reverse(path.path.len()));
             let mut host_routes = HostRoutes::default();
             for path in paths {
-                let [probe, plain] = path_routes(name, path, &routes.hash)?;
-                host_routes.routes.push(probe);
-                host_routes.routes.push(plain);
+                host_routes.routes.push(path_route(name, path)?);
             }
             if to_external { &mut routes.external } else { &mut routes.local }.insert(host, host_routes);
         }
@@ -119,8 +117,7 @@ pub fn translate(
     Ok(routes)
 }
 
-/// A path as two routes: one for probes, which learn the version, and one for everything else.
-fn path_routes(name: &ObjectName, path: &HttpPath, hash: &str) -> Result<[Route; 2], Problem> {
+fn path_route(name: &ObjectName, path: &HttpPath) -> Result<Route, Problem> {
     let prefix = if path.path.is_empty() { "/".to_owned() } else { path.path.clone() };
     check_prefix(&prefix)?;
     let rewrite_host = (!path.rewrite_host.is_empty()).then(|| path.rewrite_host.clone());
@@ -150,18 +147,9 @@ fn path_routes(name: &ObjectName, path: &HttpPath, hash: &str) -> Result<[Route;
         splits.push(Split { cluster: cluster_key(split), weight, set_headers });
     }
     if splits.is_empty() {
-        let route = Route { prefix, headers, action: Action::Unavailable };
-        return Ok([route.clone(), route]);
+        return Ok(Route { prefix, headers, action: Action::Unavailable });
     }
-    let plain = Route { prefix, headers, action: Action::Forward { rewrite_host, splits } };
-    let mut probe = plain.clone();
-    probe.headers.insert(HASH_HEADER.to_owned(), HASH_OVERRIDE.to_owned());
-    if let Action::Forward { splits, .. } = &mut probe.action {
-        for split in splits {
-            split.set_headers.insert(HASH_HEADER.to_owned(), hash.to_owned());
-        }
-    }
-    Ok([probe, plain])
+    Ok(Route { prefix, headers, action: Action::Forward { rewrite_host, splits } })
 }
 
 fn cluster_key(split: &BackendSplit) -> ClusterKey {
@@ -272,7 +260,7 @@ pub fn merge<'a>(all: impl IntoIterator<Item = (&'a ObjectName, &'a IngressRoute
 }
 
 fn insert_hosts(table: &mut RouteTable, name: &ObjectName, routes: &IngressRoutes) {
-    let host_of = |routes: Vec<Route>| VirtualHost { ingress: name.clone(), routes };
+    let host_of = |host_routes: Vec<Route>| VirtualHost { ingress: name.clone(), hash: routes.hash.clone(), routes: host_routes };
     for (host, forwarded) in &routes.external {
         let forwarded = &forwarded.routes;
         let outside = if routes.redirect_to_https { redirected(forwarded) } else { forwarded.clone() };
@@ -301,13 +289,10 @@ fn insert_hosts(table: &mut RouteTable, name: &ObjectName, routes: &IngressRoute
     }
 }
 
-/// Plain HTTP of a host that is HTTPS only: probes and certificate challenges still pass.
+/// Plain HTTP of a host that is HTTPS only: certificate challenges still pass.
 fn redirected(forwarded: &[Route]) -> Vec<Route> {
-    let passes = |route: &Route| {
-        route.headers.get(HASH_HEADER).is_some_and(|value| value == HASH_OVERRIDE)
-            || route.prefix.starts_with("/.well-known/acme-challenge/")
-    };
-    let mut routes: Vec<Route> = forwarded.iter().filter(|route| passes(route)).cloned().collect();
+    let challenge = |route: &&Route| route.prefix.starts_with("/.well-known/acme-challenge/");
+    let mut routes: Vec<Route> = forwarded.iter().filter(challenge).cloned().collect();
     routes.push(Route { prefix: "/".to_owned(), headers: BTreeMap::new(), action: Action::RedirectToHttps });
     routes
 }

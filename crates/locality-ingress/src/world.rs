@@ -426,12 +426,20 @@ impl World {
                     Progress::Refused { reason: "RefusedByGateway", message }
                 }
                 (Verdict::Served, None) => {
-                    let Some(served) = self.served.get_mut(&name) else { continue };
-                    if served.since == 0 {
-                        served.since = revision;
+                    let Some(served) = self.served.get(&name) else { continue };
+                    let missing = self.missing(&served.routes);
+                    // What was ready once stays so: pods may come and go.
+                    if !missing.is_empty() && !ingress.status.says_ready(ingress.generation) {
+                        Progress::Waiting { missing }
+                    } else {
+                        let waited = self.waits(&name);
+                        let Some(served) = self.served.get_mut(&name) else { continue };
+                        if served.since == 0 || waited {
+                            served.since = revision;
+                        }
+                        let (hash, probes) = (served.routes.hash.clone(), probe_targets(&served.routes));
+                        Progress::Served { since: served.since, hash, probes }
                     }
-                    let (hash, probes) = (served.routes.hash.clone(), probe_targets(&served.routes));
-                    Progress::Served { since: served.since, hash, probes }
                 }
             };
             let standing =

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use locality_ingress::kingress::{BackendSplit, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, IngressTls};
+use locality_ingress::kingress::{
+    BackendSplit, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, IngressTls, KCondition,
+};
 use locality_ingress::locality::Policy;
 use locality_ingress::objects::{
     IngressObject, ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject,
@@ -157,6 +159,38 @@ fn a_new_generation_is_held_until_its_backends_are_there() {
     bench.endpoints("new", &[]);
     bench.settle();
     assert_eq!(bench.target("h.example").as_deref(), Some("ns/new/80"));
+}
+
+#[test]
+fn a_first_generation_is_ready_only_with_endpoints_and_stays_so_without() {
+    let mut bench = Bench::new();
+    bench.service("a");
+    bench.ingress("one", 1, "h", "a");
+    let news = bench.settle();
+    // Told to the gateways at once, which answer 503: that is the truth.
+    assert_eq!(bench.target("h").as_deref(), Some("ns/a/80"));
+    let waits =
+        matches!(progress(&news, "one"), Some(Progress::Waiting { missing }) if missing == &["endpoints of Service ns/a"]);
+    assert!(waits, "{news:?}");
+    let before = bench.store.revision().0;
+
+    bench.endpoints("a", &[(1, "node1")]);
+    let news = bench.settle();
+    // Gateways must have confirmed the endpoints, too.
+    assert!(matches!(progress(&news, "one"), Some(Progress::Served { since, .. }) if *since > before), "{news:?}");
+
+    let ready = KCondition {
+        type_: "Ready".into(),
+        status: "True".into(),
+        last_transition_time: None,
+        reason: String::new(),
+        message: String::new(),
+    };
+    let status = IngressStatus { observed_generation: Some(1), conditions: vec![ready], ..IngressStatus::default() };
+    bench.endpoints("a", &[]);
+    bench.ingress_with("one", "h", "a", |ingress| ingress.status = status);
+    let news = bench.settle();
+    assert!(matches!(progress(&news, "one"), Some(Progress::Served { .. })), "{news:?}");
 }
 
 #[test]

@@ -152,7 +152,7 @@ impl Proof<'_> {
         }
         for target in self.targets {
             let Ok(_permit) = means.probes.acquire().await else { return Found::NotYet("stopping".to_owned()) };
-            match means.prober.ask(gateway.address, target, self.hash, confirmed == Some(true)).await {
+            match means.prober.ask(gateway.address, target, self.hash).await {
                 Found::Proved => {}
                 other => {
                     means.metrics.failed_probes.inc();

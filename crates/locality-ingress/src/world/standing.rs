@@ -1,12 +1,11 @@
 //! What comes out of the world besides updates of the store.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::kingress::IngressStatus;
 use crate::objects::ObjectName;
 use crate::route_table::{ANY_HOST, Host};
-use crate::translate::{HostRoutes, IngressRoutes};
+use crate::translate::IngressRoutes;
 use crate::xds::store::Revision;
 
 /// Where one Ingress stands.
@@ -34,7 +33,7 @@ pub enum Progress {
         /// What to ask the gateways.
         probes: Vec<ProbeTarget>,
     },
-    /// The generation before is still served, until these are there.
+    /// These are not there yet. The generation before, where there is one, is served until they are.
     Waiting {
         /// What is missing.
         missing: Vec<String>,
@@ -55,10 +54,6 @@ pub struct ProbeTarget {
     pub external: bool,
     /// The host to ask for.
     pub host: Host,
-    /// The path to ask for.
-    pub path: String,
-    /// Headers that its route wants.
-    pub headers: BTreeMap<String, String>,
 }
 
 /// A gateway pod that takes requests.
@@ -81,15 +76,11 @@ pub struct News {
 
 /// One request per listener is enough: a listener's routes travel as a whole.
 pub(super) fn probe_targets(routes: &IngressRoutes) -> Vec<ProbeTarget> {
-    let external = routes.external.iter().find_map(|(host, routes)| target(true, host, routes));
-    let internal = routes.local.iter().chain(&routes.external).find_map(|(host, routes)| target(false, host, routes));
+    let target = |external, host: &Host| {
+        let host = if host == ANY_HOST { "any.invalid".to_owned() } else { host.clone() };
+        ProbeTarget { external, host }
+    };
+    let external = routes.external.keys().next().map(|host| target(true, host));
+    let internal = routes.local.keys().chain(routes.external.keys()).next().map(|host| target(false, host));
     external.into_iter().chain(internal).collect()
-}
-
-fn target(external: bool, host: &Host, routes: &HostRoutes) -> Option<ProbeTarget> {
-    // The last route of a host has the shortest prefix and the fewest headers; the one before it is its twin for probes.
-    let last = routes.routes.last()?;
-    let path = if last.prefix == "/" { "/healthz".to_owned() } else { last.prefix.clone() };
-    let host = if host == ANY_HOST { "any.invalid".to_owned() } else { host.clone() };
-    Some(ProbeTarget { external, host, path, headers: last.headers.clone() })
 }

@@ -22,19 +22,20 @@ use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 
 use super::proto::{any, duration, number, set_header, truth};
+use crate::network_hash::{HASH_HEADER, HASH_OVERRIDE};
 use crate::objects::ObjectName;
 use crate::route_table::{Action, Host, Route, Split, VirtualHost};
 
 /// A route configuration called `name`. Hosts of one Ingress that are treated the same share a virtual host.
 #[must_use]
 pub fn route_configuration(name: &str, hosts: &BTreeMap<Host, VirtualHost>) -> RouteConfiguration {
-    type Alike<'a> = (&'a [Route], Vec<&'a Host>);
+    type Alike<'a> = (&'a VirtualHost, Vec<&'a Host>);
     let mut alike: BTreeMap<&ObjectName, Vec<Alike<'_>>> = BTreeMap::new();
     for (host, virtual_host) in hosts {
         let of_ingress = alike.entry(&virtual_host.ingress).or_default();
-        match of_ingress.iter_mut().find(|(routes, _)| *routes == virtual_host.routes.as_slice()) {
+        match of_ingress.iter_mut().find(|(other, _)| *other == virtual_host) {
             Some((_, domains)) => domains.push(host),
-            None => of_ingress.push((&virtual_host.routes, vec![host])),
+            None => of_ingress.push((virtual_host, vec![host])),
         }
     }
     RouteConfiguration {
@@ -42,10 +43,10 @@ pub fn route_configuration(name: &str, hosts: &BTreeMap<Host, VirtualHost>) -> R
         virtual_hosts: alike
             .into_values()
             .flatten()
-            .map(|(routes, domains)| EnvoyHost {
+            .map(|(virtual_host, domains)| EnvoyHost {
                 name: domains[0].clone(),
                 domains: domains.into_iter().cloned().collect(),
-                routes: routes.iter().map(route).collect(),
+                routes: std::iter::once(proof(&virtual_host.hash)).chain(virtual_host.routes.iter().map(route)).collect(),
                 retry_policy: Some(retry_policy()),
                 ..EnvoyHost::default()
             })
@@ -55,6 +56,20 @@ pub fn route_configuration(name: &str, hosts: &BTreeMap<Host, VirtualHost>) -> R
         // Clusters are sent before routes, and kept a while after.
         validate_clusters: truth(false),
         ..RouteConfiguration::default()
+    }
+}
+
+/// Answers probes with the version. Before all other routes: whichever of them a probe would take, they travel together.
+fn proof(hash: &str) -> EnvoyRoute {
+    EnvoyRoute {
+        r#match: Some(RouteMatch {
+            path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
+            headers: vec![exactly(HASH_HEADER, HASH_OVERRIDE)],
+            ..RouteMatch::default()
+        }),
+        response_headers_to_add: vec![set_header(HASH_HEADER, hash)],
+        action: Some(EnvoyAction::DirectResponse(DirectResponseAction { status: 200, ..DirectResponseAction::default() })),
+        ..EnvoyRoute::default()
     }
 }
 
