@@ -104,6 +104,11 @@ pub struct Decision {
 
 /// A replica moves for a gain of at least this much mean response time: noise of the network must not move pods.
 const MOVE_SECONDS: f64 = 0.0005;
+/// More than any move gains.
+const NO_MOVE_SECONDS: f64 = 60.0;
+/// Pods move towards sources that had demand in this share of the last few seconds, or in that of the stable window's: a stray request
+/// (somebody's check, every now and then) would draw them to it, and the next one away again.
+const STEADY: [(Option<Duration>, f64); 2] = [(Some(Duration::from_secs(3)), 0.6), (None, 0.2)];
 /// Gateways have taken up new routes, and sent the last request along the old ones, after this.
 const ROUTES_SETTLE: Duration = Duration::from_secs(1);
 
@@ -164,7 +169,8 @@ pub fn decide(observation: &Observation<'_>, memory: &mut Memory) -> Result<Deci
 
     // Where.
     let costs = observation.latency.costs(&CostPolicy::default());
-    let demand = demand_to_place(observation, stable.as_ref(), panic.as_ref().filter(|_| scale.is_some_and(|s| s.panicking)));
+    let (demand, move_seconds) =
+        demand_to_place(observation, stable.as_ref(), panic.as_ref().filter(|_| scale.is_some_and(|s| s.panicking)));
     let running = running(observation);
     let solve = |replicas| {
         Problem::new(observation.key.to_string(), costs.clone(), replicas, settings.target)
@@ -172,7 +178,7 @@ pub fn decide(observation: &Observation<'_>, memory: &mut Memory) -> Result<Deci
             .with_capacities(observation.capacities.iter().cloned())
             .with_running(running.clone())
             .with_model(observation.model)
-            .with_move_seconds(MOVE_SECONDS)
+            .with_move_seconds(move_seconds)
             .solve()
             .map(|plan| (plan.replicas, plan.unplaced))
     };
@@ -286,23 +292,39 @@ fn earned(
     locality::earned(&sources, held, policy, |from, to| observation.latency.state(from, to).stats().map(|stats| stats.p50))
 }
 
-/// The demand that pods are placed by: that of the stable window, of the panic window in a panic, and before there is either, the
-/// requests that wait right now.
+/// The demand that pods are placed by, and what a move costs: that of the stable window, of the panic window in a panic, and before there
+/// is either, the requests that wait right now. Where no source is steady, pods are added and taken by the stray requests that there
+/// are, and none moves.
 fn demand_to_place(
     observation: &Observation<'_>,
     stable: Option<&BTreeMap<NodeName, SourceDemand>>,
     panic: Option<&BTreeMap<NodeName, SourceDemand>>,
-) -> Demand {
+) -> (Demand, f64) {
     let metric = observation.settings.metric;
-    let by_metric = |demand: &BTreeMap<NodeName, SourceDemand>| {
-        // The history holds finite numbers above zero only.
-        Demand::from_concurrency(demand.iter().map(|(node, source)| (node.clone(), of(metric, source)))).unwrap_or_default()
+    // The history holds finite numbers above zero only.
+    let demand = |sources: &mut dyn Iterator<Item = (&NodeName, f64)>| {
+        Demand::from_concurrency(sources.map(|(node, demand)| (node.clone(), demand))).unwrap_or_default()
     };
-    let averaged = panic.or(stable).map(by_metric).unwrap_or_default();
-    if !averaged.is_zero() {
-        return averaged;
+    let averaged = || panic.or(stable).into_iter().flatten().map(|(node, source)| (node, of(metric, source)));
+    let steady_sources = steady_sources(observation);
+    let steady = demand(&mut averaged().filter(|(node, _)| steady_sources.contains(*node)));
+    if !steady.is_zero() {
+        return (steady, MOVE_SECONDS);
     }
-    Demand::from_concurrency(observation.held.iter().map(|(node, held)| (node.clone(), *held))).unwrap_or_default()
+    let stray = demand(&mut averaged());
+    if !stray.is_zero() {
+        return (stray, NO_MOVE_SECONDS);
+    }
+    (demand(&mut observation.held.iter().map(|(node, held)| (node, *held))), NO_MOVE_SECONDS)
+}
+
+fn steady_sources(observation: &Observation<'_>) -> BTreeSet<NodeName> {
+    let Observation { now, settings, history, .. } = *observation;
+    let steady = |(window, least): (Option<Duration>, f64)| {
+        let shares = history.active_share(now.second(), window.unwrap_or(settings.stable_window));
+        shares.into_iter().filter(move |(_, share)| *share >= least).map(|(node, _)| node)
+    };
+    STEADY.into_iter().flat_map(steady).collect()
 }
 
 /// Weights over the pods that are ready, less those that are to go once the ones that stay can carry all.

@@ -237,6 +237,25 @@ fn load_that_moves_takes_its_pod_along_without_a_gap() {
 }
 
 #[test]
+fn stray_requests_draw_no_pod_to_them() {
+    let mut world = World::born();
+    world.pass(4);
+    // One that takes long on its way weighs more than many short ones while the window remembers it.
+    let (stray, steady) = (("node3", 0.25, 2.0), ("node1", 0.015, 5.0));
+    for (load, seconds) in [(&[stray][..], 1), (&[], 1), (&[steady], 10), (&[steady, stray], 1), (&[steady], 5)] {
+        world.loads(load);
+        for _ in 0..seconds {
+            world.pass(1);
+            assert_eq!((world.ready(), world.deployment, world.seika.len()), ([1, 0, 0], 1, 0));
+        }
+    }
+    // One that goes on does.
+    world.loads(&[stray]);
+    world.pass(20);
+    assert_eq!((world.ready(), world.deployment), ([0, 0, 1], 0));
+}
+
+#[test]
 fn load_from_both_ends_is_answered_on_both() {
     let mut world = World::born();
     world.loads(&[("node1", 0.1, 20.0), ("node3", 0.1, 20.0)]);
