@@ -93,7 +93,7 @@ pub async fn reconcile(autoscaler: Arc<PodAutoscaler>, context: Arc<Context>) ->
             .await;
         return Ok(Action::await_change());
     }
-    let mut held = context.take(&key);
+    let mut held = context.take(&key, autoscaler.uid());
     let result = see_to(&autoscaler, &key, duty, toggle, &context, &mut held).await;
     context.put(&key, held);
     context.metrics.decisions.inc();
@@ -170,7 +170,7 @@ async fn not_owned(
     Ok(Action::requeue(LOOK_AT_ZERO_EVERY))
 }
 
-fn look(autoscaler: &PodAutoscaler, key: &RevisionKey, context: &Context, held: &Held, deployment: Arc<Deployment>) -> Look {
+fn look(autoscaler: &PodAutoscaler, key: &RevisionKey, context: &Context, held: &mut Held, deployment: Arc<Deployment>) -> Look {
     let spec = &autoscaler.spec;
     let settings = RevisionSettings::read(
         autoscaler.annotations(),

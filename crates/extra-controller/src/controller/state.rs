@@ -50,6 +50,8 @@ pub struct Context {
 /// What is kept of one revision.
 #[derive(Debug, Default)]
 pub struct Held {
+    /// `metadata.uid` of the PodAutoscaler that all this is about: a service that is deleted and made anew has a revision of the same name.
+    uid: Option<String>,
     pub(super) memory: Memory,
     /// What was written last, as long as the stores may be behind it.
     status: Option<(u64, PodAutoscalerStatus)>,
@@ -61,8 +63,8 @@ pub struct Held {
 }
 
 impl Context {
-    pub(super) fn take(&self, key: &RevisionKey) -> Held {
-        self.revisions.lock().unwrap_or_else(PoisonError::into_inner).remove(key).unwrap_or_default()
+    pub(super) fn take(&self, key: &RevisionKey, uid: Option<String>) -> Held {
+        self.revisions.lock().unwrap_or_else(PoisonError::into_inner).remove(key).unwrap_or_default().of(uid)
     }
 
     pub(super) fn put(&self, key: &RevisionKey, held: Held) {
@@ -98,6 +100,10 @@ impl Context {
 }
 
 impl Held {
+    fn of(self, uid: Option<String>) -> Self {
+        if self.uid == uid { self } else { Self { uid, ..Self::default() } }
+    }
+
     /// The object with the newest status that is known: the watch may be a moment behind what was written.
     pub(super) fn newest(&self, seen: &PodAutoscaler) -> PodAutoscaler {
         let mut newest = seen.clone();
@@ -115,15 +121,16 @@ impl Held {
         }
     }
 
-    /// What the Seika is told, by the watch or by what was written since.
-    pub(super) fn seika_told(&self, seen: Option<&Seika>) -> Counts {
-        match (&self.seika, seen) {
-            (Some((written, counts)), seen) if seen.is_none_or(|seen| version(&seen.resource_version()) < *written) => {
-                counts.clone()
+    /// What the Seika is told, by the watch or by what was written since. Once the watch has shown what was written, it is believed, also
+    /// when it shows that somebody deleted the Seika.
+    pub(super) fn seika_told(&mut self, seen: Option<&Seika>) -> Counts {
+        if let Some((written, counts)) = &self.seika {
+            if seen.is_none_or(|seen| version(&seen.resource_version()) < *written) {
+                return counts.clone();
             }
-            (_, Some(seen)) => told(seen),
-            (_, None) => Counts::new(),
+            self.seika = None;
         }
+        seen.map(told).unwrap_or_default()
     }
 
     pub(super) fn wrote_seika(&mut self, written: &Seika, counts: Counts, template: PodTemplate) {
@@ -150,4 +157,41 @@ fn version(version: &Option<String>) -> u64 {
 fn told(seika: &Seika) -> Counts {
     let counts = seika.spec.repurika.iter().filter_map(|(node, count)| Some((node.as_str().into(), u32::try_from(*count).ok()?)));
     counts.filter(|(_, count)| *count > 0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seika(version: u64, on_node1: u32) -> (Seika, Counts) {
+        let counts = Counts::from([("node1".into(), on_node1)]);
+        let spec = serde_json::json!({
+            "metadata": { "name": "hello-00001", "resourceVersion": version.to_string() },
+            "spec": { "repurika": { "node1": on_node1 }, "selector": {}, "template": {} },
+        });
+        (serde_json::from_value(spec).unwrap(), counts)
+    }
+
+    #[test]
+    fn what_was_written_holds_until_the_watch_has_shown_it() {
+        let mut held = Held::default();
+        let (old, _) = seika(5, 1);
+        let (written, counts) = seika(7, 2);
+        held.wrote_seika(&written, counts.clone(), PodTemplate::default());
+        assert_eq!(held.seika_told(None), counts);
+        assert_eq!(held.seika_told(Some(&old)), counts);
+        assert_eq!(held.seika_told(Some(&written)), counts);
+        // Somebody deleted it: it has to be written again.
+        assert_eq!(held.seika_told(None), Counts::new());
+    }
+
+    #[test]
+    fn nothing_is_taken_over_from_a_revision_of_the_same_name() {
+        let mut held = Held::default().of(Some("one".to_owned()));
+        let (written, counts) = seika(7, 2);
+        held.wrote_seika(&written, counts.clone(), PodTemplate::default());
+        let mut held = held.of(Some("one".to_owned()));
+        assert_eq!(held.seika_told(None), counts);
+        assert_eq!(held.of(Some("another".to_owned())).seika_told(None), Counts::new());
+    }
 }
