@@ -131,6 +131,8 @@ struct Outcome {
 #[derive(Clone, Debug)]
 pub struct PairStats {
     outcomes: VecDeque<Outcome>,
+    /// So many of the outcomes are answers.
+    answers: usize,
     /// So many of the oldest outcomes tell of loss only: their times are from before the way changed.
     outdated: usize,
     answers_until_look: u8,
@@ -150,6 +152,7 @@ impl PairStats {
     pub fn new(window: WindowLimits) -> Self {
         Self {
             outcomes: VecDeque::with_capacity(window.samples),
+            answers: 0,
             outdated: 0,
             answers_until_look: LOOK_EVERY,
             last_outcome: None,
@@ -181,7 +184,7 @@ impl PairStats {
         self.make_room(window, at);
         let seconds = rtt.as_seconds();
         // Averages go on only from times that still count; after a silence as long as the window they begin anew.
-        let previous = self.last_answer.filter(|_| self.outcomes.iter().any(|outcome| outcome.rtt.is_some()));
+        let previous = self.last_answer.filter(|_| self.answers > 0);
         if let Some((_, previous)) = previous {
             self.ewma_seconds += EWMA_WEIGHT * (seconds - self.ewma_seconds);
             self.jitter_seconds += JITTER_WEIGHT * ((seconds - previous.as_seconds()).abs() - self.jitter_seconds);
@@ -192,6 +195,7 @@ impl PairStats {
         self.last_answer = Some((at, rtt));
         self.lost_in_a_row = 0;
         self.outcomes.push_back(Outcome { at_millis: millis(at), rtt: Some(rtt) });
+        self.answers += 1;
         self.answers_until_look -= 1;
         if self.answers_until_look == 0 {
             self.answers_until_look = LOOK_EVERY;
@@ -235,6 +239,7 @@ impl PairStats {
             Some(last) if now.since(last) <= window.span => millis(now),
             Some(_) => {
                 self.outcomes.clear();
+                self.answers = 0;
                 self.outdated = 0;
                 millis(now)
             }
@@ -251,7 +256,8 @@ impl PairStats {
     }
 
     fn drop_oldest(&mut self) {
-        self.outcomes.pop_front();
+        let oldest = self.outcomes.pop_front();
+        self.answers -= usize::from(oldest.is_some_and(|oldest| oldest.rtt.is_some()));
         self.outdated = self.outdated.saturating_sub(1);
     }
 
@@ -262,23 +268,25 @@ impl PairStats {
             return PairState::Unreachable;
         }
         match self.last_answer {
-            // The last answer is in the window unless time or later losses pushed it out.
-            Some((at, _)) if self.within(window, now).any(|(_, outcome)| outcome.rtt.is_some()) => {
+            // The last answer is in the window unless time or later losses pushed it out. Told without a look at the outcomes themselves, which
+            // are seldom at hand for the processor.
+            Some((at, _)) if self.answers > 0 && self.age_millis(millis(at), now) <= span_millis(window) => {
                 if now.since(at) > limits.stale_after { PairState::Stale } else { PairState::Known }
             }
             _ => PairState::Unknown,
         }
     }
 
-    fn within(&self, window: WindowLimits, now: Mono) -> impl Iterator<Item = (usize, &Outcome)> {
+    /// How old an outcome is that ended at that millisecond.
+    fn age_millis(&self, at_millis: u32, now: Mono) -> u32 {
         let idle = self.last_outcome.map_or(Duration::MAX, |last| now.since(last));
         let newest = self.last_outcome.map_or(0, millis);
-        let idle_millis = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX);
+        newest.wrapping_sub(at_millis).saturating_add(u32::try_from(idle.as_millis()).unwrap_or(u32::MAX))
+    }
+
+    fn within(&self, window: WindowLimits, now: Mono) -> impl Iterator<Item = (usize, &Outcome)> {
         let span = span_millis(window);
-        self.outcomes
-            .iter()
-            .enumerate()
-            .filter(move |(_, outcome)| newest.wrapping_sub(outcome.at_millis).saturating_add(idle_millis) <= span)
+        self.outcomes.iter().enumerate().filter(move |(_, outcome)| self.age_millis(outcome.at_millis, now) <= span)
     }
 
     /// The times that are kept, oldest first, also those from before the way changed.
