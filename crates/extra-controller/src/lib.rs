@@ -26,6 +26,7 @@ pub mod lifecycle;
 pub mod metrics;
 pub mod notify;
 pub mod objects;
+pub mod pins;
 pub mod rollout;
 pub mod routes;
 pub mod run;

@@ -131,6 +131,16 @@ impl RouteBook {
         })
     }
 
+    /// Nodes that any traffic is led to.
+    #[must_use]
+    pub fn serving(&self) -> BTreeSet<NodeName> {
+        self.with(|state| {
+            let weights = state.entries.values().filter_map(|entry| entry.weights.as_ref());
+            let columns = weights.flat_map(|weights| weights.nodes().iter().zip(weights.rows().columns()));
+            columns.filter(|(_, column)| column.iter().any(|weight| *weight > 0)).map(|(node, _)| node.clone()).collect()
+        })
+    }
+
     fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         // Every change of the state is one insertion or removal; a panic between two leaves nothing half done.
         act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))

@@ -65,7 +65,7 @@ pub struct Options {
     /// How often latency is read, in seconds
     #[arg(long, env = "KANTAI_LATENCY_INTERVAL_SECONDS", default_value_t = 5)]
     pub latency_interval_seconds: u64,
-    /// This pod's namespace, where the Lease is
+    /// This pod's namespace, where the Lease is, and the ConfigMap by which probers hear which nodes are in use
     #[arg(long, env = "POD_NAMESPACE", default_value = "kantai-system")]
     pub pod_namespace: String,
     /// This pod's name, which holds the Lease
@@ -140,6 +140,7 @@ pub async fn run(options: Options, client: Client, stop: CancellationToken) -> a
 
     let context = Arc::new(Context {
         client: client.clone(),
+        namespace: options.pod_namespace.clone(),
         objects: objects.clone(),
         demands,
         latency,

@@ -136,7 +136,12 @@ impl Channel {
                     }
                     self.outbox_udp.push(packet, order.to, None);
                 }
-                _ => self.outbox_icmp.push(Echo { session: id, sequence: order.sequence }.encode(self.family), order.to, None),
+                _ => {
+                    // A raw socket of version 6 takes a port for a protocol, and refuses any but its own.
+                    let mut to = order.to;
+                    to.set_port(0);
+                    self.outbox_icmp.push(Echo { session: id, sequence: order.sequence }.encode(self.family), to, None);
+                }
             }
         }
         let now = Reading::now();

@@ -32,6 +32,8 @@ pub async fn keep_choosing(choice: Choice, mut known: watch::Receiver<Arc<PeerSe
         let peers = known.borrow_and_update().clone();
         let unix_seconds = Wall::now().as_nanos() / 1_000_000_000;
         let selection = select(&choice.own, &peers, &pinned, choice.limits, unix_seconds);
+        // In a fleet that is probed whole, neither pins nor time change anything.
+        let is_whole = selection.fleet <= choice.limits.all_up_to;
         chosen.send_if_modified(|held| {
             let differs = **held != selection;
             if differs {
@@ -42,7 +44,7 @@ pub async fn keep_choosing(choice: Choice, mut known: watch::Receiver<Arc<PeerSe
         tokio::select! {
             () = chosen.closed() => return,
             changed = known.changed(), if source_lives => source_lives = changed.is_ok(),
-            () = tokio::time::sleep(choice.period) => {}
+            () = tokio::time::sleep(choice.period), if !is_whole => {}
         }
     }
 }

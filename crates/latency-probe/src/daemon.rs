@@ -11,9 +11,10 @@ use axum::routing::get;
 use axum::{Json, Router};
 use ops_http::{OpsError, Readiness};
 use prometheus_client::registry::Registry;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::background::push_nobody_aside;
 use crate::chooser::keep_choosing;
 use crate::discovery::{DiscoveryError, Source, watch_file, watch_service};
 use crate::exposition::{Exposition, SharedSession};
@@ -74,22 +75,28 @@ pub async fn run(options: &RunOptions, stop: CancellationToken) -> Result<(), Da
 
     // Whichever part ends first, for whatever reason, ends the others.
     let _stop_all = stop.clone().drop_guard();
+    let prober = Prober::open(session.clone(), chosen_in, options.all_up_to, &keys_in).map_err(DaemonError::Probe)?;
     let probing = on_own_thread("prober", stop.clone(), {
-        let (session, stop, keys) = (session.clone(), stop.clone(), keys_in.clone());
-        let all_up_to = options.all_up_to;
-        async move || {
-            Prober::open(session, chosen_in, all_up_to, &keys).map_err(DaemonError::Probe)?.run(stop).await;
+        let stop = stop.clone();
+        move || {
+            prober.run(&stop);
             Ok(())
         }
     })?;
     let answering = on_own_thread("responder", stop.clone(), {
         let (counters, stop, addresses) = (counters.clone(), stop.clone(), options.echo_listen.clone());
         let policy = Policy { keys: keys_in, per_source_second: options.echo_rate };
-        async move || {
-            let responder = Responder::open(&addresses, policy, counters)?;
-            tracing::info!(addresses = ?responder.addresses(), "answering probes");
-            responder.run(stop).await;
-            Ok(())
+        move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Thread)?;
+            runtime.block_on(async {
+                let responder = Responder::open(&addresses, policy, counters)?;
+                tracing::info!(addresses = ?responder.addresses(), "answering probes");
+                // As a task: those the runtime wakes at once, but what it blocks on only by way of the kernel.
+                match tokio::spawn(responder.run(stop)).await {
+                    Err(broken) if broken.is_panic() => std::panic::resume_unwind(broken.into_panic()),
+                    _ => Ok(()),
+                }
+            })
         }
     })?;
 
@@ -150,26 +157,22 @@ async fn bind(address: SocketAddr) -> Result<tokio::net::TcpListener, OpsError> 
     }
 }
 
-/// Runs a part on a thread and a runtime of its own, so that neither scrapes nor watches make a probe wait. What it gives in the end comes
-/// out of the channel; its end is everybody's end.
-fn on_own_thread<Part>(
+/// Runs a part on a thread of its own, so that neither scrapes nor watches make a probe wait. What it gives in the end comes out of the channel;
+/// its end is everybody's end.
+fn on_own_thread(
     name: &str,
     stop: CancellationToken,
-    part: Part,
-) -> Result<tokio::sync::oneshot::Receiver<Result<(), DaemonError>>, DaemonError>
-where
-    Part: AsyncFnOnce() -> Result<(), DaemonError> + Send + 'static,
-{
-    let (ended_out, ended_in) = tokio::sync::oneshot::channel();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Thread)?;
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || {
-            let _stop_all = stop.drop_guard();
-            let ended = runtime.block_on(part());
-            // Nobody listens once the daemon is on its way out.
-            let _ = ended_out.send(ended);
-        })
-        .map_err(DaemonError::Thread)?;
+    part: impl FnOnce() -> Result<(), DaemonError> + Send + 'static,
+) -> Result<oneshot::Receiver<Result<(), DaemonError>>, DaemonError> {
+    let (ended_out, ended_in) = oneshot::channel();
+    let run = move || {
+        let _stop_all = stop.drop_guard();
+        if let Err(error) = push_nobody_aside() {
+            tracing::info!(%error, "probes may push the node's own work aside for a moment");
+        }
+        // Nobody listens once the daemon is on its way out.
+        let _ = ended_out.send(part());
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(DaemonError::Thread)?;
     Ok(ended_in)
 }

@@ -101,7 +101,7 @@ impl Collector for Exposition {
         drop(pairs);
         give_memory_back();
         let mut age = encoder.encode_descriptor(
-            "node_rtt_age",
+            "node_rtt_oldest_age",
             "Age of the oldest last answer of any peer",
             Some(&Unit::Seconds),
             MetricType::Gauge,
@@ -193,6 +193,10 @@ fn write_pairs(encoder: &mut DescriptorEncoder<'_>, pairs: &[Pair]) -> Written {
         pair.p50_millis
     })?;
     gauge("node_loss_ratio", "Share of probes lost within the window", None, |pair| pair.loss)?;
+    // Stands in for the median that is then missing, so that a pair has six lines at most; of a known pair it is below what makes it stale.
+    gauge("node_rtt_age", "Age of the last answer, where the pair is not known", Some(&Unit::Seconds), |pair| {
+        pair.age.filter(|_| pair.state != PairState::Known)
+    })?;
     gauge("node_rtt_jitter", "Interarrival jitter as in RFC 3550", Some(&Unit::Seconds), |pair| pair.jitter)?;
     let mut times = encoder.encode_descriptor("node_rtt", "Round-trip times", Some(&Unit::Seconds), MetricType::Histogram)?;
     for pair in pairs {
@@ -236,11 +240,15 @@ mod tests {
 
     /// A session with so many peers, of which all but the last have just answered by each protocol there is.
     fn session(count: u8) -> Session {
+        session_with(count, Duration::from_secs(10))
+    }
+
+    fn session_with(count: u8, stale_after: Duration) -> Session {
         let settings = Settings {
             interval: Duration::from_millis(100),
             timeout: Duration::from_secs(2),
             window: WindowLimits { samples: 60, span: Duration::from_secs(60) },
-            states: StateLimits { unreachable_after: 5, stale_after: Duration::from_secs(10) },
+            states: StateLimits { unreachable_after: 5, stale_after },
             feed: Feed::PreferUdp,
             pair_bounds: Bounds::none(),
             http_path: "/healthz".into(),
@@ -277,6 +285,23 @@ mod tests {
             let series = text.lines().filter(|line| !line.starts_with('#')).count();
             assert!(series <= 50 + 6 * usize::from(count), "{series} for {count} peers\n{text}");
         }
+    }
+
+    /// Stale is where a pair has the most lines: times from before, and their age.
+    #[test]
+    fn the_age_of_a_pair_takes_the_place_of_its_median() {
+        let fresh = exposed(session(2));
+        assert!(
+            fresh.contains("latency_between_nodes{from=\"a\",to=\"b0\"}") && !fresh.contains("node_rtt_age_seconds{"),
+            "{fresh}"
+        );
+        let session = session_with(2, Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(50));
+        let stale = exposed(session);
+        let age = stale.lines().find_map(|line| line.strip_prefix("node_rtt_age_seconds{from=\"a\",to=\"b0\"} ")).unwrap();
+        assert!(age.parse::<f64>().unwrap() >= 0.05, "{age}");
+        assert!(!stale.contains("latency_between_nodes{"), "{stale}");
+        assert_eq!(stale.lines().filter(|line| line.contains("to=\"b0\"")).count(), 6, "{stale}");
     }
 
     #[test]

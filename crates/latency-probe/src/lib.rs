@@ -8,6 +8,7 @@
 mod channel;
 mod net;
 
+pub mod background;
 pub mod chooser;
 pub mod clock;
 pub mod control_message;

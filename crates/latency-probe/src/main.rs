@@ -11,7 +11,7 @@ use latency_probe::options::{Command, MatrixOptions, OnceOptions, Options, RunOp
 use latency_probe::{daemon, once};
 
 // The daemon's probes have threads of their own; this runtime serves scrapes and one watch.
-#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<ExitCode> {
     match Options::parse().command {
         Command::Run(options) => run(&options).await,

@@ -34,7 +34,7 @@ pub enum OnceError {
     #[error(transparent)]
     Key(#[from] KeyFileError),
     /// Nothing can be probed.
-    #[error("failed to open a socket to probe from")]
+    #[error("failed to open a socket or start a thread to probe from")]
     Probe(#[source] std::io::Error),
 }
 
@@ -54,7 +54,10 @@ pub async fn run(options: &OnceOptions) -> Result<Row, OnceError> {
     // What was sent last may still come back, or be known to be lost.
     let waiting = options.probe.timeout.min(probing + Duration::from_secs(1));
     let stop = CancellationToken::new();
-    let _ = tokio::time::timeout(probing + waiting, prober.run(stop)).await;
+    let end = stop.clone();
+    std::thread::Builder::new().name("prober".into()).spawn(move || prober.run(&end)).map_err(OnceError::Probe)?;
+    tokio::time::sleep(probing + waiting).await;
+    stop.cancel();
     Ok(session.row())
 }
 

@@ -1,11 +1,11 @@
-//! The probing loop: wakes for turns, for replies and for changes of the peers, and lets the [`Session`](crate::session::Session) decide.
+//! The probing loop: wakes for turns and for replies, and lets the [`Session`](crate::session::Session) decide. It has a thread of its own, and
+//! sleeps by the kernel's clock alone: at some twenty wakings a second, a runtime's way of sleeping would cost as much as several probes each time.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::channel::{BATCH, Channel, open};
@@ -16,6 +16,9 @@ use crate::pace::Pace;
 use crate::selection::{Selection, stretch};
 use crate::session::Order;
 use crate::stream::Streams;
+
+/// However little there is to do, it is looked so often whether the peers changed or the end has come.
+const LONGEST_NAP: Duration = Duration::from_millis(100);
 
 /// A prober with its sockets open.
 pub struct Prober {
@@ -28,7 +31,7 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// Opens the sockets. In a fleet of more than `all_up_to` nodes the interval is [stretched](stretch). To be called on the runtime that will run it.
+    /// Opens the sockets. In a fleet of more than `all_up_to` nodes the interval is [stretched](stretch).
     ///
     /// # Errors
     /// Where no socket at all could be opened.
@@ -38,31 +41,30 @@ impl Prober {
         all_up_to: usize,
         keys: &SharedKeys,
     ) -> io::Result<Self> {
-        let (channels, streams) = (open(&session, keys)?, Streams::new(session.clone()));
+        let (channels, streams) = (open(&session, keys)?, Streams::new(session.clone())?);
         Ok(Self { session, channels, streams, pace: Pace::new(Mono::now()), peers, all_up_to })
     }
 
-    /// Probes until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Probes until `stop`, on the calling thread.
+    pub fn run(mut self, stop: &CancellationToken) {
         self.take_peers();
-        let mut source_lives = true;
         let mut orders = Vec::with_capacity(2 * BATCH);
-        loop {
-            let now = Mono::now();
-            let planned = self.session.with(|session| self.pace.next(session.wake(), session.awaits_replies()));
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                changed = self.peers.changed(), if source_lives => match changed {
-                    Ok(()) => self.take_peers(),
-                    // Whoever told of peers ended: the last known ones stay.
-                    Err(_) => source_lives = false,
-                },
-                () = wait(planned.since(now)) => {
-                    self.session.with(|session| session.woke(planned, Mono::now()));
-                }
+        while !stop.is_cancelled() {
+            // Where whoever told of peers ended, the last known ones stay.
+            if self.peers.has_changed().unwrap_or(false) {
+                self.take_peers();
             }
-            self.receive_and_send(&mut orders);
+            let now = Mono::now();
+            let event = self.session.with(|session| self.pace.next(session.wake(), session.awaits_replies()));
+            let planned = event.min(now.plus(LONGEST_NAP));
+            // A prober that is late already has no time to sleep.
+            if planned > now {
+                std::thread::sleep(planned.since(now));
+            }
+            self.session.with(|session| session.woke(planned, Mono::now()));
+            if planned == event {
+                self.receive_and_send(&mut orders);
+            }
         }
     }
 
@@ -101,14 +103,5 @@ impl Prober {
 impl std::fmt::Debug for Prober {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Prober").field("channels", &self.channels.len()).finish_non_exhaustive()
-    }
-}
-
-/// The runtime's timers are no finer than a millisecond, so who is late already must not ask them.
-async fn wait(duration: Duration) {
-    if duration.is_zero() {
-        tokio::task::yield_now().await;
-    } else {
-        sleep(duration).await;
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::clock::{Mono, Reading, Wall};
 use crate::exposition::SharedSession;
@@ -20,9 +21,13 @@ use crate::session::{NotSent, Order};
 
 /// The start of an answer, which is all that is read of it.
 const ANSWER_START_BYTES: usize = 64;
+/// So much of it says what it is: `HTTP/1.1 200` and what is behind that.
+const STATUS_BYTES: usize = 13;
 
 /// Where stream probes are sent from.
 pub(crate) struct Streams {
+    /// With a thread of its own; none where there are no stream probes.
+    runtime: Option<Runtime>,
     session: SharedSession,
     http_path: Arc<str>,
     timeout: Duration,
@@ -30,17 +35,22 @@ pub(crate) struct Streams {
 
 impl Streams {
     /// Probes for this session.
-    pub(crate) fn new(session: SharedSession) -> Self {
-        let (http_path, timeout) = session.with(|session| (session.settings().http_path.clone(), session.settings().timeout));
-        Self { session, http_path, timeout }
+    ///
+    /// # Errors
+    /// Where there should be stream probes and the system grants no thread for them.
+    pub(crate) fn new(session: SharedSession) -> io::Result<Self> {
+        let settings = session.with(|session| session.settings().clone());
+        let runtime = || Builder::new_multi_thread().worker_threads(1).thread_name("streams").enable_all().build();
+        let runtime = settings.feed.primary().is_stream().then(runtime).transpose()?;
+        Ok(Self { runtime, session, http_path: settings.http_path, timeout: settings.timeout })
     }
 
-    /// Sends the orders that are for streams, each in a task of its own. To be called on a runtime. There are never more of them than probes that
-    /// are out.
+    /// Sends the orders that are for streams, each in a task of its own. There are never more of them than probes that are out.
     pub(crate) fn send(&self, orders: &[Order]) {
+        let Some(runtime) = &self.runtime else { return };
         for order in orders.iter().copied().filter(|order| order.protocol.is_stream()) {
             let (session, http_path, timeout) = (self.session.clone(), self.http_path.clone(), self.timeout);
-            tokio::spawn(async move {
+            runtime.spawn(async move {
                 // After the timeout the session finds the probe lost by itself.
                 if let Ok(ended) = tokio::time::timeout(timeout, probe(&order, &http_path)).await {
                     session.with(|session| match ended {
@@ -52,6 +62,15 @@ impl Streams {
                     });
                 }
             });
+        }
+    }
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        // Probes that are out then tell nobody anything.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
         }
     }
 }
@@ -102,24 +121,36 @@ async fn get(stream: &TcpStream, to: SocketAddr, path: &str) -> io::Result<Resul
     if stream.try_write(request.as_bytes())? < request.len() {
         return Err(io::Error::new(io::ErrorKind::WriteZero, "the request did not fit into a fresh connection's buffer"));
     }
-    let mut inbox = Inbox::<ANSWER_START_BYTES>::new(1);
-    loop {
-        stream.readable().await?;
-        match stream.try_io(Interest::READABLE, || inbox.receive(stream.as_fd())) {
-            Ok(_) => break,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let read = Reading::now();
-    let (answer, received_stamp) = inbox.iter().next().map_or((&[][..], None), |start| (start.bytes, start.notes.stamp));
-    match status(answer) {
+    let (read, received_stamp, answer) = answer_start(stream).await?;
+    match status(&answer) {
         Some(200..=399) => {}
         Some(status) => return Err(io::Error::other(format!("answered with status {status}"))),
         None => return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP")),
     }
     let sent_stamp = if stamped { departure(stream) } else { None };
     Ok(round_trip(&Trip { sent, sent_stamp, received_stamp, read, held: Duration::ZERO }))
+}
+
+/// When the first byte of the answer came, by our clock and by the kernel's stamp, and the answer as far as its status needs: it may come in pieces.
+async fn answer_start(stream: &TcpStream) -> io::Result<(Reading, Option<Wall>, Vec<u8>)> {
+    let mut inbox = Inbox::<ANSWER_START_BYTES>::new(1);
+    let mut first = None;
+    let mut answer = Vec::with_capacity(ANSWER_START_BYTES);
+    loop {
+        stream.readable().await?;
+        match stream.try_io(Interest::READABLE, || inbox.receive(stream.as_fd())) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
+        }
+        let (piece, stamp) = inbox.iter().next().map_or((&[][..], None), |piece| (piece.bytes, piece.notes.stamp));
+        let (read, stamp) = *first.get_or_insert_with(|| (Reading::now(), stamp));
+        answer.extend_from_slice(piece);
+        // An empty piece is the end.
+        if answer.len() >= STATUS_BYTES || piece.is_empty() {
+            return Ok((read, stamp, answer));
+        }
+    }
 }
 
 /// When the request left, which by now is known.

@@ -63,13 +63,16 @@ fn two_nodes_measure_each_other_and_notice_what_becomes_of_the_other() {
 #[test]
 fn icmp_steps_in_for_a_silent_responder_by_raw_or_ping_socket() {
     let lab = Lab::new("icmp", PROGRAM);
-    let peers = lab.file("peers.toml", &peers_file(&[("b", lab.address(1))]));
+    let six = (lab.address_v6(1), 9799).into();
+    let peers = lab.file("peers.toml", &peers_file(&[("b", lab.address(1)), ("b6", six)]));
     let arguments = ["--interval", "100ms", "--timeout", "300ms", "--peers-file", peers.to_str().unwrap()];
     // Root may have a raw socket. Nobody answers UDP on the other node, but its kernel answers ICMP.
     let raw = Prober::start(&lab, 0, "a", &arguments);
-    let known = until(SOON, || raw.peer("b").filter(|peer| peer.state == PairState::Known));
-    assert_eq!((known.protocol, known.hops), (Protocol::Icmp, Some(0)));
-    assert!(known.rtt_seconds.unwrap().p50 < 0.001, "{known:?}");
+    for node in ["b", "b6"] {
+        let known = until(SOON, || raw.peer(node).filter(|peer| peer.state == PairState::Known));
+        assert_eq!((known.protocol, known.hops), (Protocol::Icmp, Some(0)));
+        assert!(known.rtt_seconds.unwrap().p50 < 0.001, "{known:?}");
+    }
     drop(raw);
 
     // Without any privilege there is neither,
@@ -81,9 +84,11 @@ fn icmp_steps_in_for_a_silent_responder_by_raw_or_ping_socket() {
     // unless the system lets its group have ping sockets.
     lab.run_in(0, &["sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647"]);
     let ping = Prober::start_unprivileged(&lab, 0, "a", &arguments);
-    let known = until(SOON, || ping.peer("b").filter(|peer| peer.state == PairState::Known));
-    assert_eq!(known.protocol, Protocol::Icmp);
-    assert!(known.rtt_seconds.unwrap().p50 < 0.001, "{known:?}");
+    for node in ["b", "b6"] {
+        let known = until(SOON, || ping.peer(node).filter(|peer| peer.state == PairState::Known));
+        assert_eq!(known.protocol, Protocol::Icmp);
+        assert!(known.rtt_seconds.unwrap().p50 < 0.001, "{known:?}");
+    }
     assert_eq!(value(&ping.get("/metrics"), "latency_probe_icmp_available"), Some(1.0));
 }
 

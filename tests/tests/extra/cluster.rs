@@ -24,10 +24,11 @@ use crate::fakes::{self, Gateways};
 pub(crate) const REVISION: &str = "hello-00001";
 const NODES: [(&str, Ipv4Addr); 3] =
     [("node1", Ipv4Addr::new(127, 0, 1, 1)), ("node2", Ipv4Addr::new(127, 0, 1, 2)), ("node3", Ipv4Addr::new(127, 0, 1, 3))];
-const MANIFESTS: [&str; 3] = [
+const MANIFESTS: [&str; 4] = [
     include_str!("../../../deploy/seika-controller/crd.yaml"),
     include_str!("../../../deploy/extra-controller/service-account.yaml"),
     include_str!("../../../deploy/extra-controller/rbac.yaml"),
+    include_str!("../../../deploy/latency-probe/pins.yaml"),
 ];
 
 /// The API server, and everything around our daemon.

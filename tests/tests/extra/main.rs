@@ -6,8 +6,10 @@ mod fakes;
 
 use extra_controller::handback::MARKER;
 use extra_controller::knative::{CLASS, ServerlessService, ServingMode};
+use extra_controller::pins;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{Api, DeleteParams, ListParams};
 use seika_controller::crd::Seika;
 
 use cluster::{Cluster, REVISION, until};
@@ -59,6 +61,16 @@ async fn a_revision_from_birth_to_zero_and_back_switched_off_and_on_and_deleted(
         let seika = cluster.api::<Seika>().get(REVISION).await?;
         let status = seika.status.unwrap_or_default();
         Ok(status.ready_replicas == status.desired_replicas && status.desired_replicas >= 3)
+    })
+    .await?;
+
+    // The probers hear of both ends, by the ConfigMap that the manifests made.
+    until("both ends pinned", async || {
+        let pins: Api<ConfigMap> = Api::namespaced(cluster.control_plane.client(), "kantai-system");
+        let text = pins.get(pins::CONFIG_MAP).await?.data.unwrap_or_default().remove(pins::KEY).unwrap_or_default();
+        let nodes: Vec<&str> = text.lines().collect();
+        anyhow::ensure!(nodes.is_sorted() && nodes.iter().all(|node| ["node1", "node2", "node3"].contains(node)), "{text:?}");
+        Ok(nodes.contains(&"node1") && nodes.contains(&"node3"))
     })
     .await?;
 

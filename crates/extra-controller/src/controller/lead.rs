@@ -20,6 +20,7 @@ use crate::demand::sampler::{self, GatewayAddress, Sampled};
 use crate::knative::{CLASS, PodAutoscaler};
 use crate::metrics::NodeLabels;
 use crate::objects::Triggers;
+use crate::pins;
 
 /// Revisions that are seen to at the same time; each waits for the API server most of its time.
 const CONCURRENCY: u16 = 16;
@@ -45,6 +46,7 @@ pub async fn lead(
     tasks.spawn(sampler::run(context.demands.clone(), http, gateways, move || revisions(&ours), reports));
     tasks.spawn(listen(reported, context.clone(), triggers.clone()));
     tasks.spawn(keep_routes(context.clone(), autoscalers.clone()));
+    tasks.spawn(pins::keep(context.clone()));
     tasks.spawn(context.monitors.clone().discover(context.client.clone()));
 
     // Ends when the queue has ended and what was under way is done.

@@ -25,6 +25,8 @@ use crate::service_monitor::ServiceMonitors;
 pub struct Context {
     /// The API server.
     pub client: Client,
+    /// The program's own namespace.
+    pub namespace: String,
     /// What it holds.
     pub objects: Objects,
     /// Demand.

@@ -176,6 +176,15 @@ impl DemandBoard {
         held
     }
 
+    /// Nodes from which any request comes, as far as is known.
+    #[must_use]
+    pub fn senders(&self) -> BTreeSet<NodeName> {
+        let sends =
+            |cluster: &Cluster| cluster.now > 0.0 || cluster.last.concurrency > 0.0 || cluster.last.requests_per_second > 0.0;
+        let sending = self.gateways.values().filter(|gateway| gateway.clusters.values().any(sends));
+        sending.filter_map(|gateway| gateway.node.clone()).collect()
+    }
+
     /// Source nodes whose demand is unknown.
     #[must_use]
     pub fn unknown_sources(&self, now: Duration) -> BTreeSet<NodeName> {

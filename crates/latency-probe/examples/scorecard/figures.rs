@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use latency_probe::background::push_nobody_aside;
 use latency_probe::exposition::SharedSession;
 use latency_probe::histogram::Bounds;
 use latency_probe::pair::{PairState, StateLimits, WindowLimits, percentile};
@@ -17,6 +18,7 @@ use latency_probe::selection::Selection;
 use latency_probe::session::{Feed, Session, Settings};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{Pid, gettid};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -55,14 +57,20 @@ fn probe(lab: &Lab, peers: PeerSet, settings: Settings, lasting: Duration) -> Pr
     let session = SharedSession::new(Session::new(NodeName::from("a"), settings, rand::random()));
     let shared = session.clone();
     lab.inside(0, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        // As the daemon's own thread does.
+        push_nobody_aside().unwrap();
+        let (_keys_out, keys) = watch::channel(None);
+        let fleet = peers.len() + 1;
+        let (_peers_out, chosen) = watch::channel(Arc::new(Selection { peers, fleet }));
+        let prober = InProcessProber::open(shared, chosen, fleet, &keys).unwrap();
+        let stop = CancellationToken::new();
         let (started, cpu) = (Instant::now(), thread_cpu());
-        runtime.block_on(async {
-            let (_keys_out, keys) = watch::channel(None);
-            let fleet = peers.len() + 1;
-            let (_peers_out, chosen) = watch::channel(Arc::new(Selection { peers, fleet }));
-            let prober = InProcessProber::open(shared, chosen, fleet, &keys).unwrap();
-            let _ = tokio::time::timeout(lasting, prober.run(CancellationToken::new())).await;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(lasting);
+                stop.cancel();
+            });
+            prober.run(&stop);
         });
         Probed { session, thread_cpu: thread_cpu() - cpu, lasted: started.elapsed() }
     })
@@ -72,25 +80,33 @@ fn thread_cpu() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
 }
 
-/// A responder within this process, in a namespace of the lab, without limits; until the token is dropped.
-fn respond(lab: &Lab, index: usize, stop: &CancellationToken) {
+/// A responder within this process, in a namespace of the lab, without limits; until the token is dropped. Gives its thread.
+fn respond(lab: &Lab, index: usize, stop: &CancellationToken) -> Pid {
     let stop = stop.clone();
     let (ready_out, ready_in) = std::sync::mpsc::channel();
     lab.inside(index, || {
         // A thread that is started in the namespace stays in it.
         std::thread::spawn(move || {
+            push_nobody_aside().unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let (_keys_out, keys) = watch::channel(None);
                 let policy = Policy { keys, per_source_second: 0 };
                 let responder =
                     Responder::open(&["0.0.0.0:9799".parse().unwrap()], policy, Arc::new(ResponderCounters::default())).unwrap();
-                ready_out.send(()).unwrap();
-                responder.run(stop).await;
+                ready_out.send(gettid()).unwrap();
+                // As a task, as the daemon runs it.
+                tokio::spawn(responder.run(stop)).await.unwrap();
             });
         });
     });
-    ready_in.recv().unwrap();
+    ready_in.recv().unwrap()
+}
+
+/// Processor time of a thread of this process.
+fn cpu_of(thread: Pid) -> Duration {
+    let account = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).unwrap();
+    Duration::from_nanos(account.split_whitespace().next().unwrap().parse().unwrap())
 }
 
 /// So many peers on the loopback device, all answered by one responder.
@@ -278,15 +294,18 @@ pub(crate) fn many_peers(quick: bool) {
 /// Targets and rate of the comparisons.
 const TARGETS: u32 = 500;
 
-fn ours_per_second(lab: &Lab, lasting: Duration) -> f64 {
+/// Processor seconds a second of our daemon, and of the responder that answers all of it.
+fn ours_per_second(lab: &Lab, lasting: Duration) -> (f64, f64) {
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();
-    respond(lab, 0, &stop);
+    let responder = respond(lab, 0, &stop);
     let peers = file_of(lab, &loopback_peers(TARGETS));
     let arguments =
         ["--latency-from", "udp", "--all-up-to", "6000", "--echo-listen", "127.0.0.1:1", "--peers-file", peers.to_str().unwrap()];
     let daemon = Prober::start(lab, 0, "a", &arguments);
-    daemon_cpu(&daemon, TARGETS as usize, lasting) / lasting.as_secs_f64()
+    let (started, before) = (Instant::now(), cpu_of(responder));
+    let ours = daemon_cpu(&daemon, TARGETS as usize, lasting) / lasting.as_secs_f64();
+    (ours, (cpu_of(responder) - before).as_secs_f64() / started.elapsed().as_secs_f64())
 }
 
 fn children_cpu() -> f64 {
@@ -302,11 +321,12 @@ fn against(id: &str, package: &str, goal: f64, quick: bool, theirs: impl FnOnce(
         print_missing(id, "times", &format!(">= {goal}"), package);
         return;
     };
-    let ours = ours_per_second(&lab, lasting);
+    let (ours, answering) = ours_per_second(&lab, lasting);
     let note = format!(
-        "{TARGETS} targets, 1 probe a second each, {lasting:?}: theirs {:.2} % of a core, ours {:.2} %; noise floor: bare sends and receives would take {:.2} %",
+        "{TARGETS} targets, 1 probe a second each, {lasting:?}: theirs {:.2} % of a core, ours {:.2} %, and whoever answers it {:.2} % (of theirs, the kernel does); noise floor: bare sends and receives would take {:.2} %",
         theirs * 100.0,
         ours * 100.0,
+        answering * 100.0,
         100.0 * f64::from(TARGETS) * bare_packet_seconds(&lab)
     );
     print(id, theirs / ours, "times", &format!(">= {goal}"), theirs / ours >= goal, &note);

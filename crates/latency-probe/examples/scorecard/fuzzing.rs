@@ -11,7 +11,7 @@ pub(crate) const GOAL: u64 = 100_000_000;
 /// Parsers of text take a hundred times as long as those of packets, and get fewer executions for that.
 fn share(target: &Target) -> u64 {
     match target.name {
-        "row_json" | "peers_file" | "bucket_bounds" => 1,
+        "row_json" | "peers_file" | "bucket_bounds" | "replies" => 1,
         _ => 20,
     }
 }
@@ -22,23 +22,33 @@ pub(crate) fn fuzz(executions: u64) {
     let shares: u64 = TARGETS.iter().map(share).sum();
     let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let seed: u64 = rand::random();
-    let mut done = 0;
+    let (mut done, mut understood) = (0, Vec::new());
     let mut findings = Vec::new();
     for target in &TARGETS {
         let each = (executions * share(target)).div_ceil(shares * threads);
         let ran: Vec<_> = std::thread::scope(|scope| {
-            let run = |thread| scope.spawn(move || runner::run(target.run, target.seeds, each, seed.wrapping_add(thread)));
+            let run = |thread| {
+                scope.spawn(move || runner::run(target.run, target.seeds, target.words, each, seed.wrapping_add(thread)))
+            };
             let running: Vec<_> = (0..threads).map(run).collect();
             running.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
+        let (mut tried, mut known) = (0, 0);
         for result in ran {
             match result {
-                Ok(executions) => done += executions,
+                Ok(ran) => (tried, known) = (tried + ran.executions, known + ran.understood),
                 Err(input) => findings.push(format!("{}: {input:02x?}", target.name)),
             }
         }
+        done += tried;
+        understood.push(format!("{} {:.0} %", target.name, 100.0 * known as f64 / tried.max(1) as f64));
     }
     let found = if findings.is_empty() { "none".to_owned() } else { findings.join(", ") };
-    let note = format!("{} parsers, {:.0} s, seed {seed}; findings: {found}", TARGETS.len(), begun.elapsed().as_secs_f64());
+    let note = format!(
+        "{} targets, {:.0} s, seed {seed}; findings: {found}; understood: {}",
+        TARGETS.len(),
+        begun.elapsed().as_secs_f64(),
+        understood.join(", ")
+    );
     print("fuzz_execs", done as f64, "executions", ">= 100000000", findings.is_empty() && done >= GOAL, &note);
 }

@@ -34,6 +34,7 @@ fn prepare(socket: &Socket, family: Family) -> io::Result<()> {
     match family {
         Family::V4 => {
             setsockopt(socket, sockopt::Ipv4RecvTtl, &true)?;
+            never_fragment(socket)?;
             socket.set_ttl_v4(u32::from(INITIAL_TTL))
         }
         Family::V6 => {
@@ -41,6 +42,17 @@ fn prepare(socket: &Socket, family: Family) -> io::Result<()> {
             socket.set_unicast_hops_v6(u32::from(INITIAL_TTL))
         }
     }
+}
+
+/// No packet of ours is long enough to be cut into fragments. With that settled, the kernel need not draw a number for each that would tell its
+/// fragments from others', for which it goes through a large table.
+fn never_fragment(socket: &Socket) -> io::Result<()> {
+    let how = libc::IP_PMTUDISC_PROBE;
+    let length = u32::try_from(size_of_val(&how)).unwrap_or(0);
+    let value = std::ptr::from_ref(&how).cast();
+    // SAFETY: the pointer is to `length` bytes that live through the call, and the kernel only reads them.
+    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, value, length) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A socket to send UDP probes from.
