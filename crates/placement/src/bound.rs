@@ -29,35 +29,70 @@ const PATIENCE: usize = 10;
 
 /// Evaluates the relaxation.
 pub(crate) fn relax(instance: &Instance, worth: &[f64]) -> Relaxed {
-    let mut marginals = Vec::with_capacity(instance.nodes());
-    let mut wanted = Vec::new();
-    for node in 0..instance.nodes() {
-        wanted_by(instance, worth, node, &mut wanted);
-        marginals.push(profits(instance, node, &wanted));
-    }
+    let wanted = Wanted::new(instance, worth);
+    let marginals: Vec<Vec<f64>> = (0..instance.nodes()).map(|node| profits(instance, node, wanted.by(node))).collect();
     let placement = choose(instance, &marginals);
     let mut bound: f64 = worth.iter().zip(&instance.supplies).map(|(worth, supply)| worth * supply).sum();
     let mut excess: Vec<f64> = instance.supplies.iter().map(|supply| -supply).collect();
-    for (node, count) in placement.iter().enumerate() {
+    for (node, count) in placement.iter().enumerate().filter(|(_, count)| **count > 0) {
         bound -= marginals[node][..*count as usize].iter().sum::<f64>();
-        if *count > 0 {
-            wanted_by(instance, worth, node, &mut wanted);
-            serve(instance, &wanted, f64::from(*count), |source, amount| excess[source] += amount);
-        }
+        serve(instance, wanted.by(node), f64::from(*count), |source, amount| excess[source] += amount);
     }
     Relaxed { bound, placement, marginals, excess }
 }
 
-/// The sources that are worth more than they cost from this node, most profitable first.
-fn wanted_by(instance: &Instance, worth: &[f64], node: usize, wanted: &mut Vec<(f64, usize)>) {
-    wanted.clear();
-    for (source, cost) in instance.costs.row(node).iter().enumerate() {
-        let gain = worth[source] - cost;
-        if gain > 0.0 {
-            wanted.push((gain, source));
+/// For every node, the sources that are worth more than they cost from there and by how much, most profitable first.
+struct Wanted {
+    entries: Vec<(f64, usize)>,
+    /// Where each node's entries end.
+    ends: Vec<usize>,
+}
+
+impl Wanted {
+    fn new(instance: &Instance, worth: &[f64]) -> Self {
+        let mut entries = Vec::new();
+        let mut ends = Vec::with_capacity(instance.nodes());
+        let mut end = |entries: &mut Vec<(f64, usize)>| {
+            let start = ends.last().copied().unwrap_or(0);
+            sort_by_gain(&mut entries[start..]);
+            ends.push(entries.len());
+        };
+        if instance.costs.is_standard_layout() {
+            for costs in instance.costs.rows() {
+                entries.extend(gainful(costs.iter().zip(worth)));
+                end(&mut entries);
+            }
+        } else {
+            // Costs that lie in memory by source are read by source.
+            let mut nodes: Vec<Vec<(f64, usize)>> = vec![Vec::new(); instance.nodes()];
+            for (source, (costs, worth)) in instance.costs.columns().into_iter().zip(worth).enumerate() {
+                for (cost, node) in costs.iter().zip(&mut nodes) {
+                    if cost < worth {
+                        node.push((worth - cost, source));
+                    }
+                }
+            }
+            for node in nodes {
+                entries.extend(node);
+                end(&mut entries);
+            }
         }
+        Self { entries, ends }
     }
-    wanted.sort_by(|one, other| other.0.total_cmp(&one.0).then(one.1.cmp(&other.1)));
+
+    fn by(&self, node: usize) -> &[(f64, usize)] {
+        let start = if node == 0 { 0 } else { self.ends[node - 1] };
+        &self.entries[start..self.ends[node]]
+    }
+}
+
+/// The sources that are worth more than they cost.
+fn gainful<'a>(pairs: impl Iterator<Item = (&'a f64, &'a f64)>) -> impl Iterator<Item = (f64, usize)> {
+    pairs.enumerate().filter(|(_, (cost, worth))| cost < worth).map(|(source, (cost, worth))| (worth - cost, source))
+}
+
+fn sort_by_gain(wanted: &mut [(f64, usize)]) {
+    wanted.sort_unstable_by(|one, other| other.0.total_cmp(&one.0).then(one.1.cmp(&other.1)));
 }
 
 /// Serves the wanted sources with `replicas` replicas as long as it pays; returns the profit without what the replicas cost by themselves.
@@ -113,7 +148,9 @@ pub(crate) fn gains(instance: &Instance, worth: &[f64], placement: &[u32]) -> (V
         if !grows && !shrinks {
             continue;
         }
-        wanted_by(instance, worth, node, &mut wanted);
+        wanted.clear();
+        wanted.extend(gainful(instance.costs.row(node).iter().zip(worth)));
+        sort_by_gain(&mut wanted);
         let profit = |count: u32| if count == 0 { 0.0 } else { serve(instance, &wanted, f64::from(count), |_, _| {}) };
         let now = profit(*count);
         if grows {
@@ -126,6 +163,14 @@ pub(crate) fn gains(instance: &Instance, worth: &[f64], placement: &[u32]) -> (V
     (more, fewer)
 }
 
+/// What one more replica than `count` on a node would gain at most, if `worth` are the optimal prices of a placement's routing.
+pub(crate) fn growth(instance: &Instance, worth: &[f64], node: usize, count: u32) -> f64 {
+    let mut wanted: Vec<(f64, usize)> = gainful(instance.costs.row(node).iter().zip(worth)).collect();
+    sort_by_gain(&mut wanted);
+    let profit = |count: u32| if count == 0 { 0.0 } else { serve(instance, &wanted, f64::from(count), |_, _| {}) };
+    profit(count + 1) - profit(count) - instance.opening(node, count + 1)
+}
+
 /// The floors, then the greatest marginals.
 fn choose(instance: &Instance, marginals: &[Vec<f64>]) -> Vec<u32> {
     let mut placement: Vec<u32> =
@@ -135,8 +180,13 @@ fn choose(instance: &Instance, marginals: &[Vec<f64>]) -> Vec<u32> {
     for (node, profits) in marginals.iter().enumerate() {
         candidates.extend(profits.iter().enumerate().skip(placement[node] as usize).map(|(rank, profit)| (*profit, node, rank)));
     }
-    candidates.sort_by(|one, other| other.0.total_cmp(&one.0).then(one.2.cmp(&other.2)).then(one.1.cmp(&other.1)));
-    for (_, node, _) in candidates.iter().take(instance.replicas.saturating_sub(placed) as usize) {
+    let wanted = (instance.replicas.saturating_sub(placed) as usize).min(candidates.len());
+    if wanted > 0 && wanted < candidates.len() {
+        candidates.select_nth_unstable_by(wanted - 1, |one, other| {
+            other.0.total_cmp(&one.0).then(one.2.cmp(&other.2)).then(one.1.cmp(&other.1))
+        });
+    }
+    for (_, node, _) in &candidates[..wanted] {
         placement[*node] += 1;
     }
     placement

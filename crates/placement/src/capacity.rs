@@ -38,6 +38,10 @@ pub struct NodeCapacity {
     pub node: NodeName,
     /// Replicas of this service that may run there, those running now included.
     pub max_replicas: u32,
+    /// Replicas of this service that shall run there in any case, as far as it may have them and there are so many in all; where all nodes'
+    /// wishes together are too many, the order of a hash decides.
+    #[serde(default)]
+    pub min_replicas: u32,
     /// Whether new replicas may be started; where not (cordoned), those that run may stay.
     pub schedulable: bool,
     /// A hard reason against any replica, running ones included.
@@ -48,7 +52,26 @@ impl NodeCapacity {
     /// A schedulable node with room for so many replicas.
     #[must_use]
     pub fn new(node: NodeName, max_replicas: u32) -> Self {
-        Self { node, max_replicas, schedulable: true, excluded: None }
+        Self { node, max_replicas, min_replicas: 0, schedulable: true, excluded: None }
+    }
+
+    /// The same node, with at least so many replicas.
+    ///
+    /// ```
+    /// use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Problem};
+    ///
+    /// let nodes: Vec<NodeName> = ["a", "b"].map(NodeName::from).to_vec();
+    /// let costs = CostMatrix::new(nodes, ndarray::array![[0.0, 0.02], [0.02, 0.0]]);
+    /// let problem = Problem::new("hello", costs, 3, 10.0)
+    ///     .with_capacities([NodeCapacity::new("a".into(), 5), NodeCapacity::new("b".into(), 5).at_least(1)])
+    ///     .with_demand(Demand::from_concurrency([("a".into(), 25.0)])?);
+    /// assert_eq!(problem.solve()?.replicas, [("a".into(), 2), ("b".into(), 1)].into());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn at_least(mut self, min_replicas: u32) -> Self {
+        self.min_replicas = min_replicas;
+        self
     }
 
     /// The same node, taking no new replicas.

@@ -1,13 +1,13 @@
 //! What sending a request from one node to another costs, in seconds.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-use crate::matrix::{PairState, PairStats, Quantile};
 use crate::node::{NodeName, Rtt};
+use crate::pair::{PairState, PairStats, Quantile};
 
 /// Which number of a pair's statistics stands for it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -83,7 +83,7 @@ impl CostPolicy {
 #[serde(from = "RawCosts", into = "RawCosts")]
 pub struct CostMatrix {
     nodes: Arc<Vec<NodeName>>,
-    index: Arc<BTreeMap<NodeName, usize>>,
+    index: Arc<HashMap<NodeName, usize>>,
     seconds: Arc<Array2<f64>>,
 }
 
@@ -99,7 +99,7 @@ impl CostMatrix {
                 *cost = Rtt::ABSURD.seconds();
             }
         }
-        let mut index = BTreeMap::new();
+        let mut index = HashMap::with_capacity(nodes.len());
         for (position, node) in nodes.iter().enumerate() {
             if position < seconds.nrows().min(seconds.ncols()) {
                 index.entry(node.clone()).or_insert(position);
@@ -142,17 +142,19 @@ impl CostMatrix {
     }
 
     /// The costs of the given pairs of nodes as an array, rows are the sources.
-    pub(crate) fn select(&self, sources: &[NodeName], targets: &[NodeName]) -> Array2<f64> {
-        let columns: Vec<Option<usize>> = targets.iter().map(|node| self.index.get(node).copied()).collect();
-        let mut selected = Array2::from_elem((sources.len(), targets.len()), Rtt::ABSURD.seconds());
+    pub(crate) fn select(&self, sources: &[&NodeName], targets: &[&NodeName]) -> Array2<f64> {
+        let unknown = Rtt::ABSURD.seconds();
+        let columns: Vec<usize> = targets.iter().map(|node| self.position(node).unwrap_or(usize::MAX)).collect();
+        let mut selected = Array2::from_elem((sources.len(), targets.len()), unknown);
         for (mut row, source) in selected.rows_mut().into_iter().zip(sources) {
-            let known = self.index.get(source).map(|position| self.seconds.row(*position));
-            for ((cost, target), column) in row.iter_mut().zip(targets).zip(&columns) {
-                if source == target {
-                    *cost = 0.0;
-                } else if let (Some(known), Some(column)) = (&known, column) {
-                    *cost = known[*column];
+            if let Some(position) = self.position(source) {
+                // The diagonal is 0.
+                let known = self.seconds.row(position);
+                for (cost, column) in row.iter_mut().zip(&columns) {
+                    *cost = known.get(*column).copied().unwrap_or(unknown);
                 }
+            } else if let Some(own) = targets.iter().position(|target| target == source) {
+                row[own] = 0.0;
             }
         }
         selected
@@ -210,6 +212,6 @@ mod tests {
         assert_eq!(costs.seconds(&"b".into(), &"a".into()), 10.0);
         assert_eq!(costs.seconds(&"b".into(), &"beyond".into()), 10.0);
         assert_eq!(costs.seconds(&"beyond".into(), &"beyond".into()), 0.0);
-        assert_eq!(costs.select(&["b".into()], &["b".into(), "gone".into()]), ndarray::array![[0.0, 10.0]]);
+        assert_eq!(costs.select(&[&"b".into()], &[&"b".into(), &"gone".into()]), ndarray::array![[0.0, 10.0]]);
     }
 }

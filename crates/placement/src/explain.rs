@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::node::NodeName;
 use crate::plan::{Plan, UnplacedReason};
-use crate::problem::{CostModel, Posed, Problem};
+use crate::posed::Posed;
+use crate::problem::{CostModel, Problem};
+use crate::zones;
 
 /// Why replicas are on a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,7 +23,7 @@ pub struct Chosen {
     pub serving: f64,
     /// What starting its new replicas costs, in the same unit.
     pub moves: f64,
-    /// Where one of its replicas would go otherwise; none if there is no room elsewhere.
+    /// Where one of its replicas would go otherwise; none if there is no room elsewhere, or none that leaves enough zones in use.
     pub runner_up: Option<NodeName>,
     /// How much worse the whole plan would then be, in the same unit.
     pub margin: Option<f64>,
@@ -35,7 +37,7 @@ pub enum LeftOut {
     Blocked(UnplacedReason),
     /// With a replica there instead of on the least useful node, the plan would be worse by this much (demand x seconds).
     Costlier(f64),
-    /// No replica can be taken from another node for it.
+    /// No replica can be taken from another node for it: none is there, or it would leave a zone empty that counts.
     NothingToMove,
 }
 
@@ -74,10 +76,15 @@ pub fn explain(problem: &Problem, plan: &Plan) -> Explanation {
     let mut cheapest: BTreeMap<usize, f64> = BTreeMap::new();
     for (node, count) in placement.iter().enumerate().filter(|(_, count)| **count > 0) {
         let mut best: Option<(usize, f64)> = None;
-        for other in (0..placement.len()).filter(|other| *other != node && placement[*other] < posed.instance.limits[*other]) {
+        let open = |other: &usize| *other != node && placement[*other] < posed.instance.limits[*other];
+        let held = *count <= posed.instance.floors[node];
+        for other in (0..placement.len()).filter(|other| !held && open(other)) {
             let mut moved = placement.clone();
             moved[node] -= 1;
             moved[other] += 1;
+            if !zones::allows(&posed, problem, &moved, &placement) {
+                continue;
+            }
             let margin = total(&posed, problem, &moved) - base;
             if best.is_none_or(|best| margin < best.1) {
                 best = Some((other, margin));
@@ -85,7 +92,7 @@ pub fn explain(problem: &Problem, plan: &Plan) -> Explanation {
             let least = cheapest.entry(other).or_insert(f64::INFINITY);
             *least = least.min(margin);
         }
-        let name = &posed.nodes[node];
+        let name = posed.nodes[node];
         let flows = plan.flows.iter().filter(|flow| flow.node == *name);
         let load = plan.load_on(name);
         let started = count.saturating_sub(posed.instance.running[node]);
@@ -111,7 +118,7 @@ pub fn explain(problem: &Problem, plan: &Plan) -> Explanation {
     Explanation { left_out: left_out.collect(), chosen }
 }
 
-fn total(posed: &Posed, problem: &Problem, placement: &[u32]) -> f64 {
+fn total(posed: &Posed<'_>, problem: &Problem, placement: &[u32]) -> f64 {
     match problem.model {
         CostModel::LocalFirst => posed.instance.total(placement),
         CostModel::Uniform => crate::uniform::total(&posed.instance, placement),

@@ -7,15 +7,17 @@
 //!
 //! Source: Edmonds and Karp 1972; Tomizawa 1971 (potentials); Ahuja, Magnanti, Orlin, *Network Flows*, section 9.7.
 
+mod network;
+mod swaps;
+
 use ndarray::Array2;
 
 use crate::serving::Segment;
+use network::{Network, Scratch, Ways};
+pub(crate) use swaps::Swaps;
 
 /// Seconds that a unit of demand costs which no server can take: far more than any network path, so that as little as possible is left over.
 pub const UNSERVED_SECONDS: f64 = 3600.0;
-
-/// Shares of the total demand below this are rounding dust.
-const DUST: f64 = 1e-12;
 
 /// A server: a row of the cost matrix and how much it serves.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,195 +68,16 @@ impl Routing {
 /// ```
 #[must_use]
 pub fn route(costs: &Array2<f64>, supplies: &[f64], servers: &[Server], segments: &[Segment]) -> Routing {
-    let mut network = Network::new(costs, supplies, servers, segments);
+    let mut ways = Ways::new(servers.len(), supplies, segments);
+    for (slot, server) in servers.iter().enumerate() {
+        ways.put(slot, &costs.row(server.row));
+    }
+    let mut network = Network::new(&ways, servers);
+    let mut scratch = Scratch::default();
     for (source, supply) in supplies.iter().enumerate() {
-        network.send(source, *supply);
+        network.send(&ways, &mut scratch, source, *supply);
     }
-    network.finish()
-}
-
-struct Network<'a> {
-    /// `costs[source * count + server]`: the rows that matter, gathered so that a search reads memory in order. The last of the
-    /// `count` servers is the imaginary one.
-    costs: Vec<f64>,
-    count: usize,
-    servers: &'a [Server],
-    segments: &'a [Segment],
-    prices: Vec<f64>,
-    load: Vec<f64>,
-    tenants: Vec<Vec<(usize, f64)>>,
-    dust: f64,
-    distance: Vec<f64>,
-    parent: Vec<Option<(usize, usize)>>,
-    done: Vec<bool>,
-    visited: Vec<usize>,
-}
-
-impl<'a> Network<'a> {
-    fn new(costs: &Array2<f64>, supplies: &[f64], servers: &'a [Server], segments: &'a [Segment]) -> Self {
-        let count = servers.len() + 1;
-        let mut gathered = vec![UNSERVED_SECONDS; supplies.len() * count];
-        for (position, server) in servers.iter().enumerate() {
-            for (source, cost) in costs.row(server.row).iter().enumerate() {
-                gathered[source * count + position] = *cost;
-            }
-        }
-        let mut prices = vec![segments.first().map_or(0.0, |segment| segment.marginal_seconds); count];
-        prices[count - 1] = 0.0;
-        Self {
-            costs: gathered,
-            count,
-            servers,
-            segments,
-            prices,
-            load: vec![0.0; count],
-            tenants: vec![Vec::new(); count],
-            dust: DUST * supplies.iter().sum::<f64>(),
-            distance: vec![f64::INFINITY; count],
-            parent: vec![None; count],
-            done: vec![false; count],
-            visited: Vec::with_capacity(count),
-        }
-    }
-
-    fn cost(&self, source: usize, server: usize) -> f64 {
-        self.costs[source * self.count + server]
-    }
-
-    /// The cheapest segment of a server with room: its marginal seconds and the room.
-    fn room(&self, server: usize) -> Option<(f64, f64)> {
-        if server == self.servers.len() {
-            return Some((0.0, f64::INFINITY));
-        }
-        let mut end = 0.0;
-        for segment in self.segments {
-            end += segment.width * self.servers[server].capacity;
-            if end - self.load[server] > self.dust {
-                return Some((segment.marginal_seconds, end - self.load[server]));
-            }
-        }
-        None
-    }
-
-    fn send(&mut self, source: usize, supply: f64) {
-        let mut left = supply;
-        while left > self.dust {
-            let (end, length) = self.search(source);
-            for server in &self.visited {
-                self.prices[*server] += (length - self.distance[*server]).max(0.0);
-            }
-            left -= self.push(source, end, left);
-        }
-    }
-
-    /// Dijkstra from a source over the servers; returns the server where the shortest path leaves to the sink and the path's length.
-    fn search(&mut self, source: usize) -> (usize, f64) {
-        let count = self.count;
-        for server in 0..count {
-            self.distance[server] = self.cost(source, server) + self.prices[server];
-            self.parent[server] = None;
-            self.done[server] = false;
-        }
-        self.visited.clear();
-        // The imaginary server is always an end; only what is shorter is of interest.
-        let mut best = (count - 1, self.distance[count - 1]);
-        loop {
-            let mut nearest = None;
-            let mut least = best.1;
-            for server in 0..count {
-                if !self.done[server] && self.distance[server] < least {
-                    least = self.distance[server];
-                    nearest = Some(server);
-                }
-            }
-            let Some(here) = nearest else { break };
-            self.done[here] = true;
-            self.visited.push(here);
-            if let Some((marginal, _)) = self.room(here) {
-                let length = least + (marginal - self.prices[here]).max(0.0);
-                if length < best.1 {
-                    best = (here, length);
-                }
-            }
-            for &(tenant, _) in &self.tenants[here] {
-                let paid = self.costs[tenant * count + here] + self.prices[here];
-                for next in 0..count {
-                    if !self.done[next] {
-                        let step = self.costs[tenant * count + next] + self.prices[next] - paid;
-                        let length = least + step.max(0.0);
-                        if length < self.distance[next] {
-                            self.distance[next] = length;
-                            self.parent[next] = Some((here, tenant));
-                        }
-                    }
-                }
-            }
-        }
-        best
-    }
-
-    /// Pushes as much as fits along the path just found; returns how much that was.
-    fn push(&mut self, source: usize, end: usize, left: f64) -> f64 {
-        let mut amount = self.room(end).map_or(0.0, |(_, room)| room).min(left);
-        let mut here = end;
-        while let Some((before, tenant)) = self.parent[here] {
-            let held = self.tenants[before].iter().find(|held| held.0 == tenant).map_or(0.0, |held| held.1);
-            amount = amount.min(held);
-            here = before;
-        }
-        here = end;
-        while let Some((before, tenant)) = self.parent[here] {
-            self.take(before, tenant, amount);
-            self.give(here, tenant, amount);
-            here = before;
-        }
-        self.give(here, source, amount);
-        self.load[end] += amount;
-        amount
-    }
-
-    fn give(&mut self, server: usize, source: usize, amount: f64) {
-        match self.tenants[server].iter_mut().find(|held| held.0 == source) {
-            Some(held) => held.1 += amount,
-            None => self.tenants[server].push((source, amount)),
-        }
-    }
-
-    fn take(&mut self, server: usize, source: usize, amount: f64) {
-        let dust = self.dust;
-        if let Some(position) = self.tenants[server].iter().position(|held| held.0 == source) {
-            let held = &mut self.tenants[server][position];
-            held.1 -= amount;
-            if held.1 <= dust {
-                self.tenants[server].swap_remove(position);
-            }
-        }
-    }
-
-    fn finish(mut self) -> Routing {
-        let count = self.count;
-        let mut network = 0.0;
-        let mut serving = 0.0;
-        for server in 0..self.servers.len() {
-            self.tenants[server].sort_by_key(|held| held.0);
-            network += self.tenants[server].iter().map(|(source, held)| held * self.costs[source * count + server]).sum::<f64>();
-            let mut left = self.load[server];
-            for segment in self.segments {
-                let part = (segment.width * self.servers[server].capacity).min(left);
-                serving += part * segment.marginal_seconds;
-                left -= part;
-            }
-        }
-        let sources = self.costs.len() / count;
-        let source_prices = (0..sources)
-            .map(|source| (0..count).map(|server| self.cost(source, server) + self.prices[server]).fold(f64::INFINITY, f64::min))
-            .collect();
-        let mut unserved = vec![0.0; sources];
-        for (source, left) in self.tenants.pop().unwrap_or_default() {
-            unserved[source] += left;
-        }
-        Routing { tenants: self.tenants, unserved, network, serving, source_prices }
-    }
+    network.finish(&ways, servers.len())
 }
 
 #[cfg(test)]

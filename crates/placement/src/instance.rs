@@ -8,7 +8,8 @@ use crate::serving::Segment;
 /// Which nodes get how many of `replicas` replicas, so that [`Instance::total`] is least.
 #[derive(Clone, Debug)]
 pub(crate) struct Instance {
-    /// `costs[(node, source)]`, seconds; infinite where nothing may be sent.
+    /// `costs[(node, source)]`, seconds; infinite where nothing may be sent. In memory by node, or by source where there are more nodes than
+    /// a search looks at.
     pub(crate) costs: Array2<f64>,
     /// Demand per source.
     pub(crate) supplies: Vec<f64>,
@@ -56,14 +57,19 @@ impl Instance {
         sum
     }
 
-    /// The best routing for a placement; its servers are the nodes with replicas, in node order.
+    /// A node with the replicas that a placement gives it, as a server.
+    pub(crate) fn server(&self, node: usize, placement: &[u32]) -> Server {
+        Server { row: node, capacity: f64::from(placement[node]) * self.replica_capacity }
+    }
+
+    /// The nodes with replicas, in node order, as servers.
+    pub(crate) fn servers(&self, placement: &[u32]) -> Vec<Server> {
+        (0..placement.len()).filter(|node| placement[*node] > 0).map(|node| self.server(node, placement)).collect()
+    }
+
+    /// The best routing for a placement.
     pub(crate) fn route(&self, placement: &[u32]) -> (Vec<Server>, Routing) {
-        let servers: Vec<Server> = placement
-            .iter()
-            .enumerate()
-            .filter(|(_, count)| **count > 0)
-            .map(|(row, count)| Server { row, capacity: f64::from(*count) * self.replica_capacity })
-            .collect();
+        let servers = self.servers(placement);
         let routing = route(&self.costs, &self.supplies, &servers, &self.segments);
         (servers, routing)
     }

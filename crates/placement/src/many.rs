@@ -5,7 +5,8 @@
 //! first. On clusters of more than a few dozen nodes a service looks at those near its sources only, so the plans are good rather than proven; the order of
 //! services is a heuristic in any case.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -21,7 +22,7 @@ use crate::tie::stable_hash;
 pub type Resources = BTreeMap<String, u64>;
 
 /// A service that competes with others.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Claim {
     /// Its problem; the limits in it hold besides the shared resources.
     pub problem: Problem,
@@ -43,7 +44,7 @@ pub struct Shortage {
 }
 
 /// The plans of all services, in the order given, and what found no place.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ManyPlans {
     /// One plan per claim.
     pub plans: Vec<Plan>,
@@ -62,6 +63,31 @@ pub enum ManyError {
 /// Plans all claims. `free` is what each node has for these services in all, running replicas included; a resource that a node does not list
 /// is not there, except `pods`, which is then not counted.
 ///
+/// ```
+/// use std::collections::BTreeMap;
+///
+/// use placement::many::{Claim, plan_many};
+/// use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Problem};
+///
+/// // Everybody is asked for at a, where there is a whole core: enough for two replicas. The one of higher priority gets it.
+/// let nodes: Vec<NodeName> = ["a", "b"].map(NodeName::from).to_vec();
+/// let costs = CostMatrix::new(nodes.clone(), ndarray::array![[0.0, 0.02], [0.02, 0.0]]);
+/// let demand = Demand::from_concurrency([("a".into(), 9.0)])?;
+/// let claim = |service: &str, priority| Claim {
+///     problem: Problem::new(service, costs.clone(), 2, 10.0)
+///         .with_demand(demand.clone())
+///         .with_capacities(nodes.iter().map(|node| NodeCapacity::new(node.clone(), 2))),
+///     needs: [("cpu".to_owned(), 500)].into(),
+///     priority,
+/// };
+/// let free: BTreeMap<_, _> = nodes.iter().map(|node| (node.clone(), [("cpu".to_owned(), 1000)].into())).collect();
+/// let planned = plan_many(&[claim("batch", 0), claim("shop", 5)], &free)?;
+/// assert_eq!(planned.plans[1].replicas, [("a".into(), 2)].into());
+/// assert_eq!(planned.plans[0].replicas, [("b".into(), 2)].into());
+/// assert!(planned.shortages.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// When one of the problems cannot be solved as stated.
 pub fn plan_many(claims: &[Claim], free: &BTreeMap<NodeName, Resources>) -> Result<ManyPlans, ManyError> {
@@ -72,8 +98,8 @@ pub fn plan_many(claims: &[Claim], free: &BTreeMap<NodeName, Resources>) -> Resu
     });
     // When there is enough for everybody, one round is enough; otherwise equals advance step by step.
     let names: Vec<&NodeName> = free.keys().collect();
-    let field = Field::new(claims, &names);
-    let mut left: Vec<Resources> = free.values().cloned().collect();
+    let mut field = Field::new(claims, &names);
+    let mut left = field.stock(free);
     let mut plans: Vec<Option<Plan>> = vec![None; claims.len()];
     let mut start = 0;
     while start < order.len() {
@@ -82,16 +108,16 @@ pub fn plan_many(claims: &[Claim], free: &BTreeMap<NodeName, Resources>) -> Resu
         let class = &order[start..end];
         let mut trial = left.clone();
         let whole = |_: usize| u32::MAX;
-        if place(claims, &field, class, &mut trial, &mut plans, whole)? {
+        if place(claims, &mut field, class, &mut trial, &mut plans, whole)? {
             left = trial;
         } else {
-            share(claims, &field, class, &mut left, &mut plans)?;
+            share(claims, &mut field, class, &mut left, &mut plans)?;
         }
         start = end;
     }
     let mut shortages = Vec::new();
     let mut done = Vec::with_capacity(claims.len());
-    for (claim, plan) in claims.iter().zip(plans) {
+    for (number, (claim, plan)) in claims.iter().zip(plans).enumerate() {
         let plan = match plan {
             Some(plan) => plan,
             None => Problem { replicas: 0, ..claim.problem.clone() }.solve()?,
@@ -99,8 +125,8 @@ pub fn plan_many(claims: &[Claim], free: &BTreeMap<NodeName, Resources>) -> Resu
         let missing = claim.problem.replicas.saturating_sub(plan.total_replicas());
         if missing > 0 {
             let binding = claim.problem.capacities.keys().map(|node| {
-                let resources = names.binary_search(&node).ok().map(|at| &left[at]);
-                (node.clone(), binding(claim, resources))
+                let at = names.binary_search(&node).ok();
+                (node.clone(), field.binding(number, at.map(|at| left.of(at))).map(str::to_owned))
             });
             shortages.push(Shortage { service: claim.problem.service.clone(), replicas: missing, binding: binding.collect() });
         }
@@ -112,9 +138,9 @@ pub fn plan_many(claims: &[Claim], free: &BTreeMap<NodeName, Resources>) -> Resu
 /// Gives every service of a class one more replica per round, until nothing more fits.
 fn share(
     claims: &[Claim],
-    field: &Field<'_>,
+    field: &mut Field<'_>,
     class: &[usize],
-    left: &mut [Resources],
+    left: &mut Stock,
     plans: &mut [Option<Plan>],
 ) -> Result<(), ManyError> {
     let most = class.iter().map(|claim| claims[*claim].problem.replicas).max().unwrap_or(0);
@@ -122,13 +148,13 @@ fn share(
     // The largest portion that everybody can have, then one round in which the rest takes what is left.
     while low < high {
         let portion = (low + high).div_ceil(2);
-        let mut trial = left.to_vec();
+        let mut trial = left.clone();
         if place(claims, field, class, &mut trial, plans, |_| portion)? { low = portion } else { high = portion - 1 }
     }
     let mut portions = vec![low; claims.len()];
     for claim in class {
         portions[*claim] = low.saturating_add(1);
-        let mut trial = left.to_vec();
+        let mut trial = left.clone();
         if !place(claims, field, class, &mut trial, plans, |claim| portions[claim])? {
             portions[*claim] = low;
         }
@@ -140,9 +166,9 @@ fn share(
 /// Plans a class within its portions; true when all replicas asked for found a place.
 fn place(
     claims: &[Claim],
-    field: &Field<'_>,
+    field: &mut Field<'_>,
     class: &[usize],
-    left: &mut [Resources],
+    left: &mut Stock,
     plans: &mut [Option<Plan>],
     portion: impl Fn(usize) -> u32,
 ) -> Result<bool, ManyError> {
@@ -153,7 +179,7 @@ fn place(
         let (room, cut) = field.candidates(claim, number, asked, left);
         let mut plan = posed(claim, asked, &room, field).solve()?;
         if cut && plan.total_replicas() < asked {
-            let room = field.room(claim, left);
+            let room = field.room(claim, number, left);
             plan = posed(claim, asked, &room, field).solve()?;
         }
         if cut {
@@ -163,7 +189,7 @@ fn place(
         all &= plan.total_replicas() == asked;
         for (node, count) in &plan.replicas {
             if let Ok(at) = field.names.binary_search(&node) {
-                take(claim, &mut left[at], u64::from(*count));
+                field.take(number, left.of_mut(at), u64::from(*count));
             }
         }
         plans[number] = Some(plan);
@@ -173,21 +199,50 @@ fn place(
 
 /// More nodes than this, and only those near the sources are looked at.
 const FEW_NODES: usize = 48;
+/// Nodes that are remembered as the nearest of a source, so that services with the same sources need not look for them again.
+const NEAR_NODES: usize = 32;
+/// What stands for a resource that a node does not list.
+const UNLISTED: u64 = u64::MAX;
 
-/// The nodes, and where they are in each claim's costs.
+/// What is left of each resource on each node.
+#[derive(Clone)]
+struct Stock {
+    kinds: usize,
+    amounts: Vec<u64>,
+}
+
+impl Stock {
+    fn of(&self, node: usize) -> &[u64] {
+        &self.amounts[node * self.kinds..(node + 1) * self.kinds]
+    }
+
+    fn of_mut(&mut self, node: usize) -> &mut [u64] {
+        &mut self.amounts[node * self.kinds..(node + 1) * self.kinds]
+    }
+}
+
+/// The nodes, where they are in each claim's costs, and what a replica of each claim needs.
 struct Field<'a> {
     names: &'a [&'a NodeName],
     /// Per claim: which of `columns` holds.
     matrix: Vec<usize>,
     /// Per distinct matrix of costs: the positions of the nodes in it.
     columns: Vec<Vec<Option<usize>>>,
+    /// The resources that anybody needs, and `pods`; what stands for them below is their place in this list.
+    kinds: Vec<&'a str>,
+    /// Per claim: resource and amount.
+    needs: Vec<Vec<(usize, u64)>>,
+    /// Per claim: the resource `pods`, where it is needed without being said.
+    implied: Vec<Option<usize>>,
+    /// Per matrix and row of a source: the nodes nearest to it, nearest first.
+    near: HashMap<(usize, usize), Vec<usize>>,
 }
 
 /// A node by position, with the capacity that a claim states for it and how many replicas fit at most.
 type Room<'a> = Vec<(usize, &'a NodeCapacity, u32)>;
 
 impl<'a> Field<'a> {
-    fn new(claims: &[Claim], names: &'a [&'a NodeName]) -> Self {
+    fn new(claims: &'a [Claim], names: &'a [&'a NodeName]) -> Self {
         let mut distinct: Vec<&CostMatrix> = Vec::new();
         let mut matrix = Vec::with_capacity(claims.len());
         for claim in claims {
@@ -199,57 +254,133 @@ impl<'a> Field<'a> {
             }
         }
         let columns = distinct.iter().map(|costs| names.iter().map(|node| costs.position(node)).collect()).collect();
-        Self { names, matrix, columns }
+        let mut kinds: Vec<&str> =
+            claims.iter().flat_map(|claim| claim.needs.keys()).map(String::as_str).chain(["pods"]).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        let kind = |name: &str| kinds.binary_search(&name).ok();
+        let needs = claims.iter().map(|claim| {
+            let some = claim.needs.iter().filter(|(_, need)| **need > 0);
+            some.filter_map(|(name, need)| Some((kind(name)?, *need))).collect()
+        });
+        let implied = claims.iter().map(|claim| if claim.needs.contains_key("pods") { None } else { kind("pods") });
+        let (needs, implied) = (needs.collect(), implied.collect());
+        Self { names, matrix, columns, needs, implied, kinds, near: HashMap::new() }
+    }
+
+    fn stock(&self, free: &BTreeMap<NodeName, Resources>) -> Stock {
+        let row = |resources: &'_ Resources| -> Vec<u64> {
+            self.kinds.iter().map(|kind| resources.get(*kind).copied().unwrap_or(UNLISTED)).collect()
+        };
+        Stock { kinds: self.kinds.len(), amounts: free.values().flat_map(row).collect() }
+    }
+
+    /// How many replicas fit, and the resource that says so.
+    fn fits(&self, claim: usize, resources: &[u64]) -> (u32, Option<&'a str>) {
+        let mut least = (u32::MAX, None);
+        for (kind, need) in &self.needs[claim] {
+            let amount = if resources[*kind] == UNLISTED { 0 } else { resources[*kind] };
+            let count = u32::try_from(amount / need).unwrap_or(u32::MAX);
+            if count < least.0 {
+                least = (count, Some(self.kinds[*kind]));
+            }
+        }
+        if let Some(pods) = self.implied[claim] {
+            let count = u32::try_from(resources[pods]).unwrap_or(u32::MAX);
+            if count < least.0 {
+                least = (count, Some(self.kinds[pods]));
+            }
+        }
+        least
+    }
+
+    fn take(&self, claim: usize, resources: &mut [u64], count: u64) {
+        let implied = self.implied[claim].map(|pods| (pods, 1));
+        for (kind, need) in self.needs[claim].iter().copied().chain(implied) {
+            if resources[kind] != UNLISTED {
+                resources[kind] = resources[kind].saturating_sub(need.saturating_mul(count));
+            }
+        }
+    }
+
+    fn binding(&self, claim: usize, resources: Option<&[u64]>) -> Option<&'a str> {
+        let nothing = vec![UNLISTED; self.kinds.len()];
+        let (count, name) = self.fits(claim, resources.unwrap_or(&nothing));
+        name.filter(|_| count == 0)
     }
 
     /// All nodes that a claim names, with what is left of them.
-    fn room<'c>(&self, claim: &'c Claim, left: &[Resources]) -> Room<'c> {
+    fn room<'c>(&self, claim: &'c Claim, number: usize, left: &Stock) -> Room<'c> {
         // Both lists are in order of name.
         let mut at = 0;
         let mut room = Vec::with_capacity(claim.problem.capacities.len());
         for (node, capacity) in &claim.problem.capacities {
-            while at < self.names.len() && self.names[at] < node {
-                at += 1;
-            }
-            if self.names.get(at).is_some_and(|name| *name == node) {
-                room.push((at, capacity, capacity.max_replicas.min(fits(claim, &left[at]).0)));
+            while let Some(name) = self.names.get(at) {
+                match (*name).cmp(node) {
+                    Ordering::Less => at += 1,
+                    Ordering::Equal => {
+                        room.push((at, capacity, capacity.max_replicas.min(self.fits(number, left.of(at)).0)));
+                        at += 1;
+                        break;
+                    }
+                    Ordering::Greater => break,
+                }
             }
         }
         room
     }
 
     /// The nodes worth looking at, and whether any were left aside: those that run replicas, and those nearest to each source.
-    fn candidates<'c>(&self, claim: &'c Claim, number: usize, asked: u32, left: &[Resources]) -> (Room<'c>, bool) {
-        let room = self.room(claim, left);
-        let anywhere =
-            claim.problem.demand.is_zero() || claim.problem.model == CostModel::Uniform || claim.problem.least_zones > 1;
+    fn candidates<'c>(&mut self, claim: &'c Claim, number: usize, asked: u32, left: &Stock) -> (Room<'c>, bool) {
+        let room = self.room(claim, number, left);
+        let problem = &claim.problem;
+        let anywhere = problem.demand.is_zero() || problem.model == CostModel::Uniform || problem.least_zones > 1;
         if room.len() <= FEW_NODES || anywhere {
             return (room, false);
         }
-        let columns = &self.columns[self.matrix[number]];
-        let problem = &claim.problem;
-        let mut kept: Vec<bool> = room.iter().map(|(at, ..)| problem.running.contains_key(self.names[*at])).collect();
+        let matrix = self.matrix[number];
+        let columns = &self.columns[matrix];
+        let mut kept: Vec<bool> = (room.iter())
+            .map(|(at, capacity, _)| capacity.min_replicas > 0 || problem.running.contains_key(self.names[*at]))
+            .collect();
+        let mut entries = vec![None; self.names.len()];
+        for (entry, (at, _, most)) in room.iter().enumerate() {
+            entries[*at] = Some(entry).filter(|_| *most > 0);
+        }
         let share = (problem.demand.total() / f64::from(asked.max(1))).max(problem.replica_concurrency);
-        let mut near: Vec<(f64, usize)> = Vec::with_capacity(room.len());
         for (source, demand) in problem.demand.iter() {
             let Some(row) = problem.costs.position(source) else { continue };
-            let open = room.iter().enumerate().filter(|(_, (.., most))| *most > 0);
-            near.clear();
-            near.extend(
-                open.map(|(entry, (at, ..))| (columns[*at].map_or(f64::INFINITY, |column| problem.costs.at(row, column)), entry)),
-            );
-            let wanted = (2 + (demand / share).ceil() as usize).min(near.len());
-            if wanted > 0 && wanted < near.len() {
-                near.select_nth_unstable_by(wanted - 1, |one, other| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1)));
-            }
-            for (_, entry) in &near[..wanted] {
-                kept[*entry] = true;
+            let cost = |at: usize| columns[at].map_or(f64::INFINITY, |column| problem.costs.at(row, column));
+            let wanted = 2 + (demand / share).ceil() as usize;
+            let near = self.near.entry((matrix, row)).or_insert_with(|| nearest((0..columns.len()).collect(), NEAR_NODES, cost));
+            let open: Vec<usize> = near.iter().filter_map(|at| entries[*at]).take(wanted).collect();
+            if open.len() == wanted {
+                for entry in open {
+                    kept[entry] = true;
+                }
+            } else {
+                let open = (0..entries.len()).filter(|at| entries[*at].is_some()).collect();
+                for entry in nearest(open, wanted, cost).into_iter().filter_map(|at| entries[at]) {
+                    kept[entry] = true;
+                }
             }
         }
         let cut: Room<'c> = room.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(entry, _)| *entry).collect();
         let enough = cut.iter().map(|(.., most)| u64::from(*most)).sum::<u64>() >= u64::from(asked);
         if enough { (cut, true) } else { (room, false) }
     }
+}
+
+/// The so many cheapest, cheapest first.
+fn nearest(nodes: Vec<usize>, wanted: usize, cost: impl Fn(usize) -> f64) -> Vec<usize> {
+    let mut near: Vec<(f64, usize)> = nodes.into_iter().map(|at| (cost(at), at)).collect();
+    let order = |one: &(f64, usize), other: &(f64, usize)| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1));
+    if wanted > 0 && wanted < near.len() {
+        near.select_nth_unstable_by(wanted - 1, order);
+    }
+    near.truncate(wanted);
+    near.sort_unstable_by(order);
+    near.into_iter().map(|(_, at)| at).collect()
 }
 
 /// A claim's problem for so many replicas on the given nodes.
@@ -270,41 +401,6 @@ fn posed(claim: &Claim, asked: u32, room: &[(usize, &NodeCapacity, u32)], field:
         diligence: Diligence::Quick,
         ..*problem
     }
-}
-
-/// How many replicas fit, and the resource that says so.
-fn fits<'a>(claim: &'a Claim, resources: &Resources) -> (u32, Option<&'a str>) {
-    let mut least = (u32::MAX, None);
-    for (name, need) in claim.needs.iter().filter(|(_, need)| **need > 0) {
-        let count = u32::try_from(resources.get(name).copied().unwrap_or(0) / need).unwrap_or(u32::MAX);
-        if count < least.0 {
-            least = (count, Some(name.as_str()));
-        }
-    }
-    if let (Some(pods), false) = (resources.get("pods"), claim.needs.contains_key("pods")) {
-        let count = u32::try_from(*pods).unwrap_or(u32::MAX);
-        if count < least.0 {
-            least = (count, Some("pods"));
-        }
-    }
-    least
-}
-
-fn take(claim: &Claim, resources: &mut Resources, count: u64) {
-    for (name, need) in &claim.needs {
-        if let Some(amount) = resources.get_mut(name) {
-            *amount = amount.saturating_sub(need * count);
-        }
-    }
-    if let (Some(pods), false) = (resources.get_mut("pods"), claim.needs.contains_key("pods")) {
-        *pods = pods.saturating_sub(count);
-    }
-}
-
-fn binding(claim: &Claim, resources: Option<&Resources>) -> Option<String> {
-    let empty = Resources::new();
-    let (count, name) = fits(claim, resources.unwrap_or(&empty));
-    name.filter(|_| count == 0).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -6,9 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::capacity::Exclusion;
 use crate::node::NodeName;
-use crate::problem::{CostModel, Posed, Problem};
-use crate::search::{self, Found};
-use crate::{uniform, zones};
 
 /// Demand of one source that is served on one node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,7 +62,7 @@ pub struct PlanCost {
     pub serving_seconds: f64,
     /// Replicas that have to be started.
     pub starts: u32,
-    /// The whole objective (see [`Problem`]), requests in flight x seconds.
+    /// The whole objective (see [`crate::Problem`]), requests in flight x seconds.
     pub objective: f64,
 }
 
@@ -121,115 +118,4 @@ impl Plan {
     pub fn load_on(&self, node: &NodeName) -> f64 {
         self.flows.iter().filter(|flow| flow.node == *node).map(|flow| flow.concurrency).sum()
     }
-
-    pub(crate) fn of(posed: &mut Posed, problem: &Problem) -> Self {
-        let found = zones::spread(posed, problem, |posed| match problem.model {
-            CostModel::LocalFirst => search::solve(&posed.instance, posed.effort(problem.diligence)),
-            CostModel::Uniform => {
-                let (placement, total) = uniform::solve(&posed.instance);
-                Found { placement, total, lower_bound: total, proven: true }
-            }
-        });
-        let routed = match problem.model {
-            CostModel::LocalFirst => local_first(posed, &found.placement),
-            CostModel::Uniform => spread(posed, problem, &found.placement),
-        };
-        Self::assemble(posed, problem, &found, &routed)
-    }
-
-    /// The plan that a placement and its routing make.
-    pub(crate) fn assemble(posed: &Posed, problem: &Problem, found: &Found, routed: &Routed) -> Self {
-        let instance = &posed.instance;
-        let placed: u32 = found.placement.iter().sum();
-        let demand = if posed.idle { 0.0 } else { instance.demand() };
-        let served: f64 = routed.flows.iter().map(|flow| flow.2).sum();
-        let mean = |sum: f64| if served > 0.0 { sum / served } else { 0.0 };
-        let starts = found.placement.iter().zip(&instance.running).map(|(count, running)| count.saturating_sub(*running)).sum();
-        let mut flows: Vec<Flow> = Vec::new();
-        let mut unserved = Vec::new();
-        if !posed.idle {
-            flows = routed
-                .flows
-                .iter()
-                .map(|(source, node, concurrency)| Flow {
-                    source: posed.sources[*source].clone(),
-                    node: posed.nodes[*node].clone(),
-                    concurrency: *concurrency,
-                })
-                .collect();
-            flows.sort_by(|one, other| (&one.source, &one.node).cmp(&(&other.source, &other.node)));
-            let dust = 1e-9 * demand;
-            unserved = (posed.sources.iter().zip(&routed.unserved))
-                .filter(|(_, left)| **left > dust)
-                .map(|(source, left)| Unserved { source: source.clone(), concurrency: *left })
-                .collect();
-        }
-        Self {
-            replicas: (posed.nodes.iter().zip(&found.placement))
-                .filter(|(_, count)| **count > 0)
-                .map(|(node, count)| (node.clone(), *count))
-                .collect(),
-            flows,
-            unplaced: unplaced(posed, problem, problem.replicas.saturating_sub(placed)),
-            unserved,
-            utilisation: if placed > 0 { demand / (f64::from(placed) * problem.replica_concurrency) } else { 0.0 },
-            replica_capacity: instance.replica_capacity,
-            cost: PlanCost {
-                network_seconds: mean(routed.network),
-                serving_seconds: mean(routed.serving),
-                starts,
-                objective: found.total,
-            },
-            proof: if found.proven { Proof::Optimal } else { Proof::AtLeast { objective: found.lower_bound } },
-        }
-    }
-}
-
-/// A routing in numbers.
-#[derive(Default)]
-pub(crate) struct Routed {
-    /// Source, node, demand.
-    pub(crate) flows: Vec<(usize, usize, f64)>,
-    pub(crate) unserved: Vec<f64>,
-    /// Sum of demand x network seconds.
-    pub(crate) network: f64,
-    /// Sum of demand x serving seconds.
-    pub(crate) serving: f64,
-}
-
-fn local_first(posed: &Posed, placement: &[u32]) -> Routed {
-    let (servers, routing) = posed.instance.route(placement);
-    let flows = servers
-        .iter()
-        .zip(&routing.tenants)
-        .flat_map(|(server, tenants)| tenants.iter().map(|(source, concurrency)| (*source, server.row, *concurrency)));
-    Routed { flows: flows.collect(), network: routing.network, serving: routing.serving, unserved: routing.unserved }
-}
-
-fn spread(posed: &Posed, problem: &Problem, placement: &[u32]) -> Routed {
-    let instance = &posed.instance;
-    let placed = f64::from(placement.iter().sum::<u32>());
-    let mut routed = Routed { unserved: instance.supplies.clone(), ..Routed::default() };
-    if placed == 0.0 {
-        return routed;
-    }
-    for (node, count) in placement.iter().enumerate().filter(|(_, count)| **count > 0) {
-        for (source, supply) in instance.supplies.iter().enumerate() {
-            let cost = instance.costs[(node, source)];
-            if cost.is_finite() {
-                let concurrency = supply * f64::from(*count) / placed;
-                routed.flows.push((source, node, concurrency));
-                routed.unserved[source] -= concurrency;
-                routed.network += concurrency * cost;
-            }
-        }
-    }
-    let served: f64 = routed.flows.iter().map(|flow| flow.2).sum();
-    routed.serving = served * problem.serving.mean_seconds(served / (placed * instance.replica_capacity));
-    routed
-}
-
-fn unplaced(posed: &Posed, problem: &Problem, replicas: u32) -> Option<Unplaced> {
-    let reasons = || (0..posed.nodes.len()).map(|node| (posed.nodes[node].clone(), posed.block(problem, node))).collect();
-    (replicas > 0).then(|| Unplaced { replicas, reasons: reasons() })
 }

@@ -1,6 +1,6 @@
 //! Fewer candidate nodes for large problems: a good placement rarely uses a node that is near to nobody.
 
-use ndarray::{Array2, Axis};
+use ndarray::Array2;
 
 use crate::instance::Instance;
 
@@ -10,24 +10,74 @@ pub(crate) struct Reduced {
     pub(crate) nodes: Vec<usize>,
 }
 
-/// The costs with a row per source, which is how [`reduce`] reads them.
-pub(crate) fn by_source(instance: &Instance) -> Array2<f64> {
-    instance.costs.t().as_standard_layout().into_owned()
-}
+/// Nodes near to a source that are looked at first, and at most.
+const NEAREST: (usize, usize) = (4, 64);
 
-/// Keeps the nodes that run replicas, and the `nearest` nodes of every source, more of them for a source whose demand needs more room.
-pub(crate) fn reduce(instance: &Instance, by_source: &Array2<f64>, nearest: usize) -> Reduced {
-    let mut kept: Vec<bool> = (0..instance.nodes())
+/// Keeps the nodes that run replicas, and those nearest to each source: as many for each as make about `candidates` in all, more of them for a source whose
+/// demand needs more room.
+pub(crate) fn reduce(instance: &Instance, candidates: usize) -> Reduced {
+    let running: Vec<bool> = (0..instance.nodes())
         .map(|node| instance.floors[node] > 0 || (instance.running[node] > 0 && instance.limits[node] > 0))
         .collect();
-    let mut order: Vec<usize> = (0..instance.nodes()).filter(|node| instance.limits[*node] > 0).collect();
-    for (row, supply) in by_source.rows().into_iter().zip(&instance.supplies) {
-        let wanted = (nearest + (2.0 * supply / instance.replica_capacity).ceil() as usize).min(order.len());
-        if wanted < order.len() {
-            order.select_nth_unstable_by(wanted, |one, other| row[*one].total_cmp(&row[*other]).then(one.cmp(other)));
+    let near = nearest(instance);
+    let mut nearest = NEAREST.0;
+    let mut kept = keep(instance, running.clone(), &near, nearest);
+    while nearest < NEAREST.1 && kept.iter().filter(|kept| **kept).count() * 2 < candidates {
+        nearest *= 2;
+        kept = keep(instance, running.clone(), &near, nearest);
+    }
+    let nodes: Vec<usize> = (0..kept.len()).filter(|node| kept[*node]).collect();
+    let mut costs = Array2::zeros((nodes.len(), instance.supplies.len()));
+    for (mut near, far) in costs.columns_mut().into_iter().zip(instance.costs.columns()) {
+        for (cost, node) in near.iter_mut().zip(&nodes) {
+            *cost = far[*node];
         }
-        for node in &order[..wanted] {
-            kept[*node] = true;
+    }
+    let pick = |values: &[u32]| nodes.iter().map(|node| values[*node]).collect();
+    let reduced = Instance {
+        costs,
+        supplies: instance.supplies.clone(),
+        floors: pick(&instance.floors),
+        limits: pick(&instance.limits),
+        running: pick(&instance.running),
+        start_cost: instance.start_cost,
+        rank_costs: nodes.iter().map(|node| instance.rank_costs[*node]).collect(),
+        replica_capacity: instance.replica_capacity,
+        segments: instance.segments.clone(),
+        replicas: instance.replicas,
+    };
+    Reduced { instance: reduced, nodes }
+}
+
+/// Nodes that a source's own demand needs on top of the nearest.
+fn extra(instance: &Instance, source: usize) -> usize {
+    (2.0 * instance.supplies[source] / instance.replica_capacity).ceil() as usize
+}
+
+/// Per source the nodes that may have replicas, nearest first, as many as are ever asked for.
+fn nearest(instance: &Instance) -> Vec<Vec<u32>> {
+    let open: Vec<u32> = (0..instance.nodes() as u32).filter(|node| instance.limits[*node as usize] > 0).collect();
+    let mut keys: Vec<u64> = Vec::with_capacity(open.len());
+    let columns = instance.costs.columns().into_iter().enumerate();
+    columns
+        .map(|(source, costs)| {
+            // Costs are not negative, so that their bits are ordered as they are; single precision and the node in one number are fast to compare.
+            keys.clear();
+            keys.extend(open.iter().map(|node| (u64::from((costs[*node as usize] as f32).to_bits()) << 32) | u64::from(*node)));
+            let wanted = (NEAREST.1 + extra(instance, source)).min(keys.len());
+            if wanted > 0 && wanted < keys.len() {
+                keys.select_nth_unstable(wanted - 1);
+            }
+            keys[..wanted].sort_unstable();
+            keys[..wanted].iter().map(|key| *key as u32).collect()
+        })
+        .collect()
+}
+
+fn keep(instance: &Instance, mut kept: Vec<bool>, near: &[Vec<u32>], nearest: usize) -> Vec<bool> {
+    for (source, near) in near.iter().enumerate() {
+        for node in near.iter().take(nearest + extra(instance, source)) {
+            kept[*node as usize] = true;
         }
     }
     // Room for all replicas in any case.
@@ -41,19 +91,5 @@ pub(crate) fn reduce(instance: &Instance, by_source: &Array2<f64>, nearest: usiz
             room += u64::from(instance.limits[node]);
         }
     }
-    let nodes: Vec<usize> = (0..kept.len()).filter(|node| kept[*node]).collect();
-    let pick = |values: &[u32]| nodes.iter().map(|node| values[*node]).collect();
-    let reduced = Instance {
-        costs: instance.costs.select(Axis(0), &nodes),
-        supplies: instance.supplies.clone(),
-        floors: pick(&instance.floors),
-        limits: pick(&instance.limits),
-        running: pick(&instance.running),
-        start_cost: instance.start_cost,
-        rank_costs: nodes.iter().map(|node| instance.rank_costs[*node]).collect(),
-        replica_capacity: instance.replica_capacity,
-        segments: instance.segments.clone(),
-        replicas: instance.replicas,
-    };
-    Reduced { instance: reduced, nodes }
+    kept
 }

@@ -1,8 +1,9 @@
 //! The best placement for local-first routing: local search for a good one, branch and bound for the proof.
 
-use crate::bound::{Relaxed, ascend, gains, relax};
+use crate::bound::{Relaxed, ascend, gains, growth, relax};
+use crate::flow::Swaps;
 use crate::instance::Instance;
-use crate::reduce::{by_source, reduce};
+use crate::reduce::reduce;
 
 /// How hard to search; all limits count steps, none looks at a clock, so equal inputs give equal outputs.
 #[derive(Clone, Copy, Debug)]
@@ -35,13 +36,7 @@ pub(crate) fn solve(instance: &Instance, effort: Effort) -> Found {
     if instance.nodes() <= effort.candidates {
         return solve_all(instance, effort).0;
     }
-    let mut nearest = 4;
-    let by_source = by_source(instance);
-    let mut reduced = reduce(instance, &by_source, nearest);
-    while nearest < 64 && reduced.nodes.len() * 2 < effort.candidates {
-        nearest *= 2;
-        reduced = reduce(instance, &by_source, nearest);
-    }
+    let reduced = reduce(instance, effort.candidates);
     let (found, worth) = solve_all(&reduced.instance, Effort { routings: 0, ..effort });
     let mut placement = vec![0; instance.nodes()];
     for (node, count) in reduced.nodes.iter().zip(&found.placement) {
@@ -55,9 +50,9 @@ pub(crate) fn solve(instance: &Instance, effort: Effort) -> Found {
 
 fn solve_all(instance: &Instance, effort: Effort) -> (Found, Vec<f64>) {
     let kept: u32 = instance.running.iter().zip(&instance.limits).map(|(running, limit)| running.min(limit)).sum();
-    let mut best = improve(instance, adjust(instance, seed(instance)), effort);
+    let mut best = improve(instance, adjust(instance, seed(instance)).0, effort);
     if kept > 0 {
-        take_better(instance, &mut best, improve(instance, adjust(instance, start(instance, &instance.running)), effort));
+        take_better(instance, &mut best, improve(instance, adjust(instance, start(instance, &instance.running)).0, effort));
     }
     let worth = instance.route(&best.0).1.source_prices;
     let mut seen: Vec<Vec<u32>> = Vec::new();
@@ -74,7 +69,7 @@ fn solve_all(instance: &Instance, effort: Effort) -> (Found, Vec<f64>) {
             .collect();
         starts.sort_by(|one, other| one.1.total_cmp(&other.1));
         for start in starts.into_iter().take(effort.restarts) {
-            take_better(instance, &mut best, improve(instance, start, effort));
+            take_better(instance, &mut best, improve(instance, start.0, effort));
         }
     }
     (prove(instance, best, &worth, &relaxed, effort), worth)
@@ -176,19 +171,36 @@ fn greatest(values: &[f64], count: usize) -> Vec<usize> {
 
 /// Moves one replica at a time as long as that helps.
 ///
-/// The prices of the present routing bound what a move can gain, so a move is only tried where that bound is positive, most promising first.
-fn improve(instance: &Instance, (mut placement, mut total): (Vec<u32>, f64), effort: Effort) -> (Vec<u32>, f64) {
+/// Prices bound what a move can gain: those of the present routing cheaply, those of the routing without the replica that goes more closely. A move is
+/// only worked out where both say that it may help, most promising first.
+fn improve(instance: &Instance, mut placement: Vec<u32>, effort: Effort) -> (Vec<u32>, f64) {
     let mut tries = effort.tries;
     'again: loop {
-        let worth = instance.route(&placement).1.source_prices;
-        let (more, fewer) = gains(instance, &worth, &placement);
+        let servers = instance.servers(&placement);
+        let mut swaps = Swaps::new(&instance.costs, &instance.supplies, &servers, &instance.segments);
+        let total = swaps.total() + instance.openings(&placement);
+        let tolerance = instance.tolerance(total);
+        let (more, fewer) = gains(instance, &swaps.source_prices(), &placement);
         let losses: Vec<f64> = fewer.iter().map(|loss| -loss).collect();
         let (from, to) = (greatest(&losses, effort.width), greatest(&more, effort.width));
         let mut moves: Vec<(f64, usize, usize)> = Vec::new();
         for &source in &from {
-            moves.extend(to.iter().filter(|to| **to != source).map(|to| (more[*to] - fewer[source], source, *to)));
+            let hopeful: Vec<usize> =
+                to.iter().copied().filter(|to| *to != source && more[*to] - fewer[source] > tolerance).collect();
+            if hopeful.is_empty() {
+                continue;
+            }
+            placement[source] -= 1;
+            let (without, worth) = swaps.without(instance.server(source, &placement));
+            let loss = without + instance.openings(&placement) - total;
+            for target in hopeful {
+                let gain = growth(instance, &worth, target, placement[target]) - loss;
+                if gain > tolerance {
+                    moves.push((gain, source, target));
+                }
+            }
+            placement[source] += 1;
         }
-        moves.retain(|(gain, ..)| *gain > instance.tolerance(total));
         moves.sort_by(|one, other| other.0.total_cmp(&one.0).then((one.1, one.2).cmp(&(other.1, other.2))));
         for (_, source, target) in moves {
             if tries == 0 {
@@ -197,9 +209,8 @@ fn improve(instance: &Instance, (mut placement, mut total): (Vec<u32>, f64), eff
             tries -= 1;
             placement[source] -= 1;
             placement[target] += 1;
-            let moved = instance.total(&placement);
-            if moved < total - instance.tolerance(total) {
-                total = moved;
+            let (less, more) = (instance.server(source, &placement), instance.server(target, &placement));
+            if swaps.total_after(less, more) + instance.openings(&placement) < total - tolerance {
                 continue 'again;
             }
             placement[source] += 1;

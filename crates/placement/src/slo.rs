@@ -9,10 +9,12 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use crate::node::NodeName;
-use crate::plan::{Plan, Routed};
-use crate::problem::{Posed, Problem, ProblemError};
+use crate::plan::Plan;
+use crate::posed::Posed;
+use crate::problem::{Problem, ProblemError};
 use crate::search::{self, Found};
 use crate::serving::{Segment, ServingCurve};
+use crate::solve::{Routed, assemble};
 
 /// What a way costs on top that is too long, seconds: more than any way, less than leaving demand unserved.
 const TOO_LONG_SECONDS: f64 = 100.0;
@@ -113,6 +115,7 @@ impl Problem {
             return Ok(LevelPlan { plan, met: true, share_within: 1.0, blockers: Vec::new() });
         }
         let room = base.instance.replicas;
+        let least = least.max(base.instance.floors.iter().sum());
         let mut best: Option<Candidate> = None;
         for utilisation in self.levels(&base, level) {
             let capacity = utilisation * self.replica_concurrency;
@@ -152,11 +155,11 @@ impl Problem {
         let stated = Self { replicas: best.replicas, ..self.clone() };
         let blockers = if met { Vec::new() } else { self.blockers(&base, level, most) };
         let share_within = best.within;
-        Ok(LevelPlan { plan: Plan::assemble(&base, &stated, &best.found, &best.routed), met, share_within, blockers })
+        Ok(LevelPlan { plan: assemble(&base, &stated, &best.found, &best.routed), met, share_within, blockers })
     }
 
     /// Utilisations at which some way is just short enough, highest first.
-    fn levels(&self, base: &Posed, level: ServiceLevel) -> Vec<f64> {
+    fn levels(&self, base: &Posed<'_>, level: ServiceLevel) -> Vec<f64> {
         let mut left: Vec<f64> = base.instance.costs.iter().map(|cost| level.seconds - cost).collect();
         left.retain(|left| *left >= 0.0);
         let mut levels: Vec<f64> = left.iter().filter_map(|left| highest_utilisation(&self.serving, *left)).collect();
@@ -167,7 +170,7 @@ impl Problem {
     }
 
     /// The best that so many replicas can do when none is filled further than `utilisation`.
-    fn attempt(&self, base: &Posed, level: ServiceLevel, utilisation: f64, replicas: u32) -> Candidate {
+    fn attempt(&self, base: &Posed<'_>, level: ServiceLevel, utilisation: f64, replicas: u32) -> Candidate {
         let serving = self.serving.mean_seconds(utilisation);
         let mut instance = base.instance.clone();
         instance.replicas = replicas;
@@ -200,7 +203,7 @@ impl Problem {
         Candidate { found, routed, replicas, within: within / instance.demand() }
     }
 
-    fn blockers(&self, base: &Posed, level: ServiceLevel, allowed: u32) -> Vec<Blocker> {
+    fn blockers(&self, base: &Posed<'_>, level: ServiceLevel, allowed: u32) -> Vec<Blocker> {
         let idle = self.serving.mean_seconds(0.0);
         if idle > level.seconds {
             return vec![Blocker::Serving { seconds: idle }];

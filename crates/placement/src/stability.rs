@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::Plan;
 use crate::problem::{Problem, ProblemError};
+use crate::toward::toward;
 
 /// Rules against moving too eagerly. A move starts a replica on one node so that one on another can stop; scaling up or down is no move.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,7 +50,9 @@ pub enum Verdict {
     GainTooSmall,
     /// Kept: the last move was too short a time ago.
     CoolingDown,
-    /// Kept: too many moves in this window.
+    /// The best plan needs more moves than are left in this window: those of them that gain most were made.
+    MovedPartly,
+    /// Kept: no moves are left in this window, or what they could do is too little.
     BudgetSpent,
     /// Moved although the rules say no, because keeping would leave demand unserved or replicas where none may run.
     Forced,
@@ -84,17 +87,22 @@ impl Stability {
         if moves(problem, &kept) >= moves(problem, &free) || unserved(&kept) > unserved(&free) + 1e-9 {
             return Ok((free, Verdict::Forced));
         }
-        let (before, after) = (response(&kept), response(&free));
-        let verdict = if before - after < self.gain_seconds.max(self.gain_ratio * before) {
-            Verdict::GainTooSmall
-        } else if history.since_last_seconds.is_some_and(|since| since < self.cooldown_seconds) {
-            Verdict::CoolingDown
-        } else if history.moves_in_window.saturating_add(moves(problem, &free)) > self.moves_per_window {
-            Verdict::BudgetSpent
-        } else {
-            Verdict::Moved
-        };
-        Ok((if verdict == Verdict::Moved { free } else { kept }, verdict))
+        let worth_it = |plan: &Plan| response(&kept) - response(plan) >= self.gain_seconds.max(self.gain_ratio * response(&kept));
+        if !worth_it(&free) {
+            return Ok((kept, Verdict::GainTooSmall));
+        }
+        if history.since_last_seconds.is_some_and(|since| since < self.cooldown_seconds) {
+            return Ok((kept, Verdict::CoolingDown));
+        }
+        let left = self.moves_per_window.saturating_sub(history.moves_in_window);
+        if moves(problem, &free) <= left {
+            return Ok((free, Verdict::Moved));
+        }
+        let partly = toward(problem, &kept, &free, left.saturating_sub(moves(problem, &kept)));
+        if moves(problem, &partly) > moves(problem, &kept) && worth_it(&partly) {
+            return Ok((partly, Verdict::MovedPartly));
+        }
+        Ok((kept, Verdict::BudgetSpent))
     }
 }
 
@@ -136,6 +144,28 @@ mod tests {
         assert_eq!(verdict(&problem(0.05), resting), Verdict::CoolingDown);
         let spent = MoveHistory { since_last_seconds: Some(500.0), moves_in_window: 10 };
         assert_eq!(verdict(&problem(0.05), spent), Verdict::BudgetSpent);
+    }
+
+    #[test]
+    fn the_budget_goes_to_the_moves_that_gain_most() {
+        // Three replicas at a; all demand is elsewhere, most of it at c.
+        let far = |from: usize, to: usize| if from == to { 0.0 } else { 0.05 };
+        let costs = CostMatrix::new(
+            ["a", "b", "c", "d"].map(Into::into).to_vec(),
+            ndarray::Array2::from_shape_fn((4, 4), |(i, j)| far(i, j)),
+        );
+        let problem = Problem::new("hello", costs, 3, 10.0)
+            .with_capacities(["a", "b", "c", "d"].map(|node| NodeCapacity::new(node.into(), 3)))
+            .with_demand(Demand::from_concurrency([("b".into(), 4.0), ("c".into(), 9.0), ("d".into(), 5.0)]).unwrap())
+            .with_running([("a".into(), 3)]);
+        let rules = Stability { moves_per_window: 2, ..Stability::default() };
+        let (plan, verdict) = rules.choose(&problem, &MoveHistory::default()).unwrap();
+        assert_eq!(verdict, Verdict::MovedPartly);
+        assert_eq!(plan.replicas, [("a".into(), 1), ("c".into(), 1), ("d".into(), 1)].into());
+        assert_eq!(plan.cost.starts, 2);
+        let one_left = MoveHistory { since_last_seconds: None, moves_in_window: 1 };
+        let (plan, _) = rules.choose(&problem, &one_left).unwrap();
+        assert_eq!(plan.replicas, [("a".into(), 2), ("c".into(), 1)].into());
     }
 
     #[test]

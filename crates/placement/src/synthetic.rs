@@ -4,6 +4,8 @@
 //! term of its own, paid at both ends. A measurement is the true round trip times a little noise. All of it is a function of the
 //! seed: nothing is stored but positions, so ten thousand nodes cost nothing to describe.
 
+use serde::{Deserialize, Serialize};
+
 /// SplitMix64 (Steele, Lea, Flood 2014): a small generator that is the same everywhere.
 #[derive(Clone, Debug)]
 pub struct Random {
@@ -56,7 +58,7 @@ impl Random {
 }
 
 /// What kind of network to make.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Shape {
     /// Number of sites.
     pub sites: usize,

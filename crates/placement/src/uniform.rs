@@ -6,13 +6,23 @@ use crate::instance::Instance;
 /// The mean cost of a request to each node over all demand, seconds; what cannot be reached counts [`UNSERVED_SECONDS`].
 pub(crate) fn mean_costs(instance: &Instance) -> Vec<f64> {
     let demand = instance.demand();
-    (0..instance.nodes())
-        .map(|node| {
-            let costs = instance.costs.row(node);
-            let sum: f64 = costs.iter().zip(&instance.supplies).map(|(cost, supply)| cost.min(UNSERVED_SECONDS) * supply).sum();
-            if demand > 0.0 { sum / demand } else { 0.0 }
-        })
-        .collect()
+    let mut means = vec![0.0; instance.nodes()];
+    if demand <= 0.0 {
+        return means;
+    }
+    if instance.costs.is_standard_layout() {
+        for (mean, costs) in means.iter_mut().zip(instance.costs.rows()) {
+            *mean = costs.iter().zip(&instance.supplies).map(|(cost, supply)| cost.min(UNSERVED_SECONDS) * supply).sum();
+        }
+    } else {
+        for (costs, supply) in instance.costs.columns().into_iter().zip(&instance.supplies) {
+            for (mean, cost) in means.iter_mut().zip(costs) {
+                *mean += cost.min(UNSERVED_SECONDS) * supply;
+            }
+        }
+    }
+    means.iter_mut().for_each(|mean| *mean /= demand);
+    means
 }
 
 /// Each replica serves the same share of every source, so the objective is a sum over replicas and taking the cheapest one at a time is

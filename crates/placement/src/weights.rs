@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::Array2;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use crate::apportion::{WHOLE, apportion};
 use crate::cost::CostMatrix;
@@ -13,10 +14,57 @@ use crate::plan::Plan;
 use crate::tie::stable_hash;
 
 /// Integer weights, one row per source node, one column per serving node; every row sums to exactly 100.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "RawWeights")]
 pub struct WeightMatrix {
     nodes: Vec<NodeName>,
     rows: Array2<u32>,
+}
+
+/// Why numbers that were read are no matrix of weights.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum WeightError {
+    /// Rows or columns do not fit the list of nodes.
+    #[error("failed to read weights of {nodes} nodes: there are {rows} rows and {columns} columns")]
+    Shape {
+        /// Length of the node list.
+        nodes: usize,
+        /// Rows found.
+        rows: usize,
+        /// Columns found.
+        columns: usize,
+    },
+    /// A row that does not sum to 100.
+    #[error("failed to read weights: those of source node {node} sum to {sum}, not 100")]
+    Sum {
+        /// The source node.
+        node: NodeName,
+        /// The sum found.
+        sum: u64,
+    },
+}
+
+#[derive(Deserialize)]
+struct RawWeights {
+    nodes: Vec<NodeName>,
+    rows: Array2<u32>,
+}
+
+impl TryFrom<RawWeights> for WeightMatrix {
+    type Error = WeightError;
+
+    fn try_from(RawWeights { nodes, rows }: RawWeights) -> Result<Self, WeightError> {
+        if rows.dim() != (nodes.len(), nodes.len()) {
+            return Err(WeightError::Shape { nodes: nodes.len(), rows: rows.nrows(), columns: rows.ncols() });
+        }
+        for (node, row) in nodes.iter().zip(rows.rows()) {
+            let sum: u64 = row.iter().map(|weight| u64::from(*weight)).sum();
+            if sum != u64::from(WHOLE) {
+                return Err(WeightError::Sum { node: node.clone(), sum });
+            }
+        }
+        Ok(Self { nodes, rows })
+    }
 }
 
 impl WeightMatrix {
@@ -188,5 +236,19 @@ impl<'a> Assignment<'a> {
                 .then_with(|| order(one.0).cmp(&order(other.0)))
         });
         nearest.map(|(node, _)| vec![(node, 1.0)]).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_back_is_judged() {
+        let weights = WeightMatrix::identity(&["a".into(), "b".into()]);
+        let text = serde_json::to_string(&weights).unwrap();
+        assert_eq!(serde_json::from_str::<WeightMatrix>(&text).unwrap(), weights);
+        assert!(serde_json::from_str::<WeightMatrix>(&text.replace("[100,0,0,100]", "[99,0,0,100]")).is_err());
+        assert!(serde_json::from_str::<WeightMatrix>(&text.replace("\"a\",", "")).is_err());
     }
 }

@@ -142,7 +142,7 @@ pub(crate) fn moves() -> Result<()> {
             let now = f64::from(decision) * 10.0;
             let history = MoveHistory { since_last_seconds: last.map(|last: f64| now - last), moves_in_window: moves };
             let (plan, verdict) = stability.choose(&problem, &history)?;
-            if decision > 0 && matches!(verdict, Verdict::Moved | Verdict::Forced) {
+            if decision > 0 && matches!(verdict, Verdict::Moved | Verdict::MovedPartly | Verdict::Forced) {
                 moves += plan.cost.starts;
                 last = Some(now);
             }
