@@ -3,6 +3,7 @@
 //! Each Ingress is checked for itself, so that a bad one has no route and a [`Problem`], and no other Ingress notices.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::kingress::{BackendSplit, HTTP_REDIRECTED, HttpPath, VISIBILITY_EXTERNAL, VISIBILITY_LOCAL};
 use crate::network_hash::{HASH_HEADER, HASH_OVERRIDE, network_hash};
 use crate::objects::{IngressObject, ObjectName, Objects};
-use crate::route_table::{ANY_HOST, Action, Cluster, ClusterKey, Host, Route, RouteTable, Split, Target, VirtualHost};
+use crate::route_table::{ANY_HOST, Action, Cluster, ClusterKey, Host, Route, RouteTable, Routes, Split, Target, VirtualHost};
 use crate::validate::{Problem, check_header, check_host, check_match_header, check_prefix, check_rewrite};
 
 /// What translation must know about the gateways.
@@ -53,7 +54,7 @@ pub struct IngressRoutes {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostRoutes {
     /// The first that matches wins.
-    pub routes: Vec<Route>,
+    pub routes: Routes,
 }
 
 /// What `ingress`, called `name`, asks for.
@@ -96,16 +97,16 @@ pub fn translate(
             by_host.entry(host.to_ascii_lowercase()).or_default().extend(paths);
         }
     }
+    let mut alike: Vec<Routes> = Vec::new();
     for (from, to_external) in [(external, true), (local, false)] {
         for (host, mut paths) in from {
             // Longest prefix first; among equals the given order stays, in which Serving puts paths with headers first.
             paths.sort_by_key(|path| std::cmp::Reverse(path.path.len()));
-            let mut host_routes = HostRoutes::default();
+            let mut of_host = Vec::new();
             for path in paths {
-                let [probe, plain] = path_routes(name, path, &routes.hash)?;
-                host_routes.routes.push(probe);
-                host_routes.routes.push(plain);
+                of_host.extend(path_routes(name, path, &routes.hash)?);
             }
+            let host_routes = HostRoutes { routes: shared(of_host, &mut alike) };
             if to_external { &mut routes.external } else { &mut routes.local }.insert(host, host_routes);
         }
     }
@@ -118,6 +119,22 @@ pub fn translate(
     certificates(ingress, objects, &mut routes)?;
     Ok(routes)
 }
+
+/// `routes`, as they already are in memory where they are `alike` those of another host.
+fn shared(routes: Vec<Route>, alike: &mut Vec<Routes>) -> Routes {
+    if let Some(same) = alike.iter().find(|one| ***one == *routes) {
+        return same.clone();
+    }
+    let routes = Routes::from(routes);
+    // Where hosts differ they mostly differ all; looking through many for nothing would take longer than it is worth.
+    if alike.len() < MOST_ALIKE {
+        alike.push(routes.clone());
+    }
+    routes
+}
+
+/// How many different routes of one Ingress are compared with.
+const MOST_ALIKE: usize = 8;
 
 /// A path as two routes: one for probes, which learn the version, and one for everything else.
 fn path_routes(name: &ObjectName, path: &HttpPath, hash: &str) -> Result<[Route; 2], Problem> {
@@ -272,10 +289,10 @@ pub fn merge<'a>(all: impl IntoIterator<Item = (&'a ObjectName, &'a IngressRoute
 }
 
 fn insert_hosts(table: &mut RouteTable, name: &ObjectName, routes: &IngressRoutes) {
-    let host_of = |routes: Vec<Route>| VirtualHost { ingress: name.clone(), routes };
+    let host_of = |routes: Routes| VirtualHost { ingress: name.clone(), routes };
     for (host, forwarded) in &routes.external {
         let forwarded = &forwarded.routes;
-        let outside = if routes.redirect_to_https { redirected(forwarded) } else { forwarded.clone() };
+        let outside = if routes.redirect_to_https { redirected(forwarded).into() } else { forwarded.clone() };
         table.external.insert(host.clone(), host_of(outside));
         table.internal.insert(host.clone(), host_of(forwarded.clone()));
         if !routes.external_certificates.is_empty() {
@@ -284,9 +301,16 @@ fn insert_hosts(table: &mut RouteTable, name: &ObjectName, routes: &IngressRoute
     }
     for (host, forwarded) in &routes.local {
         // A host with rules of both visibilities: inside, all of its paths are there.
-        let both = table.internal.entry(host.clone()).or_insert_with(|| host_of(Vec::new()));
-        both.routes.extend(forwarded.routes.iter().cloned());
-        both.routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
+        match table.internal.entry(host.clone()) {
+            Entry::Vacant(only) => {
+                only.insert(host_of(forwarded.routes.clone()));
+            }
+            Entry::Occupied(mut both) => {
+                let mut routes = [&*both.get().routes, &*forwarded.routes].concat();
+                routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
+                both.get_mut().routes = routes.into();
+            }
+        }
         if !routes.local_certificates.is_empty() {
             table.internal_tls.insert(host.clone(), host_of(forwarded.routes.clone()));
         }

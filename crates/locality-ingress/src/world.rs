@@ -21,7 +21,7 @@ use crate::translate::{Conflicts, IngressRoutes, TranslateSettings, merge, trans
 use crate::validate::Problem;
 use crate::xds::clusters::cluster as envoy_cluster;
 use crate::xds::listeners::{EXTERNAL, EXTERNAL_TLS, INTERNAL, INTERNAL_TLS, certificate};
-use crate::xds::routes::route_configuration;
+use crate::xds::routes::encoded_route_configuration;
 use crate::xds::store::{ClusterEndpoints, Revision, Store, Update};
 use crate::xds::{Encoded, Kind};
 
@@ -346,8 +346,7 @@ impl World {
         ];
         for (name, new, old) in sides {
             if new != old || !self.published {
-                let encoded = Encoded::new(&route_configuration(name, new));
-                update.shared.insert((Kind::Routes, name.to_owned()), Some(encoded));
+                update.shared.insert((Kind::Routes, name.to_owned()), Some(encoded_route_configuration(name, new)));
             }
         }
         let certificates = |table: &RouteTable| -> BTreeSet<ObjectName> {

@@ -15,9 +15,9 @@ use locality_ingress::plan::PlanChange;
 use locality_ingress::route_table::Action;
 use locality_ingress::translate::TranslateSettings;
 use locality_ingress::world::{Change, News, Progress, World, WorldSettings};
-use locality_ingress::xds::Kind;
 use locality_ingress::xds::listeners::GatewayPorts;
 use locality_ingress::xds::store::{Revision, Store, View};
+use locality_ingress::xds::{Kind, Name};
 use route_stream::{Event, RevisionKey, RevisionRoutes};
 
 fn named(name: &str) -> ObjectName {
@@ -50,7 +50,7 @@ impl Bench {
     /// What changed in the store since this was last asked.
     fn changed(&mut self) -> Vec<(Kind, String)> {
         let mut changed = Vec::new();
-        self.seen = self.store.changes_since(self.seen, |kind, name| changed.push((kind, name.to_owned())));
+        self.seen = self.store.changes_since(self.seen, |kind, name| changed.push((kind, name.as_str().to_owned()))).0;
         changed
     }
 
@@ -274,7 +274,7 @@ fn certificates_come_rotate_and_go_with_their_secret_and_ingress() {
     bench.ingress_with("i", "h.example", "a", |one| one.spec.tls.push(tls));
     bench.settle();
     bench.changed();
-    assert_eq!(bench.store.names(Kind::Listener), ["external", "internal"]);
+    assert_eq!(bench.store.names(Kind::Listener), ["external", "internal"].map(Name::new));
     bench.world.note(Change::Secret(named("cert"), Some(secret("one"))));
     bench.settle();
     let changed: Vec<_> = bench.changed().into_iter().map(|(kind, name)| (kind.label(), name)).collect();
@@ -285,8 +285,8 @@ fn certificates_come_rotate_and_go_with_their_secret_and_ingress() {
     assert_eq!(bench.changed(), [(Kind::Secret, "ns/cert".to_owned())]);
     bench.world.note(Change::Ingress(named("i"), None));
     bench.settle();
-    assert_eq!(bench.store.names(Kind::Listener), ["external", "internal"]);
-    assert_eq!(bench.store.names(Kind::Secret), Vec::<String>::new());
+    assert_eq!(bench.store.names(Kind::Listener), ["external", "internal"].map(Name::new));
+    assert_eq!(bench.store.names(Kind::Secret), Vec::<Name>::new());
 }
 
 #[test]

@@ -21,41 +21,58 @@ use envoy_types::pb::envoy::extensions::retry::priority::previous_priorities::v3
 use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 
+use prost::Message as _;
+
+use super::Encoded;
 use super::proto::{any, duration, number, set_header, truth};
 use crate::objects::ObjectName;
-use crate::route_table::{Action, Host, Route, Split, VirtualHost};
+use crate::route_table::{Action, Host, Route, Routes, Split, VirtualHost};
 
 /// A route configuration called `name`. Hosts of one Ingress that are treated the same share a virtual host.
 #[must_use]
 pub fn route_configuration(name: &str, hosts: &BTreeMap<Host, VirtualHost>) -> RouteConfiguration {
-    type Alike<'a> = (&'a [Route], Vec<&'a Host>);
-    let mut alike: BTreeMap<&ObjectName, Vec<Alike<'_>>> = BTreeMap::new();
-    for (host, virtual_host) in hosts {
-        let of_ingress = alike.entry(&virtual_host.ingress).or_default();
-        match of_ingress.iter_mut().find(|(routes, _)| *routes == virtual_host.routes.as_slice()) {
-            Some((_, domains)) => domains.push(host),
-            None => of_ingress.push((&virtual_host.routes, vec![host])),
-        }
+    RouteConfiguration { virtual_hosts: virtual_hosts(hosts).collect(), ..without_hosts(name) }
+}
+
+/// [`route_configuration`] encoded, with no more than one virtual host unencoded in memory at a time.
+#[must_use]
+pub fn encoded_route_configuration(name: &str, hosts: &BTreeMap<Host, VirtualHost>) -> Encoded {
+    // Fields that repeat may stand anywhere in a message, so what is encoded one after the other is one message.
+    let mut encoded = without_hosts(name).encode_to_vec();
+    for virtual_host in virtual_hosts(hosts) {
+        encoded.extend(RouteConfiguration { virtual_hosts: vec![virtual_host], ..RouteConfiguration::default() }.encode_to_vec());
     }
+    encoded.into()
+}
+
+fn without_hosts(name: &str) -> RouteConfiguration {
     RouteConfiguration {
         name: name.to_owned(),
-        virtual_hosts: alike
-            .into_values()
-            .flatten()
-            .map(|(routes, domains)| EnvoyHost {
-                name: domains[0].clone(),
-                domains: domains.into_iter().cloned().collect(),
-                routes: routes.iter().map(route).collect(),
-                retry_policy: Some(retry_policy()),
-                ..EnvoyHost::default()
-            })
-            .collect(),
         // gRPC clients send `host:80`. The backend still sees it as it was sent.
         ignore_port_in_host_matching: true,
         // Clusters are sent before routes, and kept a while after.
         validate_clusters: truth(false),
         ..RouteConfiguration::default()
     }
+}
+
+fn virtual_hosts(hosts: &BTreeMap<Host, VirtualHost>) -> impl Iterator<Item = EnvoyHost> {
+    type Alike<'a> = (&'a Routes, Vec<&'a Host>);
+    let mut alike: BTreeMap<&ObjectName, Vec<Alike<'_>>> = BTreeMap::new();
+    for (host, virtual_host) in hosts {
+        let of_ingress = alike.entry(&virtual_host.ingress).or_default();
+        match of_ingress.iter_mut().find(|(routes, _)| **routes == virtual_host.routes) {
+            Some((_, domains)) => domains.push(host),
+            None => of_ingress.push((&virtual_host.routes, vec![host])),
+        }
+    }
+    alike.into_values().flatten().map(|(routes, domains)| EnvoyHost {
+        name: domains[0].clone(),
+        domains: domains.into_iter().cloned().collect(),
+        routes: routes.iter().map(route).collect(),
+        retry_policy: Some(retry_policy()),
+        ..EnvoyHost::default()
+    })
 }
 
 fn route(route: &Route) -> EnvoyRoute {
@@ -143,5 +160,23 @@ fn retry_policy() -> RetryPolicy {
             max_interval: duration(Duration::from_millis(50)),
         }),
         ..RetryPolicy::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encoded_one_by_one_they_are_the_same_configuration() {
+        let host = |name: &str| {
+            let redirect = Route { prefix: "/".into(), headers: BTreeMap::new(), action: Action::RedirectToHttps };
+            (format!("{name}.example"), VirtualHost { ingress: ObjectName::new("ns", name), routes: vec![redirect].into() })
+        };
+        let hosts = ["a", "b"].map(host).into();
+        let encoded = encoded_route_configuration("external", &hosts);
+        let decoded = RouteConfiguration::decode(encoded.content).unwrap();
+        assert_eq!(decoded, route_configuration("external", &hosts));
+        assert_eq!(decoded.virtual_hosts.len(), 2);
     }
 }
