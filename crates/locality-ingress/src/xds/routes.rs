@@ -56,8 +56,26 @@ fn without_hosts(name: &str) -> RouteConfiguration {
     }
 }
 
+/// The Ingress that virtual host `number` of the [`route_configuration`] of `hosts` is of.
+#[must_use]
+pub fn ingress_of_virtual_host(hosts: &BTreeMap<Host, VirtualHost>, number: usize) -> Option<&ObjectName> {
+    alike(hosts).into_iter().flat_map(|(ingress, alike)| alike.into_iter().map(move |_| ingress)).nth(number)
+}
+
 fn virtual_hosts(hosts: &BTreeMap<Host, VirtualHost>) -> impl Iterator<Item = EnvoyHost> {
-    type Alike<'a> = (&'a Routes, Vec<&'a Host>);
+    alike(hosts).into_values().flatten().map(|(routes, domains)| EnvoyHost {
+        name: domains[0].clone(),
+        domains: domains.into_iter().cloned().collect(),
+        routes: routes.iter().map(route).collect(),
+        retry_policy: Some(retry_policy()),
+        ..EnvoyHost::default()
+    })
+}
+
+type Alike<'a> = (&'a Routes, Vec<&'a Host>);
+
+/// The hosts of each Ingress, those together that are treated the same.
+fn alike(hosts: &BTreeMap<Host, VirtualHost>) -> BTreeMap<&ObjectName, Vec<Alike<'_>>> {
     let mut alike: BTreeMap<&ObjectName, Vec<Alike<'_>>> = BTreeMap::new();
     for (host, virtual_host) in hosts {
         let of_ingress = alike.entry(&virtual_host.ingress).or_default();
@@ -66,13 +84,7 @@ fn virtual_hosts(hosts: &BTreeMap<Host, VirtualHost>) -> impl Iterator<Item = En
             None => of_ingress.push((&virtual_host.routes, vec![host])),
         }
     }
-    alike.into_values().flatten().map(|(routes, domains)| EnvoyHost {
-        name: domains[0].clone(),
-        domains: domains.into_iter().cloned().collect(),
-        routes: routes.iter().map(route).collect(),
-        retry_policy: Some(retry_policy()),
-        ..EnvoyHost::default()
-    })
+    alike
 }
 
 fn route(route: &Route) -> EnvoyRoute {
@@ -178,5 +190,8 @@ mod tests {
         let decoded = RouteConfiguration::decode(encoded.content).unwrap();
         assert_eq!(decoded, route_configuration("external", &hosts));
         assert_eq!(decoded.virtual_hosts.len(), 2);
+        assert_eq!(decoded.virtual_hosts[1].name, "b.example");
+        assert_eq!(ingress_of_virtual_host(&hosts, 1), Some(&ObjectName::new("ns", "b")));
+        assert_eq!(ingress_of_virtual_host(&hosts, 2), None);
     }
 }

@@ -35,6 +35,10 @@ pub struct Nack {
     pub names: Vec<String>,
     /// Why, in Envoy's words.
     pub message: String,
+    /// What is refused is of this revision at the latest.
+    pub revision: Revision,
+    /// The last revision of which it took all of this kind.
+    pub confirmed: Revision,
 }
 
 /// The state of one stream.
@@ -58,6 +62,7 @@ struct KindState {
     // Names to look at; true where an answer is owed even if nothing changed.
     look_at: BTreeMap<Name, bool>,
     on_its_way: Option<OnItsWay>,
+    confirmed: Revision,
     // A subscription to everything that is empty so far is owed an (empty) answer, or the gateway waits for ever.
     owes_first_answer: bool,
 }
@@ -66,6 +71,9 @@ struct KindState {
 struct OnItsWay {
     nonce: String,
     names: Vec<Name>,
+    // What it holds is at least this new, and at most that.
+    at_least: Revision,
+    at_most: Revision,
 }
 
 impl KindState {
@@ -105,17 +113,20 @@ impl Session {
         let kind = Kind::from_type_url(&request.type_url)?;
         let first = !self.kinds.contains_key(&kind);
         let state = self.kinds.entry(kind).or_default();
-        let nack = match &state.on_its_way {
-            Some(sent) if sent.nonce == request.response_nonce => {
-                let names = state.on_its_way.take().map(|sent| sent.names).unwrap_or_default();
-                let text = |name: Name| name.as_str().to_owned();
-                request.error_detail.map(|error| Nack {
-                    kind,
-                    names: names.into_iter().map(text).collect(),
-                    message: error.message,
-                })
+        let answered = state.on_its_way.take_if(|sent| sent.nonce == request.response_nonce);
+        let nack = match (answered, request.error_detail) {
+            (Some(sent), Some(error)) => Some(Nack {
+                kind,
+                names: sent.names.iter().map(|name| name.as_str().to_owned()).collect(),
+                message: error.message,
+                revision: sent.at_most,
+                confirmed: state.confirmed,
+            }),
+            (Some(sent), None) => {
+                state.confirmed = sent.at_least;
+                None
             }
-            _ => None,
+            (None, _) => None,
         };
         if let Some(nack) = &nack {
             // It keeps what it had, and asks for no endpoints of a cluster that it refused.
@@ -227,8 +238,12 @@ impl Session {
         state.owes_first_answer = false;
         let nonce = self.next_nonce.to_string();
         self.next_nonce += 1;
-        state.on_its_way =
-            Some(OnItsWay { nonce: nonce.clone(), names: resources.iter().map(|(name, _)| name.clone()).collect() });
+        state.on_its_way = Some(OnItsWay {
+            nonce: nonce.clone(),
+            names: resources.iter().map(|(name, _)| name.clone()).collect(),
+            at_least: self.seen,
+            at_most: store.revision().0,
+        });
         let answer = Answer { kind, nonce, revision: self.seen, resources, removed };
         match kind {
             Kind::Cluster => self.clusters_sent(&answer, store),
@@ -431,10 +446,9 @@ mod tests {
             ..ack(&clusters[0])
         };
         let reported = bench.session.on_request(nack, &bench.store).unwrap();
-        assert_eq!(
-            (reported.kind, reported.names, reported.message.as_str()),
-            (Kind::Cluster, vec!["ns/b/80".into()], "bad ns/b/80")
-        );
+        let names = vec!["ns/b/80".into()];
+        let expected = Nack { kind: Kind::Cluster, names, message: "bad ns/b/80".into(), revision: 2, confirmed: 1 };
+        assert_eq!(reported, expected);
         assert_eq!(sent(&bench.answers()), [("rds", vec!["external"], vec![])]);
     }
 
