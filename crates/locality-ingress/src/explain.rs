@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use crate::locality::Assignment;
-use crate::route_table::{ANY_HOST, Action, Route};
+use crate::route_table::{ANY_HOST, Action, Routes};
 use crate::xds::store::{Store, View};
 
 /// Where it is served.
@@ -31,7 +31,7 @@ pub struct Explanation {
     /// Whether requests from outside the cluster are answered.
     pub external: bool,
     /// Its routes; the first that matches wins.
-    pub routes: Vec<Route>,
+    pub routes: Routes,
     /// Each cluster of the routes.
     pub clusters: BTreeMap<String, ClusterExplanation>,
 }

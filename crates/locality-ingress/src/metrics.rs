@@ -85,8 +85,8 @@ impl Metrics {
         metrics
     }
 
-    pub(crate) fn pushed(&self, kind: Option<Kind>, resources: usize) {
-        let label = KindLabel { kind: kind.map_or("unknown", Kind::label) };
+    pub(crate) fn pushed(&self, kind: Kind, resources: usize) {
+        let label = KindLabel { kind: kind.label() };
         self.pushes.get_or_create(&label).inc();
         self.pushed_resources.get_or_create(&label).inc_by(resources.try_into().unwrap_or(u64::MAX));
     }

@@ -2,8 +2,10 @@
 //! becomes xDS resources ([`crate::xds`]); both steps are pure.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::objects::ObjectName;
 
@@ -39,9 +41,36 @@ pub struct VirtualHost {
     pub ingress: ObjectName,
     /// Its version: what a gateway that has these routes answers a probe with. No backend is asked, so that a probe neither looks like
     /// demand for a revision nor wakes one.
-    pub hash: String,
+    pub hash: Arc<str>,
     /// The first that matches wins.
-    pub routes: Vec<Route>,
+    pub routes: Routes,
+}
+
+/// Routes, of which clones are the same in memory: most hosts of an Ingress have the same ones, and so has each in more than one table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Routes(Arc<[Route]>);
+
+impl Deref for Routes {
+    type Target = [Route];
+
+    fn deref(&self) -> &[Route] {
+        &self.0
+    }
+}
+
+impl From<Vec<Route>> for Routes {
+    fn from(routes: Vec<Route>) -> Self {
+        Self(routes.into())
+    }
+}
+
+impl<'a> IntoIterator for &'a Routes {
+    type Item = &'a Route;
+    type IntoIter = std::slice::Iter<'a, Route>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
 }
 
 /// Which requests, and what becomes of them.
@@ -116,13 +145,13 @@ impl std::str::FromStr for ClusterKey {
 }
 
 impl Serialize for ClusterKey {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
 impl<'de> Deserialize<'de> for ClusterKey {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }

@@ -3,6 +3,8 @@
 //! Each Ingress is checked for itself, so that a bad one has no route and a [`Problem`], and no other Ingress notices.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::{Deserialize, Serialize};
@@ -10,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::kingress::{BackendSplit, HTTP_REDIRECTED, HttpPath, VISIBILITY_EXTERNAL, VISIBILITY_LOCAL};
 use crate::network_hash::network_hash;
 use crate::objects::{IngressObject, ObjectName, Objects};
-use crate::route_table::{ANY_HOST, Action, Cluster, ClusterKey, Host, Route, RouteTable, Split, Target, VirtualHost};
+use crate::route_table::{ANY_HOST, Action, Cluster, ClusterKey, Host, Route, RouteTable, Routes, Split, Target, VirtualHost};
 use crate::validate::{Problem, check_header, check_host, check_match_header, check_prefix, check_rewrite};
 
 /// What translation must know about the gateways.
@@ -28,7 +30,7 @@ pub struct IngressRoutes {
     /// When the Ingress was made, seconds since 1970.
     pub created_unix_seconds: i64,
     /// What a probe of this version comes back with.
-    pub hash: String,
+    pub hash: Arc<str>,
     /// Hosts of both listeners, with their routes for requests from outside; inside the same without redirects.
     pub external: BTreeMap<Host, HostRoutes>,
     /// Hosts of the internal listener only.
@@ -53,7 +55,7 @@ pub struct IngressRoutes {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostRoutes {
     /// The first that matches wins.
-    pub routes: Vec<Route>,
+    pub routes: Routes,
 }
 
 /// What `ingress`, called `name`, asks for.
@@ -69,7 +71,7 @@ pub fn translate(
     let mut routes = IngressRoutes {
         generation: ingress.generation,
         created_unix_seconds: ingress.created_unix_seconds,
-        hash: network_hash(&ingress.spec, &name.namespace, &name.name),
+        hash: network_hash(&ingress.spec, &name.namespace, &name.name).into(),
         external: BTreeMap::new(),
         local: BTreeMap::new(),
         external_certificates: BTreeMap::new(),
@@ -96,14 +98,16 @@ pub fn translate(
             by_host.entry(host.to_ascii_lowercase()).or_default().extend(paths);
         }
     }
+    let mut alike: Vec<Routes> = Vec::new();
     for (from, to_external) in [(external, true), (local, false)] {
         for (host, mut paths) in from {
             // Longest prefix first; among equals the given order stays, in which Serving puts paths with headers first.
             paths.sort_by_key(|path| std::cmp::Reverse(path.path.len()));
-            let mut host_routes = HostRoutes::default();
+            let mut of_host = Vec::new();
             for path in paths {
-                host_routes.routes.push(path_route(name, path)?);
+                of_host.push(path_route(name, path)?);
             }
+            let host_routes = HostRoutes { routes: shared(of_host, &mut alike) };
             if to_external { &mut routes.external } else { &mut routes.local }.insert(host, host_routes);
         }
     }
@@ -116,6 +120,22 @@ pub fn translate(
     certificates(ingress, objects, &mut routes)?;
     Ok(routes)
 }
+
+/// `routes`, as they already are in memory where they are `alike` those of another host.
+fn shared(routes: Vec<Route>, alike: &mut Vec<Routes>) -> Routes {
+    if let Some(same) = alike.iter().find(|one| ***one == *routes) {
+        return same.clone();
+    }
+    let routes = Routes::from(routes);
+    // Where hosts differ they mostly differ all; looking through many for nothing would take longer than it is worth.
+    if alike.len() < MOST_ALIKE {
+        alike.push(routes.clone());
+    }
+    routes
+}
+
+/// How many different routes of one Ingress are compared with.
+const MOST_ALIKE: usize = 8;
 
 fn path_route(name: &ObjectName, path: &HttpPath) -> Result<Route, Problem> {
     let prefix = if path.path.is_empty() { "/".to_owned() } else { path.path.clone() };
@@ -260,10 +280,11 @@ pub fn merge<'a>(all: impl IntoIterator<Item = (&'a ObjectName, &'a IngressRoute
 }
 
 fn insert_hosts(table: &mut RouteTable, name: &ObjectName, routes: &IngressRoutes) {
-    let host_of = |host_routes: Vec<Route>| VirtualHost { ingress: name.clone(), hash: routes.hash.clone(), routes: host_routes };
+    let host_of =
+        |routes_of_host: Routes| VirtualHost { ingress: name.clone(), hash: routes.hash.clone(), routes: routes_of_host };
     for (host, forwarded) in &routes.external {
         let forwarded = &forwarded.routes;
-        let outside = if routes.redirect_to_https { redirected(forwarded) } else { forwarded.clone() };
+        let outside = if routes.redirect_to_https { redirected(forwarded).into() } else { forwarded.clone() };
         table.external.insert(host.clone(), host_of(outside));
         table.internal.insert(host.clone(), host_of(forwarded.clone()));
         if !routes.external_certificates.is_empty() {
@@ -272,9 +293,16 @@ fn insert_hosts(table: &mut RouteTable, name: &ObjectName, routes: &IngressRoute
     }
     for (host, forwarded) in &routes.local {
         // A host with rules of both visibilities: inside, all of its paths are there.
-        let both = table.internal.entry(host.clone()).or_insert_with(|| host_of(Vec::new()));
-        both.routes.extend(forwarded.routes.iter().cloned());
-        both.routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
+        match table.internal.entry(host.clone()) {
+            Entry::Vacant(only) => {
+                only.insert(host_of(forwarded.routes.clone()));
+            }
+            Entry::Occupied(mut both) => {
+                let mut routes = [&*both.get().routes, &*forwarded.routes].concat();
+                routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
+                both.get_mut().routes = routes.into();
+            }
+        }
         if !routes.local_certificates.is_empty() {
             table.internal_tls.insert(host.clone(), host_of(forwarded.routes.clone()));
         }

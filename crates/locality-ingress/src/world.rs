@@ -6,6 +6,7 @@
 mod changes;
 mod crowding;
 mod gateways;
+mod refusals;
 mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,18 +17,20 @@ use std::time::{Duration, Instant};
 use crate::locality::Policy;
 use crate::objects::{IngressObject, ObjectName, Objects};
 use crate::plan::Plan;
-use crate::route_table::{Cluster, ClusterKey, RouteTable, Target};
+use crate::route_table::{Cluster, ClusterKey, Host, RouteTable, Target, VirtualHost};
 use crate::translate::{Conflicts, IngressRoutes, TranslateSettings, merge, translate};
 use crate::validate::Problem;
 use crate::xds::clusters::cluster as envoy_cluster;
 use crate::xds::listeners::{EXTERNAL, EXTERNAL_TLS, INTERNAL, INTERNAL_TLS, certificate};
-use crate::xds::routes::route_configuration;
+use crate::xds::routes::encoded_route_configuration;
+use crate::xds::session::Nack;
 use crate::xds::store::{ClusterEndpoints, Revision, Store, Update};
 use crate::xds::{Encoded, Kind};
 
 pub use changes::{Change, Source};
 use crowding::Crowding;
 use gateways::Gateways;
+use refusals::{Refusals, at_fault};
 use standing::probe_targets;
 pub use standing::{GatewayPod, News, ProbeTarget, Progress, Standing};
 
@@ -53,8 +56,7 @@ pub struct World {
     crowding: Crowding,
     gateways: Gateways,
     draining: BTreeSet<IpAddr>,
-    // Ingresses of which a gateway refused something: the generation, and why.
-    blamed: BTreeMap<ObjectName, (i64, String)>,
+    refusals: Refusals,
     dirty: Dirty,
     published: bool,
 }
@@ -82,6 +84,8 @@ struct Dirty {
     services: BTreeSet<ObjectName>,
     secrets: BTreeSet<ObjectName>,
     zones: bool,
+    // What is served changed without an object having done so.
+    merge: bool,
 }
 
 impl World {
@@ -103,7 +107,7 @@ impl World {
             crowding: Crowding::default(),
             gateways: Gateways::default(),
             draining: BTreeSet::new(),
-            blamed: BTreeMap::new(),
+            refusals: Refusals::default(),
             dirty: Dirty::default(),
             published: false,
         }
@@ -193,12 +197,49 @@ impl World {
         self.standings.get(name).is_some_and(|standing| matches!(standing.progress, Progress::Waiting { .. }))
     }
 
-    /// Notes that a gateway refused what the present generation of an Ingress asks for. The next generation is judged anew.
-    pub fn blame(&mut self, name: &ObjectName, message: String) {
-        if let Some(ingress) = self.objects.ingresses.get(name) {
-            self.blamed.insert(name.clone(), (ingress.generation, message));
-            self.dirty.ingresses.insert(name.clone());
+    /// Notes that the gateway of `node` refused something. Returns the Ingresses at fault: the present generation of each is blamed, and held
+    /// back where it would hold up others. The next one is judged anew.
+    pub fn refused(&mut self, node: &str, nack: &Nack) -> Vec<ObjectName> {
+        let named = || nack.names.iter().filter(|name| nack.message.contains(name.as_str()));
+        let blamed: BTreeSet<ObjectName> = match nack.kind {
+            Kind::Cluster | Kind::Assignment => named().flat_map(|name| self.users_of_cluster(name)).collect(),
+            Kind::Secret => {
+                let secrets = nack.names.iter().filter(|name| nack.names.len() == 1 || nack.message.contains(name.as_str()));
+                let secrets =
+                    secrets.filter_map(|name| name.split_once('/')).map(|(namespace, name)| ObjectName::new(namespace, name));
+                secrets.flat_map(|secret| self.users_of(&secret).cloned().collect::<Vec<_>>()).collect()
+            }
+            Kind::Routes | Kind::Listener => self.hold_back(nack),
+        };
+        let message = format!("the gateway of node {node} refused an update: {}", nack.message);
+        for name in &blamed {
+            if let Some(ingress) = self.objects.ingresses.get(name) {
+                self.refusals.blame(name, ingress.generation, message.clone());
+                self.dirty.ingresses.insert(name.clone());
+            }
         }
+        blamed.into_iter().collect()
+    }
+
+    fn hold_back(&mut self, nack: &Nack) -> BTreeSet<ObjectName> {
+        if self.refusals.explain(nack) {
+            return BTreeSet::new();
+        }
+        let new = |served: &Served| nack.confirmed < served.since && served.since <= nack.revision;
+        let suspects: Vec<_> =
+            self.served.iter().filter(|(_, served)| new(served)).map(|(name, served)| (name, &served.routes)).collect();
+        let refused = sides(&self.table).into_iter().filter(|(name, _)| nack.names.iter().any(|one| one == name));
+        let refused: Vec<_> = refused.map(|(_, hosts)| hosts).collect();
+        let found: BTreeSet<ObjectName> = at_fault(&nack.message, &suspects, &refused).into_iter().cloned().collect();
+        let until = self.store.revision().0;
+        for name in &found {
+            let (Some(served), Some(ingress)) = (self.served.remove(name), self.objects.ingresses.get(name)) else { continue };
+            if let Some(routes) = self.refusals.hold(name, ingress.generation, (served.since, until)) {
+                self.served.insert(name.clone(), Served { routes, since: 0 });
+            }
+            self.dirty.merge = true;
+        }
+        found
     }
 
     /// Number of revisions with a plan.
@@ -237,9 +278,9 @@ impl World {
     pub fn settle(&mut self, now: Instant) -> News {
         let dirty = std::mem::take(&mut self.dirty);
         let mut verdicts: BTreeMap<ObjectName, Verdict> = BTreeMap::new();
-        let mut merge_anew = !self.published;
+        let mut merge_anew = !self.published || dirty.merge;
         for name in &dirty.ingresses {
-            merge_anew |= self.translate_one(name, &mut verdicts);
+            merge_anew |= self.translate_one(name, now, &mut verdicts);
         }
         let mut update = Update::default();
         let mut clusters_of_interest: BTreeSet<ClusterKey> = BTreeSet::new();
@@ -282,11 +323,15 @@ impl World {
     }
 
     /// Translates one Ingress and decides whether it is served from now on. Whether that changes what is served.
-    fn translate_one(&mut self, name: &ObjectName, verdicts: &mut BTreeMap<ObjectName, Verdict>) -> bool {
+    fn translate_one(&mut self, name: &ObjectName, now: Instant, verdicts: &mut BTreeMap<ObjectName, Verdict>) -> bool {
         let Some(ingress) = self.objects.ingresses.get(name) else {
             verdicts.insert(name.clone(), Verdict::Gone);
             return self.served.remove(name).is_some();
         };
+        if self.refusals.holds(name, ingress.generation) {
+            verdicts.insert(name.clone(), Verdict::Served);
+            return false;
+        }
         let before = self.served.get(name);
         let routes = match translate(name, ingress, &self.objects, &self.settings.translate) {
             Ok(routes) => routes,
@@ -309,7 +354,9 @@ impl World {
             }
         }
         verdicts.insert(name.clone(), Verdict::Served);
-        self.served.insert(name.clone(), Served { routes, since: 0 });
+        if let Some(before) = self.served.insert(name.clone(), Served { routes, since: 0 }) {
+            self.refusals.keep(name, before.routes, now);
+        }
         true
     }
 
@@ -338,16 +385,9 @@ impl World {
                 self.lingering.insert(key.clone(), (cluster.clone(), now + CLUSTER_LINGER));
             }
         }
-        let sides = [
-            (EXTERNAL, &table.external, &self.table.external),
-            (INTERNAL, &table.internal, &self.table.internal),
-            (EXTERNAL_TLS, &table.external_tls, &self.table.external_tls),
-            (INTERNAL_TLS, &table.internal_tls, &self.table.internal_tls),
-        ];
-        for (name, new, old) in sides {
+        for ((name, new), (_, old)) in sides(&table).into_iter().zip(sides(&self.table)) {
             if new != old || !self.published {
-                let encoded = Encoded::new(&route_configuration(name, new));
-                update.shared.insert((Kind::Routes, name.to_owned()), Some(encoded));
+                update.shared.insert((Kind::Routes, name.to_owned()), Some(encoded_route_configuration(name, new)));
             }
         }
         let certificates = |table: &RouteTable| -> BTreeSet<ObjectName> {
@@ -405,12 +445,13 @@ impl World {
         }
         for (name, verdict) in verdicts {
             let Some(ingress) = self.objects.ingresses.get(&name) else {
-                self.blamed.remove(&name);
+                self.refusals.forget(&name);
                 if self.standings.remove(&name).is_some() {
                     news.standings.push((name, None));
                 }
                 continue;
             };
+            let said = self.refusals.against(&name, ingress.generation).map(ToOwned::to_owned);
             let progress = match (verdict, self.conflicts.get(&name)) {
                 (Verdict::Gone, _) => continue,
                 (Verdict::Refused(problem), _) => Progress::Refused { reason: "InvalidIngress", message: problem.to_string() },
@@ -419,26 +460,22 @@ impl World {
                     let taken: Vec<_> = taken.iter().map(|(host, holder)| format!("{host} (Ingress {holder})")).collect();
                     Progress::Refused { reason: DOMAIN_CONFLICT, message: format!("hosts already taken: {}", taken.join(", ")) }
                 }
-                (Verdict::Served, None)
-                    if self.blamed.get(&name).is_some_and(|(generation, _)| *generation == ingress.generation) =>
-                {
-                    let message = self.blamed.get(&name).map(|(_, message)| message.clone()).unwrap_or_default();
-                    Progress::Refused { reason: "RefusedByGateway", message }
-                }
                 (Verdict::Served, None) => {
-                    let Some(served) = self.served.get(&name) else { continue };
-                    let missing = self.missing(&served.routes);
+                    let missing = self.served.get(&name).map(|served| self.missing(&served.routes)).unwrap_or_default();
                     // What was ready once stays so: pods may come and go.
-                    if !missing.is_empty() && !ingress.status.says_ready(ingress.generation) {
-                        Progress::Waiting { missing }
-                    } else {
-                        let waited = self.waits(&name);
-                        let Some(served) = self.served.get_mut(&name) else { continue };
-                        if served.since == 0 || waited {
-                            served.since = revision;
+                    let lacks = !missing.is_empty() && !ingress.status.says_ready(ingress.generation);
+                    let waited = self.waits(&name);
+                    match (said, self.served.get_mut(&name)) {
+                        (Some(message), _) => Progress::Refused { reason: "RefusedByGateway", message },
+                        (None, _) if lacks => Progress::Waiting { missing },
+                        (None, Some(served)) => {
+                            if served.since == 0 || waited {
+                                served.since = revision;
+                            }
+                            let (hash, probes) = (served.routes.hash.to_string(), probe_targets(&served.routes));
+                            Progress::Served { since: served.since, hash, probes }
                         }
-                        let (hash, probes) = (served.routes.hash.clone(), probe_targets(&served.routes));
-                        Progress::Served { since: served.since, hash, probes }
+                        (None, None) => continue,
                     }
                 }
             };
@@ -461,6 +498,16 @@ enum Verdict {
     Served,
     Waiting(Vec<String>),
     Refused(Problem),
+}
+
+/// The hosts of each route configuration, by its name.
+fn sides(table: &RouteTable) -> [(&'static str, &BTreeMap<Host, VirtualHost>); 4] {
+    [
+        (EXTERNAL, &table.external),
+        (INTERNAL, &table.internal),
+        (EXTERNAL_TLS, &table.external_tls),
+        (INTERNAL_TLS, &table.internal_tls),
+    ]
 }
 
 fn replace<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {

@@ -11,7 +11,6 @@ use crate::kube_io::events::Events;
 use crate::metrics::Metrics;
 use crate::objects::ObjectName;
 use crate::world::{Change, GatewayPod, Source, Standing, World};
-use crate::xds::Kind;
 use crate::xds::server::NackReport;
 
 /// Changes taken together at most, so that a long list does not hold up what came before it.
@@ -83,18 +82,12 @@ fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Tells each Ingress that a refused cluster is of. Envoy's message names the clusters that it means.
+/// Tells each Ingress at fault.
 fn blame(world: &mut World, report: &NackReport, outputs: &Outputs) {
-    if report.nack.kind != Kind::Cluster && report.nack.kind != Kind::Assignment {
-        return;
-    }
-    let named = report.nack.names.iter().filter(|name| report.nack.message.contains(name.as_str()));
-    let blamed: BTreeSet<ObjectName> = named.flat_map(|name| world.users_of_cluster(name)).collect();
-    for ingress in blamed {
-        let note = format!("the gateway of node {} refused an update: {}", report.node, report.nack.message);
-        world.blame(&ingress, note.clone());
+    for ingress in world.refused(&report.node, &report.nack) {
         if let Some(events) = outputs.events.clone() {
             let uid = world.uid(&ingress).unwrap_or_default();
+            let note = format!("the gateway of node {} refused an update: {}", report.node, report.nack.message);
             // An API server that is slow must not hold up the gateways.
             tokio::spawn(async move { events.warn(&ingress, &uid, "RefusedByGateway", &note).await });
         }

@@ -17,9 +17,10 @@ use locality_ingress::plan::PlanChange;
 use locality_ingress::route_table::Action;
 use locality_ingress::translate::TranslateSettings;
 use locality_ingress::world::{Change, News, Progress, World, WorldSettings};
-use locality_ingress::xds::Kind;
 use locality_ingress::xds::listeners::GatewayPorts;
+use locality_ingress::xds::session::Nack;
 use locality_ingress::xds::store::{Revision, Store, View};
+use locality_ingress::xds::{Kind, Name};
 use route_stream::{Event, RevisionKey, RevisionRoutes};
 
 fn named(name: &str) -> ObjectName {
@@ -52,7 +53,7 @@ impl Bench {
     /// What changed in the store since this was last asked.
     fn changed(&mut self) -> Vec<(Kind, String)> {
         let mut changed = Vec::new();
-        self.seen = self.store.changes_since(self.seen, |kind, name| changed.push((kind, name.to_owned())));
+        self.seen = self.store.changes_since(self.seen, |kind, name| changed.push((kind, name.as_str().to_owned()))).0;
         changed
     }
 
@@ -308,7 +309,7 @@ fn certificates_come_rotate_and_go_with_their_secret_and_ingress() {
     bench.ingress_with("i", "h.example", "a", |one| one.spec.tls.push(tls));
     bench.settle();
     bench.changed();
-    assert_eq!(bench.store.names(Kind::Listener), ["external", "internal"]);
+    assert_eq!(bench.store.names(Kind::Listener), ["external", "internal"].map(Name::new));
     bench.world.note(Change::Secret(named("cert"), Some(secret("one"))));
     bench.settle();
     let changed: Vec<_> = bench.changed().into_iter().map(|(kind, name)| (kind.label(), name)).collect();
@@ -319,8 +320,8 @@ fn certificates_come_rotate_and_go_with_their_secret_and_ingress() {
     assert_eq!(bench.changed(), [(Kind::Secret, "ns/cert".to_owned())]);
     bench.world.note(Change::Ingress(named("i"), None));
     bench.settle();
-    assert_eq!(bench.store.names(Kind::Listener), ["external", "internal"]);
-    assert_eq!(bench.store.names(Kind::Secret), Vec::<String>::new());
+    assert_eq!(bench.store.names(Kind::Listener), ["external", "internal"].map(Name::new));
+    assert_eq!(bench.store.names(Kind::Secret), Vec::<Name>::new());
 }
 
 #[test]
@@ -334,12 +335,74 @@ fn a_refusal_by_a_gateway_is_said_of_the_ingress_at_fault_until_its_next_generat
     bench.settle();
     bench.changed();
     assert_eq!(bench.world.users_of_cluster("ns/a/80"), [named("a")]);
-    bench.world.blame(&named("a"), "why".into());
+    let nack = Nack { kind: Kind::Cluster, names: ["ns/a/80", "ns/b/80"].map(Into::into).into(), ..nack("bad ns/a/80", 0, 1) };
+    assert_eq!(bench.world.refused("node1", &nack), [named("a")]);
     let news = bench.settle();
-    assert_eq!(progress(&news, "a"), Some(&Progress::Refused { reason: "RefusedByGateway", message: "why".into() }));
+    assert!(refused(&news, "a"), "{:?}", progress(&news, "a"));
     assert_eq!(progress(&news, "b"), None);
     assert_eq!(bench.changed(), []);
     bench.ingress("a", 2, "a.example", "a");
     let news = bench.settle();
     assert!(matches!(progress(&news, "a"), Some(Progress::Served { .. })));
+}
+
+/// A refusal of what came after revision `confirmed` and up to `revision`.
+fn nack(message: &str, confirmed: Revision, revision: Revision) -> Nack {
+    let names = vec!["external".to_owned(), "internal".to_owned()];
+    Nack { kind: Kind::Routes, names, message: message.to_owned(), revision, confirmed }
+}
+
+fn refused(news: &News, ingress: &str) -> bool {
+    matches!(progress(news, ingress), Some(Progress::Refused { reason: "RefusedByGateway", .. }))
+}
+
+#[test]
+fn an_ingress_whose_routes_are_refused_is_held_back_and_the_others_go_on() {
+    let mut bench = Bench::new();
+    for name in ["a", "b", "c"] {
+        bench.service(name);
+        bench.endpoints(name, &[(1, "node1")]);
+        bench.ingress(name, 1, &format!("{name}.example"), name);
+    }
+    bench.settle();
+    let hosts = |bench: &Bench| bench.store.table().external.keys().cloned().collect::<Vec<_>>();
+    // Two change at once; the message has a host of one.
+    bench.ingress("a", 2, "a2.example", "a");
+    bench.ingress("b", 2, "b2.example", "b");
+    bench.settle();
+    assert_eq!(hosts(&bench), ["a2.example", "b2.example", "c.example"]);
+    let message = "Only unique values for domains are permitted. Duplicate entry of domain b2.example.";
+    assert_eq!(bench.world.refused("node1", &nack(message, 1, 2)), [named("b")]);
+    let news = bench.settle();
+    assert!(refused(&news, "b") && progress(&news, "a").is_none());
+    assert_eq!(hosts(&bench), ["a2.example", "b.example", "c.example"]);
+    // The other gateways refuse the same, which says nothing new.
+    assert_eq!(bench.world.refused("node2", &nack("something", 1, 2)), []);
+    // What comes later is served, without the one held back.
+    bench.ingress("c", 2, "c2.example", "c");
+    bench.service("b");
+    bench.settle();
+    assert_eq!(hosts(&bench), ["a2.example", "b.example", "c2.example"]);
+    // A new one, found by the number of its virtual host, has nothing to fall back to.
+    bench.service("d");
+    bench.endpoints("d", &[(1, "node1")]);
+    bench.ingress("d", 1, "d.example", "d");
+    bench.ingress("c", 3, "c3.example", "c");
+    bench.settle();
+    let message = "Proto constraint validation failed (RouteConfigurationValidationError.VirtualHosts[3]: ...)";
+    let (now, _) = bench.store.revision();
+    assert_eq!(bench.world.refused("node1", &nack(message, now - 1, now)), [named("d")]);
+    assert!(refused(&bench.settle(), "d"));
+    assert_eq!(hosts(&bench), ["a2.example", "b.example", "c3.example"]);
+    // Nobody is blamed on a guess.
+    bench.ingress("a", 3, "a3.example", "a");
+    bench.ingress("c", 4, "c4.example", "c");
+    bench.settle();
+    let (now, _) = bench.store.revision();
+    assert_eq!(bench.world.refused("node1", &nack("something", now - 1, now)), []);
+    // The next generation is judged anew.
+    bench.ingress("b", 3, "b3.example", "b");
+    let news = bench.settle();
+    assert!(matches!(progress(&news, "b"), Some(Progress::Served { .. })));
+    assert_eq!(hosts(&bench), ["a3.example", "b3.example", "c4.example"]);
 }

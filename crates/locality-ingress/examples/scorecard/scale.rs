@@ -54,7 +54,7 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
         }
     }
     world.settle(Instant::now());
-    eprintln!("translated and encoded after {:?}", began.elapsed());
+    eprintln!("translated and encoded after {:?}, memory {:.0} MiB", began.elapsed(), resident_mib()?);
     wait_for_all(&connected, store.revision().0).await?;
     let cold = began.elapsed();
 
@@ -69,6 +69,7 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
         slowest = slowest.max(changed.elapsed());
     }
     let rss_mib = resident_mib()?;
+    eprintln!("memory at its most {:.0} MiB, in the end {rss_mib:.0} MiB", memory_mib("VmHWM:")?);
     stop.cancel();
     gateways.kill().await?;
     server.await??;
@@ -92,8 +93,12 @@ async fn wait_for_all(connected: &Connected, revision: Revision) -> anyhow::Resu
 }
 
 pub(crate) fn resident_mib() -> anyhow::Result<f64> {
+    memory_mib("VmRSS:")
+}
+
+fn memory_mib(which: &str) -> anyhow::Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(which)).with_context(|| format!("no {which}"))?;
     Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
 }
 

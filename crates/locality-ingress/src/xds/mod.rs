@@ -1,9 +1,11 @@
 //! Second step: the route table as Envoy's resources, and their way to the gateways.
 //!
 //! [`routes`], [`clusters`], [`listeners`] and [`assignments`] are pure; [`store`] numbers what they make, [`session`] decides what one
-//! gateway is sent and when, and [`server`] is the gRPC around it.
+//! gateway is sent and when, and [`server`] is the gRPC around it. What is the same for all gateways lies in memory once, also on its way out.
 
+pub mod answer;
 pub mod assignments;
+pub mod changes;
 pub mod clusters;
 pub mod listeners;
 pub mod proto;
@@ -12,7 +14,11 @@ pub mod server;
 pub mod session;
 pub mod store;
 
-use envoy_types::pb::google::protobuf::Any;
+use std::borrow::Borrow;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use bytes::Bytes;
 
 /// The kinds of resources we serve, in the order in which they are sent: what is referred to before what refers to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,25 +70,55 @@ impl Kind {
     }
 }
 
-/// One encoded resource.
-#[derive(Clone, Debug, PartialEq)]
+/// The name of a resource. All sessions share the store's names, so that knowing one costs a session no more than a word.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(Arc<String>);
+
+impl Name {
+    /// The name `text`.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Arc::new(text.into()))
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+// It is hashed, compared and ordered as its text is.
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// One encoded resource. Clones share the content.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded {
     /// A hash of the content, the same in every replica and after every restart, so that a gateway which reconnects is sent only what
     /// it does not have.
-    pub version: u64,
-    /// The content.
-    pub any: Any,
+    pub version: NonZeroU64,
+    /// The content: an encoded message of the type that its [`Kind`] says.
+    pub content: Bytes,
 }
 
 impl Encoded {
     /// Encodes `message`.
-    pub fn new<M: prost::Message + prost::Name>(message: &M) -> Self {
-        let any = proto::any(message);
-        Self { version: content_version(&any.value), any }
+    pub fn new<M: prost::Message>(message: &M) -> Self {
+        Self::from(message.encode_to_vec())
+    }
+}
+
+impl From<Vec<u8>> for Encoded {
+    fn from(content: Vec<u8>) -> Self {
+        Self { version: content_version(&content), content: content.into_boxed_slice().into() }
     }
 }
 
 /// FNV-1a: it has to be the same everywhere, and nothing hostile chooses what it is taken of to any gain.
-fn content_version(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+fn content_version(bytes: &[u8]) -> NonZeroU64 {
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    NonZeroU64::new(hash).unwrap_or(NonZeroU64::MIN)
 }

@@ -21,6 +21,9 @@ use envoy_types::pb::envoy::extensions::retry::priority::previous_priorities::v3
 use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 
+use prost::Message as _;
+
+use super::Encoded;
 use super::proto::{any, duration, number, set_header, truth};
 use crate::network_hash::{HASH_HEADER, HASH_OVERRIDE};
 use crate::objects::ObjectName;
@@ -29,28 +32,23 @@ use crate::route_table::{Action, Host, Route, Split, VirtualHost};
 /// A route configuration called `name`. Hosts of one Ingress that are treated the same share a virtual host.
 #[must_use]
 pub fn route_configuration(name: &str, hosts: &BTreeMap<Host, VirtualHost>) -> RouteConfiguration {
-    type Alike<'a> = (&'a VirtualHost, Vec<&'a Host>);
-    let mut alike: BTreeMap<&ObjectName, Vec<Alike<'_>>> = BTreeMap::new();
-    for (host, virtual_host) in hosts {
-        let of_ingress = alike.entry(&virtual_host.ingress).or_default();
-        match of_ingress.iter_mut().find(|(other, _)| *other == virtual_host) {
-            Some((_, domains)) => domains.push(host),
-            None => of_ingress.push((virtual_host, vec![host])),
-        }
+    RouteConfiguration { virtual_hosts: virtual_hosts(hosts).collect(), ..without_hosts(name) }
+}
+
+/// [`route_configuration`] encoded, with no more than one virtual host unencoded in memory at a time.
+#[must_use]
+pub fn encoded_route_configuration(name: &str, hosts: &BTreeMap<Host, VirtualHost>) -> Encoded {
+    // Fields that repeat may stand anywhere in a message, so what is encoded one after the other is one message.
+    let mut encoded = without_hosts(name).encode_to_vec();
+    for virtual_host in virtual_hosts(hosts) {
+        encoded.extend(RouteConfiguration { virtual_hosts: vec![virtual_host], ..RouteConfiguration::default() }.encode_to_vec());
     }
+    encoded.into()
+}
+
+fn without_hosts(name: &str) -> RouteConfiguration {
     RouteConfiguration {
         name: name.to_owned(),
-        virtual_hosts: alike
-            .into_values()
-            .flatten()
-            .map(|(virtual_host, domains)| EnvoyHost {
-                name: domains[0].clone(),
-                domains: domains.into_iter().cloned().collect(),
-                routes: std::iter::once(proof(&virtual_host.hash)).chain(virtual_host.routes.iter().map(route)).collect(),
-                retry_policy: Some(retry_policy()),
-                ..EnvoyHost::default()
-            })
-            .collect(),
         // gRPC clients send `host:80`. The backend still sees it as it was sent.
         ignore_port_in_host_matching: true,
         // Clusters are sent before routes, and kept a while after.
@@ -71,6 +69,37 @@ fn proof(hash: &str) -> EnvoyRoute {
         action: Some(EnvoyAction::DirectResponse(DirectResponseAction { status: 200, ..DirectResponseAction::default() })),
         ..EnvoyRoute::default()
     }
+}
+
+/// The Ingress that virtual host `number` of the [`route_configuration`] of `hosts` is of.
+#[must_use]
+pub fn ingress_of_virtual_host(hosts: &BTreeMap<Host, VirtualHost>, number: usize) -> Option<&ObjectName> {
+    alike(hosts).into_iter().flat_map(|(ingress, alike)| alike.into_iter().map(move |_| ingress)).nth(number)
+}
+
+fn virtual_hosts(hosts: &BTreeMap<Host, VirtualHost>) -> impl Iterator<Item = EnvoyHost> {
+    alike(hosts).into_values().flatten().map(|(virtual_host, domains)| EnvoyHost {
+        name: domains[0].clone(),
+        domains: domains.into_iter().cloned().collect(),
+        routes: std::iter::once(proof(&virtual_host.hash)).chain(virtual_host.routes.iter().map(route)).collect(),
+        retry_policy: Some(retry_policy()),
+        ..EnvoyHost::default()
+    })
+}
+
+type Alike<'a> = (&'a VirtualHost, Vec<&'a Host>);
+
+/// The hosts of each Ingress, those together that are treated the same.
+fn alike(hosts: &BTreeMap<Host, VirtualHost>) -> BTreeMap<&ObjectName, Vec<Alike<'_>>> {
+    let mut alike: BTreeMap<&ObjectName, Vec<Alike<'_>>> = BTreeMap::new();
+    for (host, virtual_host) in hosts {
+        let of_ingress = alike.entry(&virtual_host.ingress).or_default();
+        match of_ingress.iter_mut().find(|(other, _)| *other == virtual_host) {
+            Some((_, domains)) => domains.push(host),
+            None => of_ingress.push((virtual_host, vec![host])),
+        }
+    }
+    alike
 }
 
 fn route(route: &Route) -> EnvoyRoute {
@@ -158,5 +187,29 @@ fn retry_policy() -> RetryPolicy {
             max_interval: duration(Duration::from_millis(50)),
         }),
         ..RetryPolicy::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encoded_one_by_one_they_are_the_same_configuration() {
+        let host = |name: &str| {
+            let redirect = Route { prefix: "/".into(), headers: BTreeMap::new(), action: Action::RedirectToHttps };
+            (
+                format!("{name}.example"),
+                VirtualHost { ingress: ObjectName::new("ns", name), hash: name.into(), routes: vec![redirect].into() },
+            )
+        };
+        let hosts = ["a", "b"].map(host).into();
+        let encoded = encoded_route_configuration("external", &hosts);
+        let decoded = RouteConfiguration::decode(encoded.content).unwrap();
+        assert_eq!(decoded, route_configuration("external", &hosts));
+        assert_eq!(decoded.virtual_hosts.len(), 2);
+        assert_eq!(decoded.virtual_hosts[1].name, "b.example");
+        assert_eq!(ingress_of_virtual_host(&hosts, 1), Some(&ObjectName::new("ns", "b")));
+        assert_eq!(ingress_of_virtual_host(&hosts, 2), None);
     }
 }

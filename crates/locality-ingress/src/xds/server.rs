@@ -1,28 +1,33 @@
 //! The ADS server: one task per gateway between its stream and its [`Session`].
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::Node;
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::{
-    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
-};
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-};
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use envoy_types::pb::google::protobuf::value;
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, stream};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::body::Body;
+use tonic::codec::{DecodeBuf, Decoder, Streaming};
+use tonic::server::NamedService;
+use tonic::{Status, codegen::Service};
 
-use super::Kind;
+use super::answer::Answer;
 use super::session::{Nack, Session};
 use super::store::{Revision, Store, View};
 use crate::demand::reports::Reports;
@@ -113,13 +118,11 @@ impl Ads {
     /// When the listener breaks.
     pub async fn serve(self, listener: TcpListener, reports: Reports) -> Result<(), tonic::transport::Error> {
         let stop = self.stop.clone();
-        // A first request carries the name and version of everything that a gateway holds.
-        let service = AggregatedDiscoveryServiceServer::new(self).max_decoding_message_size(64 * 1024 * 1024);
         tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(Duration::from_secs(5)))
             .tcp_nodelay(true)
-            .add_service(service)
+            .add_service(self)
             .add_service(reports.service())
             .serve_with_incoming_shutdown(NoDelay::new(listener), async move { stop.cancelled().await })
             .await
@@ -130,7 +133,7 @@ impl Ads {
         mut session: Session,
         first: DeltaDiscoveryRequest,
         mut requests: Streaming<DeltaDiscoveryRequest>,
-        answers: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
+        answers: mpsc::Sender<Result<Answer, Status>>,
     ) {
         let node = session.view().node.clone();
         let stream = self.connected.next_stream.fetch_add(1, Ordering::Relaxed);
@@ -153,7 +156,7 @@ impl Ads {
                 break;
             }
             for answer in session.answers(&self.store, Instant::now()) {
-                self.metrics.pushed(Kind::from_type_url(&answer.type_url), answer.resources.len());
+                self.metrics.pushed(answer.kind, answer.resources.len());
                 if answers.send(Ok(answer)).await.is_err() {
                     break;
                 }
@@ -227,25 +230,32 @@ fn view(node: Option<&Node>) -> Result<View, Status> {
     Ok(View { node: node.id.clone(), listen_address, pod_address })
 }
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+/// The only method that is served.
+const DELTA_METHOD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+/// A first request carries the name and version of everything that a gateway holds.
+const MOST_REQUEST_BYTES: usize = 64 * 1024 * 1024;
 
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Ads {
-    type StreamAggregatedResourcesStream = Answers<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Answers<DeltaDiscoveryResponse>;
+impl NamedService for Ads {
+    const NAME: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
+}
 
-    async fn stream_aggregated_resources(
-        &self,
-        _: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        Err(Status::unimplemented("only the delta protocol is served: api_type DELTA_GRPC"))
+// The server that is generated from the protocol's definition makes every message anew for every stream, and its buffers keep the size of
+// the largest for as long as the stream lives. So the answers are put on the wire by hand, and what they share stays shared.
+impl Service<http::Request<Body>> for Ads {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let mut requests = request.into_inner();
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        if request.uri().path() != DELTA_METHOD {
+            let status = Status::unimplemented("only the delta protocol is served: api_type DELTA_GRPC");
+            return ready(Ok(status.into_http()));
+        }
+        let mut requests = Streaming::new_request(Requests, request.into_body(), None, Some(MOST_REQUEST_BYTES));
         let (sender, receiver) = mpsc::channel(OUTBOUND_DEPTH);
         let ads = self.clone();
         // The first request may come only after the response headers, so it is awaited in the task.
@@ -259,7 +269,42 @@ impl AggregatedDiscoveryService for Ads {
                 }
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        let mut response = http::Response::new(Body::new(StreamBody::new(frames(receiver))));
+        response.headers_mut().insert(http::header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
+        ready(Ok(response))
+    }
+}
+
+/// Answers as they go out, and how the stream ended.
+fn frames(answers: mpsc::Receiver<Result<Answer, Status>>) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> {
+    let frames = |answer: Result<Answer, Status>| {
+        let message = answer.and_then(|answer| answer.message().map_err(|error| Status::resource_exhausted(error.to_string())));
+        let frames = match message {
+            Ok(pieces) => pieces.into_iter().map(Frame::data).collect(),
+            Err(status) => vec![end(&status)],
+        };
+        stream::iter(frames.into_iter().map(Ok))
+    };
+    // What follows after an end is not looked at any more.
+    ReceiverStream::new(answers).flat_map(frames).chain(stream::once(async { Ok(end(&Status::ok(""))) }))
+}
+
+fn end(status: &Status) -> Frame<Bytes> {
+    let mut trailers = http::HeaderMap::new();
+    // A message that no header can hold is left out.
+    let _ = status.add_header(&mut trailers);
+    Frame::trailers(trailers)
+}
+
+struct Requests;
+
+impl Decoder for Requests {
+    type Item = DeltaDiscoveryRequest;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
+        let request = DeltaDiscoveryRequest::decode(from);
+        request.map(Some).map_err(|error| Status::invalid_argument(format!("not a request: {error}")))
     }
 }
 
@@ -275,7 +320,7 @@ impl NoDelay {
 impl Stream for NoDelay {
     type Item = std::io::Result<tokio::net::TcpStream>;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.0
             .poll_next_unpin(context)
             .map(|item| item.map(|accepted| accepted.and_then(|stream| stream.set_nodelay(true).map(|()| stream))))

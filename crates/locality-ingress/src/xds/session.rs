@@ -4,12 +4,18 @@
 //! gateway has the endpoints of every cluster it was told of, so that no request ever meets a cluster that is not there yet.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
-use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
-use super::Kind;
+use super::answer::Answer;
 use super::store::{Revision, Store, View};
+use super::{Kind, Name};
+
+/// What one answer holds at most, beyond its last resource. The rest of what is due follows when the gateway has taken it, so that fifty
+/// gateways which come at once do not each have all that there is on its way.
+const PAGE_BYTES: usize = 256 * 1024;
 
 /// How long routes wait for endpoints. Only a gateway that refused a cluster ever makes them wait that long.
 const ROUTES_WAIT: Duration = Duration::from_secs(2);
@@ -18,7 +24,7 @@ const ROUTES_WAIT: Duration = Duration::from_secs(2);
 /// or meant to fill our memory.
 const MOST_UNKNOWN_NAMES: usize = 50_000;
 /// In how many lists of a stream a name that there is may be at the same time.
-const LISTS: usize = 3;
+const LISTS: usize = 2;
 
 /// A refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +35,10 @@ pub struct Nack {
     pub names: Vec<String>,
     /// Why, in Envoy's words.
     pub message: String,
+    /// What is refused is of this revision at the latest.
+    pub revision: Revision,
+    /// The last revision of which it took all of this kind.
+    pub confirmed: Revision,
 }
 
 /// The state of one stream.
@@ -39,19 +49,20 @@ pub struct Session {
     seen: Revision,
     next_nonce: u64,
     // Clusters that this gateway was told of and has no endpoints for yet.
-    awaiting_endpoints: BTreeSet<String>,
+    awaiting_endpoints: BTreeSet<Name>,
     routes_waiting_since: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
 struct KindState {
     all: bool,
-    named: BTreeSet<String>,
-    // What the gateway was last sent: name -> version. A refused one stays in it, for the same again would be refused again.
-    has: HashMap<String, u64>,
+    // What the gateway was last sent: name -> version, and what it asked for by name and does not have. A refused one has the version that it
+    // was refused in, for the same again would be refused again.
+    known: HashMap<Name, Option<NonZeroU64>>,
     // Names to look at; true where an answer is owed even if nothing changed.
-    look_at: BTreeMap<String, bool>,
+    look_at: BTreeMap<Name, bool>,
     on_its_way: Option<OnItsWay>,
+    confirmed: Revision,
     // A subscription to everything that is empty so far is owed an (empty) answer, or the gateway waits for ever.
     owes_first_answer: bool,
 }
@@ -59,12 +70,20 @@ struct KindState {
 #[derive(Debug)]
 struct OnItsWay {
     nonce: String,
-    names: Vec<String>,
+    names: Vec<Name>,
+    // What it holds is at least this new, and at most that.
+    at_least: Revision,
+    at_most: Revision,
 }
 
 impl KindState {
-    fn wants(&self, name: &str) -> bool {
-        self.all || self.named.contains(name)
+    fn wants(&self, name: &Name) -> bool {
+        self.all || self.known.contains_key(name)
+    }
+
+    /// Notes that the gateway has the resource no more. Whether it had it.
+    fn lose(&mut self, name: &Name) -> bool {
+        if self.all { self.known.remove(name).flatten() } else { self.known.get_mut(name).and_then(Option::take) }.is_some()
     }
 }
 
@@ -94,24 +113,33 @@ impl Session {
         let kind = Kind::from_type_url(&request.type_url)?;
         let first = !self.kinds.contains_key(&kind);
         let state = self.kinds.entry(kind).or_default();
-        let nack = match &state.on_its_way {
-            Some(sent) if sent.nonce == request.response_nonce => {
-                let names = state.on_its_way.take().map(|sent| sent.names).unwrap_or_default();
-                request.error_detail.map(|error| Nack { kind, names, message: error.message })
+        let answered = state.on_its_way.take_if(|sent| sent.nonce == request.response_nonce);
+        let nack = match (answered, request.error_detail) {
+            (Some(sent), Some(error)) => Some(Nack {
+                kind,
+                names: sent.names.iter().map(|name| name.as_str().to_owned()).collect(),
+                message: error.message,
+                revision: sent.at_most,
+                confirmed: state.confirmed,
+            }),
+            (Some(sent), None) => {
+                state.confirmed = sent.at_least;
+                None
             }
-            _ => None,
+            (None, _) => None,
         };
         if let Some(nack) = &nack {
             // It keeps what it had, and asks for no endpoints of a cluster that it refused.
             if nack.kind == Kind::Cluster {
                 nack.names.iter().for_each(|name| {
-                    self.awaiting_endpoints.remove(name);
+                    self.awaiting_endpoints.remove(name.as_str());
                 });
             }
         }
         for (name, version) in request.initial_resource_versions {
+            let name = store.name(kind, &name);
             if let Ok(version) = u64::from_str_radix(&version, 16) {
-                state.has.insert(name.clone(), version);
+                state.known.insert(name.clone(), NonZeroU64::new(version));
             }
             state.look_at.entry(name).or_insert(false);
         }
@@ -126,19 +154,19 @@ impl Session {
         }
         for name in request.resource_names_subscribe.into_iter().filter(|name| name != "*") {
             // Asking again for what it has means that it needs it again; but not when it has just told us that it has it.
-            let owed = !(first && state.has.contains_key(&name));
+            let name = store.name(kind, &name);
+            let owed = !(first && state.known.contains_key(&name));
             *state.look_at.entry(name.clone()).or_insert(false) |= owed;
-            state.named.insert(name);
+            state.known.entry(name).or_insert(None);
         }
         for name in request.resource_names_unsubscribe {
             if name == "*" {
                 state.all = false;
             }
-            state.named.remove(&name);
-            state.has.remove(&name);
-            state.look_at.remove(&name);
+            state.known.remove(name.as_str());
+            state.look_at.remove(name.as_str());
             if kind == Kind::Assignment {
-                self.awaiting_endpoints.remove(&name);
+                self.awaiting_endpoints.remove(name.as_str());
             }
         }
         nack
@@ -147,27 +175,35 @@ impl Session {
     /// Whether the gateway asks for so many names that its stream should be ended.
     #[must_use]
     pub fn asks_too_much(&self, store: &Store) -> bool {
-        let names: usize = self.kinds.values().map(|state| state.named.len() + state.has.len() + state.look_at.len()).sum();
+        let names: usize = self.kinds.values().map(|state| state.known.len() + state.look_at.len()).sum();
         names > MOST_UNKNOWN_NAMES + LISTS * store.len()
     }
 
     /// The answers that are due now, in order.
-    pub fn answers(&mut self, store: &Store, now: Instant) -> Vec<DeltaDiscoveryResponse> {
+    pub fn answers(&mut self, store: &Store, now: Instant) -> Vec<Answer> {
         let kinds = &mut self.kinds;
         let since = self.seen;
         // Before the first publication there is nothing to say: not even that something does not exist.
-        self.seen = store.changes_since(since, |kind, name| {
+        let (seen, all) = store.changes_since(since, |kind, name| {
             if let Some(state) = kinds.get_mut(&kind).filter(|state| state.wants(name)) {
-                state.look_at.entry(name.to_owned()).or_insert(false);
+                state.look_at.entry(name.clone()).or_insert(false);
             }
         });
+        if !all {
+            for state in kinds.values_mut() {
+                for name in state.known.keys() {
+                    state.look_at.entry(name.clone()).or_insert(false);
+                }
+            }
+        }
+        self.seen = seen;
         if self.seen == 0 {
             return Vec::new();
         }
         Kind::ALL.into_iter().filter_map(|kind| self.answer(kind, store, now)).collect()
     }
 
-    fn answer(&mut self, kind: Kind, store: &Store, now: Instant) -> Option<DeltaDiscoveryResponse> {
+    fn answer(&mut self, kind: Kind, store: &Store, now: Instant) -> Option<Answer> {
         let state = self.kinds.get(&kind)?;
         if state.on_its_way.is_some() || (state.look_at.is_empty() && !state.owes_first_answer) {
             return None;
@@ -176,67 +212,75 @@ impl Session {
             return None;
         }
         let state = self.kinds.get_mut(&kind)?;
-        let mut response = DeltaDiscoveryResponse { type_url: kind.type_url().to_owned(), ..DeltaDiscoveryResponse::default() };
-        for (name, owed) in std::mem::take(&mut state.look_at) {
-            match store.resource(&self.view, kind, &name) {
-                Some(resource) if owed || state.has.get(&name) != Some(&resource.version) => {
-                    state.has.insert(name.clone(), resource.version);
-                    response.resources.push(Resource {
-                        name,
-                        version: format!("{:x}", resource.version),
-                        resource: Some(resource.any),
-                        ..Resource::default()
-                    });
+        let (mut resources, mut removed, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while bytes < PAGE_BYTES
+            && let Some((name, owed)) = state.look_at.pop_first()
+        {
+            match store.resource(&self.view, kind, name.as_str()) {
+                Some(resource) if owed || state.known.get(&name) != Some(&Some(resource.version)) => {
+                    bytes += name.as_str().len() + resource.content.len();
+                    state.known.insert(name.clone(), Some(resource.version));
+                    resources.push((name, resource));
                 }
                 Some(_) => {}
                 None => {
-                    if state.has.remove(&name).is_some() || owed {
-                        response.removed_resources.push(name);
+                    if state.lose(&name) || owed {
+                        bytes += name.as_str().len();
+                        removed.push(name);
                     }
                 }
             }
         }
-        let nothing = response.resources.is_empty() && response.removed_resources.is_empty();
+        let nothing = resources.is_empty() && removed.is_empty();
         if nothing && !std::mem::take(&mut state.owes_first_answer) {
             return None;
         }
         state.owes_first_answer = false;
-        response.nonce = self.next_nonce.to_string();
+        let nonce = self.next_nonce.to_string();
         self.next_nonce += 1;
-        response.system_version_info = self.seen.to_string();
-        let names = response.resources.iter().map(|resource| resource.name.clone()).collect();
-        state.on_its_way = Some(OnItsWay { nonce: response.nonce.clone(), names });
+        state.on_its_way = Some(OnItsWay {
+            nonce: nonce.clone(),
+            names: resources.iter().map(|(name, _)| name.clone()).collect(),
+            at_least: self.seen,
+            at_most: store.revision().0,
+        });
+        let answer = Answer { kind, nonce, revision: self.seen, resources, removed };
         match kind {
-            Kind::Cluster => self.clusters_sent(&response, store),
+            Kind::Cluster => self.clusters_sent(&answer, store),
             Kind::Assignment => {
-                for resource in &response.resources {
-                    self.awaiting_endpoints.remove(&resource.name);
+                for (name, _) in &answer.resources {
+                    self.awaiting_endpoints.remove(name);
                 }
             }
             _ => {}
         }
-        Some(response)
+        Some(answer)
     }
 
-    fn clusters_sent(&mut self, response: &DeltaDiscoveryResponse, store: &Store) {
-        for name in &response.removed_resources {
+    fn clusters_sent(&mut self, answer: &Answer, store: &Store) {
+        for name in &answer.removed {
             self.awaiting_endpoints.remove(name);
         }
-        let with_endpoints = response.resources.iter().filter(|resource| store.assignment(&self.view, &resource.name).is_some());
-        for resource in with_endpoints {
-            self.awaiting_endpoints.insert(resource.name.clone());
+        for (name, _) in answer.resources.iter().filter(|(name, _)| store.has_endpoints(name)) {
+            self.awaiting_endpoints.insert(name.clone());
             // A cluster that changes warms up again and needs its endpoints again, but Envoy may take it that it has asked for them.
-            if let Some(state) = self.kinds.get_mut(&Kind::Assignment).filter(|state| state.wants(&resource.name)) {
-                state.look_at.insert(resource.name.clone(), true);
+            if let Some(state) = self.kinds.get_mut(&Kind::Assignment).filter(|state| state.wants(name)) {
+                state.look_at.insert(name.clone(), true);
             }
         }
     }
 
     fn routes_must_wait(&mut self, now: Instant) -> bool {
-        let clusters_pending = self.kinds.get(&Kind::Cluster).is_some_and(|state| !state.look_at.is_empty());
+        let clusters = self.kinds.get(&Kind::Cluster);
+        let clusters_pending = clusters.is_some_and(|state| !state.look_at.is_empty());
         if !clusters_pending && self.awaiting_endpoints.is_empty() {
             self.routes_waiting_since = None;
             return false;
+        }
+        // A gateway asks for the endpoints of clusters before it confirms them, however long it takes over them.
+        if clusters.is_some_and(|state| state.on_its_way.is_some()) {
+            self.routes_waiting_since = Some(now);
+            return true;
         }
         if now < *self.routes_waiting_since.get_or_insert(now) + ROUTES_WAIT {
             return true;
@@ -304,21 +348,17 @@ mod tests {
         }
     }
 
-    fn ack(response: &DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
-        let (type_url, response_nonce) = (response.type_url.clone(), response.nonce.clone());
-        DeltaDiscoveryRequest { type_url, response_nonce, ..DeltaDiscoveryRequest::default() }
+    fn ack(answer: &Answer) -> DeltaDiscoveryRequest {
+        DeltaDiscoveryRequest { response_nonce: answer.nonce.clone(), ..request(answer.kind, &[]) }
     }
 
-    fn sent(responses: &[DeltaDiscoveryResponse]) -> Vec<(&'static str, Vec<&str>, Vec<&str>)> {
-        let names = |one: &'static str| one;
-        responses
-            .iter()
-            .map(|response| {
-                let kind = Kind::from_type_url(&response.type_url).map_or("?", Kind::label);
-                let resources = response.resources.iter().map(|resource| resource.name.as_str()).collect();
-                (names(kind), resources, response.removed_resources.iter().map(String::as_str).collect())
-            })
-            .collect()
+    fn sent(answers: &[Answer]) -> Vec<(&'static str, Vec<&str>, Vec<&str>)> {
+        let parts = |answer| {
+            let Answer { kind, resources, removed, .. }: &Answer = answer;
+            let resources = resources.iter().map(|(name, _)| name.as_str()).collect();
+            (kind.label(), resources, removed.iter().map(Name::as_str).collect())
+        };
+        answers.iter().map(parts).collect()
     }
 
     struct Bench {
@@ -334,16 +374,16 @@ mod tests {
             Self { store, session, now: Instant::now() }
         }
 
-        fn ask(&mut self, request: DeltaDiscoveryRequest) -> Vec<DeltaDiscoveryResponse> {
+        fn ask(&mut self, request: DeltaDiscoveryRequest) -> Vec<Answer> {
             assert_eq!(self.session.on_request(request, &self.store), None);
             self.answers()
         }
 
-        fn answers(&mut self) -> Vec<DeltaDiscoveryResponse> {
+        fn answers(&mut self) -> Vec<Answer> {
             self.session.answers(&self.store, self.now)
         }
 
-        fn ack_all(&mut self, responses: &[DeltaDiscoveryResponse]) -> Vec<DeltaDiscoveryResponse> {
+        fn ack_all(&mut self, responses: &[Answer]) -> Vec<Answer> {
             responses.iter().flat_map(|response| self.ask(ack(response))).collect()
         }
 
@@ -406,10 +446,9 @@ mod tests {
             ..ack(&clusters[0])
         };
         let reported = bench.session.on_request(nack, &bench.store).unwrap();
-        assert_eq!(
-            (reported.kind, reported.names, reported.message.as_str()),
-            (Kind::Cluster, vec!["ns/b/80".into()], "bad ns/b/80")
-        );
+        let names = vec!["ns/b/80".into()];
+        let expected = Nack { kind: Kind::Cluster, names, message: "bad ns/b/80".into(), revision: 2, confirmed: 1 };
+        assert_eq!(reported, expected);
         assert_eq!(sent(&bench.answers()), [("rds", vec!["external"], vec![])]);
     }
 
@@ -488,5 +527,56 @@ mod tests {
         bench.store.publish(update);
         assert_eq!(sent(&bench.answers()), [("cds", vec![], vec!["ns/a/80"]), ("eds", vec![], vec!["ns/a/80"])]);
         assert_eq!(sent(&bench.ask(request(Kind::Secret, &["ns/tls"]))), [("sds", vec![], vec!["ns/tls"])]);
+    }
+
+    #[test]
+    fn more_than_a_page_goes_out_in_pages_and_routes_wait_for_the_last() {
+        let mut bench = Bench::in_sync();
+        let mut update = Update::default();
+        let names: Vec<_> = (0..1_000).map(|number| format!("{number:0500}")).collect();
+        names.iter().for_each(|name| add(&mut update, name));
+        routes(&mut update, "2");
+        bench.store.publish(update);
+        let (mut clusters, mut answers) = (0, bench.answers());
+        while clusters < names.len() {
+            assert_eq!(answers.len(), 1, "after {clusters} clusters");
+            assert!(answers[0].resources.len() < names.len() / 2);
+            // A gateway that takes its time is waited for.
+            bench.now += ROUTES_WAIT * 2;
+            assert_eq!(sent(&bench.answers()), []);
+            clusters += answers[0].resources.len();
+            answers = bench.ack_all(&answers);
+        }
+        assert_eq!(sent(&answers), []);
+        let keys: Vec<_> = names.iter().map(|name| key(name).to_string()).collect();
+        let mut endpoints = bench.ask(request(Kind::Assignment, &keys.iter().map(String::as_str).collect::<Vec<_>>()));
+        let mut kinds = Vec::new();
+        while !endpoints.is_empty() {
+            kinds.extend(endpoints.iter().map(|answer| (answer.kind, answer.resources.len())));
+            endpoints = bench.ack_all(&endpoints);
+        }
+        assert_eq!(kinds.iter().filter(|(kind, _)| *kind == Kind::Assignment).map(|(_, count)| count).sum::<usize>(), 1_000);
+        assert_eq!(kinds.last(), Some(&(Kind::Routes, 1)));
+        assert_eq!(bench.session.in_sync_at(), Some(2));
+    }
+
+    #[test]
+    fn a_gateway_that_slept_through_more_removals_than_are_remembered_still_loses_what_is_gone() {
+        let mut bench = Bench::in_sync();
+        for round in 0..6_000 {
+            let name = (Kind::Secret, format!("ns/{round}"));
+            let encoded = Encoded::from(vec![1]);
+            bench.store.publish(Update { shared: [(name.clone(), Some(encoded))].into(), ..Update::default() });
+            bench.store.publish(Update { shared: [(name, None)].into(), ..Update::default() });
+            if round == 0 {
+                let gone = [(key("a").to_string(), None)].into();
+                bench.store.publish(Update {
+                    shared: [((Kind::Cluster, key("a").to_string()), None)].into(),
+                    endpoints: gone,
+                    ..Update::default()
+                });
+            }
+        }
+        assert_eq!(sent(&bench.answers()), [("cds", vec![], vec!["ns/a/80"]), ("eds", vec![], vec!["ns/a/80"])]);
     }
 }

@@ -11,8 +11,9 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use super::assignments::load_assignment;
+use super::changes::Changes;
 use super::listeners::{GatewayPorts, listeners};
-use super::{Encoded, Kind};
+use super::{Encoded, Kind, Name};
 use crate::locality::{Assignment, Locality, Policy, assign};
 use crate::objects::Endpoint;
 use crate::route_table::RouteTable;
@@ -74,15 +75,12 @@ pub struct Store {
 struct Inner {
     revision: Revision,
     published: Option<Instant>,
-    shared: BTreeMap<(Kind, String), Encoded>,
+    shared: BTreeMap<Kind, BTreeMap<Name, Encoded>>,
     table: Arc<RouteTable>,
-    endpoints: BTreeMap<String, ClusterEndpoints>,
+    endpoints: BTreeMap<Name, ClusterEndpoints>,
     zones: BTreeMap<String, String>,
     draining: BTreeSet<IpAddr>,
-    // When each resource last changed, both ways round: every resource that ever was has one entry, so a reader that is behind finds
-    // each of its changes once, however many there were.
-    changed: BTreeSet<(Revision, Kind, String)>,
-    last_change: BTreeMap<(Kind, String), Revision>,
+    changes: Changes,
 }
 
 impl Store {
@@ -95,44 +93,49 @@ impl Store {
     /// Takes over what `update` really changes. Returns the revision from which on it is served.
     pub fn publish(&self, update: Update) -> Revision {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        let mut changed: BTreeSet<(Kind, String)> = BTreeSet::new();
-        for (key, new) in update.shared {
-            if inner.shared.get(&key).map(|old| old.version) == new.as_ref().map(|new| new.version) {
+        // Each that changed, and whether it is gone.
+        let mut changed: BTreeMap<(Kind, Name), bool> = BTreeMap::new();
+        for ((kind, name), new) in update.shared {
+            let name = inner.changes.name(kind, &name);
+            let of_kind = inner.shared.entry(kind).or_default();
+            if of_kind.get(&name).map(|old| old.version) == new.as_ref().map(|new| new.version) {
                 continue;
             }
+            changed.insert((kind, name.clone()), new.is_none());
             match new {
-                Some(new) => inner.shared.insert(key.clone(), new),
-                None => inner.shared.remove(&key),
+                Some(new) => of_kind.insert(name, new),
+                None => of_kind.remove(&name),
             };
-            changed.insert(key);
         }
         if let Some(table) = update.table {
             // Certificates are all that listeners depend on.
             let same = table.external_certificates == inner.table.external_certificates
                 && table.internal_certificates == inner.table.internal_certificates;
             if !same || inner.revision == 0 {
-                changed.extend(self.listeners_of(&inner.table).chain(self.listeners_of(&table)));
+                let gone = self.listeners_of(&inner.table).map(|name| ((Kind::Listener, name), true));
+                changed.extend(gone);
+                changed.extend(self.listeners_of(&table).map(|name| ((Kind::Listener, name), false)));
             }
             inner.table = table;
         }
         for (cluster, new) in update.endpoints {
+            let cluster = inner.changes.name(Kind::Assignment, &cluster);
             if inner.endpoints.get(&cluster) == new.as_ref() {
                 continue;
             }
+            changed.insert((Kind::Assignment, cluster.clone()), new.is_none());
             match new {
-                Some(new) => inner.endpoints.insert(cluster.clone(), new),
+                Some(new) => inner.endpoints.insert(cluster, new),
                 None => inner.endpoints.remove(&cluster),
             };
-            changed.insert((Kind::Assignment, cluster));
         }
         if let Some(zones) = update.zones.filter(|zones| *zones != inner.zones) {
             inner.zones = zones;
-            let all: Vec<_> = inner.endpoints.keys().map(|cluster| (Kind::Assignment, cluster.clone())).collect();
-            changed.extend(all);
+            changed.extend(inner.endpoints.keys().map(|cluster| ((Kind::Assignment, cluster.clone()), false)));
         }
         if let Some(draining) = update.draining.filter(|draining| *draining != inner.draining) {
             inner.draining = draining;
-            changed.extend(self.listeners_of(&inner.table));
+            changed.extend(self.listeners_of(&inner.table).map(|name| ((Kind::Listener, name), false)));
         }
         if changed.is_empty() && inner.revision > 0 {
             return inner.revision;
@@ -140,11 +143,8 @@ impl Store {
         inner.revision += 1;
         inner.published = Some(Instant::now());
         let revision = inner.revision;
-        for key in changed {
-            if let Some(before) = inner.last_change.insert(key.clone(), revision) {
-                inner.changed.remove(&(before, key.0, key.1.clone()));
-            }
-            inner.changed.insert((revision, key.0, key.1));
+        for ((kind, name), gone) in changed {
+            inner.changes.note(revision, kind, name, gone);
         }
         drop(inner);
         self.revision.send_replace(revision);
@@ -163,10 +163,10 @@ impl Store {
         (inner.revision, inner.published)
     }
 
-    /// How many resources there are or ever were.
+    /// How many resources there are, and were not long ago.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.inner.read().unwrap_or_else(PoisonError::into_inner).last_change.len()
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).changes.len()
     }
 
     /// Whether nothing was ever published.
@@ -175,32 +175,35 @@ impl Store {
         self.len() == 0
     }
 
-    /// Calls `visit` for each resource that changed after `since`, and returns the revision up to which that is all.
-    pub fn changes_since(&self, since: Revision, mut visit: impl FnMut(Kind, &str)) -> Revision {
+    /// Calls `visit` for each resource that changed after `since`. Returns the revision up to which that is all, and whether it really is:
+    /// otherwise some that went so long ago that nobody remembers them are not among them.
+    pub fn changes_since(&self, since: Revision, visit: impl FnMut(Kind, &Name)) -> (Revision, bool) {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-        for (_, kind, name) in inner.changed.range((since + 1, Kind::Cluster, String::new())..) {
-            visit(*kind, name);
-        }
-        inner.revision
+        let all = inner.changes.since(since, visit);
+        (inner.revision, all)
     }
 
     /// Names of all resources of a kind.
     #[must_use]
-    pub fn names(&self, kind: Kind) -> Vec<String> {
+    pub fn names(&self, kind: Kind) -> Vec<Name> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         match kind {
             Kind::Assignment => inner.endpoints.keys().cloned().collect(),
-            Kind::Listener => self.listeners_of(&inner.table).map(|(_, name)| name).collect(),
-            shared => {
-                let from = (shared, String::new());
-                inner
-                    .shared
-                    .range(from..)
-                    .take_while(|((kind, _), _)| *kind == shared)
-                    .map(|((_, name), _)| name.clone())
-                    .collect()
-            }
+            Kind::Listener => self.listeners_of(&inner.table).collect(),
+            shared => inner.shared.get(&shared).into_iter().flatten().map(|(name, _)| name.clone()).collect(),
         }
+    }
+
+    /// The name called `text`: the store's own where something is or was called so.
+    #[must_use]
+    pub fn name(&self, kind: Kind, text: &str) -> Name {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).changes.name(kind, text)
+    }
+
+    /// Whether the cluster `name` is sent its endpoints.
+    #[must_use]
+    pub fn has_endpoints(&self, name: &Name) -> bool {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).endpoints.contains_key(name)
     }
 
     /// One resource as the gateway of `view` is to have it.
@@ -217,7 +220,7 @@ impl Store {
                 let address = view.listen_address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
                 listeners(&inner.table, self.ports, address).iter().find(|one| one.name == name).map(Encoded::new)
             }
-            shared => inner.shared.get(&(shared, name.to_owned())).cloned(),
+            shared => inner.shared.get(&shared)?.get(name).cloned(),
         }
     }
 
@@ -243,8 +246,8 @@ impl Store {
     }
 
     /// The names of a table's listeners. For names, addresses do not matter.
-    fn listeners_of(&self, table: &RouteTable) -> impl Iterator<Item = (Kind, String)> + use<> {
-        listeners(table, self.ports, IpAddr::V4(Ipv4Addr::UNSPECIFIED)).into_iter().map(|one| (Kind::Listener, one.name))
+    fn listeners_of(&self, table: &RouteTable) -> impl Iterator<Item = Name> + use<> {
+        listeners(table, self.ports, IpAddr::V4(Ipv4Addr::UNSPECIFIED)).into_iter().map(|one| Name::new(one.name))
     }
 
     fn assigned(&self, inner: &Inner, view: &View, name: &str) -> Option<Assignment> {

@@ -1,0 +1,106 @@
+//! When each resource last changed, so that who is behind finds each of its changes once, however many there were.
+//!
+//! What is gone must be remembered, too, for those that have not been told yet; but not for ever. Who is so far behind that what went
+//! meanwhile has been forgotten is told so, and looks at all that it has.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::store::Revision;
+use super::{Kind, Name};
+
+/// How many that are gone are remembered: more than go in the time that a gateway which reads at all takes to catch up.
+const MOST_GONE: usize = 4_096;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    by_revision: BTreeSet<(Revision, Kind, Name)>,
+    last: BTreeMap<Kind, HashMap<Name, Revision>>,
+    gone: BTreeSet<(Revision, Kind, Name)>,
+    forgotten: Revision,
+}
+
+impl Changes {
+    /// Notes that a resource is different since `revision`, or `gone`.
+    pub(super) fn note(&mut self, revision: Revision, kind: Kind, name: Name, gone: bool) {
+        if let Some(before) = self.last.entry(kind).or_default().insert(name.clone(), revision) {
+            let entry = (before, kind, name.clone());
+            self.by_revision.remove(&entry);
+            self.gone.remove(&entry);
+        }
+        let entry = (revision, kind, name);
+        if gone {
+            self.gone.insert(entry.clone());
+        }
+        self.by_revision.insert(entry);
+        while self.gone.len() > MOST_GONE
+            && let Some(oldest) = self.gone.pop_first()
+        {
+            self.by_revision.remove(&oldest);
+            if let Some(last) = self.last.get_mut(&oldest.1) {
+                last.remove(&oldest.2);
+            }
+            self.forgotten = oldest.0;
+        }
+    }
+
+    /// Calls `visit` for each resource that changed after `since`. Whether that is all: otherwise some that went are not among them.
+    pub(super) fn since(&self, since: Revision, mut visit: impl FnMut(Kind, &Name)) -> bool {
+        for (_, kind, name) in self.by_revision.range((since + 1, Kind::Cluster, Name::new(""))..) {
+            visit(*kind, name);
+        }
+        since >= self.forgotten
+    }
+
+    /// The name called `text`, the same for all who ask where it is the name of something.
+    pub(super) fn name(&self, kind: Kind, text: &str) -> Name {
+        let known = self.last.get(&kind).and_then(|last| last.get_key_value(text));
+        known.map_or_else(|| Name::new(text), |(name, _)| name.clone())
+    }
+
+    /// How many resources are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.by_revision.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn since(changes: &Changes, revision: Revision) -> (Vec<String>, bool) {
+        let mut names = Vec::new();
+        let all = changes.since(revision, |_, name| names.push(name.as_str().to_owned()));
+        (names, all)
+    }
+
+    #[test]
+    fn each_is_told_once_and_with_its_last_change() {
+        let mut changes = Changes::default();
+        for (revision, name) in [(1, "a"), (1, "b"), (2, "a"), (3, "c")] {
+            changes.note(revision, Kind::Cluster, Name::new(name), false);
+        }
+        assert_eq!(since(&changes, 0), (vec!["b".into(), "a".into(), "c".into()], true));
+        assert_eq!(since(&changes, 2), (vec!["c".into()], true));
+    }
+
+    #[test]
+    fn what_comes_and_goes_for_ever_takes_no_more_than_its_share() {
+        let mut changes = Changes::default();
+        changes.note(1, Kind::Cluster, Name::new("stays"), false);
+        let last: Revision = 1 + 3 * Revision::try_from(MOST_GONE).unwrap();
+        for revision in 2..=last {
+            let name = Name::new(format!("n{revision}"));
+            changes.note(revision, Kind::Cluster, name.clone(), false);
+            changes.note(revision, Kind::Cluster, name, true);
+        }
+        assert_eq!(changes.len(), 1 + MOST_GONE);
+        assert_eq!(changes.last[&Kind::Cluster].len(), 1 + MOST_GONE);
+        // Who is up to date hears all; who is far behind hears that it does not.
+        assert_eq!(since(&changes, last - 1), (vec![format!("n{last}")], true));
+        assert!(!since(&changes, 1).1);
+        // One that comes back is not among the gone any more.
+        changes.note(last + 1, Kind::Cluster, Name::new(format!("n{last}")), false);
+        assert_eq!(changes.gone.len(), MOST_GONE - 1);
+    }
+}
