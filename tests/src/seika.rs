@@ -7,3 +7,7 @@
 pub mod chaos;
 pub mod cluster;
 pub mod faults;
+pub mod keeper;
+pub mod observer;
+pub mod process;
+pub mod proxy;

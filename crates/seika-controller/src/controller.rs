@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _, future, stream};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::api::Api;
 use kube::runtime::controller::{Config as QueueConfig, ReconcileRequest, applier};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{WatchStreamExt as _, reflector as reflect};
-use kube::{Client, ResourceExt as _};
+use kube::{Client, Resource as _, ResourceExt as _};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,7 @@ use crate::observed::{NodeChange, NodeView, Nodes, PodView};
 use crate::pace::Pace;
 use crate::queue::{Queue, Waiting};
 use crate::reconcile::{Context, MaybeSeika, after_error, owner_of, reconcile};
+use crate::watched::WatchedPod;
 use crate::writes::{SharedIndex, Writer};
 
 /// How the controller runs.
@@ -33,7 +34,7 @@ use crate::writes::{SharedIndex, Writer};
 pub struct Settings {
     /// Looks at this namespace only; at all of them if there is none.
     pub namespace: Option<String>,
-    /// How many writes of one Seika may be on their way at once.
+    /// How many writes may be on their way at once, those of all Seikas together.
     pub writes_at_once: usize,
     /// How many writes per second there may be on average, those of all Seikas together; any number if there is none.
     pub writes_per_second: Option<f64>,
@@ -83,8 +84,8 @@ pub async fn run(client: Client, settings: Settings, metrics: Metrics, stop: Can
         client: client.clone(),
         index,
         metrics: metrics.clone(),
-        concurrency: settings.writes_at_once.max(1),
-        pace: Pace::new(settings.writes_per_second),
+        at_once: settings.writes_at_once.max(1),
+        pace: Pace::new(settings.writes_at_once, settings.writes_per_second),
     };
     let context = Arc::new(Context::new(writer, nodes, store.clone(), waiting, announcer, metrics.clone()));
     let seikas = watch_seikas(api(&client, &settings), store_writer, Arc::clone(&context));
@@ -135,7 +136,9 @@ fn watch_seikas(
     context: Arc<Context>,
 ) -> BoxStream<'static, Result<ObjectRef<MaybeSeika>, watcher::Error>> {
     let (metrics, waiting) = (context.metrics.clone(), context.waiting.clone());
-    reflect(store_writer, watcher(seikas, watcher::Config::default()))
+    // Who manages which field is nothing to us, and takes more room than all the rest.
+    let seikas = watcher(seikas, watcher::Config::default()).modify(|seika| seika.meta_mut().managed_fields = None);
+    reflect(store_writer, seikas)
         .backoff(Patience::default())
         .inspect_err(move |error| broken("seikas", error, &metrics))
         .inspect_ok(move |event| match event {
@@ -189,7 +192,7 @@ fn broken(what: &'static str, error: &watcher::Error, metrics: &Metrics) {
 
 /// Keeps the index; queues the Seikas whose pods changed.
 async fn watch_pods(
-    pods: Api<Pod>,
+    pods: Api<WatchedPod>,
     index: SharedIndex,
     seikas: Store<MaybeSeika>,
     queue: Queue,
@@ -248,7 +251,7 @@ async fn watch_pods(
     }
 }
 
-fn stray(pod: &Pod) -> Stray {
+fn stray(pod: &WatchedPod) -> Stray {
     let controller = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
     Stray {
         pod: Arc::new(PodView::of(pod)),
@@ -256,7 +259,7 @@ fn stray(pod: &Pod) -> Stray {
     }
 }
 
-fn owner_of_pod(pod: &Pod) -> Option<Owner> {
+fn owner_of_pod(pod: &WatchedPod) -> Option<Owner> {
     Owner::controlling(&pod.namespace()?, pod.owner_references())
 }
 

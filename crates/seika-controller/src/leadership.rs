@@ -1,17 +1,21 @@
 //! Only the holder of a Lease acts.
 
+mod election;
+
 use std::time::{Duration, Instant};
 
 use kube::Client;
-use kube_lease_manager::{LeaseManagerBuilder, LeaseManagerError};
 use tokio_util::sync::CancellationToken;
 
+use self::election::{Election, RENEW_WITHIN};
 use crate::metrics::Metrics;
 
-const LEASE_SECONDS: u64 = 15;
-/// The lease is renewed this long before it ends.
-const GRACE_SECONDS: u64 = 5;
+/// Who leads renews the lease this often.
+const RENEW_EVERY: Duration = Duration::from_secs(4);
+/// Who waits for the lease, or could not renew it, tries again after this.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// For how long giving the lease back is tried: well within the grace period of a pod.
+const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
 
 /// The Lease that is held.
 #[derive(Clone, Debug)]
@@ -37,61 +41,76 @@ pub async fn act_while_leading<F, A>(
     F: Fn(CancellationToken) -> A,
     A: Future<Output = ()>,
 {
+    let mut election = Election::new(client, settings);
     while !stop.is_cancelled() {
-        let session = async {
-            // Anew for each term: what an earlier one believed of the lease may be wrong by now.
-            let manager = LeaseManagerBuilder::new(client.clone(), &settings.name)
-                .with_namespace(&settings.namespace)
-                .with_identity(&settings.identity)
-                .with_duration(LEASE_SECONDS)
-                .with_grace(GRACE_SECONDS)
-                .build()
-                .await?;
-            ready();
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                leads = async { while !manager.changed().await? {} Ok::<_, LeaseManagerError>(()) } => leads?,
-            }
-            tracing::info!("leading");
-            metrics.leader.set(1);
-            tokio::select! {
-                () = act(stop.clone()) => {}
-                () = lost(&manager) => tracing::warn!("no longer leading"),
-            }
-            metrics.leader.set(0);
-            manager.release().await
+        let held_at = tokio::select! {
+            () = stop.cancelled() => break,
+            held_at = until_held(&mut election, &ready) => held_at,
         };
-        if let Err(error) = session.await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "failed to hold the lease, trying again");
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(RETRY_AFTER) => {}
+        tracing::info!("leading");
+        metrics.leader.set(1);
+        let is_lost = tokio::select! {
+            () = act(stop.clone()) => false,
+            () = until_lost(&mut election, held_at) => true,
+        };
+        metrics.leader.set(0);
+        if is_lost {
+            tracing::warn!("no longer leading");
+        } else {
+            give_back(&mut election).await;
+        }
+    }
+}
+
+/// Comes back when the lease is ours; returns from when on it is.
+async fn until_held(election: &mut Election, ready: impl Fn()) -> Instant {
+    loop {
+        let asked = Instant::now();
+        match election.try_hold().await {
+            Ok(held) => {
+                ready();
+                if held {
+                    return asked;
+                }
+            }
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "failed to ask for the lease, trying again"),
+        }
+        tokio::time::sleep(RETRY_AFTER).await;
+    }
+}
+
+/// Comes back when the lease is no longer ours, or may no longer be: where it could not be renewed in time, somebody else may hold it.
+async fn until_lost(election: &mut Election, mut held_at: Instant) {
+    let mut wait = RENEW_EVERY;
+    loop {
+        // Whatever happens meanwhile, not beyond the time that nobody else may take it.
+        let Some(left) = RENEW_WITHIN.checked_sub(held_at.elapsed()) else { return };
+        let renewed = async {
+            tokio::time::sleep(wait).await;
+            let asked = Instant::now();
+            (asked, election.try_hold().await)
+        };
+        match tokio::time::timeout(left, renewed).await {
+            Ok((asked, Ok(true))) => (held_at, wait) = (asked, RENEW_EVERY),
+            // One that was refused for another reason than that somebody else holds it is ours still: the next try tells.
+            Ok((_, Ok(false))) if election.is_held() => wait = RETRY_AFTER,
+            Ok((_, Ok(false))) | Err(_) => return,
+            Ok((_, Err(error))) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "failed to renew the lease, trying again");
+                wait = RETRY_AFTER;
             }
         }
     }
 }
 
-/// Comes back when the lease is no longer ours, or may no longer be: where it could not be renewed in time, somebody else may hold it.
-async fn lost(manager: &kube_lease_manager::LeaseManager) {
-    let mut troubled_since: Option<Instant> = None;
-    loop {
-        let asked = Instant::now();
-        match manager.changed().await {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => {
-                // An answer that took long to fail means that renewals went well until then.
-                let since = match troubled_since {
-                    Some(since) if asked.elapsed() < Duration::from_secs(GRACE_SECONDS) => since,
-                    _ => Instant::now(),
-                };
-                troubled_since = Some(since);
-                tracing::warn!(error = &error as &dyn std::error::Error, "failed to renew the lease");
-                if since.elapsed() >= Duration::from_secs(GRACE_SECONDS) {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
+/// Tries for a while: otherwise whoever comes next has to wait until the lease runs out.
+async fn give_back(election: &mut Election) {
+    let begun = Instant::now();
+    while let Err(error) = election.give_back().await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "failed to give the lease back");
+        if begun.elapsed() > GIVE_BACK_WITHIN {
+            return;
         }
+        tokio::time::sleep(RETRY_AFTER / 5).await;
     }
 }

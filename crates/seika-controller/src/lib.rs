@@ -22,4 +22,5 @@ mod queue;
 mod reconcile;
 pub mod status;
 pub mod taints;
+pub mod watched;
 mod writes;

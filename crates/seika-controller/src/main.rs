@@ -38,7 +38,7 @@ struct Run {
     /// Looks at this namespace only.
     #[arg(long, env = "KANTAI_NAMESPACE")]
     namespace: Option<String>,
-    /// How many writes of one Seika may be on their way at once.
+    /// How many writes may be on their way at once, those of all Seikas together.
     #[arg(long, env = "KANTAI_WRITES_AT_ONCE", default_value_t = 64)]
     writes_at_once: usize,
     /// How many writes per second there may be on average, those of all Seikas together; unlimited unless told.

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Node, PodStatus};
 
 use crate::crd::{NODE_LABEL, REVISION_LABEL};
 use crate::manifest::NODE_ANNOTATION;
 use crate::taints::{Taint, Tolerations};
+use crate::watched::WatchedPod;
 
 /// The annotation by which pods say which of them to delete first; lower goes first.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -89,11 +90,11 @@ impl PodView {
 
     /// Reads what matters of a pod that carries our node label.
     #[must_use]
-    pub fn of(pod: &Pod) -> Self {
+    pub fn of(pod: &WatchedPod) -> Self {
         let metadata = &pod.metadata;
         let label = |key: &str| metadata.labels.as_ref().and_then(|labels| labels.get(key)).cloned();
         let annotation = |key: &str| metadata.annotations.as_ref().and_then(|annotations| annotations.get(key));
-        let bound_to = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()).filter(|node| !node.is_empty());
+        let bound_to = pod.spec.node_name.as_ref().filter(|node| !node.is_empty());
         let progress = progress(pod.status.as_ref(), bound_to.is_some());
         let said = || annotation(NODE_ANNOTATION).cloned().or_else(|| label(NODE_LABEL)).unwrap_or_default();
         let own = [NODE_LABEL, REVISION_LABEL];

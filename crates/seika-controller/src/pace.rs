@@ -1,32 +1,52 @@
-//! How fast writes may follow each other. The Kubernetes client has no limit of its own, so a cluster that wants one sets it here.
+//! How many writes there may be at once, and how fast they may follow each other. The Kubernetes client has no limit of its own: each request that
+//! finds no connection free opens one more.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 /// So many writes may follow each other at once after a pause, as a multiple of a second's worth.
 const BURST_SECONDS: f64 = 1.5;
 
-/// A limit on the rate of writes. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Pace(Option<Arc<Mutex<Bucket>>>);
+/// A limit on writes. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Pace {
+    places: Arc<Semaphore>,
+    bucket: Option<Arc<Mutex<Bucket>>>,
+}
+
+/// A write's turn, which is over when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    _place: Option<OwnedSemaphorePermit>,
+}
 
 impl Pace {
-    /// At most `per_second` writes each second on average, and one and a half times as many at once after a pause; any number without it.
-    pub(crate) fn new(per_second: Option<f64>) -> Self {
+    /// At most `at_once` writes at once, and `per_second` each second on average, one and a half times as many at once after a pause; any
+    /// number each second without it.
+    pub(crate) fn new(at_once: usize, per_second: Option<f64>) -> Self {
         let usable = per_second.filter(|rate| rate.is_finite() && *rate > 0.0);
-        Self(usable.map(|rate| Arc::new(Mutex::new(Bucket::new(rate, Instant::now())))))
+        Self {
+            places: Arc::new(Semaphore::new(at_once.clamp(1, Semaphore::MAX_PERMITS))),
+            bucket: usable.map(|rate| Arc::new(Mutex::new(Bucket::new(rate, Instant::now())))),
+        }
     }
 
     /// Waits for a turn. Whoever stops waiting has taken none.
-    pub(crate) async fn turn(&self) {
-        let Some(bucket) = &self.0 else { return };
-        loop {
-            let taken = bucket.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
-            match taken {
-                Ok(()) => return,
-                Err(wait) => tokio::time::sleep(wait).await,
+    pub(crate) async fn turn(&self) -> Turn {
+        // Never closed, so that there is always a place in the end.
+        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        if let Some(bucket) = &self.bucket {
+            loop {
+                let taken = bucket.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
+                match taken {
+                    Ok(()) => break,
+                    Err(wait) => tokio::time::sleep(wait).await,
+                }
             }
         }
+        Turn { _place: place }
     }
 }
 
@@ -83,10 +103,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_rate_nobody_waits() {
+    async fn without_a_rate_nobody_waits_but_for_a_place() {
         for rate in [None, Some(0.0), Some(-1.0), Some(f64::NAN)] {
-            assert!(Pace::new(rate).0.is_none());
+            assert!(Pace::new(1, rate).bucket.is_none());
         }
-        Pace::default().turn().await;
+        let pace = Pace::new(2, None);
+        let (first, _second) = (pace.turn().await, pace.turn().await);
+        assert!(futures::poll!(std::pin::pin!(pace.turn())).is_pending());
+        drop(first);
+        assert!(futures::poll!(std::pin::pin!(pace.turn())).is_ready());
     }
 }

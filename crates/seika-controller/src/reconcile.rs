@@ -385,3 +385,30 @@ pub(crate) fn after_error(seika: &MaybeSeika, error: &WriteError, context: &Cont
     }
     Action::requeue((RETRY_FIRST * 2_u32.pow(failures.min(12) - 1)).min(RETRY_LAST))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn seika(selector: &serde_json::Value) -> Seika {
+        let spec = json!({ "repurika": { "node1": 1 }, "selector": selector,
+            "template": { "metadata": { "labels": { "tier": "front" } }, "spec": { "containers": [] } } });
+        let metadata = json!({ "name": "hello", "namespace": "default", "uid": "uid" });
+        let seika = json!({ "apiVersion": "batch.bonavadeur.io/v1", "kind": "Seika", "metadata": metadata, "spec": spec });
+        serde_json::from_value(seika).unwrap()
+    }
+
+    /// The API server refuses these, but may hold some from before it did.
+    #[test]
+    fn a_seika_whose_pods_would_not_be_its_own_is_not_acted_on() {
+        let expression = |key: &str, operator: &str| json!({ "matchExpressions": [{ "key": key, "operator": operator }] });
+        assert!(validate(&seika(&json!({ "matchLabels": { "app": "hello" } }))).is_ok());
+        assert!(validate(&seika(&expression("tier", "Exists"))).is_ok());
+        assert!(validate(&seika(&json!({ "matchLabels": { "tier": "back" } }))).is_err());
+        assert!(validate(&seika(&expression("app", "Exists"))).is_err());
+        assert!(validate(&seika(&expression("tier", "DoesNotExist"))).is_err());
+        assert!(validate(&seika(&expression("tier", "Resembles"))).is_err());
+    }
+}

@@ -75,11 +75,13 @@ pub enum Controllers {
 }
 
 impl Controllers {
-    /// What a cluster without kubelets needs to behave like one: Deployments get pods, Services get endpoints, owners take what they own with them.
+    /// What a cluster without kubelets needs to behave like one: Deployments get pods, Services get endpoints, owners take what they own
+    /// with them, disruption budgets count.
     pub fn without_nodes() -> Self {
         Self::Only(vec![
             "deployment-controller",
             "replicaset-controller",
+            "disruption-controller",
             "endpoints-controller",
             "endpointslice-controller",
             "endpointslice-mirroring-controller",

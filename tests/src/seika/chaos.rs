@@ -2,8 +2,11 @@
 //! lost, kubelets fail pods and people delete them. At no instant is there a pod too many, and in the end there are exactly those asked for.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use futures::future;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::ResourceExt as _;
@@ -14,12 +17,13 @@ use rand::{RngExt as _, SeedableRng as _};
 use seika_controller::crd::NODE_LABEL;
 use serde_json::json;
 
-use super::cluster::{Case, Cluster, Controller, is_active, is_of_a_seika, until};
+use super::cluster::{Case, Cluster, is_active, is_of_a_seika, until};
 use super::faults::{Faults, Weather};
+use super::keeper::Keeper;
 use crate::api_server::apply;
 
 /// How much of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Chaos {
     /// The seed of the first run; each following run has the next.
     pub seed: u64,
@@ -29,6 +33,8 @@ pub struct Chaos {
     pub points_per_run: usize,
     /// How many runs there are at once, each in a namespace and on nodes of its own.
     pub lanes: usize,
+    /// The controller's binary, to be run as a process; without it, the controller is a task of this process.
+    pub binary: Option<PathBuf>,
 }
 
 /// What came of it.
@@ -47,8 +53,9 @@ impl Chaos {
     ///
     /// # Errors
     /// Where the tests' own requests fail. Runs that go wrong are in the toll.
-    pub async fn unleash(self, cluster: &Cluster) -> anyhow::Result<Toll> {
-        let lanes = (0..self.lanes.max(1)).map(|lane| self.lane(cluster, lane));
+    pub async fn unleash(&self, cluster: &Cluster) -> anyhow::Result<Toll> {
+        let next = AtomicUsize::new(0);
+        let lanes = (0..self.lanes.max(1)).map(|_| self.lane(cluster, &next));
         let mut toll = Toll::default();
         for lane in future::try_join_all(lanes).await? {
             toll.points += lane.points;
@@ -58,11 +65,17 @@ impl Chaos {
         Ok(toll)
     }
 
-    async fn lane(self, cluster: &Cluster, lane: usize) -> anyhow::Result<Toll> {
+    /// Does runs that nobody else does until there are no more.
+    async fn lane(&self, cluster: &Cluster, next: &AtomicUsize) -> anyhow::Result<Toll> {
         let case = cluster.case_without_controller(3).await?;
+        cluster.allow_lease_in(&case.namespace).await?;
         let foreign = plant_foreign_pods(&case).await?;
         let mut toll = Toll::default();
-        for run in (lane..self.runs).step_by(self.lanes.max(1)) {
+        loop {
+            let run = next.fetch_add(1, Ordering::Relaxed);
+            if run >= self.runs {
+                return Ok(toll);
+            }
             // A seed per run, so that a failing run can be had again without those before it.
             let seed = self.seed.wrapping_add(run as u64);
             if let Err(error) = self.run(cluster, &case, seed, &mut toll).await {
@@ -72,17 +85,26 @@ impl Chaos {
                 toll.bad.push(format!("seed {seed}: a pod of another owner was deleted"));
             }
         }
-        Ok(toll)
     }
 
-    async fn run(self, cluster: &Cluster, case: &Case, seed: u64, toll: &mut Toll) -> anyhow::Result<()> {
-        let mut chance = StdRng::seed_from_u64(seed);
+    async fn run(&self, cluster: &Cluster, case: &Case, seed: u64, toll: &mut Toll) -> anyhow::Result<()> {
         let faults = Faults::new(seed);
-        let config = cluster.controllers_config().await?;
-        let start = || -> anyhow::Result<Controller> { Ok(Controller::start(faults.client(config.clone())?, &case.namespace)) };
+        let mut keeper = Keeper::start(cluster, case, &faults, self.binary.as_deref()).await?;
+        let result = self.disturb(case, &faults, &mut keeper, seed, toll).await;
+        // Why it went wrong is in there, if anywhere.
+        let said = if result.is_ok() { String::new() } else { keeper.said() };
+        drop(keeper);
+        // The next run begins anew whatever became of this one.
+        clear(case).await?;
+        result.with_context(|| said)
+    }
+
+    async fn disturb(&self, case: &Case, faults: &Faults, keeper: &mut Keeper, seed: u64, toll: &mut Toll) -> anyhow::Result<()> {
+        let mut chance = StdRng::seed_from_u64(seed);
         let observer = case.observe().await?;
-        let mut controller = start()?;
-        let mut counts = [0, 0, 0];
+        // Where few pods are ever asked for, one too many shows at once.
+        let ceiling = chance.random_range(1..=6);
+        let mut counts = [0; 3].map(|_: i32| chance.random_range(0..=ceiling));
         let mut most = counts;
         case.create(case.sample(&counts)?).await?;
 
@@ -90,19 +112,12 @@ impl Chaos {
             toll.points += 1;
             match chance.random_range(0..12) {
                 0..=4 => {
-                    counts = [0; 3].map(|_: i32| chance.random_range(0..=6));
+                    counts = [0; 3].map(|_: i32| chance.random_range(0..=ceiling));
                     most = std::array::from_fn(|node| most[node].max(counts[node]));
                     case.set(&counts).await?;
                 }
-                5 => {
-                    drop(controller);
-                    controller = start()?;
-                }
-                // One leader hands over to another: it ends what it has begun, then the other starts.
-                6 => {
-                    controller.stop().await?;
-                    controller = start()?;
-                }
+                5 => keeper.kill().await?,
+                6 => keeper.hand_over().await?,
                 7 => faults.cut_watches(),
                 8 | 9 => faults.set(any_weather(&mut chance)),
                 10 => fail_or_make_ready(case, &mut chance).await?,
@@ -113,22 +128,17 @@ impl Chaos {
 
         faults.set(Weather::default());
         let wanted = counts.map(|count| usize::try_from(count).unwrap_or(0));
-        let settled = case.until_per_node(&wanted).await;
+        case.until_per_node(&wanted).await?;
         // What is still on its way must not add to it either.
         tokio::time::sleep(Duration::from_millis(100)).await;
         let now = case.per_node().await?;
+        anyhow::ensure!(now == wanted, "{now:?} pods in the end, {wanted:?} wanted");
         let seen = observer.seen();
         for (node, most) in case.nodes.iter().zip(most) {
             let beyond = seen.most_per_node.get(node).copied().unwrap_or(0).saturating_sub(usize::try_from(most).unwrap_or(0));
-            if beyond > 0 {
-                toll.bad.push(format!("seed {seed}: {beyond} pods too many on {node} at some instant"));
-            }
             toll.overshoot = toll.overshoot.max(beyond);
+            anyhow::ensure!(beyond == 0, "{beyond} pods too many on {node} at some instant");
         }
-        drop(controller);
-        clear(case).await?;
-        settled?;
-        anyhow::ensure!(now == wanted, "{now:?} pods in the end, {wanted:?} wanted");
         Ok(())
     }
 }
@@ -196,7 +206,11 @@ async fn foreign_pods(case: &Case) -> anyhow::Result<BTreeSet<String>> {
 
 /// The Seika and its pods go, without waiting for anybody.
 async fn clear(case: &Case) -> anyhow::Result<()> {
-    case.seikas.delete("hello", &DeleteParams::background()).await?;
+    match case.seikas.delete("hello", &DeleteParams::background()).await {
+        // The run did not come that far.
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        other => drop(other?),
+    }
     until("all pods of the run are gone", async || {
         let pods = case.pods.list(&ListParams::default()).await?.items;
         let left: Vec<&Pod> = pods.iter().filter(|pod| is_of_a_seika(pod)).collect();

@@ -1,17 +1,16 @@
 //! A namespace with a controller of its own, under the ServiceAccount and the rights that it has in a cluster.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use netem_lab::control_plane::{ControlPlane, User};
 use seika_controller::controller::{Settings, run};
@@ -21,6 +20,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::observer::Observer;
 use crate::api_server::{SYSTEM_NAMESPACE, apply, config_of, documents, token_of};
 
 const CRD: &str = include_str!("../../../deploy/seika-controller/crd.yaml");
@@ -103,6 +103,19 @@ impl Cluster {
         Ok(path)
     }
 
+    /// Lets a controller have its Lease in `namespace`, with the rights that it has in its own, so that several can lead at once.
+    ///
+    /// # Errors
+    /// Where the API server refuses.
+    pub async fn allow_lease_in(&self, namespace: &str) -> anyhow::Result<()> {
+        let of_lease = |manifest: &Value| matches!(manifest["kind"].as_str(), Some("Role" | "RoleBinding"));
+        for mut manifest in documents(RBAC)?.into_iter().filter(of_lease) {
+            manifest["metadata"]["namespace"] = json!(namespace);
+            apply(&self.client(), &manifest).await?;
+        }
+        Ok(())
+    }
+
     /// A new namespace with `node_count` nodes and a controller.
     pub async fn case(&self, node_count: usize) -> anyhow::Result<Case> {
         let mut case = self.case_without_controller(node_count).await?;
@@ -163,9 +176,13 @@ pub struct Controller {
 impl Controller {
     /// Starts one that looks after `namespace`.
     pub fn start(client: Client, namespace: &str) -> Self {
+        Self::with_metrics(client, namespace, Metrics::new(&mut prometheus_client::registry::Registry::default()))
+    }
+
+    /// The same, counting in `metrics`.
+    pub fn with_metrics(client: Client, namespace: &str, metrics: Metrics) -> Self {
         let stop = CancellationToken::new();
         let settings = Settings { namespace: Some(namespace.to_owned()), ..Settings::default() };
-        let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
         let task = tokio::spawn(run(client, settings, metrics, stop.clone()));
         Self { stop, task }
     }
@@ -321,87 +338,6 @@ impl Case {
     /// Counts, from now on, every pod that comes and goes.
     pub async fn observe(&self) -> anyhow::Result<Observer> {
         Observer::start(self.pods.clone()).await
-    }
-}
-
-/// Sees every event about pods and keeps the largest number of active pods that each node ever had.
-pub struct Observer {
-    seen: Arc<Mutex<Seen>>,
-    task: JoinHandle<()>,
-}
-
-/// What an [`Observer`] saw.
-#[derive(Default, Debug, Clone)]
-pub struct Seen {
-    /// Pods of Seikas that came.
-    pub created: usize,
-    /// Pods that went.
-    pub deleted: usize,
-    /// The most active pods that a node had at any instant.
-    pub most_per_node: BTreeMap<String, usize>,
-    active: BTreeMap<String, (String, String)>,
-}
-
-impl Observer {
-    async fn start(pods: Api<Pod>) -> anyhow::Result<Self> {
-        let listed = pods.list(&ListParams::default()).await?;
-        let seen = Arc::new(Mutex::new(Seen::default()));
-        for pod in listed.items {
-            seen.lock().unwrap().put(&pod);
-        }
-        seen.lock().unwrap().created = 0;
-        let mut events =
-            pods.watch(&WatchParams::default(), &listed.metadata.resource_version.unwrap_or_default()).await?.boxed();
-        let shared = Arc::clone(&seen);
-        let task = tokio::spawn(async move {
-            while let Ok(Some(event)) = events.try_next().await {
-                let mut seen = shared.lock().unwrap();
-                match event {
-                    WatchEvent::Added(pod) | WatchEvent::Modified(pod) => seen.put(&pod),
-                    WatchEvent::Deleted(pod) => seen.remove(&pod),
-                    WatchEvent::Bookmark(_) | WatchEvent::Error(_) => {}
-                }
-            }
-        });
-        Ok(Self { seen, task })
-    }
-
-    /// Pods of Seikas that came until now.
-    pub fn created(&self) -> usize {
-        self.seen.lock().unwrap().created
-    }
-
-    /// What was seen until now.
-    pub fn seen(&self) -> Seen {
-        self.seen.lock().unwrap().clone()
-    }
-}
-
-impl Drop for Observer {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Seen {
-    fn put(&mut self, pod: &Pod) {
-        let uid = pod.uid().unwrap_or_default();
-        if !is_active(pod) || !is_of_a_seika(pod) {
-            self.active.remove(&uid);
-            return;
-        }
-        if self.active.insert(uid, (node_of(pod).to_owned(), pod.name_any())).is_none() {
-            self.created += 1;
-        }
-        let node = node_of(pod);
-        let active = self.active.values().filter(|(on, _)| on == node).count();
-        let most = self.most_per_node.entry(node.to_owned()).or_default();
-        *most = (*most).max(active);
-    }
-
-    fn remove(&mut self, pod: &Pod) {
-        self.active.remove(&pod.uid().unwrap_or_default());
-        self.deleted += 1;
     }
 }
 

@@ -6,35 +6,16 @@ mod standing;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use netem_lab::nested_cargo;
+use kantai_tests::lab::{cargo_lab, source_tree};
 use serde_json::Value;
 
 /// Held by the test whose lab is up.
 static LAB: Mutex<()> = Mutex::new(());
-
-fn source_tree() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is a folder of the workspace")
-}
-
-/// `cargo lab -- ARGUMENTS`.
-fn cargo_lab(arguments: &[&str]) -> anyhow::Result<Output> {
-    let output = silent_cargo_lab(arguments)?;
-    // Seen when a test fails, and only then.
-    println!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    Ok(output)
-}
-
-/// The same, where what it prints would hide the rest.
-fn silent_cargo_lab(arguments: &[&str]) -> anyhow::Result<Output> {
-    let mut command = nested_cargo::cargo();
-    command.args(["--quiet", "lab", "--"]).args(arguments).current_dir(source_tree());
-    command.output().context("failed to start cargo")
-}
 
 fn report(out: &Path, folder: &str) -> anyhow::Result<Value> {
     let path = out.join(folder).join("report.json");

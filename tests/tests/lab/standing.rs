@@ -1,121 +1,12 @@
 //! A cluster that was left running, and what goes wrong in clusters: mistakes in objects, and parts of ours or others' that are away.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
-use serde_json::Value;
+use anyhow::ensure;
+use kantai_tests::lab::{Standing, eventually, source_tree};
 
-use crate::{LAB, cargo_lab, nothing_more_than, silent_cargo_lab, source_tree, traces_of_a_lab};
-
-/// Longer than anything in the cluster may take: the longest wait here is for the stock grace period of the last pod, and its draining.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// What `cargo lab -- up` left running. Removed when dropped.
-struct Standing {
-    kubeconfig: PathBuf,
-    kubectl: PathBuf,
-}
-
-impl Drop for Standing {
-    fn drop(&mut self) {
-        // A failure here shows in what is left behind.
-        let _ = cargo_lab(&["down"]);
-    }
-}
-
-impl Standing {
-    fn up() -> anyhow::Result<Self> {
-        let output = cargo_lab(&["up"])?;
-        ensure!(output.status.success(), "up: {}", output.status);
-        let printed = String::from_utf8(output.stdout)?;
-        let exported = |name: &str| {
-            let line = printed.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")));
-            line.with_context(|| format!("`up` does not tell {name}: {printed}"))
-        };
-        let kubeconfig = exported("KUBECONFIG")?.into();
-        let folder = exported("PATH")?.rsplit(':').next().context("a folder on PATH")?;
-        Ok(Self { kubeconfig, kubectl: Path::new(folder).join("kubectl") })
-    }
-
-    /// What kubectl prints, or what it complains of.
-    fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<Result<String, String>> {
-        let mut command = Command::new(&self.kubectl);
-        command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments).current_dir(source_tree());
-        let output = command.output().context("failed to start kubectl")?;
-        let said =
-            String::from_utf8_lossy(if output.status.success() { &output.stdout } else { &output.stderr }).trim().to_owned();
-        Ok(if output.status.success() { Ok(said) } else { Err(said) })
-    }
-
-    /// What kubectl prints; it must succeed.
-    fn done(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        self.kubectl(arguments)?.map_err(|complaint| anyhow::anyhow!("kubectl {}: {complaint}", arguments.join(" ")))
-    }
-
-    fn json(&self, arguments: &[&str]) -> anyhow::Result<Value> {
-        Ok(serde_json::from_str(&self.done(&[arguments, &["-o", "json"]].concat())?)?)
-    }
-
-    /// Pods with these labels that are not going: name -> node.
-    fn pods(&self, labels: &str) -> anyhow::Result<BTreeMap<String, String>> {
-        let list = self.json(&["get", "pods", "-l", labels])?;
-        let staying = list["items"].as_array().into_iter().flatten().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        Ok(staying.map(|pod| (text(&pod["metadata"]["name"]), text(&pod["spec"]["nodeName"]))).collect())
-    }
-
-    /// Waits until kubectl prints `expected`.
-    fn shows(&self, arguments: &[&str], expected: &str) -> anyhow::Result<()> {
-        eventually(&format!("kubectl {} prints {expected}", arguments.join(" ")), || {
-            let seen = self.kubectl(arguments)?;
-            Ok(if seen.as_deref() == Ok(expected) { Ok(()) } else { Err(format!("{seen:?}")) })
-        })
-    }
-
-    /// The condition `kind` of an object: its status and reason.
-    fn condition(&self, object: &[&str], kind: &str) -> anyhow::Result<(String, String)> {
-        let object = self.json(&[&["get"], object].concat())?;
-        let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
-        let found = conditions.into_iter().find(|condition| condition["type"] == kind);
-        let text = |field: &str| found.and_then(|condition| condition[field].as_str()).unwrap_or_default().to_owned();
-        Ok((text("status"), text("reason")))
-    }
-
-    /// Sends requests from inside a node, five a second, and says by which nodes they were answered; none may fail.
-    fn answered_by(&self, node: &str, url: &str, seconds: u32) -> anyhow::Result<BTreeMap<String, usize>> {
-        let seconds = seconds.to_string();
-        let load =
-            ["exec", node, "--", "netem-lab", "load", "--from-node", node, "--url", url, "--rate", "5", "--seconds", &seconds];
-        let output = silent_cargo_lab(&load)?;
-        ensure!(output.status.success(), "load: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
-        let mut answers = BTreeMap::new();
-        for line in String::from_utf8(output.stdout)?.lines() {
-            let outcome: netem_lab::load::Outcome = serde_json::from_str(line)?;
-            ensure!(outcome.succeeded(), "a request from {node} failed: {line}");
-            *answers.entry(outcome.served_by_node.unwrap_or_default()).or_default() += 1;
-        }
-        ensure!(!answers.is_empty(), "no request was sent from {node}");
-        println!("        requests from {node} were answered by {answers:?}");
-        Ok(answers)
-    }
-}
-
-fn eventually<T>(what: &str, ask: impl Fn() -> anyhow::Result<Result<T, String>>) -> anyhow::Result<T> {
-    let begun = Instant::now();
-    loop {
-        match ask()? {
-            Ok(value) => {
-                println!("{:>6.1?}  {what}", begun.elapsed());
-                return Ok(value);
-            }
-            Err(instead) if begun.elapsed() > PATIENCE => anyhow::bail!("waited in vain until {what}: {instead}"),
-            Err(_) => std::thread::sleep(Duration::from_millis(250)),
-        }
-    }
-}
+use crate::{LAB, nothing_more_than, traces_of_a_lab};
 
 #[test]
 fn a_standing_cluster_copes_with_mistakes_and_missing_parts() -> anyhow::Result<()> {

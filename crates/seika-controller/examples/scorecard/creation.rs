@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
-use kantai_tests::seika::cluster::{Case, Observer, until};
+use kantai_tests::seika::cluster::{Case, until};
+use kantai_tests::seika::observer::Observer;
+use kantai_tests::seika::process::Process;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::core::{PartialObjectMeta, Request};
 use kube::{Client, Resource as _};
@@ -16,7 +18,7 @@ use seika_controller::{manifest, naming};
 use serde_json::{Value, json};
 
 use crate::cluster::Audited;
-use crate::process::Process;
+use crate::process;
 use crate::report::note;
 
 const NODES: usize = 50;
@@ -48,7 +50,7 @@ pub(crate) async fn measure(audited: &Audited, binary: &Path, rounds: usize) -> 
             if (round + turn) % 2 == 0 {
                 bare = bare_client(&cluster.case_on(&nodes).await?, cluster.controllers_client().await?).await?;
             } else {
-                let process = Process::start(binary, cluster).await?;
+                let process = process::start(binary, cluster).await?;
                 let (seconds, beyond) = controller(&cluster.case_on(&nodes).await?, process).await?;
                 step = seconds;
                 overshoot = overshoot.max(beyond);

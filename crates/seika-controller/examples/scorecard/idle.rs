@@ -9,7 +9,7 @@ use kube::api::ListParams;
 use serde_json::{Map, json};
 
 use crate::cluster::Audited;
-use crate::process::Process;
+use crate::process;
 use crate::report::note;
 
 const NODES: usize = 50;
@@ -32,7 +32,7 @@ pub(crate) async fn measure(audited: &Audited, binary: &Path, seconds: u64) -> a
     let cluster = audited.cluster();
     let case = cluster.case_without_controller(NODES).await?;
     let observer = case.observe().await?;
-    let process = Process::start(binary, cluster).await?;
+    let process = process::start(binary, cluster).await?;
     stream::iter(0..SEIKAS)
         .map(|number| create(&case, number))
         .buffer_unordered(8)

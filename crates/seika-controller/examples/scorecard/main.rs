@@ -3,7 +3,8 @@
 //! Prints a line per figure, tab-separated: id, value, unit, goal, `ok` or `short` (`absent` for what was not measured, with the reason in a
 //! line that begins with `#`). Ends with an error when one is short. It starts a real control plane (etcd, kube-apiserver,
 //! kube-controller-manager) on loopback, with nodes that are objects only, and runs the controller's own release binary on it, under its
-//! ServiceAccount and rights. All of it takes about half an hour; `--chaos-points` and `--idle-seconds` make it shorter, `--only` leaves parts out.
+//! ServiceAccount and rights. Roll-outs under load need real nodes: for those it brings the lab up (`cargo lab`), which takes root and of which
+//! there can be only one. All of it takes about an hour; `--chaos-points` and `--idle-seconds` make it shorter, `--only` leaves parts out.
 
 mod cluster;
 mod creation;
@@ -11,7 +12,9 @@ mod idle;
 mod node_gone;
 mod process;
 mod report;
+mod rollout;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
@@ -22,8 +25,7 @@ use self::report::{Goal, Report, note};
 
 /// Disturbances of one run.
 const POINTS_PER_RUN: usize = 20;
-/// More at once would only wait for the processors.
-const CHAOS_LANES: usize = 4;
+const NOT_ASKED: &str = "this part was not asked for";
 
 /// Measures the seika-controller and compares with its goals.
 #[derive(Parser)]
@@ -34,12 +36,18 @@ struct Arguments {
     /// The seed of the first run of chaos; the others have the next ones. Random unless told.
     #[arg(long)]
     chaos_seed: Option<u64>,
+    /// How many runs of chaos there are at once.
+    #[arg(long, default_value_t = 8)]
+    chaos_lanes: usize,
     /// How long the idle controller is watched.
     #[arg(long, default_value_t = 600)]
     idle_seconds: u64,
     /// How often the creation of 1,000 pods is measured, each time beside the bare client.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// The controller's release binary; it is built unless told.
+    #[arg(long)]
+    binary: Option<PathBuf>,
     /// Measures these parts only.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Part>,
@@ -55,68 +63,111 @@ enum Part {
     Idle,
     /// chaos_points, chaos_bad.
     Chaos,
+    /// rollout_failed_requests, in the lab.
+    Rollout,
+}
+
+impl Part {
+    const ON_AN_API_SERVER: [Self; 4] = [Self::Creation, Self::NodeGone, Self::Idle, Self::Chaos];
+
+    /// Its figures, each with its unit.
+    fn figures(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Creation => &[("step_1000_s", "s"), ("ceiling_pct", "%"), ("vs_replicaset_ratio", "ratio")],
+            Self::NodeGone => &[("node_gone_s", "s")],
+            Self::Idle => &[("idle_writes", "writes"), ("idle_mcores", "mcores"), ("rss_mib", "MiB")],
+            Self::Chaos => &[("chaos_points", "disturbances"), ("chaos_bad", "runs")],
+            Self::Rollout => &[("rollout_failed_requests", "requests")],
+        }
+    }
+}
+
+impl Arguments {
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let wants = |part: Part| arguments.only.is_empty() || arguments.only.contains(&part);
-    let not_asked = "this part was not asked for";
-    let binary = process::build()?;
-    let audited = Audited::start().await?;
     let mut report = Report::default();
+    if Part::ON_AN_API_SERVER.iter().any(|part| arguments.wants(*part)) {
+        let overshoot = on_an_api_server(&arguments, &mut report).await?;
+        report.figure("overshoot", overshoot as f64, "pods", Goal::AtMost(0.0));
+    } else {
+        Part::ON_AN_API_SERVER.iter().for_each(|part| absent(*part, &mut report));
+        report.absent("overshoot", "pods", NOT_ASKED);
+    }
+
+    if !arguments.wants(Part::Rollout) {
+        absent(Part::Rollout, &mut report);
+    } else if nix::unistd::geteuid().is_root() {
+        let failed = tokio::task::spawn_blocking(rollout::measure).await??;
+        report.figure("rollout_failed_requests", failed as f64, "requests", Goal::AtMost(0.0));
+    } else {
+        let why = "pods that serve need kubelets, which only the lab has, which needs root";
+        report.absent("rollout_failed_requests", "requests", why);
+    }
+    Ok(if report.is_short() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn absent(part: Part, report: &mut Report) {
+    part.figures().iter().for_each(|(id, unit)| report.absent(id, unit, NOT_ASKED));
+}
+
+/// All that needs no kubelets. Returns by how many pods there were ever too many.
+async fn on_an_api_server(arguments: &Arguments, report: &mut Report) -> anyhow::Result<usize> {
+    let binary = arguments.binary.clone().map_or_else(process::build, Ok)?;
+    let audited = Audited::start().await?;
     let mut overshoot = 0;
 
-    if wants(Part::Creation) {
+    if arguments.wants(Part::Creation) {
         let creation = creation::measure(&audited, &binary, arguments.rounds).await?;
         overshoot = overshoot.max(creation.overshoot);
         report.figure("step_1000_s", creation.step_seconds, "s", Goal::AtMost(10.0));
         report.figure("ceiling_pct", creation.ceiling_percent, "%", Goal::AtLeast(90.0));
         report.figure("vs_replicaset_ratio", creation.replica_set_ratio, "ratio", Goal::AtLeast(10.0));
     } else {
-        for (id, unit) in [("step_1000_s", "s"), ("ceiling_pct", "%"), ("vs_replicaset_ratio", "ratio")] {
-            report.absent(id, unit, not_asked);
-        }
+        absent(Part::Creation, report);
     }
 
-    if wants(Part::NodeGone) {
+    if arguments.wants(Part::NodeGone) {
         let (seconds, beyond) = node_gone::measure(&audited, &binary).await?;
         overshoot = overshoot.max(beyond);
         report.figure("node_gone_s", seconds, "s", Goal::AtMost(5.0));
     } else {
-        report.absent("node_gone_s", "s", not_asked);
+        absent(Part::NodeGone, report);
     }
 
-    if wants(Part::Idle) {
+    if arguments.wants(Part::Idle) {
         let idle = idle::measure(&audited, &binary, arguments.idle_seconds).await?;
         overshoot = overshoot.max(idle.overshoot);
         report.figure("idle_writes", idle.writes, "writes", Goal::AtMost(0.0));
         report.figure("idle_mcores", idle.millicores, "mcores", Goal::AtMost(2.0));
         report.figure("rss_mib", idle.rss_mib, "MiB", Goal::AtMost(30.0));
     } else {
-        for (id, unit) in [("idle_writes", "writes"), ("idle_mcores", "mcores"), ("rss_mib", "MiB")] {
-            report.absent(id, unit, not_asked);
-        }
+        absent(Part::Idle, report);
     }
 
-    if wants(Part::Chaos) {
-        let seed = arguments.chaos_seed.unwrap_or_else(rand::random);
-        note(&format!(
-            "chaos from seed {seed}; KANTAI_CHAOS_SEED={seed} KANTAI_CHAOS_RUNS=1 has the first run again in the tests"
-        ));
-        let runs = arguments.chaos_points.div_ceil(POINTS_PER_RUN);
-        let chaos = Chaos { seed, runs, points_per_run: POINTS_PER_RUN, lanes: CHAOS_LANES };
-        let toll = chaos.unleash(audited.cluster()).await?;
+    if arguments.wants(Part::Chaos) {
+        let toll = chaos(arguments, binary).unleash(audited.cluster()).await?;
         overshoot = overshoot.max(toll.overshoot);
         toll.bad.iter().for_each(|bad| note(bad));
         report.figure("chaos_points", toll.points as f64, "disturbances", Goal::AtLeast(10_000.0));
         report.figure("chaos_bad", toll.bad.len() as f64, "runs", Goal::AtMost(0.0));
     } else {
-        report.absent("chaos_points", "disturbances", not_asked);
-        report.absent("chaos_bad", "runs", not_asked);
+        absent(Part::Chaos, report);
     }
+    Ok(overshoot)
+}
 
-    report.figure("overshoot", overshoot as f64, "pods", Goal::AtMost(0.0));
-    report.absent("rollout_failed_requests", "requests", "pods that serve need kubelets, which only the lab has");
-    Ok(if report.is_short() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+fn chaos(arguments: &Arguments, binary: PathBuf) -> Chaos {
+    let seed = arguments.chaos_seed.unwrap_or_else(rand::random);
+    note(&format!(
+        "chaos from seed {seed}; --only chaos --chaos-points {POINTS_PER_RUN} --chaos-seed {seed} has the first run again, other runs have the \
+         seeds after it"
+    ));
+    let runs = arguments.chaos_points.div_ceil(POINTS_PER_RUN);
+    Chaos { seed, runs, points_per_run: POINTS_PER_RUN, lanes: arguments.chaos_lanes, binary: Some(binary) }
 }

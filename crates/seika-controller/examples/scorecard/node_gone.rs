@@ -7,7 +7,7 @@ use kantai_tests::seika::cluster::node_of;
 use kube::api::ListParams;
 
 use crate::cluster::Audited;
-use crate::process::Process;
+use crate::process;
 use crate::report::note;
 
 const ROUNDS: usize = 5;
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The longest of several times, in seconds, and pods beyond what was asked for.
 pub(crate) async fn measure(audited: &Audited, binary: &Path) -> anyhow::Result<(f64, usize)> {
     let cluster = audited.cluster();
-    let process = Process::start(binary, cluster).await?;
+    let process = process::start(binary, cluster).await?;
     let case = cluster.case_without_controller(3).await?;
     let observer = case.observe().await?;
     case.create(case.sample(&[4, 4, 4])?).await?;

@@ -51,6 +51,7 @@ pub(super) fn rules() -> serde_json::Value {
              || self.selector.matchLabels.all(k, !(k in self.template.metadata.labels) \
              || self.template.metadata.labels[k] == self.selector.matchLabels[k])",
         ),
+        rule(".selector", "selector.matchExpressions do not match the labels of the pods", &matches_own_pods()),
         rule(
             ".rollout",
             "maxSurgePerNode and maxUnavailablePerNode must not both be 0",
@@ -58,6 +59,24 @@ pub(super) fn rules() -> serde_json::Value {
              || self.rollout.maxSurgePerNode + self.rollout.maxUnavailablePerNode > 0",
         ),
     ])
+}
+
+/// That the selector's expressions hold of the labels that the pods get: its own and the template's.
+fn matches_own_pods() -> String {
+    let places = ["self.selector.matchLabels", "self.template.metadata.labels"];
+    let guards = ["has(self.selector.matchLabels)", "has(self.template.metadata) && has(self.template.metadata.labels)"];
+    let somewhere = |what: fn(&str) -> String| {
+        let in_place = places.iter().zip(guards).map(|(place, guard)| format!("({guard} && {})", what(place)));
+        in_place.collect::<Vec<_>>().join(" || ")
+    };
+    let is_there = somewhere(|labels| format!("e.key in {labels}"));
+    let is_one_of = somewhere(|labels| format!("e.key in {labels} && {labels}[e.key] in e.values"));
+    format!(
+        "!has(self.selector.matchExpressions) || self.selector.matchExpressions.all(e, \
+         e.operator == 'Exists' ? ({is_there}) \
+         : e.operator == 'DoesNotExist' ? !({is_there}) \
+         : has(e.values) && size(e.values) > 0 && (e.operator == 'In') == ({is_one_of}))"
+    )
 }
 
 pub(super) fn repurika(_: &mut SchemaGenerator) -> Schema {

@@ -1,0 +1,126 @@
+//! Leadership, and chaos.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kantai_tests::api_server::SYSTEM_NAMESPACE;
+use kantai_tests::seika::chaos::Chaos;
+use kantai_tests::seika::cluster::Cluster;
+use kantai_tests::seika::faults::{Faults, Weather};
+use kube::api::Api;
+use prometheus_client::registry::Registry;
+use seika_controller::controller::{self, Settings};
+use seika_controller::leadership::{LeaseSettings, act_while_leading};
+use seika_controller::metrics::Metrics;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) async fn the_lease_passes_on(cluster: &Cluster) -> anyhow::Result<()> {
+    let case = cluster.case_without_controller(1).await?;
+    let observer = case.observe().await?;
+    case.create(case.sample(&[3])?).await?;
+    let client = cluster.controllers_client().await?;
+    let replica = |identity: &str| {
+        let stop = CancellationToken::new();
+        let settings = LeaseSettings {
+            name: "seika-controller".into(),
+            namespace: SYSTEM_NAMESPACE.into(),
+            identity: format!("{}-{identity}", case.namespace),
+        };
+        let metrics = Metrics::new(&mut Registry::default());
+        let (client, namespace, stopped) = (client.clone(), case.namespace.clone(), stop.clone());
+        let task = tokio::spawn(async move {
+            let act = |stop| {
+                let settings = Settings { namespace: Some(namespace.clone()), ..Settings::default() };
+                controller::run(client.clone(), settings, metrics.clone(), stop)
+            };
+            act_while_leading(client.clone(), settings, metrics.clone(), stopped, || (), act).await;
+        });
+        (stop, task)
+    };
+    let (first, second) = (replica("first"), replica("second"));
+    case.until_per_node(&[3]).await?;
+    let leases: Api<Lease> = Api::namespaced(case.client.clone(), SYSTEM_NAMESPACE);
+    let holder = leases.get("seika-controller").await?.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
+    let (leader, follower) = if holder.ends_with("first") { (first, second) } else { (second, first) };
+    leader.0.cancel();
+    leader.1.await?;
+    case.set(&[5]).await?;
+    case.until_per_node(&[5]).await?;
+    anyhow::ensure!(observer.seen().created == 5, "{:?}", observer.seen());
+    follower.0.cancel();
+    follower.1.await?;
+    Ok(())
+}
+
+/// Replay one run with KANTAI_CHAOS_SEED=<its seed> KANTAI_CHAOS_RUNS=1.
+pub(crate) async fn chaos_ends_with_exactly_the_pods_asked_for(cluster: &Cluster) -> anyhow::Result<()> {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>()).transpose();
+    let seed = number("KANTAI_CHAOS_SEED")?.unwrap_or_else(rand::random);
+    let runs = number("KANTAI_CHAOS_RUNS")?.map_or(12, |runs| usize::try_from(runs).unwrap_or(12));
+    println!("       chaos from seed {seed}");
+    let toll = Chaos { seed, runs, points_per_run: 20, lanes: 2, binary: None }.unleash(cluster).await?;
+    println!("       {} disturbances, {} runs went wrong", toll.points, toll.bad.len());
+    anyhow::ensure!(toll.bad.is_empty() && toll.overshoot == 0, "{}", toll.bad.join("\n"));
+    Ok(())
+}
+
+/// Three want the lease over an unreliable way to the API server; each that has it gives it back after a while and wants it again.
+pub(crate) async fn two_never_lead_at_once(cluster: &Cluster) -> anyhow::Result<()> {
+    let case = cluster.case_without_controller(1).await?;
+    cluster.allow_lease_in(&case.namespace).await?;
+    let seed = rand::random();
+    let faults = Faults::new(seed);
+    let client = faults.client(cluster.controllers_config().await?)?;
+    faults.set(Weather {
+        refused: 0.2,
+        answer_lost: 0.2,
+        answer_cut: 0.1,
+        delay: Duration::from_millis(20),
+        ..Weather::default()
+    });
+    let (leading, terms, rivals) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    let contender = async |number: usize| {
+        while terms.load(Ordering::Relaxed) < 6 {
+            let settings = LeaseSettings {
+                name: "seika-controller".into(),
+                namespace: case.namespace.clone(),
+                identity: format!("contender-{number}"),
+            };
+            let (metrics, stop) = (Metrics::new(&mut Registry::default()), CancellationToken::new());
+            let act = async |stop: CancellationToken| {
+                terms.fetch_add(1, Ordering::Relaxed);
+                rivals.fetch_add(leading.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+                // Also when it is dropped.
+                let _ends = Ends(&leading);
+                tokio::time::sleep(Duration::from_millis(150)).await;
+                stop.cancel();
+            };
+            let over = async {
+                while terms.load(Ordering::Relaxed) < 6 {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                stop.cancel();
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = act_while_leading(client.clone(), settings, metrics, stop.clone(), || (), act) => {}
+                () = over => {}
+            }
+        }
+    };
+    let all = futures::future::join3(contender(1), contender(2), contender(3));
+    let done = tokio::time::timeout(Duration::from_secs(60), all).await;
+    anyhow::ensure!(done.is_ok(), "only {} terms in a minute; faults from seed {seed}", terms.load(Ordering::Relaxed));
+    let rivals = rivals.load(Ordering::Relaxed);
+    anyhow::ensure!(rivals == 0, "{rivals} times another led already; faults from seed {seed}");
+    Ok(())
+}
+
+struct Ends<'a>(&'a AtomicUsize);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
