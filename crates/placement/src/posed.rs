@@ -119,13 +119,14 @@ impl<'a> Posed<'a> {
 
     /// How hard to search: small problems are proven, large ones answered fast.
     pub(crate) fn effort(&self, diligence: Diligence) -> Effort {
-        let exhaustive = Effort { steps: 200, width: 16, tries: 10_000, restarts: 4, routings: 20_000, candidates: 512 };
+        let exhaustive =
+            Effort { steps: 200, width: 16, tries: 10_000, restarts: 4, ruins: 0, routings: 20_000, candidates: 512 };
         match self.nodes.len() {
             33.. if diligence == Diligence::Quick => {
                 Effort { steps: 0, width: 4, tries: 8, restarts: 0, routings: 0, ..exhaustive }
             }
             17.. if diligence == Diligence::Thorough => {
-                Effort { steps: 600, width: 64, tries: 2_000, restarts: 6, routings: 0, candidates: 1024 }
+                Effort { steps: 600, width: 48, tries: 600, restarts: 2, ruins: 150, routings: 0, candidates: 1024 }
             }
             0..=16 => exhaustive,
             17..=64 => Effort { steps: 100, tries: 1_000, routings: 1_000, ..exhaustive },

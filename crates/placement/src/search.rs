@@ -4,6 +4,7 @@ use crate::bound::{Relaxed, ascend, gains, growth, relax};
 use crate::flow::Swaps;
 use crate::instance::Instance;
 use crate::reduce::reduce;
+use crate::tie::mix;
 
 /// How hard to search; all limits count steps, none looks at a clock, so equal inputs give equal outputs.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +17,8 @@ pub(crate) struct Effort {
     pub(crate) tries: usize,
     /// Placements suggested by the bound from which to search again.
     pub(crate) restarts: usize,
+    /// Neighbourhoods that are cleared and settled anew.
+    pub(crate) ruins: usize,
     /// Placements that the proof may route.
     pub(crate) routings: usize,
     /// With more nodes than this, only those near to some demand are candidates.
@@ -71,6 +74,7 @@ fn solve_all(instance: &Instance, effort: Effort) -> (Found, Vec<f64>) {
         for start in starts.into_iter().take(effort.restarts) {
             take_better(instance, &mut best, improve(instance, start.0, effort));
         }
+        resettle(instance, &mut best, effort);
     }
     (prove(instance, best, &worth, &relaxed, effort), worth)
 }
@@ -219,6 +223,40 @@ fn improve(instance: &Instance, mut placement: Vec<u32>, effort: Effort) -> (Vec
         return (placement, total);
     }
 }
+
+/// Again and again takes away the replicas nearest to some source, puts as many where they gain most, but not all where they were, and goes on from
+/// there; keeps what is better. Gets out of places where no single move helps (ruin and recreate: Schrimpf and others 2000).
+fn resettle(instance: &Instance, best: &mut (Vec<u32>, f64), effort: Effort) {
+    if effort.ruins == 0 || instance.supplies.is_empty() {
+        return;
+    }
+    let mut narrowed = instance.clone();
+    for round in 0..effort.ruins {
+        let lot = mix(round as u64 + 1);
+        let source = (lot % instance.supplies.len() as u64) as usize;
+        let mut placement = best.0.clone();
+        let mut near: Vec<usize> = (0..placement.len()).filter(|node| placement[*node] > instance.floors[*node]).collect();
+        let costs = instance.costs.column(source);
+        near.sort_by(|one, other| costs[*one].total_cmp(&costs[*other]).then(one.cmp(other)));
+        near.truncate(2 + (lot >> 32) as usize % 3);
+        // Which of them loses its place is drawn as well.
+        let Some(barred) = near.get((lot >> 48) as usize % near.len().max(1)).copied() else { return };
+        for node in near {
+            placement[node] -= 1;
+        }
+        narrowed.limits[barred] = placement[barred];
+        let room: u64 = narrowed.limits.iter().map(|limit| u64::from(*limit)).sum();
+        if room >= u64::from(instance.replicas) {
+            let settled = adjust(&narrowed, placement).0;
+            let width = effort.width.min(RESETTLED_WIDTH);
+            take_better(instance, best, improve(instance, settled, Effort { width, ..effort }));
+        }
+        narrowed.limits[barred] = instance.limits[barred];
+    }
+}
+
+/// Candidates looked at on each side of a move after resettling.
+const RESETTLED_WIDTH: usize = 24;
 
 /// Walks all placements that the bound does not rule out.
 fn prove(instance: &Instance, best: (Vec<u32>, f64), worth: &[f64], relaxed: &Relaxed, effort: Effort) -> Found {

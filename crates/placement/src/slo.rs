@@ -2,10 +2,13 @@
 //!
 //! A request is within the objective when the cost of its way plus the serving time at its node's utilisation is. Serving time grows with
 //! utilisation, so filling replicas less lets them answer from farther away: for each of some utilisations, ways that are too long at it are made dear and
-//! the least number of replicas is found for which little enough demand has to take one.
+//! the least number of replicas is found for which little enough demand has to take one. Then nodes are filled differently ([`filling`]), which may save more.
+
+mod filling;
 
 use std::ops::RangeInclusive;
 
+use filling::Filling;
 use serde::{Deserialize, Serialize};
 
 use crate::node::NodeName;
@@ -146,6 +149,7 @@ impl Problem {
             }
             best = Some(reached);
         }
+        let best = best.map(|best| self.with_fewer(&base, level, least, best));
         let Some(best) = best else {
             let plan = Self { replicas: most, ..self.clone() }.solve()?;
             let blockers = self.blockers(&base, level, most);
@@ -156,6 +160,23 @@ impl Problem {
         let blockers = if met { Vec::new() } else { self.blockers(&base, level, most) };
         let share_within = best.within;
         Ok(LevelPlan { plan: assemble(&base, &stated, &best.found, &best.routed), met, share_within, blockers })
+    }
+
+    /// Fewer replicas than a candidate that meets the level has, as long as nodes that are filled differently allow it.
+    fn with_fewer(&self, base: &Posed<'_>, level: ServiceLevel, least: u32, mut best: Candidate) -> Candidate {
+        let mut choices = self.levels(base, level);
+        // Filled to the brim with what may be late.
+        choices.insert(0, 1.0);
+        choices.dedup();
+        let filling = Filling { base, serving: &self.serving, concurrency: self.replica_concurrency, level, choices };
+        let enough = (base.instance.demand() / self.replica_concurrency - 1e-9).ceil().max(1.0) as u32;
+        while meets(&best, level) && best.replicas > least.max(enough) {
+            match filling.meet(best.replicas - 1, base.effort(self.diligence)) {
+                Some(fewer) => best = fewer,
+                None => break,
+            }
+        }
+        best
     }
 
     /// Utilisations at which some way is just short enough, highest first.

@@ -5,6 +5,7 @@
 
 mod data;
 mod hostile;
+mod linear;
 mod planning;
 mod policy;
 mod report;

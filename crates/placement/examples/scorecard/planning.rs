@@ -9,9 +9,10 @@ use ndarray::Array2;
 use placement::flow::{Server, route};
 use placement::many::{Claim, Resources, plan_many as plan_many_services};
 use placement::synthetic::{Network, Random, Shape, zipf_demand};
-use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Plan, Problem, Proof, ServingCurve};
+use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Plan, Problem, Proof, Segment, ServingCurve};
 
 use crate::data::{costs, names};
+use crate::linear::Program;
 use crate::report::{Goal, line, note};
 use crate::timing::fastest;
 
@@ -149,35 +150,52 @@ pub(crate) fn each_placement(limits: &[u32], left: u32, placement: &mut Vec<u32>
     }
 }
 
-/// Gap to the lower bound, and response times against FaaSt weights, on measured latencies.
+/// Gap to a linear program's lower bound, and response times against FaaSt weights, on measured latencies.
 pub(crate) fn measured(slices: &[Array2<f64>]) -> Result<()> {
     let mut worst_gap: f64 = 0.0;
     let mut ratios = Vec::new();
     for (number, seconds) in slices.iter().enumerate() {
         let costs = costs(seconds);
         let all = names(seconds.nrows());
+        let by_node = Array2::from_shape_fn(seconds.dim(), |(node, source)| costs.seconds(&all[source], &all[node]));
         for replicas in [10_u32, 30, 100] {
             let mut random = Random::new(u64::from(replicas) + 1000 * number as u64);
             let shares = zipf_demand(all.len(), 10.0 * f64::from(replicas), &mut random);
-            let problem = Problem::new("service", costs.clone(), replicas, 13.0)
+            let problem = Problem::new("service", costs.clone(), replicas, CONCURRENCY)
                 .with_demand(demand(&shares)?)
-                .with_capacities(all.iter().map(|node| NodeCapacity::new(node.clone(), 4)));
+                .with_capacities(all.iter().map(|node| NodeCapacity::new(node.clone(), MOST)));
             let start = Instant::now();
-            let plan = problem.clone().with_serving(ServingCurve::flat(0.004)?).searching_thoroughly().solve()?;
-            let seconds_taken = start.elapsed().as_secs_f64();
-            worst_gap = worst_gap.max(gap(&plan));
-            let curve = ServingCurve::queue(0.004, 13)?;
+            let plan = problem.clone().with_serving(ServingCurve::flat(SERVING)?).searching_thoroughly().solve()?;
+            let to_plan = start.elapsed().as_secs_f64();
+            let start = Instant::now();
+            let program = Program { costs: &by_node, demand: &shares, replicas, limit: MOST, capacity: plan.replica_capacity };
+            let bound = program.bound(&prices(&by_node, &shares, &plan, &all));
+            let to_bound = start.elapsed().as_secs_f64();
+            // Serving takes the same time everywhere, so it is the same on both sides.
+            let total: f64 = shares.iter().sum();
+            let linear = bound.value / total + SERVING;
+            let ours = plan.cost.network_seconds + plan.cost.serving_seconds;
+            let unproven = match plan.proof {
+                Proof::Optimal => 0.0,
+                Proof::AtLeast { objective } => plan.cost.objective / objective - 1.0,
+            };
+            // Both bounds hold.
+            worst_gap = worst_gap.max((ours / linear - 1.0).min(unproven));
+            let curve = ServingCurve::queue(SERVING, 13)?;
             let busy = problem.with_serving(curve.clone()).solve()?;
-            let ours = busy.cost.network_seconds + busy.cost.serving_seconds;
-            let theirs = faast(&costs, &shares, replicas, 13.0, &curve);
-            ratios.push(theirs / ours);
+            let queueing = busy.cost.network_seconds + busy.cost.serving_seconds;
+            let theirs = faast(&costs, &shares, replicas, CONCURRENCY, &curve);
+            ratios.push(theirs / queueing);
             note(&format!(
-                "slice {} replicas {replicas}: network {:.2} ms, gap {:.2} % ({:.0} ms to plan); with queueing {:.2} ms, FaaSt weights {:.2} ms",
+                "slice {} replicas {replicas}: response {:.3} ms (planned in {to_plan:.1} s), bound {:.3} ms, gap {:.2} % ({} pairs, program {:.3} ms, {to_bound:.1} s; the plan's own bound {:.2} %); with queueing {:.2} ms, FaaSt weights {:.2} ms",
                 number + 1,
-                plan.cost.network_seconds * 1e3,
-                100.0 * gap(&plan),
-                seconds_taken * 1e3,
                 ours * 1e3,
+                linear * 1e3,
+                100.0 * (ours / linear - 1.0),
+                bound.pairs,
+                (bound.program / total + SERVING) * 1e3,
+                100.0 * unproven,
+                queueing * 1e3,
                 theirs * 1e3
             ));
         }
@@ -185,6 +203,21 @@ pub(crate) fn measured(slices: &[Array2<f64>]) -> Result<()> {
     line("lp_gap_pct", 100.0 * worst_gap, "%", Goal::AtMost(3.0));
     line("vs_faast_ratio", ratios.iter().copied().fold(f64::INFINITY, f64::min), "x", Goal::AtLeast(2.0));
     Ok(())
+}
+
+/// Demand that a replica serves, most replicas on a node, seconds that serving takes.
+const CONCURRENCY: f64 = 13.0;
+const MOST: u32 = 4;
+const SERVING: f64 = 0.004;
+
+/// What one more unit of demand of each source would cost where a plan put its replicas, seconds of network time.
+fn prices(costs: &Array2<f64>, shares: &[f64], plan: &Plan, all: &[NodeName]) -> Vec<f64> {
+    let servers: Vec<Server> = (0..all.len())
+        .map(|row| (row, plan.replicas_on(&all[row])))
+        .filter(|(_, count)| *count > 0)
+        .map(|(row, count)| Server { row, capacity: f64::from(count) * plan.replica_capacity })
+        .collect();
+    route(costs, shares, &servers, &[Segment { width: 1.0, marginal_seconds: 0.0 }]).source_prices
 }
 
 /// Mean response time with one replica on each of the top-demand nodes and weights `1 / (rtt + serving time)`.
