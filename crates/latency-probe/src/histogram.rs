@@ -21,7 +21,7 @@ impl Bounds {
     /// For the lateness of turns: up to a slot they are gathered on purpose, beyond that the machine was busy.
     #[must_use]
     pub fn lateness() -> Self {
-        Self([0.055, 0.2].into())
+        Self([0.105, 0.2].into())
     }
 
     /// No bound: one bucket for everything.

@@ -6,11 +6,12 @@ use std::time::Duration;
 use crate::clock::Mono;
 
 /// At most so long turns are kept waiting for others.
-pub const LONGEST_SLOT: Duration = Duration::from_millis(50);
-/// About so many probes leave together: few enough not to be a burst, many enough to share the cost of waking.
-const PROBES_PER_SLOT: u32 = 32;
-/// Part of the interval that turns may be late by.
-const SLOTS_PER_INTERVAL: u32 = 20;
+pub const LONGEST_SLOT: Duration = Duration::from_millis(100);
+/// About so many probes leave together: few enough not to be a burst and to fit into one system call, many enough to share the cost of waking,
+/// of which most is a processor that has forgotten the way through the kernel meanwhile.
+const PROBES_PER_SLOT: u32 = 48;
+/// Part of the interval that turns may be late by, which is no more than they are jittered.
+const SLOTS_PER_INTERVAL: u32 = 10;
 /// Timers are no finer than this, so a shorter slot is none.
 const SHORTEST_SLOT: Duration = Duration::from_millis(1);
 /// A reply is looked for at least so often while one is awaited.
@@ -24,8 +25,8 @@ const IDLE: Duration = Duration::from_secs(60);
 /// ```
 /// use latency_probe::pace::slot;
 /// use std::time::Duration;
-/// assert_eq!(slot(5_000, Duration::from_secs(10)), Duration::from_millis(50));
-/// assert_eq!(slot(3, Duration::from_millis(100)), Duration::from_millis(5));
+/// assert_eq!(slot(5_000, Duration::from_secs(10)), Duration::from_millis(96));
+/// assert_eq!(slot(3, Duration::from_millis(100)), Duration::from_millis(10));
 /// assert_eq!(slot(1_000, Duration::from_millis(10)), Duration::ZERO);
 /// ```
 #[must_use]
@@ -84,16 +85,16 @@ mod tests {
         let mut pace = Pace::new(millis(0));
         pace.set(64, Duration::from_secs(1));
         assert_eq!(pace.next(None, false), millis(60_000));
-        assert_eq!(pace.next(Some(millis(3)), false), millis(50), "not before the slot is over");
-        assert_eq!(pace.next(Some(millis(63)), false), millis(63));
-        pace.woke(millis(63), true);
+        assert_eq!(pace.next(Some(millis(3)), false), millis(100), "not before the slot is over");
+        assert_eq!(pace.next(Some(millis(163)), false), millis(163));
+        pace.woke(millis(163), true);
         let mut looks = Vec::new();
         for _ in 0..5 {
             let look = pace.next(Some(millis(1_000)), true);
             looks.push(look.as_nanos() / 1_000_000);
             pace.woke(look, false);
         }
-        assert_eq!(looks, [113, 213, 313, 413, 513]);
+        assert_eq!(looks, [263, 363, 463, 563, 663]);
     }
 
     #[test]
@@ -107,7 +108,7 @@ mod tests {
             looks.push(look.as_nanos() / 1_000_000);
             pace.woke(look, false);
         }
-        assert_eq!(looks, [5, 15, 35, 75, 155, 255]);
+        assert_eq!(looks, [10, 30, 70, 150, 250, 350]);
     }
 
     #[test]

@@ -241,14 +241,19 @@ fn file_of(lab: &Lab, peers: &PeerSet) -> std::path::PathBuf {
     lab.file("peers.json", &format!("{{\"peers\": [{}]}}", lines.join(",\n")))
 }
 
-/// Our daemon's processor seconds within `lasting`, once it knows all of its peers.
-fn daemon_cpu(daemon: &Prober<'_>, peers: usize, lasting: Duration) -> f64 {
-    let metric = |series: &str| value(&daemon.get("/metrics"), series).unwrap();
-    until(Duration::from_secs(60), || (metric("latency_probe_peers{state=\"known\"}") >= peers as f64).then_some(()));
+/// Waits until our daemon knows so many peers.
+fn await_known(daemon: &Prober<'_>, peers: usize) {
+    let known = || value(&daemon.get("/metrics"), "latency_probe_peers{state=\"known\"}").unwrap();
+    until(Duration::from_secs(60), || (known() >= peers as f64).then_some(()));
+}
+
+/// Our daemon's processor seconds within `lasting`.
+fn daemon_cpu(daemon: &Prober<'_>, lasting: Duration) -> f64 {
+    let used = || value(&daemon.get("/metrics"), "process_cpu_seconds_total").unwrap();
     // Asking costs something too, so it is asked twice only.
-    let before = metric("process_cpu_seconds_total");
+    let before = used();
     std::thread::sleep(lasting);
-    metric("process_cpu_seconds_total") - before
+    used() - before
 }
 
 /// A line of a process's `/proc/PID/status` in MiB.
@@ -279,7 +284,8 @@ pub(crate) fn many_peers(quick: bool) {
     ];
     let daemon = Prober::start(&lab, 0, "a", &arguments);
     let lasting = Duration::from_secs(if quick { 10 } else { 60 });
-    let cpu = daemon_cpu(&daemon, 5_000, lasting);
+    await_known(&daemon, 5_000);
+    let cpu = daemon_cpu(&daemon, lasting);
     let percent = 100.0 * cpu / lasting.as_secs_f64();
     let floor = 100.0 * 500.0 * bare_packet_seconds(&lab);
     let note = format!(
@@ -294,34 +300,35 @@ pub(crate) fn many_peers(quick: bool) {
 /// Targets and rate of the comparisons.
 const TARGETS: u32 = 500;
 
-/// Processor seconds a second of our daemon, and of the responder that answers all of it.
-fn ours_per_second(lab: &Lab, lasting: Duration) -> (f64, f64) {
-    let stop = CancellationToken::new();
-    let _stop = stop.clone().drop_guard();
-    let responder = respond(lab, 0, &stop);
-    let peers = file_of(lab, &loopback_peers(TARGETS));
-    let arguments =
-        ["--latency-from", "udp", "--all-up-to", "6000", "--echo-listen", "127.0.0.1:1", "--peers-file", peers.to_str().unwrap()];
-    let daemon = Prober::start(lab, 0, "a", &arguments);
-    let (started, before) = (Instant::now(), cpu_of(responder));
-    let ours = daemon_cpu(&daemon, TARGETS as usize, lasting) / lasting.as_secs_f64();
-    (ours, (cpu_of(responder) - before).as_secs_f64() / started.elapsed().as_secs_f64())
-}
-
 fn children_cpu() -> f64 {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
     [usage.user_time(), usage.system_time()].iter().map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6).sum()
 }
 
-/// Processor time per probe, theirs divided by ours: same targets, same rate.
-fn against(id: &str, package: &str, goal: f64, quick: bool, theirs: impl FnOnce(&Lab, Duration) -> Option<f64>) {
+/// Processor time per probe, theirs divided by ours: same targets, same rate, and at the same time, because what a probe costs depends on what
+/// else the machine does.
+fn against(id: &str, package: &str, goal: f64, quick: bool, theirs: impl FnOnce(&Lab, Duration) -> Option<f64> + Send) {
     let lab = lab(id);
     let lasting = Duration::from_secs(if quick { 5 } else { 20 });
-    let Some(theirs) = theirs(&lab, lasting) else {
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let responder = respond(&lab, 0, &stop);
+    let peers = file_of(&lab, &loopback_peers(TARGETS));
+    let arguments =
+        ["--latency-from", "udp", "--all-up-to", "6000", "--echo-listen", "127.0.0.1:1", "--peers-file", peers.to_str().unwrap()];
+    let daemon = Prober::start(&lab, 0, "a", &arguments);
+    await_known(&daemon, TARGETS as usize);
+    let (theirs, ours, answering) = std::thread::scope(|scope| {
+        let theirs = scope.spawn(|| theirs(&lab, lasting));
+        let before = cpu_of(responder);
+        let ours = daemon_cpu(&daemon, lasting) / lasting.as_secs_f64();
+        let answering = (cpu_of(responder) - before).as_secs_f64() / lasting.as_secs_f64();
+        (theirs.join().unwrap(), ours, answering)
+    });
+    let Some(theirs) = theirs else {
         print_missing(id, "times", &format!(">= {goal}"), package);
         return;
     };
-    let (ours, answering) = ours_per_second(&lab, lasting);
     let note = format!(
         "{TARGETS} targets, 1 probe a second each, {lasting:?}: theirs {:.2} % of a core, ours {:.2} %, and whoever answers it {:.2} % (of theirs, the kernel does); noise floor: bare sends and receives would take {:.2} %",
         theirs * 100.0,
