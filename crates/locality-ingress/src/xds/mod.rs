@@ -5,7 +5,7 @@
 
 pub mod answer;
 pub mod assignments;
-pub mod changes;
+mod changes;
 pub mod clusters;
 pub mod listeners;
 pub mod proto;
