@@ -64,6 +64,8 @@ pub(crate) async fn a_selector_of_expressions_is_heeded(cluster: &Cluster) -> an
     sample["spec"]["selector"] =
         json!({ "matchExpressions": [{ "key": "tier", "operator": "In", "values": ["front", "middle"] }] });
     sample["spec"]["template"]["metadata"]["labels"] = json!({ "tier": "middle" });
+    // What is taken in is of another template, and would be replaced at once.
+    sample["spec"]["rollout"] = json!({ "paused": true });
     case.create(sample).await?;
     let _controller = cluster.controller(&case.namespace).await?;
     case.until_per_node(&[2]).await?;
