@@ -174,13 +174,14 @@ pub(crate) fn measured(slices: &[Array2<f64>]) -> Result<()> {
             // Serving takes the same time everywhere, so it is the same on both sides.
             let total: f64 = shares.iter().sum();
             let linear = bound.value / total + SERVING;
+            let beyond = |bound: f64, value: f64| if bound > 0.0 { value / bound - 1.0 } else { f64::INFINITY };
             let ours = plan.cost.network_seconds + plan.cost.serving_seconds;
             let unproven = match plan.proof {
                 Proof::Optimal => 0.0,
                 Proof::AtLeast { objective } => plan.cost.objective / objective - 1.0,
             };
             // Both bounds hold.
-            worst_gap = worst_gap.max((ours / linear - 1.0).min(unproven));
+            worst_gap = worst_gap.max(beyond(linear, ours).min(unproven));
             let curve = ServingCurve::queue(SERVING, 13)?;
             let busy = problem.with_serving(curve.clone()).solve()?;
             let queueing = busy.cost.network_seconds + busy.cost.serving_seconds;
@@ -191,7 +192,7 @@ pub(crate) fn measured(slices: &[Array2<f64>]) -> Result<()> {
                 number + 1,
                 ours * 1e3,
                 linear * 1e3,
-                100.0 * (ours / linear - 1.0),
+                100.0 * beyond(linear, ours),
                 bound.pairs,
                 (bound.program / total + SERVING) * 1e3,
                 100.0 * unproven,
