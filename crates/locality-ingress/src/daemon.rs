@@ -20,7 +20,7 @@ use crate::kube_io::watches;
 use crate::locality::Policy;
 use crate::metrics::Metrics;
 use crate::objects::ObjectName;
-use crate::plan::{self, FollowSettings};
+use crate::plan_stream::{self, FollowSettings};
 use crate::readiness::probe::Prober;
 use crate::readiness::pursuit::Means;
 use crate::readiness::status::LoadBalancerNames;
@@ -122,7 +122,7 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
     let demand = Demand::default();
     let reports = Reports::new(demand.clone(), settings.demand_interval, changes.clone(), stop.clone());
     registry.register_collector(Box::new(DemandMetrics::new(demand.clone())));
-    tokio::spawn(plan::follow(settings.plan, changes, metrics.clone(), stop.clone()));
+    tokio::spawn(plan_stream::follow(settings.plan, changes, metrics.clone(), stop.clone()));
     let events = Some(Events::new(client.clone(), Some(settings.pod_name.clone())));
     let outputs = Outputs { standings, gateways, events, readiness: readiness.clone(), metrics: metrics.clone() };
     tokio::spawn(world_loop::run(world, changes_received, nacks_received, outputs, stop.clone()));

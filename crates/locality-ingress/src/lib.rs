@@ -10,7 +10,7 @@
 //!       with endpoints per source node, weighted by the plan    [locality]
 //! ```
 //!
-//! Around them: watches ([`kube_io`]), the reader of the plan ([`plan`]), the ADS server ([`xds::server`]) and what proves to Serving
+//! Around them: watches ([`kube_io`]), the reader of the plan ([`plan_stream`]), the ADS server ([`xds::server`]) and what proves to Serving
 //! that all gateways follow ([`readiness`]). The gateways tell what they have in flight ([`demand`]), which also moves shares away from
 //! nodes whose pods are full ([`spill`]).
 
@@ -24,6 +24,7 @@ pub mod metrics;
 pub mod network_hash;
 pub mod objects;
 pub mod plan;
+pub mod plan_stream;
 pub mod readiness;
 pub mod route_table;
 pub mod spill;

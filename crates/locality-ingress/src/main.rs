@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use locality_ingress::daemon::{Listeners, Settings, run};
 use locality_ingress::locality::Policy;
-use locality_ingress::plan::FollowSettings;
+use locality_ingress::plan_stream::FollowSettings;
 use locality_ingress::xds::listeners::GatewayPorts;
 
 /// Knative ingress class on stock Envoy: one view per node, so that a request is answered near where it entered.

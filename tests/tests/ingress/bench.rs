@@ -13,7 +13,7 @@ use kube::{Client, Config};
 use locality_ingress::daemon::{self, Listeners, Settings};
 use locality_ingress::kingress::KIngress;
 use locality_ingress::locality::Policy;
-use locality_ingress::plan::FollowSettings;
+use locality_ingress::plan_stream::FollowSettings;
 use locality_ingress::xds::listeners::GatewayPorts;
 use netem_lab::components::{Component, Components, GoModule, Places, module_folders};
 use netem_lab::control_plane::{ControlPlane, User};

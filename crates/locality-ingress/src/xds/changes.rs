@@ -5,8 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::store::Revision;
 use super::{Kind, Name};
+
+/// Counts the changes since the process started.
+pub type Revision = u64;
 
 /// How many that are gone are remembered: more than go in the time that a gateway which reads at all takes to catch up.
 const MOST_GONE: usize = 4_096;

@@ -18,8 +18,7 @@ use crate::locality::{Assignment, Locality, Policy, assign};
 use crate::objects::Endpoint;
 use crate::route_table::RouteTable;
 
-/// Counts the changes since the process started.
-pub type Revision = u64;
+pub use super::changes::Revision;
 
 /// Which gateway looks.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,8 +10,12 @@ use good_lp::constraint::{eq, leq};
 use good_lp::{DualValues, Expression, ProblemVariables, SolutionWithDual, SolverModel, Variable, clarabel, variable};
 use ndarray::Array2;
 
+use crate::report::note;
+
 /// Programs that are solved at most.
 const ROUNDS: usize = 2;
+/// Solvers like numbers near one: the objective is in demand x milliseconds.
+const SCALE: f64 = 1e3;
 /// Relative difference between program and bound at which nothing more is added.
 const AGREED: f64 = 1e-3;
 
@@ -42,8 +46,14 @@ impl Program<'_> {
         let mut reach = prices.to_vec();
         let mut best = Bound { value: self.earned(prices), program: f64::INFINITY, pairs: 0 };
         for _ in 0..ROUNDS {
-            // Without an answer of the solver the bound so far still holds.
-            let Ok((program, prices, pairs)) = self.solve(&reach) else { break };
+            let (program, prices, pairs) = match self.solve(&reach) {
+                Ok(solved) => solved,
+                Err(error) => {
+                    // The bound so far still holds.
+                    note(&format!("{error:#}"));
+                    break;
+                }
+            };
             best.value = best.value.max(self.earned(&prices));
             best.program = program;
             best.pairs = pairs;
@@ -68,21 +78,21 @@ impl Program<'_> {
             shares.extend(within.map(|(node, _)| (node, source, variables.add(variable().min(0.0)))));
         }
         let objective: Expression =
-            shares.iter().map(|(node, source, share)| self.demand[*source] * self.costs[(*node, *source)] * *share).sum();
+            shares.iter().map(|(node, source, share)| SCALE * self.demand[*source] * self.costs[(*node, *source)] * *share).sum();
         let mut problem = variables.minimise(objective).using(clarabel);
         // The bound holds however exact the program is solved.
-        problem.settings().tol_gap_rel(1e-5).tol_gap_abs(1e-6).tol_feas(1e-6);
+        problem.settings().tol_gap_rel(1e-5).tol_gap_abs(1e-5).tol_feas(1e-6);
         let mut served = vec![Vec::new(); sources];
         let mut loads = vec![Vec::new(); nodes];
         for (node, source, share) in &shares {
             served[*source].push(*share);
-            loads[*node].push(self.demand[*source] * *share);
+            loads[*node].push(self.demand[*source] / self.capacity * *share);
         }
         let rows: Vec<_> =
             served.into_iter().map(|served| problem.add_constraint(eq(served.into_iter().sum::<Expression>(), 1.0))).collect();
         problem.add_constraint(eq(replicas.iter().sum::<Expression>(), self.replicas));
         for (loads, replicas) in loads.into_iter().zip(&replicas) {
-            problem.add_constraint(leq(loads.into_iter().sum::<Expression>() - self.capacity * *replicas, 0.0));
+            problem.add_constraint(leq(loads.into_iter().sum::<Expression>() - *replicas, 0.0));
         }
         for (node, _, share) in &shares {
             problem.add_constraint(leq(*share - replicas[*node], 0.0));
@@ -96,7 +106,7 @@ impl Program<'_> {
             .sum();
         let dual = solution.compute_dual();
         // An equality's price has no sign of its own; what a source costs is never less than 0.
-        let prices = rows.into_iter().zip(self.demand).map(|(row, demand)| dual.dual(row).abs() / demand).collect();
+        let prices = rows.into_iter().zip(self.demand).map(|(row, demand)| dual.dual(row).abs() / (SCALE * demand)).collect();
         Ok((value, prices, shares.len()))
     }
 
