@@ -124,9 +124,11 @@ fn tls_chain(routes: &str, secret: &ObjectName, hosts: &[&Host]) -> FilterChain 
 }
 
 fn http(routes: &str) -> Filter {
+    // Envoy's own headers are of no use to the application or its clients.
+    let quiet = Router { suppress_envoy_headers: true, ..Router::default() };
     let router = HttpFilter {
         name: "envoy.filters.http.router".to_owned(),
-        config_type: Some(http_filter::ConfigType::TypedConfig(any(&Router::default()))),
+        config_type: Some(http_filter::ConfigType::TypedConfig(any(&quiet))),
         ..HttpFilter::default()
     };
     let manager = HttpConnectionManager {
