@@ -13,33 +13,12 @@ pub(crate) fn apportion(shares: &[f64], order: impl Fn(usize) -> u64) -> Vec<(us
 
 /// The same where the sum of the shares is known.
 pub(crate) fn apportion_of(shares: &[f64], sum: f64, order: impl Fn(usize) -> u64) -> Vec<(usize, u32)> {
-    // What seems to set aside all but a few is tried first; if it leaves too few, nothing is set aside beforehand.
-    round(shares, sum, promising(shares), &order).or_else(|| round(shares, sum, 0.0, &order)).unwrap_or_default()
-}
-
-/// Long lists are sampled.
-const LONG: usize = 1024;
-const SAMPLE: usize = 128;
-
-/// A share that about three times as many shares exceed as there are units; 0 for short lists.
-fn promising(shares: &[f64]) -> f64 {
-    if shares.len() < LONG {
-        return 0.0;
-    }
-    let mut sample: Vec<f64> = shares.iter().step_by(shares.len() / SAMPLE).copied().collect();
-    let rank = (3 * WHOLE as usize * sample.len() / shares.len()).max(4).min(sample.len() - 1);
-    *sample.select_nth_unstable_by(rank, |one, other| other.total_cmp(one)).1
-}
-
-/// Rounds, looking only at shares of at least `least`; none if one of the others should have got a unit.
-fn round(shares: &[f64], sum: f64, least: f64, order: &impl Fn(usize) -> u64) -> Option<Vec<(usize, u32)>> {
     let scale = f64::from(WHOLE) / sum;
-    let first = least * scale;
-    let mut least = first;
     let mut whole: Vec<(usize, u32)> = Vec::new();
     // The largest remainders so far; at most WHOLE of them can get a unit.
     let most = WHOLE as usize;
     let mut candidates: Vec<(f64, usize)> = Vec::with_capacity(4 * most);
+    let mut least = 0.0;
     let largest_first = |one: &(f64, usize), other: &(f64, usize)| {
         other.0.total_cmp(&one.0).then_with(|| order(one.1).cmp(&order(other.1))).then(one.1.cmp(&other.1))
     };
@@ -63,12 +42,7 @@ fn round(shares: &[f64], sum: f64, least: f64, order: &impl Fn(usize) -> u64) ->
         }
     }
     let given: u32 = whole.iter().map(|(_, units)| units).sum();
-    let wanted = WHOLE.saturating_sub(given) as usize;
-    // What was set aside has no units and smaller remainders than the candidates, unless the bar was above one unit.
-    if first > 0.0 && (candidates.len() < wanted || first >= 1.0) {
-        return None;
-    }
-    let left = wanted.min(candidates.len());
+    let left = (WHOLE.saturating_sub(given) as usize).min(candidates.len());
     if left > 0 && left < candidates.len() {
         candidates.select_nth_unstable_by(left - 1, largest_first);
     }
@@ -78,7 +52,7 @@ fn round(shares: &[f64], sum: f64, least: f64, order: &impl Fn(usize) -> u64) ->
             None => whole.push((*position, 1)),
         }
     }
-    Some(whole)
+    whole
 }
 
 /// The sum, in lanes that do not wait for each other.

@@ -106,14 +106,15 @@ impl FactoredWeights {
             None => {
                 let mut rates = self.rates.row(self.sites[source]).to_vec();
                 rates[source] = self.own[source];
-                set(&self.rounded(source, &rates, sum(&rates)));
+                set(&self.rounded(source, &rates));
             }
         }
         row
     }
 
-    fn rounded(&self, source: usize, rates: &[f64], sum: f64) -> Vec<(usize, u32)> {
+    fn rounded(&self, source: usize, rates: &[f64]) -> Vec<(usize, u32)> {
         let order = |target: usize| mix(self.hashes[source] ^ self.hashes[target]);
+        let sum = sum(rates);
         if sum > 0.0 {
             apportion_of(rates, sum, order)
         } else if self.serving > 0 {
@@ -129,35 +130,22 @@ impl FactoredWeights {
     pub fn set_row(&mut self, source: usize, seconds: &[f64]) {
         let unknown = crate::Rtt::ABSURD.seconds();
         let serving = self.serving_seconds;
-        let given = seconds.len().min(self.own.len());
-        let mut rates = vec![0.0; self.own.len()];
-        let mut sum = fill(&mut rates[..given], &seconds[..given], &self.own[..given], serving);
-        for (rate, own) in rates.iter_mut().zip(&self.own).skip(given) {
-            *rate = own * serving / (unknown + serving);
-            sum += *rate;
-        }
-        // Never less than what was there.
-        sum += self.own[source] - rates[source];
+        let mut rates: Vec<f64> = (seconds.iter().zip(&self.own))
+            .map(|(cost, own)| {
+                // Selects, no branches: NaN and negative numbers cost as much as unknown, and infinity gets nothing.
+                let sound = if *cost >= 0.0 { *cost } else { unknown };
+                let own = if sound < f64::INFINITY { *own } else { 0.0 };
+                own * serving / (if sound > unknown { unknown } else { sound } + serving)
+            })
+            .collect();
+        let missing =
+            self.serves.iter().skip(rates.len()).map(|serves| if *serves { 1.0 / (unknown + self.serving_seconds) } else { 0.0 });
+        rates.extend(missing);
+        rates.truncate(self.own.len());
         rates[source] = self.own[source];
-        let entries = self.rounded(source, &rates, sum);
+        let entries = self.rounded(source, &rates);
         self.measured.insert(source, entries);
     }
-}
-
-/// Rates to targets with the `own` rates at these costs in seconds; returns their sum. A cost that is none counts as unknown.
-fn fill(rates: &mut [f64], seconds: &[f64], own: &[f64], serving: f64) -> f64 {
-    let unknown = crate::Rtt::ABSURD.seconds();
-    let rate = |cost: f64, own: f64| {
-        // Selects, no branches: NaN and negative numbers cost as much as unknown, and infinity gets nothing.
-        let sound = if cost >= 0.0 { cost } else { unknown };
-        let own = if sound < f64::INFINITY { own } else { 0.0 };
-        own * serving / (if sound > unknown { unknown } else { sound } + serving)
-    };
-    // Two plain passes, which the compiler turns into several numbers at a time; together they would be one at a time.
-    for ((entry, cost), own) in rates.iter_mut().zip(seconds).zip(own) {
-        *entry = rate(*cost, *own);
-    }
-    sum(rates)
 }
 
 /// A node's own response time must not be zero, or nothing would ever go elsewhere; a microsecond is less than any real serving time.
