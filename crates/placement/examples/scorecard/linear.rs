@@ -1,9 +1,10 @@
 //! A lower bound on every placement by linear programming, with a solver that shares nothing with the library.
 //!
 //! Replicas may be split: `x[n]` of them on node `n`, at most `limit`, `sum x = replicas`; `g[s][n]` is the share of source `s` that is served
-//! on `n`, at most `x[n]`; `sum_n g[s][n] = 1`; `sum_s demand[s] g[s][n] <= capacity x[n]`. Pairs that are too far apart to be of use are left out at first. The
-//! solver's prices of the sources then give a bound that holds for all pairs and however exact the solver was (the program's Lagrangian dual): demand x
-//! price minus the most that `replicas` replicas can earn at these prices. Pairs that the prices want and the program lacks are added until the two agree.
+//! on `n`, at most `x[n]`; `sum_n g[s][n] + u[s] = 1`; `sum_s demand[s] g[s][n] <= capacity x[n]`. Pairs beyond a source's reach are left out; not to serve a source
+//! (`u`) costs as much as its reach, so that its price cannot want a pair that was left out. The solver's prices of the sources then give a bound that
+//! holds for all pairs and however exact the solver was (the program's Lagrangian dual): demand x price minus the most that `replicas` replicas can
+//! earn at these prices. Sources that are not served reach twice as far in the next program.
 
 use anyhow::{Context, Result};
 use good_lp::constraint::{eq, leq};
@@ -13,11 +14,13 @@ use ndarray::Array2;
 use crate::report::note;
 
 /// Programs that are solved at most.
-const ROUNDS: usize = 2;
+const ROUNDS: usize = 4;
 /// Solvers like numbers near one: the objective is in demand x milliseconds.
 const SCALE: f64 = 1e3;
-/// Relative difference between program and bound at which nothing more is added.
-const AGREED: f64 = 1e-3;
+/// A first reach is so many times the price that is guessed, and at least half the mean one.
+const REACH: f64 = 1.3;
+/// A share that counts as not served.
+const SOME: f64 = 1e-4;
 
 /// What is placed.
 pub(crate) struct Program<'a> {
@@ -40,13 +43,22 @@ pub(crate) struct Bound {
     pub(crate) pairs: usize,
 }
 
+struct Solved {
+    value: f64,
+    prices: Vec<f64>,
+    /// Share of each source.
+    unserved: Vec<f64>,
+    pairs: usize,
+}
+
 impl Program<'_> {
     /// The bound; `prices` are a first guess of what a unit of demand of each source costs, seconds.
     pub(crate) fn bound(&self, prices: &[f64]) -> Bound {
-        let mut reach = prices.to_vec();
+        let least = prices.iter().sum::<f64>() / prices.len() as f64 / 2.0;
+        let mut reach: Vec<f64> = prices.iter().map(|price| REACH * price.max(least)).collect();
         let mut best = Bound { value: self.earned(prices), program: f64::INFINITY, pairs: 0 };
         for _ in 0..ROUNDS {
-            let (program, prices, pairs) = match self.solve(&reach) {
+            let solved = match self.solve(&reach) {
                 Ok(solved) => solved,
                 Err(error) => {
                     // The bound so far still holds.
@@ -54,21 +66,22 @@ impl Program<'_> {
                     break;
                 }
             };
-            best.value = best.value.max(self.earned(&prices));
-            best.program = program;
-            best.pairs = pairs;
-            if best.value >= program * (1.0 - AGREED) {
+            best.value = best.value.max(self.earned(&solved.prices));
+            best.program = solved.value;
+            best.pairs = solved.pairs;
+            let beyond = solved.unserved.iter().filter(|unserved| **unserved > SOME).count();
+            if beyond == 0 {
                 break;
             }
-            for (reach, price) in reach.iter_mut().zip(&prices) {
-                *reach = reach.max(*price);
+            for (reach, unserved) in reach.iter_mut().zip(&solved.unserved) {
+                *reach *= if *unserved > SOME { 2.0 } else { 1.0 };
             }
         }
         best
     }
 
-    /// The program over the pairs that cost at most `reach` of their source: its value, the prices of the sources, and how many pairs there are.
-    fn solve(&self, reach: &[f64]) -> Result<(f64, Vec<f64>, usize)> {
+    /// The program over the pairs that cost at most `reach` of their source.
+    fn solve(&self, reach: &[f64]) -> Result<Solved> {
         let (nodes, sources) = self.costs.dim();
         let mut variables = ProblemVariables::new();
         let replicas: Vec<Variable> = (0..nodes).map(|_| variables.add(variable().min(0.0).max(self.limit))).collect();
@@ -77,12 +90,16 @@ impl Program<'_> {
             let within = costs.into_iter().enumerate().filter(|(_, cost)| *cost <= reach);
             shares.extend(within.map(|(node, _)| (node, source, variables.add(variable().min(0.0)))));
         }
-        let objective: Expression =
-            shares.iter().map(|(node, source, share)| SCALE * self.demand[*source] * self.costs[(*node, *source)] * *share).sum();
-        let mut problem = variables.minimise(objective).using(clarabel);
+        let unserved: Vec<Variable> = (0..sources).map(|_| variables.add(variable().min(0.0))).collect();
+        let costs = |source: usize, seconds: f64| SCALE * self.demand[source] * seconds;
+        let to_skip: Expression =
+            unserved.iter().enumerate().map(|(source, skipped)| costs(source, reach[source]) * *skipped).sum();
+        let to_serve: Expression =
+            shares.iter().map(|(node, source, share)| costs(*source, self.costs[(*node, *source)]) * *share).sum();
+        let mut problem = variables.minimise(to_serve + to_skip).using(clarabel);
         // The bound holds however exact the program is solved.
         problem.settings().tol_gap_rel(1e-5).tol_gap_abs(1e-5).tol_feas(1e-6);
-        let mut served = vec![Vec::new(); sources];
+        let mut served: Vec<Vec<Variable>> = unserved.iter().map(|skipped| vec![*skipped]).collect();
         let mut loads = vec![Vec::new(); nodes];
         for (node, source, share) in &shares {
             served[*source].push(*share);
@@ -98,16 +115,17 @@ impl Program<'_> {
             problem.add_constraint(leq(*share - replicas[*node], 0.0));
         }
         let mut solution = problem.solve().context("failed to solve the linear program")?;
-        let value = shares
-            .iter()
-            .map(|(node, source, share)| {
-                self.demand[*source] * self.costs[(*node, *source)] * good_lp::Solution::value(&solution, *share)
-            })
-            .sum();
+        let is = |variable: Variable| good_lp::Solution::value(&solution, variable);
+        let served: f64 =
+            shares.iter().map(|(node, source, share)| self.demand[*source] * self.costs[(*node, *source)] * is(*share)).sum();
+        let unserved: Vec<f64> = unserved.into_iter().map(is).collect();
+        let skipped: f64 =
+            unserved.iter().zip(self.demand).zip(reach).map(|((unserved, demand), reach)| unserved * demand * reach).sum();
+        let pairs = shares.len();
         let dual = solution.compute_dual();
         // An equality's price has no sign of its own; what a source costs is never less than 0.
         let prices = rows.into_iter().zip(self.demand).map(|(row, demand)| dual.dual(row).abs() / (SCALE * demand)).collect();
-        Ok((value, prices, shares.len()))
+        Ok(Solved { value: served + skipped, prices, unserved, pairs })
     }
 
     /// Demand x price minus the most that the replicas can earn: below every placement, whatever the prices.
