@@ -45,7 +45,7 @@ pub struct IngressRoutes {
     #[serde(default)]
     pub redirect_to_https: bool,
     /// Where its requests go.
-    pub clusters: BTreeMap<ClusterKey, Cluster>,
+    pub clusters: Box<[(ClusterKey, Cluster)]>,
     /// Objects that it names and that are not there (yet).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
@@ -77,7 +77,7 @@ pub fn translate(
         external_certificates: BTreeMap::new(),
         local_certificates: BTreeMap::new(),
         redirect_to_https: false,
-        clusters: BTreeMap::new(),
+        clusters: Box::default(),
         missing: Vec::new(),
     };
     // One host may stand in several rules (Knative 1.15 does that for certificate challenges), so paths are gathered by host first.
@@ -111,12 +111,12 @@ pub fn translate(
             if to_external { &mut routes.external } else { &mut routes.local }.insert(host, host_routes);
         }
     }
-    for path in ingress.spec.rules.iter().filter_map(|rule| rule.http.as_ref()).flat_map(|http| &http.paths) {
-        for split in path.splits.iter().filter(|split| split.percent > 0) {
-            let (key, cluster) = backend(split, objects, settings, &mut routes.missing);
-            routes.clusters.insert(key, cluster);
-        }
-    }
+    let paths = ingress.spec.rules.iter().filter_map(|rule| rule.http.as_ref()).flat_map(|http| &http.paths);
+    let splits = paths.flat_map(|path| &path.splits).filter(|split| split.percent > 0);
+    let mut clusters: Vec<_> = splits.map(|split| backend(split, objects, settings, &mut routes.missing)).collect();
+    clusters.sort_by(|(one, _), (other, _)| one.cmp(other));
+    clusters.dedup_by(|(one, _), (other, _)| one == other);
+    routes.clusters = clusters.into();
     certificates(ingress, objects, &mut routes)?;
     Ok(routes)
 }
