@@ -38,7 +38,7 @@ pub struct Objects {
     /// All Services.
     pub services: BTreeMap<ObjectName, ServiceObject>,
     /// EndpointSlices by Service, then by their own name.
-    pub slices: BTreeMap<ObjectName, BTreeMap<String, SliceObject>>,
+    pub slices: BTreeMap<ObjectName, Vec<(String, SliceObject)>>,
     /// Zone by node name, for nodes that have one.
     pub zones: BTreeMap<String, String>,
     /// TLS Secrets.
@@ -151,7 +151,7 @@ impl Objects {
     pub fn endpoints(&self, service: &ObjectName, port_name: &str) -> Vec<Endpoint> {
         let mut ready = Vec::new();
         let mut last = Vec::new();
-        for slice in self.slices.get(service).into_iter().flat_map(BTreeMap::values) {
+        for (_, slice) in self.slices.get(service).into_iter().flatten() {
             let Some(&(_, port)) = slice.ports.iter().find(|(name, _)| name == port_name) else { continue };
             for endpoint in &slice.endpoints {
                 let to = match endpoint {
@@ -180,7 +180,7 @@ mod tests {
     fn objects(endpoints: Vec<SliceEndpoint>) -> Objects {
         let ports = vec![("http".into(), 8012), ("https".into(), 8112), ("http-istio".into(), 8012)];
         let slice = SliceObject { ports, endpoints };
-        Objects { slices: [(ObjectName::new("a", "s"), [("s-1".to_owned(), slice)].into())].into(), ..Objects::default() }
+        Objects { slices: [(ObjectName::new("a", "s"), vec![("s-1".to_owned(), slice)])].into(), ..Objects::default() }
     }
 
     #[test]

@@ -144,7 +144,7 @@ impl World {
                 // Its label may have changed, and a deletion does not tell the label.
                 if let Some(before) = self.slice_owners.remove(&name) {
                     if let Some(slices) = self.objects.slices.get_mut(&before) {
-                        slices.remove(&name.name);
+                        slices.retain(|(slice, _)| *slice != name.name);
                         if slices.is_empty() {
                             self.objects.slices.remove(&before);
                         }
@@ -153,7 +153,11 @@ impl World {
                 }
                 if let Some((service, slice)) = slice {
                     self.slice_owners.insert(name.clone(), service.clone());
-                    self.objects.slices.entry(service.clone()).or_default().insert(name.name, slice);
+                    let slices = self.objects.slices.entry(service.clone()).or_default();
+                    // By name, so that their order tells nothing of when they came. There are few.
+                    let place = slices.partition_point(|(other, _)| *other < name.name);
+                    slices.reserve_exact(1);
+                    slices.insert(place, (name.name, slice));
                     // An Ingress that waits for endpoints may wait for these.
                     let waiting: Vec<_> = self.users_of(&service).filter(|user| self.waits(user)).cloned().collect();
                     self.dirty.ingresses.extend(waiting);
@@ -309,7 +313,7 @@ impl World {
         let mut news = News::default();
         if dirty.services.contains(&self.settings.gateway_service) {
             let slices = self.objects.slices.get(&self.settings.gateway_service);
-            news.gateways = self.gateways.follow(slices.into_iter().flat_map(BTreeMap::values), now);
+            news.gateways = self.gateways.follow(slices.into_iter().flatten().map(|(_, slice)| slice), now);
         }
         let draining = self.gateways.draining(now);
         if draining != self.draining {
