@@ -106,9 +106,6 @@ pub struct Decision {
 const MOVE_SECONDS: f64 = 0.0005;
 /// More than any move gains.
 const NO_MOVE_SECONDS: f64 = 60.0;
-/// Pods move towards sources that had demand in this share of the last few seconds, or in that of the stable window's: a stray request
-/// (somebody's check, every now and then) would draw them to it, and the next one away again.
-const STEADY: [(Option<Duration>, f64); 2] = [(Some(Duration::from_secs(3)), 0.6), (None, 0.2)];
 /// Gateways have taken up new routes, and sent the last request along the old ones, after this.
 const ROUTES_SETTLE: Duration = Duration::from_secs(1);
 
@@ -318,13 +315,19 @@ fn demand_to_place(
     (demand(&mut observation.held.iter().map(|(node, held)| (node, *held))), NO_MOVE_SECONDS)
 }
 
+/// Sources as steady as those that earn a replica, or keep it: a stray request (somebody's check, every now and then) would draw pods to
+/// it, and the next one away again.
 fn steady_sources(observation: &Observation<'_>) -> BTreeSet<NodeName> {
     let Observation { now, settings, history, .. } = *observation;
-    let steady = |(window, least): (Option<Duration>, f64)| {
-        let shares = history.active_share(now.second(), window.unwrap_or(settings.stable_window));
+    let policy = observation.locality.copied().unwrap_or_default();
+    let steady = |(window, least)| {
+        let shares = history.active_share(now.second(), window);
         shares.into_iter().filter(move |(_, share)| *share >= least).map(|(node, _)| node)
     };
-    STEADY.into_iter().flat_map(steady).collect()
+    [(policy.gain_window, policy.steady_share), (settings.stable_window, policy.keep_share)]
+        .into_iter()
+        .flat_map(steady)
+        .collect()
 }
 
 /// Weights over the pods that are ready, less those that are to go once the ones that stay can carry all.

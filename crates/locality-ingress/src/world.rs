@@ -215,7 +215,7 @@ impl World {
             }
             Kind::Routes | Kind::Listener => self.hold_back(nack),
         };
-        let message = format!("the gateway of node {node} refused an update: {}", nack.message);
+        let message = nack.by_gateway_of(node);
         for name in &blamed {
             if let Some(ingress) = self.objects.ingresses.get(name) {
                 self.refusals.blame(name, ingress.generation, message.clone());
@@ -465,13 +465,13 @@ impl World {
                     Progress::Refused { reason: DOMAIN_CONFLICT, message: format!("hosts already taken: {}", taken.join(", ")) }
                 }
                 (Verdict::Served, None) => {
-                    let missing = self.served.get(&name).map(|served| self.missing(&served.routes)).unwrap_or_default();
                     // What was ready once stays so: pods may come and go.
-                    let lacks = !missing.is_empty() && !ingress.status.says_ready(ingress.generation);
+                    let unproved = self.served.get(&name).filter(|_| !ingress.status.says_ready(ingress.generation));
+                    let missing = unproved.map(|served| self.missing(&served.routes)).unwrap_or_default();
                     let waited = self.waits(&name);
                     match (said, self.served.get_mut(&name)) {
                         (Some(message), _) => Progress::Refused { reason: "RefusedByGateway", message },
-                        (None, _) if lacks => Progress::Waiting { missing },
+                        (None, _) if !missing.is_empty() => Progress::Waiting { missing },
                         (None, Some(served)) => {
                             if served.since == 0 || waited {
                                 served.since = revision;

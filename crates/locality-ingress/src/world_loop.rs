@@ -87,7 +87,7 @@ fn blame(world: &mut World, report: &NackReport, outputs: &Outputs) {
     for ingress in world.refused(&report.node, &report.nack) {
         if let Some(events) = outputs.events.clone() {
             let uid = world.uid(&ingress).unwrap_or_default();
-            let note = format!("the gateway of node {} refused an update: {}", report.node, report.nack.message);
+            let note = report.nack.by_gateway_of(&report.node);
             // An API server that is slow must not hold up the gateways.
             tokio::spawn(async move { events.warn(&ingress, &uid, "RefusedByGateway", &note).await });
         }

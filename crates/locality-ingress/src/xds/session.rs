@@ -41,6 +41,14 @@ pub struct Nack {
     pub confirmed: Revision,
 }
 
+impl Nack {
+    /// For people, from the gateway of `node`.
+    #[must_use]
+    pub fn by_gateway_of(&self, node: &str) -> String {
+        format!("the gateway of node {node} refused an update: {}", self.message)
+    }
+}
+
 /// The state of one stream.
 #[derive(Debug)]
 pub struct Session {
