@@ -79,7 +79,7 @@ fn traces_of_a_lab() -> anyhow::Result<Vec<String>> {
         let groups = std::fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
         if groups.lines().any(|line| line.contains(":/netem")) {
             let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            traces.push(format!("netem process {}", name.trim_end()));
+            traces.push(format!("netem process {} {}", entry.file_name().display(), name.trim_end()));
         }
     }
     // Namespaces and mounts of others come and go; the lab's own names begin with its prefix.
@@ -88,15 +88,16 @@ fn traces_of_a_lab() -> anyhow::Result<Vec<String>> {
     Ok(traces)
 }
 
-/// A process that has ended shows for another moment, until whoever inherited it has noticed.
+/// A process that has ended shows for another moment, until whoever inherited it has noticed: of this lab's now, and of an earlier lab's
+/// in what there was before.
 fn nothing_more_than(before: &[String]) -> anyhow::Result<()> {
     let begun = Instant::now();
     loop {
-        let now = traces_of_a_lab()?;
-        if now == before {
+        let left: Vec<String> = traces_of_a_lab()?.into_iter().filter(|trace| !before.contains(trace)).collect();
+        if left.is_empty() {
             return Ok(());
         }
-        ensure!(begun.elapsed() < kantai_tests::PATIENCE, "left behind: {now:#?}, there was before: {before:#?}");
+        ensure!(begun.elapsed() < kantai_tests::PATIENCE, "left behind: {left:#?}");
         std::thread::sleep(Duration::from_millis(500));
     }
 }
