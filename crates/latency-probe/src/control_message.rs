@@ -8,8 +8,10 @@ const WORD: usize = size_of::<usize>();
 /// `struct cmsghdr`: length, level, type.
 const HEADER: usize = WORD + 8;
 
-/// Room for the control messages of one packet: two kinds of stamps, time to live, addresses, an extended error.
+/// Room for the control messages of one packet that came in: stamps, time to live, addresses, an extended error.
 pub(crate) const CONTROL_LEN: usize = 256;
+/// Room for the one that says where a packet is to leave from: the longer of the two kinds.
+pub(crate) const SOURCE_LEN: usize = (HEADER + 20).next_multiple_of(WORD);
 
 /// The address of this machine that a packet came to, and that the answer should come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +85,7 @@ fn int64(from: &[u8], at: usize) -> Option<i64> {
 }
 
 /// Writes the control message that makes a packet leave from `from`, and says how long it is.
-pub(crate) fn write_source(control: &mut [u8; CONTROL_LEN], from: LocalAddress) -> usize {
+pub(crate) fn write_source(control: &mut [u8; SOURCE_LEN], from: LocalAddress) -> usize {
     let (level, kind, data): (i32, i32, &[u8]) = match from.0 {
         IpAddr::V4(address) => {
             let mut info = [0; 12];
@@ -162,7 +164,7 @@ mod tests {
     fn the_source_is_written_as_the_kernel_writes_it() {
         for text in ["10.1.2.3", "fd00::1"] {
             let from = LocalAddress(text.parse().unwrap());
-            let mut control = [0; CONTROL_LEN];
+            let mut control = [0; SOURCE_LEN];
             let length = write_source(&mut control, from);
             assert_eq!(read_notes(&control[..length]).to, Some(from));
         }

@@ -51,7 +51,8 @@ pub enum DaemonError {
 }
 
 const PEERS: &str = "peers";
-/// A file is read at least so often: a peer taken from it should be gone within an interval, of which there is usually one a second.
+/// A file whose folder cannot be watched is looked at so often: a peer taken from it should be gone within an interval, of which there is usually
+/// one a second.
 const FILE_PERIOD: Duration = Duration::from_millis(500);
 const KEY_PERIOD: Duration = Duration::from_secs(2);
 

@@ -20,7 +20,7 @@ use crate::net::{Datagram, Inbox, Outbox, register, udp_responder};
 use crate::wire::{PACKET_LEN, Reply, Request, WireError, packet};
 
 /// Few enough that the first answer of a batch is not stamped long before the last one leaves.
-const BATCH: usize = 16;
+const BATCH: usize = 4;
 /// One byte more than a probe, so that a longer packet is seen to be longer.
 const LONGEST: usize = PACKET_LEN + 1;
 

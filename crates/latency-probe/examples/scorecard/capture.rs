@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::IoSliceMut;
+use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +14,8 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, socko
 use nix::sys::time::TimeSpec;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Kernel stamps of requests and of replies, by sequence number.
-pub(crate) type Stamps = HashMap<u64, [Option<i64>; 2]>;
+/// Kernel stamps of requests and of replies, by the address that answers and the sequence number.
+pub(crate) type Stamps = HashMap<(Ipv4Addr, u64), [Option<i64>; 2]>;
 
 /// A capture of the probes that pass the devices of one namespace.
 pub(crate) struct Capture {
@@ -62,17 +63,21 @@ fn record(socket: &Socket, stop: &AtomicBool) -> Stamps {
         // Ethernet, IPv4 without options, UDP; then the probe.
         let Some(probe) = buffer.get(42..length).filter(|probe| probe.starts_with(b"KLPB")) else { continue };
         let sequence = u64::from_be_bytes(probe[16..24].try_into().unwrap());
+        let is_reply = probe[5] == 2;
+        // Source and destination are the last eight bytes of the IPv4 header.
+        let answering = if is_reply { &buffer[26..30] } else { &buffer[30..34] };
+        let answering = <[u8; 4]>::try_from(answering).unwrap().into();
         // A capture sees a packet once at each device it passes; a cable's end is one device.
-        stamps.entry(sequence).or_default()[usize::from(probe[5] == 2)].get_or_insert(stamp.unwrap());
+        stamps.entry((answering, sequence)).or_default()[usize::from(is_reply)].get_or_insert(stamp.unwrap());
     }
     stamps
 }
 
-/// The time on the wire of each probe that both ends saw whole, in order of sequence number.
-pub(crate) fn wire_nanos(near: &Stamps, far: &Stamps) -> Vec<(u64, i64)> {
-    let whole = |stamps: &Stamps, sequence| stamps.get(sequence).and_then(|[request, reply]| Some((*reply)? - (*request)?));
-    let mut times: Vec<_> =
-        near.keys().filter_map(|sequence| Some((*sequence, whole(near, sequence)? - whole(far, sequence)?))).collect();
+/// The time on the wire of each probe of one peer that both ends saw whole, in order of sequence number.
+pub(crate) fn wire_nanos(peer: Ipv4Addr, near: &Stamps, far: &Stamps) -> Vec<i64> {
+    let whole = |stamps: &Stamps, probe| stamps.get(probe).and_then(|[request, reply]| Some((*reply)? - (*request)?));
+    let probes = near.keys().filter(|(answering, _)| *answering == peer);
+    let mut times: Vec<_> = probes.filter_map(|probe| Some((probe.1, whole(near, probe)? - whole(far, probe)?))).collect();
     times.sort_unstable();
-    times
+    times.into_iter().map(|(_, nanos)| nanos).collect()
 }

@@ -11,16 +11,21 @@
 //! The same in JSON: `{"peers": [{"node": "node2", "address": "10.0.0.2"}]}`. The prober's own node may be in it, so that all nodes can share
 //! one file.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde::Deserialize;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use super::publish;
+use crate::net::register;
 use crate::peers::{NodeName, Peer, PeerSet, Ports};
 
 #[derive(Deserialize)]
@@ -47,7 +52,7 @@ pub enum PeersFileError {
         /// Which file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// It is neither what it should be in TOML nor in JSON.
     #[error("failed to understand the peers: {0}")]
@@ -110,18 +115,29 @@ async fn read(path: &Path, ports: Ports) -> Result<PeerSet, PeersFileError> {
     parse_peers_file(&text, ports)
 }
 
-/// Tells `peers` what the file says, every `period` anew, for as long as anybody listens. While the file cannot be read or understood, the
-/// last known peers stay. (It is read, not watched: a mounted ConfigMap changes by a link being turned, which file watches miss.)
+/// Tells `peers` what the file says, anew whenever something was put into its folder, for as long as anybody listens. While the file cannot
+/// be read or understood, the last known peers stay.
+///
+/// The folder and not the file is watched, because a mounted ConfigMap changes by a link beside it being turned. Where the folder cannot be
+/// watched, the file is looked at every `period`.
 pub async fn watch_file(path: &Path, ports: Ports, period: Duration, peers: watch::Sender<Arc<PeerSet>>, found: impl Fn()) {
     let mut complained = None;
     let mut seen = None;
-    let mut ticks = tokio::time::interval(period);
+    let folder = match watch_folder(path) {
+        Ok(folder) => Some(folder),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, ?period, "failed to watch the folder of the peers, looking every period");
+            None
+        }
+    };
+    let mut ticks = tokio::time::interval(if folder.is_some() { WATCHED_PERIOD.max(period) } else { period });
     loop {
         tokio::select! {
             () = peers.closed() => return,
             _ = ticks.tick() => {}
+            () = something_was_put_in(folder.as_ref()) => {}
         }
-        // Reading thousands of peers twice a second would cost more than probing them.
+        // Reading thousands of peers each time would cost more than probing them.
         let found_there = Version::of(path);
         if found_there.is_some() && found_there == seen {
             continue;
@@ -142,6 +158,30 @@ pub async fn watch_file(path: &Path, ports: Ports, period: Duration, peers: watc
             }
         }
     }
+}
+
+/// What is watched is still looked at so often: a file may be a link to a place that is not.
+const WATCHED_PERIOD: Duration = Duration::from_secs(10);
+/// A folder in which much happens is no reason to look more often than this.
+const CALM: Duration = Duration::from_millis(50);
+
+/// A descriptor that becomes readable when a file was written, or put in by a rename, where `path` is.
+fn watch_folder(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let events = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+    events.add_watch(folder, AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO)?;
+    register(OwnedFd::from(events))
+}
+
+/// Waits until something was; for ever where nobody watches.
+async fn something_was_put_in(folder: Option<&AsyncFd<OwnedFd>>) {
+    let Some(folder) = folder else { return std::future::pending().await };
+    let Ok(mut ready) = folder.readable().await else { return std::future::pending().await };
+    tokio::time::sleep(CALM).await;
+    // What it was is seen from the file itself.
+    let mut events = [0; 4_096];
+    while nix::unistd::read(folder, &mut events).is_ok_and(|length| length > 0) {}
+    ready.clear_ready();
 }
 
 /// What tells one version of a file from another without reading it.
@@ -196,6 +236,29 @@ mod tests {
             let said = parse_peers_file(text, Ports::DEFAULT).unwrap_err().to_string();
             assert!(said.contains(named), "{said}");
         }
+    }
+
+    /// As the kubelet does with a mounted ConfigMap: the file is a link through another one, which is turned.
+    #[tokio::test]
+    async fn a_link_that_is_turned_is_noticed_without_looking() {
+        let folder = tempfile::tempdir().unwrap();
+        let version = |name: &str, text: &str| {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+            std::fs::write(folder.path().join(name).join("peers.toml"), text).unwrap();
+            std::os::unix::fs::symlink(name, folder.path().join("..new")).unwrap();
+            std::fs::rename(folder.path().join("..new"), folder.path().join("..data")).unwrap();
+        };
+        version("..1", "[[peers]]\nnode = \"a\"\naddress = \"10.0.0.1\"\n");
+        let path = folder.path().join("peers.toml");
+        std::os::unix::fs::symlink("..data/peers.toml", &path).unwrap();
+        let (peers, mut told) = watch::channel(Arc::default());
+        let watching =
+            tokio::spawn(async move { watch_file(&path, Ports::DEFAULT, Duration::from_secs(86_400), peers, || {}).await });
+        told.wait_for(|peers| peers.len() == 1).await.unwrap();
+        version("..2", "peers = []");
+        told.wait_for(|peers| peers.is_empty()).await.unwrap();
+        drop(told);
+        watching.await.unwrap();
     }
 
     proptest! {

@@ -6,11 +6,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use crate::control_message::{CONTROL_LEN, LocalAddress, NAME_LEN, Notes, read_name, read_notes, write_name, write_source};
+use crate::control_message::{
+    CONTROL_LEN, LocalAddress, NAME_LEN, Notes, SOURCE_LEN, read_name, read_notes, write_name, write_source,
+};
 
 #[derive(Clone)]
 #[repr(align(8))]
 struct Control([u8; CONTROL_LEN]);
+
+#[derive(Clone)]
+#[repr(align(8))]
+struct Source([u8; SOURCE_LEN]);
 
 #[derive(Clone)]
 #[repr(align(8))]
@@ -104,7 +110,7 @@ impl<const PACKET: usize> Inbox<PACKET> {
 /// Packets of exactly `PACKET` bytes about to go out.
 pub(crate) struct Outbox<const PACKET: usize> {
     packets: Vec<[u8; PACKET]>,
-    controls: Vec<(Control, usize)>,
+    controls: Vec<(Source, usize)>,
     names: Vec<(Name, usize)>,
 }
 
@@ -125,7 +131,7 @@ impl<const PACKET: usize> Outbox<PACKET> {
     pub(crate) fn push(&mut self, packet: [u8; PACKET], to: SocketAddr, from: Option<LocalAddress>) {
         let mut name = Name([0; NAME_LEN]);
         let name_len = write_name(&mut name.0, to);
-        let mut control = Control([0; CONTROL_LEN]);
+        let mut control = Source([0; SOURCE_LEN]);
         let control_len = from.map_or(0, |from| write_source(&mut control.0, from));
         self.packets.push(packet);
         self.controls.push((control, control_len));

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -163,23 +163,22 @@ pub(crate) fn connection_info(stream: &impl AsFd) -> Option<ConnectionInfo> {
     })
 }
 
-/// From now on the kernel notes in the socket's error queue when each packet left, numbered from 0; or no longer.
+/// From now on the kernel notes in the socket's error queue when each packet left, numbered from 0; or no longer. On each packet that comes in
+/// it notes when it had it in any case, and no longer in the plain way as well: to copy out two notes costs more than one.
 pub(crate) fn set_transmit_stamps(socket: &impl AsFd, on: bool) -> io::Result<()> {
     use nix::sys::socket::TimestampingFlag as Flag;
-    // The stamp alone goes to the queue (TSONLY), not the packet with it.
-    let flags = if on {
-        Flag::SOF_TIMESTAMPING_TX_SOFTWARE
-            | Flag::SOF_TIMESTAMPING_SOFTWARE
-            | Flag::SOF_TIMESTAMPING_OPT_ID
-            | Flag::SOF_TIMESTAMPING_OPT_TSONLY
-    } else {
-        Flag::empty()
-    };
-    Ok(setsockopt(socket, sockopt::Timestamping, &flags)?)
+    let mut flags = Flag::SOF_TIMESTAMPING_RX_SOFTWARE | Flag::SOF_TIMESTAMPING_SOFTWARE;
+    if on {
+        // The stamp alone goes to the queue (TSONLY), not the packet with it.
+        flags |= Flag::SOF_TIMESTAMPING_TX_SOFTWARE | Flag::SOF_TIMESTAMPING_OPT_ID | Flag::SOF_TIMESTAMPING_OPT_TSONLY;
+    }
+    setsockopt(socket, sockopt::Timestamping, &flags)?;
+    Ok(setsockopt(socket, sockopt::ReceiveTimestampns, &false)?)
 }
 
-/// The socket, known to the runtime so that one can wait for packets on it.
-pub(crate) fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
-    // SAFETY: a `Socket` owns its descriptor, hands out no mutable access through `AsyncFd::get_ref`, and closes it only when dropped.
-    Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
+/// The descriptor, known to the runtime so that one can wait until something can be read from it.
+pub(crate) fn register<T: AsRawFd + Into<OwnedFd>>(descriptor: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: what turns into an owned descriptor owns it; `AsyncFd::get_ref` hands out no mutable access to it, so that it stays the same
+    // and open until it is dropped.
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
 }

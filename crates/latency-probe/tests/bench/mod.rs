@@ -61,6 +61,13 @@ impl Lab {
         Ipv4Addr::new(10, 99, 0, u8::try_from(index).unwrap() + 1).into()
     }
 
+    /// Gives all addresses of a network to the second namespace, for the first to reach.
+    pub(crate) fn add_far_network(&self, network: &str) {
+        let [first, second] = &self.namespaces;
+        run(&["ip", "-n", first, "route", "add", network, "via", &self.ip(1).to_string()]);
+        run(&["ip", "-n", second, "route", "add", "local", network, "dev", "lo"]);
+    }
+
     /// Where a prober in that namespace answers.
     pub(crate) fn address(&self, index: usize) -> SocketAddr {
         (self.ip(index), 9799).into()
