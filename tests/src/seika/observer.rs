@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
@@ -22,6 +23,8 @@ pub struct Observer {
 pub struct Seen {
     /// Pods of Seikas that came.
     pub created: usize,
+    /// When the first and the last of them did, as far as they were not there before.
+    pub created_within: Option<(Instant, Instant)>,
     /// Pods that went.
     pub deleted: usize,
     /// The most active pods that a node had at any instant.
@@ -38,7 +41,7 @@ impl Observer {
         for pod in listed.items {
             seen.lock().unwrap().put(&pod);
         }
-        seen.lock().unwrap().created = 0;
+        (seen.lock().unwrap().created, seen.lock().unwrap().created_within) = (0, None);
         let shared = Arc::clone(&seen);
         let mut version = listed.metadata.resource_version.unwrap_or_default();
         // Before anything is done that is to be seen.
@@ -116,6 +119,8 @@ impl Seen {
         }
         if self.active.insert(uid, (node_of(pod).to_owned(), pod.name_any())).is_none() {
             self.created += 1;
+            let now = Instant::now();
+            self.created_within = Some((self.created_within.map_or(now, |(first, _)| first), now));
         }
         let node = node_of(pod);
         let active = self.active.values().filter(|(on, _)| on == node).count();
