@@ -43,7 +43,7 @@ struct Arguments {
     #[arg(long, default_value_t = 600)]
     idle_seconds: u64,
     /// How often the creation of 1,000 pods is measured, each time beside the bare client.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 9)]
     rounds: usize,
     /// The controller's release binary; it is built unless told.
     #[arg(long)]
