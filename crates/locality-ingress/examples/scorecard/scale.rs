@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use locality_ingress::change::Change;
 use locality_ingress::demand::reports::{Demand, Reports};
 use locality_ingress::kingress::{BackendSplit, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, VISIBILITY_LOCAL};
 use locality_ingress::locality::Policy;
 use locality_ingress::metrics::Metrics;
 use locality_ingress::objects::{IngressObject, ObjectName, ServiceObject, ServicePort, SliceEndpoint, SliceObject};
 use locality_ingress::translate::TranslateSettings;
-use locality_ingress::world::{Change, World, WorldSettings};
+use locality_ingress::world::{World, WorldSettings};
 use locality_ingress::xds::listeners::GatewayPorts;
 use locality_ingress::xds::server::{Ads, Connected};
 use locality_ingress::xds::store::{Revision, Store};

@@ -9,10 +9,12 @@ mod changes;
 pub mod clusters;
 pub mod listeners;
 pub mod proto;
+pub mod refusal;
 pub mod routes;
 pub mod server;
 pub mod session;
 pub mod store;
+mod subscription;
 
 use std::borrow::Borrow;
 use std::num::NonZeroU64;

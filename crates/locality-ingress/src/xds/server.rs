@@ -28,7 +28,8 @@ use tonic::server::NamedService;
 use tonic::{Status, codegen::Service};
 
 use super::answer::Answer;
-use super::session::{Nack, Session};
+use super::refusal::Nack;
+use super::session::Session;
 use super::store::{Revision, Store, View};
 use crate::demand::reports::Reports;
 use crate::metrics::Metrics;
