@@ -4,6 +4,8 @@
 mod backend;
 #[path = "ingress/bench.rs"]
 mod bench;
+#[path = "ingress/certificates.rs"]
+mod certificates;
 #[path = "ingress/plan.rs"]
 mod plan;
 
@@ -12,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use backend::{Backend, Manner};
 use bench::{Bench, eventually, in_own_network, pod_address};
+use certificates::Authority;
 use locality_ingress::locality::Policy;
 use plan::PlanWriter;
 use serde_json::json;
@@ -383,6 +386,46 @@ fn tls_redirects_web_sockets_and_other_names_of_ourselves() -> anyhow::Result<()
         // What goes where, and why.
         let explained = bench.explain(HOST, 1).await?;
         assert_eq!(explained["clusters"]["default/hello-00001/80"]["assignment"]["localities"][0]["node"], "node1");
+        daemon.end().await
+    })
+}
+
+#[test]
+fn gateways_are_served_over_tls_and_both_sides_take_new_certificates_over() -> anyhow::Result<()> {
+    // What is deployed with TLS differs from what is deployed without by that alone.
+    let [plain, tls] = [include_str!("../../deploy/kantai-gateway/envoy.yaml"), include_str!("../../deploy/xds-tls/envoy.yaml")];
+    let (before, socket) = tls.split_once("      transport_socket:\n").expect("it has TLS");
+    let (_, after) = socket.split_once("      load_assignment:\n").expect("something follows");
+    assert_eq!(format!("{before}      load_assignment:\n{after}"), plain);
+
+    in_own_network(async |components| {
+        let mut bench = Bench::start(&components).await?;
+        let plan = PlanWriter::start().await?;
+        bench.secure(&Authority::new()?)?;
+        let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
+        let _pod = Backend::start("pod", pod_address(1, 1)).await?;
+        bench.service("default", "hello-00001", "http").await?;
+        bench.pods("hello-00001", &[(1, 1)]).await?;
+        let _first = bench.gateway(1).await?;
+        bench.gateways_ready(&[1]).await?;
+        bench.ingress("hello", &[("hello-00001", 100)]).await?;
+        bench.ready("hello").await?;
+        assert_eq!(bench.get(1, 8081, HOST, "/").await?, (200, "pod".into()));
+
+        // Another authority on both sides. A gateway that knows no other one finds the daemon with its new certificate.
+        bench.renew_certificates(&Authority::new()?)?;
+        let _second = bench.gateway(2).await?;
+        bench.gateways_ready(&[1, 2]).await?;
+        assert_eq!(bench.get(2, 8081, HOST, "/").await?, (200, "pod".into()));
+        // The gateway from before, when it has to connect anew, has the new certificates, too.
+        daemon.end().await?;
+        let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
+        bench.service("default", "hello-00002", "http").await?;
+        bench.pods("hello-00002", &[(1, 1)]).await?;
+        bench.ingress("hello", &[("hello-00002", 100)]).await?;
+        bench.ready("hello").await?;
+        let stats = bench.stats(1, "upstream_rq_active").await?;
+        assert!(stats.contains("default/hello-00002"), "{stats}");
         daemon.end().await
     })
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kube::Client;
 use prometheus_client::registry::Registry;
+use rustls::server::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,7 @@ use crate::world_loop::{self, Outputs};
 use crate::xds::listeners::GatewayPorts;
 use crate::xds::server::{Ads, Connected};
 use crate::xds::store::Store;
+use crate::xds::tls::{ServerTls, TlsError, TlsFiles};
 
 /// The Lease whose holder writes statuses.
 const LEASE: &str = "locality-ingress";
@@ -44,6 +46,8 @@ pub struct Settings {
     pub class: String,
     /// How gateways choose endpoints.
     pub policy: Policy,
+    /// With what gateways are served over TLS; `None` for plain text.
+    pub tls: Option<TlsFiles>,
     /// Where gateways listen.
     pub ports: GatewayPorts,
     /// Where the plan is.
@@ -80,6 +84,9 @@ pub enum DaemonError {
         /// Why.
         source: reqwest::Error,
     },
+    /// No TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The gateways' listener broke.
     #[error("failed to serve gateways")]
     Xds {
@@ -104,6 +111,7 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
         public: in_cluster(&settings.gateway_service),
         private: in_cluster(&settings.gateway_internal_service),
     };
+    let tls = tls(settings.tls, &metrics, &stop).await?;
     let store = Arc::new(Store::new(settings.policy, settings.ports));
     let world_settings = WorldSettings {
         policy: settings.policy,
@@ -129,7 +137,7 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
 
     let connected = Connected::default();
     let ads = Ads::new(store.clone(), connected.clone(), metrics.clone(), nacks, stop.clone());
-    let ads = ads.serve(listeners.xds, reports);
+    let ads = ads.serve(listeners.xds, tls, reports);
     let ops = ops_http::router(Arc::new(registry), readiness).merge(explain::router(store)).merge(demand::stream::router(demand));
     let ops = ops_http::serve(listeners.ops, ops, stop.clone());
 
@@ -154,4 +162,24 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
     let ads = async { ads.await.map_err(|source| DaemonError::Xds { source }) };
     let ops = async { ops.await.map_err(DaemonError::from) };
     tokio::try_join!(ads, ops, election, supervisor).map(|_| ())
+}
+
+/// What gateways are to be served with, and what is to be said of it.
+async fn tls(
+    files: Option<TlsFiles>,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> Result<Option<watch::Receiver<Arc<ServerConfig>>>, TlsError> {
+    let Some(files) = files else {
+        tracing::warn!("gateways are served in plain text, keys of certificates included: keep that traffic inside the cluster");
+        return Ok(None);
+    };
+    if files.client_authorities.is_none() {
+        tracing::warn!("gateways need no certificate: whoever reaches the port is sent the keys of certificates");
+    }
+    tracing::info!(certificate = %files.certificate.display(), "gateways are served over TLS");
+    let tls = ServerTls::load(files).await?;
+    let current = tls.watch();
+    tokio::spawn(tls.follow(metrics.clone(), stop.clone()));
+    Ok(Some(current))
 }

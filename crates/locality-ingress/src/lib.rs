@@ -14,11 +14,13 @@
 //! that all gateways follow ([`readiness`]). The gateways tell what they have in flight ([`demand`]), which also moves shares away from
 //! nodes whose pods are full ([`spill`]).
 
+pub mod change;
 pub mod daemon;
 pub mod demand;
 pub mod explain;
 pub mod kingress;
 pub mod kube_io;
+pub mod load;
 pub mod locality;
 pub mod metrics;
 pub mod network_hash;

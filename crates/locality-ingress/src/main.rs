@@ -1,6 +1,7 @@
 //! The daemon.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,14 +10,24 @@ use locality_ingress::daemon::{Listeners, Settings, run};
 use locality_ingress::locality::Policy;
 use locality_ingress::plan_stream::FollowSettings;
 use locality_ingress::xds::listeners::GatewayPorts;
+use locality_ingress::xds::tls::TlsFiles;
 
 /// Knative ingress class on stock Envoy: one view per node, so that a request is answered near where it entered.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Flags {
-    /// Where gateways connect (delta ADS over plain-text HTTP/2).
+    /// Where gateways connect (delta ADS over HTTP/2).
     #[arg(long, env = "KANTAI_XDS_LISTEN", default_value = "[::]:18000")]
     xds_listen: SocketAddr,
+    /// Our certificate for gateways, in PEM; with its key it turns TLS on. Taken over again whenever it changes.
+    #[arg(long, env = "KANTAI_XDS_CERTIFICATE_FILE")]
+    xds_certificate_file: Option<PathBuf>,
+    /// The key of that certificate.
+    #[arg(long, env = "KANTAI_XDS_KEY_FILE")]
+    xds_key_file: Option<PathBuf>,
+    /// The authorities that the gateways' own certificates are of. With TLS but without this whoever reaches the port is served.
+    #[arg(long, env = "KANTAI_XDS_CLIENT_CA_FILE")]
+    xds_client_ca_file: Option<PathBuf>,
     /// Where /healthz, /readyz, /metrics, /v1/demand and /v1/explain are served.
     #[arg(long, env = "KANTAI_OPS_LISTEN", default_value = "[::]:8080")]
     ops_listen: SocketAddr,
@@ -81,6 +92,7 @@ async fn main() -> anyhow::Result<()> {
     let settings = Settings {
         class: flags.ingress_class,
         policy: flags.policy,
+        tls: TlsFiles::given(flags.xds_certificate_file, flags.xds_key_file, flags.xds_client_ca_file)?,
         ports: GatewayPorts {
             external: flags.external_port,
             internal: flags.internal_port,

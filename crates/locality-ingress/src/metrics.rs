@@ -24,6 +24,8 @@ pub struct Metrics {
     pub ingresses_refused: Gauge,
     /// Probes that did not prove the version that they asked for.
     pub failed_probes: Counter,
+    /// Times that files for TLS could not be used.
+    pub tls_failures: Counter,
     /// Whether the stream of plans is connected (1) or not (0).
     pub plan_connected: Gauge,
     /// Revisions that have a plan.
@@ -50,6 +52,7 @@ impl Metrics {
             ingresses: Gauge::default(),
             ingresses_refused: Gauge::default(),
             failed_probes: Counter::default(),
+            tls_failures: Counter::default(),
             plan_connected: Gauge::default(),
             planned_revisions: Gauge::default(),
             leading: Gauge::default(),
@@ -72,6 +75,7 @@ impl Metrics {
         registry.register("ingresses", "Ingresses of our class", metrics.ingresses.clone());
         registry.register("ingresses_refused", "Ingresses of our class that cannot be served", metrics.ingresses_refused.clone());
         registry.register("failed_probes", "Probes that did not prove the version they asked for", metrics.failed_probes.clone());
+        registry.register("tls_failures", "Times that changed files for TLS could not be used", metrics.tls_failures.clone());
         registry.register("plan_connected", "Whether the stream of plans is connected", metrics.plan_connected.clone());
         registry.register("planned_revisions", "Revisions that have a plan", metrics.planned_revisions.clone());
         registry.register("leading", "Whether this replica writes statuses", metrics.leading.clone());

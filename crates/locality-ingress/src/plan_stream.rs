@@ -7,9 +7,9 @@ use route_stream::{Event, MAX_LINE_BYTES};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::change::{Change, Source};
 use crate::metrics::Metrics;
 use crate::plan::PlanChange;
-use crate::world::{Change, Source};
 
 /// How to follow the plan.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::demand::board::ByServing;
+use crate::load::ByServing;
 
 /// Shares add up to about this.
 const WHOLE: f64 = 100.0;
@@ -21,7 +21,7 @@ const WHOLE: f64 = 100.0;
 ///
 /// ```
 /// use std::collections::BTreeMap;
-/// use locality_ingress::demand::board::Load;
+/// use locality_ingress::load::Load;
 /// use locality_ingress::spill::relieve;
 ///
 /// let slots = BTreeMap::from([("near".to_owned(), 4), ("far".to_owned(), 20)]);
@@ -103,7 +103,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::demand::board::Load;
+    use crate::load::Load;
 
     fn loads(entries: &[(&str, &str, u64)]) -> BTreeMap<String, ByServing> {
         let mut loads: BTreeMap<String, ByServing> = BTreeMap::new();

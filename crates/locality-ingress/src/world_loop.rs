@@ -7,10 +7,11 @@ use std::collections::BTreeSet;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::change::{Change, Source};
 use crate::kube_io::events::Events;
 use crate::metrics::Metrics;
 use crate::objects::ObjectName;
-use crate::world::{Change, GatewayPod, Source, Standing, World};
+use crate::world::{GatewayPod, Standing, World};
 use crate::xds::server::NackReport;
 
 /// Changes taken together at most, so that a long list does not hold up what came before it.

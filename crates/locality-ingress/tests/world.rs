@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use locality_ingress::change::Change;
 use locality_ingress::kingress::{
     BackendSplit, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, IngressTls, KCondition,
 };
@@ -16,9 +17,9 @@ use locality_ingress::objects::{
 use locality_ingress::plan::PlanChange;
 use locality_ingress::route_table::Action;
 use locality_ingress::translate::TranslateSettings;
-use locality_ingress::world::{Change, News, Progress, World, WorldSettings};
+use locality_ingress::world::{News, Progress, World, WorldSettings};
 use locality_ingress::xds::listeners::GatewayPorts;
-use locality_ingress::xds::session::Nack;
+use locality_ingress::xds::refusal::Nack;
 use locality_ingress::xds::store::{Revision, Store, View};
 use locality_ingress::xds::{Kind, Name};
 use route_stream::{Event, RevisionKey, RevisionRoutes};
@@ -335,7 +336,15 @@ fn a_refusal_by_a_gateway_is_said_of_the_ingress_at_fault_until_its_next_generat
     bench.settle();
     bench.changed();
     assert_eq!(bench.world.users_of_cluster("ns/a/80"), [named("a")]);
-    let nack = Nack { kind: Kind::Cluster, names: ["ns/a/80", "ns/b/80"].map(Into::into).into(), ..nack("bad ns/a/80", 0, 1) };
+    let clusters = |at_fault: &[&str]| Nack {
+        kind: Kind::Cluster,
+        names: ["ns/a/80", "ns/b/80"].map(Into::into).into(),
+        at_fault: at_fault.iter().map(ToString::to_string).collect(),
+        ..nack("bad", 0, 1)
+    };
+    // As long as it is not known who is at fault nobody is blamed.
+    assert_eq!(bench.world.refused("node1", &clusters(&[])), []);
+    let nack = clusters(&["ns/a/80"]);
     assert_eq!(bench.world.refused("node1", &nack), [named("a")]);
     let news = bench.settle();
     assert!(refused(&news, "a"), "{:?}", progress(&news, "a"));
@@ -349,7 +358,7 @@ fn a_refusal_by_a_gateway_is_said_of_the_ingress_at_fault_until_its_next_generat
 /// A refusal of what came after revision `confirmed` and up to `revision`.
 fn nack(message: &str, confirmed: Revision, revision: Revision) -> Nack {
     let names = vec!["external".to_owned(), "internal".to_owned()];
-    Nack { kind: Kind::Routes, names, message: message.to_owned(), revision, confirmed }
+    Nack { kind: Kind::Routes, names, at_fault: Vec::new(), message: message.to_owned(), revision, confirmed }
 }
 
 fn refused(news: &News, ingress: &str) -> bool {

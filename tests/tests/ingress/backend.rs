@@ -84,7 +84,7 @@ async fn answer(
             tokio::io::copy_buf(&mut lines.into_inner(), &mut write).await?;
             return Ok(());
         } else {
-            *last_headers.lock().expect("no holder panics") = headers.clone();
+            *last_headers.lock().expect("no holder panics") = headers;
             if !takes.is_zero() {
                 let _slot = slots.acquire().await;
                 tokio::time::sleep(takes).await;

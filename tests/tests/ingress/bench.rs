@@ -15,6 +15,7 @@ use locality_ingress::kingress::KIngress;
 use locality_ingress::locality::Policy;
 use locality_ingress::plan_stream::FollowSettings;
 use locality_ingress::xds::listeners::GatewayPorts;
+use locality_ingress::xds::tls::TlsFiles;
 use netem_lab::components::{Component, Components, GoModule, Places, module_folders};
 use netem_lab::control_plane::{ControlPlane, User};
 use netem_lab::progress::Progress;
@@ -22,9 +23,17 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::certificates::{Authority, XdsCertificates};
+
 pub(crate) const CLASS: &str = "kantai.ingress.networking.knative.dev";
 const NAMESPACE: &str = "kantai-system";
 const BOOTSTRAP: &str = include_str!("../../../deploy/kantai-gateway/envoy.yaml");
+/// The same over TLS, and the files that it names.
+const TLS_BOOTSTRAP: &str = include_str!("../../../deploy/xds-tls/envoy.yaml");
+const TLS_FILES: [(&str, &str); 2] = [
+    ("gateway-certificate.yaml", include_str!("../../../deploy/xds-tls/gateway-certificate.yaml")),
+    ("authority.yaml", include_str!("../../../deploy/xds-tls/authority.yaml")),
+];
 const RBAC: &str = include_str!("../../../deploy/locality-ingress/rbac.yaml");
 /// What is not run here is at least taken by the API server.
 const OTHER_MANIFESTS: [&str; 4] = [
@@ -96,6 +105,8 @@ pub(crate) struct Bench {
     pub(crate) envoy: PathBuf,
     pub(crate) folder: tempfile::TempDir,
     http: reqwest::Client,
+    // With what gateways are served over TLS, where they are.
+    certificates: Option<XdsCertificates>,
 }
 
 impl Bench {
@@ -111,6 +122,7 @@ impl Bench {
                 .redirect(reqwest::redirect::Policy::none())
                 .timeout(Duration::from_secs(10))
                 .build()?,
+            certificates: None,
         };
         let folders = tokio::task::spawn_blocking(|| {
             let places = Places::from_env()?;
@@ -142,8 +154,38 @@ impl Bench {
         let client = client_of_daemon(&self.control_plane.kubeconfig(User::Admin)).await?;
         let listeners = Listeners { xds: listen(XDS).await?, ops: listen(OPS).await? };
         let stop = CancellationToken::new();
-        let task = tokio::spawn(daemon::run(client, settings(policy, routes_url), listeners, stop.clone()));
+        let tls = self.certificates.as_ref().map(|certificates| TlsFiles {
+            certificate: certificates.server.join("tls.crt"),
+            key: certificates.server.join("tls.key"),
+            client_authorities: Some(certificates.server.join("ca.crt")),
+        });
+        let settings = Settings { tls, ..settings(policy, routes_url) };
+        let task = tokio::spawn(daemon::run(client, settings, listeners, stop.clone()));
         Ok(Daemon { stop, task: Some(task) })
+    }
+
+    /// From now on gateways are served over TLS, with certificates of `authority`.
+    #[allow(dead_code)]
+    pub(crate) fn secure(&mut self, authority: &Authority) -> anyhow::Result<()> {
+        self.certificates = Some(XdsCertificates::of(authority, self.folder.path())?);
+        Ok(())
+    }
+
+    /// Gives both sides new certificates of `authority`.
+    #[allow(dead_code)]
+    pub(crate) fn renew_certificates(&self, authority: &Authority) -> anyhow::Result<()> {
+        self.certificates.as_ref().context("no TLS")?.renew(authority)
+    }
+
+    /// The deployed bootstrap; over TLS with its files where this finds them.
+    fn bootstrap(&self) -> anyhow::Result<String> {
+        let Some(certificates) = &self.certificates else { return Ok(BOOTSTRAP.to_owned()) };
+        let folder = self.folder.path().to_string_lossy();
+        for (name, text) in TLS_FILES {
+            let text = text.replace("/etc/kantai-xds", &certificates.gateway.to_string_lossy());
+            std::fs::write(self.folder.path().join(name), text)?;
+        }
+        Ok(TLS_BOOTSTRAP.replace("/etc/envoy", &folder))
     }
 
     /// Starts the gateway of a node from the deployed bootstrap, and waits until it is ready.
@@ -155,11 +197,11 @@ impl Bench {
     pub(crate) async fn gateway_pod(&self, node: u8, pod: u8) -> anyhow::Result<Gateway> {
         let address = gateway_pod_address(node, pod);
         let replacements = [
-            ("locality-ingress.kantai-system.svc", "127.0.0.1".to_owned()),
+            ("address: locality-ingress.kantai-system.svc", "address: 127.0.0.1".to_owned()),
             ("port_value: 9901", format!("port_value: {}", 9900 + 10 * u16::from(pod) + u16::from(node))),
             ("address: 0.0.0.0, port_value: 9000", format!("address: {address}, port_value: 9000")),
         ];
-        let mut bootstrap = BOOTSTRAP.to_owned();
+        let mut bootstrap = self.bootstrap()?;
         for (from, to) in replacements {
             anyhow::ensure!(bootstrap.contains(from), "the bootstrap has no {from:?} any more");
             bootstrap = bootstrap.replace(from, &to);
@@ -406,6 +448,7 @@ fn settings(policy: Policy, routes_url: &str) -> Settings {
         class: CLASS.into(),
         policy,
         ports: GatewayPorts::default(),
+        tls: None,
         plan: FollowSettings { url: routes_url.into(), silence_limit: Duration::from_secs(15), expiry: Duration::from_secs(300) },
         demand_interval: Duration::from_millis(50),
         gateway_service: "kantai-gateway".into(),

@@ -7,12 +7,12 @@ use std::time::Duration;
 use crate::backend::Backend;
 use crate::bench::{eventually, gateway_pod_address, pod_address};
 use crate::figure::{Figure, Goal, as_f64};
-use crate::load::{Throughput, shares, throughput};
+use crate::load::{shares, throughput};
 use crate::stage::{Stage, entry};
 
 const CONNECTIONS: usize = 16;
-const SLICE: Duration = Duration::from_secs(1);
-const ROUNDS: usize = 8;
+const SLICE: Duration = Duration::from_millis(250);
+const ROUNDS: usize = 24;
 
 /// Requests per second through our gateway, and through the same Envoy with a static configuration, in turns.
 pub(crate) async fn measure(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
@@ -26,23 +26,28 @@ pub(crate) async fn measure(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
         Ok(())
     })
     .await?;
-    let mut totals = [Throughput::default(); 2];
+    let (mut ratios, mut totals) = (Vec::new(), [0; 2]);
     for round in 0..=ROUNDS {
+        let mut answered = [0; 2];
         // Each is first as often as second, so that what drifts meanwhile is no advantage for either.
-        let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
-        for which in order {
+        for which in [0, 1, 1, 0] {
             let done = throughput([entry(1), address][which], &host, CONNECTIONS, SLICE).await?;
             anyhow::ensure!(done.failed == 0, "{} requests failed", done.failed);
-            // The first round warms up.
-            if round > 0 {
-                totals[which].answered += done.answered;
-            }
+            answered[which] += done.answered;
+        }
+        // The first round warms up.
+        if round > 0 {
+            ratios.push(as_f64(answered[0]) / as_f64(answered[1]) * 100.0);
+            totals = [totals[0] + answered[0], totals[1] + answered[1]];
         }
     }
     stage.forget("hop").await?;
-    let [ours, by_hand] = totals.map(|total| as_f64(total.answered) / (as_f64(ROUNDS) * SLICE.as_secs_f64()));
-    eprintln!("ours {ours:.0} requests/s, by hand {by_hand:.0}");
-    Ok(vec![Figure { id: "hop_overhead_pct", value: ours / by_hand * 100.0, unit: "%", goal: Goal::AtLeast(98.0) }])
+    let [ours, by_hand] = totals.map(|total| as_f64(total) / (as_f64(2 * ROUNDS) * SLICE.as_secs_f64()));
+    ratios.sort_by(f64::total_cmp);
+    eprintln!("ours {ours:.0} requests/s, by hand {by_hand:.0}; by round {ratios:.1?} %");
+    // What else runs on the machine hits a round now and then; the middle one tells what is ours.
+    let value = ratios[ROUNDS / 2];
+    Ok(vec![Figure { id: "hop_overhead_pct", value, unit: "%", goal: Goal::AtLeast(98.0) }])
 }
 
 struct ByHand(Child);

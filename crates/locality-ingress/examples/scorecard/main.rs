@@ -13,6 +13,9 @@ mod backend;
 #[allow(dead_code)]
 #[path = "../../../../tests/tests/ingress/bench.rs"]
 mod bench;
+#[allow(dead_code)]
+#[path = "../../../../tests/tests/ingress/certificates.rs"]
+mod certificates;
 mod demand;
 mod failures;
 mod figure;

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use locality_ingress::change::Change;
 use locality_ingress::demand::reports::{Demand, Reports};
 use locality_ingress::kingress::{BackendSplit, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, VISIBILITY_LOCAL};
 use locality_ingress::locality::Policy;
 use locality_ingress::metrics::Metrics;
 use locality_ingress::objects::{IngressObject, ObjectName, ServiceObject, ServicePort, SliceEndpoint, SliceObject};
 use locality_ingress::translate::TranslateSettings;
-use locality_ingress::world::{Change, World, WorldSettings};
+use locality_ingress::world::{World, WorldSettings};
 use locality_ingress::xds::listeners::GatewayPorts;
 use locality_ingress::xds::server::{Ads, Connected};
 use locality_ingress::xds::store::{Revision, Store};
@@ -37,7 +38,7 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     // Nobody here reports anything.
     let (changes, _no_loads) = tokio::sync::mpsc::channel(1);
     let reports = Reports::new(Demand::default(), Duration::from_secs(1), changes, stop.clone());
-    let server = Ads::new(store.clone(), connected.clone(), metrics, nacks, stop.clone()).serve(listener, reports);
+    let server = Ads::new(store.clone(), connected.clone(), metrics, nacks, stop.clone()).serve(listener, None, reports);
     let server = tokio::spawn(server);
     let mut gateways = start_gateways(&address.to_string())?;
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use envoy_types::pb::envoy::service::load_stats::v3::LoadStatsRequest;
-use serde::{Deserialize, Serialize};
 
+use crate::load::{ByServing, Load};
 use crate::objects::ObjectName;
 use crate::route_table::ClusterKey;
 
@@ -14,24 +14,6 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
 /// One gateway's stream of reports.
 pub type StreamId = u64;
-
-/// Requests of one revision from one source node to one serving node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Load {
-    /// Requests that are on their way or being answered at this moment.
-    pub in_flight: u64,
-    /// Requests sent since the gateway's reports began.
-    pub arrived: u64,
-    /// Of those, answered with anything but a server error.
-    pub finished: u64,
-    /// Of those, answered with a server error, or not at all.
-    pub failed: u64,
-    /// Requests in flight, added up over time, in request-seconds. Divided by how many ended meanwhile it is the mean response time (Little's law).
-    pub busy_seconds: f64,
-}
-
-/// Serving node -> load; the empty name where an endpoint's node is not known.
-pub type ByServing = BTreeMap<String, Load>;
 
 /// What one report says of one revision, by serving node: requests in flight, and sent, finished and failed since the report before.
 type Said = BTreeMap<ObjectName, BTreeMap<String, Load>>;

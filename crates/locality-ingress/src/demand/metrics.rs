@@ -6,8 +6,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::board::Load;
 use super::reports::Demand;
+use crate::load::Load;
 
 /// See the module.
 #[derive(Clone, Debug)]

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::board::{Board, StreamId};
+use crate::change::Change;
 use crate::objects::ObjectName;
-use crate::world::Change;
 use crate::xds::proto::duration;
 
 /// The board, for everybody who writes and reads it.

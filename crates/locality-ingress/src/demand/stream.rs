@@ -12,8 +12,9 @@ use axum::routing::get;
 use futures::stream;
 use serde::{Deserialize, Serialize};
 
-use super::board::{Board, ByServing};
+use super::board::Board;
 use super::reports::Demand;
+use crate::load::ByServing;
 use crate::objects::ObjectName;
 
 /// Where it is served.

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::pin::pin;
+use std::time::Duration;
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Node, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
@@ -17,12 +18,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::convert;
 use super::revision::Revision;
+use crate::change::{Change, Source};
 use crate::kingress::{FOREIGN_FINALIZER, KIngress};
 use crate::objects::ObjectName;
-use crate::world::{Change, Source};
 
 /// Where a node's zone is written.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// How long until a kind that the API server does not serve is asked for again: its definition may come at any time.
+const UNSERVED_PAUSE: Duration = Duration::from_secs(10);
 
 /// An Ingress of our class that is being deleted and held by another implementation's finalizer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +80,7 @@ pub fn spawn(client: &Client, class: &str, changes: &mpsc::Sender<Change>, held:
     let zone = |node: PartialObjectMeta<Node>| node.labels().get(ZONE_LABEL).cloned();
     start(Box::pin(relay(nodes, Source::Nodes, changes.clone(), zone, |name, zone| Change::Zone(name.name, zone))));
 
-    // Where there is no Serving there are no such objects, which holds nothing up.
+    // Where there is no Serving there is no such kind, which holds nothing up.
     let revisions = watcher(Api::<Revision>::all(client.clone()), all());
     let limit = |revision: Revision| revision.concurrency_limit();
     start(Box::pin(relay(revisions, Source::Revisions, changes.clone(), limit, Change::Concurrency)));
@@ -98,6 +102,17 @@ fn object_name<K: Resource>(object: &K) -> ObjectName {
     ObjectName::new(object.namespace().unwrap_or_default(), object.name_any())
 }
 
+/// Whether the API server knows no such kind: 404, as opposed to a kind of which it has no objects.
+fn is_unserved(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
+            matches!(error, kube::Error::Api(status) if status.code == 404)
+        }
+        _ => false,
+    }
+}
+
 /// Tells each object as `convert` sees it; one that `convert` refuses is as good as gone. After a new list, what it lacks is told as gone.
 async fn relay<K, T>(
     events: impl futures::Stream<Item = watcher::Result<Event<K>>> + Send,
@@ -110,9 +125,21 @@ async fn relay<K, T>(
 {
     let mut known: BTreeSet<ObjectName> = BTreeSet::new();
     let mut listed: BTreeSet<ObjectName> = BTreeSet::new();
-    let mut events =
-        pin!(events.default_backoff().inspect_err(|error| tracing::warn!(?source, %error, "watch broke, trying again")));
+    let mut events = pin!(events.default_backoff());
+    let mut unserved = false;
     while let Some(event) = events.next().await {
+        match &event {
+            // Each attempt begins with this.
+            Ok(Event::Init) => {}
+            Ok(_) => unserved = false,
+            Err(error) if is_unserved(error) => {
+                if !std::mem::replace(&mut unserved, true) {
+                    tracing::info!(?source, "the API server does not serve this kind, which is waited for");
+                }
+                tokio::time::sleep(UNSERVED_PAUSE).await;
+            }
+            Err(error) => tracing::warn!(?source, %error, "watch broke, trying again"),
+        }
         let mut news = Vec::new();
         match event {
             Ok(Event::Apply(object)) => {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use crate::demand::board::ByServing;
+use crate::load::ByServing;
 use crate::objects::{Endpoint, ObjectName};
 use crate::plan::Rows;
 use crate::spill::relieve;

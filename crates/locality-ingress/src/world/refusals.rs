@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use crate::objects::ObjectName;
 use crate::route_table::{ANY_HOST, Host, VirtualHost};
 use crate::translate::IngressRoutes;
+use crate::xds::refusal::Nack;
 use crate::xds::routes::ingress_of_virtual_host;
-use crate::xds::session::Nack;
 use crate::xds::store::Revision;
 
 /// How long what was served before is kept: longer than any gateway takes to refuse what came after it.

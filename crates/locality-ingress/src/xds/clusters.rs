@@ -69,6 +69,9 @@ pub fn cluster(key: &ClusterKey, cluster: &Cluster, policy: Policy) -> EnvoyClus
         common_lb_config: Some(CommonLbConfig {
             // With all endpoints ejected it is better to try one than to fail; with some left, those take it all.
             healthy_panic_threshold: Some(Percent { value: 1.0 }),
+            // By default what changes within a second of another change waits for the end of that second: weights that move with the load, and
+            // endpoints that were found to be unreachable, which everybody would try meanwhile.
+            update_merge_window: duration(Duration::ZERO),
             locality_config_specifier: (policy == Policy::Locality).then_some(locality_weighted),
             ..CommonLbConfig::default()
         }),
@@ -127,12 +130,12 @@ fn protocol(http2: bool) -> HttpProtocolOptions {
     }
 }
 
-/// Ejects endpoints that cannot be reached, for a second at first. What an endpoint answers never counts against it: a full pod is
-/// not a failing one.
+/// Ejects endpoints that cannot be reached, for a second at first: once is enough, for the retry of the request that found out is to go
+/// elsewhere. What an endpoint answers never counts against it: a full pod is not a failing one.
 fn unreachable_endpoints() -> OutlierDetection {
     OutlierDetection {
         split_external_local_origin_errors: true,
-        consecutive_local_origin_failure: number(2),
+        consecutive_local_origin_failure: number(1),
         enforcing_consecutive_local_origin_failure: number(100),
         interval: duration(Duration::from_millis(500)),
         base_ejection_time: duration(Duration::from_secs(1)),

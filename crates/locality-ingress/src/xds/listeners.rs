@@ -148,7 +148,10 @@ fn http(routes: &str) -> Filter {
         stream_idle_timeout: duration(Duration::ZERO),
         request_timeout: duration(Duration::ZERO),
         drain_timeout: duration(Duration::from_secs(5)),
+        // Who asks is what the connection says, whatever the client claims.
         use_remote_address: truth(true),
+        // Making up an id costs as much as all that is decided about a request. A client's own passes.
+        generate_request_id: truth(false),
         server_header_transformation: ServerHeaderTransformation::PassThrough.into(),
         ..HttpConnectionManager::default()
     };

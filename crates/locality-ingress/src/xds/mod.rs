@@ -3,16 +3,20 @@
 //! [`routes`], [`clusters`], [`listeners`] and [`assignments`] are pure; [`store`] numbers what they make, [`session`] decides what one
 //! gateway is sent and when, and [`server`] is the gRPC around it. What is the same for all gateways lies in memory once, also on its way out.
 
+mod accept;
 pub mod answer;
 pub mod assignments;
 mod changes;
 pub mod clusters;
 pub mod listeners;
 pub mod proto;
+pub mod refusal;
 pub mod routes;
 pub mod server;
 pub mod session;
 pub mod store;
+mod subscription;
+pub mod tls;
 
 use std::borrow::Borrow;
 use std::num::NonZeroU64;

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -18,17 +17,20 @@ use futures::{Stream, StreamExt as _, stream};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use prost::Message as _;
+use rustls::server::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codec::{DecodeBuf, Decoder, Streaming};
 use tonic::server::NamedService;
 use tonic::{Status, codegen::Service};
 
+use super::accept::connections;
 use super::answer::Answer;
-use super::session::{Nack, Session};
+use super::refusal::Nack;
+use super::session::Session;
 use super::store::{Revision, Store, View};
 use crate::demand::reports::Reports;
 use crate::metrics::Metrics;
@@ -112,19 +114,24 @@ impl Ads {
         Self { store, connected, metrics, nacks, stop }
     }
 
-    /// Serves on `listener` until the stop, and takes the gateways' `reports` of their load there, too.
+    /// Serves on `listener` until the stop, over TLS where there is something to do so with, and takes the gateways' `reports` of their load
+    /// there, too.
     ///
     /// # Errors
     /// When the listener breaks.
-    pub async fn serve(self, listener: TcpListener, reports: Reports) -> Result<(), tonic::transport::Error> {
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        tls: Option<watch::Receiver<Arc<ServerConfig>>>,
+        reports: Reports,
+    ) -> Result<(), tonic::transport::Error> {
         let stop = self.stop.clone();
         tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-            .tcp_nodelay(true)
             .add_service(self)
             .add_service(reports.service())
-            .serve_with_incoming_shutdown(NoDelay::new(listener), async move { stop.cancelled().await })
+            .serve_with_incoming_shutdown(connections(listener, tls), async move { stop.cancelled().await })
             .await
     }
 
@@ -305,24 +312,5 @@ impl Decoder for Requests {
     fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
         let request = DeltaDiscoveryRequest::decode(from);
         request.map(Some).map_err(|error| Status::invalid_argument(format!("not a request: {error}")))
-    }
-}
-
-/// Small answers must not wait for the acknowledgement of the ones before.
-struct NoDelay(TcpListenerStream);
-
-impl NoDelay {
-    fn new(listener: TcpListener) -> Self {
-        Self(TcpListenerStream::new(listener))
-    }
-}
-
-impl Stream for NoDelay {
-    type Item = std::io::Result<tokio::net::TcpStream>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0
-            .poll_next_unpin(context)
-            .map(|item| item.map(|accepted| accepted.and_then(|stream| stream.set_nodelay(true).map(|()| stream))))
     }
 }

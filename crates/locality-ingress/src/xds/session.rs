@@ -3,19 +3,16 @@
 //! Per kind at most one answer is on its way; what changes meanwhile goes out together when the gateway has taken it. Routes wait until the
 //! gateway has the endpoints of every cluster it was told of, so that no request ever meets a cluster that is not there yet.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::num::NonZeroU64;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
 use super::answer::Answer;
+use super::refusal::Nack;
 use super::store::{Revision, Store, View};
+use super::subscription::Subscription;
 use super::{Kind, Name};
-
-/// What one answer holds at most, beyond its last resource. The rest of what is due follows when the gateway has taken it, so that fifty
-/// gateways which come at once do not each have all that there is on its way.
-const PAGE_BYTES: usize = 256 * 1024;
 
 /// How long routes wait for endpoints. Only a gateway that refused a cluster ever makes them wait that long.
 const ROUTES_WAIT: Duration = Duration::from_secs(2);
@@ -26,73 +23,16 @@ const MOST_UNKNOWN_NAMES: usize = 50_000;
 /// In how many lists of a stream a name that there is may be at the same time.
 const LISTS: usize = 2;
 
-/// A refusal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Nack {
-    /// What it refused.
-    pub kind: Kind,
-    /// The names in the refused answer.
-    pub names: Vec<String>,
-    /// Why, in Envoy's words.
-    pub message: String,
-    /// What is refused is of this revision at the latest.
-    pub revision: Revision,
-    /// The last revision of which it took all of this kind.
-    pub confirmed: Revision,
-}
-
-impl Nack {
-    /// For people, from the gateway of `node`.
-    #[must_use]
-    pub fn by_gateway_of(&self, node: &str) -> String {
-        format!("the gateway of node {node} refused an update: {}", self.message)
-    }
-}
-
 /// The state of one stream.
 #[derive(Debug)]
 pub struct Session {
     view: View,
-    kinds: BTreeMap<Kind, KindState>,
+    kinds: BTreeMap<Kind, Subscription>,
     seen: Revision,
     next_nonce: u64,
     // Clusters that this gateway was told of and has no endpoints for yet.
     awaiting_endpoints: BTreeSet<Name>,
     routes_waiting_since: Option<Instant>,
-}
-
-#[derive(Debug, Default)]
-struct KindState {
-    all: bool,
-    // What the gateway was last sent: name -> version, and what it asked for by name and does not have. A refused one has the version that it
-    // was refused in, for the same again would be refused again.
-    known: HashMap<Name, Option<NonZeroU64>>,
-    // Names to look at; true where an answer is owed even if nothing changed.
-    look_at: BTreeMap<Name, bool>,
-    on_its_way: Option<OnItsWay>,
-    confirmed: Revision,
-    // A subscription to everything that is empty so far is owed an (empty) answer, or the gateway waits for ever.
-    owes_first_answer: bool,
-}
-
-#[derive(Debug)]
-struct OnItsWay {
-    nonce: String,
-    names: Vec<Name>,
-    // What it holds is at least this new, and at most that.
-    at_least: Revision,
-    at_most: Revision,
-}
-
-impl KindState {
-    fn wants(&self, name: &Name) -> bool {
-        self.all || self.known.contains_key(name)
-    }
-
-    /// Notes that the gateway has the resource no more. Whether it had it.
-    fn lose(&mut self, name: &Name) -> bool {
-        if self.all { self.known.remove(name).flatten() } else { self.known.get_mut(name).and_then(Option::take) }.is_some()
-    }
 }
 
 impl Session {
@@ -116,74 +56,26 @@ impl Session {
     }
 
     /// Takes a request. A refusal in it is returned.
-    pub fn on_request(&mut self, request: DeltaDiscoveryRequest, store: &Store) -> Option<Nack> {
+    pub fn on_request(&mut self, mut request: DeltaDiscoveryRequest, store: &Store) -> Option<Nack> {
         // A kind that we do not serve is never answered; Envoy has no such subscription from us.
         let kind = Kind::from_type_url(&request.type_url)?;
         let first = !self.kinds.contains_key(&kind);
-        let state = self.kinds.entry(kind).or_default();
-        let answered = state.on_its_way.take_if(|sent| sent.nonce == request.response_nonce);
-        let nack = match (answered, request.error_detail) {
-            (Some(sent), Some(error)) => Some(Nack {
-                kind,
-                names: sent.names.iter().map(|name| name.as_str().to_owned()).collect(),
-                message: error.message,
-                revision: sent.at_most,
-                confirmed: state.confirmed,
-            }),
-            (Some(sent), None) => {
-                state.confirmed = sent.at_least;
-                None
-            }
-            (None, _) => None,
-        };
-        if let Some(nack) = &nack {
-            // It keeps what it had, and asks for no endpoints of a cluster that it refused.
-            if nack.kind == Kind::Cluster {
-                nack.names.iter().for_each(|name| {
-                    self.awaiting_endpoints.remove(name.as_str());
-                });
-            }
+        let subscription = self.kinds.entry(kind).or_insert_with(|| Subscription::new(kind));
+        let nack = subscription.take_verdict(&mut request);
+        // A gateway asks for no endpoints of a cluster that it refused, and has no use for those of one that it wants no endpoints of.
+        let refused = nack.iter().filter(|nack| nack.kind == Kind::Cluster).flat_map(|nack| &nack.names);
+        let unwanted = request.resource_names_unsubscribe.iter().filter(|_| kind == Kind::Assignment);
+        for name in refused.chain(unwanted) {
+            self.awaiting_endpoints.remove(name.as_str());
         }
-        for (name, version) in request.initial_resource_versions {
-            let name = store.name(kind, &name);
-            if let Ok(version) = u64::from_str_radix(&version, 16) {
-                state.known.insert(name.clone(), NonZeroU64::new(version));
-            }
-            state.look_at.entry(name).or_insert(false);
-        }
-        let everything = request.resource_names_subscribe.iter().any(|name| name == "*")
-            || (first && request.resource_names_subscribe.is_empty());
-        if everything && !state.all {
-            state.all = true;
-            state.owes_first_answer = true;
-            for name in store.names(kind) {
-                state.look_at.entry(name).or_insert(false);
-            }
-        }
-        for name in request.resource_names_subscribe.into_iter().filter(|name| name != "*") {
-            // Asking again for what it has means that it needs it again; but not when it has just told us that it has it.
-            let name = store.name(kind, &name);
-            let owed = !(first && state.known.contains_key(&name));
-            *state.look_at.entry(name.clone()).or_insert(false) |= owed;
-            state.known.entry(name).or_insert(None);
-        }
-        for name in request.resource_names_unsubscribe {
-            if name == "*" {
-                state.all = false;
-            }
-            state.known.remove(name.as_str());
-            state.look_at.remove(name.as_str());
-            if kind == Kind::Assignment {
-                self.awaiting_endpoints.remove(name.as_str());
-            }
-        }
+        subscription.take_wishes(request, first, store);
         nack
     }
 
     /// Whether the gateway asks for so many names that its stream should be ended.
     #[must_use]
     pub fn asks_too_much(&self, store: &Store) -> bool {
-        let names: usize = self.kinds.values().map(|state| state.known.len() + state.look_at.len()).sum();
+        let names: usize = self.kinds.values().map(Subscription::len).sum();
         names > MOST_UNKNOWN_NAMES + LISTS * store.len()
     }
 
@@ -193,16 +85,12 @@ impl Session {
         let since = self.seen;
         // Before the first publication there is nothing to say: not even that something does not exist.
         let (seen, all) = store.changes_since(since, |kind, name| {
-            if let Some(state) = kinds.get_mut(&kind).filter(|state| state.wants(name)) {
-                state.look_at.entry(name.clone()).or_insert(false);
+            if let Some(subscription) = kinds.get_mut(&kind) {
+                subscription.note_change(name);
             }
         });
         if !all {
-            for state in kinds.values_mut() {
-                for name in state.known.keys() {
-                    state.look_at.entry(name.clone()).or_insert(false);
-                }
-            }
+            kinds.values_mut().for_each(Subscription::note_changes_of_all);
         }
         self.seen = seen;
         if self.seen == 0 {
@@ -212,47 +100,15 @@ impl Session {
     }
 
     fn answer(&mut self, kind: Kind, store: &Store, now: Instant) -> Option<Answer> {
-        let state = self.kinds.get(&kind)?;
-        if state.on_its_way.is_some() || (state.look_at.is_empty() && !state.owes_first_answer) {
+        if !self.kinds.get(&kind)?.is_due() || (kind == Kind::Routes && self.routes_must_wait(now)) {
             return None;
         }
-        if kind == Kind::Routes && self.routes_must_wait(now) {
-            return None;
-        }
-        let state = self.kinds.get_mut(&kind)?;
-        let (mut resources, mut removed, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while bytes < PAGE_BYTES
-            && let Some((name, owed)) = state.look_at.pop_first()
-        {
-            match store.resource(&self.view, kind, name.as_str()) {
-                Some(resource) if owed || state.known.get(&name) != Some(&Some(resource.version)) => {
-                    bytes += name.as_str().len() + resource.content.len();
-                    state.known.insert(name.clone(), Some(resource.version));
-                    resources.push((name, resource));
-                }
-                Some(_) => {}
-                None => {
-                    if state.lose(&name) || owed {
-                        bytes += name.as_str().len();
-                        removed.push(name);
-                    }
-                }
-            }
-        }
-        let nothing = resources.is_empty() && removed.is_empty();
-        if nothing && !std::mem::take(&mut state.owes_first_answer) {
-            return None;
-        }
-        state.owes_first_answer = false;
+        let subscription = self.kinds.get_mut(&kind)?;
+        let page = subscription.next_page(|name| store.resource(&self.view, kind, name.as_str()))?;
         let nonce = self.next_nonce.to_string();
         self.next_nonce += 1;
-        state.on_its_way = Some(OnItsWay {
-            nonce: nonce.clone(),
-            names: resources.iter().map(|(name, _)| name.clone()).collect(),
-            at_least: self.seen,
-            at_most: store.revision().0,
-        });
-        let answer = Answer { kind, nonce, revision: self.seen, resources, removed };
+        subscription.sent(&page, &nonce, self.seen, store.revision().0);
+        let answer = Answer { kind, nonce, revision: self.seen, resources: page.resources, removed: page.removed };
         match kind {
             Kind::Cluster => self.clusters_sent(&answer, store),
             Kind::Assignment => {
@@ -272,21 +128,21 @@ impl Session {
         for (name, _) in answer.resources.iter().filter(|(name, _)| store.has_endpoints(name)) {
             self.awaiting_endpoints.insert(name.clone());
             // A cluster that changes warms up again and needs its endpoints again, but Envoy may take it that it has asked for them.
-            if let Some(state) = self.kinds.get_mut(&Kind::Assignment).filter(|state| state.wants(name)) {
-                state.look_at.insert(name.clone(), true);
+            if let Some(assignments) = self.kinds.get_mut(&Kind::Assignment) {
+                assignments.owe(name);
             }
         }
     }
 
     fn routes_must_wait(&mut self, now: Instant) -> bool {
         let clusters = self.kinds.get(&Kind::Cluster);
-        let clusters_pending = clusters.is_some_and(|state| !state.look_at.is_empty());
+        let clusters_pending = clusters.is_some_and(Subscription::is_pending);
         if !clusters_pending && self.awaiting_endpoints.is_empty() {
             self.routes_waiting_since = None;
             return false;
         }
         // A gateway asks for the endpoints of clusters before it confirms them, however long it takes over them.
-        if clusters.is_some_and(|state| state.on_its_way.is_some()) {
+        if clusters.is_some_and(Subscription::is_on_its_way) {
             self.routes_waiting_since = Some(now);
             return true;
         }
@@ -309,7 +165,7 @@ impl Session {
     pub fn in_sync_at(&self) -> Option<Revision> {
         // A gateway asks for routes last. Before it did it cannot have all.
         let started = self.kinds.contains_key(&Kind::Routes);
-        let quiet = self.kinds.values().all(|state| state.on_its_way.is_none() && state.look_at.is_empty());
+        let quiet = self.kinds.values().all(|one| !one.is_on_its_way() && !one.is_pending());
         (started && quiet && self.awaiting_endpoints.is_empty()).then_some(self.seen)
     }
 }
@@ -322,7 +178,7 @@ mod tests {
 
     use super::*;
     use crate::locality::Policy;
-    use crate::objects::ObjectName;
+    use crate::objects::{Endpoint, ObjectName};
     use crate::route_table::{Cluster, ClusterKey, Target};
     use crate::xds::Encoded;
     use crate::xds::clusters::cluster;
@@ -454,10 +310,53 @@ mod tests {
             ..ack(&clusters[0])
         };
         let reported = bench.session.on_request(nack, &bench.store).unwrap();
-        let names = vec!["ns/b/80".into()];
-        let expected = Nack { kind: Kind::Cluster, names, message: "bad ns/b/80".into(), revision: 2, confirmed: 1 };
+        let names = vec!["ns/b/80".to_owned()];
+        let message = "bad ns/b/80".to_owned();
+        let expected = Nack { kind: Kind::Cluster, at_fault: names.clone(), names, message, revision: 2, confirmed: 1 };
         assert_eq!(reported, expected);
         assert_eq!(sent(&bench.answers()), [("rds", vec!["external"], vec![])]);
+    }
+
+    #[test]
+    fn what_was_refused_together_with_another_is_sent_again_without_it_and_only_then_all_is_there() {
+        let mut bench = Bench::in_sync();
+        let mut update = Update::default();
+        ["b", "c", "d"].iter().for_each(|name| add(&mut update, name));
+        bench.store.publish(update);
+        let clusters = bench.answers();
+        let rest = bench.ack_all(&clusters);
+        assert_eq!(sent(&rest), []);
+        let together = bench.ask(request(Kind::Assignment, &["ns/b/80", "ns/c/80", "ns/d/80"]));
+        assert_eq!(sent(&together), [("eds", vec!["ns/b/80", "ns/c/80", "ns/d/80"], vec![])]);
+        // Meanwhile something else changes, which waits for its turn.
+        let mut update = Update::default();
+        let endpoint = Endpoint { address: [10, 0, 0, 1].into(), port: 8012, node: None, stand_in: false };
+        let pods = ClusterEndpoints::Pods { endpoints: vec![endpoint], rows: None };
+        update.endpoints.insert("ns/a/80".to_owned(), Some(pods));
+        bench.store.publish(update);
+        let refuse = |answer: &Answer| DeltaDiscoveryRequest {
+            error_detail: Some(Status { message: "bad".into(), ..Status::default() }),
+            ..ack(answer)
+        };
+        let nack = bench.session.on_request(refuse(&together[0]), &bench.store).unwrap();
+        assert_eq!((nack.names.len(), nack.at_fault, nack.confirmed), (3, vec![], 1));
+        let first_half = bench.answers();
+        assert_eq!(sent(&first_half), [("eds", vec!["ns/b/80"], vec![])]);
+        assert_eq!(bench.session.in_sync_at(), None);
+        let second_half = bench.ask(ack(&first_half[0]));
+        assert_eq!(sent(&second_half), [("eds", vec!["ns/c/80", "ns/d/80"], vec![])]);
+        let nack = bench.session.on_request(refuse(&second_half[0]), &bench.store).unwrap();
+        assert_eq!((nack.at_fault, nack.confirmed), (vec![], 1));
+        let one = bench.answers();
+        assert_eq!(sent(&one), [("eds", vec!["ns/c/80"], vec![])]);
+        let other = bench.ask(ack(&one[0]));
+        assert_eq!(sent(&other), [("eds", vec!["ns/d/80"], vec![])]);
+        let nack = bench.session.on_request(refuse(&other[0]), &bench.store).unwrap();
+        assert_eq!(nack.at_fault, ["ns/d/80"]);
+        let later = bench.answers();
+        assert_eq!(sent(&later), [("eds", vec!["ns/a/80"], vec![])]);
+        assert_eq!(sent(&bench.ask(ack(&later[0]))), []);
+        assert_eq!(bench.session.in_sync_at(), Some(3));
     }
 
     #[test]

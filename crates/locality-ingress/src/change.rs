@@ -1,9 +1,9 @@
-//! What goes into the world.
+//! What goes into the [`World`](crate::world::World).
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use crate::demand::board::ByServing;
+use crate::load::ByServing;
 use crate::objects::{IngressObject, ObjectName, SecretObject, ServiceObject, SliceObject};
 use crate::plan::PlanChange;
 

@@ -1,0 +1,166 @@
+//! What is known: the objects, who uses which of them, the plan, and what revisions have in flight.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::crowding::Crowding;
+use crate::change::Change;
+use crate::objects::{IngressObject, ObjectName, Objects};
+use crate::plan::Plan;
+use crate::route_table::Target;
+use crate::translate::IngressRoutes;
+use crate::xds::store::ClusterEndpoints;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    objects: Objects,
+    plan: Plan,
+    crowding: Crowding,
+    // Who names a Service or Secret.
+    users: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    slice_owners: BTreeMap<ObjectName, ObjectName>,
+}
+
+/// What may have to be made anew.
+#[derive(Debug, Default)]
+pub(super) struct Dirty {
+    pub(super) ingresses: BTreeSet<ObjectName>,
+    pub(super) services: BTreeSet<ObjectName>,
+    pub(super) secrets: BTreeSet<ObjectName>,
+    pub(super) zones: bool,
+    // What is served changed without an object having done so.
+    pub(super) merge: bool,
+}
+
+impl Known {
+    pub(super) fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    pub(super) fn ingress(&self, name: &ObjectName) -> Option<&IngressObject> {
+        self.objects.ingresses.get(name)
+    }
+
+    /// Number of revisions with a plan.
+    pub(super) fn planned_revisions(&self) -> usize {
+        self.plan.len()
+    }
+
+    /// The Ingresses that name the Service or Secret `used`.
+    pub(super) fn users_of(&self, used: &ObjectName) -> impl Iterator<Item = &ObjectName> {
+        self.users.get(used).into_iter().flatten()
+    }
+
+    /// Takes a change over, and notes in `dirty` what it touches. `waits` tells whether an Ingress waits for something.
+    pub(super) fn note(&mut self, change: Change, dirty: &mut Dirty, waits: impl Fn(&ObjectName) -> bool) {
+        match change {
+            Change::Ingress(name, ingress) => {
+                self.note_ingress(&name, ingress.map(|ingress| *ingress));
+                dirty.ingresses.insert(name);
+            }
+            Change::Service(name, service) => {
+                replace(&mut self.objects.services, name.clone(), service);
+                dirty.ingresses.extend(self.users_of(&name).cloned());
+                dirty.services.insert(name);
+            }
+            Change::Slice(name, slice) => {
+                // Its label may have changed, and a deletion does not tell the label.
+                if let Some(before) = self.slice_owners.remove(&name) {
+                    if let Some(slices) = self.objects.slices.get_mut(&before) {
+                        slices.retain(|(slice, _)| *slice != name.name);
+                        if slices.is_empty() {
+                            self.objects.slices.remove(&before);
+                        }
+                    }
+                    dirty.services.insert(before);
+                }
+                if let Some((service, slice)) = slice {
+                    self.slice_owners.insert(name.clone(), service.clone());
+                    let slices = self.objects.slices.entry(service.clone()).or_default();
+                    // By name, so that their order tells nothing of when they came. There are few.
+                    let place = slices.partition_point(|(other, _)| *other < name.name);
+                    slices.reserve_exact(1);
+                    slices.insert(place, (name.name, slice));
+                    // An Ingress that waits for endpoints may wait for these.
+                    dirty.ingresses.extend(self.users_of(&service).filter(|user| waits(user)).cloned());
+                    dirty.services.insert(service);
+                }
+            }
+            Change::Zone(node, zone) => {
+                replace(&mut self.objects.zones, node, zone);
+                dirty.zones = true;
+            }
+            Change::Secret(name, secret) => {
+                replace(&mut self.objects.secrets, name.clone(), secret);
+                dirty.ingresses.extend(self.users_of(&name).cloned());
+                dirty.secrets.insert(name);
+            }
+            Change::Plan(change) => dirty.services.extend(self.plan.take(change)),
+            Change::Concurrency(revision, limit) => {
+                self.crowding.set_limit(&revision, limit);
+                dirty.services.insert(revision);
+            }
+            Change::Load(revision, loads) => {
+                if self.crowding.set_loads(&revision, loads) {
+                    dirty.services.insert(revision);
+                }
+            }
+            Change::Listed(_) => {}
+        }
+    }
+
+    fn note_ingress(&mut self, name: &ObjectName, ingress: Option<IngressObject>) {
+        for used in self.objects.ingresses.get(name).map(uses).unwrap_or_default() {
+            if let Some(users) = self.users.get_mut(&used) {
+                users.remove(name);
+                if users.is_empty() {
+                    self.users.remove(&used);
+                }
+            }
+        }
+        for used in ingress.as_ref().map(uses).unwrap_or_default() {
+            self.users.entry(used).or_default().insert(name.clone());
+        }
+        replace(&mut self.objects.ingresses, name.clone(), ingress);
+    }
+
+    /// What `routes` need and is not there yet.
+    pub(super) fn missing(&self, routes: &IngressRoutes) -> Vec<String> {
+        let without_endpoints = routes.clusters.iter().filter_map(|(key, cluster)| match &cluster.target {
+            Target::Endpoints { port_name } if self.objects.endpoints(&key.service, port_name).is_empty() => {
+                Some(format!("endpoints of Service {}", key.service))
+            }
+            _ => None,
+        });
+        routes.missing.iter().cloned().chain(without_endpoints).collect()
+    }
+
+    /// Where requests for `target` of the Service `service` may go; `None` where a name says it.
+    pub(super) fn endpoints(&self, service: &ObjectName, target: &Target) -> Option<ClusterEndpoints> {
+        match target {
+            Target::Endpoints { port_name } => {
+                let endpoints = self.objects.endpoints(service, port_name);
+                let rows = self.crowding.relieve(service, &endpoints, self.plan.rows(service));
+                Some(ClusterEndpoints::Pods { endpoints, rows })
+            }
+            Target::OwnInternalListener => Some(ClusterEndpoints::OwnInternalListener),
+            Target::Name { .. } => None,
+        }
+    }
+}
+
+fn replace<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => map.insert(key, value),
+        None => map.remove(&key),
+    };
+}
+
+/// Services and Secrets that an Ingress names. The two share one name space here: who is asked once too often loses nothing.
+fn uses(ingress: &IngressObject) -> BTreeSet<ObjectName> {
+    let paths = ingress.spec.rules.iter().filter_map(|rule| rule.http.as_ref()).flat_map(|http| &http.paths);
+    let services =
+        paths.flat_map(|path| &path.splits).map(|split| ObjectName::new(&split.service_namespace, &split.service_name));
+    let secrets = ingress.spec.tls.iter().map(|tls| ObjectName::new(&tls.secret_namespace, &tls.secret_name));
+    services.chain(secrets).collect()
+}

@@ -1,0 +1,66 @@
+//! Certificates of both sides of the gateways' connections, in folders like mounted Secrets.
+
+use std::path::{Path, PathBuf};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+
+/// The name under which gateways reach the daemon.
+const SERVER: &str = "locality-ingress.kantai-system.svc";
+
+/// An authority.
+pub(crate) struct Authority {
+    certificate: rcgen::Certificate,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // A certificate whose issuer has the same name as its subject counts as signed by itself.
+        params.distinguished_name.push(DnType::CommonName, "authority");
+        let key = KeyPair::generate()?;
+        Ok(Self { certificate: params.self_signed(&key)?, issuer: Issuer::new(params, key) })
+    }
+
+    /// Writes a certificate for `name`, its key, and the authority's own certificate.
+    fn write(&self, folder: &Path, name: &str) -> anyhow::Result<()> {
+        let key = KeyPair::generate()?;
+        let certificate = CertificateParams::new([name.to_owned()])?.signed_by(&key, &self.issuer)?;
+        let files = [("tls.crt", certificate.pem()), ("tls.key", key.serialize_pem()), ("ca.crt", self.certificate.pem())];
+        // As the kubelet does it: all files are links through one link, which is changed in one step.
+        std::fs::create_dir_all(folder)?;
+        let version = tempfile::tempdir_in(folder)?.keep();
+        for (file, text) in files {
+            std::fs::write(version.join(file), text)?;
+            let link = folder.join(file);
+            if !link.is_symlink() {
+                std::os::unix::fs::symlink(Path::new("..data").join(file), link)?;
+            }
+        }
+        std::os::unix::fs::symlink(&version, folder.join("..data_tmp"))?;
+        Ok(std::fs::rename(folder.join("..data_tmp"), folder.join("..data"))?)
+    }
+}
+
+/// The Secrets of both sides.
+pub(crate) struct XdsCertificates {
+    /// The daemon's.
+    pub(crate) server: PathBuf,
+    /// The gateways'.
+    pub(crate) gateway: PathBuf,
+}
+
+impl XdsCertificates {
+    pub(crate) fn of(authority: &Authority, folder: &Path) -> anyhow::Result<Self> {
+        let certificates = Self { server: folder.join("server-xds"), gateway: folder.join("gateway-xds") };
+        certificates.renew(authority)?;
+        Ok(certificates)
+    }
+
+    /// New ones, of `authority` from now on.
+    pub(crate) fn renew(&self, authority: &Authority) -> anyhow::Result<()> {
+        authority.write(&self.server, SERVER)?;
+        authority.write(&self.gateway, "kantai-gateway.kantai-system.svc")
+    }
+}
