@@ -7,12 +7,14 @@
 //!
 //! Source: Edmonds and Karp 1972; Tomizawa 1971 (potentials); Ahuja, Magnanti, Orlin, *Network Flows*, section 9.7.
 
+mod drift;
 mod network;
 mod swaps;
 
 use ndarray::Array2;
 
 use crate::serving::Segment;
+pub(crate) use drift::Drift;
 use network::{Network, Scratch, Ways};
 pub(crate) use swaps::Swaps;
 
@@ -72,12 +74,7 @@ pub fn route(costs: &Array2<f64>, supplies: &[f64], servers: &[Server], segments
     for (slot, server) in servers.iter().enumerate() {
         ways.put(slot, &costs.row(server.row));
     }
-    let mut network = Network::new(&ways, servers);
-    let mut scratch = Scratch::default();
-    for (source, supply) in supplies.iter().enumerate() {
-        network.send(&ways, &mut scratch, source, *supply);
-    }
-    network.finish(&ways, servers.len())
+    Network::filled(&ways, &mut Scratch::default(), servers, supplies).finish(&ways, servers.len())
 }
 
 #[cfg(test)]

@@ -43,9 +43,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod anneal;
 mod app_graph;
 mod apportion;
 mod bound;
+mod branch;
 mod capacity;
 pub mod completion;
 mod cost;
@@ -62,6 +64,7 @@ mod plan;
 mod posed;
 mod problem;
 mod reduce;
+mod regions;
 pub mod score;
 mod search;
 mod serving;
