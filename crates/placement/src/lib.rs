@@ -89,7 +89,7 @@ pub use factored::FactoredWeights;
 pub use matrix::{LatencyMatrix, MatrixError};
 pub use node::{NodeName, Rtt, RttError};
 pub use pair::{Freshness, PairState, PairStats, Quantile};
-pub use plan::{Flow, Plan, PlanCost, Proof, Unplaced, UnplacedReason, Unserved};
+pub use plan::{Flow, Plan, PlanCost, Proof, Unplaced, UnplacedReason, Unserved, ZoneReason, ZonesMissing};
 pub use problem::{CostModel, Problem, ProblemError};
 pub use serving::{Segment, ServingCurve, ServingError};
 pub use site_costs::SiteCosts;

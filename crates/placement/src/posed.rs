@@ -141,7 +141,7 @@ impl<'a> Posed<'a> {
                 tries: 600,
                 restarts: 2,
                 anneals: 20_000,
-                branchings: 40,
+                branchings: 80,
                 routings: 0,
                 candidates: 1024,
             },
