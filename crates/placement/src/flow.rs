@@ -12,6 +12,7 @@ mod network;
 mod swaps;
 
 use ndarray::Array2;
+use serde::{Deserialize, Serialize};
 
 use crate::serving::Segment;
 pub(crate) use drift::Drift;
@@ -22,7 +23,7 @@ pub(crate) use swaps::Swaps;
 pub const UNSERVED_SECONDS: f64 = 3600.0;
 
 /// A server: a row of the cost matrix and how much it serves.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Server {
     /// Its row in the cost matrix.
     pub row: usize,
@@ -31,7 +32,7 @@ pub struct Server {
 }
 
 /// An optimal routing.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Routing {
     /// Per server, in the order given: the sources it serves and how much of each.
     pub tenants: Vec<Vec<(usize, f64)>>,
