@@ -50,6 +50,12 @@ fn plans(criterion: &mut Criterion) {
     criterion.bench_function("plan/uniform", |bench| bench.iter(|| black_box(&uniform).solve()));
     let spread = problem.clone().with_zones(names().into_iter().enumerate().map(|(at, node)| (node, format!("z{}", at % 10))), 5);
     criterion.bench_function("plan/zones", |bench| bench.iter(|| black_box(&spread).solve()));
+    // Few enough nodes that the best plan in so many zones is proven.
+    let few = Problem::new("service", costs(), 10, 10.0)
+        .with_demand(Demand::from_concurrency(names().into_iter().step_by(9).map(|node| (node, 6.0))).unwrap())
+        .with_capacities(names().into_iter().take(12).map(|node| NodeCapacity::new(node, 3)))
+        .with_zones(names().into_iter().enumerate().map(|(at, node)| (node, format!("z{}", at % 4))), 4);
+    criterion.bench_function("plan/zones-proven", |bench| bench.iter(|| black_box(&few).solve()));
     let level = ServiceLevel { share: 0.95, seconds: 0.030 };
     criterion.bench_function("plan/service-level", |bench| bench.iter(|| black_box(&problem).fewest_replicas(level, 1..=40)));
     let running = problem.clone().with_running(problem.solve().unwrap().replicas).with_demand(demand(75.0, 3));
@@ -61,6 +67,15 @@ fn plans(criterion: &mut Criterion) {
     let inputs = Inputs { time_seconds: 0.0, problem, stability: None, history: MoveHistory::default() };
     let line = inputs.decide().unwrap().to_line().unwrap();
     criterion.bench_function("trace/replay", |bench| bench.iter(|| replay(black_box(&line)).map(|found| found.len()).ok()));
+}
+
+/// The search that branches for its bound: half a second and more.
+fn thorough(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("thorough");
+    group.sample_size(10);
+    let problem = problem().searching_thoroughly();
+    group.bench_function("plan", |bench| bench.iter(|| black_box(&problem).solve()));
+    group.finish();
 }
 
 fn flows(criterion: &mut Criterion) {
@@ -136,10 +151,12 @@ fn weights_and_scores(criterion: &mut Criterion) {
     criterion.bench_function("app-graph/order", |bench| {
         bench.iter(|| black_box(&graph).order(Order::AlternateKahn).map_or(0, |order| order.len()));
     });
+    let near = score::PlacedDependency { node: 0, max_cost: 0.02 };
+    criterion.bench_function("score/requirements", |bench| bench.iter(|| score::requirements(black_box(&sites), &[near])));
     let pods = (0..20).map(|workload| (format!("w{workload}"), vec![workload * 3, workload * 4])).collect();
     let placed = graph.placed_dependencies("w1", &pods);
     criterion.bench_function("score/dependencies", |bench| bench.iter(|| score::for_dependencies(black_box(&sites), &placed)));
 }
 
-criterion_group!(benches, plans, flows, many, matrices, weights_and_scores);
+criterion_group!(benches, plans, thorough, flows, many, matrices, weights_and_scores);
 criterion_main!(benches);

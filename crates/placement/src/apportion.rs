@@ -2,6 +2,8 @@
 
 /// What every row of weights sums to.
 pub(crate) const WHOLE: u32 = 100;
+/// Numbers that are looked at together.
+const LANES: usize = 16;
 
 /// Rounds shares (not negative, finite, of any positive sum) to whole numbers that sum to [`WHOLE`], by largest remainder (Hamilton's method); equal
 /// remainders by `order`, smaller first. Returns the positions and numbers that are not 0, in any order.
@@ -22,22 +24,30 @@ pub(crate) fn apportion_of(shares: &[f64], sum: f64, order: impl Fn(usize) -> u6
     let largest_first = |one: &(f64, usize), other: &(f64, usize)| {
         other.0.total_cmp(&one.0).then_with(|| order(one.1).cmp(&order(other.1))).then(one.1.cmp(&other.1))
     };
-    for (position, share) in shares.iter().enumerate() {
-        let exact = share * scale;
-        if exact < least || exact <= 0.0 {
+    for (chunk, shares) in shares.chunks(LANES).enumerate() {
+        // Where the largest is set aside, so are the others.
+        let greatest = shares.iter().fold(0.0, |greatest, share| if *share > greatest { *share } else { greatest });
+        if greatest * scale < least || greatest <= 0.0 {
             continue;
         }
-        let units = exact as u32;
-        let remainder = exact - f64::from(units);
-        if units > 0 {
-            whole.push((position, units));
-        }
-        if remainder >= least {
-            candidates.push((remainder, position));
-            if candidates.len() == 4 * most {
-                let (_, last, _) = candidates.select_nth_unstable_by(most - 1, largest_first);
-                least = last.0;
-                candidates.truncate(most);
+        for (place, share) in shares.iter().enumerate() {
+            let exact = share * scale;
+            if exact < least || exact <= 0.0 {
+                continue;
+            }
+            let position = chunk * LANES + place;
+            let units = exact as u32;
+            let remainder = exact - f64::from(units);
+            if units > 0 {
+                whole.push((position, units));
+            }
+            if remainder >= least {
+                candidates.push((remainder, position));
+                if candidates.len() == 4 * most {
+                    let (_, last, _) = candidates.select_nth_unstable_by(most - 1, largest_first);
+                    least = last.0;
+                    candidates.truncate(most);
+                }
             }
         }
     }
@@ -57,8 +67,8 @@ pub(crate) fn apportion_of(shares: &[f64], sum: f64, order: impl Fn(usize) -> u6
 
 /// The sum, in lanes that do not wait for each other.
 pub(crate) fn sum(values: &[f64]) -> f64 {
-    let mut lanes = [0.0; 8];
-    let mut chunks = values.chunks_exact(8);
+    let mut lanes = [0.0; LANES];
+    let mut chunks = values.chunks_exact(LANES);
     for chunk in &mut chunks {
         for (lane, value) in lanes.iter_mut().zip(chunk) {
             *lane += value;

@@ -24,21 +24,27 @@ pub(crate) struct Relaxed {
 
 /// How much of a step lives on in the next.
 const DEFLECTION: f64 = 0.6;
-/// Steps without a better bound after which they become shorter.
-const PATIENCE: usize = 10;
+/// How much shorter steps become that have not led to a better bound for a while.
+const SHORTER: f64 = 0.7;
 
 /// Evaluates the relaxation.
 pub(crate) fn relax(instance: &Instance, worth: &[f64]) -> Relaxed {
     let wanted = Wanted::new(instance, worth);
-    let marginals: Vec<Vec<f64>> = (0..instance.nodes()).map(|node| profits(instance, node, wanted.by(node))).collect();
+    let marginals = wanted.marginals(instance);
     let placement = choose(instance, &marginals);
-    let mut bound: f64 = worth.iter().zip(&instance.supplies).map(|(worth, supply)| worth * supply).sum();
-    let mut excess: Vec<f64> = instance.supplies.iter().map(|supply| -supply).collect();
-    for (node, count) in placement.iter().enumerate().filter(|(_, count)| **count > 0) {
-        bound -= marginals[node][..*count as usize].iter().sum::<f64>();
-        serve(instance, wanted.by(node), f64::from(*count), |source, amount| excess[source] += amount);
-    }
-    Relaxed { bound, placement, marginals, excess }
+    wanted.relaxed(instance, worth, marginals, placement)
+}
+
+/// Evaluates the relaxation for those placements among which `choose` finds the most profitable one; none if there is none.
+pub(crate) fn relax_by(
+    instance: &Instance,
+    worth: &[f64],
+    choose: impl FnOnce(&[Vec<f64>]) -> Option<Vec<u32>>,
+) -> Option<Relaxed> {
+    let wanted = Wanted::new(instance, worth);
+    let marginals = wanted.marginals(instance);
+    let placement = choose(&marginals)?;
+    Some(wanted.relaxed(instance, worth, marginals, placement))
 }
 
 /// For every node, the sources that are worth more than they cost from there and by how much, most profitable first.
@@ -80,6 +86,20 @@ impl Wanted {
         Self { entries, ends }
     }
 
+    fn marginals(&self, instance: &Instance) -> Vec<Vec<f64>> {
+        (0..instance.nodes()).map(|node| profits(instance, node, self.by(node))).collect()
+    }
+
+    fn relaxed(&self, instance: &Instance, worth: &[f64], marginals: Vec<Vec<f64>>, placement: Vec<u32>) -> Relaxed {
+        let mut bound: f64 = worth.iter().zip(&instance.supplies).map(|(worth, supply)| worth * supply).sum();
+        let mut excess: Vec<f64> = instance.supplies.iter().map(|supply| -supply).collect();
+        for (node, count) in placement.iter().enumerate().filter(|(_, count)| **count > 0) {
+            bound -= marginals[node][..*count as usize].iter().sum::<f64>();
+            serve(instance, self.by(node), f64::from(*count), |source, amount| excess[source] += amount);
+        }
+        Relaxed { bound, placement, marginals, excess }
+    }
+
     fn by(&self, node: usize) -> &[(f64, usize)] {
         let start = if node == 0 { 0 } else { self.ends[node - 1] };
         &self.entries[start..self.ends[node]]
@@ -92,7 +112,7 @@ fn gainful<'a>(pairs: impl Iterator<Item = (&'a f64, &'a f64)>) -> impl Iterator
 }
 
 fn sort_by_gain(wanted: &mut [(f64, usize)]) {
-    wanted.sort_unstable_by(|one, other| other.0.total_cmp(&one.0).then(one.1.cmp(&other.1)));
+    wanted.sort_unstable_by(|one, other| other.0.total_cmp(&one.0));
 }
 
 /// Serves the wanted sources with `replicas` replicas as long as it pays; returns the profit without what the replicas cost by themselves.
@@ -122,8 +142,12 @@ fn serve(instance: &Instance, wanted: &[(f64, usize)], replicas: f64, mut take: 
     profit
 }
 
+/// What each further replica on a node gains.
 fn profits(instance: &Instance, node: usize, wanted: &[(f64, usize)]) -> Vec<f64> {
     let most = instance.limits[node].min(instance.replicas);
+    if let [segment] = instance.segments[..] {
+        return flat_profits(instance, node, wanted, most, segment.marginal_seconds);
+    }
     let mut before = 0.0;
     let mut last = f64::INFINITY;
     (1..=most)
@@ -132,6 +156,28 @@ fn profits(instance: &Instance, node: usize, wanted: &[(f64, usize)]) -> Vec<f64
             last = profit - before;
             before = profit;
             last - instance.opening(node, count)
+        })
+        .collect()
+}
+
+/// The same where serving always takes the same time, so that each replica goes on where the one before is full.
+fn flat_profits(instance: &Instance, node: usize, wanted: &[(f64, usize)], most: u32, seconds: f64) -> Vec<f64> {
+    let mut wanted = wanted.iter().take_while(|(gain, _)| *gain > seconds);
+    let mut next = wanted.next().map(|(gain, source)| (gain - seconds, instance.supplies[*source]));
+    (1..=most)
+        .map(|count| {
+            let (mut room, mut profit) = (instance.replica_capacity, 0.0);
+            while let Some((gain, left)) = &mut next {
+                let amount = room.min(*left);
+                profit += amount * *gain;
+                room -= amount;
+                *left -= amount;
+                if *left > 0.0 {
+                    break;
+                }
+                next = wanted.next().map(|(gain, source)| (gain - seconds, instance.supplies[*source]));
+            }
+            profit - instance.opening(node, count)
         })
         .collect()
 }
@@ -192,21 +238,33 @@ fn choose(instance: &Instance, marginals: &[Vec<f64>]) -> Vec<u32> {
     placement
 }
 
-/// Raises the bound by subgradient steps from `worth` toward `target` (the objective of a known placement); returns the best worths and
-/// what the relaxation says for them. `visit` sees the placement of every step.
+/// How far to raise a bound.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Steps {
+    /// Steps at most.
+    pub(crate) count: usize,
+    /// How long the first are: 1 for worths that are a guess, less for those of a like problem.
+    pub(crate) pace: f64,
+    /// Steps without a better bound after which they become shorter.
+    pub(crate) patience: usize,
+}
+
+/// Raises the bound by subgradient steps from worths, and what `relax` says for them, toward `target` (the objective of a known placement); returns the best worths
+/// and what is said for these. `visit` sees the placement of every step.
 pub(crate) fn ascend(
     instance: &Instance,
-    mut worth: Vec<f64>,
+    start: (Vec<f64>, Relaxed),
     target: f64,
-    steps: usize,
+    steps: Steps,
+    relax: impl Fn(&[f64]) -> Option<Relaxed>,
     mut visit: impl FnMut(&[u32]),
 ) -> (Vec<f64>, Relaxed) {
-    let mut best = (worth.clone(), relax(instance, &worth));
-    let mut relaxed = best.1.clone();
+    let (mut worth, mut relaxed) = start.clone();
+    let mut best = start;
     let mut direction = vec![0.0; worth.len()];
-    let mut pace = 1.0;
+    let mut pace = steps.pace;
     let mut idle = 0;
-    for _ in 0..steps {
+    for _ in 0..steps.count {
         visit(&relaxed.placement);
         // Demands differ by orders of magnitude: what counts is the excess relative to a source's demand. Steps that remember the ones before
         // zigzag less (Camerini, Fratta, Maffioli 1975).
@@ -214,7 +272,7 @@ pub(crate) fn ascend(
             *direction = DEFLECTION * *direction + excess / supply;
         }
         let norm: f64 = direction.iter().zip(&instance.supplies).map(|(direction, supply)| direction * direction * supply).sum();
-        if norm <= 0.0 || best.1.bound >= target - instance.tolerance(target) || pace < 1e-4 {
+        if norm <= 0.0 || best.1.bound >= target - instance.tolerance(target) || pace < 1e-6 {
             break;
         }
         let step = pace * (target - relaxed.bound).max(1e-9 * target.abs()) / norm;
@@ -222,15 +280,16 @@ pub(crate) fn ascend(
             // Over-served sources are worth less, under-served ones more; none more than what leaving it unserved costs.
             *worth = (*worth - step * direction).clamp(0.0, UNSERVED_SECONDS);
         }
-        relaxed = relax(instance, &worth);
+        let Some(next) = relax(&worth) else { break };
+        relaxed = next;
         if relaxed.bound > best.1.bound {
             best = (worth.clone(), relaxed.clone());
             idle = 0;
         } else {
             idle += 1;
-            if idle >= PATIENCE {
+            if idle >= steps.patience {
                 idle = 0;
-                pace /= 2.0;
+                pace *= SHORTER;
                 worth.clone_from(&best.0);
                 relaxed = best.1.clone();
                 direction.fill(0.0);

@@ -7,12 +7,15 @@
 //!
 //! Source: Edmonds and Karp 1972; Tomizawa 1971 (potentials); Ahuja, Magnanti, Orlin, *Network Flows*, section 9.7.
 
+mod drift;
 mod network;
 mod swaps;
 
 use ndarray::Array2;
+use serde::{Deserialize, Serialize};
 
 use crate::serving::Segment;
+pub(crate) use drift::Drift;
 use network::{Network, Scratch, Ways};
 pub(crate) use swaps::Swaps;
 
@@ -20,7 +23,7 @@ pub(crate) use swaps::Swaps;
 pub const UNSERVED_SECONDS: f64 = 3600.0;
 
 /// A server: a row of the cost matrix and how much it serves.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Server {
     /// Its row in the cost matrix.
     pub row: usize,
@@ -29,7 +32,7 @@ pub struct Server {
 }
 
 /// An optimal routing.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Routing {
     /// Per server, in the order given: the sources it serves and how much of each.
     pub tenants: Vec<Vec<(usize, f64)>>,
@@ -72,12 +75,7 @@ pub fn route(costs: &Array2<f64>, supplies: &[f64], servers: &[Server], segments
     for (slot, server) in servers.iter().enumerate() {
         ways.put(slot, &costs.row(server.row));
     }
-    let mut network = Network::new(&ways, servers);
-    let mut scratch = Scratch::default();
-    for (source, supply) in supplies.iter().enumerate() {
-        network.send(&ways, &mut scratch, source, *supply);
-    }
-    network.finish(&ways, servers.len())
+    Network::filled(&ways, &mut Scratch::default(), servers, supplies).finish(&ways, servers.len())
 }
 
 #[cfg(test)]

@@ -43,9 +43,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod anneal;
 mod app_graph;
 mod apportion;
 mod bound;
+mod branch;
 mod capacity;
 pub mod completion;
 mod cost;
@@ -62,6 +64,7 @@ mod plan;
 mod posed;
 mod problem;
 mod reduce;
+mod regions;
 pub mod score;
 mod search;
 mod serving;
@@ -86,7 +89,7 @@ pub use factored::FactoredWeights;
 pub use matrix::{LatencyMatrix, MatrixError};
 pub use node::{NodeName, Rtt, RttError};
 pub use pair::{Freshness, PairState, PairStats, Quantile};
-pub use plan::{Flow, Plan, PlanCost, Proof, Unplaced, UnplacedReason, Unserved};
+pub use plan::{Flow, Plan, PlanCost, Proof, Unplaced, UnplacedReason, Unserved, ZoneReason, ZonesMissing};
 pub use problem::{CostModel, Problem, ProblemError};
 pub use serving::{Segment, ServingCurve, ServingError};
 pub use site_costs::SiteCosts;

@@ -53,6 +53,27 @@ pub struct Unplaced {
     pub reasons: BTreeMap<NodeName, UnplacedReason>,
 }
 
+/// Why no replica is in a zone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ZoneReason {
+    /// None of its nodes may or can have one, each for its own reason.
+    NoRoom(BTreeMap<NodeName, UnplacedReason>),
+    /// There is room, but no replica for it: there are too few, or they must stay where they are.
+    NoReplica,
+}
+
+/// Zones asked for in which there is no replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZonesMissing {
+    /// Zones with replicas.
+    pub used: u32,
+    /// Zones that were asked for.
+    pub asked: u32,
+    /// Why there is none in each of the other zones; empty when no candidate node is in another zone.
+    pub reasons: BTreeMap<String, ZoneReason>,
+}
+
 /// What a plan costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PlanCost {
@@ -88,6 +109,9 @@ pub struct Plan {
     pub flows: Vec<Flow>,
     /// Replicas for which there is no place.
     pub unplaced: Option<Unplaced>,
+    /// What is missing to the zones asked for; none when there are replicas in so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zones_missing: Option<ZonesMissing>,
     /// Demand that no node can take, because none is reachable or nothing runs.
     pub unserved: Vec<Unserved>,
     /// Demand over the concurrency of all placed replicas; above 1 all of them are overloaded alike. 0 when nothing runs.

@@ -119,15 +119,32 @@ impl<'a> Posed<'a> {
 
     /// How hard to search: small problems are proven, large ones answered fast.
     pub(crate) fn effort(&self, diligence: Diligence) -> Effort {
-        let exhaustive =
-            Effort { steps: 200, width: 16, tries: 10_000, restarts: 4, ruins: 0, routings: 20_000, candidates: 512 };
+        let exhaustive = Effort {
+            steps: 200,
+            patience: 10,
+            width: 16,
+            tries: 10_000,
+            restarts: 4,
+            anneals: 0,
+            branchings: 0,
+            routings: 20_000,
+            candidates: 512,
+        };
         match self.nodes.len() {
             33.. if diligence == Diligence::Quick => {
                 Effort { steps: 0, width: 4, tries: 8, restarts: 0, routings: 0, ..exhaustive }
             }
-            17.. if diligence == Diligence::Thorough => {
-                Effort { steps: 600, width: 48, tries: 600, restarts: 2, ruins: 150, routings: 0, candidates: 1024 }
-            }
+            17.. if diligence == Diligence::Thorough => Effort {
+                steps: 2_000,
+                patience: 30,
+                width: 48,
+                tries: 600,
+                restarts: 2,
+                anneals: (800 * self.instance.replicas as usize).clamp(10_000, 200_000),
+                branchings: 60,
+                routings: 0,
+                candidates: 1024,
+            },
             0..=16 => exhaustive,
             17..=64 => Effort { steps: 100, tries: 1_000, routings: 1_000, ..exhaustive },
             65..=512 => Effort { steps: 40, width: 32, tries: 150, restarts: 2, routings: 0, ..exhaustive },

@@ -1,24 +1,29 @@
 //! The best placement for local-first routing: local search for a good one, branch and bound for the proof.
 
-use crate::bound::{Relaxed, ascend, gains, growth, relax};
+use crate::anneal::anneal;
+use crate::bound::{Relaxed, Steps, ascend, gains, growth, relax};
+use crate::branch;
 use crate::flow::Swaps;
 use crate::instance::Instance;
 use crate::reduce::reduce;
-use crate::tie::mix;
 
 /// How hard to search; all limits count steps, none looks at a clock, so equal inputs give equal outputs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
     /// Subgradient steps for the lower bound.
     pub(crate) steps: usize,
+    /// Of these, steps without a better bound after which they become shorter.
+    pub(crate) patience: usize,
     /// Candidates looked at on each side of a move of one replica.
     pub(crate) width: usize,
     /// Moves of one replica that a local search may try.
     pub(crate) tries: usize,
     /// Placements suggested by the bound from which to search again.
     pub(crate) restarts: usize,
-    /// Neighbourhoods that are cleared and settled anew.
-    pub(crate) ruins: usize,
+    /// Moves of one replica that are tried at random, where worse is accepted for a while.
+    pub(crate) anneals: usize,
+    /// Branchings over regions that the proof may make.
+    pub(crate) branchings: usize,
     /// Placements that the proof may route.
     pub(crate) routings: usize,
     /// With more nodes than this, only those near to some demand are candidates.
@@ -59,11 +64,20 @@ fn solve_all(instance: &Instance, effort: Effort) -> (Found, Vec<f64>) {
     }
     let worth = instance.route(&best.0).1.source_prices;
     let mut seen: Vec<Vec<u32>> = Vec::new();
-    let (worth, relaxed) = ascend(instance, worth, best.1, effort.steps, |placement| {
-        if seen.last().is_none_or(|last| last != placement) {
-            seen.push(placement.to_vec());
-        }
-    });
+    let start = relax(instance, &worth);
+    let steps = Steps { count: effort.steps, pace: 1.0, patience: effort.patience };
+    let (worth, relaxed) = ascend(
+        instance,
+        (worth, start),
+        best.1,
+        steps,
+        |worth| Some(relax(instance, worth)),
+        |placement| {
+            if seen.last().is_none_or(|last| last != placement) {
+                seen.push(placement.to_vec());
+            }
+        },
+    );
     if relaxed.bound < best.1 - instance.tolerance(best.1) {
         // What the relaxation liked is what its prices suggest; the later, the better the prices. The most promising of many starts are worth a search.
         let later = &seen[seen.len() / 4..];
@@ -74,7 +88,12 @@ fn solve_all(instance: &Instance, effort: Effort) -> (Found, Vec<f64>) {
         for start in starts.into_iter().take(effort.restarts) {
             take_better(instance, &mut best, improve(instance, start.0, effort));
         }
-        resettle(instance, &mut best, effort);
+        if effort.anneals > 0 {
+            let liked: Vec<usize> =
+                (0..instance.nodes()).filter(|node| later.iter().any(|placement| placement[*node] > 0)).collect();
+            let annealed = anneal(instance, &best.0, effort.anneals, &liked).0;
+            take_better(instance, &mut best, improve(instance, annealed, effort));
+        }
     }
     (prove(instance, best, &worth, &relaxed, effort), worth)
 }
@@ -224,44 +243,14 @@ fn improve(instance: &Instance, mut placement: Vec<u32>, effort: Effort) -> (Vec
     }
 }
 
-/// Again and again takes away the replicas nearest to some source, puts as many where they gain most, but not all where they were, and goes on from
-/// there; keeps what is better. Gets out of places where no single move helps (ruin and recreate: Schrimpf and others 2000).
-fn resettle(instance: &Instance, best: &mut (Vec<u32>, f64), effort: Effort) {
-    if effort.ruins == 0 || instance.supplies.is_empty() {
-        return;
-    }
-    let mut narrowed = instance.clone();
-    for round in 0..effort.ruins {
-        let lot = mix(round as u64 + 1);
-        let source = (lot % instance.supplies.len() as u64) as usize;
-        let mut placement = best.0.clone();
-        let mut near: Vec<usize> = (0..placement.len()).filter(|node| placement[*node] > instance.floors[*node]).collect();
-        let costs = instance.costs.column(source);
-        near.sort_by(|one, other| costs[*one].total_cmp(&costs[*other]).then(one.cmp(other)));
-        near.truncate(2 + (lot >> 32) as usize % 3);
-        // Which of them loses its place is drawn as well.
-        let Some(barred) = near.get((lot >> 48) as usize % near.len().max(1)).copied() else { return };
-        for node in near {
-            placement[node] -= 1;
-        }
-        narrowed.limits[barred] = placement[barred];
-        let room: u64 = narrowed.limits.iter().map(|limit| u64::from(*limit)).sum();
-        if room >= u64::from(instance.replicas) {
-            let settled = adjust(&narrowed, placement).0;
-            let width = effort.width.min(RESETTLED_WIDTH);
-            take_better(instance, best, improve(instance, settled, Effort { width, ..effort }));
-        }
-        narrowed.limits[barred] = instance.limits[barred];
-    }
-}
-
-/// Candidates looked at on each side of a move after resettling.
-const RESETTLED_WIDTH: usize = 24;
-
 /// Walks all placements that the bound does not rule out.
 fn prove(instance: &Instance, best: (Vec<u32>, f64), worth: &[f64], relaxed: &Relaxed, effort: Effort) -> Found {
     let lower_bound = relaxed.bound.min(best.1);
     let proven = relaxed.bound >= best.1 - instance.tolerance(best.1);
+    if !proven && effort.branchings > 0 {
+        let branch::Proved { best: (placement, total), bound } = branch::prove(instance, best, worth, effort.branchings);
+        return Found { placement, total, lower_bound: bound, proven: bound >= total - instance.tolerance(total) };
+    }
     if proven || effort.routings == 0 {
         return Found { placement: best.0, total: best.1, lower_bound, proven };
     }

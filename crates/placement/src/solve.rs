@@ -80,6 +80,7 @@ pub(crate) fn assemble(posed: &Posed<'_>, problem: &Problem, found: &Found, rout
             .collect(),
         flows,
         unplaced: unplaced(posed, problem, problem.replicas.saturating_sub(placed)),
+        zones_missing: zones::missing(posed, problem, &found.placement),
         unserved,
         utilisation: if placed > 0 { demand / (f64::from(placed) * problem.replica_concurrency) } else { 0.0 },
         replica_capacity: instance.replica_capacity,

@@ -56,7 +56,7 @@ pub enum TraceError {
 }
 
 /// A line that was decided differently.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// The line, from 1 on.
     pub line: usize,

@@ -1,47 +1,163 @@
 //! Replicas in several zones, so that the loss of one does not take all.
+//!
+//! A first plan in enough zones comes from holding one replica in each zone in use and one more in another, again and again. Where there are few nodes, the best one
+//! follows by branching: when the best placement is in too few zones, every placement in enough of them has a replica on some node of a zone that it leaves out, so that
+//! holding one on each of these nodes in turn, and none on those before it, covers them all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::plan::{ZoneReason, ZonesMissing};
 use crate::posed::Posed;
 use crate::problem::Problem;
 use crate::search::Found;
 use crate::uniform::mean_costs;
 
-/// Solves, and as long as the result is in too few zones, holds a replica in each zone that it is in and one more on the node nearest to the demand in
-/// another. Zones that hold nothing for want of room or replicas are not forced. The lower bound of the problem without zones holds with them.
+/// With more nodes than this, only the first plan in enough zones is made.
+const FEW_NODES: usize = 16;
+/// Placements that branching may look for.
+const SOLVES: usize = 300;
+
+/// Solves, in as many zones as asked for, as far as there are so many with room and what must stay leaves replicas for them.
 pub(crate) fn spread(posed: &mut Posed<'_>, problem: &Problem, solve: impl Fn(&Posed<'_>) -> Found) -> Found {
-    let mut found = solve(posed);
-    let unbound = (found.lower_bound, found.total);
-    let wanted = problem.least_zones.min(posed.instance.replicas) as usize;
-    if wanted < 2 {
-        return found;
+    let unbound = solve(posed);
+    let wanted = reachable(posed, problem);
+    if in_use(posed, problem, &unbound.placement) >= wanted {
+        return unbound;
     }
+    let (floors, limits) = (posed.instance.floors.clone(), posed.instance.limits.clone());
+    let mut found = held(posed, problem, unbound.clone(), wanted, &solve);
+    posed.instance.floors.clone_from(&floors);
+    found.lower_bound = unbound.lower_bound.min(found.total);
+    found.proven = false;
+    if posed.nodes.len() <= FEW_NODES {
+        let mut branching = Branching { problem, wanted, solves: SOLVES, best: found, open: f64::INFINITY, solve };
+        branching.split(posed, &unbound);
+        found = branching.best;
+        found.lower_bound = branching.open.min(found.total);
+        found.proven = found.lower_bound >= found.total - posed.instance.tolerance(found.total);
+        posed.instance.floors = floors;
+        posed.instance.limits = limits;
+    }
+    found
+}
+
+/// The most zones, up to as many as asked for, in which there can be replicas.
+fn reachable(posed: &Posed<'_>, problem: &Problem) -> usize {
+    let instance = &posed.instance;
+    let staying = in_use(posed, problem, &instance.floors);
+    let with_room = in_use(posed, problem, &instance.limits);
+    let free = instance.replicas.saturating_sub(instance.floors.iter().sum()) as usize;
+    with_room.min(staying.saturating_add(free)).min(problem.least_zones as usize)
+}
+
+/// As long as the result is in too few zones, holds a replica in each zone that it is in and one more on the node nearest to the demand in another.
+fn held(posed: &mut Posed<'_>, problem: &Problem, mut found: Found, wanted: usize, solve: impl Fn(&Posed<'_>) -> Found) -> Found {
     let zones: Vec<Option<&String>> = posed.nodes.iter().map(|node| problem.zones.get(*node)).collect();
     let means = mean_costs(&posed.instance);
     loop {
         let mut used = BTreeSet::new();
-        let mut held: Vec<usize> = (0..zones.len()).filter(|node| found.placement[*node] > 0).collect();
-        held.sort_by_key(|node| std::cmp::Reverse(found.placement[*node]));
-        let holders: Vec<usize> = held.into_iter().filter(|node| zones[*node].is_some_and(|zone| used.insert(zone))).collect();
+        let mut busy: Vec<usize> = (0..zones.len()).filter(|node| found.placement[*node] > 0).collect();
+        // What must stay holds its zone without taking a replica from elsewhere.
+        busy.sort_by_key(|node| std::cmp::Reverse((posed.instance.floors[*node] > 0, found.placement[*node])));
+        let holders: Vec<usize> = busy.into_iter().filter(|node| zones[*node].is_some_and(|zone| used.insert(zone))).collect();
         if used.len() >= wanted {
-            break;
+            return found;
         }
         let open = (0..zones.len())
             .filter(|node| posed.instance.limits[*node] > 0 && zones[*node].is_some_and(|zone| !used.contains(zone)));
-        let Some(next) = open.min_by(|one, other| means[*one].total_cmp(&means[*other]).then(one.cmp(other))) else { break };
+        let Some(next) = open.min_by(|one, other| means[*one].total_cmp(&means[*other]).then(one.cmp(other))) else {
+            return found;
+        };
         for node in holders.into_iter().chain([next]) {
             posed.instance.floors[node] = posed.instance.floors[node].max(1);
         }
-        if posed.instance.floors.iter().map(|floor| u64::from(*floor)).sum::<u64>() > u64::from(posed.instance.replicas) {
-            // What must stay leaves no replica for another zone.
-            posed.instance.floors[next] = 0;
-            break;
-        }
         found = solve(posed);
     }
-    found.lower_bound = unbound.0.min(found.total);
-    found.proven &= found.total <= unbound.1;
-    found
+}
+
+struct Branching<'a, S> {
+    problem: &'a Problem,
+    wanted: usize,
+    /// How many more may be solved.
+    solves: usize,
+    best: Found,
+    /// The least bound of what was neither solved in enough zones nor split.
+    open: f64,
+    solve: S,
+}
+
+impl<S: Fn(&Posed<'_>) -> Found> Branching<'_, S> {
+    /// Looks at all placements within floors and limits, of which the best is `found`, that are in enough zones. Leaves floors and limits as they were.
+    fn split(&mut self, posed: &mut Posed<'_>, found: &Found) {
+        let zone = |node: usize| self.problem.zones.get(posed.nodes[node]);
+        let used: BTreeSet<&String> = (0..posed.nodes.len()).filter(|node| found.placement[*node] > 0).filter_map(zone).collect();
+        let left_out = |node: &usize| posed.instance.limits[*node] > 0 && zone(*node).is_some_and(|zone| !used.contains(zone));
+        let others: Vec<usize> = (0..posed.nodes.len()).filter(left_out).collect();
+        let limits = posed.instance.limits.clone();
+        for node in others {
+            posed.instance.floors[node] = 1;
+            self.look(posed);
+            posed.instance.floors[node] = 0;
+            posed.instance.limits[node] = 0;
+        }
+        posed.instance.limits = limits;
+    }
+
+    /// Looks at all placements within floors and limits that are in enough zones.
+    fn look(&mut self, posed: &mut Posed<'_>) {
+        let sum = |counts: &[u32]| counts.iter().map(|count| u64::from(*count)).sum::<u64>();
+        let replicas = u64::from(posed.instance.replicas);
+        if sum(&posed.instance.floors) > replicas
+            || sum(&posed.instance.limits) < replicas
+            || in_use(posed, self.problem, &posed.instance.limits) < self.wanted
+        {
+            return;
+        }
+        if self.solves == 0 {
+            self.open = f64::NEG_INFINITY;
+            return;
+        }
+        self.solves -= 1;
+        let found = (self.solve)(posed);
+        let good_enough = self.best.total - posed.instance.tolerance(self.best.total);
+        if found.lower_bound >= good_enough {
+            return;
+        }
+        if in_use(posed, self.problem, &found.placement) >= self.wanted {
+            if !found.proven {
+                self.open = self.open.min(found.lower_bound);
+            }
+            if found.total < good_enough {
+                self.best = found;
+            }
+        } else {
+            self.split(posed, &found);
+        }
+    }
+}
+
+/// What a placement lacks of the zones asked for, and why.
+pub(crate) fn missing(posed: &Posed<'_>, problem: &Problem, placement: &[u32]) -> Option<ZonesMissing> {
+    let used: BTreeSet<&String> = (posed.nodes.iter().zip(placement))
+        .filter(|(_, count)| **count > 0)
+        .filter_map(|(node, _)| problem.zones.get(*node))
+        .collect();
+    if used.len() >= problem.least_zones as usize {
+        return None;
+    }
+    let mut reasons = BTreeMap::new();
+    for (node, name) in posed.nodes.iter().enumerate() {
+        let Some(zone) = problem.zones.get(*name).filter(|zone| !used.contains(zone)) else { continue };
+        let reason = reasons.entry(zone.clone()).or_insert_with(|| ZoneReason::NoRoom(BTreeMap::new()));
+        match reason {
+            _ if posed.instance.limits[node] > 0 => *reason = ZoneReason::NoReplica,
+            ZoneReason::NoRoom(nodes) => {
+                nodes.insert((*name).clone(), posed.block(problem, node));
+            }
+            ZoneReason::NoReplica => {}
+        }
+    }
+    Some(ZonesMissing { used: used.len() as u32, asked: problem.least_zones, reasons })
 }
 
 /// In how many zones a placement is.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use ndarray::Array2;
 use placement::{
     CostMatrix, CostModel, Demand, Exclusion, NodeCapacity, NodeName, Plan, Problem, Proof, Segment, ServingCurve,
-    UnplacedReason,
+    UnplacedReason, ZoneReason, ZonesMissing,
     flow::{Server, route},
 };
 use proptest::prelude::*;
@@ -195,20 +195,35 @@ impl Small {
             .with_serving(self.curve.clone())
     }
 
-    /// The smallest network + serving + left-over cost over all placements.
-    fn best(&self, placed: u32, replica_capacity: f64) -> f64 {
+    /// `costs[(node, source)]`.
+    fn by_node(&self) -> Array2<f64> {
         let size = self.limits.len();
         let mut costs = Array2::from_shape_vec((size, size), self.cells.clone()).unwrap().reversed_axes();
         costs.diag_mut().fill(0.0);
-        placements(&self.limits, placed)
-            .iter()
-            .map(|placement| {
-                let servers: Vec<Server> = (placement.iter().enumerate())
-                    .map(|(row, count)| Server { row, capacity: f64::from(*count) * replica_capacity })
-                    .collect();
-                route(&costs, &self.demands, &servers, self.curve.segments()).total()
-            })
-            .fold(f64::INFINITY, f64::min)
+        costs
+    }
+
+    /// The network + serving + left-over cost of a placement.
+    fn routed(&self, placement: &[u32], replica_capacity: f64) -> f64 {
+        let servers: Vec<Server> = (placement.iter().enumerate())
+            .map(|(row, count)| Server { row, capacity: f64::from(*count) * replica_capacity })
+            .collect();
+        route(&self.by_node(), &self.demands, &servers, self.curve.segments()).total()
+    }
+
+    /// The network cost of a placement over which every source spreads evenly.
+    fn evenly(&self, placement: &[u32]) -> f64 {
+        let placed = f64::from(placement.iter().sum::<u32>());
+        let costs = self.by_node();
+        let pairs =
+            costs.indexed_iter().map(|((node, source), cost)| f64::from(placement[node]) / placed * self.demands[source] * cost);
+        pairs.sum()
+    }
+
+    /// The smallest network + serving + left-over cost over all placements.
+    fn best(&self, placed: u32, replica_capacity: f64) -> f64 {
+        let placements = placements(&self.limits, placed);
+        placements.iter().map(|placement| self.routed(placement, replica_capacity)).fold(f64::INFINITY, f64::min)
     }
 }
 
@@ -269,10 +284,66 @@ fn zones_are_filled_as_far_as_there_are_any() {
     assert_eq!(counts(&busy.clone().solve().unwrap()), [3, 0, 0]);
     let spread = busy.clone().with_zones(zones(["west", "west", "east"]), 2).solve().unwrap();
     assert_eq!(counts(&spread), [2, 0, 1]);
-    assert!(matches!(spread.proof, Proof::AtLeast { objective } if objective < spread.cost.objective));
+    assert_eq!((spread.proof, spread.zones_missing), (Proof::Optimal, None));
     // Three zones asked for, two there are.
-    assert_eq!(counts(&busy.with_zones(zones(["west", "west", "east"]), 3).solve().unwrap()), [2, 0, 1]);
+    let two = busy.clone().with_zones(zones(["west", "west", "east"]), 3).solve().unwrap();
+    assert_eq!(counts(&two), [2, 0, 1]);
+    assert_eq!(two.zones_missing, Some(ZonesMissing { used: 2, asked: 3, reasons: BTreeMap::new() }));
+    // The third is full.
+    let full =
+        busy.with_capacities([NodeCapacity::new("node2".into(), 0)]).with_zones(zones(["west", "north", "east"]), 3).solve();
+    let reason = ZoneReason::NoRoom([("node2".into(), UnplacedReason::Full { max_replicas: 0 })].into());
+    assert_eq!(full.unwrap().zones_missing.unwrap().reasons, [("north".to_owned(), reason)].into());
     // What must stay leaves nothing for another zone.
     let kept = hello(1).with_running(running(&[("node1", 1)])).with_zones(zones(["west", "west", "east"]), 2).solve().unwrap();
     assert_eq!(counts(&kept), [1, 0, 0]);
+    assert_eq!(kept.zones_missing.unwrap().reasons, [("east".to_owned(), ZoneReason::NoReplica)].into());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn no_placement_in_enough_zones_is_better(
+        small in small(),
+        labels in prop::collection::vec(0..4_u8, 5),
+        floors in prop::collection::vec(prop_oneof![3 => Just(0_u32), 1 => Just(1)], 5),
+        asked in 0..5_u32,
+        uniform in prop::bool::ANY,
+    ) {
+        let size = small.limits.len();
+        // Ways everywhere, so that every node is a candidate.
+        let small = Small { cells: small.cells.iter().map(|cell| if cell.is_finite() { *cell } else { 0.2 }).collect(), ..small };
+        prop_assume!(small.demands.iter().any(|demand| *demand > 0.0));
+        let zone = |node: usize| (labels[node] > 0).then(|| format!("zone{}", labels[node]));
+        let floors: Vec<u32> = (0..size).map(|node| floors[node].min(small.limits[node])).collect();
+        let placed = small.replicas.min(small.limits.iter().sum());
+        prop_assume!(placed > 0 && floors.iter().sum::<u32>() <= placed);
+        let nodes = names(size);
+        let capacities = (0..size).map(|node| NodeCapacity::new(nodes[node].clone(), small.limits[node]).at_least(floors[node]));
+        let zones = (0..size).filter_map(|node| Some((nodes[node].clone(), zone(node)?)));
+        let model = if uniform { CostModel::Uniform } else { CostModel::LocalFirst };
+        let plan = small.problem().with_capacities(capacities).with_zones(zones, asked).with_model(model).solve().unwrap();
+        let in_use = |counts: &[u32]| {
+            let used = (0..size).filter(|node| counts[*node] > 0).filter_map(zone);
+            used.collect::<std::collections::BTreeSet<String>>().len() as u32
+        };
+        let allowed: Vec<Vec<u32>> = (placements(&small.limits, placed).into_iter())
+            .filter(|placement| placement.iter().zip(&floors).all(|(count, floor)| count >= floor))
+            .collect();
+        let most = allowed.iter().map(|placement| in_use(placement)).max().unwrap().min(asked);
+        let counts: Vec<u32> = nodes.iter().map(|node| plan.replicas_on(node)).collect();
+        prop_assert!(allowed.contains(&counts));
+        prop_assert!(in_use(&counts) >= most, "{} of {most} zones", in_use(&counts));
+        prop_assert_eq!(plan.zones_missing.as_ref().map(|missing| (missing.used, missing.asked)), (most < asked).then_some((most, asked)));
+        prop_assert_eq!(plan.proof, Proof::Optimal);
+        let demand: f64 = small.demands.iter().sum();
+        let best = (allowed.iter())
+            .filter(|placement| in_use(placement) >= most)
+            .map(|placement| if uniform { small.evenly(placement) } else { small.routed(placement, plan.replica_capacity) })
+            .fold(f64::INFINITY, f64::min);
+        // Starting replicas costs a microsecond and a half at most.
+        prop_assert!(plan.cost.objective <= best + 2e-6 * demand, "{} against {best}", plan.cost.objective);
+        prop_assert!(plan.cost.objective >= best - 1e-9 * demand.max(1.0));
+    }
 }

@@ -1,7 +1,7 @@
 //! Prints one line per figure of merit: `id  value  unit  goal  ok|short`, tab-separated; lines that start with `#` are notes.
 //!
 //! `KANTAI_LATENCY_DATA` names a folder of measured latency matrices; without it the figures that need them are `absent`. Arguments choose
-//! figures by the beginning of their id; without arguments all are computed.
+//! figures by the beginning of their id; without arguments all are computed. Standard error says how far it is.
 
 mod data;
 mod hostile;
@@ -19,7 +19,11 @@ fn main() -> Result<()> {
     let chosen: Vec<String> = std::env::args().skip(1).collect();
     let wanted = |id: &str| {
         // A group of figures is computed when any of its ids is asked for.
-        chosen.is_empty() || chosen.iter().any(|prefix| id.starts_with(prefix.as_str()) || prefix.starts_with(id))
+        let asked = chosen.is_empty() || chosen.iter().any(|prefix| id.starts_with(prefix.as_str()) || prefix.starts_with(id));
+        if asked {
+            report::progress(id);
+        }
+        asked
     };
     let slices = data::planetlab()?;
 

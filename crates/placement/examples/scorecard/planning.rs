@@ -13,7 +13,7 @@ use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Plan, Problem, Proof
 
 use crate::data::{costs, names};
 use crate::linear::Program;
-use crate::report::{Goal, line, note};
+use crate::report::{Goal, line, note, progress};
 use crate::timing::fastest;
 
 fn demand(values: &[f64]) -> Result<Demand> {
@@ -159,6 +159,7 @@ pub(crate) fn measured(slices: &[Array2<f64>]) -> Result<()> {
         let all = names(seconds.nrows());
         let by_node = Array2::from_shape_fn(seconds.dim(), |(node, source)| costs.seconds(&all[source], &all[node]));
         for replicas in [10_u32, 30, 100] {
+            progress(&format!("slice {} replicas {replicas}", number + 1));
             let mut random = Random::new(u64::from(replicas) + 1000 * number as u64);
             let shares = zipf_demand(all.len(), 10.0 * f64::from(replicas), &mut random);
             let problem = Problem::new("service", costs.clone(), replicas, CONCURRENCY)

@@ -27,3 +27,8 @@ pub(crate) fn absent(id: &str, unit: &str) {
 pub(crate) fn note(text: &str) {
     println!("# {text}");
 }
+
+/// Says on standard error what is computed now.
+pub(crate) fn progress(text: &str) {
+    eprintln!("{text} ...");
+}

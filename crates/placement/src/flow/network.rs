@@ -90,7 +90,7 @@ impl Scratch {
 
 impl Network {
     /// Servers of these capacities in the first slots, and no demand yet.
-    pub(super) fn new(ways: &Ways<'_>, servers: &[Server]) -> Self {
+    fn new(ways: &Ways<'_>, servers: &[Server]) -> Self {
         let first = ways.segments.first().map_or(0.0, |segment| segment.marginal_seconds);
         let mut capacity = vec![0.0; ways.count];
         let mut prices = vec![f64::INFINITY; ways.count];
@@ -100,6 +100,15 @@ impl Network {
         }
         prices[ways.count - 1] = 0.0;
         Self { capacity, prices, load: vec![0.0; ways.count], tenants: vec![Vec::new(); ways.count] }
+    }
+
+    /// All demand on its best way to these servers.
+    pub(super) fn filled(ways: &Ways<'_>, scratch: &mut Scratch, servers: &[Server], supplies: &[f64]) -> Self {
+        let mut network = Self::new(ways, servers);
+        for (source, supply) in supplies.iter().enumerate() {
+            network.send(ways, scratch, source, *supply);
+        }
+        network
     }
 
     /// Copies another one without giving up the memory already held.
@@ -145,7 +154,7 @@ impl Network {
     }
 
     /// Adds demand of a source, and moves others on where that is cheaper.
-    pub(super) fn send(&mut self, ways: &Ways<'_>, scratch: &mut Scratch, source: usize, supply: f64) {
+    fn send(&mut self, ways: &Ways<'_>, scratch: &mut Scratch, source: usize, supply: f64) {
         let mut left = supply;
         while left > ways.dust {
             let (end, length) = self.search(ways, scratch, source);
@@ -195,19 +204,10 @@ impl Network {
 
     /// Pushes as much as fits along the path just found; returns how much that was.
     fn push(&mut self, ways: &Ways<'_>, scratch: &Scratch, source: usize, end: usize, left: f64) -> f64 {
-        let mut amount = self.room(ways, end).map_or(0.0, |(_, room)| room).min(left);
-        let mut here = end;
-        while let Some((before, tenant)) = scratch.parent[here] {
-            amount = amount.min(self.held(before, tenant));
-            here = before;
-        }
-        here = end;
-        while let Some((before, tenant)) = scratch.parent[here] {
-            self.take(ways, before, tenant, amount);
-            self.give(here, tenant, amount);
-            here = before;
-        }
-        self.give(here, source, amount);
+        let room = self.room(ways, end).map_or(0.0, |(_, room)| room).min(left);
+        let (amount, start) = self.movable(scratch, end, room, |_, before| before);
+        self.shift(ways, scratch, end, amount, |here, before| (before, here));
+        self.give(start, source, amount);
         self.load[end] += amount;
         amount
     }
@@ -309,20 +309,45 @@ impl Network {
 
     /// Moves as much as there is along the path just found.
     fn pull(&mut self, ways: &Ways<'_>, scratch: &Scratch, slot: usize, from: usize, room: f64) {
-        let mut amount = self.last_used(ways, from).map_or(0.0, |(_, used)| used).min(room);
-        let mut here = from;
-        while let Some((next, tenant)) = scratch.parent[here] {
-            amount = amount.min(self.held(here, tenant));
-            here = next;
-        }
-        here = from;
-        while let Some((next, tenant)) = scratch.parent[here] {
-            self.take(ways, here, tenant, amount);
-            self.give(next, tenant, amount);
-            here = next;
-        }
+        let used = self.last_used(ways, from).map_or(0.0, |(_, used)| used).min(room);
+        let (amount, _) = self.movable(scratch, from, used, |here, _| here);
+        self.shift(ways, scratch, from, amount, |here, next| (here, next));
         self.load[from] -= amount;
         self.load[slot] += amount;
+    }
+
+    /// How much, and no more than `most`, all tenants on the path from `end` can move, and where the path starts; each is held by that one of the two servers of its
+    /// step that `holder` names.
+    fn movable(&self, scratch: &Scratch, end: usize, most: f64, holder: impl Fn(usize, usize) -> usize) -> (f64, usize) {
+        let (mut amount, mut here) = (most, end);
+        while let Some((other, tenant)) = scratch.parent[here] {
+            amount = amount.min(self.held(holder(here, other), tenant));
+            here = other;
+        }
+        (amount, here)
+    }
+
+    /// Moves so much of each tenant on the path from `end`: of the two servers of a step, `way` names that which gives it and that which gets it.
+    fn shift(
+        &mut self,
+        ways: &Ways<'_>,
+        scratch: &Scratch,
+        end: usize,
+        amount: f64,
+        way: impl Fn(usize, usize) -> (usize, usize),
+    ) {
+        let mut here = end;
+        while let Some((other, tenant)) = scratch.parent[here] {
+            let (from, to) = way(here, other);
+            self.take(ways, from, tenant, amount);
+            self.give(to, tenant, amount);
+            here = other;
+        }
+    }
+
+    /// Who is served in a slot, and how much of each.
+    pub(super) fn tenants(&self, slot: usize) -> &[(usize, f64)] {
+        &self.tenants[slot]
     }
 
     fn held(&self, server: usize, source: usize) -> f64 {

@@ -26,11 +26,8 @@ impl<'a> Swaps<'a> {
         for (slot, server) in servers.iter().enumerate() {
             ways.put(slot, &costs.row(server.row));
         }
-        let mut base = Network::new(&ways, servers);
         let mut scratch = Scratch::default();
-        for (source, supply) in supplies.iter().enumerate() {
-            base.send(&ways, &mut scratch, source, *supply);
-        }
+        let base = Network::filled(&ways, &mut scratch, servers, supplies);
         Self { costs, ways, servers, base, shrunk: vec![None; servers.len()], trial: Network::default(), scratch }
     }
 
