@@ -1,6 +1,6 @@
 //! A namespace with a controller of its own, under the ServiceAccount and the rights that it has in a cluster.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
@@ -267,9 +267,9 @@ impl Case {
         Ok(pods.items.into_iter().filter(is_active).collect())
     }
 
-    /// The names of active pods.
-    pub async fn names(&self) -> anyhow::Result<BTreeSet<String>> {
-        Ok(self.active().await?.iter().map(ResourceExt::name_any).collect())
+    /// UIDs of active pods by name. A name alone is no pod: that of one that is gone may be taken again.
+    pub async fn uids(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        Ok(self.active().await?.iter().map(|pod| (pod.name_any(), pod.uid().unwrap_or_default())).collect())
     }
 
     /// Active pods of Seikas per node, in the order of the nodes.

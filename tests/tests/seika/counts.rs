@@ -29,11 +29,11 @@ pub(crate) async fn the_sample_gets_six_pods_on_its_nodes(cluster: &Cluster) -> 
         .until_status("six pods are told of", |seika| seika.status.as_ref().is_some_and(|status| status.current_replicas == 6));
     anyhow::ensure!(status.await?.status.is_some_and(|status| status.updated_replicas == 6 && status.ready_replicas == 0));
 
-    let before = case.names().await?;
+    let before = case.uids().await?;
     apply(&case.client, &sample).await?;
     case.set(&[1, 2, 3]).await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    anyhow::ensure!(case.names().await? == before, "re-applying changed the pods");
+    anyhow::ensure!(case.uids().await? == before, "re-applying changed the pods");
     anyhow::ensure!(observer.seen().created == 6, "{:?}", observer.seen());
     Ok(())
 }
@@ -59,10 +59,10 @@ pub(crate) async fn a_node_set_to_zero_loses_its_pods_and_no_others(cluster: &Cl
     case.create(case.sample(&[1, 2, 3])?).await?;
     case.until_per_node(&[1, 2, 3]).await?;
     let node2 = format!("hello-{}-", case.nodes[1]);
-    let others = case.names().await?.into_iter().filter(|name| !name.starts_with(&node2)).collect();
+    let others = case.uids().await?.into_iter().filter(|(name, _)| !name.starts_with(&node2)).collect();
     case.set(&[1, 0, 3]).await?;
     case.until_per_node(&[1, 0, 3]).await?;
-    anyhow::ensure!(case.names().await? == others, "pods of other nodes were touched");
+    anyhow::ensure!(case.uids().await? == others, "pods of other nodes were touched");
     Ok(())
 }
 

@@ -50,11 +50,11 @@ pub(crate) async fn pods_of_a_vanished_node_are_cleaned_up(cluster: &Cluster) ->
     case.until_per_node(&[2, 1]).await?;
 
     // One that leaves and comes back at once keeps its pods.
-    let before = case.names().await?;
+    let before = case.uids().await?;
     case.remove_node(&gone).await?;
     case.add_node(&gone).await?;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    anyhow::ensure!(case.names().await? == before, "a node that was away for an instant lost its pods");
+    anyhow::ensure!(case.uids().await? == before, "a node that was away for an instant lost its pods");
     Ok(())
 }
 
@@ -71,7 +71,7 @@ pub(crate) async fn a_cordoned_node_keeps_what_serves_and_says_why(cluster: &Clu
     let cordon = |unschedulable: bool| Patch::Merge(json!({ "spec": { "unschedulable": unschedulable } }));
     nodes.patch(&case.nodes[0], &PatchParams::default(), &cordon(true)).await?;
     let template = json!({ "spec": { "template": { "metadata": { "annotations": { "version": "2" } } } } });
-    let old = case.names().await?;
+    let old = case.uids().await?;
     // Before the controller knows of the cordon it could not heed it.
     tokio::time::sleep(Duration::from_millis(500)).await;
     case.seikas.patch("hello", &PatchParams::default(), &Patch::Merge(template)).await?;
@@ -83,7 +83,8 @@ pub(crate) async fn a_cordoned_node_keeps_what_serves_and_says_why(cluster: &Clu
         (on_node(seika, 1).updated, on_node(seika, 0).ready, on_node(seika, 0).reason.as_deref()) == (1, 1, Some("NodeCordoned"))
     };
     case.until_status("the usable node has the new template, the cordoned one its old pod", told).await?;
-    let kept: Vec<String> = case.names().await?.intersection(&old).cloned().collect();
+    let kept: Vec<String> =
+        case.uids().await?.into_iter().filter(|(name, uid)| old.get(name) == Some(uid)).map(|(name, _)| name).collect();
     anyhow::ensure!(kept.len() == 1 && kept[0].contains(&case.nodes[0]), "{kept:?}");
 
     nodes.patch(&case.nodes[0], &PatchParams::default(), &cordon(false)).await?;

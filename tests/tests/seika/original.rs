@@ -73,7 +73,7 @@ pub(crate) async fn a_selector_of_expressions_is_heeded(cluster: &Cluster) -> an
     anyhow::ensure!(owned("front").await? && !owned("back").await?, "of the two orphans, one matches");
     case.set(&[0]).await?;
     case.until_per_node(&[0]).await?;
-    anyhow::ensure!(case.names().await?.iter().eq(["back"]), "{:?}", case.names().await?);
+    anyhow::ensure!(case.uids().await?.keys().eq(["back"]), "{:?}", case.uids().await?);
     Ok(())
 }
 
@@ -93,10 +93,10 @@ pub(crate) async fn what_serves_least_goes_first_and_gently(cluster: &Cluster) -
     for left in [2, 1] {
         case.set(&[left]).await?;
         let wanted: Vec<String> = pods[..usize::try_from(left)?].iter().map(kube::ResourceExt::name_any).collect();
-        until("those that serve most are left", async || Ok(case.names().await?.iter().eq(&wanted))).await?;
+        until("those that serve most are left", async || Ok(case.uids().await?.keys().eq(&wanted))).await?;
     }
     case.set(&[0]).await?;
-    until("none is left", async || Ok(case.names().await?.is_empty())).await?;
+    until("none is left", async || Ok(case.uids().await?.is_empty())).await?;
     for bound in &pods[..2] {
         let going = case.pods.get(&bound.name_any()).await?.metadata;
         anyhow::ensure!(going.deletion_timestamp.is_some() && going.deletion_grace_period_seconds == Some(45), "{going:?}");

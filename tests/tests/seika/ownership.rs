@@ -30,7 +30,7 @@ pub(crate) async fn foreign_pods_are_left_alone(cluster: &Cluster) -> anyhow::Re
     case.until_status("the other owner is told of", |seika| condition(seika, "SelectorOverlap").0 == "True").await?;
     case.set(&[0]).await?;
     until("its own pod is gone", async || Ok(case.active().await?.len() == 1)).await?;
-    anyhow::ensure!(case.names().await?.contains("owned"), "a pod of another owner was deleted");
+    anyhow::ensure!(case.uids().await?.contains_key("owned"), "a pod of another owner was deleted");
     Ok(())
 }
 
@@ -38,7 +38,7 @@ pub(crate) async fn orphans_are_taken_in_and_relabelled_pods_let_go(cluster: &Cl
     let case = cluster.case(1).await?;
     case.create(case.sample(&[2])?).await?;
     case.until_per_node(&[2]).await?;
-    let before = case.names().await?;
+    let before = case.uids().await?;
 
     // A Seika that goes without its pods leaves orphans; the next one of the same selector has them.
     case.seikas
@@ -53,11 +53,11 @@ pub(crate) async fn orphans_are_taken_in_and_relabelled_pods_let_go(cluster: &Cl
     })
     .await?;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    anyhow::ensure!(case.names().await? == before, "other pods: {:?}, there were {before:?}", case.names().await?);
+    anyhow::ensure!(case.uids().await? == before, "other pods: {:?}, there were {before:?}", case.uids().await?);
     anyhow::ensure!(observer.seen().most_per_node[&case.nodes[0]] == 2, "{:?}", observer.seen());
 
     // Who relabels a pod takes it out, and gets another in its place.
-    let taken_out = before.first().expect("there are two").clone();
+    let taken_out = before.keys().next().expect("there are two").clone();
     let relabel = json!({ "metadata": { "labels": { "app": "debug" } } });
     case.pods.patch(&taken_out, &PatchParams::default(), &Patch::Merge(relabel)).await?;
     until("the pod is let go and replaced", async || {

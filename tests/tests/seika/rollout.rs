@@ -1,5 +1,7 @@
 //! New templates.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::Pod;
 use kantai_tests::api_server::{apply, documents};
@@ -20,7 +22,7 @@ pub(crate) async fn a_new_template_rolls_without_losing_a_ready_pod(cluster: &Cl
     case.until_per_node(&[2, 1]).await?;
     case.make_all_ready().await?;
     case.until_status("all are ready", |seika| condition(seika, "Available").0 == "True").await?;
-    let old = case.names().await?;
+    let old: BTreeSet<String> = case.uids().await?.into_values().collect();
     let observer = case.observe().await?;
     let template = json!({ "spec": { "template": { "metadata": { "annotations": { "version": "2" } } } } });
     case.seikas.patch("hello", &PatchParams::default(), &Patch::Merge(template)).await?;
@@ -47,7 +49,7 @@ pub(crate) async fn a_new_template_rolls_without_losing_a_ready_pod(cluster: &Cl
     .await?;
     let most = observer.seen().most_per_node;
     anyhow::ensure!(most[&case.nodes[0]] <= 3 && most[&case.nodes[1]] <= 2, "{most:?}");
-    anyhow::ensure!(case.names().await?.is_disjoint(&old), "old pods are still there");
+    anyhow::ensure!(case.uids().await?.values().all(|uid| !old.contains(uid)), "old pods are still there");
     case.until_status("it is over", |seika| condition(seika, "Progressing").1 == "Settled").await?;
     Ok(())
 }
@@ -82,7 +84,7 @@ pub(crate) async fn a_budget_holds_up_evictions_and_no_roll_out(cluster: &Cluste
     case.create(case.sample(&[2])?).await?;
     case.until_per_node(&[2]).await?;
     case.make_all_ready().await?;
-    let pods: Vec<String> = case.names().await?.into_iter().collect();
+    let pods: Vec<(String, String)> = case.uids().await?.into_iter().collect();
     // To be told no is what this is about; the client would go on asking by itself.
     let kubeconfig = Kubeconfig::read_from(cluster.control_plane().kubeconfig(User::Admin))?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
@@ -90,16 +92,16 @@ pub(crate) async fn a_budget_holds_up_evictions_and_no_roll_out(cluster: &Cluste
     let asks_once: Api<Pod> = Api::namespaced(Client::try_from(config)?, &case.namespace);
     let evict = async |pod: &str| asks_once.evict(pod, &EvictParams::default()).await;
     // Of two, one may go; as long as its replacement is not ready, the other must stay.
-    until("the budget lets one go", async || match evict(&pods[0]).await {
+    until("the budget lets one go", async || match evict(&pods[0].0).await {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.code == 429 => Ok(false),
         Err(error) => Err(error.into()),
     })
     .await?;
-    let refused = evict(&pods[1]).await;
+    let refused = evict(&pods[1].0).await;
     anyhow::ensure!(matches!(&refused, Err(kube::Error::Api(status)) if status.code == 429), "{refused:?}");
     case.until_per_node(&[2]).await?;
-    anyhow::ensure!(case.names().await?.contains(&pods[1]), "the pod that must stay went");
+    anyhow::ensure!(case.uids().await?.get(&pods[1].0) == Some(&pods[1].1), "the pod that must stay went");
     case.make_all_ready().await?;
 
     let template = json!({ "spec": { "template": { "metadata": { "annotations": { "version": "2" } } } } });
