@@ -2,22 +2,25 @@
 //!
 //! The network is `source -> server -> segments of the server's serving curve -> sink`. Sources are routed one after the other. For each, a
 //! Dijkstra search over the servers finds the cheapest way to a server with room, if need be by pushing other sources on to their next
-//! best server. What finds no room goes to an imaginary last server that is dear and never full, so that this, too, is decided by cost. A price per server (its potential) keeps all reduced costs non-negative, so a search usually ends after the few servers nearest
-//! to the source. The result is an exact optimum: no routing of the same demand to the same servers has a smaller total.
+//! best server. What finds no room goes to an imaginary last server that is dear and never full, so that this, too, is decided by cost. A
+//! price per server (its potential) keeps all reduced costs non-negative, so a search usually ends after the few servers nearest to the
+//! source. The result is an exact optimum: no routing of the same demand to the same servers has a smaller total.
 //!
 //! Source: Edmonds and Karp 1972; Tomizawa 1971 (potentials); Ahuja, Magnanti, Orlin, *Network Flows*, section 9.7.
 
 mod drift;
 mod network;
 mod swaps;
+mod ways;
 
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use crate::serving::Segment;
 pub(crate) use drift::Drift;
-use network::{Network, Scratch, Ways};
+use network::{Network, Scratch};
 pub(crate) use swaps::Swaps;
+use ways::Ways;
 
 /// Seconds that a unit of demand costs which no server can take: far more than any network path, so that as little as possible is left over.
 pub const UNSERVED_SECONDS: f64 = 3600.0;
@@ -71,10 +74,7 @@ impl Routing {
 /// ```
 #[must_use]
 pub fn route(costs: &Array2<f64>, supplies: &[f64], servers: &[Server], segments: &[Segment]) -> Routing {
-    let mut ways = Ways::new(servers.len(), supplies, segments);
-    for (slot, server) in servers.iter().enumerate() {
-        ways.put(slot, &costs.row(server.row));
-    }
+    let ways = Ways::new(costs, supplies, servers, 0, segments);
     Network::filled(&ways, &mut Scratch::default(), servers, supplies).finish(&ways, servers.len())
 }
 

@@ -24,12 +24,9 @@ impl<'a> Drift<'a> {
         let servers = instance.servers(placement);
         // While a replica moves, there may be a node more than there are replicas.
         let slots = instance.replicas as usize + 1;
-        let mut ways = Ways::new(slots, &instance.supplies, &instance.segments);
-        let mut rows = vec![None; slots];
-        for (slot, server) in servers.iter().enumerate() {
-            ways.put(slot, &instance.costs.row(server.row));
-            rows[slot] = Some(server.row);
-        }
+        let ways = Ways::new(&instance.costs, &instance.supplies, &servers, slots - servers.len(), &instance.segments);
+        let mut rows: Vec<Option<usize>> = servers.iter().map(|server| Some(server.row)).collect();
+        rows.resize(slots, None);
         let mut scratch = Scratch::default();
         let now = Network::filled(&ways, &mut scratch, &servers, &instance.supplies);
         Self { costs: &instance.costs, ways, trial_rows: rows.clone(), rows, now, trial: Network::default(), scratch }

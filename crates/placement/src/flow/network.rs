@@ -3,45 +3,10 @@
 //! Every server has a price (its potential): what one more unit of demand there would cost. A source's way to a server costs its network time plus that
 //! price, so all reduced costs along ways that could be changed are at least 0, and Dijkstra's algorithm finds the cheapest change.
 
-use ndarray::ArrayView1;
+use super::{Routing, Server, UNSERVED_SECONDS, Ways};
 
-use super::{Routing, Server, UNSERVED_SECONDS};
-use crate::serving::Segment;
-
-/// Shares of the total demand below this are rounding dust.
-const DUST: f64 = 1e-12;
 /// Seconds that a detour must gain per unit of demand to be one.
 const EVEN_SECONDS: f64 = 1e-12;
-
-/// What does not change while demand is routed: the network times to each slot that a server can be in, and how serving takes time.
-pub(super) struct Ways<'a> {
-    /// `costs[source * count + slot]`: gathered so that a search reads memory in order. The last of the `count` slots is an imaginary server
-    /// that is dear and never full.
-    costs: Vec<f64>,
-    count: usize,
-    segments: &'a [Segment],
-    dust: f64,
-}
-
-impl<'a> Ways<'a> {
-    /// Without any server, for so many slots besides the imaginary one.
-    pub(super) fn new(slots: usize, supplies: &[f64], segments: &'a [Segment]) -> Self {
-        let count = slots + 1;
-        let costs = vec![UNSERVED_SECONDS; supplies.len() * count];
-        Self { costs, count, segments, dust: DUST * supplies.iter().sum::<f64>() }
-    }
-
-    /// Puts a server with these costs, one per source, in a slot.
-    pub(super) fn put(&mut self, slot: usize, costs: &ArrayView1<'_, f64>) {
-        for (row, cost) in self.costs.chunks_exact_mut(self.count).zip(costs) {
-            row[slot] = *cost;
-        }
-    }
-
-    fn row(&self, source: usize) -> &[f64] {
-        &self.costs[source * self.count..(source + 1) * self.count]
-    }
-}
 
 /// Who is served where, and the prices that prove it optimal.
 #[derive(Clone, Default)]

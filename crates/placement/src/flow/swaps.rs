@@ -22,10 +22,7 @@ impl<'a> Swaps<'a> {
     /// Routes `supplies` as [`super::route`] does.
     pub(crate) fn new(costs: &'a Array2<f64>, supplies: &[f64], servers: &'a [Server], segments: &'a [Segment]) -> Self {
         // One slot is spare, for a server that is not there yet.
-        let mut ways = Ways::new(servers.len() + 1, supplies, segments);
-        for (slot, server) in servers.iter().enumerate() {
-            ways.put(slot, &costs.row(server.row));
-        }
+        let ways = Ways::new(costs, supplies, servers, 1, segments);
         let mut scratch = Scratch::default();
         let base = Network::filled(&ways, &mut scratch, servers, supplies);
         Self { costs, ways, servers, base, shrunk: vec![None; servers.len()], trial: Network::default(), scratch }
