@@ -21,7 +21,6 @@ pub mod gather;
 pub mod handback;
 pub mod knative;
 pub mod latency;
-pub mod leader;
 pub mod lifecycle;
 pub mod metrics;
 pub mod notify;

@@ -1,6 +1,5 @@
 //! What operators watch.
 
-use std::collections::BTreeSet;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -95,13 +94,5 @@ impl Metrics {
         self.demand.remove(&labels);
         self.pods_wanted.remove(&labels);
         self.pods_ready.remove(&labels);
-    }
-
-    /// Forgets all revisions but these.
-    pub fn forget_all(&self, keys: &BTreeSet<RevisionKey>) {
-        for key in keys {
-            self.forget(key);
-        }
-        self.leading.set(0);
     }
 }

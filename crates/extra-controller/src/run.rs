@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use kube::Client;
 use kube::runtime::events::EventType;
+use lease_election::{LeaseSettings, act_while_leading};
 use placement::{CostModel, Freshness};
 use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
@@ -18,12 +19,14 @@ use tokio_util::sync::CancellationToken;
 use crate::controller::{self, Context};
 use crate::demand::sampler::{Demands, GatewayAddress};
 use crate::latency::{Feed, FeedChange, LatencyBook, Probers, PrometheusSource};
-use crate::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::notify::Notifier;
 use crate::objects::{self, Objects, Triggers, WatchScope};
 use crate::routes::RouteBook;
 use crate::service_monitor::ServiceMonitors;
+
+/// The Lease, in the program's own namespace, whose holder decides.
+const LEASE: &str = "extra-controller";
 
 /// Decides how many pods a Knative revision gets, on which nodes, and which way each node's traffic goes.
 #[derive(Clone, Debug, clap::Parser)]
@@ -152,47 +155,16 @@ pub async fn run(options: Options, client: Client, stop: CancellationToken) -> a
         revisions: Mutex::default(),
         ledger: Mutex::default(),
     });
-    lead_in_turns(&options, &context, &triggers, &http, &stop).await?;
+    let lease =
+        LeaseSettings { name: LEASE.to_owned(), namespace: options.pod_namespace.clone(), identity: options.pod_name.clone() };
+    let lead = |stop| {
+        let (objects, scope) = (objects.clone(), options.clone());
+        controller::lead(context.clone(), &triggers, http.clone(), move || gateways(&objects, &scope), stop)
+    };
+    act_while_leading(client, lease, stop, || (), |leads| context.leads(leads), lead).await;
     drop(tasks);
     api.await??;
     ops.await??;
-    Ok(())
-}
-
-/// Leads whenever the Lease is ours.
-async fn lead_in_turns(
-    options: &Options,
-    context: &Arc<Context>,
-    triggers: &Triggers,
-    http: &reqwest::Client,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
-    let mut leadership = Leadership::run_for(context.client.clone(), &options.pod_namespace, &options.pod_name)
-        .await
-        .context("failed to reach for the lease")?;
-    loop {
-        tokio::select! {
-            leading = leadership.wait_until(true) => anyhow::ensure!(leading, "failed to keep reaching for the lease"),
-            () = stop.cancelled() => break,
-        }
-        tracing::info!("leading");
-        let term = stop.child_token();
-        let (objects, scope) = (context.objects.clone(), options.clone());
-        let gateways = move || gateways(&objects, &scope);
-        let mut leading = std::pin::pin!(controller::lead(context.clone(), triggers, http.clone(), gateways, term.clone()));
-        tokio::select! {
-            () = &mut leading => {}
-            _ = leadership.wait_until(false) => {
-                tracing::warn!("the lease is lost");
-                term.cancel();
-                leading.await;
-            }
-        }
-        if stop.is_cancelled() {
-            break;
-        }
-    }
-    leadership.resign().await;
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
+use lease_election::{LeaseSettings, act_while_leading};
 use prometheus_client::registry::Registry;
 use rustls::server::ServerConfig;
 use tokio::net::TcpListener;
@@ -14,7 +15,6 @@ use crate::demand;
 use crate::demand::metrics::DemandMetrics;
 use crate::demand::reports::{Demand, Reports};
 use crate::explain;
-use crate::kube_io::election::elect;
 use crate::kube_io::events::Events;
 use crate::kube_io::status_writer::StatusWriter;
 use crate::kube_io::watches;
@@ -142,8 +142,13 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
     let ops = ops_http::serve(listeners.ops, ops, stop.clone());
 
     let (elected, leading) = watch::channel(false);
+    let lease =
+        LeaseSettings { name: LEASE.to_owned(), namespace: settings.namespace.clone(), identity: settings.pod_name.clone() };
+    let leads = |leads| {
+        elected.send_replace(leads);
+    };
     let election = async {
-        elect(client.clone(), LEASE, &settings.namespace, &settings.pod_name, elected, stop.clone()).await;
+        act_while_leading(client.clone(), lease, stop.clone(), || (), leads, CancellationToken::cancelled_owned).await;
         Ok(())
     };
     let means = Means {

@@ -10,7 +10,6 @@ pub mod controller;
 pub mod crd;
 mod history;
 pub mod index;
-pub mod leadership;
 pub mod manifest;
 pub mod metrics;
 pub mod naming;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use kube::Client;
+use lease_election::{LeaseSettings, act_while_leading};
 use prometheus_client::registry::Registry;
 use seika_controller::controller::{self, Settings};
-use seika_controller::leadership::{LeaseSettings, act_while_leading};
 use seika_controller::metrics::Metrics;
 
 /// Keeps exactly N pods on each named node.
@@ -90,7 +90,9 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         LeaseSettings { name: "seika-controller".into(), namespace: arguments.lease_namespace, identity: arguments.identity };
     let act = |stop| controller::run(client.clone(), settings.clone(), metrics.clone(), stop);
     // Who waits for the lease is ready too: else an update of the Deployment would wait for a lease that the old pod holds.
-    act_while_leading(client.clone(), lease, metrics.clone(), stop.clone(), || readiness.reached("lease"), act).await;
+    let ready = || readiness.reached("lease");
+    let leads = |leads| metrics.leads(leads);
+    act_while_leading(client.clone(), lease, stop.clone(), ready, leads, act).await;
     stop.cancel();
     endpoints.await??;
     Ok(())

@@ -86,6 +86,11 @@ impl Metrics {
         metrics
     }
 
+    /// This process is the one that acts now, or is not any more.
+    pub fn leads(&self, leads: bool) {
+        self.leader.set(leads.into());
+    }
+
     pub(crate) fn created(&self, outcome: Outcome) {
         self.pod_creates.get_or_create(&OutcomeLabels { outcome }).inc();
     }

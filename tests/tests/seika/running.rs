@@ -9,9 +9,9 @@ use kantai_tests::seika::chaos::Chaos;
 use kantai_tests::seika::cluster::Cluster;
 use kantai_tests::seika::faults::{Faults, Weather};
 use kube::api::Api;
+use lease_election::{LeaseSettings, act_while_leading};
 use prometheus_client::registry::Registry;
 use seika_controller::controller::{self, Settings};
-use seika_controller::leadership::{LeaseSettings, act_while_leading};
 use seika_controller::metrics::Metrics;
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +34,7 @@ pub(crate) async fn the_lease_passes_on(cluster: &Cluster) -> anyhow::Result<()>
                 let settings = Settings { namespace: Some(namespace.clone()), ..Settings::default() };
                 controller::run(client.clone(), settings, metrics.clone(), stop)
             };
-            act_while_leading(client.clone(), settings, metrics.clone(), stopped, || (), act).await;
+            act_while_leading(client.clone(), settings, stopped, || (), |_| (), act).await;
         });
         (stop, task)
     };
@@ -87,7 +87,7 @@ pub(crate) async fn two_never_lead_at_once(cluster: &Cluster) -> anyhow::Result<
                 namespace: case.namespace.clone(),
                 identity: format!("contender-{number}"),
             };
-            let (metrics, stop) = (Metrics::new(&mut Registry::default()), CancellationToken::new());
+            let stop = CancellationToken::new();
             let act = async |stop: CancellationToken| {
                 terms.fetch_add(1, Ordering::Relaxed);
                 rivals.fetch_add(leading.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
@@ -104,7 +104,7 @@ pub(crate) async fn two_never_lead_at_once(cluster: &Cluster) -> anyhow::Result<
                 std::future::pending::<()>().await;
             };
             tokio::select! {
-                () = act_while_leading(client.clone(), settings, metrics, stop.clone(), || (), act) => {}
+                () = act_while_leading(client.clone(), settings, stop.clone(), || (), |_| (), act) => {}
                 () = over => {}
             }
         }

@@ -35,7 +35,6 @@ pub async fn lead(
     gateways: impl Fn() -> BTreeMap<String, GatewayAddress> + Send + Sync + 'static,
     stop: CancellationToken,
 ) {
-    context.metrics.leading.set(1);
     let autoscalers = context.objects.autoscalers.clone();
     let queue = queue(autoscalers.clone(), triggers).take_until(stop.cancelled_owned());
 
@@ -60,8 +59,6 @@ pub async fn lead(
     )
     .for_each(|_| std::future::ready(()))
     .await;
-    drop(tasks);
-    context.clear();
 }
 
 /// All revisions at first, then whichever is called for.

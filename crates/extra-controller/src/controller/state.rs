@@ -91,13 +91,15 @@ impl Context {
         self.metrics.forget(key);
     }
 
-    /// This program does not lead any more: whoever does knows better.
-    pub(super) fn clear(&self) {
-        for key in &self.decided() {
-            self.forget(key);
+    /// This program leads now, or does not any more: then whoever does knows better than what was decided here.
+    pub fn leads(&self, leads: bool) {
+        self.metrics.leading.set(leads.into());
+        if !leads {
+            for key in &self.decided() {
+                self.forget(key);
+            }
+            self.routes.reset();
         }
-        self.routes.reset();
-        self.metrics.leading.set(0);
     }
 }
 

@@ -1,7 +1,6 @@
 //! The way from and to the API server: watches, statuses, events.
 
 pub mod convert;
-pub mod election;
 pub mod events;
 pub mod revision;
 pub mod status_writer;

@@ -1,4 +1,9 @@
 //! Only the holder of a Lease acts.
+//!
+//! Several replicas of a daemon run, and one of them leads. Where it ends it gives the Lease back, so that another one leads at once; where it
+//! is gone without a word, another one leads after 15 seconds. Clocks need not agree: each replica counts by its own from when it saw the Lease renewed.
+//!
+//! Source: client-go's `tools/leaderelection`; unlike it, each write carries the version it was decided on also when the Lease is given back.
 
 mod election;
 
@@ -8,7 +13,6 @@ use kube::Client;
 use tokio_util::sync::CancellationToken;
 
 use self::election::{Election, RENEW_WITHIN};
-use crate::metrics::Metrics;
 
 /// Who leads renews the lease this often.
 const RENEW_EVERY: Duration = Duration::from_secs(4);
@@ -28,14 +32,15 @@ pub struct LeaseSettings {
     pub identity: String,
 }
 
-/// Runs `act` whenever the lease is ours, until `stop`; calls `ready` once the lease can be read. The token that `act` gets is `stop`; `act` is
-/// then waited for and the lease given back, so that another can take over at once. When the lease is lost, `act` is dropped where it stands.
+/// Runs `act` whenever the lease is ours, until `stop`; calls `ready` once the lease can be read, and tells `leads` before `act` begins and after it
+/// has ended. The token that `act` gets is `stop`; `act` is then waited for and the lease given back, so that another can take over at once. When the
+/// lease is lost, `act` is dropped where it stands. What goes wrong is logged and tried again.
 pub async fn act_while_leading<F, A>(
     client: Client,
     settings: LeaseSettings,
-    metrics: Metrics,
     stop: CancellationToken,
     ready: impl Fn(),
+    leads: impl Fn(bool),
     act: F,
 ) where
     F: Fn(CancellationToken) -> A,
@@ -48,12 +53,12 @@ pub async fn act_while_leading<F, A>(
             held_at = until_held(&mut election, &ready) => held_at,
         };
         tracing::info!("leading");
-        metrics.leader.set(1);
+        leads(true);
         let is_lost = tokio::select! {
             () = act(stop.clone()) => false,
             () = until_lost(&mut election, held_at) => true,
         };
-        metrics.leader.set(0);
+        leads(false);
         if is_lost {
             tracing::warn!("no longer leading");
         } else {
