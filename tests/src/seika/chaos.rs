@@ -14,7 +14,7 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
-use seika_controller::crd::NODE_LABEL;
+use seika_controller::crd::{NODE_LABEL, Seika};
 use serde_json::json;
 
 use super::cluster::{Case, Cluster, is_active, is_of_a_seika, until};
@@ -127,6 +127,10 @@ impl Chaos {
         }
 
         faults.set(Weather::default());
+        // Until the last change has come to the controller, what it does is right by the one before, and may pass through the right counts by chance.
+        let is_heeded =
+            |seika: &Seika| seika.status.as_ref().and_then(|status| status.observed_generation) == seika.metadata.generation;
+        case.until_status("the last change is heeded", is_heeded).await?;
         let wanted = counts.map(|count| usize::try_from(count).unwrap_or(0));
         case.until_per_node(&wanted).await?;
         // What is still on its way must not add to it either.
