@@ -19,13 +19,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::announce::Announcer;
-use crate::crd::{NODE_LABEL, Seika};
+use crate::crd::{MaybeSeika, NODE_LABEL, Seika};
 use crate::index::{Owner, Stray, Told};
 use crate::metrics::Metrics;
 use crate::observed::{NodeChange, NodeView, Nodes, PodView};
 use crate::pace::Pace;
 use crate::queue::{Queue, Waiting};
-use crate::reconcile::{Context, MaybeSeika, after_error, owner_of, reconcile};
+use crate::reconcile::{Context, after_error, owner_of, reconcile};
 use crate::watched::WatchedPod;
 use crate::writes::{SharedIndex, Writer};
 

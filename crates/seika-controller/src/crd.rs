@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
 use kube::CustomResource;
+use kube::core::DeserializeGuard;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,9 @@ pub const REVISION_HISTORY_LIMIT: i32 = 10;
 pub const COUNT_MAX: i32 = 1000;
 /// The most nodes that one Seika can name.
 pub const NODES_MAX: u32 = 5000;
+
+/// A Seika, or why it cannot be read: one that cannot must not hide the others from the watch.
+pub(crate) type MaybeSeika = DeserializeGuard<Seika>;
 
 /// What a Seika asks for.
 // Each column has a type of its own; the lint takes the columns for one.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use kube::runtime::reflector::ObjectRef;
 use tokio::sync::mpsc;
 
+use crate::crd::MaybeSeika;
 use crate::index::Owner;
-use crate::reconcile::MaybeSeika;
 
 /// Since when each waiting Seika waits, by namespace and name. Clones share it.
 #[derive(Clone, Debug, Default)]

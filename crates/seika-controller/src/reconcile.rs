@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::core::{DeserializeGuard, Selector, SelectorExt as _};
+use kube::core::{Selector, SelectorExt as _};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource as _, ResourceExt as _};
 
 use crate::announce::Announcer;
 use crate::backoff::Backoffs;
-use crate::crd::{REVISION_HISTORY_LIMIT, Rollout, Seika, SeikaStatus};
+use crate::crd::{MaybeSeika, REVISION_HISTORY_LIMIT, Rollout, Seika, SeikaStatus};
 use crate::index::Owner;
 use crate::manifest;
 use crate::metrics::{ErrorLabels, Metrics};
@@ -26,9 +26,6 @@ use crate::queue::Waiting;
 use crate::status::{Circumstances, Trouble, next_deadline, rejected, status};
 use crate::taints::Tolerations;
 use crate::writes::{WriteError, Writer};
-
-/// A Seika, or why it cannot be read: one that cannot must not hide the others from the watch.
-pub(crate) type MaybeSeika = DeserializeGuard<Seika>;
 
 /// Statuses of one Seika are written no faster than this, so that a thousand pods becoming ready do not cost a thousand writes.
 const STATUS_SPACING: Duration = Duration::from_millis(100);
