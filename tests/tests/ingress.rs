@@ -12,6 +12,7 @@ mod plan;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use backend::{Backend, Manner};
 use bench::{Bench, eventually, in_own_network, pod_address};
 use certificates::Authority;
@@ -108,9 +109,9 @@ fn each_gateway_goes_its_own_way() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_baseline_spreads_evenly() -> anyhow::Result<()> {
+fn the_baseline_spreads_evenly_and_a_gateway_out_of_memory_says_so() -> anyhow::Result<()> {
     in_own_network(async |components| {
-        let bench = Bench::start(&components).await?;
+        let mut bench = Bench::start(&components).await?;
         // No extra-controller there at all.
         let daemon = bench.daemon(Policy::Spread, "http://127.0.0.1:1/v1/routes").await?;
         let _pods = [
@@ -127,6 +128,17 @@ fn the_baseline_spreads_evenly() -> anyhow::Result<()> {
         let shares = bench.shares(1, HOST, 300).await?;
         assert_eq!(shares.len(), 3);
         assert!(shares.values().all(|share| (95..=105).contains(share)), "{shares:?}");
+
+        bench.gateway_heap_bytes = 1;
+        let _full = bench.gateway(3).await?;
+        eventually("a gateway that has no memory left to take no requests", async || {
+            let (status, answer) = bench.get(3, 8081, HOST, "/").await?;
+            anyhow::ensure!(status == 503 && answer.contains("overloaded"), "{status} {answer}");
+            Ok(())
+        })
+        .await?;
+        assert!(bench.stats(3, "overload").await?.contains("stop_accepting_requests"));
+        assert_eq!(bench.get(1, 8081, HOST, "/").await?.0, 200);
         daemon.end().await
     })
 }
@@ -134,7 +146,7 @@ fn the_baseline_spreads_evenly() -> anyhow::Result<()> {
 #[test]
 fn statuses_updates_and_restarts() -> anyhow::Result<()> {
     in_own_network(async |components| {
-        let bench = Bench::start(&components).await?;
+        let mut bench = Bench::start(&components).await?;
         let plan = PlanWriter::start().await?;
         let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
         let _pods = [Backend::start("old", pod_address(1, 1)).await?, Backend::start("new", pod_address(1, 2)).await?];
@@ -213,11 +225,15 @@ fn statuses_updates_and_restarts() -> anyhow::Result<()> {
         assert_eq!(bench.shares(1, HOST, 200).await?.get("200"), None);
         let shares = bench.shares(1, HOST, 200).await?;
         assert!(shares.keys().all(|who| who == "old" || who == "new"), "{shares:?}");
+        // So far nothing was written about requests; from now on it is.
+        assert_eq!(bench.access_log(1)?, "");
+        bench.access_log = true;
         let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
         bench.ingress("hello", &[("hello-00002", 100)]).await?;
         let after_restart = bench.ready("hello").await?;
         eprintln!("Ready after a restart of the control plane after {after_restart:?}");
         assert_eq!(bench.shares(1, HOST, 20).await?, all("new", 20));
+        each_request_is_logged(&bench).await?;
 
         // An Ingress that came from another class with that one's finalizer can be deleted.
         let finalizer =
@@ -240,6 +256,33 @@ fn statuses_updates_and_restarts() -> anyhow::Result<()> {
         drop(gateway1);
         daemon.end().await
     })
+}
+
+async fn each_request_is_logged(bench: &Bench) -> anyhow::Result<()> {
+    let request = format!("GET /logged HTTP/1.1\r\nhost: {HOST}\r\nuser-agent: says \"hello\"\r\nconnection: close\r\n\r\n");
+    // A gateway confirms a listener before it takes connections with it.
+    let line = eventually("a request to be logged", async || {
+        let mut client = tokio::net::TcpStream::connect((bench::gateway_address(1), 8081)).await?;
+        client.write_all(request.as_bytes()).await?;
+        client.read_to_end(&mut Vec::new()).await?;
+        let log = bench.access_log(1)?;
+        // The last one may be half written.
+        let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().find(|line| line.contains("/logged")).map(ToOwned::to_owned).context("nothing about it")
+    })
+    .await?;
+    let mut logged: BTreeMap<String, serde_json::Value> = serde_json::from_str(&line)?;
+    assert!(logged.remove("time").is_some_and(|time| time.as_str().is_some_and(|text| text.ends_with('Z'))), "{line}");
+    assert!(logged.remove("duration_ms").is_some_and(|milliseconds| milliseconds.is_u64()), "{line}");
+    assert!(logged.remove("client").is_some_and(|client| client.as_str().is_some_and(|text| text.contains(':'))), "{line}");
+    let serving = pod_address(1, 2).to_string();
+    let expected = json!({
+        "method": "GET", "authority": HOST, "path": "/logged", "protocol": "HTTP/1.1", "request_id": null, "user_agent": "says \"hello\"",
+        "status": 200, "details": "via_upstream", "flags": "-", "bytes_received": 0, "bytes_sent": 3, "attempts": 1,
+        "cluster": "default/hello-00002/80", "serving_pod": serving,
+    });
+    assert_eq!(serde_json::to_value(&logged)?, expected);
+    Ok(())
 }
 
 #[test]

@@ -29,8 +29,9 @@ use crate::readiness::supervisor::supervise;
 use crate::translate::TranslateSettings;
 use crate::world::{World, WorldSettings};
 use crate::world_loop::{self, Outputs};
-use crate::xds::listeners::GatewayPorts;
-use crate::xds::server::{Ads, Connected};
+use crate::xds::connected::Connected;
+use crate::xds::listeners::ListenerSettings;
+use crate::xds::server::Ads;
 use crate::xds::store::Store;
 use crate::xds::tls::{ServerTls, TlsError, TlsFiles};
 
@@ -48,8 +49,8 @@ pub struct Settings {
     pub policy: Policy,
     /// With what gateways are served over TLS; `None` for plain text.
     pub tls: Option<TlsFiles>,
-    /// Where gateways listen.
-    pub ports: GatewayPorts,
+    /// How gateways listen.
+    pub listening: ListenerSettings,
     /// Where the plan is.
     pub plan: FollowSettings,
     /// How often gateways report what they have in flight.
@@ -112,7 +113,7 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
         private: in_cluster(&settings.gateway_internal_service),
     };
     let tls = tls(settings.tls, &metrics, &stop).await?;
-    let store = Arc::new(Store::new(settings.policy, settings.ports));
+    let store = Arc::new(Store::new(settings.policy, settings.listening));
     let world_settings = WorldSettings {
         policy: settings.policy,
         translate: TranslateSettings { internal_gateway: names.private.clone() },
@@ -136,6 +137,7 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
     tokio::spawn(world_loop::run(world, changes_received, nacks_received, outputs, stop.clone()));
 
     let connected = Connected::default();
+    registry.register_collector(Box::new(connected.clone()));
     let ads = Ads::new(store.clone(), connected.clone(), metrics.clone(), nacks, stop.clone());
     let ads = ads.serve(listeners.xds, tls, reports);
     let ops = ops_http::router(Arc::new(registry), readiness).merge(explain::router(store)).merge(demand::stream::router(demand));
@@ -153,7 +155,7 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
     };
     let means = Means {
         writer: StatusWriter::new(client.clone()),
-        prober: Prober::new(settings.ports).map_err(|source| DaemonError::Prober { source })?,
+        prober: Prober::new(settings.listening.ports).map_err(|source| DaemonError::Prober { source })?,
         gateways: gateways_received,
         connected,
         names,

@@ -9,7 +9,7 @@ use clap::Parser;
 use locality_ingress::daemon::{Listeners, Settings, run};
 use locality_ingress::locality::Policy;
 use locality_ingress::plan_stream::FollowSettings;
-use locality_ingress::xds::listeners::GatewayPorts;
+use locality_ingress::xds::listeners::{GatewayPorts, ListenerSettings};
 use locality_ingress::xds::tls::TlsFiles;
 
 /// Knative ingress class on stock Envoy: one view per node, so that a request is answered near where it entered.
@@ -70,6 +70,9 @@ struct Flags {
     /// The gateways' port of HTTPS from inside.
     #[arg(long, env = "KANTAI_INTERNAL_TLS_PORT", default_value_t = GatewayPorts::default().internal_tls)]
     internal_tls_port: u16,
+    /// Have gateways write a line of JSON per request to their standard output.
+    #[arg(long, env = "KANTAI_ACCESS_LOG")]
+    access_log: bool,
     /// Our namespace, which is the gateways', too.
     #[arg(long, env = "POD_NAMESPACE", default_value = "kantai-system")]
     namespace: String,
@@ -89,16 +92,17 @@ async fn main() -> anyhow::Result<()> {
     let stop = ops_http::stop_on_signal()?;
     let client = kube::Client::try_default().await.context("failed to find the API server")?;
     let listeners = Listeners { xds: ops_http::bind(flags.xds_listen).await?, ops: ops_http::bind(flags.ops_listen).await? };
+    let ports = GatewayPorts {
+        external: flags.external_port,
+        internal: flags.internal_port,
+        external_tls: flags.external_tls_port,
+        internal_tls: flags.internal_tls_port,
+    };
     let settings = Settings {
         class: flags.ingress_class,
         policy: flags.policy,
         tls: TlsFiles::given(flags.xds_certificate_file, flags.xds_key_file, flags.xds_client_ca_file)?,
-        ports: GatewayPorts {
-            external: flags.external_port,
-            internal: flags.internal_port,
-            external_tls: flags.external_tls_port,
-            internal_tls: flags.internal_tls_port,
-        },
+        listening: ListenerSettings { ports, access_log: flags.access_log },
         plan: FollowSettings {
             url: flags.routes_url,
             silence_limit: Duration::from_secs(flags.routes_silence_seconds),

@@ -1,5 +1,8 @@
 //! Our own metrics.
 
+use std::sync::atomic::AtomicU64;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -28,6 +31,8 @@ pub struct Metrics {
     pub tls_failures: Counter,
     /// Whether the stream of plans is connected (1) or not (0).
     pub plan_connected: Gauge,
+    /// When the stream of plans was last heard of, in seconds since 1970; 0 until it was.
+    pub plan_heard_timestamp_seconds: Gauge<f64, AtomicU64>,
     /// Revisions that have a plan.
     pub planned_revisions: Gauge,
     /// Whether this replica writes statuses.
@@ -54,6 +59,7 @@ impl Metrics {
             failed_probes: Counter::default(),
             tls_failures: Counter::default(),
             plan_connected: Gauge::default(),
+            plan_heard_timestamp_seconds: Gauge::default(),
             planned_revisions: Gauge::default(),
             leading: Gauge::default(),
             pushes: Family::default(),
@@ -77,6 +83,11 @@ impl Metrics {
         registry.register("failed_probes", "Probes that did not prove the version they asked for", metrics.failed_probes.clone());
         registry.register("tls_failures", "Times that changed files for TLS could not be used", metrics.tls_failures.clone());
         registry.register("plan_connected", "Whether the stream of plans is connected", metrics.plan_connected.clone());
+        registry.register(
+            "plan_heard_timestamp_seconds",
+            "When the stream of plans was last heard of",
+            metrics.plan_heard_timestamp_seconds.clone(),
+        );
         registry.register("planned_revisions", "Revisions that have a plan", metrics.planned_revisions.clone());
         registry.register("leading", "Whether this replica writes statuses", metrics.leading.clone());
         registry.register("xds_pushes", "Answers sent to gateways", metrics.pushes.clone());
@@ -87,6 +98,13 @@ impl Metrics {
             let _ = metrics.nacks.get_or_create(&KindLabel { kind: kind.label() });
         }
         metrics
+    }
+
+    /// The stream of plans is there, and has just told something.
+    pub(crate) fn plan_heard(&self) {
+        self.plan_connected.set(1);
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.plan_heard_timestamp_seconds.set(since_1970.as_secs_f64());
     }
 
     pub(crate) fn pushed(&self, kind: Kind, resources: usize) {

@@ -104,7 +104,7 @@ async fn read(
             Err(end) => return end,
         };
         *heard = tokio::time::Instant::now();
-        metrics.plan_connected.set(1);
+        metrics.plan_heard();
         for part in chunk.split_inclusive(|&byte| byte == b'\n') {
             line.extend_from_slice(part);
             if line.len() > MAX_LINE_BYTES {

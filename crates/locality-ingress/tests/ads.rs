@@ -15,8 +15,9 @@ use hyper_util::rt::TokioIo;
 use locality_ingress::demand::reports::{Demand, Reports};
 use locality_ingress::locality::Policy;
 use locality_ingress::metrics::Metrics;
-use locality_ingress::xds::listeners::GatewayPorts;
-use locality_ingress::xds::server::{Ads, Connected, NackReport};
+use locality_ingress::xds::connected::Connected;
+use locality_ingress::xds::listeners::ListenerSettings;
+use locality_ingress::xds::server::{Ads, NackReport};
 use locality_ingress::xds::store::{ClusterEndpoints, Store, Update};
 use locality_ingress::xds::tls::{ServerTls, TlsFiles};
 use locality_ingress::xds::{Encoded, Kind};
@@ -43,7 +44,7 @@ struct Server {
 
 impl Server {
     async fn start(tls: Option<&ServerTls>) -> Self {
-        let store = Arc::new(Store::new(Policy::Locality, GatewayPorts::default()));
+        let store = Arc::new(Store::new(Policy::Locality, ListenerSettings::default()));
         let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
         let (nack, nacks) = mpsc::channel(64);
         let stop = CancellationToken::new();

@@ -16,7 +16,7 @@ use locality_ingress::route_table::RouteTable;
 use locality_ingress::translate::{Conflicts, IngressRoutes, TranslateSettings, merge, translate};
 use locality_ingress::xds::assignments::load_assignment;
 use locality_ingress::xds::clusters::cluster;
-use locality_ingress::xds::listeners::{GatewayPorts, listeners};
+use locality_ingress::xds::listeners::{ListenerSettings, listeners};
 use locality_ingress::xds::routes::route_configuration;
 use serde::{Deserialize, Serialize};
 
@@ -116,7 +116,7 @@ fn route_tables_to_envoy() {
     insta::assert_snapshot!("envoy_routes_of_a_split", text(&route_configuration("external", &table.external)));
     let table = outcome(read(&case_file("tls_and_redirect"))).table;
     insta::assert_snapshot!("envoy_routes_of_a_redirect", text(&route_configuration("external", &table.external)));
-    let listeners = listeners(&table, GatewayPorts::default(), [0, 0, 0, 0].into());
+    let listeners = listeners(&table, ListenerSettings::default(), [0, 0, 0, 0].into());
     insta::assert_snapshot!("envoy_listeners_with_tls", text(&listeners));
     let table = outcome(read(&case_file("external_names_and_rewrites"))).table;
     let clusters: Vec<_> = table.clusters.iter().map(|(key, one)| cluster(key, one, Policy::Locality)).collect();

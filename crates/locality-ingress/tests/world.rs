@@ -18,7 +18,7 @@ use locality_ingress::plan::PlanChange;
 use locality_ingress::route_table::Action;
 use locality_ingress::translate::TranslateSettings;
 use locality_ingress::world::{News, Progress, World, WorldSettings};
-use locality_ingress::xds::listeners::GatewayPorts;
+use locality_ingress::xds::listeners::ListenerSettings;
 use locality_ingress::xds::refusal::Nack;
 use locality_ingress::xds::store::{Revision, Store, View};
 use locality_ingress::xds::{Kind, Name};
@@ -37,7 +37,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let store = Arc::new(Store::new(Policy::Locality, GatewayPorts::default()));
+        let store = Arc::new(Store::new(Policy::Locality, ListenerSettings::default()));
         let settings = WorldSettings {
             policy: Policy::Locality,
             translate: TranslateSettings { internal_gateway: "internal.example".into() },

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -14,7 +14,7 @@ use locality_ingress::daemon::{self, Listeners, Settings};
 use locality_ingress::kingress::KIngress;
 use locality_ingress::locality::Policy;
 use locality_ingress::plan_stream::FollowSettings;
-use locality_ingress::xds::listeners::GatewayPorts;
+use locality_ingress::xds::listeners::ListenerSettings;
 use locality_ingress::xds::tls::TlsFiles;
 use netem_lab::components::{Component, Components, GoModule, Places, module_folders};
 use netem_lab::control_plane::{ControlPlane, User};
@@ -47,6 +47,8 @@ const OTHER_MANIFESTS: [&str; 4] = [
 const PRE_STOP: Duration = Duration::from_secs(15);
 #[allow(dead_code)]
 const GRACE: Duration = Duration::from_secs(30);
+/// As the bootstrap has it.
+const GATEWAY_HEAP_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 const SOON: Duration = Duration::from_secs(20);
 
 /// Where things are in the test's own network: gateways and pods of node N have the addresses 10.44.N.x.
@@ -104,6 +106,10 @@ pub(crate) struct Bench {
     pub(crate) control_plane: ControlPlane,
     pub(crate) envoy: PathBuf,
     pub(crate) folder: tempfile::TempDir,
+    /// Whether the daemon that is started next has gateways log requests.
+    pub(crate) access_log: bool,
+    /// What the gateways that are started next may have in memory.
+    pub(crate) gateway_heap_bytes: u64,
     http: reqwest::Client,
     // With what gateways are served over TLS, where they are.
     certificates: Option<XdsCertificates>,
@@ -117,6 +123,8 @@ impl Bench {
             control_plane,
             envoy: components.path(Component::Envoy)?.to_owned(),
             folder: tempfile::tempdir()?,
+            access_log: false,
+            gateway_heap_bytes: GATEWAY_HEAP_BYTES,
             http: reqwest::Client::builder()
                 .no_proxy()
                 .redirect(reqwest::redirect::Policy::none())
@@ -159,7 +167,8 @@ impl Bench {
             key: certificates.server.join("tls.key"),
             client_authorities: Some(certificates.server.join("ca.crt")),
         });
-        let settings = Settings { tls, ..settings(policy, routes_url) };
+        let listening = ListenerSettings { access_log: self.access_log, ..ListenerSettings::default() };
+        let settings = Settings { tls, listening, ..settings(policy, routes_url) };
         let task = tokio::spawn(daemon::run(client, settings, listeners, stop.clone()));
         Ok(Daemon { stop, task: Some(task) })
     }
@@ -196,10 +205,12 @@ impl Bench {
     /// As [`Bench::gateway`], as one of the two that there are while it is replaced.
     pub(crate) async fn gateway_pod(&self, node: u8, pod: u8) -> anyhow::Result<Gateway> {
         let address = gateway_pod_address(node, pod);
+        let deployed_heap = format!("max_heap_size_bytes: {GATEWAY_HEAP_BYTES}");
         let replacements = [
             ("address: locality-ingress.kantai-system.svc", "address: 127.0.0.1".to_owned()),
             ("port_value: 9901", format!("port_value: {}", 9900 + 10 * u16::from(pod) + u16::from(node))),
             ("address: 0.0.0.0, port_value: 9000", format!("address: {address}, port_value: 9000")),
+            (deployed_heap.as_str(), format!("max_heap_size_bytes: {}", self.gateway_heap_bytes)),
         ];
         let mut bootstrap = self.bootstrap()?;
         for (from, to) in replacements {
@@ -210,6 +221,7 @@ impl Bench {
         let path = self.folder.path().join(format!("envoy{node}-{pod}.yaml"));
         std::fs::write(&path, bootstrap)?;
         let log = std::fs::File::create(self.folder.path().join(format!("envoy{node}-{pod}.log")))?;
+        let accesses = std::fs::File::create(self.accesses(node, pod))?;
         let process = Command::new(&self.envoy)
             .args(["--config-path", &path.to_string_lossy(), "--service-node", &format!("node{node}")])
             .args([
@@ -220,10 +232,12 @@ impl Bench {
                 "--disable-hot-restart",
                 "--drain-strategy",
                 "immediate",
+                "--file-flush-interval-msec",
+                "100",
                 "--log-level",
                 "warning",
             ])
-            .stdout(Stdio::null())
+            .stdout(accesses)
             .stderr(log)
             .spawn()?;
         let gateway = Gateway { process };
@@ -237,6 +251,16 @@ impl Bench {
             std::fs::read_to_string(self.folder.path().join(format!("envoy{node}-{pod}.log"))).unwrap_or_default()
         })?;
         Ok(gateway)
+    }
+
+    fn accesses(&self, node: u8, pod: u8) -> PathBuf {
+        self.folder.path().join(format!("envoy{node}-{pod}.out"))
+    }
+
+    /// What the gateway of a node wrote about requests.
+    #[allow(dead_code)]
+    pub(crate) fn access_log(&self, node: u8) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.accesses(node, 1))?)
     }
 
     /// Makes known which gateways are ready.
@@ -447,7 +471,7 @@ fn settings(policy: Policy, routes_url: &str) -> Settings {
     Settings {
         class: CLASS.into(),
         policy,
-        ports: GatewayPorts::default(),
+        listening: ListenerSettings::default(),
         tls: None,
         plan: FollowSettings { url: routes_url.into(), silence_limit: Duration::from_secs(15), expiry: Duration::from_secs(300) },
         demand_interval: Duration::from_millis(50),

@@ -15,7 +15,7 @@ use locality_ingress::objects::{Endpoint, IngressObject, ObjectName, Objects, Se
 use locality_ingress::route_table::{Cluster, ClusterKey, Target};
 use locality_ingress::translate::{TranslateSettings, merge, translate};
 use locality_ingress::xds::clusters::cluster;
-use locality_ingress::xds::listeners::{GatewayPorts, listeners};
+use locality_ingress::xds::listeners::{ListenerSettings, listeners};
 use locality_ingress::xds::routes::route_configuration;
 use locality_ingress::xds::session::Session;
 use locality_ingress::xds::store::{ClusterEndpoints, Store, Update, View};
@@ -161,14 +161,14 @@ fn ingresses() -> usize {
         for (key, one) in &table.clusters {
             let _ = Encoded::new(&cluster(key, one, Policy::Locality));
         }
-        let _ = listeners(&table, GatewayPorts::default(), [127, 0, 0, 1].into());
+        let _ = listeners(&table, ListenerSettings::default(), [127, 0, 0, 1].into());
     }
     OF_EACH
 }
 
 /// Every request is answered, in streams that end when they ask for too much, as the server ends them.
 fn requests() -> usize {
-    let store = Arc::new(Store::new(Policy::Locality, GatewayPorts::default()));
+    let store = Arc::new(Store::new(Policy::Locality, ListenerSettings::default()));
     let mut update = Update::default();
     let names: Vec<String> = (0..16)
         .map(|number| {

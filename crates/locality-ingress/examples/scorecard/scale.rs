@@ -13,8 +13,9 @@ use locality_ingress::metrics::Metrics;
 use locality_ingress::objects::{IngressObject, ObjectName, ServiceObject, ServicePort, SliceEndpoint, SliceObject};
 use locality_ingress::translate::TranslateSettings;
 use locality_ingress::world::{World, WorldSettings};
-use locality_ingress::xds::listeners::GatewayPorts;
-use locality_ingress::xds::server::{Ads, Connected};
+use locality_ingress::xds::connected::Connected;
+use locality_ingress::xds::listeners::ListenerSettings;
+use locality_ingress::xds::server::Ads;
 use locality_ingress::xds::store::{Revision, Store};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,7 @@ const PUSHES: u8 = 20;
 
 /// Measures all figures of this file.
 pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
-    let store = Arc::new(Store::new(Policy::Locality, GatewayPorts::default()));
+    let store = Arc::new(Store::new(Policy::Locality, ListenerSettings::default()));
     let connected = Connected::default();
     let stop = CancellationToken::new();
     let (nacks, _refused) = tokio::sync::mpsc::channel(16);

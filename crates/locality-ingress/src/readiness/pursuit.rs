@@ -17,7 +17,7 @@ use crate::kube_io::status_writer::StatusWriter;
 use crate::metrics::Metrics;
 use crate::objects::ObjectName;
 use crate::world::{GatewayPod, ProbeTarget, Progress, Standing};
-use crate::xds::server::Connected;
+use crate::xds::connected::Connected;
 use crate::xds::store::Revision;
 
 /// A generation that takes longer than this is said to be pending; until then the status stays as it was.

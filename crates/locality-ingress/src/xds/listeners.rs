@@ -23,6 +23,7 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
     CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, Secret, TlsCertificate, TlsParameters, secret, tls_parameters,
 };
 
+use super::access_log::json_on_standard_output;
 use super::proto::{any, duration, number, over_ads, socket, truth};
 use crate::objects::{ObjectName, SecretObject};
 use crate::route_table::{Host, RouteTable};
@@ -55,13 +56,23 @@ impl Default for GatewayPorts {
     }
 }
 
+/// How gateways listen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// Where.
+    pub ports: GatewayPorts,
+    /// Whether they write a line of JSON per request to their standard output.
+    pub access_log: bool,
+}
+
 /// The listeners of a gateway that listens on `address`. Those for HTTPS are there while there is a certificate for them.
 #[must_use]
-pub fn listeners(table: &RouteTable, ports: GatewayPorts, address: IpAddr) -> Vec<Listener> {
+pub fn listeners(table: &RouteTable, settings: ListenerSettings, address: IpAddr) -> Vec<Listener> {
+    let ListenerSettings { ports, access_log } = settings;
     let plain = |name: &str, port| Listener {
         name: name.to_owned(),
         address: socket(address, port),
-        filter_chains: vec![FilterChain { filters: vec![http(name)], ..FilterChain::default() }],
+        filter_chains: vec![FilterChain { filters: vec![http(name, access_log)], ..FilterChain::default() }],
         per_connection_buffer_limit_bytes: number(1024 * 1024),
         ..Listener::default()
     };
@@ -78,8 +89,9 @@ pub fn listeners(table: &RouteTable, ports: GatewayPorts, address: IpAddr) -> Ve
             config_type: Some(listener_filter::ConfigType::TypedConfig(any(&TlsInspector::default()))),
             ..ListenerFilter::default()
         };
+        let chain = |(secret, hosts)| tls_chain(http(name, access_log), secret, hosts);
         listeners.push(Listener {
-            filter_chains: by_secret(certificates).iter().map(|(secret, hosts)| tls_chain(name, secret, hosts)).collect(),
+            filter_chains: by_secret(certificates).into_iter().map(chain).collect(),
             listener_filters: vec![inspector],
             ..plain(name, port)
         });
@@ -95,7 +107,7 @@ fn by_secret(certificates: &BTreeMap<Host, ObjectName>) -> BTreeMap<&ObjectName,
     by_secret
 }
 
-fn tls_chain(routes: &str, secret: &ObjectName, hosts: &[&Host]) -> FilterChain {
+fn tls_chain(http: Filter, secret: &ObjectName, hosts: Vec<&Host>) -> FilterChain {
     let context = DownstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
             tls_params: Some(TlsParameters {
@@ -111,10 +123,10 @@ fn tls_chain(routes: &str, secret: &ObjectName, hosts: &[&Host]) -> FilterChain 
     FilterChain {
         name: secret.to_string(),
         filter_chain_match: Some(FilterChainMatch {
-            server_names: hosts.iter().map(|&host| host.clone()).collect(),
+            server_names: hosts.into_iter().cloned().collect(),
             ..FilterChainMatch::default()
         }),
-        filters: vec![http(routes)],
+        filters: vec![http],
         transport_socket: Some(TransportSocket {
             name: "envoy.transport_sockets.tls".to_owned(),
             config_type: Some(transport_socket::ConfigType::TypedConfig(any(&context))),
@@ -123,7 +135,7 @@ fn tls_chain(routes: &str, secret: &ObjectName, hosts: &[&Host]) -> FilterChain 
     }
 }
 
-fn http(routes: &str) -> Filter {
+fn http(routes: &str, access_log: bool) -> Filter {
     // Envoy's own headers are of no use to the application or its clients.
     let quiet = Router { suppress_envoy_headers: true, ..Router::default() };
     let router = HttpFilter {
@@ -136,6 +148,7 @@ fn http(routes: &str) -> Filter {
         stat_prefix: routes.to_owned(),
         route_specifier: Some(RouteSpecifier::Rds(Rds { config_source: over_ads(), route_config_name: routes.to_owned() })),
         http_filters: vec![router],
+        access_log: access_log.then(json_on_standard_output).into_iter().collect(),
         common_http_protocol_options: Some(HttpProtocolOptions {
             // Idle connections, not requests.
             idle_timeout: duration(Duration::from_secs(3600)),

@@ -4,10 +4,12 @@
 //! gateway is sent and when, and [`server`] is the gRPC around it. What is the same for all gateways lies in memory once, also on its way out.
 
 mod accept;
+mod access_log;
 pub mod answer;
 pub mod assignments;
 mod changes;
 pub mod clusters;
+pub mod connected;
 pub mod listeners;
 pub mod proto;
 pub mod refusal;

@@ -1,11 +1,9 @@
 //! The ADS server: one task per gateway between its stream and its [`Session`].
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -29,6 +27,7 @@ use tonic::{Status, codegen::Service};
 
 use super::accept::connections;
 use super::answer::Answer;
+use super::connected::Connected;
 use super::refusal::Nack;
 use super::session::Session;
 use super::store::{Revision, Store, View};
@@ -43,44 +42,6 @@ pub const POD_ADDRESS_METADATA: &str = "pod_address";
 
 /// Answers that may wait for a gateway that does not read.
 const OUTBOUND_DEPTH: usize = 8;
-
-/// The gateways that are connected to this replica, by node.
-#[derive(Clone, Debug)]
-pub struct Connected {
-    by_stream: Arc<watch::Sender<BTreeMap<u64, Gateway>>>,
-    next_stream: Arc<AtomicU64>,
-}
-
-/// One connected gateway.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gateway {
-    /// The node it is on.
-    pub node: String,
-    /// The last revision that it confirmed in full.
-    pub in_sync_at: Option<Revision>,
-}
-
-impl Default for Connected {
-    fn default() -> Self {
-        Self { by_stream: Arc::new(watch::Sender::new(BTreeMap::new())), next_stream: Arc::new(AtomicU64::new(0)) }
-    }
-}
-
-impl Connected {
-    /// The gateways as they come, go and follow.
-    #[must_use]
-    pub fn watch(&self) -> watch::Receiver<BTreeMap<u64, Gateway>> {
-        self.by_stream.subscribe()
-    }
-
-    /// What the gateway on `node` has confirmed: `None` when it is not connected here.
-    #[must_use]
-    pub fn in_sync_at(&self, node: &str) -> Option<Revision> {
-        // After a reconnect the old stream may still be there for a moment; the newer one counts.
-        let gateways = self.by_stream.borrow();
-        gateways.values().rev().find(|gateway| gateway.node == node).map(|gateway| gateway.in_sync_at.unwrap_or(0))
-    }
-}
 
 /// A refusal, and by whom.
 #[derive(Clone, Debug)]
@@ -143,11 +104,7 @@ impl Ads {
         answers: mpsc::Sender<Result<Answer, Status>>,
     ) {
         let node = session.view().node.clone();
-        let stream = self.connected.next_stream.fetch_add(1, Ordering::Relaxed);
-        let gateway = Gateway { node: node.clone(), in_sync_at: None };
-        self.connected.by_stream.send_modify(|all| {
-            all.insert(stream, gateway);
-        });
+        let stream = self.connected.join(&node);
         self.metrics.connected_gateways.inc();
         tracing::info!(node, stream, "gateway connected");
         let mut revision = self.store.watch();
@@ -185,9 +142,7 @@ impl Ads {
                 () = self.stop.cancelled() => break,
             }
         }
-        self.connected.by_stream.send_modify(|all| {
-            all.remove(&stream);
-        });
+        self.connected.leave(stream);
         self.metrics.connected_gateways.dec();
         tracing::info!(node, stream, "gateway gone");
     }
@@ -200,23 +155,18 @@ impl Ads {
     }
 
     fn report(&self, session: &Session, stream: u64, reported: &mut Option<Revision>) {
-        let in_sync_at = session.in_sync_at();
-        if in_sync_at.is_none() || in_sync_at == *reported {
-            return;
-        }
         let (latest, published) = self.store.revision();
+        let in_sync_at = session.in_sync_at();
+        self.connected.lags(stream, latest > 0 && in_sync_at != Some(latest));
+        let Some(confirmed) = in_sync_at.filter(|_| in_sync_at != *reported) else { return };
         if reported.is_some()
-            && in_sync_at == Some(latest)
+            && confirmed == latest
             && let Some(published) = published
         {
             self.metrics.change_to_ack_seconds.observe(published.elapsed().as_secs_f64());
         }
         *reported = in_sync_at;
-        self.connected.by_stream.send_modify(|all| {
-            if let Some(gateway) = all.get_mut(&stream) {
-                gateway.in_sync_at = in_sync_at;
-            }
-        });
+        self.connected.confirm(stream, confirmed);
     }
 }
 

@@ -182,7 +182,7 @@ mod tests {
     use crate::route_table::{Cluster, ClusterKey, Target};
     use crate::xds::Encoded;
     use crate::xds::clusters::cluster;
-    use crate::xds::listeners::GatewayPorts;
+    use crate::xds::listeners::ListenerSettings;
     use crate::xds::routes::route_configuration;
     use crate::xds::store::{ClusterEndpoints, Update};
 
@@ -233,7 +233,7 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
-            let store = Arc::new(Store::new(Policy::Locality, GatewayPorts::default()));
+            let store = Arc::new(Store::new(Policy::Locality, ListenerSettings::default()));
             let session = Session::new(View { node: "node1".into(), listen_address: None, pod_address: None });
             Self { store, session, now: Instant::now() }
         }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::assignments::load_assignment;
 use super::changes::Changes;
-use super::listeners::{GatewayPorts, listeners};
+use super::listeners::{ListenerSettings, listeners};
 use super::{Encoded, Kind, Name};
 use crate::locality::{Assignment, Locality, Policy, assign};
 use crate::objects::Endpoint;
@@ -67,7 +67,7 @@ pub struct Store {
     inner: RwLock<Inner>,
     revision: watch::Sender<Revision>,
     policy: Policy,
-    ports: GatewayPorts,
+    listening: ListenerSettings,
 }
 
 #[derive(Debug, Default)]
@@ -85,8 +85,8 @@ struct Inner {
 impl Store {
     /// An empty store, in which nothing is to be served yet.
     #[must_use]
-    pub fn new(policy: Policy, ports: GatewayPorts) -> Self {
-        Self { inner: RwLock::default(), revision: watch::Sender::new(0), policy, ports }
+    pub fn new(policy: Policy, listening: ListenerSettings) -> Self {
+        Self { inner: RwLock::default(), revision: watch::Sender::new(0), policy, listening }
     }
 
     /// Takes over what `update` really changes. Returns the revision from which on it is served.
@@ -217,7 +217,7 @@ impl Store {
             Kind::Listener if view.pod_address.is_some_and(|address| inner.draining.contains(&address)) => None,
             Kind::Listener => {
                 let address = view.listen_address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-                listeners(&inner.table, self.ports, address).iter().find(|one| one.name == name).map(Encoded::new)
+                listeners(&inner.table, self.listening, address).iter().find(|one| one.name == name).map(Encoded::new)
             }
             shared => inner.shared.get(&shared)?.get(name).cloned(),
         }
@@ -246,7 +246,7 @@ impl Store {
 
     /// The names of a table's listeners. For names, addresses do not matter.
     fn listeners_of(&self, table: &RouteTable) -> impl Iterator<Item = Name> + use<> {
-        listeners(table, self.ports, IpAddr::V4(Ipv4Addr::UNSPECIFIED)).into_iter().map(|one| Name::new(one.name))
+        listeners(table, self.listening, IpAddr::V4(Ipv4Addr::UNSPECIFIED)).into_iter().map(|one| Name::new(one.name))
     }
 
     fn assigned(&self, inner: &Inner, view: &View, name: &str) -> Option<Assignment> {
@@ -257,7 +257,7 @@ impl Store {
             }
             ClusterEndpoints::OwnInternalListener => {
                 let address = view.listen_address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-                let endpoints = vec![(address, self.ports.internal)];
+                let endpoints = vec![(address, self.listening.ports.internal)];
                 Assignment { localities: vec![Locality { priority: 0, node: view.node.clone(), weight: 1, endpoints }] }
             }
         })

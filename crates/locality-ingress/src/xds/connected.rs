@@ -1,0 +1,145 @@
+//! Which gateways are connected to this replica, and how far each of them follows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+use tokio::sync::watch;
+
+use super::store::Revision;
+
+/// The gateways that are connected to this replica, by stream. As metrics it tells for how long each has lacked something.
+#[derive(Clone, Debug)]
+pub struct Connected {
+    by_stream: Arc<watch::Sender<BTreeMap<u64, Gateway>>>,
+    next_stream: Arc<AtomicU64>,
+}
+
+/// One connected gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// The node it is on.
+    pub node: String,
+    /// The last revision that it confirmed in full.
+    pub in_sync_at: Option<Revision>,
+    /// Since when it has not had all that there is.
+    pub behind_since: Option<Instant>,
+}
+
+impl Default for Connected {
+    fn default() -> Self {
+        Self { by_stream: Arc::new(watch::Sender::new(BTreeMap::new())), next_stream: Arc::new(AtomicU64::new(0)) }
+    }
+}
+
+impl Connected {
+    /// The gateways as they come, go and follow.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<BTreeMap<u64, Gateway>> {
+        self.by_stream.subscribe()
+    }
+
+    /// What the gateway on `node` has confirmed: `None` when it is not connected here.
+    #[must_use]
+    pub fn in_sync_at(&self, node: &str) -> Option<Revision> {
+        // After a reconnect the old stream may still be there for a moment; the newer one counts.
+        let gateways = self.by_stream.borrow();
+        gateways.values().rev().find(|gateway| gateway.node == node).map(|gateway| gateway.in_sync_at.unwrap_or(0))
+    }
+
+    /// A gateway on `node` has come, and has nothing yet. Its stream from now on.
+    pub(super) fn join(&self, node: &str) -> u64 {
+        let stream = self.next_stream.fetch_add(1, Ordering::Relaxed);
+        let gateway = Gateway { node: node.to_owned(), in_sync_at: None, behind_since: Some(Instant::now()) };
+        self.by_stream.send_modify(|all| {
+            all.insert(stream, gateway);
+        });
+        stream
+    }
+
+    pub(super) fn leave(&self, stream: u64) {
+        self.by_stream.send_modify(|all| {
+            all.remove(&stream);
+        });
+    }
+
+    /// A gateway has confirmed everything up to `revision`.
+    pub(super) fn confirm(&self, stream: u64, revision: Revision) {
+        self.by_stream.send_modify(|all| {
+            if let Some(gateway) = all.get_mut(&stream) {
+                gateway.in_sync_at = Some(revision);
+            }
+        });
+    }
+
+    /// Whether a gateway lacks something now. Nobody is woken for it.
+    pub(super) fn lags(&self, stream: u64, lags: bool) {
+        self.by_stream.send_if_modified(|all| {
+            if let Some(gateway) = all.get_mut(&stream) {
+                gateway.behind_since = lags.then(|| gateway.behind_since.unwrap_or_else(Instant::now));
+            }
+            false
+        });
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NodeLabel {
+    node: String,
+}
+
+impl Collector for Connected {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        // After a reconnect the old stream may still be there for a moment; the newer one, which comes later, counts.
+        let by_node: BTreeMap<String, f64> = {
+            let gateways = self.by_stream.borrow();
+            let behind = |gateway: &Gateway| gateway.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
+            gateways.values().map(|gateway| (gateway.node.clone(), behind(gateway))).collect()
+        };
+        let help = "For how long the gateway of a node has not confirmed all that there is; 0 where it has";
+        let name = "locality_ingress_gateway_behind_seconds";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (node, behind) in by_node {
+            ConstGauge::new(behind).encode(family.encode_family(&NodeLabel { node })?)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    #[test]
+    fn a_gateway_that_lags_is_told_of_until_it_follows() {
+        let connected = Connected::default();
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(connected.clone()));
+        let page = || {
+            let mut page = String::new();
+            prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+            page
+        };
+        assert!(!page().contains("node="));
+        let stream = connected.join("node1");
+        let since = connected.watch().borrow()[&stream].behind_since;
+        assert!(since.is_some(), "who comes has nothing");
+        assert!(!page().contains("{node=\"node1\"} 0.0\n"), "{}", page());
+        connected.lags(stream, true);
+        assert_eq!(connected.watch().borrow()[&stream].behind_since, since, "it counts from the first change that is lacking");
+        connected.confirm(stream, 7);
+        connected.lags(stream, false);
+        assert!(page().contains("locality_ingress_gateway_behind_seconds{node=\"node1\"} 0.0\n"), "{}", page());
+        assert_eq!(connected.in_sync_at("node1"), Some(7));
+        connected.leave(stream);
+        assert_eq!(connected.in_sync_at("node1"), None);
+        assert!(!page().contains("node="));
+    }
+}
