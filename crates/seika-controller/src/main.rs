@@ -39,13 +39,13 @@ struct Run {
     #[arg(long, env = "KANTAI_NAMESPACE")]
     namespace: Option<String>,
     /// How many writes may be on their way at once, those of all Seikas together.
-    #[arg(long, env = "KANTAI_WRITES_AT_ONCE", default_value_t = 64)]
+    #[arg(long, env = "KANTAI_WRITES_AT_ONCE", default_value_t = Settings::default().writes_at_once)]
     writes_at_once: usize,
     /// How many writes per second there may be on average, those of all Seikas together; unlimited unless told.
     #[arg(long, env = "KANTAI_WRITES_PER_SECOND")]
     writes_per_second: Option<f64>,
     /// How many Seikas may be worked on at once.
-    #[arg(long, env = "KANTAI_SEIKAS_AT_ONCE", default_value_t = 64)]
+    #[arg(long, env = "KANTAI_SEIKAS_AT_ONCE", default_value_t = Settings::default().seikas_at_once)]
     seikas_at_once: u16,
     /// The namespace of the Lease `seika-controller`, which lets one process act at a time.
     #[arg(long, env = "POD_NAMESPACE", default_value = "kantai-system")]
@@ -55,7 +55,9 @@ struct Run {
     identity: String,
 }
 
-#[tokio::main]
+// On one thread: there is little to compute, and handing each answer from one thread to another costs more than that, on cores that an API server
+// beside it may want.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     match arguments.command {

@@ -3,6 +3,8 @@
 use futures::StreamExt as _;
 use futures::future;
 use futures::stream::{self, FuturesUnordered};
+use http::HeaderValue;
+use http::header::ACCEPT;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
@@ -34,6 +36,9 @@ pub(crate) struct Deleted {
     pub(crate) pods: Vec<Delete>,
     pub(crate) error: Option<WriteError>,
 }
+
+/// Asks for the pod's metadata only: the rest of it we have just sent.
+const METADATA_ONLY: HeaderValue = HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
 /// What is read of the answer to a create.
 #[derive(Deserialize)]
@@ -124,8 +129,9 @@ impl Writer {
     async fn post(&self, namespace: &str, manifest: &Value) -> Result<String, kube::Error> {
         let body = serde_json::to_vec(manifest).map_err(kube::Error::SerdeError)?;
         let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        let request =
+        let mut request =
             Request::new(Pod::url_path(&(), Some(namespace))).create(&parameters, body).map_err(kube::Error::BuildRequest)?;
+        request.headers_mut().insert(ACCEPT, METADATA_ONLY);
         let pod: Made = self.client.request(request).await?;
         Ok(pod.metadata.uid)
     }
