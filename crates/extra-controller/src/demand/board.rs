@@ -13,6 +13,9 @@ use crate::autoscaler::{DemandHistory, SourceDemand};
 /// For so long after a gateway was last read, its last known demand stands in for what it does not say.
 const LAST_KNOWN_HOLDS: Duration = Duration::from_secs(15);
 
+/// What a gateway without a histogram of times shows of them counts this much less with each second: what is older than a minute says nothing.
+const FADING: f64 = 0.95;
+
 /// How far a gateway's demand is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GatewayState {
@@ -46,8 +49,31 @@ struct Cluster {
     /// The histogram (sum in ms, count) when it last moved, and the mean since then.
     times: Option<(f64, f64)>,
     mean_seconds: Option<f64>,
+    /// Where there is no histogram: what it would say, from the gauge.
+    seen: SeenTimes,
     /// What the last closed second came to.
     last: SourceDemand,
+}
+
+/// How long requests take, as far as looking now and then tells: by Little's law, requests in flight added up over time, divided by how many
+/// ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct SeenTimes {
+    /// In request-seconds.
+    in_flight: f64,
+    ended: f64,
+}
+
+impl SeenTimes {
+    fn second(&mut self, gauge: f64, ended: f64, seconds: f64) {
+        self.in_flight = self.in_flight * FADING + gauge * seconds;
+        self.ended = self.ended * FADING + ended;
+    }
+
+    /// `None` where too little ended to tell.
+    fn mean_seconds(self) -> Option<f64> {
+        (self.ended >= 1.0).then(|| self.in_flight / self.ended)
+    }
 }
 
 impl Cluster {
@@ -57,7 +83,7 @@ impl Cluster {
             self.gauge_sum += active;
             self.gauge_samples += 1;
         }
-        if let Some(completed) = reading.completed {
+        if let Some(completed) = reading.ended() {
             self.completed = Some((now, completed));
         }
         if let (Some(sum), Some(count)) = (reading.time_sum_ms, reading.time_count) {
@@ -73,16 +99,19 @@ impl Cluster {
     }
 
     fn close_second(&mut self) -> SourceDemand {
+        let gauge = if self.gauge_samples > 0 { self.gauge_sum / f64::from(self.gauge_samples) } else { self.now };
         let completed_per_second = match (self.completed_before, self.completed) {
             // Not read in this second: what was answered in it is not known to be nothing.
             (Some((before_at, _)), Some((at, _))) if at == before_at => Some(self.last.requests_per_second),
             (Some((before_at, before)), Some((at, after))) if at > before_at && after >= before => {
-                Some((after - before) / (at - before_at).as_secs_f64())
+                let seconds = (at - before_at).as_secs_f64();
+                self.seen.second(gauge, after - before, seconds);
+                Some((after - before) / seconds)
             }
             _ => None,
         };
-        let gauge = if self.gauge_samples > 0 { self.gauge_sum / f64::from(self.gauge_samples) } else { self.now };
-        self.last = estimate(SecondReading { gauge, completed_per_second, mean_seconds: self.mean_seconds });
+        let mean_seconds = if self.times.is_some() { self.mean_seconds } else { self.seen.mean_seconds() };
+        self.last = estimate(SecondReading { gauge, completed_per_second, mean_seconds });
         (self.gauge_sum, self.gauge_samples) = (0.0, 0);
         self.completed_before = self.completed;
         self.last
@@ -229,6 +258,7 @@ mod tests {
     fn reading(active: f64, completed: f64, times: Option<(f64, f64)>) -> Reading {
         let cluster = ClusterReading {
             active: Some(active),
+            total: None,
             completed: Some(completed),
             time_sum_ms: times.map(|(sum, _)| sum),
             time_count: times.map(|(_, count)| count),
@@ -266,6 +296,27 @@ mod tests {
         board.close_second(1, MS * 2000);
         let demand = averages(&board, 1)[&NodeName::from("node1")];
         assert!((demand.concurrency - 0.1).abs() < 1e-9 && (demand.requests_per_second - 20.0).abs() < 1e-9);
+    }
+
+    /// Twenty requests a second of 50 ms each: one in flight on average, which the gauge shows as anything from 0 to 3.
+    #[test]
+    fn without_a_histogram_times_are_learnt_from_the_gauge() {
+        let mut board = board();
+        let shown = [0.0, 2.0, 0.0, 1.0, 3.0, 0.0, 1.0, 1.0];
+        for second in 0..60_u32 {
+            for (quarter, active) in (0..4).zip(shown.iter().cycle().skip(second as usize % 2 * 4)) {
+                let ended = f64::from(20 * second + 5 * quarter);
+                let cluster = ClusterReading { active: Some(*active), total: Some(ended + active), ..ClusterReading::default() };
+                board.read("gw-a", MS * (1000 * second + 250 * quarter), &Reading::from([(key(), cluster)]));
+            }
+            board.close_second(second.into(), MS * 1000 * (second + 1));
+        }
+        for second in 40..60 {
+            let demand = averages(&board, second)[&NodeName::from("node1")];
+            // The gauge alone says 0.75 and 1.25 in turn.
+            assert!((demand.concurrency - 1.0).abs() < 0.05, "{demand:?}");
+            assert!((demand.requests_per_second - 20.0).abs() < 1e-9, "{demand:?}");
+        }
     }
 
     #[test]

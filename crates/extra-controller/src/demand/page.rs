@@ -9,12 +9,23 @@ use route_stream::RevisionKey;
 pub struct ClusterReading {
     /// Requests in flight now.
     pub active: Option<f64>,
-    /// Requests answered since the gateway started.
+    /// Requests sent to a pod since the gateway started.
+    pub total: Option<f64>,
+    /// Requests answered since the gateway started; not every gateway counts them.
     pub completed: Option<f64>,
     /// Milliseconds that answered requests took, summed, up to the last flush.
     pub time_sum_ms: Option<f64>,
     /// How many requests that sum is of.
     pub time_count: Option<f64>,
+}
+
+impl ClusterReading {
+    /// Requests that ended since the gateway started.
+    #[must_use]
+    pub fn ended(&self) -> Option<f64> {
+        // The two are read one after the other, so what began in between can make them differ by a request or two.
+        self.completed.or_else(|| Some((self.total? - self.active?).max(0.0)))
+    }
 }
 
 /// A page, by the revision that each cluster serves.
@@ -30,6 +41,7 @@ pub fn parse_page(text: &str) -> Reading {
         let cluster: &mut ClusterReading = reading.entry(key).or_default();
         let field = match metric {
             "upstream_rq_active" => &mut cluster.active,
+            "upstream_rq_total" => &mut cluster.total,
             "upstream_rq_completed" => &mut cluster.completed,
             "upstream_rq_time_sum" => &mut cluster.time_sum_ms,
             "upstream_rq_time_count" => &mut cluster.time_count,
@@ -64,6 +76,7 @@ mod tests {
     const PAGE: &str = r#"# TYPE envoy_cluster_upstream_rq_active gauge
 envoy_cluster_upstream_rq_active{envoy_cluster_name="default/hello-00001"} 3
 envoy_cluster_upstream_rq_active{envoy_cluster_name="default/idle-00002"} 0
+envoy_cluster_upstream_rq_total{envoy_cluster_name="default/idle-00002"} 7
 envoy_cluster_upstream_rq_active{envoy_cluster_name="xds"} 1
 # TYPE envoy_cluster_upstream_rq_completed counter
 envoy_cluster_upstream_rq_completed{envoy_cluster_name="default/hello-00001"} 120
@@ -81,9 +94,17 @@ envoy_cluster_upstream_rq_active{envoy_cluster_name="default/bro
         let hello = reading[&RevisionKey::new("default", "hello-00001")];
         assert_eq!(
             hello,
-            ClusterReading { active: Some(3.0), completed: Some(120.0), time_sum_ms: Some(610.5), time_count: Some(120.0) }
+            ClusterReading {
+                active: Some(3.0),
+                total: None,
+                completed: Some(120.0),
+                time_sum_ms: Some(610.5),
+                time_count: Some(120.0)
+            }
         );
-        assert_eq!(reading[&RevisionKey::new("default", "idle-00002")].active, Some(0.0));
+        assert_eq!(hello.ended(), Some(120.0));
+        let idle = reading[&RevisionKey::new("default", "idle-00002")];
+        assert_eq!((idle.active, idle.ended()), (Some(0.0), Some(7.0)));
         assert_eq!(reading.len(), 2);
     }
 

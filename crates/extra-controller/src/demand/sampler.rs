@@ -24,7 +24,7 @@ const FULL_EVERY: Duration = Duration::from_millis(500);
 /// The gauge alone: a small page, read often.
 const GAUGE_FILTER: &str = "upstream_rq_active$";
 /// What the estimate of short requests needs besides.
-const FULL_FILTER: &str = "upstream_rq_(active|completed|time)$";
+const FULL_FILTER: &str = "upstream_rq_(active|total|completed|time)$";
 
 /// One gateway pod to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(
             asked,
             BTreeSet::from(
-                ["filter=upstream_rq_active%24", "filter=upstream_rq_(active%7Ccompleted%7Ctime)%24"].map(str::to_owned)
+                ["filter=upstream_rq_active%24", "filter=upstream_rq_(active%7Ctotal%7Ccompleted%7Ctime)%24"].map(str::to_owned)
             )
         );
     }

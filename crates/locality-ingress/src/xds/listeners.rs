@@ -136,8 +136,14 @@ fn tls_chain(http: Filter, secret: &ObjectName, hosts: Vec<&Host>) -> FilterChai
 }
 
 fn http(routes: &str, access_log: bool) -> Filter {
-    // Envoy's own headers are of no use to the application or its clients.
-    let quiet = Router { suppress_envoy_headers: true, ..Router::default() };
+    let quiet = Router {
+        // Envoy's own headers are of no use to the application or its clients.
+        suppress_envoy_headers: true,
+        // Counts per status code and a histogram of times, for each cluster, cost as much as a twentieth of a request. Who is answered how is
+        // known from the reports of load.
+        dynamic_stats: truth(false),
+        ..Router::default()
+    };
     let router = HttpFilter {
         name: "envoy.filters.http.router".to_owned(),
         config_type: Some(http_filter::ConfigType::TypedConfig(any(&quiet))),
