@@ -84,7 +84,7 @@ fn main() -> anyhow::Result<ExitCode> {
                     "demand" => demand::seen(&stage).await?,
                     "failover" => failures::serving_node_cut_off(&stage).await?,
                     "control-plane" => failures::control_plane_down(&mut stage).await?,
-                    "hop" => hop::measure(&stage).await?,
+                    "hop" => hop::measure(&mut stage).await?,
                     _ => failures::updates_and_restarts(&mut stage).await?,
                 });
             }
