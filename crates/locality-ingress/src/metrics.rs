@@ -15,8 +15,6 @@ use crate::xds::Kind;
 /// All of them. Cheap to clone, all clones count together.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// Gateways that are connected to this replica.
-    pub connected_gateways: Gauge,
     /// From a change to a gateway's confirmation of it, in seconds.
     pub change_to_ack_seconds: Histogram,
     /// From the first sight of a generation to its Ready, in seconds.
@@ -51,7 +49,6 @@ impl Metrics {
     /// Registers all of them.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
-            connected_gateways: Gauge::default(),
             change_to_ack_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
             ingress_ready_seconds: Histogram::new(exponential_buckets(0.01, 2.0, 12)),
             ingresses: Gauge::default(),
@@ -67,7 +64,6 @@ impl Metrics {
             nacks: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("locality_ingress");
-        registry.register("connected_gateways", "Gateways connected to this replica", metrics.connected_gateways.clone());
         registry.register(
             "change_to_ack_seconds",
             "From a change to its confirmation by a gateway",

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::store::Revision;
 
-/// The gateways that are connected to this replica, by stream. As metrics it tells for how long each has lacked something.
+/// The gateways that are connected to this replica, by stream. As metrics it tells how many, and for how long each has lacked something.
 #[derive(Clone, Debug)]
 pub struct Connected {
     by_stream: Arc<watch::Sender<BTreeMap<u64, Gateway>>>,
@@ -68,23 +68,19 @@ impl Connected {
         });
     }
 
-    /// A gateway has confirmed everything up to `revision`.
-    pub(super) fn confirm(&self, stream: u64, revision: Revision) {
-        self.by_stream.send_modify(|all| {
-            if let Some(gateway) = all.get_mut(&stream) {
-                gateway.in_sync_at = Some(revision);
-            }
-        });
-    }
-
-    /// Whether a gateway lacks something now. Nobody is woken for it.
-    pub(super) fn lags(&self, stream: u64, lags: bool) {
+    /// What a gateway has confirmed in full, of all that there is up to `latest`; `None` while it is being told something. Returns whether that is
+    /// news, and wakes who waits for it only then.
+    pub(super) fn report(&self, stream: u64, in_sync_at: Option<Revision>, latest: Revision) -> bool {
         self.by_stream.send_if_modified(|all| {
-            if let Some(gateway) = all.get_mut(&stream) {
-                gateway.behind_since = lags.then(|| gateway.behind_since.unwrap_or_else(Instant::now));
+            let Some(gateway) = all.get_mut(&stream) else { return false };
+            let lags = in_sync_at.unwrap_or(0) < latest;
+            gateway.behind_since = lags.then(|| gateway.behind_since.unwrap_or_else(Instant::now));
+            let news = in_sync_at.is_some() && in_sync_at != gateway.in_sync_at;
+            if news {
+                gateway.in_sync_at = in_sync_at;
             }
-            false
-        });
+            news
+        })
     }
 }
 
@@ -96,11 +92,14 @@ struct NodeLabel {
 impl Collector for Connected {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         // After a reconnect the old stream may still be there for a moment; the newer one, which comes later, counts.
-        let by_node: BTreeMap<String, f64> = {
+        let (count, by_node): (usize, BTreeMap<String, f64>) = {
             let gateways = self.by_stream.borrow();
             let behind = |gateway: &Gateway| gateway.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
-            gateways.values().map(|gateway| (gateway.node.clone(), behind(gateway))).collect()
+            (gateways.len(), gateways.values().map(|gateway| (gateway.node.clone(), behind(gateway))).collect())
         };
+        let (name, help) = ("locality_ingress_connected_gateways", "Gateways connected to this replica");
+        let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX)).encode(gauge)?;
         let help = "For how long the gateway of a node has not confirmed all that there is; 0 where it has";
         let name = "locality_ingress_gateway_behind_seconds";
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
@@ -132,10 +131,11 @@ mod tests {
         let since = connected.watch().borrow()[&stream].behind_since;
         assert!(since.is_some(), "who comes has nothing");
         assert!(!page().contains("{node=\"node1\"} 0.0\n"), "{}", page());
-        connected.lags(stream, true);
+        assert!(page().contains("locality_ingress_connected_gateways 1\n"), "{}", page());
+        assert!(!connected.report(stream, None, 7));
         assert_eq!(connected.watch().borrow()[&stream].behind_since, since, "it counts from the first change that is lacking");
-        connected.confirm(stream, 7);
-        connected.lags(stream, false);
+        assert!(connected.report(stream, Some(7), 7));
+        assert!(!connected.report(stream, Some(7), 7), "it was told before");
         assert!(page().contains("locality_ingress_gateway_behind_seconds{node=\"node1\"} 0.0\n"), "{}", page());
         assert_eq!(connected.in_sync_at("node1"), Some(7));
         connected.leave(stream);

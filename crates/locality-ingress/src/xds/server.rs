@@ -30,7 +30,7 @@ use super::answer::Answer;
 use super::connected::Connected;
 use super::refusal::Nack;
 use super::session::Session;
-use super::store::{Revision, Store, View};
+use super::store::{Store, View};
 use crate::demand::reports::Reports;
 use crate::metrics::Metrics;
 
@@ -105,10 +105,9 @@ impl Ads {
     ) {
         let node = session.view().node.clone();
         let stream = self.connected.join(&node);
-        self.metrics.connected_gateways.inc();
         tracing::info!(node, stream, "gateway connected");
         let mut revision = self.store.watch();
-        let mut reported = None;
+        let mut was_in_sync = false;
         let mut request = Some(first);
         loop {
             if let Some(nack) = request.take().and_then(|request| session.on_request(request, &self.store)) {
@@ -125,7 +124,7 @@ impl Ads {
                     break;
                 }
             }
-            self.report(&session, stream, &mut reported);
+            self.report(&session, stream, &mut was_in_sync);
             let wake_at = session.wake_at().map(tokio::time::Instant::from_std);
             tokio::select! {
                 next = requests.next() => match next {
@@ -143,7 +142,6 @@ impl Ads {
             }
         }
         self.connected.leave(stream);
-        self.metrics.connected_gateways.dec();
         tracing::info!(node, stream, "gateway gone");
     }
 
@@ -154,19 +152,19 @@ impl Ads {
         let _ = self.nacks.try_send(NackReport { node: node.to_owned(), nack });
     }
 
-    fn report(&self, session: &Session, stream: u64, reported: &mut Option<Revision>) {
+    fn report(&self, session: &Session, stream: u64, was_in_sync: &mut bool) {
         let (latest, published) = self.store.revision();
         let in_sync_at = session.in_sync_at();
-        self.connected.lags(stream, latest > 0 && in_sync_at != Some(latest));
-        let Some(confirmed) = in_sync_at.filter(|_| in_sync_at != *reported) else { return };
-        if reported.is_some()
-            && confirmed == latest
+        let news = self.connected.report(stream, in_sync_at, latest);
+        // How long a gateway takes that has just come says nothing about changes.
+        if news
+            && *was_in_sync
+            && in_sync_at == Some(latest)
             && let Some(published) = published
         {
             self.metrics.change_to_ack_seconds.observe(published.elapsed().as_secs_f64());
         }
-        *reported = in_sync_at;
-        self.connected.confirm(stream, confirmed);
+        *was_in_sync |= in_sync_at.is_some();
     }
 }
 
