@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use futures::{Stream, StreamExt as _, stream};
-use route_stream::{Event, ROUTES_PATH};
+use gateway_link::{Event, ROUTES_PATH};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
@@ -84,7 +84,7 @@ mod tests {
     use axum::http::Request;
     use http_body_util::BodyExt as _;
     use placement::{NodeName, WeightMatrix};
-    use route_stream::RevisionKey;
+    use gateway_link::RevisionKey;
     use tower::ServiceExt as _;
 
     use super::*;

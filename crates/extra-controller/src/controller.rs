@@ -16,7 +16,7 @@ use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource as _, ResourceExt as _};
 use placement::{Freshness, MatrixError, NodeName, ProblemError, UnplacedReason};
-use route_stream::{RevisionKey, RouteStreamError};
+use gateway_link::{RevisionKey, RouteStreamError};
 
 pub use lead::lead;
 pub use state::Context;

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use placement::{
     CostMatrix, CostModel, CostPolicy, Demand, LatencyMatrix, NodeCapacity, NodeName, Plan, Problem, ProblemError, WeightMatrix,
 };
-use route_stream::RevisionKey;
+use gateway_link::RevisionKey;
 
 use crate::autoscaler::{DemandHistory, Observed, ScaleMemory, SourceDemand, locality, serving_mode};
 use crate::knative::{
@@ -165,7 +165,7 @@ pub fn decide(observation: &Observation<'_>, memory: &mut Memory) -> Result<Deci
     );
 
     // Where.
-    let costs = observation.latency.costs(&CostPolicy::default());
+    let costs = CostPolicy::default().costs(observation.latency);
     let (demand, move_seconds) =
         demand_to_place(observation, stable.as_ref(), panic.as_ref().filter(|_| scale.is_some_and(|s| s.panicking)));
     let running = running(observation);

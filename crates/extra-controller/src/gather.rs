@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
 use placement::{NodeCapacity, NodeName};
-use route_stream::RevisionKey;
+use gateway_link::RevisionKey;
 
 use crate::capacity::{self, Requests};
 use crate::knative::REVISION_LABEL;

@@ -6,7 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-use route_stream::RevisionKey;
+use gateway_link::RevisionKey;
 
 /// Names one revision.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use placement::{NodeName, WeightMatrix};
-use route_stream::{Event, RevisionKey, RevisionRoutes, RouteStreamError};
+use gateway_link::{Event, RevisionKey, RevisionRoutes, RouteStreamError};
 use tokio::sync::broadcast;
 
 /// What is known of one revision's routes.

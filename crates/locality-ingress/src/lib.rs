@@ -14,11 +14,12 @@
 //! that all gateways follow ([`readiness`]). The gateways tell what they have in flight ([`demand`]), which also moves shares away from
 //! nodes whose pods are full ([`spill`]).
 
+pub use k8s_api::kingress;
+
 pub mod change;
 pub mod daemon;
 pub mod demand;
 pub mod explain;
-pub mod kingress;
 pub mod kube_io;
 pub mod load;
 pub mod locality;

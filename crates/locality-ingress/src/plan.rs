@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use route_stream::{Event, RevisionKey, RevisionRoutes};
+use gateway_link::{Event, RevisionKey, RevisionRoutes};
 
 use crate::objects::ObjectName;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use route_stream::{Event, MAX_LINE_BYTES};
+use gateway_link::{Event, MAX_LINE_BYTES};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +32,7 @@ enum StreamEnd {
     #[error("failed to read routes: the writer ended the stream")]
     Ended,
     #[error(transparent)]
-    Line(#[from] route_stream::RouteStreamError),
+    Line(#[from] gateway_link::RouteStreamError),
     #[error("failed to read routes: a line is not UTF-8")]
     NotText,
     #[error("failed to hand routes on: nobody takes them")]
@@ -108,7 +108,7 @@ async fn read(
         for part in chunk.split_inclusive(|&byte| byte == b'\n') {
             line.extend_from_slice(part);
             if line.len() > MAX_LINE_BYTES {
-                return route_stream::RouteStreamError::TooLong { bytes: line.len() }.into();
+                return gateway_link::RouteStreamError::TooLong { bytes: line.len() }.into();
             }
             if part.last() != Some(&b'\n') {
                 continue;

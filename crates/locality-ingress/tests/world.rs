@@ -22,7 +22,7 @@ use locality_ingress::xds::listeners::ListenerSettings;
 use locality_ingress::xds::refusal::Nack;
 use locality_ingress::xds::store::{Revision, Store, View};
 use locality_ingress::xds::{Kind, Name};
-use route_stream::{Event, RevisionKey, RevisionRoutes};
+use gateway_link::{Event, RevisionKey, RevisionRoutes};
 
 fn named(name: &str) -> ObjectName {
     ObjectName::new("ns", name)

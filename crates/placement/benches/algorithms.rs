@@ -114,7 +114,7 @@ fn matrices(criterion: &mut Criterion) {
             matrix.set(from, &names()[to], PairState::Known(PairStats::constant(seconds))).unwrap();
         }
     }
-    criterion.bench_function("matrix/costs", |bench| bench.iter(|| black_box(&matrix).costs(&CostPolicy::default())));
+    criterion.bench_function("matrix/costs", |bench| bench.iter(|| CostPolicy::default().costs(black_box(&matrix))));
     let labels: Vec<Option<u32>> = (0..NODES).map(|node| u32::try_from(network.site(node)).ok()).collect();
     criterion.bench_function("completion/sites", |bench| bench.iter(|| Completion::new(&labels, measured.iter().copied(), [])));
     let unlabelled = vec![None; NODES];

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::node::NodeName;
+use latency_matrix::NodeName;
 
 /// Why no replica may run on a node, whatever else speaks for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

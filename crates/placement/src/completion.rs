@@ -17,9 +17,9 @@ use petgraph::unionfind::UnionFind;
 use serde::{Deserialize, Serialize};
 
 use crate::cost::{CostMatrix, CostPolicy};
-use crate::matrix::LatencyMatrix;
-use crate::node::{NodeName, Rtt};
-use crate::pair::PairState;
+use latency_matrix::LatencyMatrix;
+use latency_matrix::{NodeName, Rtt};
+use latency_matrix::PairState;
 use crate::site_costs::SiteCosts;
 use coordinates::{Coordinates, Evidence};
 

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-use crate::node::{NodeName, Rtt};
-use crate::pair::{PairState, PairStats, Quantile};
+use latency_matrix::{LatencyMatrix, NodeName, PairState, PairStats, Quantile, Rtt};
 
 /// Which number of a pair's statistics stands for it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,6 +65,12 @@ impl CostPolicy {
             PairState::Known(_) | PairState::Stale(_) | PairState::Unknown => unknown,
             PairState::Unreachable => f64::INFINITY,
         }
+    }
+
+    /// What each pair of `matrix` costs.
+    #[must_use]
+    pub fn costs(&self, matrix: &LatencyMatrix) -> CostMatrix {
+        CostMatrix::new(matrix.nodes().to_vec(), matrix.pairs().map(|state| self.seconds(state)))
     }
 
     fn credible_seconds(&self, stats: &PairStats) -> f64 {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::node::NodeName;
+use latency_matrix::NodeName;
 
 /// Why a number is not a demand.
 #[derive(Clone, Debug, PartialEq, Error)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::node::NodeName;
+use latency_matrix::NodeName;
 use crate::plan::{Plan, UnplacedReason};
 use crate::posed::Posed;
 use crate::problem::{CostModel, Problem};

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ndarray::{Array2, Axis};
 
 use crate::apportion::{WHOLE, apportion, apportion_of, sum};
-use crate::node::NodeName;
+use latency_matrix::NodeName;
 use crate::site_costs::{SiteCosts, join};
 use crate::tie::{mix, stable_hash};
 

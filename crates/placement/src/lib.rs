@@ -30,7 +30,7 @@
 //! }
 //!
 //! // All requests come in at node3; one replica serves ten at a time.
-//! let costs = matrix.costs(&CostPolicy::default());
+//! let costs = CostPolicy::default().costs(&matrix);
 //! let plan = Problem::new("hello", costs.clone(), 1, 10.0)
 //!     .with_demand(Demand::from_concurrency([("node3".into(), 4.0)])?)
 //!     .with_capacities(nodes.iter().map(|node| NodeCapacity::new(node.clone(), 10)))
@@ -57,9 +57,6 @@ mod factored;
 pub mod flow;
 mod instance;
 pub mod many;
-mod matrix;
-mod node;
-mod pair;
 mod plan;
 mod posed;
 mod problem;
@@ -86,9 +83,7 @@ pub use capacity::{Exclusion, NodeCapacity};
 pub use cost::{CostMatrix, CostPolicy, Statistic};
 pub use demand::{Demand, DemandError};
 pub use factored::FactoredWeights;
-pub use matrix::{LatencyMatrix, MatrixError};
-pub use node::{NodeName, Rtt, RttError};
-pub use pair::{Freshness, PairState, PairStats, Quantile};
+pub use latency_matrix::{Freshness, LatencyMatrix, MatrixError, NodeName, PairState, PairStats, Quantile, Rtt, RttError};
 pub use plan::{Flow, Plan, PlanCost, Proof, Unplaced, UnplacedReason, Unserved, ZoneReason, ZonesMissing};
 pub use problem::{CostModel, Problem, ProblemError};
 pub use serving::{Segment, ServingCurve, ServingError};

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::capacity::NodeCapacity;
-use crate::node::NodeName;
+use latency_matrix::NodeName;
 use crate::plan::{Plan, Proof};
 use crate::problem::{Diligence, Problem, ProblemError};
 use crate::tie::stable_hash;

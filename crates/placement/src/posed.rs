@@ -3,7 +3,7 @@
 use crate::capacity::NodeCapacity;
 use crate::flow::UNSERVED_SECONDS;
 use crate::instance::Instance;
-use crate::node::NodeName;
+use latency_matrix::NodeName;
 use crate::plan::UnplacedReason;
 use crate::problem::{Diligence, Problem, TIE_SECONDS};
 use crate::search::Effort;

@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::capacity::NodeCapacity;
 use crate::cost::CostMatrix;
 use crate::demand::Demand;
-use crate::node::NodeName;
+use latency_matrix::NodeName;
 use crate::serving::ServingCurve;
 
 /// How gateways choose a replica for a request.

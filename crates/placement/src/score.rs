@@ -8,7 +8,7 @@ pub use dependencies::{CallCosts, PlacedDependency, Requirements, for_dependenci
 
 use crate::cost::CostMatrix;
 use crate::demand::Demand;
-use crate::node::NodeName;
+use latency_matrix::NodeName;
 
 /// The best score.
 pub const MAX_SCORE: u8 = 100;

@@ -3,7 +3,7 @@
 use ndarray::{Array2, s};
 use serde::{Deserialize, Serialize};
 
-use crate::node::{NodeName, Rtt};
+use latency_matrix::{NodeName, Rtt};
 
 /// The cost of a pair is that between the sites of its two nodes plus the access terms of both; 0 from a node to itself. For `n` nodes at `s` sites
 /// this holds `s * s + n` numbers where a matrix holds `n * n`, and what is computed from it costs accordingly.

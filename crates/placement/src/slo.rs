@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 use filling::Filling;
 use serde::{Deserialize, Serialize};
 
-use crate::node::NodeName;
+use latency_matrix::NodeName;
 use crate::plan::Plan;
 use crate::posed::Posed;
 use crate::problem::{Problem, ProblemError};

@@ -9,7 +9,7 @@ use thiserror::Error;
 use crate::apportion::{WHOLE, apportion};
 use crate::cost::CostMatrix;
 use crate::factored::serving_floor;
-use crate::node::NodeName;
+use latency_matrix::NodeName;
 use crate::plan::Plan;
 use crate::tie::stable_hash;
 

@@ -4,10 +4,11 @@
 //! what is known of the pods, our own writes included. What talks to the API server is thin: [`controller`] wires the watches to passes that
 //! validate, gather, decide, apply and write the status.
 
+pub use k8s_api::seika as crd;
+
 mod announce;
 pub mod backoff;
 pub mod controller;
-pub mod crd;
 mod history;
 pub mod index;
 pub mod manifest;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use route_stream::{Event, RevisionKey, RevisionRoutes};
+use gateway_link::{Event, RevisionKey, RevisionRoutes};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -44,7 +44,7 @@ impl PlanWriter {
                 });
             }
         });
-        Ok(Self { url: format!("http://{address}{}", route_stream::ROUTES_PATH), lines, task })
+        Ok(Self { url: format!("http://{address}{}", gateway_link::ROUTES_PATH), lines, task })
     }
 
     /// Everything that is planned from now on: one revision's rows.

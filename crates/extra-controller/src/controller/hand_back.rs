@@ -6,7 +6,7 @@ use kube::Resource as _;
 use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
-use route_stream::RevisionKey;
+use gateway_link::RevisionKey;
 
 use super::{Context, Held, LOOK_EVERY, Look, ReconcileError};
 use crate::apply::{self, TOTAL_ANNOTATION, Writer};

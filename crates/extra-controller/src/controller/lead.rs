@@ -10,7 +10,7 @@ use kube::ResourceExt as _;
 use kube::runtime::controller::{Action, Config, applier};
 use kube::runtime::reflector::{ObjectRef, Store};
 use placement::NodeName;
-use route_stream::RevisionKey;
+use gateway_link::RevisionKey;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use kube::{Client, ResourceExt as _};
 use placement::CostModel;
-use route_stream::RevisionKey;
+use gateway_link::RevisionKey;
 use seika_controller::crd::{PodTemplate, Seika};
 
 use crate::decide::Memory;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use placement::NodeName;
-use route_stream::RevisionKey;
+use gateway_link::RevisionKey;
 
 use super::{ClusterReading, Reading, SecondReading, estimate};
 use crate::autoscaler::{DemandHistory, SourceDemand};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use route_stream::RevisionKey;
+use gateway_link::RevisionKey;
 
 /// What a page says of one cluster. What it does not say is `None`, not zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

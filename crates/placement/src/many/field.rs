@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{Claim, Resources};
 use crate::capacity::NodeCapacity;
 use crate::cost::CostMatrix;
-use crate::node::NodeName;
+use latency_matrix::NodeName;
 use crate::problem::CostModel;
 
 /// More nodes than this, and only those near the sources are looked at.

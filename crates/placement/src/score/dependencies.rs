@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::cost::CostMatrix;
-use crate::node::Rtt;
+use latency_matrix::Rtt;
 use crate::score::MAX_SCORE;
 use crate::site_costs::SiteCosts;
 use crate::topology::{MAX_COST, TopologyCosts};

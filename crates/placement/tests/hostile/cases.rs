@@ -91,7 +91,7 @@ pub(crate) fn improves_nobody(case: &Case) -> Result<(), TestCaseError> {
     let mut worse = good.clone();
     worse.set(&nodes[case.row], &nodes[case.column], case.spoilt).map_err(|error| fail(&error))?;
 
-    let (before, after) = (good.costs(&case.policy), worse.costs(&case.policy));
+    let (before, after) = (case.policy.costs(&good), case.policy.costs(&worse));
     for (row, from) in nodes.iter().enumerate() {
         for (column, to) in nodes.iter().enumerate() {
             prop_assert!(after.seconds(from, to) >= before.seconds(from, to));

@@ -6,7 +6,6 @@ use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::cost::{CostMatrix, CostPolicy};
 use crate::node::NodeName;
 use crate::pair::{PairState, PairStats};
 
@@ -40,12 +39,12 @@ struct RawMatrix {
 /// The state of every ordered pair of a list of nodes. Pairs start [`PairState::Unknown`]; a node to itself is always known and 0.
 ///
 /// ```
-/// use placement::{LatencyMatrix, PairState, PairStats};
+/// use latency_matrix::{LatencyMatrix, PairState, PairStats};
 ///
 /// let mut matrix = LatencyMatrix::new(vec!["a".into(), "b".into()])?;
 /// matrix.set(&"a".into(), &"b".into(), PairState::Known(PairStats::constant(-0.003)))?;
 /// assert_eq!(matrix.state(&"a".into(), &"b".into()), PairState::Unknown); // a negative time is no measurement
-/// # Ok::<(), placement::MatrixError>(())
+/// # Ok::<(), latency_matrix::MatrixError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "RawMatrix", into = "RawMatrix")]
@@ -120,12 +119,6 @@ impl LatencyMatrix {
     #[must_use]
     pub fn pairs(&self) -> &Array2<PairState> {
         &self.pairs
-    }
-
-    /// What each pair costs under a policy.
-    #[must_use]
-    pub fn costs(&self, policy: &CostPolicy) -> CostMatrix {
-        CostMatrix::new(self.nodes.clone(), self.pairs.map(|state| policy.seconds(state)))
     }
 }
 

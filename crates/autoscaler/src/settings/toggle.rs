@@ -9,7 +9,7 @@ pub struct Toggle {
     /// stock autoscaler, and taken over again when it turns true.
     pub enabled: bool,
     /// Whether a source node may earn a replica of its own beyond what the load alone asks for; see
-    /// [`locality`](crate::autoscaler::locality).
+    /// [`locality`](crate::earned).
     pub locality_replicas: bool,
 }
 

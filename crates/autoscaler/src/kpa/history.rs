@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use placement::NodeName;
+use latency_matrix::NodeName;
+use serde::{Deserialize, Serialize};
 
 use crate::settings::Aggregation;
 
 /// Demand that enters at one source node.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SourceDemand {
     /// Requests in flight.
     pub concurrency: f64,

@@ -5,7 +5,7 @@
 //! a reader can tell a quiet writer from a dead one. A reader that loses the stream keeps the routes it has.
 //!
 //! ```
-//! use route_stream::{Event, RevisionKey, RevisionRoutes};
+//! use gateway_link::{Event, RevisionKey, RevisionRoutes};
 //!
 //! let routes = RevisionRoutes::new(RevisionKey::new("default", "hello-00001"), [("node3", [("node3", 100)])])?;
 //! let line = Event::Snapshot { version: 1, routes: vec![routes] }.to_line();
@@ -14,7 +14,7 @@
 //!     "{\"kind\":\"snapshot\",\"version\":1,\"routes\":[{\"namespace\":\"default\",\"revision\":\"hello-00001\",\"rows\":{\"node3\":{\"node3\":100}}}]}\n"
 //! );
 //! assert!(matches!(Event::from_line(&line)?, Event::Snapshot { version: 1, .. }));
-//! # Ok::<(), route_stream::RouteStreamError>(())
+//! # Ok::<(), gateway_link::RouteStreamError>(())
 //! ```
 
 use std::collections::BTreeMap;

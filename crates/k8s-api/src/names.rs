@@ -1,15 +1,4 @@
-//! The two Knative objects that an autoscaler class lives by, as far as this program reads and writes them.
-//!
-//! Both are written by hand rather than generated: fields that are not named here are ignored when read and, since every write is a
-//! patch of named fields, left alone when written. The shapes are the same in Knative 1.15 and on its main branch.
-
-mod condition;
-mod pod_autoscaler;
-mod serverless_service;
-
-pub use condition::{Condition, ConditionStatus, happy, set_condition};
-pub use pod_autoscaler::{PodAutoscaler, PodAutoscalerSpec, PodAutoscalerStatus, Reachability};
-pub use serverless_service::{ServerlessService, ServerlessServiceSpec, ServerlessServiceStatus, ServingMode};
+//! Classes, labels and annotations of Knative that more than one program of ours reads or writes.
 
 /// The autoscaler class that this program reconciles.
 pub const CLASS: &str = "miporin.autoscaling.bonavadeur.io";

@@ -31,7 +31,7 @@ pub const COUNT_MAX: i32 = 1000;
 pub const NODES_MAX: u32 = 5000;
 
 /// A Seika, or why it cannot be read: one that cannot must not hide the others from the watch.
-pub(crate) type MaybeSeika = DeserializeGuard<Seika>;
+pub type MaybeSeika = DeserializeGuard<Seika>;
 
 /// What a Seika asks for.
 // Each column has a type of its own; the lint takes the columns for one.

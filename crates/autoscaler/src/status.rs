@@ -1,11 +1,9 @@
 //! What Knative is told: the PodAutoscaler's status, from which a Revision takes its readiness. Pure.
 
 use jiff::Timestamp;
+use k8s_api::{Condition, ConditionStatus, PodAutoscalerStatus, ServerlessServiceStatus, happy, set_condition};
 
-use crate::knative::{
-    Condition, ConditionStatus, PodAutoscaler, PodAutoscalerStatus, ServerlessService, ServerlessServiceStatus, happy,
-    set_condition,
-};
+use crate::picture::ServerlessFacts;
 
 /// What the status follows from.
 #[derive(Clone, Debug)]
@@ -15,7 +13,7 @@ pub struct Facts<'a> {
     /// The PodAutoscaler's generation.
     pub generation: i64,
     /// Its ServerlessService, where there is one.
-    pub sks: Option<&'a ServerlessService>,
+    pub sks: Option<&'a ServerlessFacts>,
     /// Pods ready.
     pub ready: u32,
     /// Pods wanted, where somebody knows.
@@ -98,10 +96,10 @@ pub fn next(before: &PodAutoscalerStatus, facts: &Facts<'_>, threshold_once_init
 
 /// The status where the name of its ServerlessService is taken by an object that somebody else controls.
 #[must_use]
-pub fn not_owned(autoscaler: &PodAutoscaler, taken: &str, now: Timestamp) -> PodAutoscalerStatus {
-    let mut status = autoscaler.status.clone().unwrap_or_default();
+pub fn not_owned(before: &PodAutoscalerStatus, generation: i64, taken: &str, now: Timestamp) -> PodAutoscalerStatus {
+    let mut status = before.clone();
     status.conditions.sort_by(|one, other| one.kind.cmp(&other.kind));
-    status.observed_generation = autoscaler.metadata.generation.unwrap_or_default();
+    status.observed_generation = generation;
     let message = format!("There is an existing ServerlessService {taken:?} that we do not own.");
     let why = Some(("NotOwned", message.as_str()));
     set_condition(&mut status.conditions, PodAutoscalerStatus::ACTIVE, ConditionStatus::False, why, now);
@@ -126,10 +124,9 @@ fn reason_and_message(condition: &Condition) -> (&str, &str) {
     (condition.reason.as_deref().unwrap_or_default(), condition.message.as_deref().unwrap_or_default())
 }
 
-fn sks_ready(sks: &ServerlessService, status: Option<&ServerlessServiceStatus>) -> bool {
+fn sks_ready(sks: &ServerlessFacts, status: Option<&ServerlessServiceStatus>) -> bool {
     status.is_some_and(|status| {
-        sks.metadata.generation.unwrap_or_default() == status.observed_generation
-            && status.holds(ServerlessServiceStatus::READY).is_some()
+        sks.generation == status.observed_generation && status.holds(ServerlessServiceStatus::READY).is_some()
     })
 }
 
@@ -141,24 +138,15 @@ fn as_scale(count: u32) -> i32 {
 mod tests {
     use rstest::rstest;
 
+    use k8s_api::ServingMode;
+
     use super::*;
-    use crate::knative::{ServerlessServiceSpec, ServingMode};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn sks(ready: ConditionStatus) -> ServerlessService {
-        let mut sks = ServerlessService::new(
-            "hello-00001",
-            ServerlessServiceSpec {
-                mode: ServingMode::Proxy,
-                object_ref: Default::default(),
-                protocol_type: "http1".to_owned(),
-                num_activators: 0,
-            },
-        );
-        sks.metadata.generation = Some(1);
+    fn sks(ready: ConditionStatus) -> ServerlessFacts {
         let mut status = ServerlessServiceStatus {
             observed_generation: 1,
             service_name: "hello-00001".to_owned(),
@@ -166,11 +154,16 @@ mod tests {
             ..Default::default()
         };
         set_condition(&mut status.conditions, ServerlessServiceStatus::READY, ready, None, at(0));
-        sks.status = Some(status);
-        sks
+        ServerlessFacts {
+            name: "hello-00001".to_owned(),
+            is_owned: true,
+            generation: 1,
+            mode: ServingMode::Proxy,
+            status: Some(status),
+        }
     }
 
-    fn facts(sks: Option<&ServerlessService>, ready: u32, want: Option<u32>) -> Facts<'_> {
+    fn facts(sks: Option<&ServerlessFacts>, ready: u32, want: Option<u32>) -> Facts<'_> {
         Facts { now: at(10), generation: 3, sks, ready, want, threshold: 1 }
     }
 
@@ -221,18 +214,16 @@ mod tests {
 
     #[test]
     fn a_name_that_is_taken_is_said() {
-        let mut autoscaler = PodAutoscaler::new("hello-00001", crate::knative::PodAutoscalerSpec::default());
-        let status = not_owned(&autoscaler, "hello-00001", at(10));
+        let status = not_owned(&PodAutoscalerStatus::default(), 3, "hello-00001", at(10));
         let ready = status.condition("Ready").unwrap();
         assert_eq!((ready.status, ready.reason.as_deref()), (False, Some("NotOwned")));
-        autoscaler.status = Some(status.clone());
-        assert_eq!(not_owned(&autoscaler, "hello-00001", at(99)), status);
+        assert_eq!(not_owned(&status, 3, "hello-00001", at(99)), status);
     }
 
     #[test]
     fn a_stale_serverless_service_is_not_ready() {
         let mut services = sks(True);
-        services.metadata.generation = Some(2);
+        services.generation = 2;
         let status = next(&PodAutoscalerStatus::default(), &facts(Some(&services), 1, Some(1)), 1);
         assert_eq!(summary(&status), [True, True, Unknown, Unknown]);
     }

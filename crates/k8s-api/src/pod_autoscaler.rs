@@ -1,12 +1,17 @@
 //! PodAutoscaler: Knative's request for pods, one per revision.
 
+#[cfg(feature = "objects")]
 use k8s_openapi::api::core::v1::ObjectReference;
+#[cfg(feature = "objects")]
 use kube::{CustomResource, ResourceExt as _};
 use serde::{Deserialize, Serialize};
 
-use super::{CLASS_ANNOTATION, Condition, ConditionStatus, STOCK_CLASS};
+use crate::condition::{Condition, ConditionStatus};
+#[cfg(feature = "objects")]
+use crate::names::{CLASS_ANNOTATION, STOCK_CLASS};
 
 /// What Knative asks for.
+#[cfg(feature = "objects")]
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "autoscaling.internal.knative.dev",
@@ -92,6 +97,7 @@ impl PodAutoscalerStatus {
     }
 }
 
+#[cfg(feature = "objects")]
 impl PodAutoscaler {
     /// The class it is of; the stock one where none is named.
     #[must_use]

@@ -6,7 +6,7 @@
 //!
 //! On again: the class comes back, and the Deployment's pods are what bootstrap pods are: capacity where they run, the first to go.
 
-use crate::knative::{CLASS, STOCK_CLASS};
+use k8s_api::{CLASS, STOCK_CLASS};
 
 /// Annotation of a PodAutoscaler that was handed back: where its class was changed.
 pub const MARKER: &str = "bonavadeur.io/handed-back";

@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use placement::NodeName;
+use latency_matrix::NodeName;
+use serde::{Deserialize, Serialize};
 
 /// Pods per node.
 pub type Counts = BTreeMap<NodeName, u32>;
 
 /// Who made a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Maker {
     /// The revision's Deployment.
     Deployment,
@@ -21,7 +22,7 @@ pub enum Maker {
 }
 
 /// A pod of the revision that is not going.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     /// Its name.
     pub name: String,
@@ -47,7 +48,7 @@ pub struct Present<'a> {
 }
 
 /// What to tell the makers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// Pods per node of the Seika; nodes without any are left out.
     pub seika: Counts,

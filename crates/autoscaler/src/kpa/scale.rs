@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::knative::ServingMode;
+use k8s_api::ServingMode;
+
 use crate::settings::RevisionSettings;
 
 /// What the decision starts from.

@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use placement::NodeName;
+use latency_matrix::NodeName;
 
 /// When a replica is earned.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,12 +1,15 @@
 //! ServerlessService: whether a revision's public Service leads to its pods or to the activators.
 
+#[cfg(feature = "objects")]
 use k8s_openapi::api::core::v1::ObjectReference;
+#[cfg(feature = "objects")]
 use kube::CustomResource;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, ConditionStatus};
+use crate::condition::{Condition, ConditionStatus};
 
 /// What the autoscaler class asks of Knative's networking.
+#[cfg(feature = "objects")]
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "networking.internal.knative.dev",

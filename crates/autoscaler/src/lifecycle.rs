@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::autoscaler::within_bounds;
-use crate::knative::{ConditionStatus, ServingMode};
+use k8s_api::{ConditionStatus, ServingMode};
+
+use crate::kpa::within_bounds;
 use crate::settings::RevisionSettings;
 
 /// What is.

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{ClusterSettings, duration, number, value};
 
 /// What is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Metric {
     /// Requests in flight.
     Concurrency,
@@ -15,7 +17,7 @@ pub enum Metric {
 }
 
 /// How a window's seconds become one number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Aggregation {
     /// All alike.
     Linear,
@@ -24,7 +26,7 @@ pub enum Aggregation {
 }
 
 /// Everything that scaling one revision depends on.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RevisionSettings {
     /// What is counted.
     pub metric: Metric,

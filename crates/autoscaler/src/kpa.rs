@@ -1,0 +1,9 @@
+//! How many pods, by the formulae of Knative's own pod autoscaler (KPA).
+//!
+//! Source: knative/serving `pkg/autoscaler/scaling/autoscaler.go`, `pkg/autoscaler/aggregation`.
+
+mod history;
+mod scale;
+
+pub use history::{DemandHistory, SourceDemand};
+pub use scale::{Observed, Scale, ScaleMemory, serving_mode, within_bounds};

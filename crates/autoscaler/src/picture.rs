@@ -1,0 +1,147 @@
+//! What a decision is made from: plain data, gathered once a tick.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_link::RevisionKey;
+use jiff::Timestamp;
+use k8s_api::{PodAutoscalerStatus, Reachability, ServerlessServiceStatus, ServingMode};
+use latency_matrix::NodeName;
+use placement::{CostMatrix, CostModel};
+use serde::{Deserialize, Serialize};
+
+use crate::kpa::SourceDemand;
+use crate::room::{NodeRoom, Template};
+use crate::rollout::{Counts, Pod};
+use crate::settings::RevisionSettings;
+
+/// One instant on two clocks: the one that conditions record, and the one that windows are
+/// measured by.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Now {
+    /// The wall clock.
+    pub wall: Timestamp,
+    /// Time since some fixed instant; it never jumps.
+    pub monotonic: Duration,
+}
+
+impl Now {
+    /// The second that demand is recorded under.
+    #[must_use]
+    pub fn second(self) -> u64 {
+        self.monotonic.as_secs()
+    }
+}
+
+/// Everything that one tick decides on.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// When it was gathered.
+    pub now: Now,
+    /// The nodes and what lies between them.
+    pub network: Arc<Network>,
+    /// The nodes' room, in the order of [`Network::nodes`].
+    pub room: Arc<Vec<NodeRoom>>,
+    /// Every revision of this class. A revision that is missing here is forgotten.
+    pub revisions: BTreeMap<RevisionKey, Inputs>,
+}
+
+/// The nodes in name order and what a request between two of them costs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Network {
+    /// Counts the changes.
+    pub version: u64,
+    /// Cost of every ordered pair of nodes in seconds; its node list is in name order.
+    pub costs: CostMatrix,
+    /// How gateways choose a pod.
+    pub model: CostModel,
+}
+
+impl Network {
+    /// The nodes, in name order.
+    #[must_use]
+    pub fn nodes(&self) -> &[NodeName] {
+        self.costs.nodes()
+    }
+}
+
+/// Everything that the decision about one revision depends on, beside [`Network`], room and what
+/// earlier decisions left in [`Memory`](crate::Memory). It is what the trace records and what
+/// explain shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Inputs {
+    /// What the API server holds of the revision.
+    pub facts: Arc<Facts>,
+    /// Its demand since the last tick.
+    pub demand: Demand,
+    /// What the last probe of the revision's public Service answered.
+    pub activator: Option<ActivatorProbe>,
+}
+
+/// What the API server holds of one revision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// UID of the PodAutoscaler: a revision that was made anew under the same name is another one.
+    pub uid: String,
+    /// The Knative Service that it belongs to; empty where Knative does not say.
+    pub service: String,
+    /// Generation of the PodAutoscaler.
+    pub generation: i64,
+    /// When the PodAutoscaler was created.
+    pub created: Option<Timestamp>,
+    /// The PodAutoscaler's status.
+    pub status: PodAutoscalerStatus,
+    /// Whether some Route leads to the revision.
+    pub reachability: Reachability,
+    /// What its annotations and the cluster's defaults come to.
+    pub settings: RevisionSettings,
+    /// Its ServerlessService, once there is one.
+    pub sks: Option<ServerlessFacts>,
+    /// Its pods that are neither terminating nor finished.
+    pub pods: Vec<Pod>,
+    /// Pods per node that its Seika asks for.
+    pub seika: Counts,
+    /// Replicas that its Deployment asks for.
+    pub deployment: u32,
+    /// What one of its pods asks of a node.
+    pub template: Arc<Template>,
+    /// Whether the revision is being handed back to the stock class: then counts stay as they are.
+    pub handing_back: bool,
+}
+
+/// A ServerlessService, as far as decisions read it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerlessFacts {
+    /// Its name.
+    pub name: String,
+    /// Whether the PodAutoscaler controls it.
+    pub is_owned: bool,
+    /// Generation of the object.
+    pub generation: i64,
+    /// Where the public Service is asked to lead.
+    pub mode: ServingMode,
+    /// What Knative's networking answered.
+    pub status: Option<ServerlessServiceStatus>,
+}
+
+/// What the gateways showed of one revision since the last tick.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Demand {
+    /// Average demand per source node over each whole second that ended since the last tick. `None`
+    /// stands for a second in which some gateway's demand is not known: it is no sample.
+    pub seconds: Vec<(u64, Option<BTreeMap<NodeName, SourceDemand>>)>,
+    /// Requests in flight at this instant, per source node that has any.
+    pub in_flight: BTreeMap<NodeName, f64>,
+    /// Whether some gateway's demand is not known at this instant, or there is no gateway.
+    pub is_unknown: bool,
+}
+
+/// What answered a probe of a revision's public Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActivatorProbe {
+    /// When it answered, on the monotonic clock.
+    pub at: Duration,
+    /// Whether an activator answered.
+    pub is_activator: bool,
+}

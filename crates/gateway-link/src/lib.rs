@@ -1,0 +1,8 @@
+//! What the extra-controller and the locality-ingress say to each other: routes down, demand up. Plain
+//! data with one JSON form, pinned by golden files.
+//!
+//! - [`routes`]: which serving node gets which share of a source node's requests;
+
+pub mod routes;
+
+pub use routes::{Event, MAX_LINE_BYTES, ROUTES_PATH, ROW_TOTAL, RevisionKey, RevisionRoutes, RouteStreamError};

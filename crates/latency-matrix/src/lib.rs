@@ -1,0 +1,17 @@
+//! What is known of the latency between nodes: the vocabulary that the probers, who measure, and
+//! the planners share.
+//!
+//! - [`NodeName`] and [`Rtt`]: a node and a round-trip time in seconds;
+//! - [`PairStats`], [`PairState`], [`Freshness`]: what is known of one ordered pair, and for how long;
+//! - [`LatencyMatrix`]: the state of every ordered pair of a list of nodes;
+//! - [`Row`]: one node's row as a prober serves it.
+
+mod matrix;
+mod node;
+mod pair;
+mod row;
+
+pub use matrix::{LatencyMatrix, MatrixError};
+pub use node::{NodeName, Rtt, RttError};
+pub use pair::{Freshness, PairState, PairStats, Quantile};
+pub use row::{PeerRow, Row, RttSeconds};
