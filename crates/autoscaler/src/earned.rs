@@ -31,11 +31,20 @@ pub struct Policy {
     /// Network time saved per second that is worth a replica; 0.002 is two requests a second over a link of one millisecond, or one
     /// request every 25 seconds over one of fifty.
     pub saved_seconds_per_second: f64,
+    /// Each request must save at least so much; at a tenth of a millisecond, many small savings are
+    /// no reason for a pod on every node.
+    pub saved_seconds_per_request: f64,
+}
+
+impl Policy {
+    fn is_worth(&self, requests_per_second: f64, saved_seconds: f64) -> bool {
+        saved_seconds >= self.saved_seconds_per_request && requests_per_second * saved_seconds >= self.saved_seconds_per_second
+    }
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { gain_window: Duration::from_secs(3), steady_share: 0.6, keep_share: 0.2, saved_seconds_per_second: 0.002 }
+        Self { gain_window: Duration::from_secs(3), steady_share: 0.6, keep_share: 0.2, saved_seconds_per_second: 0.002, saved_seconds_per_request: 0.0005 }
     }
 }
 
@@ -50,6 +59,8 @@ pub struct Source {
     pub recent_share: f64,
     /// Share of the stable window's seconds with demand.
     pub stable_share: f64,
+    /// How many replicas the node can host at all.
+    pub most: u32,
 }
 
 /// The source nodes that have earned replicas and how many, given which had earned one before.
@@ -66,7 +77,10 @@ pub fn earned(
     let mut steady: Vec<(&NodeName, &Source)> = sources
         .iter()
         .filter(|(node, source)| {
-            source.recent_share >= policy.steady_share || (held.contains(node) && source.stable_share >= policy.keep_share)
+            let is_steady =
+                source.recent_share >= policy.steady_share || held.contains(node) && source.stable_share >= policy.keep_share;
+            // A node that can host none would earn one for somebody else.
+            is_steady && source.most > 0
         })
         .collect();
     steady.sort_by(|(one_name, one), (other_name, other)| {
@@ -78,7 +92,7 @@ pub fn earned(
         let nearest = chosen.iter().filter_map(|other| network_seconds(node, other)).min_by(f64::total_cmp);
         let worth = match nearest {
             _ if chosen.is_empty() || held.contains(node) => true,
-            Some(seconds) => source.requests_per_second * seconds >= policy.saved_seconds_per_second,
+            Some(seconds) => policy.is_worth(source.requests_per_second, seconds),
             None => false,
         };
         if worth {
@@ -93,9 +107,9 @@ pub fn earned(
         let elsewhere =
             chosen.iter().filter(|other| *other != node).filter_map(|other| network_seconds(node, other)).min_by(f64::total_cmp);
         let overflow_per_second = source.requests_per_second * rest / source.replicas_worth.max(f64::MIN_POSITIVE);
-        let last = elsewhere.is_some_and(|seconds| overflow_per_second * seconds >= policy.saved_seconds_per_second);
+        let last = elsewhere.is_some_and(|seconds| policy.is_worth(overflow_per_second, seconds));
         // A number of pods: whole, not negative, far below what u32 holds.
-        (whole as u32).saturating_add(u32::from(last)).max(1)
+        (whole as u32).saturating_add(u32::from(last)).max(1).min(source.most)
     };
     chosen.iter().map(|node| (node.clone(), count(node))).collect()
 }
@@ -108,7 +122,7 @@ mod tests {
     use super::*;
 
     fn source(requests_per_second: f64, recent_share: f64, stable_share: f64) -> Source {
-        Source { requests_per_second, replicas_worth: 0.1, recent_share, stable_share }
+        Source { requests_per_second, replicas_worth: 0.1, recent_share, stable_share, most: 10 }
     }
 
     fn loaded(replicas_worth: f64) -> Source {

@@ -1,18 +1,23 @@
-//! Handing a revision back to the stock autoscaler and taking it over again, without dropping below the pods that run. Pure.
+//! Handing a revision back to the stock autoscaler and taking it over again, without dropping below
+//! the pods that demand asks for.
 //!
-//! Off, per revision: the Deployment gets as many replicas as there are pods (its own bootstrap pods among them), and when those are
-//! ready the Seika's go; only then does the class change hands. Earlier, the stock autoscaler would count both sets and start in a
-//! panic at the doubled number. A revision without pods just changes hands.
+//! Off, per revision: the Deployment gets as many replicas as pods are wanted (its own bootstrap pods
+//! among them), and for each of them that is ready one of the Seika's leaves; only then does the
+//! class change. Earlier, the stock autoscaler would count both sets and start in a panic at the
+//! doubled number. A revision without pods just changes its class. Scaling goes on meanwhile.
 //!
 //! On again: the class comes back, and the Deployment's pods are what bootstrap pods are: capacity where they run, the first to go.
 
 use k8s_api::{CLASS, STOCK_CLASS};
+use serde::{Deserialize, Serialize};
+
+use crate::rollout::{Counts, Maker, Pod, as_count};
 
 /// Annotation of a PodAutoscaler that was handed back: where its class was changed.
 pub const MARKER: &str = "bonavadeur.io/handed-back";
 
 /// Where the class of a revision was changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Where {
     /// On the PodAutoscaler alone. That is enough where Knative copies annotations once (to 1.20).
     PodAutoscaler,
@@ -62,51 +67,66 @@ pub fn duty(class: &str, marker: Option<&str>, enabled: bool) -> Duty {
 }
 
 /// What there is of a revision that is to be handed back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pods {
-    /// Pods that the Seika is told to have.
-    pub seika_told: u32,
-    /// Its pods that are not going.
-    pub seika: u32,
-    /// Replicas that the Deployment is told to have.
-    pub deployment_told: u32,
-    /// Its pods that are ready.
-    pub deployment_ready: u32,
+#[derive(Clone, Copy, Debug)]
+pub struct Present<'a> {
+    /// Its pods that are neither terminating nor finished.
+    pub pods: &'a [Pod],
+    /// Pods per node that its Seika asks for.
+    pub seika: &'a Counts,
+    /// Replicas that its Deployment asks for.
+    pub deployment: u32,
+    /// Whether its class was changed before and has come back: Knative copied it from the Revision.
+    pub was_reverted: bool,
 }
 
 /// The next step on the way back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BackStep {
-    /// Give the Deployment so many replicas.
-    ScaleDeployment(u32),
-    /// Wait for the Deployment's pods to be ready, or for the Seika's to go.
-    Wait,
-    /// The Seika's pods may go.
-    DrainSeika,
+    /// Ask Deployment and Seika for so many pods.
+    Counts {
+        /// Replicas of the Deployment.
+        deployment: u32,
+        /// Pods per node of the Seika.
+        seika: Counts,
+    },
     /// Change the class on the PodAutoscaler, and the Revision too if that says so.
     Flip(Where),
 }
 
-/// Finds the next step. `marker` is there when the class was changed before and has come back: Knative copied it from the Revision.
-/// `total` is what the revision had when the way back began.
+/// Finds the next step, where `wanted` pods are to serve meanwhile. A pod of the Seika leaves for
+/// every pod of the Deployment that is ready beyond that. Where the Deployment's pods find no room,
+/// one of the Seika's leaves first, and the next one when `floor` pods are ready again.
 #[must_use]
-pub fn next(pods: Pods, total: u32, marker: Option<&str>) -> BackStep {
-    let total = total.max(pods.seika_told.max(pods.seika));
-    if pods.seika_told == 0 && pods.seika == 0 {
-        // The marker of a revision whose class is ours again: it was reverted.
-        return BackStep::Flip(if marker.is_some() { Where::Revision } else { Where::PodAutoscaler });
+pub fn next(present: &Present<'_>, wanted: u32, floor: u32) -> BackStep {
+    let of = |maker| present.pods.iter().filter(move |pod| pod.maker == maker);
+    let ready = |maker| as_count(of(maker).filter(|pod| pod.is_ready).count());
+    let asked: u32 = present.seika.values().sum();
+    let existing = as_count(of(Maker::Seika).count());
+    if asked == 0 && existing == 0 && present.deployment >= wanted {
+        return BackStep::Flip(if present.was_reverted { Where::Revision } else { Where::PodAutoscaler });
     }
-    if pods.deployment_told < total {
-        return BackStep::ScaleDeployment(total);
+    let serving = ready(Maker::Deployment) + ready(Maker::Seika);
+    let mut leaving = serving.saturating_sub(wanted);
+    let is_stuck = of(Maker::Deployment).any(|pod| pod.node.is_none() && pod.trouble.is_some());
+    if leaving == 0 && is_stuck && serving >= floor && existing <= asked {
+        leaving = 1;
     }
-    if pods.deployment_ready < total {
-        return BackStep::Wait;
+    let mut seika = present.seika.clone();
+    for (node, count) in seika.iter_mut().rev() {
+        let here = as_count(of(Maker::Seika).filter(|pod| pod.place() == Some(node) && pod.is_ready).count());
+        // Pods that are not ready serve nobody.
+        let ready_here = here.min(*count);
+        let gone = ready_here.min(leaving);
+        leaving -= gone;
+        *count = ready_here - gone;
     }
-    if pods.seika_told > 0 { BackStep::DrainSeika } else { BackStep::Wait }
+    seika.retain(|_, count| *count > 0);
+    BackStep::Counts { deployment: present.deployment.max(wanted), seika }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use rstest::rstest;
 
     use super::*;
@@ -124,25 +144,82 @@ mod tests {
         assert_eq!(duty(class, marker, enabled), expected);
     }
 
-    fn pods(seika_told: u32, seika: u32, deployment_told: u32, deployment_ready: u32) -> Pods {
-        Pods { seika_told, seika, deployment_told, deployment_ready }
+    /// Pods of the Seika on node1 and of the Deployment on node2, the first so many of each ready.
+    fn pods(seika: u32, seika_ready: u32, deployment: u32, deployment_ready: u32) -> Vec<Pod> {
+        let some = |count, ready, node: &'static str, maker| {
+            (0..count).map(move |n| Pod { is_ready: n < ready, ..Pod::on(&format!("{node}-{n}"), node, maker) })
+        };
+        let seika = some(seika, seika_ready, "node1", Maker::Seika);
+        seika.chain(some(deployment, deployment_ready, "node2", Maker::Deployment)).collect()
     }
 
+    fn step(pods: &[Pod], asked: u32, deployment: u32, wanted: u32) -> (u32, u32) {
+        let seika: Counts = [("node1".into(), asked)].into_iter().filter(|(_, count)| *count > 0).collect();
+        match next(&Present { pods, seika: &seika, deployment, was_reverted: false }, wanted, wanted) {
+            BackStep::Counts { deployment, seika } => (deployment, seika.values().sum()),
+            BackStep::Flip(_) => (u32::MAX, 0),
+        }
+    }
+
+    const FLIP: (u32, u32) = (u32::MAX, 0);
+
     #[rstest]
-    #[case::at_zero(pods(0, 0, 0, 0), 0, BackStep::Flip(Where::PodAutoscaler))]
-    #[case::bootstrap_pods_alone(pods(0, 0, 1, 1), 1, BackStep::Flip(Where::PodAutoscaler))]
-    #[case::first_the_deployment(pods(3, 3, 0, 0), 3, BackStep::ScaleDeployment(3))]
-    #[case::bootstrap_pods_count(pods(2, 2, 1, 1), 3, BackStep::ScaleDeployment(3))]
-    #[case::until_ready(pods(3, 3, 3, 2), 3, BackStep::Wait)]
-    #[case::then_ours_go(pods(3, 3, 3, 3), 3, BackStep::DrainSeika)]
-    #[case::until_gone(pods(0, 1, 3, 3), 3, BackStep::Wait)]
-    #[case::then_the_class(pods(0, 0, 3, 3), 3, BackStep::Flip(Where::PodAutoscaler))]
-    fn step_by_step(#[case] pods: Pods, #[case] total: u32, #[case] expected: BackStep) {
-        assert_eq!(next(pods, total, None), expected);
+    #[case::at_zero(pods(0, 0, 0, 0), 0, 0, 0, FLIP)]
+    #[case::bootstrap_pods_alone(pods(0, 0, 1, 1), 0, 1, 1, FLIP)]
+    #[case::first_the_deployment(pods(3, 3, 0, 0), 3, 0, 3, (3, 3))]
+    #[case::bootstrap_pods_count(pods(2, 2, 1, 1), 2, 1, 3, (3, 2))]
+    #[case::one_leaves_for_each_that_is_ready(pods(3, 3, 3, 2), 3, 3, 3, (3, 1))]
+    #[case::then_all(pods(3, 3, 3, 3), 3, 3, 3, (3, 0))]
+    #[case::until_gone(pods(1, 1, 3, 3), 0, 3, 3, (3, 0))]
+    #[case::then_the_class(pods(0, 0, 3, 3), 0, 3, 3, FLIP)]
+    #[case::more_demand_meanwhile(pods(2, 2, 2, 2), 2, 2, 5, (5, 2))]
+    fn step_by_step(
+        #[case] pods: Vec<Pod>,
+        #[case] asked: u32,
+        #[case] deployment: u32,
+        #[case] wanted: u32,
+        #[case] expected: (u32, u32),
+    ) {
+        assert_eq!(step(&pods, asked, deployment, wanted), expected);
+    }
+
+    #[test]
+    fn where_there_is_no_room_for_both_sets_they_change_one_by_one() {
+        let unschedulable = |pods: &mut Vec<Pod>, from: usize| {
+            for pod in &mut pods[from..] {
+                (pod.node, pod.trouble) = (None, Some("Unschedulable".to_owned()));
+            }
+        };
+        let mut stuck = pods(3, 3, 3, 0);
+        unschedulable(&mut stuck, 3);
+        assert_eq!(step(&stuck, 3, 3, 3), (3, 2));
+        // The pod that leaves is still there: the next one waits.
+        assert_eq!(step(&stuck, 2, 3, 3), (3, 2));
+        // Its place was taken by a pod that starts, and then is ready.
+        let mut taken = pods(2, 2, 3, 0);
+        unschedulable(&mut taken, 3);
+        assert_eq!(step(&taken, 2, 3, 3), (3, 2));
+        taken[2].is_ready = true;
+        assert_eq!(step(&taken, 2, 3, 3), (3, 1));
     }
 
     #[test]
     fn a_flip_that_was_reverted_is_made_on_the_revision_too() {
-        assert_eq!(next(pods(0, 0, 1, 1), 1, Some("podautoscaler")), BackStep::Flip(Where::Revision));
+        let present = Present { pods: &[], seika: &Counts::new(), deployment: 1, was_reverted: true };
+        assert_eq!(next(&present, 1, 1), BackStep::Flip(Where::Revision));
+    }
+
+    proptest! {
+        /// However many pods are ready, as many as are wanted stay ready, unless the Deployment's find no room: then one fewer.
+        #[test]
+        fn ready_pods_stay(seika in 0_u32..6, deployment in 0_u32..6, ready in 0_u32..6, wanted in 0_u32..6, stuck: bool) {
+            let mut pods = pods(seika, seika, deployment, ready.min(deployment));
+            if stuck {
+                pods.push(Pod { node: None, trouble: Some("Unschedulable".to_owned()), ..Pod::on("x", "x", Maker::Deployment) });
+            }
+            let (_, left) = step(&pods, seika, deployment, wanted);
+            let (before, after) = (seika + ready.min(deployment), left + ready.min(deployment));
+            prop_assert!(after + u32::from(stuck) >= before.min(wanted));
+        }
     }
 }

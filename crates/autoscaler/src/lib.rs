@@ -1,12 +1,30 @@
 //! Decides how many pods a Knative revision gets, on which nodes, and which way each node's requests
 //! go. Pure: plain data in, plain data out; no client, no clock.
+//!
+//! ```text
+//! Picture (what is)  --decide(.., &mut Memory)-->  Decisions (what is to be)
+//! ```
+//!
+//! A decision may remove a *ready* pod only because fewer pods are wanted by the demand that was
+//! measured, or because its replacement is ready elsewhere. Never because something is unknown.
 
+mod decide;
 pub mod earned;
 pub mod handback;
 pub mod kpa;
 pub mod lifecycle;
-pub mod picture;
+mod memory;
+mod picture;
+mod place;
+mod refusals;
 pub mod rollout;
 pub mod room;
+mod routes;
 pub mod settings;
 pub mod status;
+
+pub use decide::{Count, DecideError, Decision, decide, follow};
+pub use memory::Memory;
+pub use picture::{ActivatorProbe, Demand, Facts, Inputs, Network, Now, Picture, ServerlessFacts};
+pub use place::Target;
+pub use routes::Routes;

@@ -1,12 +1,15 @@
-//! One revision's way from its first pod to none and back. Pure: what is to be, from what is and what the load asks for.
+//! One revision's way from its first pod to none and back.
 //!
-//! The states are Knative's own and live in the PodAutoscaler's Active condition, so a restart loses nothing:
+//! The states are Knative's own and live in the PodAutoscaler's Active condition, so that a restart
+//! loses nothing:
 //!
 //! | Active | meaning | what ends it |
 //! |---|---|---|
 //! | Unknown | pods are starting, requests wait at the activators | enough pods are ready, or the progress deadline |
-//! | True | served by pods | no load for a stable window |
-//! | False | activators are in the way; the last pods go when they surely are, and come back with the first request | load |
+//! | True | served by pods | no demand for a stable window |
+//! | False | the public Service leads to the activators; the last pods end once an activator was seen to answer there and the grace period is over | demand |
+//!
+//! Source: knative/serving `pkg/reconciler/autoscaling/kpa/scaler.go`.
 
 use std::time::Duration;
 
@@ -28,7 +31,7 @@ pub struct Situation {
     pub active_since: Timestamp,
     /// Whether enough pods were ready once.
     pub initialized: bool,
-    /// Pods that are not going.
+    /// Pods that are neither terminating nor finished.
     pub pods: u32,
     /// What the autoscaler's formulae come to; `None` without data.
     pub asked: Option<u32>,
@@ -38,8 +41,11 @@ pub struct Situation {
     pub held: bool,
     /// Whether some gateway's demand is unknown.
     pub demand_unknown: bool,
-    /// Since when the public Service leads to activators; `None` while it does not.
-    pub activators_since: Option<Timestamp>,
+    /// For how long the revision has been inactive with its public Service asked to lead to the
+    /// activators, on the clock that does not jump; `None` while it is not.
+    pub hidden_for: Option<Duration>,
+    /// Whether an activator has answered a probe of the public Service in that time.
+    pub activator_answers: bool,
 }
 
 /// What is to be done about the number of pods.
@@ -66,14 +72,13 @@ pub struct Outcome {
 
 /// Beyond the progress deadline, for the time it takes to notice.
 const ACTIVATION_SLACK: Duration = Duration::from_secs(30);
-/// Activators seen in the public Service for so long are surely where gateways send requests, whatever the (longer) grace period:
-/// gateways follow endpoints within a fraction of a second, and pods finish what they hold.
-const ENDPOINTS_SETTLE: Duration = Duration::from_secs(3);
 
 /// Decides.
 #[must_use]
 pub fn decide(situation: &Situation, settings: &RevisionSettings) -> Outcome {
-    let bounded = |count| within_bounds(count, situation.initialized, settings);
+    // One that was given up stays at zero until there is demand: its initial scale had its chance.
+    let is_past_start = situation.initialized || situation.active == ConditionStatus::False;
+    let bounded = |count| within_bounds(count, is_past_start, settings);
     let asked = match (situation.asked, situation.held) {
         (Some(asked), true) => Some(bounded(asked.max(settings.activation_scale))),
         // Somebody waits and nothing else is known: pods that are there are not too many.
@@ -100,7 +105,9 @@ pub fn decide(situation: &Situation, settings: &RevisionSettings) -> Outcome {
 }
 
 fn first_pods(situation: &Situation, settings: &RevisionSettings, asked: Option<u32>) -> Outcome {
-    if elapsed(situation.active_since, situation.now) >= settings.progress_deadline + ACTIVATION_SLACK {
+    // A revision that is to have pods in any case, or that somebody waits for, is not given up.
+    let is_needed = settings.min_scale > 0 || situation.held || situation.asked.is_some_and(|asked| asked > 0);
+    if !is_needed && elapsed(situation.active_since, situation.now) >= settings.progress_deadline + ACTIVATION_SLACK {
         return Outcome { goal: Goal::Pods(0), want: Some(0), mode: ServingMode::Proxy };
     }
     let threshold = settings.activation_threshold(false);
@@ -125,15 +132,10 @@ fn to_zero(situation: &Situation, settings: &RevisionSettings) -> Outcome {
         ConditionStatus::True => Outcome { goal: Goal::Pods(1), want: Some(1), mode: situation.mode },
         ConditionStatus::False if situation.pods == 0 => gone,
         ConditionStatus::False => {
-            let retained = since >= settings.scale_to_zero_retention;
-            let activators_in = situation
-                .activators_since
-                .is_some_and(|at| elapsed(at, situation.now) >= settings.scale_to_zero_grace.min(ENDPOINTS_SETTLE));
-            if retained && (activators_in || since >= settings.scale_to_zero_grace) {
-                gone
-            } else {
-                stay(Some(0), ServingMode::Proxy)
-            }
+            let wait = settings.scale_to_zero_grace.max(settings.scale_to_zero_retention);
+            let is_over = situation.hidden_for.is_some_and(|hidden| hidden >= wait);
+            // Without an activator nobody would hold the next request, nor tell of it.
+            if is_over && situation.activator_answers { gone } else { stay(Some(0), ServingMode::Proxy) }
         }
     }
 }
@@ -173,10 +175,18 @@ mod tests {
             mode: ServingMode::Serve,
             held: false,
             demand_unknown: false,
-            activators_since: None,
+            hidden_for: None,
+            activator_answers: false,
         }
     }
 
+    /// Inactive for long by the wall clock, which may jump, and not yet gone.
+    fn hidden() -> Situation {
+        Situation { active: ConditionStatus::False, active_since: at(0), ..idle() }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const HOUR: Duration = Duration::from_secs(3600);
     const KEEP_AND_HIDE: Outcome = Outcome { goal: Goal::Keep, want: Some(0), mode: ServingMode::Proxy };
     const GONE: Outcome = Outcome { goal: Goal::Pods(0), want: Some(0), mode: ServingMode::Proxy };
     const ONE: Outcome = Outcome { goal: Goal::Pods(1), want: Some(1), mode: ServingMode::Serve };
@@ -184,10 +194,10 @@ mod tests {
     #[rstest]
     #[case::first_it_hides(idle(), KEEP_AND_HIDE)]
     #[case::not_before_a_window(Situation { active_since: at(989), ..idle() }, ONE)]
-    #[case::waits_for_activators(Situation { active: ConditionStatus::False, active_since: at(998), ..idle() }, KEEP_AND_HIDE)]
-    #[case::goes_when_they_are_in(
-        Situation { active: ConditionStatus::False, active_since: at(996), activators_since: Some(at(997)), ..idle() }, GONE)]
-    #[case::goes_after_the_grace_at_last(Situation { active: ConditionStatus::False, active_since: at(970), ..idle() }, GONE)]
+    #[case::waits_for_an_activator(Situation { hidden_for: Some(HOUR), ..hidden() }, KEEP_AND_HIDE)]
+    #[case::waits_for_the_grace_period(Situation { hidden_for: Some(SECOND * 29), activator_answers: true, ..hidden() }, KEEP_AND_HIDE)]
+    #[case::goes_when_both_are_there(Situation { hidden_for: Some(SECOND * 30), activator_answers: true, ..hidden() }, GONE)]
+    #[case::not_before_it_is_hidden(Situation { hidden_for: None, activator_answers: true, ..hidden() }, KEEP_AND_HIDE)]
     #[case::a_request_keeps_it(Situation { active: ConditionStatus::False, held: true, ..idle() }, ONE)]
     #[case::unknown_demand_keeps_it(
         Situation { active: ConditionStatus::False, active_since: at(0), demand_unknown: true, ..idle() },
@@ -217,14 +227,26 @@ mod tests {
         };
         let outcome = decide(&born, &demo());
         assert_eq!(outcome, Outcome { goal: Goal::AtLeast(1), want: Some(7), mode: ServingMode::Proxy });
-        let late = Situation { active_since: at(0), ..born };
+        let late = Situation { active_since: at(0), asked: Some(0), ..born.clone() };
         assert_eq!(decide(&late, &demo()), GONE);
+        let asked_for = Situation { active_since: at(0), ..born };
+        assert_ne!(decide(&asked_for, &demo()), GONE);
+        let mut settings = demo();
+        settings.min_scale = 1;
+        assert_ne!(decide(&late, &settings), GONE, "one that is to have a pod in any case is never given up");
+    }
+
+    #[test]
+    fn one_that_was_given_up_stays_at_zero_until_there_is_demand() {
+        let given_up = Situation { initialized: false, pods: 0, hidden_for: Some(HOUR), activator_answers: true, ..hidden() };
+        assert_eq!(decide(&given_up, &demo()), GONE);
+        let asked = Situation { held: true, mode: ServingMode::Proxy, ..given_up };
+        assert_eq!(decide(&asked, &demo()).goal, Goal::Pods(1));
     }
 
     #[test]
     fn retention_and_the_switch_keep_the_last_pod() {
-        let hidden =
-            Situation { active: ConditionStatus::False, active_since: at(960), activators_since: Some(at(960)), ..idle() };
+        let hidden = Situation { hidden_for: Some(SECOND * 40), activator_answers: true, ..hidden() };
         let mut settings = demo();
         settings.scale_to_zero_retention = Duration::from_secs(60);
         assert_eq!(decide(&hidden, &settings), KEEP_AND_HIDE);
@@ -242,13 +264,40 @@ mod tests {
             asked in prop::option::of(0_u32..20),
             pods in 0_u32..20,
             since in 0_i64..1000,
-            activators in prop::option::of(0_i64..1000),
+            hidden in prop::option::of(0_u64..1000),
+            activator_answers: bool,
             active in prop::sample::select(vec![ConditionStatus::True, ConditionStatus::False, ConditionStatus::Unknown]),
         ) {
             let situation = Situation {
-                asked, pods, active, held: true, active_since: at(since), activators_since: activators.map(at), ..idle()
+                asked, pods, active, held: true, active_since: at(since), hidden_for: hidden.map(Duration::from_secs), activator_answers,
+                ..idle()
             };
             prop_assert_ne!(decide(&situation, &demo()).goal, Goal::Pods(0));
+        }
+
+        /// Nothing that runs is taken away while demand is not known, nor to zero without an activator.
+        #[test]
+        fn the_unknown_takes_nothing_away(
+            asked in prop::option::of(0_u32..20),
+            pods in 1_u32..20,
+            since in 900_i64..1000,
+            hidden in prop::option::of(0_u64..1000),
+            held: bool,
+            demand_unknown: bool,
+            answers: bool,
+            active in prop::sample::select(vec![ConditionStatus::True, ConditionStatus::False, ConditionStatus::Unknown]),
+        ) {
+            let situation = Situation {
+                asked, pods, active, held, demand_unknown, active_since: at(since), hidden_for: hidden.map(Duration::from_secs),
+                activator_answers: answers, ..idle()
+            };
+            let goal = decide(&situation, &demo()).goal;
+            if demand_unknown || asked.is_none() {
+                prop_assert!(!matches!(goal, Goal::Pods(count) if count < pods), "{goal:?}");
+            }
+            if !answers {
+                prop_assert_ne!(goal, Goal::Pods(0));
+            }
         }
     }
 }

@@ -106,8 +106,12 @@ pub struct Facts {
     pub deployment: u32,
     /// What one of its pods asks of a node.
     pub template: Arc<Template>,
-    /// Whether the revision is being handed back to the stock class: then counts stay as they are.
-    pub handing_back: bool,
+    /// Whether the Seika's controller has acted on these counts.
+    pub is_seika_observed: bool,
+    /// Whether the revision is being handed back to the stock class.
+    pub is_handing_back: bool,
+    /// Whether it was handed back before and its class has come back by itself.
+    pub was_handed_back: bool,
 }
 
 /// A ServerlessService, as far as decisions read it.

@@ -21,29 +21,55 @@ pub enum Maker {
     Seika,
 }
 
-/// A pod of the revision that is not going.
+/// A pod of the revision that is neither terminating nor finished.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     /// Its name.
     pub name: String,
     /// Where it runs; `None` until it is scheduled.
     pub node: Option<NodeName>,
+    /// The node that its Seika made it for; `None` for a pod of the Deployment.
+    pub meant_for: Option<NodeName>,
     /// Who made it.
     pub maker: Maker,
     /// Whether it is ready.
-    pub ready: bool,
+    pub is_ready: bool,
+    /// Why it cannot start, where Kubernetes says so: unschedulable, image pull, crash loop.
+    pub trouble: Option<String>,
+}
+
+impl Pod {
+    /// A pod of `maker` on `node` that is not ready yet.
+    #[must_use]
+    pub fn on(name: &str, node: impl Into<NodeName>, maker: Maker) -> Self {
+        let node = node.into();
+        let meant_for = (maker == Maker::Seika).then(|| node.clone());
+        Self { name: name.to_owned(), node: Some(node), meant_for, maker, is_ready: false, trouble: None }
+    }
+
+    /// The node that it runs on or was made for.
+    #[must_use]
+    pub fn place(&self) -> Option<&NodeName> {
+        self.node.as_ref().or(self.meant_for.as_ref())
+    }
 }
 
 /// What there is.
 #[derive(Clone, Copy, Debug)]
 pub struct Present<'a> {
-    /// Pods that are not going.
+    /// Pods that are neither terminating nor finished.
     pub pods: &'a [Pod],
     /// What the Seika is told now.
     pub seika: &'a Counts,
     /// What the Deployment is told now.
     pub deployment: u32,
-    /// Nodes that requests have not been led to for long enough.
+    /// How many pods the measured demand asks for. As many ready pods stay, whatever `target` holds:
+    /// a target is short where there is no room.
+    pub wanted: u32,
+    /// Pods that found no node. One pod of the Deployment then stays pending and is tied to no
+    /// node, so that a cluster autoscaler and whoever looks at the Revision hear of it.
+    pub unplaced: u32,
+    /// Nodes that no request has been routed to for long enough.
     pub withdrawn: &'a BTreeSet<NodeName>,
 }
 
@@ -52,7 +78,7 @@ pub struct Present<'a> {
 pub struct Step {
     /// Pods per node of the Seika; nodes without any are left out.
     pub seika: Counts,
-    /// Replicas of the Deployment: never more than now.
+    /// Replicas of the Deployment: never more than now, but for the one pending pod.
     pub deployment: u32,
     /// Of the Deployment's pods, those that should go first.
     pub victims: Vec<String>,
@@ -70,8 +96,8 @@ pub fn step(target: &Counts, present: &Present<'_>) -> Step {
         target.keys().chain(present.seika.keys()).chain(present.pods.iter().filter_map(|pod| pod.node.as_ref())).collect();
 
     // How many ready pods may go without falling below what is wanted.
-    let ready = as_count(present.pods.iter().filter(|pod| pod.ready).count());
-    let mut spare = ready.saturating_sub(target.values().sum());
+    let ready = as_count(present.pods.iter().filter(|pod| pod.is_ready).count());
+    let mut spare = ready.saturating_sub(present.wanted);
 
     let mut next = Step { deployment: 0, ..Step::default() };
     for &node in &nodes {
@@ -88,10 +114,15 @@ pub fn step(target: &Counts, present: &Present<'_>) -> Step {
 
     // Bootstrap pods: beyond what their node wants, or on no node at all, they are surplus.
     let mut kept_here: Counts = BTreeMap::new();
+    let asked_pending = present.unplaced.min(1);
+    let mut pending = asked_pending;
     for pod in present.pods.iter().filter(|pod| pod.maker == Maker::Deployment) {
         let Some(node) = &pod.node else {
-            // A pod that found no node serves nobody; the Seika's go where there is room.
-            next.victims.push(pod.name.clone());
+            // A pod that found no node serves nobody; the Seika's are made where there is room.
+            if pending == 0 {
+                next.victims.push(pod.name.clone());
+            }
+            pending = pending.saturating_sub(1);
             continue;
         };
         let told = present.seika.get(node).copied().unwrap_or(0);
@@ -100,7 +131,7 @@ pub fn step(target: &Counts, present: &Present<'_>) -> Step {
         if *kept < room {
             *kept += 1;
             next.deployment += 1;
-        } else if !pod.ready {
+        } else if !pod.is_ready {
             next.victims.push(pod.name.clone());
         } else if spare > 0 && may_leave(present, node, wanted(node)) {
             spare -= 1;
@@ -109,13 +140,13 @@ pub fn step(target: &Counts, present: &Present<'_>) -> Step {
             next.deployment += 1;
         }
     }
-    next.deployment = next.deployment.min(present.deployment);
+    next.deployment = next.deployment.min(present.deployment) + asked_pending;
     next
 }
 
 /// How many of `surplus` pods may leave `node` now; takes the ready ones among them from `spare`.
 fn leaving(present: &Present<'_>, node: &NodeName, maker: Maker, surplus: u32, wanted: u32, spare: &mut u32) -> u32 {
-    let here = |pod: &&Pod| pod.maker == maker && pod.node.as_ref() == Some(node) && pod.ready;
+    let here = |pod: &&Pod| pod.maker == maker && pod.place() == Some(node) && pod.is_ready;
     let ready = as_count(present.pods.iter().filter(here).count());
     let told = present.seika.get(node).copied().unwrap_or(0);
     // Pods that are not ready, or not there yet, serve nobody: they go first and at once.
@@ -133,7 +164,7 @@ fn may_leave(present: &Present<'_>, node: &NodeName, wanted: u32) -> bool {
     wanted > 0 || present.withdrawn.contains(node)
 }
 
-fn as_count(count: usize) -> u32 {
+pub(crate) fn as_count(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
@@ -148,7 +179,9 @@ mod tests {
     }
 
     fn pod(name: &str, node: &str, maker: Maker, ready: bool) -> Pod {
-        Pod { name: name.to_owned(), node: (!node.is_empty()).then(|| node.into()), maker, ready }
+        let node = (!node.is_empty()).then(|| NodeName::from(node));
+        let meant_for = node.clone().filter(|_| maker == Maker::Seika);
+        Pod { name: name.to_owned(), node, meant_for, maker, is_ready: ready, trouble: None }
     }
 
     fn all() -> BTreeSet<NodeName> {
@@ -156,7 +189,8 @@ mod tests {
     }
 
     fn go(target: &[(&str, u32)], pods: &[Pod], seika: &[(&str, u32)], deployment: u32, withdrawn: &BTreeSet<NodeName>) -> Step {
-        step(&counts(target), &Present { pods, seika: &counts(seika), deployment, withdrawn })
+        let wanted = target.iter().map(|(_, count)| count).sum();
+        step(&counts(target), &Present { pods, seika: &counts(seika), deployment, wanted, unplaced: 0, withdrawn })
     }
 
     use Maker::{Deployment, Seika};
@@ -176,7 +210,7 @@ mod tests {
         assert_eq!(first, Step { seika: counts(&[("node3", 1)]), deployment: 1, victims: vec![] });
         pods.push(pod("s", "node3", Seika, false));
         assert_eq!(go(&target, &pods, &[("node3", 1)], 1, &all()), first);
-        pods[1].ready = true;
+        pods[1].is_ready = true;
         assert_eq!(go(&target, &pods, &[("node3", 1)], 1, &BTreeSet::new()), first);
         let last = go(&target, &pods, &[("node3", 1)], 1, &all());
         assert_eq!(last, Step { seika: counts(&[("node3", 1)]), deployment: 0, victims: vec!["b".to_owned()] });
@@ -211,6 +245,21 @@ mod tests {
         assert_eq!(step.seika, counts(&[("node1", 1)]));
     }
 
+    #[test]
+    fn what_found_no_node_leaves_what_runs_alone_and_one_pod_pending() {
+        let pods = [pod("s", "node1", Seika, true), pod("t", "node2", Seika, true)];
+        let told = counts(&[("node1", 1), ("node2", 1)]);
+        let present = Present { pods: &pods, seika: &told, deployment: 0, wanted: 2, unplaced: 2, withdrawn: &all() };
+        let next = step(&Counts::new(), &present);
+        assert_eq!((next.seika, next.deployment), (told.clone(), 1));
+        // It stays until there is room.
+        let pods = [pods[0].clone(), pods[1].clone(), pod("u", "", Deployment, false)];
+        let present = Present { pods: &pods, seika: &told, deployment: 1, wanted: 3, unplaced: 1, withdrawn: &all() };
+        assert_eq!(step(&told, &present), Step { seika: told.clone(), deployment: 1, victims: vec![] });
+        let present = Present { wanted: 2, unplaced: 0, ..present };
+        assert_eq!(step(&told, &present), Step { seika: told, deployment: 0, victims: vec!["u".to_owned()] });
+    }
+
     fn any_pods() -> impl Strategy<Value = Vec<Pod>> {
         let one = ("node[1-4]", any::<bool>(), any::<bool>());
         prop::collection::vec(one, 0..8).prop_map(|pods| {
@@ -230,24 +279,31 @@ mod tests {
     }
 
     proptest! {
-        /// One step never leaves fewer ready pods than the lesser of what is wanted and what there is, and never doubles a pod.
+        /// One step never leaves fewer ready pods than the lesser of what is wanted and what there is, whatever the target has
+        /// room for, and never doubles a pod.
         #[test]
-        fn ready_pods_are_never_short(pods in any_pods(), target in prop::collection::btree_map("node[1-4]", 1_u32..4, 0..4)) {
+        fn ready_pods_are_never_short(
+            pods in any_pods(),
+            target in prop::collection::btree_map("node[1-4]", 1_u32..4, 0..4),
+            unplaced in 0_u32..6,
+        ) {
             let target: Counts = target.into_iter().map(|(node, count)| (node.into(), count)).collect();
             let seika = made_by(&pods, Seika);
             let deployment = as_count(pods.iter().filter(|pod| pod.maker == Deployment).count());
             let withdrawn = ["node1", "node2", "node3", "node4"].map(NodeName::from).into();
-            let next = step(&target, &Present { pods: &pods, seika: &seika, deployment, withdrawn: &withdrawn });
+            let wanted = target.values().sum::<u32>() + unplaced;
+            let present = Present { pods: &pods, seika: &seika, deployment, wanted, unplaced, withdrawn: &withdrawn };
+            let next = step(&target, &present);
 
-            let ready = as_count(pods.iter().filter(|pod| pod.ready).count());
+            let ready = as_count(pods.iter().filter(|pod| pod.is_ready).count());
             let mut left = 0;
             for node in &withdrawn {
-                let here = |pod: &&Pod| pod.maker == Seika && pod.node.as_ref() == Some(node) && pod.ready;
+                let here = |pod: &&Pod| pod.maker == Seika && pod.place() == Some(node) && pod.is_ready;
                 left += as_count(pods.iter().filter(here).count()).min(next.seika.get(node).copied().unwrap_or(0));
             }
-            left += as_count(pods.iter().filter(|p| p.maker == Deployment && p.ready && !next.victims.contains(&p.name)).count());
-            prop_assert!(left >= ready.min(target.values().sum()), "{next:?}");
-            prop_assert!(next.deployment <= deployment);
+            left += as_count(pods.iter().filter(|p| p.maker == Deployment && p.is_ready && !next.victims.contains(&p.name)).count());
+            prop_assert!(left >= ready.min(wanted), "{next:?}");
+            prop_assert!(next.deployment <= deployment + unplaced.min(1));
             // Seika and Deployment together are never told to make more on a node than is wanted there or is there already.
             let boots = made_by(&pods, Deployment);
             for (node, count) in &next.seika {
@@ -265,12 +321,14 @@ mod tests {
             let mut seika = made_by(&pods, Seika);
             let mut deployment = as_count(pods.iter().filter(|pod| pod.maker == Deployment).count());
             for round in 0..4 {
-                let next = step(&target, &Present { pods: &pods, seika: &seika, deployment, withdrawn: &withdrawn });
+                let wanted = target.values().sum();
+                let present = Present { pods: &pods, seika: &seika, deployment, wanted, unplaced: 0, withdrawn: &withdrawn };
+                let next = step(&target, &present);
                 pods.retain(|pod| pod.maker == Deployment && !next.victims.contains(&pod.name));
                 for (node, &count) in &next.seika {
                     pods.extend((0..count).map(|n| pod(&format!("{round}-{node}-{n}"), node.as_str(), Seika, true)));
                 }
-                pods.iter_mut().for_each(|pod| pod.ready = true);
+                pods.iter_mut().for_each(|pod| pod.is_ready = true);
                 (seika, deployment) = (next.seika, next.deployment);
             }
             let mut total = made_by(&pods, Seika);

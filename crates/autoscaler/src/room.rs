@@ -34,6 +34,14 @@ impl std::ops::AddAssign<&Self> for Resources {
     }
 }
 
+impl std::ops::SubAssign<&Self> for Resources {
+    fn sub_assign(&mut self, other: &Self) {
+        self.cpu_cores = (self.cpu_cores - other.cpu_cores).max(0.0);
+        self.memory_bytes = (self.memory_bytes - other.memory_bytes).max(0.0);
+        self.pods = (self.pods - other.pods).max(0.0);
+    }
+}
+
 impl Resources {
     /// So many times these amounts.
     #[must_use]

@@ -113,6 +113,22 @@ impl CostMatrix {
         Self { nodes: Arc::new(nodes), index: Arc::new(index), seconds: Arc::new(seconds) }
     }
 
+    /// The same from one list, a row after the other; pairs beyond its end are unknown.
+    ///
+    /// ```
+    /// use placement::CostMatrix;
+    ///
+    /// let costs = CostMatrix::from_row_major(vec!["a".into(), "b".into()], vec![0.0, 0.004, 0.005]);
+    /// assert_eq!((costs.at(0, 1), costs.at(1, 0), costs.at(0, 2)), (0.004, 0.005, 10.0));
+    /// ```
+    #[must_use]
+    pub fn from_row_major(nodes: Vec<NodeName>, mut seconds: Vec<f64>) -> Self {
+        let size = nodes.len();
+        seconds.resize(size * size, f64::NAN);
+        let seconds = Array2::from_shape_vec((size, size), seconds).unwrap_or_default();
+        Self::new(nodes, seconds)
+    }
+
     /// The nodes, in the order of rows and columns.
     #[must_use]
     pub fn nodes(&self) -> &[NodeName] {
@@ -132,7 +148,8 @@ impl CostMatrix {
     }
 
     /// The cost of an ordered pair of positions; that of an unknown pair beyond the array.
-    pub(crate) fn at(&self, from: usize, to: usize) -> f64 {
+    #[must_use]
+    pub fn at(&self, from: usize, to: usize) -> f64 {
         if from == to { 0.0 } else { self.seconds.get((from, to)).copied().unwrap_or(Rtt::ABSURD.seconds()) }
     }
 

@@ -78,6 +78,7 @@ mod uniform;
 mod weights;
 mod zones;
 
+pub use apportion::apportion;
 pub use app_graph::{AppGraph, AppGraphError, Call, Order};
 pub use capacity::{Exclusion, NodeCapacity};
 pub use cost::{CostMatrix, CostPolicy, Statistic};

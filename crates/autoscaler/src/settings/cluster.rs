@@ -47,6 +47,8 @@ pub struct ClusterSettings {
     pub max_scale: Option<u32>,
     /// How long a revision may take to get its first pod ready.
     pub progress_deadline: Duration,
+    /// Whether source nodes may earn replicas of their own, where the revision does not say.
+    pub earns_locality: bool,
 }
 
 impl ClusterSettings {
@@ -81,6 +83,7 @@ impl ClusterSettings {
             min_scale: value(autoscaler, "min-scale").unwrap_or(0),
             max_scale: value(autoscaler, "max-scale").filter(|&max| max > 0),
             progress_deadline: duration(deployment, "progress-deadline").unwrap_or(Duration::from_secs(600)),
+            earns_locality: true,
         }
     }
 }

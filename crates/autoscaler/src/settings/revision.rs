@@ -66,8 +66,8 @@ pub struct RevisionSettings {
     pub activation_scale: u32,
     /// How long the first pod may take.
     pub progress_deadline: Duration,
-    /// Whether source nodes may earn replicas of their own, where the revision says so itself.
-    pub locality_replicas: Option<bool>,
+    /// Whether source nodes may earn replicas of their own.
+    pub earns_locality: bool,
 }
 
 /// Shortest and longest window that Knative allows.
@@ -147,7 +147,7 @@ impl RevisionSettings {
             activation_scale: own.value("activation-scale").unwrap_or(1).max(1),
             progress_deadline: duration(annotations, "serving.knative.dev/progress-deadline")
                 .unwrap_or(cluster.progress_deadline),
-            locality_replicas: value(annotations, Self::LOCALITY_ANNOTATION),
+            earns_locality: value(annotations, Self::LOCALITY_ANNOTATION).unwrap_or(cluster.earns_locality),
         }
     }
 

@@ -1,0 +1,558 @@
+//! The decision: from the picture to what is to be, per revision.
+//!
+//! how many ([`kpa`](crate::kpa), [`earned`](crate::earned), [`lifecycle`](crate::lifecycle)) ->
+//! where (`place`) -> which way ([`routes`](crate::routes)) -> in which order
+//! ([`rollout`](crate::rollout)) -> what Knative is told ([`status`](crate::status))
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_link::RevisionKey;
+use k8s_api::{ConditionStatus, PodAutoscalerStatus, Reachability, ServerlessServiceStatus, ServingMode};
+use latency_matrix::NodeName;
+use placement::{CostModel, ProblemError};
+use serde::Serialize;
+
+use crate::earned;
+use crate::handback::{self, BackStep};
+use crate::kpa::{DemandHistory, Observed, Scale, ScaleMemory, SourceDemand, serving_mode};
+use crate::lifecycle::{self, Goal, Outcome, Situation};
+use crate::memory::{HandingBack, Memory, RevisionMemory, Settled};
+use crate::picture::{Facts, Inputs, Picture};
+use crate::place::{self, Question, Standing, Target};
+use crate::rollout::{self, Counts, Maker, Present, Step};
+use crate::routes::{self, Routes};
+use crate::settings::{Aggregation, Metric, RevisionSettings};
+use crate::status;
+
+/// What is to be of one revision.
+#[derive(Clone, Debug, Serialize)]
+pub struct Decision {
+    /// The revision.
+    pub key: RevisionKey,
+    /// UID of its PodAutoscaler.
+    pub uid: String,
+    /// The Knative Service that it belongs to.
+    pub service: String,
+    /// Where the public Service is to lead.
+    pub mode: ServingMode,
+    /// What Knative is told.
+    pub status: PodAutoscalerStatus,
+    /// What Seika and Deployment are to ask for; `None` leaves both as they are.
+    pub step: Option<Step>,
+    /// The next step of the hand-back to the stock class, where that is under way.
+    pub back: Option<BackStep>,
+    /// Pods per node that this leads to, and what found no node.
+    pub target: Target,
+    /// Which way each node's requests go; `None` while no pod is ready.
+    pub routes: Option<Arc<Routes>>,
+    /// Whether the public Service is to be probed for an activator.
+    pub probe_activator: bool,
+    /// How the number of pods came about.
+    pub count: Count,
+}
+
+/// How the number of pods came about.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Count {
+    /// Pods that are to be; `None` where nobody knows.
+    pub want: Option<u32>,
+    /// Pods that are ready.
+    pub ready: u32,
+    /// Demand over the stable window, in the metric's unit, where known.
+    pub stable_demand: Option<f64>,
+    /// Demand over the panic window, in the metric's unit, where known.
+    pub panic_demand: Option<f64>,
+    /// What the KPA's formulae come to, before bounds; `None` without data.
+    pub asked: Option<u32>,
+    /// Pods that source nodes have earned.
+    pub earned: BTreeMap<NodeName, u32>,
+    /// Whether the panic window rules.
+    pub is_panicking: bool,
+}
+
+/// A decision that could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to place revision {key}")]
+pub struct DecideError {
+    /// The revision.
+    pub key: RevisionKey,
+    /// Why.
+    #[source]
+    pub source: ProblemError,
+}
+
+/// Gateways have taken up new routes, and sent the last request along the old ones, after this.
+const ROUTES_SETTLE: Duration = Duration::from_secs(1);
+/// For how long a hand-back waits for a pod to be ready before it goes on without.
+const BACK_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Decides on every revision of `picture` whose inputs, or time itself, may have changed something
+/// since the last tick. A revision without a result stays as it is.
+pub fn decide(picture: &Picture, memory: &mut Memory) -> Vec<Result<Decision, DecideError>> {
+    memory.prune(picture);
+    let nodes = place::names(&picture.network);
+    let mut decisions = Vec::new();
+    for (key, inputs) in &picture.revisions {
+        let mut own = memory.revision(key, &inputs.facts.uid);
+        observe(picture, inputs, &mut own);
+        if !is_unchanged(picture, inputs, &own) {
+            let decided = Deciding { picture, key, inputs, nodes: &nodes }.decide(memory, &mut own);
+            decisions.push(decided.map_err(|source| DecideError { key: key.clone(), source }));
+        }
+        memory.revisions.insert(key.clone(), own);
+    }
+    decisions
+}
+
+/// Takes in demand alone, as a program does that waits for the leader's end: when it leads, it knows
+/// the demand of the last window.
+pub fn follow(picture: &Picture, memory: &mut Memory) {
+    memory.prune(picture);
+    for (key, inputs) in &picture.revisions {
+        let mut own = memory.revision(key, &inputs.facts.uid);
+        observe(picture, inputs, &mut own);
+        memory.revisions.insert(key.clone(), own);
+    }
+}
+
+/// Records demand and refusals, and whether the revision is hidden.
+fn observe(picture: &Picture, inputs: &Inputs, own: &mut RevisionMemory) {
+    let (now, facts) = (picture.now.monotonic, &inputs.facts);
+    for (second, sources) in &inputs.demand.seconds {
+        if let Some(sources) = sources {
+            own.history.record(*second, sources.clone());
+        }
+    }
+    own.refusals.observe(now, &facts.pods, &facts.seika, facts.is_seika_observed);
+    let leads_to_activators = |sks: &crate::picture::ServerlessFacts| {
+        let status = sks.status.as_ref();
+        sks.mode == ServingMode::Proxy
+            && status.is_some_and(|status| {
+                status.observed_generation == sks.generation && status.holds(ServerlessServiceStatus::ACTIVATORS).is_some()
+            })
+    };
+    let is_inactive = active(facts) == ConditionStatus::False;
+    if is_inactive && facts.sks.as_ref().is_some_and(leads_to_activators) {
+        own.hidden_since.get_or_insert(now);
+    } else {
+        own.hidden_since = None;
+    }
+}
+
+fn active(facts: &Facts) -> ConditionStatus {
+    facts.status.condition(PodAutoscalerStatus::ACTIVE).map_or(ConditionStatus::Unknown, |condition| condition.status)
+}
+
+/// Whether neither the inputs nor time can change what was decided last.
+fn is_unchanged(picture: &Picture, inputs: &Inputs, own: &RevisionMemory) -> bool {
+    let demand = &inputs.demand;
+    own.settled.as_ref().is_some_and(|settled| {
+        (Arc::ptr_eq(&settled.facts, &inputs.facts) || settled.facts == inputs.facts)
+            && settled.network_version == picture.network.version
+    }) && demand.in_flight.is_empty()
+        && demand.seconds.iter().all(|(_, sources)| sources.as_ref().is_some_and(BTreeMap::is_empty))
+}
+
+struct Deciding<'a> {
+    picture: &'a Picture,
+    key: &'a RevisionKey,
+    inputs: &'a Inputs,
+    nodes: &'a Arc<[NodeName]>,
+}
+
+impl Deciding<'_> {
+    fn decide(&self, all: &mut Memory, own: &mut RevisionMemory) -> Result<Decision, ProblemError> {
+        let (facts, now) = (&*self.inputs.facts, self.picture.now);
+        let settings = &facts.settings;
+        if let Some(sks) = facts.sks.as_ref().filter(|sks| !sks.is_owned) {
+            return Ok(self.not_owned(&sks.name, own));
+        }
+        let ready = rollout::as_count(facts.pods.iter().filter(|pod| pod.is_ready).count());
+        let standing = place::stand(self.picture, facts, all, own);
+
+        let windows = Windows::of(&own.history, now.second(), settings);
+        let (scale, mut count) = self.how_many(&windows, ready, &standing, own);
+        let outcome = self.outcome(&count, scale.as_ref(), ready, own);
+        count.want = outcome.want;
+
+        let (demand, is_steady) = self.demand_to_place(&windows, scale.as_ref(), own);
+        let target = self.place(&outcome, &standing, &demand, is_steady, own)?;
+        all.reserve(own, &target.pods, &standing.existing, &facts.template.each);
+
+        let routes = self.route(&target, &standing, &demand, own)?;
+        note_withdrawn(own, &standing.existing, routes.as_deref(), now.monotonic);
+        let step = self.step(&outcome, &target, own);
+        if !facts.is_handing_back {
+            own.handing_back = None;
+        }
+        let back = facts.is_handing_back.then(|| self.hand_back(&outcome, ready, own));
+
+        let is_initialized = facts.status.is_initialized();
+        let status_facts = status::Facts {
+            now: now.wall,
+            generation: facts.generation,
+            sks: facts.sks.as_ref(),
+            ready,
+            want: outcome.want,
+            threshold: settings.activation_threshold(is_initialized),
+        };
+        let status = status::next(&facts.status, &status_facts, settings.activation_threshold(true));
+        let decision = Decision {
+            key: self.key.clone(),
+            uid: facts.uid.clone(),
+            service: facts.service.clone(),
+            mode: outcome.mode,
+            probe_activator: own.hidden_since.is_some() && !facts.pods.is_empty() && !self.activator_answers(own),
+            status,
+            step: step.filter(|_| !facts.is_handing_back),
+            back,
+            target,
+            routes,
+            count,
+        };
+        own.settled = self.settles(&decision, own).then(|| Settled {
+            facts: self.inputs.facts.clone(),
+            network_version: self.picture.network.version,
+        });
+        Ok(decision)
+    }
+
+    /// Somebody else's object has the name that this revision's ServerlessService must have: nothing
+    /// can be done but to say so.
+    fn not_owned(&self, name: &str, own: &mut RevisionMemory) -> Decision {
+        let facts = &*self.inputs.facts;
+        own.settled = Some(Settled { facts: self.inputs.facts.clone(), network_version: self.picture.network.version });
+        Decision {
+            key: self.key.clone(),
+            uid: facts.uid.clone(),
+            service: facts.service.clone(),
+            mode: facts.sks.as_ref().map_or(ServingMode::Proxy, |sks| sks.mode),
+            status: status::not_owned(&facts.status, facts.generation, name, self.picture.now.wall),
+            step: None,
+            back: None,
+            target: Target::default(),
+            routes: own.routes.clone(),
+            probe_activator: false,
+            count: Count::default(),
+        }
+    }
+
+    /// The number of pods that measured demand asks for.
+    fn how_many(&self, windows: &Windows, ready: u32, standing: &Standing, own: &mut RevisionMemory) -> (Option<Scale>, Count) {
+        let (facts, now) = (&*self.inputs.facts, self.picture.now.monotonic);
+        let settings = &facts.settings;
+        let memory = own.scale.get_or_insert_with(|| ScaleMemory::resumed(now, ready));
+        let is_reachable = facts.reachability != Reachability::Unreachable;
+        let observed = windows.totals(settings.metric);
+        let scale = observed.map(|(stable, panic)| {
+            memory.scale(now, Observed { stable, panic, ready, reachable: is_reachable }, settings)
+        });
+        let earned = self.earned(windows, standing, own);
+        own.earned = earned.keys().cloned().collect();
+        let asked = scale.map(|scale| {
+            let total = scale.want.max(earned.values().sum());
+            hold(own, now, total, &scale, settings)
+        });
+        let count = Count {
+            want: None,
+            ready,
+            stable_demand: observed.map(|(stable, _)| stable),
+            panic_demand: observed.map(|(_, panic)| panic),
+            asked,
+            earned,
+            is_panicking: scale.is_some_and(|scale| scale.panicking),
+        };
+        (scale, count)
+    }
+
+    /// Pods that source nodes earn by the network time that a pod there saves.
+    fn earned(&self, windows: &Windows, standing: &Standing, own: &RevisionMemory) -> BTreeMap<NodeName, u32> {
+        let (facts, network) = (&*self.inputs.facts, &self.picture.network);
+        // Gateways that spread evenly answer nothing locally, wherever the pods are.
+        if !facts.settings.earns_locality || network.model != CostModel::LocalFirst {
+            return BTreeMap::new();
+        }
+        let Some(stable) = &windows.stable else { return BTreeMap::new() };
+        let policy = earned::Policy::default();
+        let second = self.picture.now.second();
+        let recent = own.history.average(second, policy.gain_window, Aggregation::Linear).unwrap_or_default();
+        let recent_shares = own.history.active_share(second, policy.gain_window);
+        let stable_shares = own.history.active_share(second, facts.settings.stable_window);
+        let share = |shares: &BTreeMap<NodeName, f64>, node| shares.get(node).copied().unwrap_or(0.0);
+        let sources = stable
+            .iter()
+            .map(|(node, demand)| {
+                let source = earned::Source {
+                    requests_per_second: recent.get(node).copied().unwrap_or_default().requests_per_second,
+                    replicas_worth: amount(facts.settings.metric, demand) / facts.settings.target,
+                    recent_share: share(&recent_shares, node),
+                    stable_share: share(&stable_shares, node),
+                    most: standing.limit(node),
+                };
+                (node.clone(), source)
+            })
+            .collect();
+        let known = latency_matrix::Rtt::ABSURD.seconds();
+        earned::earned(&sources, &own.earned, &policy, |from, to| {
+            Some(network.costs.seconds(from, to)).filter(|seconds| *seconds < known)
+        })
+    }
+
+    fn outcome(&self, count: &Count, scale: Option<&Scale>, ready: u32, own: &RevisionMemory) -> Outcome {
+        let (facts, now) = (&*self.inputs.facts, self.picture.now);
+        let active_since = facts.status.condition(PodAutoscalerStatus::ACTIVE).and_then(|active| active.last_transition_time);
+        let situation = Situation {
+            now: now.wall,
+            active: active(facts),
+            active_since: active_since.or(facts.created).unwrap_or(now.wall),
+            initialized: facts.status.is_initialized(),
+            pods: rollout::as_count(facts.pods.len()),
+            asked: count.asked,
+            mode: match scale {
+                // With nobody ready the public Service leads to the activators, whatever is written.
+                _ if ready == 0 => ServingMode::Proxy,
+                Some(scale) => serving_mode(1, scale.excess_burst_capacity),
+                None => facts.sks.as_ref().map_or(ServingMode::Proxy, |sks| sks.mode),
+            },
+            held: !self.inputs.demand.in_flight.is_empty(),
+            demand_unknown: self.inputs.demand.is_unknown,
+            hidden_for: own.hidden_since.map(|since| now.monotonic.saturating_sub(since)),
+            activator_answers: self.activator_answers(own),
+        };
+        lifecycle::decide(&situation, &facts.settings)
+    }
+
+    fn activator_answers(&self, own: &RevisionMemory) -> bool {
+        let probe = self.inputs.activator.as_ref().filter(|probe| probe.is_activator);
+        probe.zip(own.hidden_since).is_some_and(|(probe, since)| probe.at >= since)
+    }
+
+    fn place(
+        &self,
+        outcome: &Outcome,
+        standing: &Standing,
+        demand: &[(NodeName, f64)],
+        is_steady: bool,
+        own: &mut RevisionMemory,
+    ) -> Result<Target, ProblemError> {
+        let settings = &self.inputs.facts.settings;
+        let question = |replicas| Question { replicas, pod_target: settings.target, demand, is_steady };
+        match outcome.goal {
+            Goal::Pods(0) => Ok(Target::default()),
+            Goal::Pods(replicas) => place::place(self.key, self.picture, standing, own, &question(replicas)),
+            Goal::AtLeast(replicas) => {
+                let running: u32 = standing.running.values().sum();
+                let missing = replicas.saturating_sub(running + self.on_their_way());
+                if missing == 0 {
+                    return Ok(place::keep(standing));
+                }
+                let question = Question { is_steady: false, ..question(running + missing) };
+                place::place(self.key, self.picture, standing, own, &question)
+            }
+            Goal::Keep => Ok(place::keep(standing)),
+        }
+    }
+
+    /// Pods that the Deployment has still to start, or the scheduler to bind and may still do so.
+    fn on_their_way(&self) -> u32 {
+        let facts = &*self.inputs.facts;
+        let is_counted = |pod: &&rollout::Pod| pod.maker == Maker::Deployment && (pod.node.is_some() || pod.trouble.is_some());
+        facts.deployment.saturating_sub(rollout::as_count(facts.pods.iter().filter(is_counted).count()))
+    }
+
+    /// The demand that pods are placed by, and whether they may move for it: that of the stable
+    /// window, of the panic window in a panic, and before there is either, the requests that wait
+    /// right now. Where no source is steady, pods are added and taken by the stray requests that
+    /// there are, and none moves.
+    fn demand_to_place(&self, windows: &Windows, scale: Option<&Scale>, own: &RevisionMemory) -> (Vec<(NodeName, f64)>, bool) {
+        let settings = &self.inputs.facts.settings;
+        let panic = windows.panic.as_ref().filter(|_| scale.is_some_and(|scale| scale.panicking));
+        let averaged = || {
+            let sources = panic.or(windows.stable.as_ref()).into_iter().flatten();
+            sources.map(|(node, source)| (node.clone(), amount(settings.metric, source))).filter(|(_, demand)| *demand > 0.0)
+        };
+        let steady_sources = self.steady_sources(own);
+        let steady: Vec<_> = averaged().filter(|(node, _)| steady_sources.contains(node)).collect();
+        if !steady.is_empty() {
+            return (steady, true);
+        }
+        let stray: Vec<_> = averaged().collect();
+        if !stray.is_empty() {
+            return (stray, false);
+        }
+        (self.inputs.demand.in_flight.iter().map(|(node, held)| (node.clone(), *held)).collect(), false)
+    }
+
+    /// Sources as steady as those that earn a replica, or keep it: a stray request (somebody's check,
+    /// every now and then) would draw pods to it, and the next one away again.
+    fn steady_sources(&self, own: &RevisionMemory) -> BTreeSet<NodeName> {
+        let (policy, second) = (earned::Policy::default(), self.picture.now.second());
+        let steady = |(window, least)| {
+            let shares = own.history.active_share(second, window);
+            shares.into_iter().filter(move |(_, share)| *share >= least).map(|(node, _)| node)
+        };
+        let stable_window = self.inputs.facts.settings.stable_window;
+        [(policy.gain_window, policy.steady_share), (stable_window, policy.keep_share)].into_iter().flat_map(steady).collect()
+    }
+
+    /// Routes over the pods that are ready, less those that are to go once the ones that stay can
+    /// carry all.
+    fn route(
+        &self,
+        target: &Target,
+        standing: &Standing,
+        demand: &[(NodeName, f64)],
+        own: &mut RevisionMemory,
+    ) -> Result<Option<Arc<Routes>>, ProblemError> {
+        let staying: Counts = standing
+            .ready
+            .iter()
+            .filter(|(node, _)| target.pods.contains_key(*node))
+            .map(|(node, count)| (node.clone(), *count))
+            .collect();
+        let placed: u32 = target.pods.iter().filter(|(node, _)| !target.kept.contains_key(*node)).map(|(_, count)| count).sum();
+        let is_enough = !staying.is_empty() && staying.values().sum::<u32>() >= placed;
+        let serving = if is_enough { &staying } else { &standing.ready };
+        let capacity = self.inputs.facts.settings.capacity;
+        let routes = routes::route(self.key, &self.picture.network, self.nodes, serving, demand, capacity)?;
+        let routes = routes.map(|routes| match own.routes.take() {
+            Some(before) if *before == routes => before,
+            _ => Arc::new(routes),
+        });
+        own.routes.clone_from(&routes);
+        Ok(routes)
+    }
+
+    fn step(&self, outcome: &Outcome, target: &Target, own: &RevisionMemory) -> Option<Step> {
+        let facts = &*self.inputs.facts;
+        let wanted = match outcome.goal {
+            Goal::Keep => return None,
+            Goal::Pods(count) | Goal::AtLeast(count) => count,
+        };
+        let now = self.picture.now.monotonic;
+        let is_settled = |since: &Duration| now.saturating_sub(*since) >= ROUTES_SETTLE;
+        let withdrawn: BTreeSet<NodeName> = if wanted == 0 {
+            facts.pods.iter().filter_map(|pod| pod.place()).chain(facts.seika.keys()).cloned().collect()
+        } else {
+            own.withdrawn_since.iter().filter(|(_, since)| is_settled(since)).map(|(node, _)| node.clone()).collect()
+        };
+        let present = Present {
+            pods: &facts.pods,
+            seika: &facts.seika,
+            deployment: facts.deployment,
+            wanted,
+            unplaced: target.unplaced.as_ref().map_or(0, |unplaced| unplaced.replicas),
+            withdrawn: &withdrawn,
+        };
+        let step = rollout::step(&target.pods, &present);
+        match outcome.goal {
+            Goal::AtLeast(_) => Some(Step { deployment: facts.deployment.max(step.deployment), victims: Vec::new(), ..step }),
+            Goal::Pods(_) | Goal::Keep => Some(step),
+        }
+    }
+
+    fn hand_back(&self, outcome: &Outcome, ready: u32, own: &mut RevisionMemory) -> BackStep {
+        let facts = &*self.inputs.facts;
+        let now = self.picture.now.monotonic;
+        let asked: u32 = facts.seika.values().sum();
+        let back = own.handing_back.get_or_insert(HandingBack { pods: ready, asked, since: now });
+        if back.asked != asked {
+            (back.asked, back.since) = (asked, now);
+        }
+        let wanted = match outcome.goal {
+            Goal::Pods(count) => count,
+            Goal::AtLeast(_) | Goal::Keep => back.pods,
+        };
+        // Where fewer pods have room than there were, waiting for as many would never end.
+        let is_patient = now.saturating_sub(back.since) < BACK_PATIENCE;
+        let floor = if is_patient { wanted.min(back.pods) } else { 0 };
+        let (pods, seika, deployment) = (&facts.pods, &facts.seika, facts.deployment);
+        let present = handback::Present { pods, seika, deployment, was_reverted: facts.was_handed_back };
+        handback::next(&present, wanted, floor)
+    }
+
+    /// Whether this decision leaves everything as it is and time alone changes nothing of that.
+    fn settles(&self, decision: &Decision, own: &RevisionMemory) -> bool {
+        let facts = &*self.inputs.facts;
+        let sks = facts.sks.as_ref();
+        let changes_nothing = sks.is_some_and(|sks| sks.mode == decision.mode)
+            && decision.status == facts.status
+            && decision.step.as_ref().is_none_or(|step| step.seika == facts.seika && step.deployment == facts.deployment)
+            && decision.back.is_none()
+            && !decision.probe_activator;
+        let asks_nothing = decision.count.asked == Some(0) || decision.count.asked.is_none() && facts.pods.is_empty();
+        let is_at_rest = facts.pods.is_empty() || facts.settings.min_scale > 0 || !facts.settings.scale_to_zero;
+        changes_nothing
+            && asks_nothing
+            && is_at_rest
+            && own.history.is_silent(self.picture.now.second())
+            && own.refusals.is_empty()
+            && own.withdrawn_since.is_empty()
+            && decision.target.unplaced.is_none()
+            && !decision.count.is_panicking
+            && facts.pods.iter().all(|pod| pod.is_ready)
+            && !self.inputs.demand.is_unknown
+    }
+}
+
+/// Averages over the two windows, per source node.
+struct Windows {
+    stable: Option<BTreeMap<NodeName, SourceDemand>>,
+    panic: Option<BTreeMap<NodeName, SourceDemand>>,
+    totals: Option<(SourceDemand, SourceDemand)>,
+}
+
+impl Windows {
+    fn of(history: &DemandHistory, second: u64, settings: &RevisionSettings) -> Self {
+        let total = |window| history.totals(second, window, settings.aggregation);
+        Self {
+            stable: history.average(second, settings.stable_window, settings.aggregation),
+            panic: history.average(second, settings.panic_window, settings.aggregation),
+            totals: total(settings.stable_window).zip(total(settings.panic_window)),
+        }
+    }
+
+    /// Stable and panic demand, summed over the sources.
+    fn totals(&self, metric: Metric) -> Option<(f64, f64)> {
+        self.totals.as_ref().map(|(stable, panic)| (amount(metric, stable), amount(metric, panic)))
+    }
+}
+
+fn amount(metric: Metric, source: &SourceDemand) -> f64 {
+    match metric {
+        Metric::Concurrency => source.concurrency,
+        Metric::Rps => source.requests_per_second,
+    }
+}
+
+/// Holds the total, with what sources earned, to what holds for the KPA's own count: nothing falls in
+/// a panic, and a lower count waits for the scale-down delay.
+fn hold(own: &mut RevisionMemory, now: Duration, total: u32, scale: &Scale, settings: &RevisionSettings) -> u32 {
+    let total = if scale.panicking { total.max(own.most_in_panic.unwrap_or(0)) } else { total };
+    own.most_in_panic = scale.panicking.then_some(total);
+    if settings.scale_down_delay.is_zero() {
+        own.totals.clear();
+        return total;
+    }
+    own.totals.retain(|(at, _)| *at + settings.scale_down_delay > now);
+    // Counts that a later, greater one outlives say nothing any more: the queue falls from its front.
+    while own.totals.back().is_some_and(|(_, last)| *last <= total) {
+        own.totals.pop_back();
+    }
+    own.totals.push_back((now, total));
+    own.totals.front().map_or(total, |(_, most)| *most)
+}
+
+/// Keeps, per node that has pods, since when no request is routed there.
+fn note_withdrawn(own: &mut RevisionMemory, existing: &Counts, routes: Option<&Routes>, now: Duration) {
+    let serving: BTreeSet<&NodeName> = routes.map(Routes::serving).unwrap_or_default();
+    own.withdrawn_since.retain(|node, _| existing.contains_key(node) && !serving.contains(node));
+    for node in existing.keys().filter(|node| !serving.contains(node)) {
+        own.withdrawn_since.entry(node.clone()).or_insert(now);
+    }
+}
+
+#[cfg(test)]
+mod tests;

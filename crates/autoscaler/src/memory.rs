@@ -1,0 +1,144 @@
+//! What one tick leaves for the next. A program that starts without it takes nothing away.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_link::RevisionKey;
+use latency_matrix::NodeName;
+
+use crate::kpa::{DemandHistory, ScaleMemory};
+use crate::picture::{Facts, Picture};
+use crate::place::Placed;
+use crate::refusals::Refusals;
+use crate::rollout::Counts;
+use crate::room::Resources;
+use crate::routes::Routes;
+
+/// Everything that outlives a tick. [`Memory::prune`] drops what the picture no longer holds.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    pub(crate) revisions: BTreeMap<RevisionKey, RevisionMemory>,
+    /// What all revisions' pods that do not exist yet will take, by node.
+    pub(crate) reserved: BTreeMap<NodeName, Resources>,
+}
+
+/// What is kept of one revision.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RevisionMemory {
+    /// UID of the PodAutoscaler that this is about.
+    pub(crate) uid: String,
+    /// Its demand, second by second.
+    pub(crate) history: DemandHistory,
+    /// The KPA's own memory.
+    pub(crate) scale: Option<ScaleMemory>,
+    /// Totals of the scale-down delay, with what sources earned included.
+    pub(crate) totals: VecDeque<(Duration, u32)>,
+    /// The most pods wanted since the present panic began, with what sources earned included.
+    pub(crate) most_in_panic: Option<u32>,
+    /// Source nodes that have earned a pod.
+    pub(crate) earned: BTreeSet<NodeName>,
+    /// Since when no request is routed to a node that has pods.
+    pub(crate) withdrawn_since: BTreeMap<NodeName, Duration>,
+    /// Since when the public Service was asked to lead to the activators while the revision is
+    /// inactive.
+    pub(crate) hidden_since: Option<Duration>,
+    /// How far the hand-back to the stock class is.
+    pub(crate) handing_back: Option<HandingBack>,
+    /// Nodes that refused pods lately.
+    pub(crate) refusals: Refusals,
+    /// The last placement and what it was made from.
+    pub(crate) placed: Option<Placed>,
+    /// When a pod was last moved.
+    pub(crate) moved: VecDeque<Duration>,
+    /// The last routes.
+    pub(crate) routes: Option<Arc<Routes>>,
+    /// What it has reserved on each node for pods that do not exist yet.
+    pub(crate) reserved: Vec<(NodeName, Resources)>,
+    /// What it was last decided from, where nothing but a change of it calls for another decision.
+    pub(crate) settled: Option<Settled>,
+}
+
+/// How far a hand-back to the stock class is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HandingBack {
+    /// Pods that were ready when it began.
+    pub(crate) pods: u32,
+    /// Pods that the Seika asks for.
+    pub(crate) asked: u32,
+    /// Since when it asks for so many.
+    pub(crate) since: Duration,
+}
+
+/// The inputs of a decision that changed nothing and that time alone does not change.
+#[derive(Clone, Debug)]
+pub(crate) struct Settled {
+    pub(crate) facts: Arc<Facts>,
+    pub(crate) network_version: u64,
+}
+
+impl Memory {
+    /// Forgets every revision that `picture` does not hold, and every one that was made anew under
+    /// its old name.
+    pub fn prune(&mut self, picture: &Picture) {
+        let Self { revisions, reserved } = self;
+        revisions.retain(|key, memory| {
+            let is_same = picture.revisions.get(key).is_some_and(|inputs| inputs.facts.uid == memory.uid);
+            if !is_same {
+                release(reserved, &mut memory.reserved);
+            }
+            is_same
+        });
+    }
+
+    /// The number of revisions that something is kept of.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.revisions.len()
+    }
+
+    /// Whether nothing is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.revisions.is_empty()
+    }
+
+    pub(crate) fn revision(&mut self, key: &RevisionKey, uid: &str) -> RevisionMemory {
+        let memory = self.revisions.remove(key).unwrap_or_default();
+        if memory.uid == uid { memory } else { RevisionMemory { uid: uid.to_owned(), ..RevisionMemory::default() } }
+    }
+
+    /// Reserves room for the pods of `target` that do not exist yet, instead of what was reserved
+    /// for this revision before.
+    pub(crate) fn reserve(&mut self, memory: &mut RevisionMemory, target: &Counts, existing: &Counts, each: &Resources) {
+        release(&mut self.reserved, &mut memory.reserved);
+        for (node, count) in target {
+            let missing = count.saturating_sub(existing.get(node).copied().unwrap_or(0));
+            if missing > 0 {
+                let amount = each.times(missing);
+                *self.reserved.entry(node.clone()).or_default() += &amount;
+                memory.reserved.push((node.clone(), amount));
+            }
+        }
+    }
+
+    /// What the other revisions have reserved on `node`.
+    pub(crate) fn reserved_by_others(&self, node: &NodeName, own: &[(NodeName, Resources)]) -> Resources {
+        let mut reserved = self.reserved.get(node).copied().unwrap_or_default();
+        for (_, amount) in own.iter().filter(|(own_node, _)| own_node == node) {
+            reserved -= amount;
+        }
+        reserved
+    }
+}
+
+fn release(reserved: &mut BTreeMap<NodeName, Resources>, own: &mut Vec<(NodeName, Resources)>) {
+    for (node, amount) in own.drain(..) {
+        if let Some(all) = reserved.get_mut(&node) {
+            *all -= &amount;
+            if all.pods < 0.5 {
+                reserved.remove(&node);
+            }
+        }
+    }
+}

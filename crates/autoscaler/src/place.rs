@@ -1,0 +1,309 @@
+//! Where: how many pods each node gets. Never fewer than are ready there for want of room.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_link::RevisionKey;
+use latency_matrix::NodeName;
+use placement::{Demand, Exclusion, MoveHistory, NodeCapacity, Problem, ProblemError, Stability, Unplaced, Verdict};
+use serde::{Deserialize, Serialize};
+
+use crate::memory::{Memory, RevisionMemory};
+use crate::picture::{Facts, Network, Picture};
+use crate::rollout::{Counts, Maker};
+use crate::room::{Admission, admission};
+
+/// A pod moves for a gain of at least half a millisecond and a fifth of the mean network time, not
+/// sooner than ten seconds after the last move: noise of the network moves nothing.
+const STABILITY: Stability = Stability { gain_seconds: 0.0005, gain_ratio: 0.2, cooldown_seconds: 10.0, moves_per_window: 2 };
+/// The window of the budget of moves.
+const MOVE_WINDOW: Duration = Duration::from_secs(60);
+/// A demand that differs from the last by less than this share calls for no new plan.
+const SAME_DEMAND: f64 = 0.1;
+/// In larger clusters a plan looks at the nodes in use, the sources and so many nodes near each.
+const NEAR_NODES: usize = 8;
+/// A message names at most so many reasons.
+const MOST_REASONS: usize = 5;
+/// Up to so many nodes all are looked at.
+const FEW_NODES: usize = 48;
+
+/// The last placement and what it was made from.
+#[derive(Clone, Debug)]
+pub(crate) struct Placed {
+    target: Counts,
+    verdict: Option<Verdict>,
+    demand: Vec<(NodeName, f64)>,
+    network_version: u64,
+}
+
+/// What is to run where.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Target {
+    /// Pods per node.
+    pub pods: Counts,
+    /// Of these, pods on nodes whose kubelet is not heard of: nobody knows whether they serve, so
+    /// they stay, and count for nothing.
+    pub kept: Counts,
+    /// Pods that found no node, and why.
+    pub unplaced: Option<Unplaced>,
+    /// Why pods were moved, or not; absent where no plan was needed.
+    pub verdict: Option<Verdict>,
+}
+
+/// What one decision knows of a revision's pods and of the room for them.
+#[derive(Clone, Debug)]
+pub(crate) struct Standing {
+    /// Pods per node that run or are on their way to a node that takes them.
+    pub(crate) running: Counts,
+    /// Pods per node that exist, bound or made for it.
+    pub(crate) existing: Counts,
+    /// Ready pods per node.
+    pub(crate) ready: Counts,
+    /// Counts on nodes whose kubelet is not heard of.
+    pub(crate) kept: Counts,
+    /// Per node, in the order of the network, how many pods it may have.
+    pub(crate) capacities: Vec<NodeCapacity>,
+}
+
+impl Standing {
+    /// How many pods may be on `node`.
+    pub(crate) fn limit(&self, node: &NodeName) -> u32 {
+        let running = self.running.get(node).copied().unwrap_or(0);
+        let position = self.capacities.binary_search_by(|capacity| capacity.node.cmp(node));
+        position.map_or(0, |position| self.capacities[position].limit(running))
+    }
+}
+
+/// Looks at a revision's pods and at the room that the others leave it.
+pub(crate) fn stand(picture: &Picture, facts: &Facts, all: &Memory, memory: &RevisionMemory) -> Standing {
+    let now = picture.now.monotonic;
+    let (mut existing, mut bound, mut ready, mut bootstrap) = (Counts::new(), Counts::new(), Counts::new(), Counts::new());
+    let add = |counts: &mut Counts, node: &NodeName| match counts.get_mut(node) {
+        Some(count) => *count += 1,
+        None => drop(counts.insert(node.clone(), 1)),
+    };
+    for pod in &facts.pods {
+        let Some(node) = pod.place() else { continue };
+        add(&mut existing, node);
+        if pod.node.is_some() {
+            add(&mut bound, node);
+        }
+        if pod.is_ready {
+            add(&mut ready, node);
+        }
+        if pod.maker == Maker::Deployment {
+            add(&mut bootstrap, node);
+        }
+    }
+    let count = |counts: &Counts, node: &NodeName| counts.get(node).copied().unwrap_or(0);
+    let (mut running, mut kept) = (Counts::new(), Counts::new());
+    let mut capacities = Vec::with_capacity(picture.room.len());
+    for room in picture.room.iter() {
+        let node = &room.node;
+        let told = count(&facts.seika, node);
+        let here = told.max(count(&existing, node).saturating_sub(count(&bootstrap, node))) + count(&bootstrap, node);
+        let refusal = memory.refusals.reason(node, now);
+        let closed = match admission(room, &facts.template) {
+            Admission::Open => refusal.map(|why| Exclusion::Other(why.to_owned())),
+            Admission::Closed(why) => Some(why),
+        };
+        match closed {
+            Some(Exclusion::NotReady) => {
+                // Nobody knows what runs there. It stays, and it is no reason to start fewer elsewhere.
+                if told > 0 {
+                    kept.insert(node.clone(), told);
+                }
+                capacities.push(NodeCapacity::new(node.clone(), 0).excluded(Exclusion::NotReady));
+            }
+            Some(why) => {
+                let ready = count(&ready, node);
+                let capacity = NodeCapacity::new(node.clone(), ready);
+                if ready > 0 {
+                    running.insert(node.clone(), ready);
+                    capacities.push(capacity.cordoned());
+                } else {
+                    capacities.push(capacity.excluded(why));
+                }
+            }
+            None => {
+                if here > 0 {
+                    running.insert(node.clone(), here);
+                }
+                let mut taken = room.taken;
+                taken += &all.reserved_by_others(node, &memory.reserved);
+                let fits = room.offers.fit(&taken, &facts.template.each);
+                // What runs there has its room, whatever the numbers say.
+                capacities.push(NodeCapacity::new(node.clone(), (count(&bound, node) + fits).max(count(&ready, node))));
+            }
+        }
+    }
+    Standing { running, existing, ready, kept, capacities }
+}
+
+/// Plans `replicas` pods. `steady` says that the demand is steady enough to move pods by.
+pub(crate) fn place(
+    key: &RevisionKey,
+    picture: &Picture,
+    standing: &Standing,
+    memory: &mut RevisionMemory,
+    question: &Question<'_>,
+) -> Result<Target, ProblemError> {
+    let now = picture.now.monotonic;
+    let within = |counts: &Counts| counts.iter().all(|(node, count)| *count <= standing.limit(node));
+    let done = |pods: Counts, unplaced, verdict| {
+        let mut all = pods;
+        for (node, count) in &standing.kept {
+            all.insert(node.clone(), *count);
+        }
+        Ok(Target { pods: all, kept: standing.kept.clone(), unplaced, verdict })
+    };
+    let runs_enough = standing.running.values().sum::<u32>() == question.replicas && within(&standing.running);
+    if runs_enough && !question.is_steady {
+        return done(standing.running.clone(), None, None);
+    }
+    if let Some(placed) = &memory.placed
+        && question.is_steady
+        && placed.network_version == picture.network.version
+        && placed.target.values().sum::<u32>() == question.replicas
+        && within(&placed.target)
+        && is_like(&placed.demand, question.demand)
+    {
+        return done(placed.target.clone(), None, placed.verdict);
+    }
+    let problem = pose(key, picture, standing, question);
+    let (plan, verdict) = if question.is_steady {
+        memory.moved.retain(|at| now.saturating_sub(*at) < MOVE_WINDOW);
+        let history = MoveHistory {
+            since_last_seconds: memory.moved.back().map(|at| now.saturating_sub(*at).as_secs_f64()),
+            moves_in_window: u32::try_from(memory.moved.len()).unwrap_or(u32::MAX),
+        };
+        let budget = STABILITY.moves_per_window.max(question.replicas / 4);
+        let (plan, verdict) = Stability { moves_per_window: budget, ..STABILITY }.choose(&problem, &history)?;
+        (plan, Some(verdict))
+    } else {
+        (problem.keeping_what_runs().solve()?, None)
+    };
+    let started: u32 =
+        plan.replicas.iter().map(|(node, count)| count.saturating_sub(standing.running.get(node).copied().unwrap_or(0))).sum();
+    let added = question.replicas.saturating_sub(standing.running.values().sum());
+    if matches!(verdict, Some(Verdict::Moved | Verdict::MovedPartly)) {
+        // Bounded: older moves than the window were dropped above, and a decision moves few.
+        memory.moved.extend(std::iter::repeat_n(now, (started.saturating_sub(added) as usize).min(64)));
+    }
+    memory.placed = plan.unplaced.is_none().then(|| Placed {
+        target: plan.replicas.clone(),
+        verdict,
+        demand: question.demand.to_vec(),
+        network_version: picture.network.version,
+    });
+    done(plan.replicas, plan.unplaced, verdict)
+}
+
+/// What is asked of a placement.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Question<'a> {
+    /// Pods in all.
+    pub(crate) replicas: u32,
+    /// What one pod is to carry.
+    pub(crate) pod_target: f64,
+    /// Demand per source node, in name order.
+    pub(crate) demand: &'a [(NodeName, f64)],
+    /// Whether pods may move for it.
+    pub(crate) is_steady: bool,
+}
+
+/// Whether two demands differ by little enough that the same placement serves both.
+fn is_like(one: &[(NodeName, f64)], other: &[(NodeName, f64)]) -> bool {
+    let total: f64 = one.iter().map(|(_, demand)| demand).sum();
+    let names_agree = one.len() == other.len() && one.iter().zip(other).all(|((a, _), (b, _))| a == b);
+    let difference: f64 = one.iter().zip(other).map(|((_, a), (_, b))| (a - b).abs()).sum();
+    names_agree && difference <= SAME_DEMAND * total
+}
+
+fn pose(key: &RevisionKey, picture: &Picture, standing: &Standing, question: &Question<'_>) -> Problem {
+    let demand = Demand::from_concurrency(question.demand.iter().cloned()).unwrap_or_default();
+    let looked_at = candidates(&picture.network, standing, question);
+    let capacities = looked_at.into_iter().map(|position| standing.capacities[position].clone());
+    Problem::new(key.to_string(), picture.network.costs.clone(), question.replicas, question.pod_target)
+        .with_demand(demand)
+        .with_capacities(capacities)
+        .with_running(standing.running.iter().map(|(node, count)| (node.clone(), *count)))
+        .with_model(picture.network.model)
+}
+
+/// Positions of the nodes that a plan looks at: all of few; of many those in use, the sources, and
+/// the nearest to each source that have room.
+fn candidates(network: &Network, standing: &Standing, question: &Question<'_>) -> Vec<usize> {
+    let all = standing.capacities.len();
+    if all <= FEW_NODES || question.demand.is_empty() {
+        return (0..all).collect();
+    }
+    let position = |node: &NodeName| standing.capacities.binary_search_by(|capacity| capacity.node.cmp(node)).ok();
+    let mut chosen: BTreeSet<usize> = standing.running.keys().filter_map(position).collect();
+    let is_open = |position: usize| standing.capacities[position].limit(0) > 0;
+    let mut near: Vec<(f64, usize)> = Vec::with_capacity(all);
+    for source in question.demand.iter().filter_map(|(node, _)| position(node)) {
+        if is_open(source) {
+            chosen.insert(source);
+        }
+        near.clear();
+        near.extend((0..all).filter(|other| is_open(*other)).map(|other| (network.costs.at(source, other), other)));
+        let kept = NEAR_NODES.min(near.len());
+        if kept > 0 && kept < near.len() {
+            near.select_nth_unstable_by(kept, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        }
+        chosen.extend(near.iter().take(kept).map(|(_, position)| *position));
+    }
+    let room: u64 = chosen
+        .iter()
+        .map(|position| {
+            let capacity = &standing.capacities[*position];
+            u64::from(capacity.limit(standing.running.get(&capacity.node).copied().unwrap_or(0)))
+        })
+        .sum();
+    if room < u64::from(question.replicas) { (0..all).collect() } else { chosen.into_iter().collect() }
+}
+
+/// Keeps what runs, within its nodes' limits.
+pub(crate) fn keep(standing: &Standing) -> Target {
+    let mut pods = standing.running.clone();
+    for (node, count) in &standing.kept {
+        pods.insert(node.clone(), *count);
+    }
+    Target { pods, kept: standing.kept.clone(), unplaced: None, verdict: None }
+}
+
+impl Target {
+    /// What found no node and why, for people; `None` where every pod has one.
+    #[must_use]
+    pub fn shortage(&self) -> Option<String> {
+        let unplaced = self.unplaced.as_ref()?;
+        let mut nodes_by_reason: BTreeMap<String, Vec<&NodeName>> = BTreeMap::new();
+        for (node, reason) in &unplaced.reasons {
+            nodes_by_reason.entry(reason_text(reason)).or_default().push(node);
+        }
+        let words = nodes_by_reason.into_iter().take(MOST_REASONS).map(|(text, nodes)| match nodes.as_slice() {
+            [first, .., _] => format!("{first} and {} more: {text}", nodes.len() - 1),
+            [one] => format!("{one}: {text}"),
+            [] => text,
+        });
+        let reasons = words.collect::<Vec<_>>().join("; ");
+        Some(format!("{} pods found no node ({reasons})", unplaced.replicas))
+    }
+}
+
+fn reason_text(reason: &placement::UnplacedReason) -> String {
+    use placement::UnplacedReason;
+    match reason {
+        UnplacedReason::Full { max_replicas } => format!("room for {max_replicas} pods, all taken"),
+        UnplacedReason::Cordoned => "takes no new pods".to_owned(),
+        UnplacedReason::Excluded(exclusion) => exclusion.to_string(),
+        UnplacedReason::Unreachable => "no source reaches it".to_owned(),
+    }
+}
+
+/// The nodes' names as a shared slice.
+pub(crate) fn names(network: &Network) -> Arc<[NodeName]> {
+    network.nodes().into()
+}

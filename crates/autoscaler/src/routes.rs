@@ -1,0 +1,171 @@
+//! Which way: per source node, which share of its requests each serving node gets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use gateway_link::{ROW_TOTAL, RevisionKey, RevisionRoutes, RouteStreamError};
+use latency_matrix::NodeName;
+use placement::{CostModel, Demand, NodeCapacity, Problem, ProblemError, apportion};
+use serde::{Serialize, Serializer};
+
+use crate::picture::Network;
+use crate::rollout::Counts;
+
+/// Shares of one source node: positions of serving nodes and their weights, which sum to 100.
+type Row = Arc<[(u32, u32)]>;
+
+/// The routes of one revision. A row for every node; rows that are alike share their memory.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    nodes: Arc<[NodeName]>,
+    rows: Vec<Row>,
+}
+
+impl PartialEq for Routes {
+    fn eq(&self, other: &Self) -> bool {
+        self.rows == other.rows && (Arc::ptr_eq(&self.nodes, &other.nodes) || self.nodes == other.nodes)
+    }
+}
+
+impl Serialize for Routes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let rows: BTreeMap<&NodeName, BTreeMap<&NodeName, u32>> =
+            self.nodes.iter().enumerate().map(|(source, node)| (node, self.row(source).collect())).collect();
+        rows.serialize(serializer)
+    }
+}
+
+impl Routes {
+    /// The nodes, in name order: rows and columns.
+    #[must_use]
+    pub fn nodes(&self) -> &[NodeName] {
+        &self.nodes
+    }
+
+    /// The shares of the source node at a position, in name order of the serving nodes. Empty where
+    /// there is no such row.
+    pub fn row(&self, source: usize) -> impl Iterator<Item = (&NodeName, u32)> {
+        let row = self.rows.get(source).map_or(&[][..], |row| row);
+        row.iter().filter_map(|(node, weight)| Some((self.nodes.get(*node as usize)?, *weight)))
+    }
+
+    /// Nodes that any request is routed to.
+    #[must_use]
+    pub fn serving(&self) -> BTreeSet<&NodeName> {
+        let mut seen: Option<&Row> = None;
+        let mut positions = BTreeSet::new();
+        for row in &self.rows {
+            if seen.is_none_or(|seen| !Arc::ptr_eq(seen, row)) {
+                positions.extend(row.iter().map(|(node, _)| *node));
+                seen = Some(row);
+            }
+        }
+        positions.into_iter().filter_map(|position| self.nodes.get(position as usize)).collect()
+    }
+
+    /// As they are sent to the gateways.
+    ///
+    /// # Errors
+    /// Where a row does not sum to 100, which is a fault of this module.
+    pub fn to_wire(&self, key: &RevisionKey) -> Result<RevisionRoutes, RouteStreamError> {
+        let rows = self.nodes.iter().enumerate().map(|(source, node)| {
+            let row: Vec<(&str, u32)> = self.row(source).map(|(node, weight)| (node.as_str(), weight)).collect();
+            (node.as_str(), row)
+        });
+        RevisionRoutes::new(key.clone(), rows)
+    }
+
+    /// The square matrix of weights, rows and columns in name order.
+    #[must_use]
+    pub fn to_matrix(&self) -> Vec<Vec<u32>> {
+        let size = self.nodes.len();
+        let mut matrix = vec![vec![0; size]; size];
+        for (source, row) in self.rows.iter().enumerate() {
+            for (node, weight) in row.iter() {
+                matrix[source][*node as usize] = *weight;
+            }
+        }
+        matrix
+    }
+}
+
+/// Routes to `serving`, the ready pods per node, of which one may get `capacity` of `demand`. `None`
+/// where no pod is ready on a node that the network knows.
+///
+/// # Errors
+/// Where the placement library refuses the numbers.
+pub(crate) fn route(
+    key: &RevisionKey,
+    network: &Network,
+    nodes: &Arc<[NodeName]>,
+    serving: &Counts,
+    demand: &[(NodeName, f64)],
+    capacity: f64,
+) -> Result<Option<Routes>, ProblemError> {
+    let position = |node: &NodeName| nodes.binary_search(node).ok();
+    let servers: Vec<(usize, u32)> =
+        serving.iter().filter_map(|(node, count)| Some((position(node)?, *count))).filter(|(_, count)| *count > 0).collect();
+    if servers.is_empty() {
+        return Ok(None);
+    }
+    let mut load = vec![0.0; servers.len()];
+    let nearest: Vec<usize> = (0..nodes.len()).map(|source| nearest(network, source, &servers, |_| true)).collect();
+    for (source, amount) in demand.iter().filter_map(|(node, amount)| Some((position(node)?, *amount))) {
+        load[nearest[source]] += amount;
+    }
+    let alone: Vec<Row> = servers.iter().map(|(node, _)| Row::from([(as_u32(*node), ROW_TOTAL)])).collect();
+    let fits = |(load, (_, count)): (&f64, &(usize, u32))| *load <= f64::from(*count) * capacity + 1e-9;
+    if network.model == CostModel::LocalFirst && load.iter().zip(&servers).all(fits) {
+        // Every request goes the shortest way and no pod gets too much: no routing is better.
+        let rows = nearest.into_iter().map(|server| alone[server].clone()).collect();
+        return Ok(Some(Routes { nodes: nodes.clone(), rows }));
+    }
+    let plan = Problem::new(key.to_string(), network.costs.clone(), serving.values().sum(), capacity)
+        .with_demand(Demand::from_concurrency(demand.iter().cloned()).unwrap_or_default())
+        .with_capacities(serving.iter().map(|(node, count)| NodeCapacity::new(node.clone(), *count)))
+        .with_running(serving.iter().map(|(node, count)| (node.clone(), *count)))
+        .with_model(network.model)
+        .solve()?;
+    let mut shares: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+    let mut load = vec![0.0; servers.len()];
+    for flow in &plan.flows {
+        let (Some(source), Some(node)) = (position(&flow.source), position(&flow.node)) else { continue };
+        let Ok(server) = servers.binary_search_by_key(&node, |(node, _)| *node) else { continue };
+        shares.entry(source).or_insert_with(|| vec![0.0; servers.len()])[server] += flow.concurrency;
+        load[server] += flow.concurrency;
+    }
+    let has_room = |server: usize| load[server] < f64::from(servers[server].1) * plan.replica_capacity - 1e-9;
+    let any_room = (0..servers.len()).any(has_room);
+    let rows = (0..nodes.len()).map(|source| match shares.get(&source) {
+        Some(shares) => {
+            let mut row = apportion(shares, |server| as_u32(server).into());
+            row.sort_unstable();
+            row.into_iter().map(|(server, weight)| (as_u32(servers[server].0), weight)).collect()
+        }
+        None => alone[self::nearest(network, source, &servers, |server| !any_room || has_room(server))].clone(),
+    });
+    Ok(Some(Routes { nodes: nodes.clone(), rows: rows.collect() }))
+}
+
+/// Of the servers that `may` take more, the position of the nearest to `source`. Equals are told
+/// apart by a hash of both, so that sources of which nothing is known do not all choose the same.
+fn nearest(network: &Network, source: usize, servers: &[(usize, u32)], may: impl Fn(usize) -> bool) -> usize {
+    let distance = |server: usize| {
+        let node = servers[server].0;
+        (network.costs.at(source, node), mix(source as u64, node as u64))
+    };
+    let candidates = (0..servers.len()).filter(|server| may(*server)).map(|server| (distance(server), server));
+    candidates.min_by(|((a, a_tie), _), ((b, b_tie), _)| a.total_cmp(b).then(a_tie.cmp(b_tie))).map_or(0, |(_, server)| server)
+}
+
+/// Mixes two numbers well enough to break ties.
+/// Source: the finaliser of `splitmix64` (Steele, Lea, Flood 2014).
+fn mix(one: u64, other: u64) -> u64 {
+    let mut mixed = (one << 32 | other).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed ^ (mixed >> 27)
+}
+
+fn as_u32(position: usize) -> u32 {
+    u32::try_from(position).unwrap_or(u32::MAX)
+}
