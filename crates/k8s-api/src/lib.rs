@@ -4,6 +4,7 @@
 //! - [`PodAutoscaler`], [`ServerlessService`]: the two Knative objects that an autoscaler class lives by;
 //! - [`kingress`]: Knative's `Ingress`, by which an ingress class lives;
 //! - [`Condition`]: Knative's conditions;
+//! - [`taints`]: which taints of a node keep a pod away;
 //! - classes, labels and annotations.
 //!
 //! The types are written by hand: fields that are not named are ignored when read and, since every
@@ -21,6 +22,7 @@ mod pod_autoscaler;
 #[cfg(feature = "objects")]
 pub mod seika;
 mod serverless_service;
+pub mod taints;
 
 pub use condition::{Condition, ConditionStatus, happy, set_condition};
 pub use names::{
