@@ -2,7 +2,7 @@
 //! counted as the scheduler counts.
 //!
 //! Objects are read into plain numbers where they change: [`Template::read`], [`NodeRoom::read`],
-//! [`requests_of_pod`]. Sums are kept as pods come and go. A decision only compares
+//! [`requests_of_pod`]; [`Ledger`](crate::ledger::Ledger) keeps the sums. A decision only compares
 //! ([`NodeRoom::most`]).
 
 mod affinity;
