@@ -4,6 +4,7 @@
 
 mod history;
 mod scale;
+mod smoothing;
 
 pub use history::{DemandHistory, SourceDemand};
 pub use scale::{Observed, Scale, ScaleMemory, serving_mode, within_bounds};
