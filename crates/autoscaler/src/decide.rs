@@ -92,9 +92,26 @@ const BACK_PATIENCE: Duration = Duration::from_secs(60);
 /// since the last tick. A revision without a result stays as it is.
 pub fn decide(picture: &Picture, memory: &mut Memory) -> Vec<Result<Decision, DecideError>> {
     memory.prune(picture);
+    decide_on(picture, picture.revisions.iter(), memory)
+}
+
+/// Decides on these revisions alone, at once, between two ticks.
+pub fn decide_some(
+    picture: &Picture,
+    revisions: &BTreeSet<RevisionKey>,
+    memory: &mut Memory,
+) -> Vec<Result<Decision, DecideError>> {
+    decide_on(picture, revisions.iter().filter_map(|key| picture.revisions.get_key_value(key)), memory)
+}
+
+fn decide_on<'a>(
+    picture: &Picture,
+    revisions: impl Iterator<Item = (&'a RevisionKey, &'a Inputs)>,
+    memory: &mut Memory,
+) -> Vec<Result<Decision, DecideError>> {
     let nodes = place::names(&picture.network);
     let mut decisions = Vec::new();
-    for (key, inputs) in &picture.revisions {
+    for (key, inputs) in revisions {
         let mut own = memory.revision(key, &inputs.facts.uid);
         observe(picture, inputs, &mut own);
         if !is_unchanged(picture, inputs, &own) {
@@ -120,6 +137,9 @@ pub fn follow(picture: &Picture, memory: &mut Memory) {
 /// Records demand and refusals, and whether the revision is hidden.
 fn observe(picture: &Picture, inputs: &Inputs, own: &mut RevisionMemory) {
     let (now, facts) = (picture.now.monotonic, &inputs.facts);
+    let settings = &facts.settings;
+    let longest = settings.stable_window.max(settings.scale_down_delay);
+    own.history.set_windows(settings.stable_window, settings.panic_window, longest);
     for (second, sources) in &inputs.demand.seconds {
         if let Some(sources) = sources {
             own.history.record(*second, sources.clone());
@@ -170,7 +190,7 @@ impl Deciding<'_> {
             return Ok(self.not_owned(&sks.name, own));
         }
         let ready = rollout::as_count(facts.pods.iter().filter(|pod| pod.is_ready).count());
-        let standing = place::stand(self.picture, facts, all, own);
+        let mut standing = place::stand(self.picture, facts, all, own);
 
         let windows = Windows::of(&own.history, now.second(), settings);
         let (scale, mut count) = self.how_many(&windows, ready, &standing, own);
@@ -178,8 +198,8 @@ impl Deciding<'_> {
         count.want = outcome.want;
 
         let (demand, is_steady) = self.demand_to_place(&windows, scale.as_ref(), own);
-        let target = self.place(&outcome, &standing, &demand, is_steady, own)?;
-        all.reserve(own, &target.pods, &standing.existing, &facts.template.each);
+        let target = self.place(&outcome, &mut standing, &demand, is_steady, own)?;
+        all.reserve(own, &target.pods, &standing.existing, &facts.each);
 
         let routes = self.route(&target, &standing, &demand, own)?;
         note_withdrawn(own, &standing.existing, routes.as_deref(), now.monotonic);
@@ -332,16 +352,17 @@ impl Deciding<'_> {
     fn place(
         &self,
         outcome: &Outcome,
-        standing: &Standing,
+        standing: &mut Standing,
         demand: &[(NodeName, f64)],
         is_steady: bool,
         own: &mut RevisionMemory,
     ) -> Result<Target, ProblemError> {
-        let settings = &self.inputs.facts.settings;
+        let facts = &*self.inputs.facts;
+        let settings = &facts.settings;
         let question = |replicas| Question { replicas, pod_target: settings.target, demand, is_steady };
         match outcome.goal {
             Goal::Pods(0) => Ok(Target::default()),
-            Goal::Pods(replicas) => place::place(self.key, self.picture, standing, own, &question(replicas)),
+            Goal::Pods(replicas) => place::place(self.key, self.picture, facts, standing, own, &question(replicas)),
             Goal::AtLeast(replicas) => {
                 let running: u32 = standing.running.values().sum();
                 let missing = replicas.saturating_sub(running + self.on_their_way());
@@ -349,7 +370,7 @@ impl Deciding<'_> {
                     return Ok(place::keep(standing));
                 }
                 let question = Question { is_steady: false, ..question(running + missing) };
-                place::place(self.key, self.picture, standing, own, &question)
+                place::place(self.key, self.picture, facts, standing, own, &question)
             }
             Goal::Keep => Ok(place::keep(standing)),
         }

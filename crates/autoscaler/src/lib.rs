@@ -24,7 +24,7 @@ mod routes;
 pub mod settings;
 pub mod status;
 
-pub use decide::{Count, DecideError, Decision, decide, follow};
+pub use decide::{Count, DecideError, Decision, decide, decide_some, follow};
 pub use memory::Memory;
 pub use picture::{ActivatorProbe, Demand, Facts, Inputs, Network, Now, Picture, ServerlessFacts};
 pub use place::Target;

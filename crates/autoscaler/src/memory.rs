@@ -91,6 +91,18 @@ impl Memory {
         });
     }
 
+    /// Keeps the demand alone: another instance decides from now on.
+    pub fn keep_demand(&mut self) {
+        self.reserved.clear();
+        for memory in self.revisions.values_mut() {
+            *memory = RevisionMemory {
+                uid: std::mem::take(&mut memory.uid),
+                history: std::mem::take(&mut memory.history),
+                ..RevisionMemory::default()
+            };
+        }
+    }
+
     /// The number of revisions that something is kept of.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -124,7 +136,7 @@ impl Memory {
 
     /// What the other revisions have reserved on `node`.
     pub(crate) fn reserved_by_others(&self, node: &NodeName, own: &[(NodeName, Resources)]) -> Resources {
-        let mut reserved = self.reserved.get(node).copied().unwrap_or_default();
+        let mut reserved = self.reserved.get(node).cloned().unwrap_or_default();
         for (_, amount) in own.iter().filter(|(own_node, _)| own_node == node) {
             reserved -= amount;
         }
@@ -136,7 +148,7 @@ fn release(reserved: &mut BTreeMap<NodeName, Resources>, own: &mut Vec<(NodeName
     for (node, amount) in own.drain(..) {
         if let Some(all) = reserved.get_mut(&node) {
             *all -= &amount;
-            if all.pods < 0.5 {
+            if all.pods == 0 {
                 reserved.remove(&node);
             }
         }

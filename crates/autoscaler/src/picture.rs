@@ -12,7 +12,7 @@ use placement::{CostMatrix, CostModel};
 use serde::{Deserialize, Serialize};
 
 use crate::kpa::SourceDemand;
-use crate::room::{NodeRoom, Template};
+use crate::room::{NodeRoom, Resources, Template};
 use crate::rollout::{Counts, Pod};
 use crate::settings::RevisionSettings;
 
@@ -73,8 +73,8 @@ impl Network {
 pub struct Inputs {
     /// What the API server holds of the revision.
     pub facts: Arc<Facts>,
-    /// Its demand since the last tick.
-    pub demand: Demand,
+    /// Its demand since the last tick. Revisions without any share one value.
+    pub demand: Arc<Demand>,
     /// What the last probe of the revision's public Service answered.
     pub activator: Option<ActivatorProbe>,
 }
@@ -104,8 +104,11 @@ pub struct Facts {
     pub seika: Counts,
     /// Replicas that its Deployment asks for.
     pub deployment: u32,
-    /// What one of its pods asks of a node.
+    /// What its pod template asks of a node.
     pub template: Arc<Template>,
+    /// What one more pod asks for: the template's amounts, or what an existing pod asks for where
+    /// that is more, since admission may add to a pod.
+    pub each: Resources,
     /// Whether the Seika's controller has acted on these counts.
     pub is_seika_observed: bool,
     /// Whether the revision is being handed back to the stock class.

@@ -64,6 +64,10 @@ pub(crate) struct Standing {
     pub(crate) kept: Counts,
     /// Per node, in the order of the network, how many pods it may have.
     pub(crate) capacities: Vec<NodeCapacity>,
+    /// Nodes that count for a spread of the pods over nodes.
+    domains: u32,
+    /// Whether one of these takes no new pod.
+    has_closed: bool,
 }
 
 impl Standing {
@@ -98,6 +102,7 @@ pub(crate) fn stand(picture: &Picture, facts: &Facts, all: &Memory, memory: &Rev
     }
     let count = |counts: &Counts, node: &NodeName| counts.get(node).copied().unwrap_or(0);
     let (mut running, mut kept) = (Counts::new(), Counts::new());
+    let (mut domains, mut has_closed) = (0, false);
     let mut capacities = Vec::with_capacity(picture.room.len());
     for room in picture.room.iter() {
         let node = &room.node;
@@ -108,6 +113,10 @@ pub(crate) fn stand(picture: &Picture, facts: &Facts, all: &Memory, memory: &Rev
             Admission::Open => refusal.map(|why| Exclusion::Other(why.to_owned())),
             Admission::Closed(why) => Some(why),
         };
+        if closed.as_ref() != Some(&Exclusion::Selector) {
+            domains += 1;
+            has_closed |= closed.is_some();
+        }
         match closed {
             Some(Exclusion::NotReady) => {
                 // Nobody knows what runs there. It stays, and it is no reason to start fewer elsewhere.
@@ -130,26 +139,30 @@ pub(crate) fn stand(picture: &Picture, facts: &Facts, all: &Memory, memory: &Rev
                 if here > 0 {
                     running.insert(node.clone(), here);
                 }
-                let mut taken = room.taken;
+                let mut taken = room.taken.clone();
                 taken += &all.reserved_by_others(node, &memory.reserved);
-                let fits = room.offers.fit(&taken, &facts.template.each);
+                let fits = room.offers.fit(&taken, &facts.each);
+                let most = (count(&bound, node) + fits).min(facts.template.per_node_most().unwrap_or(u32::MAX));
                 // What runs there has its room, whatever the numbers say.
-                capacities.push(NodeCapacity::new(node.clone(), (count(&bound, node) + fits).max(count(&ready, node))));
+                capacities.push(NodeCapacity::new(node.clone(), most.max(count(&ready, node))));
             }
         }
     }
-    Standing { running, existing, ready, kept, capacities }
+    Standing { running, existing, ready, kept, capacities, domains, has_closed }
 }
 
 /// Plans `replicas` pods. `steady` says that the demand is steady enough to move pods by.
 pub(crate) fn place(
     key: &RevisionKey,
     picture: &Picture,
-    standing: &Standing,
+    facts: &Facts,
+    standing: &mut Standing,
     memory: &mut RevisionMemory,
     question: &Question<'_>,
 ) -> Result<Target, ProblemError> {
     let now = picture.now.monotonic;
+    spread(facts, standing, question.replicas);
+    let standing = &*standing;
     let within = |counts: &Counts| counts.iter().all(|(node, count)| *count <= standing.limit(node));
     let done = |pods: Counts, unplaced, verdict| {
         let mut all = pods;
@@ -198,6 +211,18 @@ pub(crate) fn place(
         network_version: picture.network.version,
     });
     done(plan.replicas, plan.unplaced, verdict)
+}
+
+/// Bounds the pods per node so that they keep within the template's spread constraints.
+fn spread(facts: &Facts, standing: &mut Standing, replicas: u32) {
+    for constraint in &facts.template.among_pods.spread {
+        let (least, most) = constraint.bounds(replicas, standing.domains, standing.has_closed);
+        for capacity in standing.capacities.iter_mut().filter(|capacity| capacity.excluded.is_none() && capacity.schedulable) {
+            let ready = standing.ready.get(&capacity.node).copied().unwrap_or(0);
+            capacity.max_replicas = capacity.max_replicas.min(most).max(ready);
+            capacity.min_replicas = capacity.min_replicas.max(least.min(capacity.max_replicas));
+        }
+    }
 }
 
 /// What is asked of a placement.

@@ -36,6 +36,13 @@ impl Serialize for Routes {
 }
 
 impl Routes {
+    /// Every node to itself: what holds while nothing is decided.
+    #[must_use]
+    pub fn identity(nodes: &[NodeName]) -> Self {
+        let rows = (0..nodes.len()).map(|node| Row::from([(as_u32(node), ROW_TOTAL)])).collect();
+        Self { nodes: nodes.into(), rows }
+    }
+
     /// The nodes, in name order: rows and columns.
     #[must_use]
     pub fn nodes(&self) -> &[NodeName] {

@@ -83,7 +83,8 @@ mod tests {
 
     use axum::http::Request;
     use http_body_util::BodyExt as _;
-    use placement::{NodeName, WeightMatrix};
+    use autoscaler::Routes;
+    use latency_matrix::NodeName;
     use gateway_link::RevisionKey;
     use tower::ServiceExt as _;
 
@@ -93,7 +94,7 @@ mod tests {
     fn api() -> (Arc<RouteBook>, Router, CancellationToken) {
         let (book, stop) = (Arc::new(RouteBook::default()), CancellationToken::new());
         book.retain(["node1", "node2"].map(NodeName::from).to_vec(), &BTreeSet::new());
-        book.set(&RevisionKey::new("default", "hello-00001"), Entry { service: "hello".to_owned(), weights: None }).unwrap();
+        book.set(&RevisionKey::new("default", "hello-00001"), Entry { service: "hello".to_owned(), routes: None }).unwrap();
         (book.clone(), router(book, stop.clone()), stop)
     }
 
@@ -126,8 +127,8 @@ mod tests {
             Some(Event::from_line(std::str::from_utf8(&frame).ok()?.trim_end()).unwrap())
         };
         assert_eq!(next().await, Some(Event::Snapshot { version: 0, routes: vec![] }));
-        let weights = Some(WeightMatrix::identity(&["node1", "node2"].map(NodeName::from)));
-        book.set(&RevisionKey::new("default", "hello-00001"), Entry { service: "hello".to_owned(), weights }).unwrap();
+        let routes = Some(Arc::new(Routes::identity(&["node1", "node2"].map(NodeName::from))));
+        book.set(&RevisionKey::new("default", "hello-00001"), Entry { service: "hello".to_owned(), routes }).unwrap();
         assert!(matches!(next().await, Some(Event::Update { version: 1, .. })));
         assert_eq!(next().await, Some(Event::Heartbeat { version: 1 }));
         stop.cancel();

@@ -1,27 +1,32 @@
-//! Writes what was decided. Every write is idempotent: a patch of named fields, or an apply under this program's field manager.
+//! Writes what was decided. Every write is idempotent: a patch of named fields, or an apply under this
+//! program's field manager. No write waits for the API server without bound.
+
+mod job;
+
+pub(crate) use job::{Job, Written};
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
-use seika_controller::crd::{PodTemplate, Seika};
-use serde_json::{Value, json};
-
-use crate::handback::{MARKER, Where};
-use crate::knative::{
+use autoscaler::handback::{MARKER, Where};
+use autoscaler::rollout::Counts;
+use k8s_api::seika::{PodTemplate, Seika};
+use k8s_api::{
     CLASS, CLASS_ANNOTATION, METRIC_ANNOTATION, PodAutoscaler, PodAutoscalerStatus, REVISION_UID_LABEL, STOCK_CLASS,
     ServerlessService, ServerlessServiceSpec, ServingMode,
 };
-use crate::rollout::Counts;
+use serde_json::{Value, json};
 
 /// The name that this program's fields are held under.
 pub const FIELD_MANAGER: &str = "extra-controller";
 /// On every pod of a revision's Seika, beside the revision's own labels: tells them from the Deployment's.
 pub const SEIKA_LABEL: &str = "bonavadeur.io/seika";
-/// How many pods a revision had when it began to be handed back.
+/// Left on PodAutoscalers by earlier releases that were handing back.
 pub const TOTAL_ANNOTATION: &str = "bonavadeur.io/handing-back-pods";
 /// What the ReplicaSet controller asks for when it chooses which pod to delete.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -82,10 +87,8 @@ impl<'a> Writer<'a> {
     pub async fn seika(&self, counts: &Counts, deployment: &Deployment) -> Result<Seika, WriteError> {
         let body = seika(self.autoscaler, self.owner(), counts, deployment);
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        self.api::<Seika>()
-            .patch(&self.name, &params, &Patch::Apply(&body))
-            .await
-            .map_err(self.failed("apply", "Seika", &self.name))
+        let patched = timed(self.api::<Seika>().patch(&self.name, &params, &Patch::Apply(&body))).await;
+        patched.map_err(self.failed("apply", "Seika", &self.name))
     }
 
     /// Removes the Seika, where there is one.
@@ -93,7 +96,7 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// What the API server said.
     pub async fn delete_seika(&self) -> Result<(), WriteError> {
-        let deleted = self.api::<Seika>().delete(&self.name, &DeleteParams::default()).await;
+        let deleted = timed(self.api::<Seika>().delete(&self.name, &DeleteParams::default())).await;
         unless_missing(deleted.map(drop)).map_err(self.failed("delete", "Seika", &self.name))
     }
 
@@ -112,7 +115,7 @@ impl<'a> Writer<'a> {
             Some(held) if held.spec == wanted => Ok(()),
             Some(_) => {
                 let patch = Patch::Merge(json!({"spec": wanted}));
-                let patched = self.api::<ServerlessService>().patch(&self.name, &PatchParams::default(), &patch).await;
+                let patched = timed(self.api::<ServerlessService>().patch(&self.name, &PatchParams::default(), &patch)).await;
                 patched.map(drop).map_err(self.failed("patch", "ServerlessService", &self.name))
             }
             None => {
@@ -124,7 +127,7 @@ impl<'a> Writer<'a> {
                     annotations
                 });
                 created.metadata.owner_references = self.owner().map(|owner| vec![owner]);
-                match self.api::<ServerlessService>().create(&PostParams::default(), &created).await {
+                match timed(self.api::<ServerlessService>().create(&PostParams::default(), &created)).await {
                     // The store is a moment behind.
                     Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
                     other => other.map(drop).map_err(self.failed("create", "ServerlessService", &self.name)),
@@ -139,7 +142,7 @@ impl<'a> Writer<'a> {
     /// What the API server said.
     pub async fn status(&self, status: &PodAutoscalerStatus) -> Result<PodAutoscaler, WriteError> {
         let patch = Patch::Merge(json!({"status": status}));
-        let patched = self.api::<PodAutoscaler>().patch_status(&self.name, &PatchParams::default(), &patch).await;
+        let patched = timed(self.api::<PodAutoscaler>().patch_status(&self.name, &PatchParams::default(), &patch)).await;
         patched.map_err(self.failed("write the status of", "PodAutoscaler", &self.name))
     }
 
@@ -151,13 +154,13 @@ impl<'a> Writer<'a> {
         if replicas > 0 {
             for victim in victims {
                 let patch = Patch::Merge(json!({"metadata": {"annotations": {DELETION_COST: "-1000"}}}));
-                let patched = self.api::<Pod>().patch(victim, &PatchParams::default(), &patch).await;
+                let patched = timed(self.api::<Pod>().patch(victim, &PatchParams::default(), &patch)).await;
                 unless_missing(patched.map(drop)).map_err(self.failed("mark", "Pod", victim))?;
             }
         }
         let name = self.autoscaler.spec.scale_target_ref.name.as_deref().unwrap_or_default();
         let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-        let scaled = self.api::<Deployment>().patch_scale(name, &PatchParams::default(), &patch).await;
+        let scaled = timed(self.api::<Deployment>().patch_scale(name, &PatchParams::default(), &patch)).await;
         unless_missing(scaled.map(drop)).map_err(self.failed("scale", "Deployment", name))
     }
 
@@ -167,7 +170,7 @@ impl<'a> Writer<'a> {
     /// What the API server said.
     pub async fn annotate(&self, annotations: &BTreeMap<&str, Option<&str>>) -> Result<(), WriteError> {
         let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
-        let patched = self.api::<PodAutoscaler>().patch(&self.name, &PatchParams::default(), &patch).await;
+        let patched = timed(self.api::<PodAutoscaler>().patch(&self.name, &PatchParams::default(), &patch)).await;
         patched.map(drop).map_err(self.failed("annotate", "PodAutoscaler", &self.name))
     }
 
@@ -207,9 +210,17 @@ impl<'a> Writer<'a> {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("serving.knative.dev", "v1", "Revision"));
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
         let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
-        let patched = api.patch(&self.name, &PatchParams::default(), &patch).await;
+        let patched = timed(api.patch(&self.name, &PatchParams::default(), &patch)).await;
         patched.map(drop).map_err(self.failed("annotate", "Revision", &self.name))
     }
+}
+
+/// A write that is not answered within this time failed: it is tried again.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+async fn timed<T>(write: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    let no_answer = || kube::Error::Service(format!("no answer within {} s", WRITE_TIMEOUT.as_secs()).into());
+    tokio::time::timeout(WRITE_TIMEOUT, write).await.unwrap_or_else(|_| Err(no_answer()))
 }
 
 fn unless_missing(result: Result<(), kube::Error>) -> Result<(), kube::Error> {

@@ -1,105 +1,289 @@
-//! From the stores to what one decision looks at. Reads only.
+//! From the stores to the [`Picture`]. Work is proportional to what changed.
 
-use std::collections::BTreeMap;
+mod network;
+mod pods;
+mod written;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use autoscaler::handback::{Duty, MARKER, Where, duty};
+use autoscaler::ledger::Ledger;
+use autoscaler::room::{NodeRoom, Template};
+use autoscaler::settings::{ClusterSettings, RevisionSettings, Toggle};
+use autoscaler::{ActivatorProbe, Demand, Facts, Inputs, Network, Now, Picture, ServerlessFacts};
+use gateway_link::RevisionKey;
+use jiff::Timestamp;
+use k8s_api::{PodAutoscaler, REVISION_LABEL, Reachability, SERVICE_LABEL, ServerlessService};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
-use placement::{NodeCapacity, NodeName};
-use gateway_link::RevisionKey;
+use placement::CostModel;
 
-use crate::capacity::{self, Requests};
-use crate::knative::REVISION_LABEL;
-use crate::objects::{Objects, is_ready};
-use crate::rollout::{self, Counts, Maker};
+pub(crate) use self::network::build_network;
+use self::pods::Pods;
+pub(crate) use self::written::Written;
+use crate::latency::LatencyBook;
+use crate::objects::{Changes, Objects};
 
-/// Pods that were decided on and may not exist yet, per revision: their room is taken.
-#[derive(Debug, Default)]
-pub struct Ledger {
-    planned: BTreeMap<RevisionKey, (Counts, Requests)>,
+/// Keeps the picture up to date.
+pub(crate) struct Gatherer {
+    objects: Objects,
+    ledger: Ledger,
+    pods: Pods,
+    cluster: ClusterSettings,
+    toggle: Toggle,
+    /// Templates by revision, with the version of the Deployment that they were read from.
+    templates: BTreeMap<RevisionKey, (Option<String>, Arc<Template>)>,
+    /// What was written and the stores may not show yet.
+    written: BTreeMap<RevisionKey, Written>,
+    /// Revisions that are to be taken over from the stock class.
+    take_overs: BTreeMap<RevisionKey, Where>,
+    picture: Picture,
 }
 
-impl Ledger {
-    /// `key` will have these pods, each asking for so much.
-    pub fn plan(&mut self, key: &RevisionKey, target: Counts, each: Requests) {
-        self.planned.insert(key.clone(), (target, each));
+impl Gatherer {
+    /// Over `objects`, whose stores are filled.
+    pub(crate) fn new(objects: Objects, model: CostModel) -> Self {
+        let network = Network { version: 0, costs: placement::CostMatrix::from_row_major(Vec::new(), Vec::new()), model };
+        let picture = Picture {
+            now: Now { wall: Timestamp::UNIX_EPOCH, monotonic: Duration::ZERO },
+            network: Arc::new(network),
+            room: Arc::default(),
+            revisions: BTreeMap::new(),
+        };
+        let mut gatherer = Self {
+            objects,
+            ledger: Ledger::default(),
+            pods: Pods::default(),
+            cluster: ClusterSettings::default(),
+            toggle: Toggle::default(),
+            templates: BTreeMap::new(),
+            written: BTreeMap::new(),
+            take_overs: BTreeMap::new(),
+            picture,
+        };
+        gatherer.absorb(Changes { settings: true, relisted: true, ..Changes::default() });
+        gatherer
     }
 
-    /// There is no such revision any more.
-    pub fn forget(&mut self, key: &RevisionKey) {
-        self.planned.remove(key);
-    }
-}
-
-/// What the stores say of one revision.
-#[derive(Debug)]
-pub struct Gathered {
-    /// Its pods that are not going.
-    pub pods: Vec<rollout::Pod>,
-    /// Room per node.
-    pub capacities: Vec<NodeCapacity>,
-    /// What one of its pods asks for.
-    pub each: Requests,
-}
-
-/// Looks at all pods and nodes for the revision `key`, whose pods look like `template`.
-#[must_use]
-pub fn gather(objects: &Objects, key: &RevisionKey, template: &PodSpec, ledger: &Ledger) -> Gathered {
-    let mut pods = Vec::new();
-    let mut taken: BTreeMap<NodeName, Requests> = BTreeMap::new();
-    let mut existing: BTreeMap<(RevisionKey, NodeName), u32> = BTreeMap::new();
-    for pod in objects.pods.state() {
-        let Some(spec) = pod.spec.as_ref().filter(|_| !is_finished(&pod)) else { continue };
-        let node = spec.node_name.as_deref().map(NodeName::from);
-        let revision = pod.labels().get(REVISION_LABEL).map(|name| RevisionKey::new(pod.namespace().unwrap_or_default(), name));
-        let going = pod.metadata.deletion_timestamp.is_some();
-        if let (Some(revision), Some(node), false) = (&revision, &node, going) {
-            *existing.entry((revision.clone(), node.clone())).or_default() += 1;
-        }
-        if revision.as_ref() == Some(key) && !going {
-            if let Some(maker) = maker(&pod) {
-                pods.push(rollout::Pod { name: pod.name_any(), node, maker, ready: is_ready(&pod) });
-            }
-        } else if let Some(node) = node {
-            // A pod that is going holds its room until it is gone.
-            *taken.entry(node).or_default() += capacity::requests(spec);
-        }
-    }
-    for (other, (target, each)) in ledger.planned.iter().filter(|(other, _)| *other != key) {
-        for (node, count) in target {
-            let there = existing.get(&(other.clone(), node.clone())).copied().unwrap_or(0);
-            for _ in there..*count {
-                *taken.entry(node.clone()).or_default() += *each;
+    /// Takes changes over. The revisions whose inputs are different now, or that are gone.
+    pub(crate) fn absorb(&mut self, mut changes: Changes) -> BTreeSet<RevisionKey> {
+        let mut dirty = std::mem::take(&mut changes.revisions);
+        if changes.settings {
+            let cluster = self.objects.cluster_settings();
+            let toggle = self.objects.toggle();
+            if cluster != self.cluster || toggle != self.toggle {
+                (self.cluster, self.toggle) = (cluster, toggle);
+                dirty.extend(self.all_revisions());
             }
         }
+        if changes.relisted {
+            dirty.extend(self.pods.relist(&self.objects.pods.state(), &mut self.ledger));
+            dirty.extend(self.all_revisions());
+            dirty.extend(self.picture.revisions.keys().cloned());
+            let known: BTreeSet<String> = self.picture.room.iter().map(|room| room.node.to_string()).collect();
+            changes.nodes.extend(known);
+            changes.nodes.extend(self.objects.nodes.state().iter().map(|node| node.name_any()));
+        }
+        for (namespace, name) in changes.pods {
+            let pod = self.objects.pods.get(&ObjectRef::new(&name).within(&namespace));
+            dirty.extend(self.pods.update(&namespace, &name, pod.as_deref(), &mut self.ledger));
+        }
+        for name in changes.nodes {
+            match self.objects.nodes.get(&ObjectRef::new(&name)) {
+                Some(node) => self.ledger.node_upsert(NodeRoom::read(&node)),
+                None => self.ledger.node_remove(&name.as_str().into()),
+            }
+        }
+        self.picture.room = self.ledger.room();
+        dirty.retain(|key| self.refresh(key));
+        dirty
     }
-    let capacities = objects
-        .nodes
-        .state()
-        .iter()
-        .map(|node| capacity::room(node, taken.get(&node.name_any().into()).copied().unwrap_or_default(), template))
-        .collect();
-    Gathered { pods, capacities, each: capacity::requests(template) }
-}
 
-/// The Deployment of a revision.
-#[must_use]
-pub fn deployment(objects: &Objects, namespace: &str, name: &str) -> Option<std::sync::Arc<Deployment>> {
-    objects.deployments.get(&ObjectRef::new(name).within(namespace))
-}
-
-fn is_finished(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
-}
-
-/// Who made a pod of a revision; `None` for one that neither Deployment nor Seika controls: nobody would replace it, so it counts for nothing.
-fn maker(pod: &Pod) -> Option<Maker> {
-    let controller = pod.owner_references().iter().find(|owner| owner.controller == Some(true))?;
-    match controller.kind.as_str() {
-        "Seika" => Some(Maker::Seika),
-        "ReplicaSet" => Some(Maker::Deployment),
-        _ => None,
+    /// The nodes' latency is this now. Whether anything changed.
+    pub(crate) fn set_latency(&mut self, book: &LatencyBook, now: Duration) -> bool {
+        let nodes: Vec<_> = self.picture.room.iter().map(|room| room.node.clone()).collect();
+        let network = build_network(&self.picture.network, nodes, book, now);
+        let changed = network.is_some();
+        if let Some(network) = network {
+            self.picture.network = Arc::new(network);
+        }
+        changed
     }
+
+    /// The picture at `now`. Rooms and network fit together only after [`Self::set_latency`].
+    pub(crate) fn picture(&mut self, now: Now) -> &Picture {
+        self.picture.now = now;
+        &self.picture
+    }
+
+    /// The demand since the last tick: that of the busy revisions, and what all others share.
+    pub(crate) fn set_demand(&mut self, quiet: &Arc<Demand>, mut busy: BTreeMap<RevisionKey, Demand>) {
+        for (key, inputs) in &mut self.picture.revisions {
+            inputs.demand = busy.remove(key).map_or_else(|| quiet.clone(), Arc::new);
+        }
+    }
+
+    /// The requests in flight of one revision at this instant; its seconds were taken in before.
+    pub(crate) fn set_in_flight(&mut self, key: &RevisionKey, in_flight: BTreeMap<latency_matrix::NodeName, f64>, is_unknown: bool) {
+        if let Some(inputs) = self.picture.revisions.get_mut(key) {
+            inputs.demand = Arc::new(Demand { seconds: Vec::new(), in_flight, is_unknown });
+        }
+    }
+
+    /// What a probe of the revision's public Service answered.
+    pub(crate) fn set_activator(&mut self, key: &RevisionKey, probe: ActivatorProbe) {
+        if let Some(inputs) = self.picture.revisions.get_mut(key) {
+            inputs.activator = Some(probe);
+        }
+    }
+
+    /// Revisions that are to be taken over from the stock class.
+    pub(crate) fn take_overs(&self) -> &BTreeMap<RevisionKey, Where> {
+        &self.take_overs
+    }
+
+    /// The revisions of this class.
+    pub(crate) fn revisions(&self) -> impl Iterator<Item = &RevisionKey> {
+        self.picture.revisions.keys()
+    }
+
+    /// What was written of a revision.
+    pub(crate) fn written(&mut self, key: &RevisionKey) -> &mut Written {
+        self.written.entry(key.clone()).or_default()
+    }
+
+    fn all_revisions(&self) -> Vec<RevisionKey> {
+        self.objects.autoscalers.state().iter().map(|autoscaler| key_of(autoscaler)).collect()
+    }
+
+    /// Gathers one revision anew. Whether anything of it changed.
+    fn refresh(&mut self, key: &RevisionKey) -> bool {
+        let autoscaler = self.objects.autoscalers.get(&ObjectRef::new(&key.revision).within(&key.namespace));
+        let autoscaler = autoscaler.filter(|autoscaler| autoscaler.metadata.deletion_timestamp.is_none());
+        let duty = autoscaler.as_deref().map_or(Duty::Leave, |autoscaler| {
+            let marker = autoscaler.annotations().get(MARKER).map(String::as_str);
+            duty(autoscaler.class(), marker, self.toggle.is_on(&key.namespace, service_of(autoscaler)))
+        });
+        self.take_overs.remove(key);
+        if let Duty::TakeOver(place) = duty {
+            self.take_overs.insert(key.clone(), place);
+        }
+        let is_ours = matches!(duty, Duty::Decide | Duty::HandBack);
+        let facts = autoscaler.filter(|_| is_ours).and_then(|autoscaler| self.facts(key, &autoscaler, duty == Duty::HandBack));
+        match facts {
+            Some(facts) => {
+                let held = self.picture.revisions.get_mut(key);
+                match held {
+                    Some(inputs) if *inputs.facts == facts => false,
+                    Some(inputs) if inputs.facts.uid == facts.uid => {
+                        inputs.facts = Arc::new(facts);
+                        true
+                    }
+                    _ => {
+                        let inputs = Inputs { facts: Arc::new(facts), demand: Arc::default(), activator: None };
+                        self.picture.revisions.insert(key.clone(), inputs);
+                        true
+                    }
+                }
+            }
+            None => {
+                if !is_ours {
+                    self.templates.remove(key);
+                    self.written.remove(key);
+                }
+                // One whose Deployment is gone for a moment keeps what is known of it.
+                !is_ours && self.picture.revisions.remove(key).is_some()
+            }
+        }
+    }
+
+    fn facts(&mut self, key: &RevisionKey, autoscaler: &PodAutoscaler, is_handing_back: bool) -> Option<Facts> {
+        let uid = autoscaler.uid().unwrap_or_default();
+        let written = self.written.entry(key.clone()).or_default();
+        if written.uid != uid {
+            *written = Written { uid: uid.clone(), ..Written::default() };
+        }
+        let reference = ObjectRef::new(&key.revision).within(&key.namespace);
+        let seika = self.objects.seikas.get(&reference);
+        let status = written.status(autoscaler);
+        let counts = written.seika(seika.as_deref());
+        let is_seika_observed = seika.as_ref().is_some_and(|seika| {
+            let observed = seika.status.as_ref().and_then(|status| status.observed_generation);
+            observed.is_some() && observed == seika.metadata.generation
+        });
+        // Knative makes the Deployment before the PodAutoscaler; where it is gone, it comes back.
+        let target = autoscaler.spec.scale_target_ref.name.as_deref().unwrap_or_default();
+        let deployment = self.objects.deployments.get(&ObjectRef::new(target).within(&key.namespace))?;
+        let template = self.template(key, &deployment);
+        let (pods, most_asked) = self.pods.of(key);
+        let container_concurrency = u32::try_from(autoscaler.spec.container_concurrency).unwrap_or(0);
+        let is_reachable = autoscaler.spec.reachability != Reachability::Unreachable;
+        let cluster = ClusterSettings { earns_locality: self.toggle.earns_locality, ..self.cluster.clone() };
+        let sks = self.objects.serverless_services.get(&reference);
+        Some(Facts {
+            service: service_of(autoscaler).to_owned(),
+            generation: autoscaler.metadata.generation.unwrap_or_default(),
+            created: autoscaler.metadata.creation_timestamp.as_ref().map(|time| time.0),
+            status,
+            reachability: autoscaler.spec.reachability,
+            settings: RevisionSettings::read(autoscaler.annotations(), container_concurrency, is_reachable, &cluster),
+            sks: sks.map(|sks| serverless_facts(&sks, &uid)),
+            pods,
+            seika: counts,
+            // An API server that does not say means one.
+            deployment: deployment.spec.as_ref().and_then(|spec| spec.replicas).map_or(1, |n| u32::try_from(n).unwrap_or(0)),
+            each: template.each.max(&most_asked),
+            template,
+            is_seika_observed,
+            is_handing_back,
+            was_handed_back: autoscaler.annotations().contains_key(MARKER),
+            uid,
+        })
+    }
+
+    fn template(&mut self, key: &RevisionKey, deployment: &Deployment) -> Arc<Template> {
+        let version = deployment.resource_version();
+        if let Some((_, template)) = self.templates.get(key).filter(|(held, _)| *held == version && version.is_some()) {
+            return template.clone();
+        }
+        let (labels, spec) = deployment.spec.as_ref().map_or_else(Default::default, |spec| {
+            let labels = spec.template.metadata.as_ref().and_then(|metadata| metadata.labels.clone());
+            (labels.unwrap_or_default(), spec.template.spec.clone().unwrap_or_default())
+        });
+        let read = Template::read(&key.namespace, &labels, &spec);
+        let template = match self.templates.get(key) {
+            Some((_, held)) if **held == read => held.clone(),
+            _ => Arc::new(read),
+        };
+        self.templates.insert(key.clone(), (version, template.clone()));
+        template
+    }
+}
+
+/// The revision that a PodAutoscaler is for.
+pub(crate) fn key_of(autoscaler: &PodAutoscaler) -> RevisionKey {
+    RevisionKey::new(autoscaler.namespace().unwrap_or_default(), autoscaler.name_any())
+}
+
+fn service_of(autoscaler: &PodAutoscaler) -> &str {
+    autoscaler.labels().get(SERVICE_LABEL).map_or("", String::as_str)
+}
+
+fn serverless_facts(sks: &ServerlessService, owner: &str) -> ServerlessFacts {
+    let controller = sks.owner_references().iter().find(|owner| owner.controller == Some(true));
+    ServerlessFacts {
+        name: sks.name_any(),
+        is_owned: controller.is_some_and(|controller| controller.uid == owner),
+        generation: sks.metadata.generation.unwrap_or_default(),
+        mode: sks.spec.mode,
+        status: sks.status.clone(),
+    }
+}
+
+/// The revision that a pod belongs to.
+fn revision_of(labels: &BTreeMap<String, String>, namespace: &str) -> Option<RevisionKey> {
+    labels.get(REVISION_LABEL).map(|revision| RevisionKey::new(namespace, revision))
 }

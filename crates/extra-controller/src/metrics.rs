@@ -35,8 +35,10 @@ pub struct Metrics {
     pub decisions: Counter,
     /// Decisions or writes that failed.
     pub failures: Counter,
-    /// How long one took, writes included.
-    pub decision_seconds: Histogram,
+    /// How long one tick took, without writes.
+    pub tick_seconds: Histogram,
+    /// How long the writes of one decision took.
+    pub write_seconds: Histogram,
     /// Revisions woken from zero by a held request.
     pub wakeups: Counter,
     /// Readings that a gateway did not answer.
@@ -59,7 +61,8 @@ impl Metrics {
         let metrics = Self {
             decisions: Counter::default(),
             failures: Counter::default(),
-            decision_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 14)),
+            tick_seconds: Histogram::new(exponential_buckets(0.0001, 2.0, 14)),
+            write_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
             wakeups: Counter::default(),
             gateway_failures: Family::default(),
             demand: Family::default(),
@@ -71,12 +74,11 @@ impl Metrics {
         let scope = registry.sub_registry_with_prefix("kantai_extra_controller");
         scope.register("decisions", "Decisions made about a revision", metrics.decisions.clone());
         scope.register("failures", "Decisions or their writes that failed", metrics.failures.clone());
-        scope.register_with_unit(
-            "decision",
-            "Time from looking to having written",
-            Unit::Seconds,
-            metrics.decision_seconds.clone(),
-        );
+        let seconds = |scope: &mut Registry, name, help, histogram: &Histogram| {
+            scope.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+        };
+        seconds(scope, "tick", "Time that gathering and deciding took in one tick", &metrics.tick_seconds);
+        seconds(scope, "write", "Time that the writes of one decision took", &metrics.write_seconds);
         scope.register("wakeups", "Revisions woken from zero by a request that a gateway held", metrics.wakeups.clone());
         scope.register("gateway_failures", "Readings that a gateway did not answer", metrics.gateway_failures.clone());
         scope.register("revision_demand", "Demand over the stable window, in the revision's metric", metrics.demand.clone());

@@ -1,8 +1,8 @@
-//! What the API server holds, followed by watches: one store per kind, and a call to look again at whatever revision an object is about.
+//! What the API server holds, kept in stores by watches that survive any outage.
 
-mod triggers;
+mod changes;
 mod watching;
 
-pub use triggers::Triggers;
+pub use changes::{Change, ChangeLog, Changes};
 pub(crate) use watching::is_ready;
 pub use watching::{Objects, WatchScope, spawn};

@@ -1,10 +1,11 @@
 //! The routes as decided last, for everyone who follows them: the ingress by a stream, people by the weights API.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use placement::{NodeName, WeightMatrix};
-use gateway_link::{Event, RevisionKey, RevisionRoutes, RouteStreamError};
+use autoscaler::Routes;
+use gateway_link::{Event, RevisionKey, RouteStreamError};
+use latency_matrix::NodeName;
 use tokio::sync::broadcast;
 
 /// What is known of one revision's routes.
@@ -12,8 +13,8 @@ use tokio::sync::broadcast;
 pub struct Entry {
     /// The Knative Service that the revision belongs to; empty where Knative does not say.
     pub service: String,
-    /// Its weights; `None` while no pod is ready.
-    pub weights: Option<WeightMatrix>,
+    /// Its routes; `None` while no pod is ready.
+    pub routes: Option<Arc<Routes>>,
 }
 
 /// A follower that falls this many changes behind starts again from a snapshot.
@@ -47,17 +48,22 @@ impl RouteBook {
     /// # Errors
     /// Where a row of the weights does not sum to 100.
     pub fn set(&self, key: &RevisionKey, entry: Entry) -> Result<(), RouteStreamError> {
-        let routes = entry.weights.as_ref().map(|weights| as_routes(key, weights)).transpose()?;
-        self.with(|state| {
-            let weights_before = state.entries.get(key).and_then(|before| before.weights.as_ref());
-
-            let same = weights_before == entry.weights.as_ref();
-            state.entries.insert(key.clone(), entry);
-            if same {
-                return;
+        let is_same = self.with(|state| {
+            let before = state.entries.get(key).map(|before| &before.routes);
+            let is_same = before.map_or(entry.routes.is_none(), |before| is_same(before.as_ref(), entry.routes.as_ref()));
+            if is_same {
+                state.entries.insert(key.clone(), entry.clone());
             }
+            is_same
+        });
+        if is_same {
+            return Ok(());
+        }
+        let wire = entry.routes.as_ref().map(|routes| routes.to_wire(key)).transpose()?;
+        self.with(|state| {
+            state.entries.insert(key.clone(), entry);
             state.version += 1;
-            let (routes, removed) = match routes {
+            let (routes, removed) = match wire {
                 Some(routes) => (vec![routes], vec![]),
                 None => (vec![], vec![key.clone()]),
             };
@@ -70,7 +76,7 @@ impl RouteBook {
     /// There is no such revision (of ours) any more.
     pub fn remove(&self, key: &RevisionKey) {
         self.with(|state| {
-            if state.entries.remove(key).is_some_and(|entry| entry.weights.is_some()) {
+            if state.entries.remove(key).is_some_and(|entry| entry.routes.is_some()) {
                 state.version += 1;
                 let _ = self.changes.send(Event::Update { version: state.version, routes: vec![], removed: vec![key.clone()] });
             }
@@ -125,19 +131,17 @@ impl RouteBook {
     pub fn weights(&self, okasan: &str, kodomo: &str) -> Option<Vec<Vec<u32>>> {
         self.with(|state| {
             let entry = names(&state.entries, okasan, kodomo)?;
-            let identity = WeightMatrix::identity(&state.nodes);
-            let weights = entry.weights.as_ref().unwrap_or(&identity);
-            Some(weights.rows().rows().into_iter().map(|row| row.to_vec()).collect())
+            let identity = || Routes::identity(&state.nodes).to_matrix();
+            Some(entry.routes.as_ref().map_or_else(identity, |routes| routes.to_matrix()))
         })
     }
 
-    /// Nodes that any traffic is led to.
+    /// Nodes that any traffic is routed to.
     #[must_use]
     pub fn serving(&self) -> BTreeSet<NodeName> {
         self.with(|state| {
-            let weights = state.entries.values().filter_map(|entry| entry.weights.as_ref());
-            let columns = weights.flat_map(|weights| weights.nodes().iter().zip(weights.rows().columns()));
-            columns.filter(|(_, column)| column.iter().any(|weight| *weight > 0)).map(|(node, _)| node.clone()).collect()
+            let routes = state.entries.values().filter_map(|entry| entry.routes.as_ref());
+            routes.flat_map(|routes| routes.serving()).cloned().collect()
         })
     }
 
@@ -149,17 +153,17 @@ impl RouteBook {
 
 impl State {
     fn snapshot(&self) -> Event {
-        let routes = self.entries.iter().filter_map(|(key, entry)| as_routes(key, entry.weights.as_ref()?).ok()).collect();
+        let routes = self.entries.iter().filter_map(|(key, entry)| entry.routes.as_ref()?.to_wire(key).ok()).collect();
         Event::Snapshot { version: self.version, routes }
     }
 }
 
-fn as_routes(key: &RevisionKey, weights: &WeightMatrix) -> Result<RevisionRoutes, RouteStreamError> {
-    let rows = weights.nodes().iter().map(|source| {
-        let row: Vec<(String, u32)> = weights.targets(source).map(|(node, weight)| (node.to_string(), weight)).collect();
-        (source.to_string(), row)
-    });
-    RevisionRoutes::new(key.clone(), rows)
+fn is_same(one: Option<&Arc<Routes>>, other: Option<&Arc<Routes>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one == other,
+        (None, None) => true,
+        _ => false,
+    }
 }
 
 /// The parent that the originals gave every service; kept as a name for any.
@@ -174,7 +178,7 @@ fn names<'a>(entries: &'a BTreeMap<RevisionKey, Entry>, okasan: &str, kodomo: &s
             (key.revision == kodomo || entry.service == kodomo)
                 && (okasan == ANY_OKASAN || entry.service == okasan || key.namespace == okasan)
         })
-        .max_by_key(|(key, entry)| (key.revision == kodomo, entry.weights.is_some(), key.revision.as_str()))
+        .max_by_key(|(key, entry)| (key.revision == kodomo, entry.routes.is_some(), key.revision.as_str()))
         .map(|(_, entry)| entry)
 }
 
@@ -190,19 +194,19 @@ mod tests {
         ["node1", "node2"].map(NodeName::from).to_vec()
     }
 
-    fn entry(weights: Option<WeightMatrix>) -> Entry {
-        Entry { service: "hello".to_owned(), weights }
+    fn entry(routes: Option<Routes>) -> Entry {
+        Entry { service: "hello".to_owned(), routes: routes.map(Arc::new) }
     }
 
     #[test]
     fn followers_get_a_snapshot_then_changes_only() {
         let book = RouteBook::default();
-        book.set(&key("hello-00001"), entry(Some(WeightMatrix::identity(&nodes())))).unwrap();
+        book.set(&key("hello-00001"), entry(Some(Routes::identity(&nodes())))).unwrap();
         assert!(book.follow().is_none());
         book.complete();
         let (snapshot, mut changes) = book.follow().unwrap();
         assert!(matches!(snapshot, Event::Snapshot { version: 1, ref routes } if routes.len() == 1));
-        book.set(&key("hello-00001"), entry(Some(WeightMatrix::identity(&nodes())))).unwrap();
+        book.set(&key("hello-00001"), entry(Some(Routes::identity(&nodes())))).unwrap();
         book.set(&key("hello-00002"), entry(None)).unwrap();
         assert!(changes.try_recv().is_err());
         book.set(&key("hello-00001"), entry(None)).unwrap();

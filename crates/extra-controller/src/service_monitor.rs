@@ -9,12 +9,14 @@ use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
 
+use k8s_api::{PodAutoscaler, REVISION_LABEL};
+
 use crate::apply::FIELD_MANAGER;
-use crate::controller::Held;
-use crate::knative::{PodAutoscaler, REVISION_LABEL};
 
 /// A cluster may get the kind, or lose it, at any time.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How long a write may take.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 const GROUP: &str = "monitoring.coreos.com";
 
 /// Whether the cluster has the kind.
@@ -38,21 +40,27 @@ impl ServiceMonitors {
         }
     }
 
-    /// Has one for the revision. One that cannot be written is logged: it serves nobody's requests.
-    pub(crate) async fn ensure(&self, client: &Client, autoscaler: &PodAutoscaler, held: &mut Held) {
-        let there = self.there.load(Ordering::Relaxed);
-        if !there || held.has_monitor {
-            held.has_monitor &= there;
-            return;
-        }
+    /// Whether the cluster has the kind.
+    pub(crate) fn are_there(&self) -> bool {
+        self.there.load(Ordering::Relaxed)
+    }
+
+    /// Has one for the revision; whether it was written. One that cannot be written is logged: it
+    /// serves nobody's requests.
+    pub(crate) async fn ensure(&self, client: &Client, autoscaler: &PodAutoscaler) -> bool {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, "v1", "ServiceMonitor"));
         let api: Api<DynamicObject> =
             Api::namespaced_with(client.clone(), &autoscaler.namespace().unwrap_or_default(), &resource);
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        match api.patch(&autoscaler.name_any(), &params, &Patch::Apply(monitor(autoscaler))).await {
-            Ok(_) => held.has_monitor = true,
-            Err(error) => tracing::warn!(revision = autoscaler.name_any(), %error, "ServiceMonitor could not be written"),
-        }
+        let (name, monitor) = (autoscaler.name_any(), Patch::Apply(monitor(autoscaler)));
+        let patched = tokio::time::timeout(WRITE_TIMEOUT, api.patch(&name, &params, &monitor)).await;
+        let failure = match patched {
+            Ok(Ok(_)) => return true,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        tracing::warn!(revision = name, error = failure, "failed to write the ServiceMonitor");
+        false
     }
 }
 

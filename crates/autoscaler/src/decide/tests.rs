@@ -60,12 +60,13 @@ impl World {
         settings.scale_to_zero_grace = Duration::from_secs(6);
         let room = NODES.map(|node| NodeRoom {
             node: node.into(),
-            offers: Resources { cpu_cores: 20.0, memory_bytes: 1e12, pods: 110.0 },
+            offers: Resources { cpu_millis: 20_000, memory_bytes: 1 << 40, pods: 110, ..Resources::default() },
             taken: Resources::default(),
+            taken_ports: Vec::new(),
             is_ready: true,
             is_cordoned: false,
-            taints: Vec::new(),
-            labels: BTreeMap::new(),
+            taints: Arc::default(),
+            labels: Arc::default(),
         });
         let mut world = Self {
             second: 1000,
@@ -73,7 +74,7 @@ impl World {
             status: PodAutoscalerStatus::default(),
             sks: None,
             settings,
-            template: Template { each: Resources { cpu_cores: 1.0, memory_bytes: 1.0, pods: 1.0 }, ..Template::default() },
+            template: Template { each: Resources { cpu_millis: 1000, memory_bytes: 1, pods: 1, ..Resources::default() }, ..Template::default() },
             room: room.to_vec(),
             broken: Vec::new(),
             pods: Vec::new(),
@@ -150,6 +151,7 @@ impl World {
             seika: self.seika.clone(),
             deployment: self.deployment,
             template: Arc::new(self.template.clone()),
+            each: self.template.each.clone(),
             is_seika_observed: true,
             is_handing_back: self.handing_back,
             was_handed_back: false,
@@ -157,7 +159,7 @@ impl World {
         let in_flight = self.load.iter().filter(|(_, d)| d.concurrency >= 1.0).map(|(n, d)| (n.clone(), d.concurrency)).collect();
         let sample = (!self.demand_unknown).then(|| self.load.clone());
         let demand = Demand { seconds: vec![(self.second, sample)], in_flight, is_unknown: self.demand_unknown };
-        let inputs = Inputs { facts: Arc::new(facts), demand, activator: self.activator };
+        let inputs = Inputs { facts: Arc::new(facts), demand: Arc::new(demand), activator: self.activator };
         Picture {
             now,
             network: self.network.clone(),
@@ -494,9 +496,9 @@ fn nodes_that_are_not_heard_of_lose_no_pod() {
 fn nodes_that_are_closed_to_new_pods_keep_those_they_have() {
     let close: [(&str, fn(&mut World)); 4] = [
         ("cordon", |world| NODES.iter().for_each(|node| world.node(node).is_cordoned = true)),
-        ("label", |world| drop(world.template.node_selector.insert("disk".to_owned(), "ssd".to_owned()))),
-        ("template", |world| world.template.each.cpu_cores = 15.0),
-        ("no room", |world| NODES.iter().for_each(|node| world.node(node).offers.cpu_cores = 0.1)),
+        ("label", |world| drop(world.template.node.selector.insert("disk".to_owned(), "ssd".to_owned()))),
+        ("template", |world| world.template.each.cpu_millis = 15_000),
+        ("no room", |world| NODES.iter().for_each(|node| world.node(node).offers.cpu_millis = 100)),
     ];
     for (name, close) in close {
         let mut world = World::born();
@@ -574,7 +576,7 @@ fn one_place_is_given_once() {
     world.deployment = 0;
     set_condition(&mut world.status.conditions, PodAutoscalerStatus::INITIALIZED, ConditionStatus::True, None, Timestamp::UNIX_EPOCH);
     set_condition(&mut world.status.conditions, PodAutoscalerStatus::ACTIVE, ConditionStatus::False, None, Timestamp::UNIX_EPOCH);
-    world.node("node3").offers.cpu_cores = 1.0;
+    world.node("node3").offers.cpu_millis = 1000;
     world.loads(&[("node3", 1.0, 1.0)]);
     let mut picture = world.picture();
     let inputs = picture.revisions[&world.key].clone();
@@ -634,7 +636,7 @@ fn a_source_that_can_host_no_pod_earns_none() {
 #[test]
 fn handing_back_ends_also_where_both_sets_have_no_room() {
     let mut world = World::born();
-    NODES.iter().for_each(|node| world.node(node).offers.cpu_cores = 1.0);
+    NODES.iter().for_each(|node| world.node(node).offers.cpu_millis = 1000);
     world.loads(&[("node1", 20.0, 400.0)]);
     world.pass(20);
     assert_eq!(world.ready().iter().sum::<usize>(), 3);

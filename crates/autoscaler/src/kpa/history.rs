@@ -291,22 +291,6 @@ impl DemandHistory {
         })
     }
 
-    /// What all sources come to together, as the KPA would see it.
-    #[must_use]
-    pub fn totals(&self, now_second: u64, window: Duration, aggregation: Aggregation) -> Option<SourceDemand> {
-        let averages = self.average(now_second, window, aggregation)?;
-        Some(averages.values().fold(SourceDemand::default(), |total, one| SourceDemand {
-            concurrency: total.concurrency + one.concurrency,
-            requests_per_second: total.requests_per_second + one.requests_per_second,
-        }))
-    }
-
-    /// Whether no sampled second has any demand.
-    #[must_use]
-    pub fn is_silent(&self, _now_second: u64) -> bool {
-        self.seconds.iter().all(|(_, sources)| sources.is_empty())
-    }
-
     /// Per source node, the share of the window's seconds in which it had demand.
     #[must_use]
     pub fn active_share(&self, now_second: u64, window: Duration) -> BTreeMap<NodeName, f64> {

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 /// What the ConfigMap says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Toggle {
-    /// Whether revisions that opted in by their class are ours to place. When it turns false every revision is handed back to the
-    /// stock autoscaler, and taken over again when it turns true.
-    pub enabled: bool,
-    /// Whether a source node may earn a replica of its own beyond what the load alone asks for; see
-    /// [`locality`](crate::earned).
-    pub locality_replicas: bool,
+    is_on: bool,
+    /// Namespaces, and services as `namespace.service`, that have a value of their own.
+    own: BTreeMap<String, bool>,
+    /// Whether a source node may earn a replica of its own beyond what demand alone asks for; see
+    /// [`earned`](crate::earned).
+    pub earns_locality: bool,
 }
 
 impl Toggle {
@@ -18,17 +18,37 @@ impl Toggle {
     pub const NAME: &'static str = "config-ikukantai";
     /// Its namespace.
     pub const NAMESPACE: &'static str = "default";
-    /// Key of [`Self::enabled`].
+    /// The key that switches all revisions of the class on or off. With `.NAMESPACE` or
+    /// `.NAMESPACE.SERVICE` after it, those of one namespace or one Knative Service.
     pub const ENABLED_KEY: &'static str = "ikukantai-miporin-enable-yukari";
-    /// Key of [`Self::locality_replicas`].
+    /// The key of [`Self::earns_locality`].
     pub const LOCALITY_KEY: &'static str = "kantai-locality-replicas";
 
-    /// Reads the ConfigMap's data. Absent (the map, or a key) means on: whoever names the class wants it. Only `"false"` switches off,
-    /// so that a slip of the pen does not hand back a whole cluster.
+    /// Reads the ConfigMap's data. Absent (the map, or a key) means on: whoever names the class wants
+    /// it. Only `"false"` switches off, so that a misspelling does not hand back a whole cluster.
     #[must_use]
     pub fn read(data: Option<&BTreeMap<String, String>>) -> Self {
-        let on = |key| data.and_then(|data| data.get(key)).is_none_or(|text| !text.trim().eq_ignore_ascii_case("false"));
-        Self { enabled: on(Self::ENABLED_KEY), locality_replicas: on(Self::LOCALITY_KEY) }
+        let is_on = |text: &str| !text.trim().eq_ignore_ascii_case("false");
+        let on = |key| data.and_then(|data| data.get(key)).is_none_or(|text| is_on(text));
+        let own = data.into_iter().flatten().filter_map(|(key, text)| {
+            let scope = key.strip_prefix(Self::ENABLED_KEY)?.strip_prefix('.')?;
+            Some((scope.to_owned(), is_on(text)))
+        });
+        Self { is_on: on(Self::ENABLED_KEY), own: own.collect(), earns_locality: on(Self::LOCALITY_KEY) }
+    }
+
+    /// Whether revisions of the class in this namespace and Knative Service are ours to place. When
+    /// it turns false they are handed back to the stock autoscaler, and taken over when it turns true.
+    #[must_use]
+    pub fn is_on(&self, namespace: &str, service: &str) -> bool {
+        let own = self.own.get(&format!("{namespace}.{service}")).or_else(|| self.own.get(namespace));
+        own.copied().unwrap_or(self.is_on)
+    }
+}
+
+impl Default for Toggle {
+    fn default() -> Self {
+        Self::read(None)
     }
 }
 
@@ -46,6 +66,15 @@ mod tests {
     #[case(Some("fasle"), true)]
     fn only_false_switches_off(#[case] text: Option<&str>, #[case] enabled: bool) {
         let data = text.map(|text| BTreeMap::from([(Toggle::ENABLED_KEY.to_owned(), text.to_owned())]));
-        assert_eq!(Toggle::read(data.as_ref()).enabled, enabled);
+        assert_eq!(Toggle::read(data.as_ref()).is_on("default", "hello"), enabled);
+    }
+
+    #[test]
+    fn the_narrower_key_wins() {
+        let data = [("", "false"), (".blue", "true"), (".blue.hello", "false"), (".green.hello", "true")];
+        let data = data.map(|(scope, text)| (format!("{}{scope}", Toggle::ENABLED_KEY), text.to_owned()));
+        let toggle = Toggle::read(Some(&BTreeMap::from(data)));
+        let on = [("red", "hello"), ("blue", "hello"), ("blue", "other"), ("green", "hello"), ("green", "other")];
+        assert_eq!(on.map(|(namespace, service)| toggle.is_on(namespace, service)), [false, false, true, true, false]);
     }
 }

@@ -11,13 +11,14 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt as _, reflector as reflect, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
-use seika_controller::crd::Seika;
+use autoscaler::settings::{ClusterSettings, Toggle};
+use gateway_link::RevisionKey;
+use k8s_api::seika::Seika;
+use k8s_api::{PodAutoscaler, REVISION_LABEL, REVISION_UID_LABEL, ServerlessService};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
-use super::Triggers;
-use crate::knative::{PodAutoscaler, REVISION_LABEL, REVISION_UID_LABEL, ServerlessService};
-use crate::settings::{ClusterSettings, Toggle};
+use super::changes::{Change, ChangeLog};
 
 /// Where to look for what.
 #[derive(Clone, Debug)]
@@ -49,78 +50,104 @@ pub struct Objects {
     pub toggle_config: Store<ConfigMap>,
 }
 
+/// A watch whose server says nothing for so long, not even a bookmark, is taken for dead. The server
+/// is asked to end each watch within this time; kube's watcher waits five seconds more.
+const WATCH_SECONDS: u32 = 20;
+
 /// Starts all watches in `tasks`; they run until it is dropped, through any outage of the API server.
-pub fn spawn(client: &Client, scope: &WatchScope, triggers: &Triggers, tasks: &mut JoinSet<()>) -> Objects {
+/// Every change is noted in `changes`.
+pub fn spawn(client: &Client, scope: &WatchScope, changes: &ChangeLog, tasks: &mut JoinSet<()>) -> Objects {
+    let everything = || watcher::Config::default().timeout(WATCH_SECONDS);
     let config = |namespace: &str, name: &str| {
-        let selected = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let selected = everything().fields(&format!("metadata.name={name}"));
         (Api::<ConfigMap>::namespaced(client.clone(), namespace), selected)
     };
-    let everything = watcher::Config::default;
     let of_revisions = everything().labels(REVISION_UID_LABEL);
-
-    let calls = triggers.clone();
-    let by_label = move |labels: &std::collections::BTreeMap<String, String>, namespace: Option<String>| {
-        if let (Some(revision), Some(namespace)) = (labels.get(REVISION_LABEL), namespace) {
-            calls.revision(&namespace, revision);
-        }
-    };
-    let pod_calls = by_label.clone();
-    let sks_calls = triggers.clone();
-    let seika_calls = triggers.clone();
-    let autoscaler_calls = triggers.clone();
-    let config_calls = triggers.clone();
-    let on_config = move |_: &ConfigMap| config_calls.all();
-
     let (autoscaler, autoscaler_selected) = config(&scope.knative_namespace, ClusterSettings::AUTOSCALER);
     let (deployment, deployment_selected) = config(&scope.knative_namespace, ClusterSettings::DEPLOYMENT);
     let (toggle, toggle_selected) = config(Toggle::NAMESPACE, Toggle::NAME);
+    let mut follow = Following { changes, tasks };
     Objects {
-        autoscalers: follow(Api::all(client.clone()), everything(), trim, tasks, move |autoscaler: &PodAutoscaler| {
-            autoscaler_calls.revision(&autoscaler.namespace().unwrap_or_default(), &autoscaler.name_any());
+        autoscalers: follow.all(client, everything(), trim, by_name),
+        pods: follow.all(client, everything(), trim_pod, |pod: &Pod| {
+            Some(Change::Pod(pod.namespace().unwrap_or_default(), pod.name_any()))
         }),
-        pods: follow(Api::all(client.clone()), everything(), trim_pod, tasks, move |pod| {
-            pod_calls(pod.labels(), pod.namespace());
+        nodes: follow.all(client, everything(), trim_node, |node: &Node| Some(Change::Node(node.name_any()))),
+        deployments: follow.all(client, of_revisions, trim, |deployment: &Deployment| {
+            let revision = deployment.labels().get(REVISION_LABEL)?;
+            Some(Change::Revision(RevisionKey::new(deployment.namespace().unwrap_or_default(), revision)))
         }),
-        nodes: follow(Api::all(client.clone()), everything(), trim_node, tasks, |_| ()),
-        deployments: follow(Api::all(client.clone()), of_revisions, trim, tasks, move |deployment: &Deployment| {
-            by_label(deployment.labels(), deployment.namespace());
-        }),
-        serverless_services: follow(Api::all(client.clone()), everything(), trim, tasks, move |sks: &ServerlessService| {
-            sks_calls.revision(&sks.namespace().unwrap_or_default(), &sks.name_any());
-        }),
-        seikas: follow(Api::all(client.clone()), everything(), trim, tasks, move |seika: &Seika| {
-            seika_calls.revision(&seika.namespace().unwrap_or_default(), &seika.name_any());
-        }),
-        autoscaler_config: follow(autoscaler, autoscaler_selected, trim, tasks, on_config.clone()),
-        deployment_config: follow(deployment, deployment_selected, trim, tasks, on_config.clone()),
-        toggle_config: follow(toggle, toggle_selected, trim, tasks, on_config),
+        serverless_services: follow.all(client, everything(), trim, by_name::<ServerlessService>),
+        seikas: follow.all(client, everything(), trim, by_name::<Seika>),
+        autoscaler_config: follow.one(autoscaler, autoscaler_selected),
+        deployment_config: follow.one(deployment, deployment_selected),
+        toggle_config: follow.one(toggle, toggle_selected),
     }
 }
 
-/// Follows one kind: the store first, then `touched` for every object that came, changed or went.
-fn follow<K>(
-    api: Api<K>,
-    selected: watcher::Config,
-    trim: fn(&mut K),
-    tasks: &mut JoinSet<()>,
-    touched: impl Fn(&K) + Send + 'static,
-) -> Store<K>
-where
-    K: Resource<DynamicType: Default + Eq + Hash + Clone> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-{
-    let (reader, writer) = reflector::store();
-    let changes = reflect(writer, watcher(api, selected).modify(trim).default_backoff()).touched_objects();
-    tasks.spawn(async move {
-        let mut changes = std::pin::pin!(changes.into_stream());
-        while let Some(change) = changes.next().await {
-            match change {
-                Ok(object) => touched(&object),
-                // The watch goes on by itself, with a pause.
-                Err(error) => tracing::warn!(kind = std::any::type_name::<K>(), %error, "watch was interrupted"),
+/// Objects that have the name of their revision.
+fn by_name<K: Resource>(object: &K) -> Option<Change> {
+    Some(Change::Revision(RevisionKey::new(object.namespace().unwrap_or_default(), object.name_any())))
+}
+
+struct Following<'a> {
+    changes: &'a ChangeLog,
+    tasks: &'a mut JoinSet<()>,
+}
+
+impl Following<'_> {
+    fn all<K>(
+        &mut self,
+        client: &Client,
+        selected: watcher::Config,
+        trim: fn(&mut K),
+        change: impl Fn(&K) -> Option<Change> + Send + 'static,
+    ) -> Store<K>
+    where
+        K: Resource<DynamicType: Default + Eq + Hash + Clone> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        self.follow(Api::all(client.clone()), selected, trim, change)
+    }
+
+    fn one(&mut self, api: Api<ConfigMap>, selected: watcher::Config) -> Store<ConfigMap> {
+        self.follow(api, selected, trim, |_| Some(Change::Settings))
+    }
+
+    /// Follows one kind: the store first, then `change` for every object that came, changed or went.
+    fn follow<K>(
+        &mut self,
+        api: Api<K>,
+        selected: watcher::Config,
+        trim: fn(&mut K),
+        change: impl Fn(&K) -> Option<Change> + Send + 'static,
+    ) -> Store<K>
+    where
+        K: Resource<DynamicType: Default + Eq + Hash + Clone> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        let (reader, writer) = reflector::store();
+        let events = reflect(writer, watcher(api, selected).modify(trim).default_backoff());
+        let changes = self.changes.clone();
+        self.tasks.spawn(async move {
+            let mut events = std::pin::pin!(events.into_stream());
+            while let Some(event) = events.next().await {
+                let change = match event {
+                    Ok(watcher::Event::Apply(object) | watcher::Event::Delete(object)) => change(&object),
+                    Ok(watcher::Event::InitDone) => Some(Change::Relisted),
+                    // The store shows what was listed only once all of it is there.
+                    Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => None,
+                    // The watch goes on by itself, with a pause.
+                    Err(error) => {
+                        tracing::warn!(kind = std::any::type_name::<K>(), %error, "watch was interrupted");
+                        None
+                    }
+                };
+                if let Some(change) = change {
+                    changes.note(change);
+                }
             }
-        }
-    });
-    reader
+        });
+        reader
+    }
 }
 
 fn trim<K: Resource>(object: &mut K) {
@@ -131,6 +158,7 @@ fn trim<K: Resource>(object: &mut K) {
 fn trim_pod(pod: &mut Pod) {
     trim(pod);
     pod.metadata.annotations = None;
+    let is_of_revision = pod.labels().contains_key(REVISION_LABEL);
     if let Some(spec) = &mut pod.spec {
         spec.volumes = None;
         spec.affinity = None;
@@ -140,9 +168,11 @@ fn trim_pod(pod: &mut Pod) {
             container.name = kept.name;
             container.resources = kept.resources;
             container.restart_policy = kept.restart_policy;
+            container.ports = kept.ports.filter(|ports| ports.iter().any(|port| port.host_port.is_some()));
         }
     }
-    if let Some(status) = &mut pod.status {
+    // Why a container does not start matters for the pods of revisions alone.
+    if let Some(status) = pod.status.as_mut().filter(|_| !is_of_revision) {
         status.container_statuses = None;
         status.init_container_statuses = None;
     }
@@ -191,7 +221,7 @@ impl Objects {
 
     /// Names of all nodes, in order.
     #[must_use]
-    pub fn node_names(&self) -> Vec<placement::NodeName> {
+    pub fn node_names(&self) -> Vec<latency_matrix::NodeName> {
         let mut names: Vec<_> = self.nodes.state().iter().map(|node| node.name_any().into()).collect();
         names.sort();
         names

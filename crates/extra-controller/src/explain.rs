@@ -1,0 +1,96 @@
+//! Why: the last decision about each revision with what it was made from, for whoever asks.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use autoscaler::{Decision, Inputs};
+use gateway_link::RevisionKey;
+use serde::Serialize;
+
+/// The last decision about each revision. Shared by whoever decides and whoever serves.
+#[derive(Clone, Debug, Default)]
+pub struct Explanations(Arc<Mutex<BTreeMap<RevisionKey, Arc<Explained>>>>);
+
+/// One decision and what it was made from.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explained {
+    /// In words.
+    pub words: Vec<String>,
+    /// What was decided.
+    pub decision: Decision,
+    /// What it was decided from.
+    pub inputs: Inputs,
+}
+
+impl Explanations {
+    /// Keeps a decision instead of the one before.
+    pub fn set(&self, inputs: &Inputs, decision: &Decision) {
+        let explained = Explained { words: words(inputs, decision), decision: decision.clone(), inputs: inputs.clone() };
+        self.with(|all| all.insert(decision.key.clone(), Arc::new(explained)));
+    }
+
+    /// The revision is gone.
+    pub fn forget(&self, key: &RevisionKey) {
+        self.with(|all| all.remove(key));
+    }
+
+    /// The last decision about a revision.
+    #[must_use]
+    pub fn get(&self, key: &RevisionKey) -> Option<Arc<Explained>> {
+        self.with(|all| all.get(key).cloned())
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<RevisionKey, Arc<Explained>>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The decision in sentences.
+fn words(inputs: &Inputs, decision: &Decision) -> Vec<String> {
+    let (facts, count) = (&inputs.facts, &decision.count);
+    let mut words = Vec::new();
+    words.push(match (count.stable_demand, count.asked) {
+        (Some(stable), Some(asked)) => format!(
+            "Demand over the stable window of {} s is {stable:.2} for a target of {:.2} per pod: {asked} pods.",
+            facts.settings.stable_window.as_secs(),
+            facts.settings.target,
+        ),
+        _ => "No demand was measured yet: what runs stays.".to_owned(),
+    });
+    if inputs.demand.is_unknown {
+        words.push("The demand of some gateway is unknown: nothing is taken away.".to_owned());
+    }
+    if count.is_panicking {
+        words.push("The panic window rules: nothing is taken away.".to_owned());
+    }
+    if !count.earned.is_empty() {
+        let nodes: Vec<String> = count.earned.iter().map(|(node, pods)| format!("{node} {pods}")).collect();
+        words.push(format!("Pods that source nodes earn by the network time saved: {}.", nodes.join(", ")));
+    }
+    let pods: Vec<String> = decision.target.pods.iter().map(|(node, pods)| format!("{node} {pods}")).collect();
+    words.push(if pods.is_empty() { "No pod is to run.".to_owned() } else { format!("Pods per node: {}.", pods.join(", ")) });
+    if !decision.target.kept.is_empty() {
+        let nodes: Vec<String> = decision.target.kept.keys().map(ToString::to_string).collect();
+        words.push(format!("The kubelets of {} are not heard of: what runs there stays.", nodes.join(", ")));
+    }
+    if let Some(verdict) = decision.target.verdict {
+        words.push(format!("Moves: {}.", verdict_text(verdict)));
+    }
+    if let Some(shortage) = decision.target.shortage() {
+        words.push(format!("{shortage}."));
+    }
+    words
+}
+
+fn verdict_text(verdict: placement::Verdict) -> &'static str {
+    use placement::Verdict;
+    match verdict {
+        Verdict::NoMoveNeeded => "none is needed",
+        Verdict::Moved => "pods move, the gain is worth it",
+        Verdict::GainTooSmall => "none, the gain is too small",
+        Verdict::CoolingDown => "none, the last one is too short a time ago",
+        Verdict::MovedPartly => "some pods move, as many as the budget allows",
+        Verdict::BudgetSpent => "none, the budget of this minute is spent",
+        Verdict::Forced => "forced, pods cannot stay where they are",
+    }
+}

@@ -1,0 +1,104 @@
+//! What was written and the stores may not show yet.
+
+use autoscaler::rollout::Counts;
+use k8s_api::seika::{PodTemplate, Seika};
+use k8s_api::{PodAutoscaler, PodAutoscalerStatus};
+use kube::ResourceExt as _;
+
+/// What was written of one revision. Lost without harm with the program.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Written {
+    /// UID of the PodAutoscaler that all this is about.
+    pub(super) uid: String,
+    status: Option<(u64, PodAutoscalerStatus)>,
+    seika: Option<(u64, Counts)>,
+    template: Option<PodTemplate>,
+    /// Whether its ServiceMonitor was written.
+    pub(crate) has_monitor: bool,
+}
+
+impl Written {
+    /// The newest status that is known: the watch may be a moment behind what was written.
+    pub(super) fn status(&mut self, seen: &PodAutoscaler) -> PodAutoscalerStatus {
+        if let Some((written, status)) = &self.status {
+            if version(&seen.resource_version()) < *written {
+                return status.clone();
+            }
+            self.status = None;
+        }
+        seen.status.clone().unwrap_or_default()
+    }
+
+    /// The newest counts that are known. Once the watch has shown what was written, it is believed,
+    /// also when it shows that somebody deleted the Seika.
+    pub(super) fn seika(&mut self, seen: Option<&Seika>) -> Counts {
+        if let Some((written, counts)) = &self.seika {
+            if seen.is_none_or(|seen| version(&seen.resource_version()) < *written) {
+                return counts.clone();
+            }
+            self.seika = None;
+        }
+        seen.map(counts).unwrap_or_default()
+    }
+
+    /// The status was written, and this is the object now.
+    pub(crate) fn wrote_status(&mut self, written: &PodAutoscaler) {
+        if let Some(status) = &written.status {
+            self.status = Some((version(&written.resource_version()), status.clone()));
+        }
+    }
+
+    /// The Seika was written, and this is the object now.
+    pub(crate) fn wrote_seika(&mut self, written: &Seika, template: PodTemplate) {
+        self.seika = Some((version(&written.resource_version()), counts(written)));
+        self.template = Some(template);
+    }
+
+    /// The Seika was deleted, here or elsewhere.
+    pub(crate) fn seika_is_gone(&mut self) {
+        (self.seika, self.template) = (None, None);
+    }
+
+    /// The template that was last written; `None` in a program that has just started.
+    pub(crate) fn template(&self) -> Option<&PodTemplate> {
+        self.template.as_ref()
+    }
+}
+
+/// Versions of one kind of object are comparable numbers; one that is not counts as old.
+fn version(version: &Option<String>) -> u64 {
+    version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
+/// Pods per node that a Seika asks for.
+pub(crate) fn counts(seika: &Seika) -> Counts {
+    let counts = seika.spec.repurika.iter().filter_map(|(node, count)| Some((node.as_str().into(), u32::try_from(*count).ok()?)));
+    counts.filter(|(_, count)| *count > 0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seika(version: u64, on_node1: u32) -> (Seika, Counts) {
+        let counts = Counts::from([("node1".into(), on_node1)]);
+        let spec = serde_json::json!({
+            "metadata": { "name": "hello-00001", "resourceVersion": version.to_string() },
+            "spec": { "repurika": { "node1": on_node1 }, "selector": {}, "template": {} },
+        });
+        (serde_json::from_value(spec).unwrap(), counts)
+    }
+
+    #[test]
+    fn what_was_written_holds_until_the_watch_has_shown_it() {
+        let mut held = Written::default();
+        let (old, _) = seika(5, 1);
+        let (written, counts) = seika(7, 2);
+        held.wrote_seika(&written, PodTemplate::default());
+        assert_eq!(held.seika(None), counts);
+        assert_eq!(held.seika(Some(&old)), counts);
+        assert_eq!(held.seika(Some(&written)), counts);
+        // Somebody deleted it: it has to be written again.
+        assert_eq!(held.seika(None), Counts::new());
+    }
+}
