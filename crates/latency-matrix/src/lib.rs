@@ -4,13 +4,16 @@
 //! - [`NodeName`] and [`Rtt`]: a node and a round-trip time in seconds;
 //! - [`PairStats`], [`PairState`], [`Freshness`]: what is known of one ordered pair, and for how long;
 //! - [`LatencyMatrix`]: the state of every ordered pair of a list of nodes;
-//! - [`Row`]: one node's row as a prober serves it.
+//! - [`Row`]: one node's row as a prober serves it;
+//! - [`LatencyBook`]: the last report about every pair, from whatever source.
 
+mod book;
 mod matrix;
 mod node;
 mod pair;
 mod row;
 
+pub use book::{LatencyBook, Measurement, PairCounts};
 pub use matrix::{LatencyMatrix, MatrixError};
 pub use node::{NodeName, Rtt, RttError};
 pub use pair::{Freshness, PairState, PairStats, Quantile};

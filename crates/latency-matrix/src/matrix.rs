@@ -46,7 +46,7 @@ struct RawMatrix {
 /// assert_eq!(matrix.state(&"a".into(), &"b".into()), PairState::Unknown); // a negative time is no measurement
 /// # Ok::<(), latency_matrix::MatrixError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "RawMatrix", into = "RawMatrix")]
 pub struct LatencyMatrix {
     nodes: Vec<NodeName>,
@@ -92,6 +92,13 @@ impl LatencyMatrix {
             self.pairs[pair] = state.sanitised();
         }
         Ok(())
+    }
+
+    /// Sets the pair at these positions; nothing beyond the matrix, a node to itself stays 0.
+    pub(crate) fn set_at(&mut self, from: usize, to: usize, state: PairState) {
+        if let Some(pair) = self.pairs.get_mut((from, to)).filter(|_| from != to) {
+            *pair = state.sanitised();
+        }
     }
 
     /// Sets a pair in both directions.
