@@ -94,8 +94,9 @@ impl LatencyMatrix {
         Ok(())
     }
 
-    /// Sets the pair at these positions; nothing beyond the matrix, a node to itself stays 0.
-    pub(crate) fn set_at(&mut self, from: usize, to: usize, state: PairState) {
+    /// Sets the pair at these positions of [`LatencyMatrix::nodes`], as [`LatencyMatrix::set`] does.
+    /// Nothing happens beyond the matrix.
+    pub fn set_at(&mut self, from: usize, to: usize, state: PairState) {
         if let Some(pair) = self.pairs.get_mut((from, to)).filter(|_| from != to) {
             *pair = state.sanitised();
         }

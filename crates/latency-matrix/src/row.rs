@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::book::Measurement;
 use crate::node::NodeName;
 use crate::pair::{PairState, PairStats};
 
@@ -67,6 +68,18 @@ pub struct RttSeconds {
     pub ewma: f64,
 }
 
+impl Row {
+    /// What the row says, as it is read from the prober: reported now.
+    pub fn measurements(&self) -> impl Iterator<Item = Measurement> {
+        self.peers.iter().map(|peer| Measurement {
+            from: self.from.clone(),
+            to: peer.to.clone(),
+            state: peer.pair_state(),
+            reported_seconds_ago: 0.0,
+        })
+    }
+}
+
 impl PeerRow {
     /// The state that a matrix holds. Numbers that no real link has become [`PairState::Unknown`].
     #[must_use]
@@ -110,7 +123,8 @@ mod tests {
             {"to":"node5","state":"unknown"},
             {"to":"node6","state":"a state of a later release"}]}"#;
         let row: Row = serde_json::from_str(row).unwrap();
-        let states: Vec<PairState> = row.peers.iter().map(PeerRow::pair_state).collect();
+        assert!(row.measurements().all(|one| one.from.as_str() == "node1" && one.reported_seconds_ago == 0.0));
+        let states: Vec<PairState> = row.measurements().map(|one| one.state).collect();
         assert!(matches!(states[0], PairState::Known(stats) if stats.p50 == 0.0011 && stats.samples == 30));
         assert_eq!(states[1], PairState::Unreachable);
         assert_eq!(states[2..], [PairState::Unknown, PairState::Unknown, PairState::Unknown]);
