@@ -12,6 +12,7 @@ mod decide;
 pub mod earned;
 pub mod handback;
 pub mod kpa;
+pub mod latency;
 pub mod ledger;
 pub mod lifecycle;
 mod memory;
