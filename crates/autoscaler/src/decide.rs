@@ -291,7 +291,7 @@ impl Deciding<'_> {
     fn earned(&self, windows: &Windows, standing: &Standing, own: &RevisionMemory) -> BTreeMap<NodeName, u32> {
         let (facts, network) = (&*self.inputs.facts, &self.picture.network);
         // Gateways that spread evenly answer nothing locally, wherever the pods are.
-        if !facts.settings.earns_locality || network.model != CostModel::LocalFirst {
+        if !facts.earns_locality || network.model != CostModel::LocalFirst {
             return BTreeMap::new();
         }
         let Some(stable) = &windows.stable else { return BTreeMap::new() };

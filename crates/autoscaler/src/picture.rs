@@ -109,6 +109,8 @@ pub struct Facts {
     /// What one more pod asks for: the template's amounts, or what an existing pod asks for where
     /// that is more, since admission may add to a pod.
     pub each: Resources,
+    /// Whether source nodes may earn replicas of their own.
+    pub earns_locality: bool,
     /// Whether the Seika's controller has acted on these counts.
     pub is_seika_observed: bool,
     /// Whether the revision is being handed back to the stock class.

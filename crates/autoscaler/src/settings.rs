@@ -1,31 +1,18 @@
 //! What users and operators set, read into types: ConfigMaps `config-autoscaler`, `config-deployment` and `config-ikukantai`, and the
-//! annotations of a revision. All of it is read anew for every decision, from a watch.
+//! annotations of a revision. All of it is followed by a watch and read anew when it changes.
+//!
+//! Knative's webhook refuses most of what is malformed. What reaches us all the same (an object older than a limit, a cluster without the
+//! webhook) is put aside and named in a list of problems, for people to see.
+//!
+//! Source: knative/serving 1.15 `pkg/apis/autoscaling`, `pkg/autoscaler/config`, `pkg/reconciler/autoscaling/resources`.
 
 mod cluster;
-mod go_duration;
+mod go_value;
+mod reader;
 mod revision;
 mod toggle;
 
 pub use cluster::ClusterSettings;
-pub use go_duration::parse as parse_go_duration;
+pub use go_value::{parse_bool as parse_go_bool, parse_duration as parse_go_duration};
 pub use revision::{Aggregation, Metric, RevisionSettings};
 pub use toggle::Toggle;
-
-use std::collections::BTreeMap;
-use std::str::FromStr;
-
-/// A value under a key, where it is there and well-formed. What is malformed counts as absent, as in Knative once its webhook has let
-/// the object pass; the caller's default then holds.
-fn value<T: FromStr>(data: &BTreeMap<String, String>, key: &str) -> Option<T> {
-    data.get(key)?.trim().parse().ok()
-}
-
-/// As [`value`], for Go's way of writing durations.
-fn duration(data: &BTreeMap<String, String>, key: &str) -> Option<std::time::Duration> {
-    go_duration::parse(data.get(key)?.trim())
-}
-
-/// As [`value`], for finite numbers above or equal to `least`.
-fn number(data: &BTreeMap<String, String>, key: &str, least: f64) -> Option<f64> {
-    value::<f64>(data, key).filter(|number| number.is_finite() && *number >= least)
-}

@@ -221,7 +221,6 @@ impl Gatherer {
         let (pods, most_asked) = self.pods.of(key);
         let container_concurrency = u32::try_from(autoscaler.spec.container_concurrency).unwrap_or(0);
         let is_reachable = autoscaler.spec.reachability != Reachability::Unreachable;
-        let cluster = ClusterSettings { earns_locality: self.toggle.earns_locality, ..self.cluster.clone() };
         let sks = self.objects.serverless_services.get(&reference);
         Some(Facts {
             service: service_of(autoscaler).to_owned(),
@@ -229,7 +228,7 @@ impl Gatherer {
             created: autoscaler.metadata.creation_timestamp.as_ref().map(|time| time.0),
             status,
             reachability: autoscaler.spec.reachability,
-            settings: RevisionSettings::read(autoscaler.annotations(), container_concurrency, is_reachable, &cluster),
+            settings: RevisionSettings::read(autoscaler.annotations(), container_concurrency, is_reachable, &self.cluster),
             sks: sks.map(|sks| serverless_facts(&sks, &uid)),
             pods,
             seika: counts,

@@ -39,6 +39,7 @@ struct World {
     seika: Counts,
     deployment: u32,
     handing_back: bool,
+    earns_locality: bool,
     activator: Option<ActivatorProbe>,
     no_activator: bool,
     demand_unknown: bool,
@@ -81,6 +82,7 @@ impl World {
             seika: Counts::new(),
             deployment: 1,
             handing_back: false,
+            earns_locality: true,
             activator: None,
             no_activator: false,
             demand_unknown: false,
@@ -152,6 +154,7 @@ impl World {
             deployment: self.deployment,
             template: Arc::new(self.template.clone()),
             each: self.template.each.clone(),
+            earns_locality: self.earns_locality,
             is_seika_observed: true,
             is_handing_back: self.handing_back,
             was_handed_back: false,
@@ -360,7 +363,7 @@ fn load_from_both_ends_is_answered_on_both() {
     assert_eq!((world.row("node1"), world.row("node3")), (Some(vec![100, 0, 0]), Some(vec![0, 0, 100])));
     // Switched off, the load alone asks for one.
     let mut settings = world.settings.clone();
-    settings.earns_locality = false;
+    world.earns_locality = false;
     settings.max_scale = Some(1);
     world.settings = settings;
     world.pass(20);

@@ -90,8 +90,8 @@ impl ScaleMemory {
             want,
             panicking: self.panic.is_some(),
             excess_burst_capacity: match settings.burst_capacity {
-                0.0 => 0.0,
-                spare if spare > 0.0 => (f64::from(observed.ready) * settings.capacity - spare - observed.panic).floor(),
+                None | Some(0.0) => 0.0,
+                Some(spare) if spare > 0.0 => (f64::from(observed.ready) * settings.capacity - spare - observed.panic).floor(),
                 _ => -1.0,
             },
         }
@@ -219,7 +219,7 @@ mod tests {
         #[case] mode: ServingMode,
     ) {
         let mut settings = demo();
-        settings.burst_capacity = spare;
+        settings.burst_capacity = Some(spare);
         let scale = ScaleMemory::default().scale(START, at(2.5, 2.5, ready), &settings);
         assert_eq!(scale.excess_burst_capacity, excess);
         assert_eq!(serving_mode(scale.want, scale.excess_burst_capacity), mode);

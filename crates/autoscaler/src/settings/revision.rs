@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClusterSettings, duration, number, value};
+use super::ClusterSettings;
+use super::cluster::{BURST_RULE, is_burst_capacity};
+use super::reader::{Reader, is_whole_seconds};
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,8 +38,15 @@ pub struct RevisionSettings {
     pub target: f64,
     /// What one pod can carry.
     pub capacity: f64,
-    /// Spare capacity to keep before activators leave the way; -1 keeps them in always.
-    pub burst_capacity: f64,
+    /// Spare capacity, in the metric's unit, below which activators stay in the way of all requests; 0 takes them out of the way as soon
+    /// as a pod is ready, -1 keeps them in always.
+    ///
+    /// `None` where neither the revision nor the operator says. Stock's default (211) would keep the activators' hop until there are
+    /// several pods, and undo nearness. Here calm requests then go to the pods, and what overflows their `containerConcurrency` to the
+    /// activators.
+    pub burst_capacity: Option<f64>,
+    /// Requests that one activator is counted on to hold.
+    pub activator_capacity: f64,
     /// Over how long demand is averaged.
     pub stable_window: Duration,
     /// The short window that notices bursts.
@@ -56,7 +65,7 @@ pub struct RevisionSettings {
     pub scale_to_zero_grace: Duration,
     /// How long the last pod stays at least.
     pub scale_to_zero_retention: Duration,
-    /// Pods to start with.
+    /// Pods to start with. Until it was reached once it is the least, where it is more than one.
     pub initial_scale: u32,
     /// Pods at least.
     pub min_scale: u32,
@@ -66,21 +75,47 @@ pub struct RevisionSettings {
     pub activation_scale: u32,
     /// How long the first pod may take.
     pub progress_deadline: Duration,
-    /// Whether source nodes may earn replicas of their own.
-    pub earns_locality: bool,
+    /// Whether source nodes may earn replicas of their own, where the revision says so itself.
+    pub locality_replicas: Option<bool>,
+    /// The response time that 95 % of the requests are to have, network included.
+    pub p95: Option<Duration>,
+    /// Ready pods to keep where demand is most likely to come first.
+    pub warm: u32,
+    /// Zones to spread over, where there are as many pods.
+    pub zones: u32,
+    /// The largest share of the pods that one node may have, above 0, at most 1.
+    pub node_share: Option<f64>,
+    /// What is wrong with the annotations, in words for people.
+    pub problems: Vec<String>,
 }
 
 /// Shortest and longest window that Knative allows.
-const WINDOW: std::ops::RangeInclusive<Duration> = Duration::from_secs(6)..=Duration::from_secs(3600);
+pub(super) const WINDOW: std::ops::RangeInclusive<Duration> = Duration::from_secs(6)..=Duration::from_secs(3600);
+/// The same in words.
+pub(super) const WINDOW_RULE: &str = "whole seconds from 6s to 1h";
 /// No pod is asked to carry less than this.
-const LEAST_TARGET: f64 = 0.01;
+pub(super) const LEAST_TARGET: f64 = 0.01;
+/// What Knative sets its burst capacity to where nobody else does.
+const STOCK_BURST_CAPACITY: f64 = 211.0;
+/// Knative puts no fewer activators before a revision.
+const LEAST_ACTIVATORS: f64 = 2.0;
 
 impl RevisionSettings {
     /// Annotation that says, for one revision, whether source nodes may earn replicas of their own.
     pub const LOCALITY_ANNOTATION: &'static str = "bonavadeur.io/locality-replicas";
+    /// Annotation of [`Self::p95`]: a duration such as `80ms`.
+    pub const P95_ANNOTATION: &'static str = "placement.kantai.dev/p95";
+    /// Annotation of [`Self::warm`]: a number of pods.
+    pub const WARM_ANNOTATION: &'static str = "placement.kantai.dev/warm";
+    /// Annotation of [`Self::zones`]: a number of zones.
+    pub const ZONES_ANNOTATION: &'static str = "placement.kantai.dev/zones";
+    /// Annotation of [`Self::node_share`]: a number such as `0.5`.
+    pub const NODE_SHARE_ANNOTATION: &'static str = "placement.kantai.dev/node-share";
 
     /// Reads a revision's annotations over `cluster`. `container_concurrency` is the revision's hard limit, 0 for none;
     /// `reachable` is false once no Route leads to it any more, when it is only to finish what is in flight.
+    ///
+    /// A value that Knative's webhook would refuse is ignored, and named in [`Self::problems`].
     #[must_use]
     pub fn read(
         annotations: &BTreeMap<String, String>,
@@ -88,66 +123,62 @@ impl RevisionSettings {
         reachable: bool,
         cluster: &ClusterSettings,
     ) -> Self {
-        let own = Own(annotations);
-        let metric = if own.text("metric") == Some("rps") { Metric::Rps } else { Metric::Concurrency };
-        let hard_limit = f64::from(container_concurrency);
-        // Knative knows no utilisation per cluster for rps: 70 % it is.
-        let (mut capacity, cluster_utilization) = match metric {
-            Metric::Concurrency if container_concurrency > 0 => (hard_limit, cluster.target_utilization),
-            Metric::Concurrency => (cluster.concurrency_target, cluster.target_utilization),
-            Metric::Rps => (cluster.rps_target, 0.7),
-        };
-        if let Some(asked) = own.number("target", LEAST_TARGET) {
-            // Only a metric that is named lets the hard limit bound the target; an unnamed one is concurrency all the same here.
-            capacity = if metric == Metric::Concurrency && container_concurrency > 0 { asked.min(hard_limit) } else { asked };
-        }
-        let utilization = own.percent("target-utilization-percentage", 1.0).unwrap_or(cluster_utilization).min(1.0);
+        let mut own = Own(Reader::new(annotations));
+        let load = own.load(container_concurrency, cluster);
         let stable_window = own
-            .duration("window")
-            .filter(|window| WINDOW.contains(window))
-            .unwrap_or(cluster.stable_window)
-            .clamp(*WINDOW.start(), *WINDOW.end());
-        let panic_share = own.percent("panic-window-percentage", 1.0).unwrap_or(cluster.panic_window_share).clamp(0.01, 1.0);
-        let panic_window = Duration::from_secs_f64((stable_window.as_secs_f64() * panic_share).round().max(1.0));
-        let min_scale = own.value("min-scale").unwrap_or(cluster.min_scale);
-        let max_scale = own.value("max-scale").or(cluster.max_scale).filter(|&max: &u32| max > 0);
-        let initial_scale = own
-            .value("initial-scale")
-            .filter(|&scale: &u32| scale > 0 || cluster.allow_zero_initial_scale)
-            .unwrap_or(cluster.initial_scale);
+            .duration("window", |window| WINDOW.contains(&window) && is_whole_seconds(window), WINDOW_RULE)
+            .unwrap_or(cluster.stable_window);
+        let panic_percentage = own
+            .float("panic-window-percentage", |percent| (1.0..=100.0).contains(&percent), "from 1 to 100")
+            .unwrap_or(cluster.panic_window_percentage);
+        let scale_down_delay =
+            own.duration("scale-down-delay", |delay| delay <= *WINDOW.end() && is_whole_seconds(delay), "whole seconds up to 1h");
+        let retention =
+            own.duration("scale-to-zero-pod-retention-period", |period| period <= *WINDOW.end(), "a duration up to 1h");
+        let initial_scale =
+            own.count("initial-scale", u32::from(!cluster.allow_zero_initial_scale)).unwrap_or(cluster.initial_scale);
+        let bounds = own.bounds(cluster);
         Self {
-            metric,
-            aggregation: match own.text("metric-aggregation-algorithm") {
-                Some("weighted-exponential" | "weightedExponential") => Aggregation::WeightedExponential,
-                _ => Aggregation::Linear,
-            },
-            target: (capacity * utilization).max(LEAST_TARGET),
-            capacity: capacity.max(LEAST_TARGET),
-            burst_capacity: own.number("target-burst-capacity", -1.0).or(cluster.burst_capacity).unwrap_or(0.0),
+            metric: load.metric,
+            aggregation: own.aggregation(),
+            target: load.target,
+            capacity: load.capacity,
+            burst_capacity: own.float("target-burst-capacity", is_burst_capacity, BURST_RULE).or(cluster.burst_capacity),
+            activator_capacity: cluster.activator_capacity,
             stable_window,
-            panic_window,
-            panic_threshold: own.percent("panic-threshold-percentage", 110.0).unwrap_or(cluster.panic_threshold),
+            panic_window: panic_window(stable_window, panic_percentage),
+            panic_threshold: own
+                .float("panic-threshold-percentage", |percent| (110.0..=1000.0).contains(&percent), "from 110 to 1000")
+                .map_or(cluster.panic_threshold, |percent| percent / 100.0),
             max_scale_up_rate: cluster.max_scale_up_rate,
             max_scale_down_rate: cluster.max_scale_down_rate,
-            scale_down_delay: if reachable {
-                own.duration("scale-down-delay").unwrap_or(cluster.scale_down_delay)
-            } else {
-                Duration::ZERO
-            },
+            scale_down_delay: if reachable { scale_down_delay.unwrap_or(cluster.scale_down_delay) } else { Duration::ZERO },
             scale_to_zero: cluster.scale_to_zero,
             scale_to_zero_grace: cluster.scale_to_zero_grace,
             scale_to_zero_retention: if reachable {
-                own.duration("scale-to-zero-pod-retention-period").unwrap_or(cluster.scale_to_zero_retention)
+                retention.unwrap_or(cluster.scale_to_zero_retention)
             } else {
                 Duration::ZERO
             },
+            // As Knative has it since 1.16: who is not reached any more need not get to its initial scale.
             initial_scale: if reachable { initial_scale } else { initial_scale.min(1) },
-            min_scale: if reachable { min_scale } else { 0 },
-            max_scale,
-            activation_scale: own.value("activation-scale").unwrap_or(1).max(1),
-            progress_deadline: duration(annotations, "serving.knative.dev/progress-deadline")
+            min_scale: if reachable { bounds.min } else { 0 },
+            max_scale: bounds.max,
+            activation_scale: bounds.activation,
+            progress_deadline: own
+                .0
+                .duration(
+                    &["serving.knative.dev/progress-deadline"],
+                    |deadline| !deadline.is_zero() && is_whole_seconds(deadline),
+                    "a duration above 0 in whole seconds",
+                )
                 .unwrap_or(cluster.progress_deadline),
-            earns_locality: value(annotations, Self::LOCALITY_ANNOTATION).unwrap_or(cluster.earns_locality),
+            locality_replicas: own.0.bool(Self::LOCALITY_ANNOTATION),
+            p95: own.0.duration(&[Self::P95_ANNOTATION], |goal| !goal.is_zero(), "a duration above 0"),
+            warm: own.0.count(&[Self::WARM_ANNOTATION], 0).unwrap_or(0),
+            zones: own.0.count(&[Self::ZONES_ANNOTATION], 1).unwrap_or(1),
+            node_share: own.0.float(&[Self::NODE_SHARE_ANNOTATION], |share| share > 0.0 && share <= 1.0, "above 0, at most 1"),
+            problems: own.0.problems,
         }
     }
 
@@ -156,85 +187,169 @@ impl RevisionSettings {
     pub fn activation_threshold(&self, initialized: bool) -> u32 {
         self.min_scale.max(if initialized { 1 } else { self.initial_scale })
     }
+
+    /// How many activators are to know the revision, with so many pods ready: enough for all that these can carry and the burst on top.
+    #[must_use]
+    pub fn activators(&self, ready: u32) -> u32 {
+        let burst = match self.burst_capacity {
+            Some(0.0) => return LEAST_ACTIVATORS as u32,
+            Some(burst) => burst.max(0.0),
+            None => STOCK_BURST_CAPACITY,
+        };
+        let capacity = f64::from(ready) * self.capacity + burst;
+        (capacity / self.activator_capacity).ceil().max(LEAST_ACTIVATORS) as u32
+    }
 }
 
-/// The annotations under `autoscaling.knative.dev/`, by their hyphenated name or Knative's older camel-case one.
-struct Own<'a>(&'a BTreeMap<String, String>);
+fn panic_window(stable: Duration, percentage: f64) -> Duration {
+    // Whole nanoseconds first, then whole seconds, as Go does.
+    let nanoseconds = (stable.as_nanos() as f64 * percentage / 100.0) as u64;
+    Duration::from_secs(((nanoseconds + 500_000_000) / 1_000_000_000).max(1))
+}
 
-impl Own<'_> {
-    fn key(&self, name: &str) -> Option<String> {
-        let hyphenated = format!("autoscaling.knative.dev/{name}");
-        if self.0.contains_key(&hyphenated) {
-            return Some(hyphenated);
-        }
-        let mut camel = String::from("autoscaling.knative.dev/");
+/// The annotations under `autoscaling.knative.dev/`, by their hyphenated name or, where Knative once had one, the older camel-case one.
+struct Own<'a>(Reader<'a>);
+
+/// What a pod is to carry.
+struct Load {
+    metric: Metric,
+    target: f64,
+    capacity: f64,
+}
+
+struct Bounds {
+    min: u32,
+    max: Option<u32>,
+    activation: u32,
+}
+
+const PREFIX: &str = "autoscaling.knative.dev/";
+
+/// Annotations that also have a camel-case name.
+const WITH_OLDER_NAME: [&str; 10] = [
+    "initial-scale",
+    "max-scale",
+    "metric-aggregation-algorithm",
+    "min-scale",
+    "panic-threshold-percentage",
+    "panic-window-percentage",
+    "scale-down-delay",
+    "scale-to-zero-pod-retention-period",
+    "target-burst-capacity",
+    "target-utilization-percentage",
+];
+
+/// The annotation's full names, the one that wins first.
+fn names(name: &str) -> Vec<String> {
+    let mut names = vec![format!("{PREFIX}{name}")];
+    if WITH_OLDER_NAME.contains(&name) {
+        let mut older = PREFIX.to_owned();
         for (index, word) in name.split('-').enumerate() {
             let mut letters = word.chars();
             match letters.next() {
-                Some(first) if index > 0 => camel.extend(first.to_uppercase().chain(letters)),
-                _ => camel.push_str(word),
+                Some(first) if index > 0 => older.extend(first.to_uppercase().chain(letters)),
+                _ => older.push_str(word),
             }
         }
-        self.0.contains_key(&camel).then_some(camel)
+        names.push(older);
+    }
+    names
+}
+
+impl Own<'_> {
+    fn with<T>(&mut self, name: &str, read: impl FnOnce(&mut Reader<'_>, &[&str]) -> T) -> T {
+        let names = names(name);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        read(&mut self.0, &names)
     }
 
-    fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(&self.key(name)?).map(|text| text.trim())
+    fn float(&mut self, name: &str, is_valid: impl Fn(f64) -> bool, rule: &str) -> Option<f64> {
+        self.with(name, |reader, names| reader.float(names, is_valid, rule))
     }
 
-    fn value<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
-        value(self.0, &self.key(name)?)
+    fn count(&mut self, name: &str, least: u32) -> Option<u32> {
+        self.with(name, |reader, names| reader.count(names, least))
     }
 
-    fn number(&self, name: &str, least: f64) -> Option<f64> {
-        number(self.0, &self.key(name)?, least)
+    fn duration(&mut self, name: &str, is_valid: impl Fn(Duration) -> bool, rule: &str) -> Option<Duration> {
+        self.with(name, |reader, names| reader.duration(names, is_valid, rule))
     }
 
-    fn percent(&self, name: &str, least: f64) -> Option<f64> {
-        self.number(name, least).map(|percent| percent / 100.0)
+    /// The text, and a note where it is none of those that `parse` knows. Empty text says nothing.
+    fn word<T>(&mut self, name: &str, parse: impl Fn(&str) -> Option<T>, rule: &str) -> Option<T> {
+        self.with(name, |reader, names| {
+            let (key, text) = reader.text(names).filter(|(_, text)| !text.is_empty())?;
+            let word = parse(text);
+            if word.is_none() {
+                reader.refuse(key, text, rule);
+            }
+            word
+        })
     }
 
-    fn duration(&self, name: &str) -> Option<Duration> {
-        duration(self.0, &self.key(name)?)
+    fn aggregation(&mut self) -> Aggregation {
+        let parse = |text: &str| match text {
+            "linear" => Some(Aggregation::Linear),
+            "weighted-exponential" | "weightedExponential" => Some(Aggregation::WeightedExponential),
+            _ => None,
+        };
+        self.word("metric-aggregation-algorithm", parse, "linear or weighted-exponential").unwrap_or(Aggregation::Linear)
+    }
+
+    fn load(&mut self, container_concurrency: u32, cluster: &ClusterSettings) -> Load {
+        let parse = |text: &str| match text {
+            "concurrency" => Some(Metric::Concurrency),
+            "rps" => Some(Metric::Rps),
+            _ => None,
+        };
+        // Knative checks the metric of its own classes only, so that of another autoscaler comes through.
+        let known = self.0.problems.len();
+        let metric = self.word("metric", parse, "concurrency or rps for this class; concurrency is counted");
+        let metric_is_foreign = self.0.problems.len() > known;
+        let metric = metric.unwrap_or(Metric::Concurrency);
+        let hard_limit = f64::from(container_concurrency);
+        // Knative knows no utilisation per cluster for rps: 70 % it is.
+        let (mut capacity, cluster_utilization) = match metric {
+            Metric::Concurrency if container_concurrency > 0 => (hard_limit, cluster.target_utilization),
+            Metric::Concurrency => (cluster.concurrency_target, cluster.target_utilization),
+            Metric::Rps => (cluster.rps_target, 0.7),
+        };
+        let target = self.float("target", |target| target >= LEAST_TARGET, "at least 0.01");
+        match target {
+            // Percent of a processor, or megabytes, or whatever that metric counts.
+            Some(target) if metric_is_foreign => {
+                self.0.refuse(&format!("{PREFIX}target"), target, "in the unit of a metric of this class");
+            }
+            Some(target) if metric == Metric::Concurrency && container_concurrency > 0 => capacity = target.min(hard_limit),
+            Some(target) => capacity = target,
+            None => {}
+        }
+        let utilization = self
+            .float("target-utilization-percentage", |percent| (1.0..=100.0).contains(&percent), "from 1 to 100")
+            .map_or(cluster_utilization, |percent| percent / 100.0);
+        Load { metric, target: (capacity * utilization).max(LEAST_TARGET), capacity }
+    }
+
+    fn bounds(&mut self, cluster: &ClusterSettings) -> Bounds {
+        let min = self.count("min-scale", 0).unwrap_or(cluster.min_scale);
+        let own_max = self.count("max-scale", 0);
+        let max = own_max.or(cluster.max_scale).filter(|max| *max > 0);
+        let activation = self.count("activation-scale", 2).unwrap_or(1);
+        let mut remark = |name: &str, text| self.0.problems.push(format!("{PREFIX}{name}: {text}"));
+        if let Some(limit) = cluster.max_scale_limit
+            && own_max.is_some_and(|max| max == 0 || max > limit)
+        {
+            remark("max-scale", format!("beyond the cluster's max-scale-limit, {limit}, which new revisions must keep to"));
+        }
+        if let Some(max) = max.filter(|max| *max < min) {
+            remark("min-scale", format!("{min} is more than max-scale, {max}; min-scale holds"));
+        }
+        if let Some(max) = max.filter(|max| *max < activation) {
+            remark("activation-scale", format!("{activation} is more than max-scale, {max}, which holds"));
+        }
+        Bounds { min, max, activation }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn annotations<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
-        pairs.into_iter().map(|(key, value)| (format!("autoscaling.knative.dev/{key}"), value.to_owned())).collect()
-    }
-
-    #[test]
-    fn the_demo_has_a_target_of_seven_over_twelve_seconds() {
-        let own = annotations([("target", "10"), ("window", "12s"), ("metric", "")]);
-        let settings = RevisionSettings::read(&own, 0, true, &ClusterSettings::default());
-        assert_eq!((settings.target, settings.capacity), (7.0, 10.0));
-        assert_eq!((settings.stable_window, settings.panic_window), (Duration::from_secs(12), Duration::from_secs(1)));
-        assert_eq!((settings.burst_capacity, settings.initial_scale, settings.max_scale), (0.0, 1, None));
-    }
-
-    #[test]
-    fn older_spellings_and_the_hard_limit_are_honoured() {
-        let own = annotations([("target", "10"), ("minScale", "2"), ("maxScale", "5"), ("targetUtilizationPercentage", "100")]);
-        let settings = RevisionSettings::read(&own, 4, true, &ClusterSettings::default());
-        assert_eq!((settings.target, settings.min_scale, settings.max_scale), (4.0, 2, Some(5)));
-    }
-
-    #[test]
-    fn an_unreachable_revision_keeps_nothing() {
-        let own = annotations([("min-scale", "3"), ("scale-down-delay", "1m"), ("scale-to-zero-pod-retention-period", "1m")]);
-        let settings = RevisionSettings::read(&own, 0, false, &ClusterSettings::default());
-        assert_eq!((settings.min_scale, settings.scale_down_delay), (0, Duration::ZERO));
-        assert_eq!(settings.scale_to_zero_retention, Duration::ZERO);
-    }
-
-    #[test]
-    fn nonsense_falls_back_to_the_defaults() {
-        let own = annotations([("target", "NaN"), ("window", "1s"), ("min-scale", "-3"), ("target-burst-capacity", "-7")]);
-        let settings = RevisionSettings::read(&own, 0, true, &ClusterSettings::default());
-        assert_eq!(settings, RevisionSettings::read(&BTreeMap::new(), 0, true, &ClusterSettings::default()));
-    }
-}
+mod tests;
