@@ -7,4 +7,4 @@ mod scale;
 mod smoothing;
 
 pub use history::{DemandHistory, SourceDemand};
-pub use scale::{Observed, Scale, ScaleMemory, serving_mode, within_bounds};
+pub use scale::{Observed, Scale, ScaleMemory, initial_burst_capacity, serving_mode, within_bounds};

@@ -1,4 +1,12 @@
 //! The KPA's decision from two window averages to a number of pods.
+//!
+//! Every formula is stock's (`pkg/autoscaler/scaling/autoscaler.go`), evaluated at every call. Stock evaluates every
+//! two seconds, this class every second and whenever somebody waits. At the instants that both evaluate at they come to
+//! the same, with these consequences of the instants in between: a burst is noticed up to a second earlier; the most that
+//! a panic came to includes them; and a revision halves again as soon as the pods of the last step are gone, where
+//! stock may wait a second more. The slots of the scale-down delay are two seconds for both.
+//!
+//! Added to stock is the hold after a restart, which keeps a single pod, too; see [`ScaleMemory::resumed`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -35,8 +43,10 @@ pub struct Scale {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ScaleMemory {
     panic: Option<Panic>,
-    /// Counts wanted, highest per slot, for the scale-down delay.
-    delayed: VecDeque<(Duration, u32)>,
+    hold: Option<Hold>,
+    /// When it was last decided.
+    decided: Option<Duration>,
+    delayed: Delayed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,15 +57,30 @@ struct Panic {
     most: u32,
 }
 
-/// One entry of the scale-down delay covers so much time.
-const DELAY_SLOT: Duration = Duration::from_secs(2);
+/// Nothing shrinks until demand is known for a stable window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Hold {
+    since: Duration,
+    least: u32,
+}
+
+/// Decisions further apart than stock's have time between them in which demand was not known.
+const KNOWN_TOGETHER: Duration = Duration::from_secs(2);
 
 impl ScaleMemory {
-    /// Memory of a revision that is met with pods already there, by a program that just started: as if it panicked at that count, so that
-    /// nothing shrinks for a stable window, by when demand is known.
+    /// Memory of a revision that is met with pods already there, by a program that just started.
+    ///
+    /// Nothing shrinks until demand was known for a stable window. Stock starts in panic at the count of several pods, and so
+    /// does this; stock lets a single pod go at once, and this does not. The same holds when nothing could be decided for longer than
+    /// a stable window, since all demand that was known before is gone by then.
     #[must_use]
     pub fn resumed(now: Duration, ready: u32) -> Self {
-        Self { panic: (ready > 1).then_some(Panic { last: now, most: ready }), delayed: VecDeque::new() }
+        Self {
+            panic: (ready > 1).then_some(Panic { last: now, most: ready }),
+            hold: Hold::new(now, ready),
+            decided: Some(now),
+            delayed: Delayed::default(),
+        }
     }
 
     /// Decides. `now` counts from any fixed instant.
@@ -84,7 +109,10 @@ impl ScaleMemory {
             panicking.most = panicking.most.max(stable).max(panic);
             want = panicking.most;
         }
-        want = self.delay(now, want, settings.scale_down_delay);
+        if observed.reachable && !settings.scale_down_delay.is_zero() {
+            want = self.delayed.most(now, want, settings.scale_down_delay);
+        }
+        want = want.max(self.held(now, observed.ready, settings.stable_window));
 
         Scale {
             want,
@@ -92,32 +120,74 @@ impl ScaleMemory {
             excess_burst_capacity: match settings.burst_capacity {
                 None | Some(0.0) => 0.0,
                 Some(spare) if spare > 0.0 => (f64::from(observed.ready) * settings.capacity - spare - observed.panic).floor(),
-                _ => -1.0,
+                Some(_) => -1.0,
             },
         }
     }
 
-    /// The highest count wanted within `delay`.
-    fn delay(&mut self, now: Duration, want: u32, delay: Duration) -> u32 {
-        if delay.is_zero() {
-            self.delayed.clear();
-            return want;
+    /// The least that must stay for want of knowledge.
+    fn held(&mut self, now: Duration, ready: u32, stable_window: Duration) -> u32 {
+        let unknown = self.decided.map_or(Duration::ZERO, |decided| now.saturating_sub(decided));
+        self.decided = Some(now);
+        if unknown > stable_window {
+            self.hold = Hold::new(now, ready);
+        } else if unknown > KNOWN_TOGETHER
+            && let Some(hold) = &mut self.hold
+        {
+            hold.since += unknown;
         }
-        self.delayed.retain(|&(slot, _)| slot + delay > now);
-        match self.delayed.back_mut() {
-            Some((slot, most)) if now < *slot + DELAY_SLOT => *most = want.max(*most),
-            _ => self.delayed.push_back((now, want)),
-        }
-        self.delayed.iter().map(|&(_, most)| most).max().unwrap_or(want)
+        self.hold = self.hold.filter(|hold| now <= hold.since + stable_window);
+        self.hold.map_or(0, |hold| hold.least)
     }
 }
 
-/// `want` within the revision's bounds. Until the revision was `initialized`, its initial scale is the least.
+impl Hold {
+    fn new(since: Duration, least: u32) -> Option<Self> {
+        (least > 0).then_some(Self { since, least })
+    }
+}
+
+/// The highest counts wanted lately.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Delayed {
+    /// Slots of time and the highest count in each, the oldest first. A slot that a later and no lower one makes pointless is dropped,
+    /// so counts fall from one to the next.
+    slots: VecDeque<(u64, u32)>,
+}
+
+/// How long one slot is: as long as stock has between two decisions.
+const SLOT_SECONDS: u64 = 2;
+
+impl Delayed {
+    /// The highest count wanted in the slots that `delay` spans, this one among them.
+    fn most(&mut self, now: Duration, want: u32, delay: Duration) -> u32 {
+        let slot = now.as_secs() / SLOT_SECONDS;
+        let spanned = delay.as_nanos().div_ceil(Duration::from_secs(SLOT_SECONDS).as_nanos());
+        while self.slots.front().is_some_and(|&(first, _)| u128::from(slot.saturating_sub(first)) >= spanned) {
+            self.slots.pop_front();
+        }
+        while self.slots.back().is_some_and(|&(_, count)| count <= want) {
+            self.slots.pop_back();
+        }
+        if self.slots.back().is_none_or(|&(last, _)| last < slot) {
+            self.slots.push_back((slot, want));
+        }
+        self.slots.front().map_or(want, |&(_, count)| count)
+    }
+}
+
+/// `want` within the revision's bounds. Until the revision was `initialized`, an initial scale of more than one is the least, even where that is
+/// beyond its most pods.
 #[must_use]
 pub fn within_bounds(want: u32, initialized: bool, settings: &RevisionSettings) -> u32 {
-    let least = if initialized { settings.min_scale } else { settings.min_scale.max(settings.initial_scale) };
-    let want = want.max(least);
-    settings.max_scale.map_or(want, |most| want.min(most))
+    // One pod is what Knative starts anyway, and a revision that could not start is not to be started again and again.
+    let initial = if !initialized && settings.initial_scale > 1 { settings.initial_scale } else { 0 };
+    let least = settings.min_scale.max(initial);
+    match settings.max_scale {
+        _ if want < least => least,
+        Some(most) => want.min(most.max(least)),
+        None => want,
+    }
 }
 
 /// Whether activators are to be in the way of requests.
@@ -126,123 +196,15 @@ pub fn serving_mode(want: u32, excess_burst_capacity: f64) -> ServingMode {
     if want > 0 && excess_burst_capacity >= 0.0 { ServingMode::Serve } else { ServingMode::Proxy }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-    use rstest::rstest;
-
-    use super::*;
-    use crate::settings::ClusterSettings;
-
-    /// Target 7 of 10 over 12 s, as in the demo.
-    fn demo() -> RevisionSettings {
-        let own = [("target", "10"), ("window", "12s")].map(|(k, v)| (format!("autoscaling.knative.dev/{k}"), v.to_owned()));
-        RevisionSettings::read(&BTreeMap::from(own), 0, true, &ClusterSettings::default())
-    }
-
-    fn at(stable: f64, panic: f64, ready: u32) -> Observed {
-        Observed { stable, panic, ready, reachable: true }
-    }
-
-    const START: Duration = Duration::from_secs(1000);
-
-    #[rstest]
-    #[case::nothing_asked(at(0.0, 0.0, 1), 0, false)]
-    #[case::one_pod_is_enough(at(7.0, 7.0, 1), 1, false)]
-    #[case::just_over_one(at(7.1, 7.1, 2), 2, false)]
-    #[case::the_burst_rules(at(1.0, 14.1, 1), 3, true)]
-    #[case::exactly_twice_panics(at(1.0, 14.0, 1), 2, true)]
-    #[case::half_at_once_is_the_most_to_go(at(0.0, 0.0, 9), 4, false)]
-    #[case::no_pod_counts_as_one(at(21.0, 21.0, 0), 3, true)]
-    fn worked_examples(#[case] observed: Observed, #[case] want: u32, #[case] panicking: bool) {
-        let scale = ScaleMemory::default().scale(START, observed, &demo());
-        assert_eq!((scale.want, scale.panicking), (want, panicking));
-    }
-
-    #[test]
-    fn an_unreachable_revision_falls_at_once() {
-        let observed = Observed { reachable: false, ..at(0.0, 0.0, 9) };
-        assert_eq!(ScaleMemory::default().scale(START, observed, &demo()).want, 0);
-    }
-
-    #[test]
-    fn panic_holds_its_highest_count_for_a_stable_window() {
-        let mut memory = ScaleMemory::default();
-        let second = Duration::from_secs(1);
-        assert_eq!(memory.scale(START, at(3.0, 35.0, 1), &demo()).want, 5);
-        assert_eq!(memory.scale(START + second * 2, at(3.0, 1.0, 5), &demo()).want, 5);
-        assert!(memory.scale(START + second * 12, at(0.0, 0.0, 5), &demo()).panicking);
-        let after = memory.scale(START + second * 13, at(0.0, 0.0, 5), &demo());
-        assert_eq!((after.want, after.panicking), (2, false));
-    }
-
-    #[test]
-    fn a_restart_shrinks_nothing_for_a_stable_window() {
-        let mut memory = ScaleMemory::resumed(START, 6);
-        assert_eq!(memory.scale(START + Duration::from_secs(12), at(0.0, 0.0, 6), &demo()).want, 6);
-        assert_eq!(memory.scale(START + Duration::from_secs(13), at(0.0, 0.0, 6), &demo()).want, 3);
-    }
-
-    #[test]
-    fn a_delay_keeps_the_highest_of_its_span() {
-        let mut settings = demo();
-        settings.scale_down_delay = Duration::from_secs(10);
-        let mut memory = ScaleMemory::default();
-        let want = |memory: &mut ScaleMemory, second, stable| {
-            memory.scale(START + Duration::from_secs(second), at(stable, 0.0, 3), &settings).want
-        };
-        assert_eq!(want(&mut memory, 0, 21.0), 3);
-        assert_eq!(want(&mut memory, 4, 7.0), 3);
-        assert_eq!(want(&mut memory, 9, 7.0), 3);
-        assert_eq!(want(&mut memory, 10, 7.0), 1);
-    }
-
-    #[test]
-    fn activation_scale_raises_what_is_not_zero() {
-        let mut settings = demo();
-        settings.activation_scale = 5;
-        assert_eq!(ScaleMemory::default().scale(START, at(1.0, 1.0, 0), &settings).want, 5);
-        assert_eq!(ScaleMemory::default().scale(START, at(0.0, 0.0, 0), &settings).want, 0);
-    }
-
-    #[rstest]
-    #[case::default_zero(0.0, 1, 0.0, ServingMode::Serve)]
-    #[case::always(-1.0, 50, -1.0, ServingMode::Proxy)]
-    #[case::short_of_spare(10.0, 1, -3.0, ServingMode::Proxy)]
-    #[case::enough_spare(10.0, 2, 7.0, ServingMode::Serve)]
-    fn burst_capacity_keeps_activators_in(
-        #[case] spare: f64,
-        #[case] ready: u32,
-        #[case] excess: f64,
-        #[case] mode: ServingMode,
-    ) {
-        let mut settings = demo();
-        settings.burst_capacity = Some(spare);
-        let scale = ScaleMemory::default().scale(START, at(2.5, 2.5, ready), &settings);
-        assert_eq!(scale.excess_burst_capacity, excess);
-        assert_eq!(serving_mode(scale.want, scale.excess_burst_capacity), mode);
-    }
-
-    #[test]
-    fn bounds_are_initial_until_initialized() {
-        let mut settings = demo();
-        (settings.initial_scale, settings.max_scale) = (3, Some(4));
-        assert_eq!((within_bounds(0, false, &settings), within_bounds(0, true, &settings)), (3, 0));
-        assert_eq!(within_bounds(9, true, &settings), 4);
-    }
-
-    proptest! {
-        /// Whatever the demand, the count stays between half and a thousand times the ready pods, and grows with demand.
-        #[test]
-        fn rates_bound_every_step(stable in 0.0..1e7, panic in 0.0..1e7, ready in 0_u32..5000, more in 0.0..1e6) {
-            let settings = demo();
-            let scale = ScaleMemory::default().scale(START, at(stable, panic, ready), &settings);
-            prop_assert!(scale.want >= ready / 2 || ready <= 1);
-            prop_assert!(u64::from(scale.want) <= 1000 * u64::from(ready.max(1)));
-            let higher = ScaleMemory::default().scale(START, at(stable + more, panic + more, ready), &settings);
-            prop_assert!(higher.want >= scale.want);
-        }
+/// The excess burst capacity of a revision that nothing is known about yet: that of its initial pods, idle.
+#[must_use]
+pub fn initial_burst_capacity(settings: &RevisionSettings) -> f64 {
+    match settings.burst_capacity {
+        None | Some(0.0) => 0.0,
+        Some(spare) if spare > 0.0 => (f64::from(settings.initial_scale) * settings.capacity - spare).trunc(),
+        Some(_) => -1.0,
     }
 }
+
+#[cfg(test)]
+mod tests;
