@@ -9,6 +9,7 @@
 //! measured, or because its replacement is ready elsewhere. Never because something is unknown.
 
 mod decide;
+pub mod demand;
 pub mod earned;
 pub mod handback;
 pub mod kpa;

@@ -1,0 +1,14 @@
+//! What the gateways report, put together second by second.
+//!
+//! [`Board`] takes the events of all replicas of locality-ingress (`gateway_link::demand`) and gives,
+//! once a tick, the [`Demand`](crate::picture::Demand) of every revision that carries traffic, and the
+//! one that all others share. It has no clock: time since some fixed instant is passed in.
+
+mod board;
+mod estimate;
+mod replicas;
+mod revision;
+mod sources;
+
+pub use board::{Board, Tick};
+pub use estimate::{SecondReading, estimate};

@@ -1,0 +1,257 @@
+//! What is known of one revision that carries traffic.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_link::demand::ByServing;
+use latency_matrix::NodeName;
+
+use super::estimate::{SecondReading, estimate};
+use crate::kpa::SourceDemand;
+
+/// What was seen of times counts this much less with each second: what is older than a minute says
+/// nothing.
+const FADING: f64 = 0.95;
+
+/// Counts of one second, or of one report.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Amount {
+    pub(super) arrived: f64,
+    pub(super) ended: f64,
+    /// Request-seconds at the pod: the way there and back is taken off.
+    pub(super) busy_seconds: f64,
+}
+
+impl Amount {
+    fn add(&mut self, other: Self, share: f64) {
+        self.arrived += other.arrived * share;
+        self.ended += other.ended * share;
+        self.busy_seconds += other.busy_seconds * share;
+    }
+}
+
+/// How long requests take, by Little's law: requests in flight added up over time, divided by how many
+/// ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    busy_seconds: f64,
+    ended: f64,
+    second: u64,
+}
+
+impl Seen {
+    fn add(&mut self, amount: Amount, second: u64) {
+        let passed = i32::try_from(second.saturating_sub(self.second)).unwrap_or(i32::MAX);
+        let fading = FADING.powi(passed);
+        self.busy_seconds = self.busy_seconds * fading + amount.busy_seconds;
+        self.ended = self.ended * fading + amount.ended;
+        self.second = self.second.max(second);
+    }
+
+    /// `None` where too little ended to tell.
+    fn mean_seconds(self) -> Option<f64> {
+        (self.ended >= 1.0).then(|| (self.busy_seconds / self.ended).max(0.0))
+    }
+}
+
+/// What comes from one source node.
+#[derive(Debug, Default)]
+struct FromSource {
+    /// As each replica told it last.
+    told: BTreeMap<Arc<str>, ByServing>,
+    /// The seconds that nobody has asked for yet, in order.
+    seconds: VecDeque<(u64, Amount)>,
+    seen: Seen,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Revision {
+    sources: BTreeMap<NodeName, FromSource>,
+    serving: BTreeMap<NodeName, Seen>,
+}
+
+/// What a replica tells of one source node.
+pub(super) struct Told<'a> {
+    pub(super) replica: &'a Arc<str>,
+    pub(super) source: &'a NodeName,
+    pub(super) loads: ByServing,
+    /// Whether what was told before, or nothing, is what to count from; otherwise it is only noted.
+    pub(super) counts: bool,
+    /// Whether the replica has just lost its gateway, so that it cannot know what is in flight.
+    pub(super) is_departing: bool,
+}
+
+/// What time counts are of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Time {
+    pub(super) from: Duration,
+    pub(super) to: Duration,
+    /// The first second that was not given out yet.
+    pub(super) open_from: Duration,
+}
+
+impl Revision {
+    /// Takes over what a replica tells.
+    pub(super) fn take(&mut self, mut told: Told<'_>, time: Time, rtt_seconds: &dyn Fn(&NodeName, &NodeName) -> f64) {
+        let source = self.sources.entry(told.source.clone()).or_default();
+        let before = source.told.get(told.replica);
+        let mut sum = Amount::default();
+        if told.counts {
+            for (serving, load) in &told.loads {
+                let before = before.and_then(|before| before.get(serving)).copied().unwrap_or_default();
+                // A counter that fell began anew.
+                let grown = |now: u64, before: u64| if now >= before { now - before } else { now };
+                let arrived = as_f64(grown(load.arrived, before.arrived));
+                let ended = as_f64(grown(load.ended(), before.ended()));
+                let busy = load.busy_seconds - before.busy_seconds;
+                let busy = if busy >= 0.0 { busy } else { load.busy_seconds };
+                let serving = NodeName::new(serving.as_str());
+                let network = ended * rtt_seconds(told.source, &serving).max(0.0);
+                let amount = Amount { arrived, ended, busy_seconds: busy - network };
+                if amount != Amount::default() {
+                    self.serving.entry(serving).or_default().add(amount, time.to.as_secs());
+                    sum.add(amount, 1.0);
+                }
+            }
+        }
+        if told.is_departing
+            && let Some(before) = before
+        {
+            for (serving, load) in &mut told.loads {
+                load.in_flight = before.get(serving).map_or(0, |before| before.in_flight);
+            }
+        }
+        source.told.insert(told.replica.clone(), told.loads);
+        if sum != Amount::default() {
+            source.spread(sum, time.from, time.to, time.open_from);
+        }
+    }
+
+    /// Requests in flight, per source node that has any. `counts` says whose word counts of a node.
+    pub(super) fn in_flight(&self, counts: &dyn Fn(&str, &NodeName) -> bool) -> BTreeMap<NodeName, f64> {
+        let mut in_flight = BTreeMap::new();
+        for (node, source) in &self.sources {
+            let told = source.told.iter().filter(|(_, loads)| is_waited_for(loads)).filter(|(replica, _)| counts(replica, node));
+            let sum: u64 = told.flat_map(|(_, loads)| loads.values()).map(|load| load.in_flight).sum();
+            if sum > 0 {
+                in_flight.insert(node.clone(), as_f64(sum));
+            }
+        }
+        in_flight
+    }
+
+    /// Whether any request is in flight.
+    pub(super) fn is_waited_for(&self, counts: &dyn Fn(&str, &NodeName) -> bool) -> bool {
+        let told = self.sources.iter().flat_map(|(node, source)| source.told.iter().map(move |told| (node, told)));
+        told.filter(|(_, (_, loads))| is_waited_for(loads)).any(|(node, (replica, _))| counts(replica, node))
+    }
+
+    /// What the replica told of `source` to be in flight is no longer so.
+    pub(super) fn clear_in_flight(&mut self, replica: &str, source: &NodeName) {
+        let told = self.sources.get_mut(source).and_then(|source| source.told.get_mut(replica));
+        for load in told.into_iter().flat_map(BTreeMap::values_mut) {
+            load.in_flight = 0;
+        }
+    }
+
+    /// What the replica told is forgotten. Whether anything else is still known.
+    pub(super) fn forget_replica(&mut self, replica: &str) -> bool {
+        for source in self.sources.values_mut() {
+            source.told.remove(replica);
+        }
+        self.is_known()
+    }
+
+    /// What was told of source nodes that are none any more is forgotten. Whether anything is left.
+    pub(super) fn retain_sources(&mut self, is_source: impl Fn(&NodeName) -> bool) -> bool {
+        for (_, source) in self.sources.iter_mut().filter(|(node, _)| !is_source(node)) {
+            source.told.clear();
+        }
+        self.is_known()
+    }
+
+    /// Whether anything is known of it. Source nodes of which nothing is are dropped.
+    pub(super) fn is_known(&mut self) -> bool {
+        self.sources.retain(|_, source| !source.told.is_empty() || !source.seconds.is_empty());
+        !self.sources.is_empty()
+    }
+
+    /// Ends the second `second`: its demand per source node that had any.
+    pub(super) fn close(&mut self, second: u64) -> BTreeMap<NodeName, SourceDemand> {
+        let mut demand = BTreeMap::new();
+        for (node, source) in &mut self.sources {
+            while source.seconds.front().is_some_and(|(other, _)| *other < second) {
+                source.seconds.pop_front();
+            }
+            if source.seconds.front().is_none_or(|(other, _)| *other != second) {
+                continue;
+            }
+            let Some((_, amount)) = source.seconds.pop_front() else { continue };
+            source.seen.add(amount, second);
+            let reading = SecondReading {
+                gauge: amount.busy_seconds,
+                arrived_per_second: Some(amount.arrived),
+                ended_per_second: Some(amount.ended),
+                mean_seconds: source.seen.mean_seconds(),
+            };
+            let of = estimate(reading);
+            if of != SourceDemand::default() {
+                demand.insert(node.clone(), of);
+            }
+        }
+        demand
+    }
+
+    /// Seconds that a request takes at the pods of a node.
+    pub(super) fn service_seconds(&self) -> BTreeMap<NodeName, f64> {
+        self.serving.iter().filter_map(|(node, seen)| Some((node.clone(), seen.mean_seconds()?))).collect()
+    }
+}
+
+impl FromSource {
+    /// Spreads what came between `from` and `to` evenly over the seconds that this touches. What falls
+    /// before `open_from` belongs to seconds that were given out: a part of an interval is dropped with
+    /// the second that nobody could know, a whole one that is merely late counts from `open_from` on.
+    fn spread(&mut self, amount: Amount, from: Duration, to: Duration, open_from: Duration) {
+        let from = from.min(to);
+        let whole = to - from;
+        if to <= open_from || whole.is_zero() {
+            if whole <= LATE {
+                self.at(to.max(open_from).as_secs()).add(amount, 1.0);
+            }
+            return;
+        }
+        let mut start = from.max(open_from).max(to.saturating_sub(KEPT));
+        while start < to {
+            let second = start.as_secs();
+            let end = Duration::from_secs(second + 1).min(to);
+            self.at(second).add(amount, (end - start).as_secs_f64() / whole.as_secs_f64());
+            start = end;
+        }
+    }
+
+    fn at(&mut self, second: u64) -> &mut Amount {
+        let place = self.seconds.partition_point(|(other, _)| *other < second);
+        if self.seconds.get(place).is_none_or(|(other, _)| *other != second) {
+            self.seconds.insert(place, (second, Amount::default()));
+        }
+        &mut self.seconds[place].1
+    }
+}
+
+/// What is older was asked for long ago.
+const KEPT: Duration = Duration::from_secs(10);
+/// A report about more time than this that comes after its seconds were given out is no news.
+const LATE: Duration = Duration::from_secs(2);
+
+fn is_waited_for(loads: &ByServing) -> bool {
+    loads.values().any(|load| load.in_flight > 0)
+}
+
+// Counts of requests are far below what a float holds exactly.
+#[allow(clippy::cast_precision_loss)]
+fn as_f64(count: u64) -> f64 {
+    count as f64
+}
