@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use latency_matrix::{LatencyMatrix, NodeName, PairState};
+use latency_matrix::{LatencyMatrix, NodeName, PairState, Rtt};
 use placement::completion::Completion;
 use placement::{CostMatrix, CostModel, CostPolicy};
 
@@ -54,21 +54,52 @@ impl Networks {
     }
 
     /// The network over the nodes of `matrix`, whose zones are labels in `room`. The same one as
-    /// before where `matrix` is the same object or has the same costs.
+    /// before where `matrix` is the same object, or differs from it by no more than noise.
     pub fn network(&mut self, matrix: &Arc<LatencyMatrix>, room: &[NodeRoom]) -> Arc<Network> {
         let sites = sites(matrix.nodes(), room);
         if let Some(made) = self.made.as_ref().filter(|made| Arc::ptr_eq(&made.matrix, matrix) && made.sites == sites) {
             return made.network.clone();
         }
-        let costs = costs(matrix, &self.policy, &sites);
         let before = self.made.take().map(|made| made.network);
-        let network = match before {
-            Some(network) if network.costs == costs => network,
-            before => Arc::new(Network { version: before.map_or(0, |before| before.version) + 1, costs, model: self.model }),
+        let steadied = steady(&costs(matrix, &self.policy, &sites), before.as_deref());
+        let network = match (before, steadied) {
+            (Some(before), None) => before,
+            (before, Some(costs)) => {
+                let version = before.map_or(0, |before| before.version) + 1;
+                Arc::new(Network { version, costs, model: self.model })
+            }
+            (None, None) => Arc::new(Network { version: 1, costs: CostMatrix::from_row_major(Vec::new(), Vec::new()), model: self.model }),
         };
         self.made = Some(Made { matrix: matrix.clone(), sites, network: network.clone() });
         network
     }
+}
+
+/// A cost that changed by less than this share, and by less than [`SAME_SECONDS`], is the same: noise
+/// of the network calls for no new plan.
+const SAME_SHARE: f64 = 0.05;
+/// See [`SAME_SHARE`].
+const SAME_SECONDS: f64 = 0.000_05;
+
+/// The costs to decide by; `None` where none differs materially from that in `before`.
+///
+/// A pair that does not answer probes costs as much as one of which nothing is known. Kubernetes calls
+/// the node ready, and a firewall that drops probes must not empty it.
+fn steady(costs: &CostMatrix, before: Option<&Network>) -> Option<CostMatrix> {
+    let (nodes, unknown) = (costs.nodes(), Rtt::ABSURD.seconds());
+    let before = before.filter(|before| before.nodes() == nodes);
+    let mut is_changed = before.is_none();
+    let mut seconds = Vec::with_capacity(nodes.len() * nodes.len());
+    for from in 0..nodes.len() {
+        for to in 0..nodes.len() {
+            let cost = costs.at(from, to).min(unknown);
+            let held = before.map_or(cost, |before| before.costs.at(from, to));
+            let is_same = (cost - held).abs() <= SAME_SECONDS.max(held * SAME_SHARE);
+            is_changed |= !is_same;
+            seconds.push(if is_same { held } else { cost });
+        }
+    }
+    is_changed.then(|| CostMatrix::from_row_major(nodes.to_vec(), seconds))
 }
 
 /// The zone of each node as a number; `None` where it has no such label.
@@ -152,6 +183,20 @@ mod tests {
     fn seconds(pairs: &[(usize, usize, PairState)], from: usize, to: usize) -> f64 {
         let nodes = names(3);
         costs(&matrix(3, pairs), &CostPolicy::default(), &[None; 3]).seconds(&nodes[from], &nodes[to])
+    }
+
+    #[test]
+    fn noise_makes_no_new_network_and_a_cut_pair_costs_as_much_as_an_unknown_one() {
+        let mut networks = Networks::new(CostModel::LocalFirst, CostPolicy::default());
+        let mut network = |milliseconds| {
+            let pairs = [(0, 1, known(milliseconds)), (0, 2, PairState::Unreachable), (1, 2, known(4.0))];
+            networks.network(&Arc::new(matrix(3, &pairs)), &[])
+        };
+        let first = network(50.0);
+        assert_eq!(first.costs.at(0, 2), 10.0);
+        assert!(Arc::ptr_eq(&first, &network(52.0)));
+        let second = network(60.0);
+        assert_eq!((second.version, second.costs.at(0, 1)), (first.version + 1, 0.060));
     }
 
     #[test]

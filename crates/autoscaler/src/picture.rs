@@ -104,6 +104,8 @@ pub struct Facts {
     pub seika: Counts,
     /// Replicas that its Deployment asks for.
     pub deployment: u32,
+    /// Generation of its Deployment, which changes with the pod template.
+    pub deployment_generation: i64,
     /// What its pod template asks of a node.
     pub template: Arc<Template>,
     /// What one more pod asks for: the template's amounts, or what an existing pod asks for where

@@ -25,7 +25,7 @@ pub type ActivatorProber = Arc<dyn Fn(RevisionKey) -> BoxFuture<'static, bool> +
 
 /// Probes by HTTP at the Service's cluster address.
 #[must_use]
-pub fn over_http(client: Client, http: reqwest::Client) -> ActivatorProber {
+pub(crate) fn over_http(client: Client, http: reqwest::Client) -> ActivatorProber {
     Arc::new(move |key| {
         let (client, http) = (client.clone(), http.clone());
         Box::pin(async move {

@@ -10,27 +10,44 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use futures::{Stream, StreamExt as _, stream};
-use gateway_link::{Event, ROUTES_PATH};
+use gateway_link::{Event, ROUTES_PATH, RevisionKey};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
+use crate::explain::Explanations;
 use crate::routes::RouteBook;
 
 /// A quiet stream says that it lives this often.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// The API over `book`. Streams end when `stop` is cancelled.
-pub fn router(book: Arc<RouteBook>, stop: CancellationToken) -> Router {
+pub(crate) fn router(book: Arc<RouteBook>, explanations: Explanations, stop: CancellationToken) -> Router {
     Router::new()
         .route("/api/weight/okasan/{okasan}/kodomo/{kodomo}", get(weights))
         .route(ROUTES_PATH, get(routes))
-        .with_state(Api { book, stop })
+        .route("/v1/explain/{namespace}/{revision}", get(explain))
+        .with_state(Api { book, explanations, stop })
 }
 
 #[derive(Clone)]
 struct Api {
     book: Arc<RouteBook>,
+    explanations: Explanations,
     stop: CancellationToken,
+}
+
+/// Why a revision's pods are where they are: in words, and as data.
+async fn explain(State(api): State<Api>, Path((namespace, revision)): Path<(String, String)>) -> Response {
+    if !api.book.is_complete() {
+        return not_leading();
+    }
+    match api.explanations.get(&RevisionKey::new(namespace, revision)) {
+        Some(explained) => {
+            Json(serde_json::json!({"words": explained.words(), "decision": explained.decision, "inputs": explained.inputs}))
+                .into_response()
+        }
+        None => (StatusCode::NOT_FOUND, Json("NotFound")).into_response(),
+    }
 }
 
 async fn weights(State(api): State<Api>, Path((okasan, kodomo)): Path<(String, String)>) -> Response {
@@ -85,7 +102,6 @@ mod tests {
     use http_body_util::BodyExt as _;
     use autoscaler::Routes;
     use latency_matrix::NodeName;
-    use gateway_link::RevisionKey;
     use tower::ServiceExt as _;
 
     use super::*;
@@ -95,7 +111,7 @@ mod tests {
         let (book, stop) = (Arc::new(RouteBook::default()), CancellationToken::new());
         book.retain(["node1", "node2"].map(NodeName::from).to_vec(), &BTreeSet::new());
         book.set(&RevisionKey::new("default", "hello-00001"), Entry { service: "hello".to_owned(), routes: None }).unwrap();
-        (book.clone(), router(book, stop.clone()), stop)
+        (book.clone(), router(book, Explanations::default(), stop.clone()), stop)
     }
 
     async fn get_path(router: &Router, path: &str) -> Response {

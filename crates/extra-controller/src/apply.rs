@@ -23,34 +23,34 @@ use k8s_api::{
 use serde_json::{Value, json};
 
 /// The name that this program's fields are held under.
-pub const FIELD_MANAGER: &str = "extra-controller";
+pub(crate) const FIELD_MANAGER: &str = "extra-controller";
 /// On every pod of a revision's Seika, beside the revision's own labels: tells them from the Deployment's.
-pub const SEIKA_LABEL: &str = "bonavadeur.io/seika";
+pub(crate) const SEIKA_LABEL: &str = "bonavadeur.io/seika";
 /// Left on PodAutoscalers by earlier releases that were handing back.
-pub const TOTAL_ANNOTATION: &str = "bonavadeur.io/handing-back-pods";
+pub(crate) const TOTAL_ANNOTATION: &str = "bonavadeur.io/handing-back-pods";
 /// What the ReplicaSet controller asks for when it chooses which pod to delete.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// Why something could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to {action} {kind} {namespace}/{name}")]
-pub struct WriteError {
+pub(crate) struct WriteError {
     /// What was tried.
-    pub action: &'static str,
+    pub(crate) action: &'static str,
     /// On what kind of object.
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// In which namespace.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// On which.
-    pub name: String,
+    pub(crate) name: String,
     /// What the API server said.
     #[source]
-    pub source: Box<kube::Error>,
+    pub(crate) source: Box<kube::Error>,
 }
 
 /// Writes what belongs to one PodAutoscaler.
 #[derive(Clone)]
-pub struct Writer<'a> {
+pub(crate) struct Writer<'a> {
     client: &'a Client,
     autoscaler: &'a PodAutoscaler,
     namespace: String,
@@ -60,7 +60,7 @@ pub struct Writer<'a> {
 impl<'a> Writer<'a> {
     /// For what belongs to `autoscaler`.
     #[must_use]
-    pub fn new(client: &'a Client, autoscaler: &'a PodAutoscaler) -> Self {
+    pub(crate) fn new(client: &'a Client, autoscaler: &'a PodAutoscaler) -> Self {
         Self { client, autoscaler, namespace: autoscaler.namespace().unwrap_or_default(), name: autoscaler.name_any() }
     }
 
@@ -84,7 +84,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// What the API server said.
-    pub async fn seika(&self, counts: &Counts, deployment: &Deployment) -> Result<Seika, WriteError> {
+    pub(crate) async fn seika(&self, counts: &Counts, deployment: &Deployment) -> Result<Seika, WriteError> {
         let body = seika(self.autoscaler, self.owner(), counts, deployment);
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let patched = timed(self.api::<Seika>().patch(&self.name, &params, &Patch::Apply(&body))).await;
@@ -95,7 +95,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// What the API server said.
-    pub async fn delete_seika(&self) -> Result<(), WriteError> {
+    pub(crate) async fn delete_seika(&self) -> Result<(), WriteError> {
         let deleted = timed(self.api::<Seika>().delete(&self.name, &DeleteParams::default())).await;
         unless_missing(deleted.map(drop)).map_err(self.failed("delete", "Seika", &self.name))
     }
@@ -104,7 +104,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// What the API server said.
-    pub async fn serverless_service(&self, held: Option<&ServerlessService>, mode: ServingMode) -> Result<(), WriteError> {
+    pub(crate) async fn serverless_service(&self, held: Option<&ServerlessService>, mode: ServingMode) -> Result<(), WriteError> {
         let wanted = ServerlessServiceSpec {
             mode,
             object_ref: self.autoscaler.spec.scale_target_ref.clone(),
@@ -140,7 +140,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// What the API server said.
-    pub async fn status(&self, status: &PodAutoscalerStatus) -> Result<PodAutoscaler, WriteError> {
+    pub(crate) async fn status(&self, status: &PodAutoscalerStatus) -> Result<PodAutoscaler, WriteError> {
         let patch = Patch::Merge(json!({"status": status}));
         let patched = timed(self.api::<PodAutoscaler>().patch_status(&self.name, &PatchParams::default(), &patch)).await;
         patched.map_err(self.failed("write the status of", "PodAutoscaler", &self.name))
@@ -150,7 +150,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// What the API server said.
-    pub async fn deployment(&self, replicas: u32, victims: &[String]) -> Result<(), WriteError> {
+    pub(crate) async fn deployment(&self, replicas: u32, victims: &[String]) -> Result<(), WriteError> {
         if replicas > 0 {
             for victim in victims {
                 let patch = Patch::Merge(json!({"metadata": {"annotations": {DELETION_COST: "-1000"}}}));
@@ -168,7 +168,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// What the API server said.
-    pub async fn annotate(&self, annotations: &BTreeMap<&str, Option<&str>>) -> Result<(), WriteError> {
+    pub(crate) async fn annotate(&self, annotations: &BTreeMap<&str, Option<&str>>) -> Result<(), WriteError> {
         let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
         let patched = timed(self.api::<PodAutoscaler>().patch(&self.name, &PatchParams::default(), &patch)).await;
         patched.map(drop).map_err(self.failed("annotate", "PodAutoscaler", &self.name))
@@ -178,7 +178,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// What the API server said.
-    pub async fn hand_back(&self, place: Where) -> Result<(), WriteError> {
+    pub(crate) async fn hand_back(&self, place: Where) -> Result<(), WriteError> {
         // The stock class refuses the empty metric that Knative gives foreign ones, so both change in one patch.
         let metric = self.autoscaler.annotations().get(METRIC_ANNOTATION).map(String::as_str).filter(|metric| !metric.is_empty());
         let metric = metric.unwrap_or("concurrency");
@@ -198,7 +198,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// What the API server said.
-    pub async fn take_over(&self, place: Where) -> Result<(), WriteError> {
+    pub(crate) async fn take_over(&self, place: Where) -> Result<(), WriteError> {
         if place == Where::Revision {
             self.annotate_revision(json!({CLASS_ANNOTATION: CLASS})).await?;
         }
@@ -232,7 +232,7 @@ fn unless_missing(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
 
 /// The pod template that a Seika of this Deployment has: the Deployment's own, whole, and the Seika's label.
 #[must_use]
-pub fn pod_template(name: &str, deployment: &Deployment) -> PodTemplate {
+pub(crate) fn pod_template(name: &str, deployment: &Deployment) -> PodTemplate {
     let template = deployment.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
     let mut template = PodTemplate::from(template);
     // ReplicaSets select by it, and take pods that carry it for their own.

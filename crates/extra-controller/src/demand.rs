@@ -1,23 +1,69 @@
-//! Demand per revision and source node, from the gateways' own counters.
-//!
-//! Every gateway (Envoy) counts the requests it holds per cluster, and a cluster is named `<namespace>/<revision>`, by our ingress and by
-//! Kourier alike. A gateway pod's node is the source node of everything that enters there.
-//!
-//! Two readings are combined, because each is blind to something:
-//! - `upstream_rq_active` is the number of requests in flight at this instant. Read every quarter of a second (tenth while some revision is at zero) and averaged
-//!   over a second it is unbiased, but a request of a few milliseconds is rarely caught by it;
-//! - requests that ended times the mean response time is, by Little's law, the same average and catches every short request, but says
-//!   nothing of requests that take longer than a second. Kourier's gateways count `upstream_rq_completed` and have a histogram of times, which
-//!   lags with its flush (5 s in stock Envoy); ours leave both out, for they cost as much as a twentieth of a request: what ended is
-//!   `upstream_rq_total` less what is in flight, and the mean is learnt from the gauge over the last half minute or so.
-//!
-//! [`estimate`] picks per second which one to believe.
+//! Demand: what the gateways report, put together on one board.
 
-mod board;
-mod estimate;
-mod page;
-pub mod sampler;
+mod follow;
 
-pub use board::{DemandBoard, GatewayState};
-pub use estimate::{SecondReading, estimate};
-pub use page::{ClusterReading, Reading, parse_page};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use autoscaler::demand::{Board, Tick};
+use gateway_link::RevisionKey;
+use latency_matrix::NodeName;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+pub(crate) use self::follow::follow;
+
+/// The board of demand, and the clock that it is kept by. Shared by those who follow the gateways
+/// and by whoever decides.
+#[derive(Debug)]
+pub(crate) struct Demands {
+    board: Mutex<Board>,
+    woken: Notify,
+    start: Instant,
+}
+
+impl Demands {
+    /// An empty board. Its time starts now.
+    #[must_use]
+    pub(crate) fn new(start: Instant) -> Self {
+        Self { board: Mutex::new(Board::new(Duration::ZERO)), woken: Notify::new(), start }
+    }
+
+    /// Time since the board was made.
+    #[must_use]
+    pub(crate) fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Changes the board. Whoever waits for a revision that has a request in flight is woken.
+    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Board, Duration) -> T) -> T {
+        let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+        act(&mut board, self.now())
+    }
+
+    /// Tells that a revision may have been woken.
+    pub(crate) fn wake(&self) {
+        self.woken.notify_one();
+    }
+
+    /// Returns once a revision may have been woken.
+    pub(crate) async fn woken(&self) -> BTreeSet<RevisionKey> {
+        loop {
+            let keys = self.with(|board, _| board.take_woken());
+            if !keys.is_empty() {
+                return keys;
+            }
+            self.woken.notified().await;
+        }
+    }
+
+    pub(crate) fn tick(&self, is_ours: impl Fn(&RevisionKey) -> bool) -> Tick {
+        self.with(|board, now| board.tick(now, is_ours))
+    }
+
+    /// Requests in flight of one revision at this instant, by source node.
+    pub(crate) fn in_flight(&self, key: &RevisionKey) -> BTreeMap<NodeName, f64> {
+        self.with(|board, _| board.in_flight(key))
+    }
+}

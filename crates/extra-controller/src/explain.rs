@@ -9,34 +9,32 @@ use serde::Serialize;
 
 /// The last decision about each revision. Shared by whoever decides and whoever serves.
 #[derive(Clone, Debug, Default)]
-pub struct Explanations(Arc<Mutex<BTreeMap<RevisionKey, Arc<Explained>>>>);
+pub(crate) struct Explanations(Arc<Mutex<BTreeMap<RevisionKey, Arc<Explained>>>>);
 
 /// One decision and what it was made from.
 #[derive(Clone, Debug, Serialize)]
-pub struct Explained {
-    /// In words.
-    pub words: Vec<String>,
+pub(crate) struct Explained {
     /// What was decided.
-    pub decision: Decision,
+    pub(crate) decision: Decision,
     /// What it was decided from.
-    pub inputs: Inputs,
+    pub(crate) inputs: Inputs,
 }
 
 impl Explanations {
     /// Keeps a decision instead of the one before.
-    pub fn set(&self, inputs: &Inputs, decision: &Decision) {
-        let explained = Explained { words: words(inputs, decision), decision: decision.clone(), inputs: inputs.clone() };
+    pub(crate) fn set(&self, inputs: &Inputs, decision: &Decision) {
+        let explained = Explained { decision: decision.clone(), inputs: inputs.clone() };
         self.with(|all| all.insert(decision.key.clone(), Arc::new(explained)));
     }
 
     /// The revision is gone.
-    pub fn forget(&self, key: &RevisionKey) {
+    pub(crate) fn forget(&self, key: &RevisionKey) {
         self.with(|all| all.remove(key));
     }
 
     /// The last decision about a revision.
     #[must_use]
-    pub fn get(&self, key: &RevisionKey) -> Option<Arc<Explained>> {
+    pub(crate) fn get(&self, key: &RevisionKey) -> Option<Arc<Explained>> {
         self.with(|all| all.get(key).cloned())
     }
 
@@ -45,7 +43,14 @@ impl Explanations {
     }
 }
 
-/// The decision in sentences.
+impl Explained {
+    /// The decision in sentences.
+    #[must_use]
+    pub(crate) fn words(&self) -> Vec<String> {
+        words(&self.inputs, &self.decision)
+    }
+}
+
 fn words(inputs: &Inputs, decision: &Decision) -> Vec<String> {
     let (facts, count) = (&inputs.facts, &decision.count);
     let mut words = Vec::new();

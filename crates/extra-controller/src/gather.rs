@@ -1,6 +1,5 @@
 //! From the stores to the [`Picture`]. Work is proportional to what changed.
 
-mod network;
 mod pods;
 mod written;
 
@@ -9,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use autoscaler::handback::{Duty, MARKER, Where, duty};
+use autoscaler::latency::Networks;
 use autoscaler::ledger::Ledger;
 use autoscaler::room::{NodeRoom, Template};
 use autoscaler::settings::{ClusterSettings, RevisionSettings, Toggle};
@@ -19,12 +19,11 @@ use k8s_api::{PodAutoscaler, REVISION_LABEL, Reachability, SERVICE_LABEL, Server
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
-use placement::CostModel;
+use latency_matrix::{LatencyMatrix, NodeName};
+use placement::{CostModel, CostPolicy};
 
-pub(crate) use self::network::build_network;
 use self::pods::Pods;
 pub(crate) use self::written::Written;
-use crate::latency::LatencyBook;
 use crate::objects::{Changes, Objects};
 
 /// Keeps the picture up to date.
@@ -40,6 +39,9 @@ pub(crate) struct Gatherer {
     written: BTreeMap<RevisionKey, Written>,
     /// Revisions that are to be taken over from the stock class.
     take_overs: BTreeMap<RevisionKey, Where>,
+    networks: Networks,
+    /// A matrix over other nodes than there are now, and the same over those.
+    fitted: Option<(Arc<LatencyMatrix>, Arc<LatencyMatrix>)>,
     picture: Picture,
 }
 
@@ -62,6 +64,8 @@ impl Gatherer {
             templates: BTreeMap::new(),
             written: BTreeMap::new(),
             take_overs: BTreeMap::new(),
+            networks: Networks::new(model, CostPolicy::default()),
+            fitted: None,
             picture,
         };
         gatherer.absorb(Changes { settings: true, relisted: true, ..Changes::default() });
@@ -102,15 +106,24 @@ impl Gatherer {
         dirty
     }
 
-    /// The nodes' latency is this now. Whether anything changed.
-    pub(crate) fn set_latency(&mut self, book: &LatencyBook, now: Duration) -> bool {
-        let nodes: Vec<_> = self.picture.room.iter().map(|room| room.node.clone()).collect();
-        let network = build_network(&self.picture.network, nodes, book, now);
-        let changed = network.is_some();
-        if let Some(network) = network {
-            self.picture.network = Arc::new(network);
-        }
-        changed
+    /// The latency between the nodes is this now.
+    pub(crate) fn set_latency(&mut self, matrix: &Arc<LatencyMatrix>) {
+        // A node that has just come is not in the matrix yet, one that has just gone still is.
+        let nodes = self.nodes();
+        let is_fitting = matrix.nodes() == nodes;
+        let fitting = match &self.fitted {
+            _ if is_fitting => matrix.clone(),
+            Some((from, fitted)) if Arc::ptr_eq(from, matrix) && fitted.nodes() == nodes => fitted.clone(),
+            _ => Arc::new(fit(matrix, &nodes)),
+        };
+        self.fitted = (!is_fitting).then(|| (matrix.clone(), fitting.clone()));
+        let matrix = &fitting;
+        self.picture.network = self.networks.network(matrix, &self.picture.room);
+    }
+
+    /// The nodes that there are, in name order.
+    pub(crate) fn nodes(&self) -> Vec<NodeName> {
+        self.picture.room.iter().map(|room| room.node.clone()).collect()
     }
 
     /// The picture at `now`. Rooms and network fit together only after [`Self::set_latency`].
@@ -127,8 +140,9 @@ impl Gatherer {
     }
 
     /// The requests in flight of one revision at this instant; its seconds were taken in before.
-    pub(crate) fn set_in_flight(&mut self, key: &RevisionKey, in_flight: BTreeMap<latency_matrix::NodeName, f64>, is_unknown: bool) {
+    pub(crate) fn set_in_flight(&mut self, key: &RevisionKey, in_flight: BTreeMap<NodeName, f64>) {
         if let Some(inputs) = self.picture.revisions.get_mut(key) {
+            let is_unknown = inputs.demand.is_unknown;
             inputs.demand = Arc::new(Demand { seconds: Vec::new(), in_flight, is_unknown });
         }
     }
@@ -140,6 +154,25 @@ impl Gatherer {
         }
     }
 
+    /// Everything that is known of one revision.
+    pub(crate) fn inputs(&self, key: &RevisionKey) -> Option<&Inputs> {
+        self.picture.revisions.get(key)
+    }
+
+    /// Source nodes that requests come from.
+    pub(crate) fn senders(&self) -> BTreeSet<NodeName> {
+        let demands = self.picture.revisions.values().map(|inputs| &inputs.demand);
+        let seconds = |demand: &Demand| -> Vec<NodeName> {
+            demand.seconds.iter().filter_map(|(_, sources)| sources.as_ref()).flat_map(|sources| sources.keys().cloned()).collect()
+        };
+        demands.flat_map(|demand| demand.in_flight.keys().cloned().chain(seconds(demand))).collect()
+    }
+
+    /// Gathers one revision anew.
+    pub(crate) fn absorb_revision(&mut self, key: &RevisionKey) -> BTreeSet<RevisionKey> {
+        self.absorb(Changes { revisions: [key.clone()].into(), ..Changes::default() })
+    }
+
     /// Revisions that are to be taken over from the stock class.
     pub(crate) fn take_overs(&self) -> &BTreeMap<RevisionKey, Where> {
         &self.take_overs
@@ -148,6 +181,11 @@ impl Gatherer {
     /// The revisions of this class.
     pub(crate) fn revisions(&self) -> impl Iterator<Item = &RevisionKey> {
         self.picture.revisions.keys()
+    }
+
+    /// Whether the revision's ServiceMonitor was written.
+    pub(crate) fn has_monitor(&self, key: &RevisionKey) -> bool {
+        self.written.get(key).is_some_and(|written| written.has_monitor)
     }
 
     /// What was written of a revision.
@@ -204,7 +242,7 @@ impl Gatherer {
         let uid = autoscaler.uid().unwrap_or_default();
         let written = self.written.entry(key.clone()).or_default();
         if written.uid != uid {
-            *written = Written { uid: uid.clone(), ..Written::default() };
+            *written = Written::of(uid.clone());
         }
         let reference = ObjectRef::new(&key.revision).within(&key.namespace);
         let seika = self.objects.seikas.get(&reference);
@@ -221,21 +259,24 @@ impl Gatherer {
         let (pods, most_asked) = self.pods.of(key);
         let container_concurrency = u32::try_from(autoscaler.spec.container_concurrency).unwrap_or(0);
         let is_reachable = autoscaler.spec.reachability != Reachability::Unreachable;
-        let sks = self.objects.serverless_services.get(&reference);
+        let sks = self.objects.serverless_services.get(&ObjectRef::new(&key.revision).within(&key.namespace));
+        let settings = RevisionSettings::read(autoscaler.annotations(), container_concurrency, is_reachable, &self.cluster);
         Some(Facts {
             service: service_of(autoscaler).to_owned(),
             generation: autoscaler.metadata.generation.unwrap_or_default(),
             created: autoscaler.metadata.creation_timestamp.as_ref().map(|time| time.0),
             status,
             reachability: autoscaler.spec.reachability,
-            settings: RevisionSettings::read(autoscaler.annotations(), container_concurrency, is_reachable, &self.cluster),
             sks: sks.map(|sks| serverless_facts(&sks, &uid)),
             pods,
             seika: counts,
             // An API server that does not say means one.
             deployment: deployment.spec.as_ref().and_then(|spec| spec.replicas).map_or(1, |n| u32::try_from(n).unwrap_or(0)),
+            deployment_generation: deployment.metadata.generation.unwrap_or_default(),
             each: template.each.max(&most_asked),
             template,
+            earns_locality: settings.locality_replicas.unwrap_or(self.toggle.earns_locality),
+            settings,
             is_seika_observed,
             is_handing_back,
             was_handed_back: autoscaler.annotations().contains_key(MARKER),
@@ -260,6 +301,18 @@ impl Gatherer {
         self.templates.insert(key.clone(), (version, template.clone()));
         template
     }
+}
+
+/// What `matrix` knows of `nodes`.
+fn fit(matrix: &LatencyMatrix, nodes: &[NodeName]) -> LatencyMatrix {
+    // The nodes are those of a store and differ: a matrix can always be made of them.
+    let mut fitted = LatencyMatrix::new(nodes.to_vec()).unwrap_or_default();
+    for (row, from) in nodes.iter().enumerate() {
+        for (column, to) in nodes.iter().enumerate() {
+            fitted.set_at(row, column, matrix.state(from, to));
+        }
+    }
+    fitted
 }
 
 /// The revision that a PodAutoscaler is for.

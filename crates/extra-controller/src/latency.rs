@@ -1,54 +1,96 @@
-//! Latency between nodes: from Prometheus, or straight from the probers.
+//! Latency between nodes: read from Prometheus and, for nodes that it says nothing new about, straight
+//! from the probers.
 //!
-//! [`LatencyBook`] keeps what was last read of every pair with its age, [`Feed`] decides whom to ask, and the two sources only read.
+//! Both only read. [`Feed`] decides whom to ask; [`latency_matrix::LatencyBook`] keeps the last report
+//! about every pair.
 
-mod book;
 mod feed;
+mod options;
 mod probers;
 mod prometheus;
+mod promql;
 
-pub use book::{LatencyBook, Measurement};
-pub use feed::{Feed, FeedChange};
-pub use probers::Probers;
-pub use prometheus::PrometheusSource;
+use std::path::PathBuf;
 
-/// Somewhere to read latency from.
-pub trait LatencySource {
+use latency_matrix::{Measurement, NodeName};
+
+pub(crate) use feed::{Feed, FeedChange};
+pub(crate) use options::LatencyOptions;
+pub(crate) use probers::Probers;
+pub(crate) use prometheus::{PrometheusSource, Queries};
+pub(crate) use promql::Access;
+
+/// Somewhere to read all pairs from that it knows.
+pub(crate) trait SeriesSource {
     /// What to call it in logs and events.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// All pairs that it knows of.
     fn read(&self) -> impl Future<Output = Result<Vec<Measurement>, LatencyError>> + Send;
 }
 
+/// Somewhere to ask single nodes for their row.
+pub(crate) trait RowSource {
+    /// Asks these nodes, as far as they can be asked, and hands on each row as it comes. An error where
+    /// none of them answered.
+    fn read(
+        &self,
+        nodes: &[NodeName],
+        take: &mut (dyn FnMut(Vec<Measurement>) + Send),
+    ) -> impl Future<Output = Result<(), LatencyError>> + Send;
+}
+
 /// Why latency could not be read.
 #[derive(Debug, thiserror::Error)]
-pub enum LatencyError {
+pub(crate) enum LatencyError {
     /// The address is none.
-    #[error("failed to use {url} as Prometheus' address")]
+    #[error("failed to use {url:?} as the address of a Prometheus")]
     Address {
         /// What was given.
         url: String,
         /// Why not.
-        source: prometheus_http_query::Error,
+        source: http::uri::InvalidUri,
     },
-    /// Prometheus did not answer the query.
-    #[error("failed to query Prometheus for {query}")]
+    /// A file cannot be read or has not what it should have.
+    #[error("failed to read {what} from {}", path.display())]
+    File {
+        /// What it should have.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A store did not answer a query.
+    #[error("failed to query {url} for {query}")]
     Query {
+        /// The store.
+        url: String,
         /// The query.
         query: String,
         /// What came instead.
-        source: prometheus_http_query::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// It answered, and knows no pair.
-    #[error("failed to find any latency_between_nodes in Prometheus")]
-    NoSeries,
+    #[error("failed to find the latency of any pair in {url}")]
+    NoSeries {
+        /// The store.
+        url: String,
+    },
+    /// A prober's row could not be read.
+    #[error("failed to read the row of the prober on {node}")]
+    Row {
+        /// The node.
+        node: NodeName,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// No prober answered.
     #[error("failed to read latency from any of {probers} probers")]
     NoProber {
-        /// How many there are.
+        /// How many were asked.
         probers: usize,
-        /// What the last one said, where there is one.
-        source: Option<reqwest::Error>,
+        /// What one of them said, where there is one.
+        source: Option<Box<LatencyError>>,
     },
 }

@@ -1,7 +1,7 @@
 //! The extra-controller daemon.
 
 use clap::Parser as _;
-use extra_controller::run::{Options, run};
+use extra_controller::{Options, run};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ use gateway_link::RevisionKey;
 
 /// Names one revision.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct RevisionLabels {
+pub(crate) struct RevisionLabels {
     namespace: String,
     revision: String,
 }
@@ -23,41 +23,43 @@ impl From<&RevisionKey> for RevisionLabels {
 
 /// Names one node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct NodeLabels {
+pub(crate) struct NodeLabels {
     /// The node.
-    pub node: String,
+    pub(crate) node: String,
 }
 
 /// Everything that is counted.
 #[derive(Clone, Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     /// Decisions made.
-    pub decisions: Counter,
+    pub(crate) decisions: Counter,
     /// Decisions or writes that failed.
-    pub failures: Counter,
+    pub(crate) failures: Counter,
     /// How long one tick took, without writes.
-    pub tick_seconds: Histogram,
+    pub(crate) tick_seconds: Histogram,
     /// How long the writes of one decision took.
-    pub write_seconds: Histogram,
+    pub(crate) write_seconds: Histogram,
     /// Revisions woken from zero by a held request.
-    pub wakeups: Counter,
+    pub(crate) wakeups: Counter,
     /// Readings that a gateway did not answer.
-    pub gateway_failures: Family<NodeLabels, Counter>,
+    pub(crate) gateway_failures: Family<NodeLabels, Counter>,
     /// Demand over the stable window.
-    pub demand: Family<RevisionLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    pub(crate) demand: Family<RevisionLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     /// Pods wanted.
-    pub pods_wanted: Family<RevisionLabels, Gauge>,
+    pub(crate) pods_wanted: Family<RevisionLabels, Gauge>,
     /// Pods ready.
-    pub pods_ready: Family<RevisionLabels, Gauge>,
+    pub(crate) pods_ready: Family<RevisionLabels, Gauge>,
     /// Pairs of nodes whose latency is known.
-    pub latency_pairs_known: Gauge,
+    pub(crate) latency_pairs_known: Gauge,
+    /// Pairs of nodes whose latency is not known.
+    pub(crate) latency_pairs_unknown: Gauge,
     /// Whether this instance decides.
-    pub leading: Gauge,
+    pub(crate) leading: Gauge,
 }
 
 impl Metrics {
     /// Registers all of them under `kantai_extra_controller_`.
-    pub fn register(registry: &mut Registry) -> Self {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             decisions: Counter::default(),
             failures: Counter::default(),
@@ -69,6 +71,7 @@ impl Metrics {
             pods_wanted: Family::default(),
             pods_ready: Family::default(),
             latency_pairs_known: Gauge::default(),
+            latency_pairs_unknown: Gauge::default(),
             leading: Gauge::default(),
         };
         let scope = registry.sub_registry_with_prefix("kantai_extra_controller");
@@ -85,12 +88,13 @@ impl Metrics {
         scope.register("revision_pods_wanted", "Pods wanted", metrics.pods_wanted.clone());
         scope.register("revision_pods_ready", "Pods ready", metrics.pods_ready.clone());
         scope.register("latency_pairs_known", "Ordered node pairs of known latency", metrics.latency_pairs_known.clone());
+        scope.register("latency_pairs_unknown", "Ordered node pairs of unknown latency", metrics.latency_pairs_unknown.clone());
         scope.register("leading", "1 on the instance that decides", metrics.leading.clone());
         metrics
     }
 
     /// Forgets what there is of a revision that is not ours any more.
-    pub fn forget(&self, key: &RevisionKey) {
+    pub(crate) fn forget(&self, key: &RevisionKey) {
         let labels = RevisionLabels::from(key);
         self.demand.remove(&labels);
         self.pods_wanted.remove(&labels);

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 /// Writes events.
 #[derive(Clone)]
-pub struct Notifier {
+pub(crate) struct Notifier {
     recorder: Recorder,
     own_pod: ObjectReference,
     pending: Arc<Semaphore>,
@@ -24,7 +24,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 impl Notifier {
     /// As the instance `pod` in `namespace`.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, pod: &str) -> Self {
+    pub(crate) fn new(client: Client, namespace: &str, pod: &str) -> Self {
         let reporter = Reporter { controller: "extra-controller".to_owned(), instance: Some(pod.to_owned()) };
         let own_pod = ObjectReference {
             api_version: Some("v1".to_owned()),
@@ -37,7 +37,7 @@ impl Notifier {
     }
 
     /// Writes an event about an object, in the background: nobody waits for it.
-    pub fn about(&self, object: &ObjectReference, type_: EventType, reason: &str, note: String) {
+    pub(crate) fn about(&self, object: &ObjectReference, type_: EventType, reason: &str, note: String) {
         let event = Event { type_, reason: reason.to_owned(), note: Some(note), action: reason.to_owned(), secondary: None };
         let (recorder, object, pending) = (self.recorder.clone(), object.clone(), self.pending.clone());
         // With so many events on their way, one more is of no use to anybody.
@@ -53,7 +53,7 @@ impl Notifier {
     }
 
     /// Writes an event about this program, on its own pod.
-    pub fn about_self(&self, type_: EventType, reason: &str, note: String) {
+    pub(crate) fn about_self(&self, type_: EventType, reason: &str, note: String) {
         self.about(&self.own_pod, type_, reason, note);
     }
 }

@@ -3,6 +3,6 @@
 mod changes;
 mod watching;
 
-pub use changes::{Change, ChangeLog, Changes};
+pub(crate) use changes::{ChangeLog, Changes};
 pub(crate) use watching::is_ready;
-pub use watching::{Objects, WatchScope, spawn};
+pub(crate) use watching::{Objects, WatchScope, spawn};

@@ -2,17 +2,18 @@
 //! Told to the probers by a ConfigMap that they mount, so that none of them needs the API server for it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use placement::NodeName;
+use kube::Client;
+use latency_matrix::NodeName;
 use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::apply::{FIELD_MANAGER, WriteError};
-use crate::controller::Context;
 
 /// Name of the ConfigMap, in the program's own namespace. The manifests make it; only its content is written here.
 pub const CONFIG_MAP: &str = "latency-probe-pins";
@@ -62,11 +63,26 @@ fn text(pinned: &BTreeSet<NodeName>) -> String {
 }
 
 /// Writes who is pinned whenever that changes. What is there already counts as used now: a new leader forgets nobody.
-pub(crate) async fn keep(context: Arc<Context>) {
-    let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), &context.namespace);
+///
+/// `used` says who is used; `now` is any clock. Writes only while `leads` holds.
+pub(crate) async fn keep(
+    client: Client,
+    namespace: String,
+    used: watch::Receiver<BTreeSet<NodeName>>,
+    leads: watch::Receiver<bool>,
+    start: Instant,
+) {
+    let api: Api<ConfigMap> = Api::namespaced(client, &namespace);
+    let context = Keeping { namespace, used, start };
     let mut pins = Pins::default();
     let mut written: Option<String> = None;
     loop {
+        if !*leads.borrow() {
+            // Another instance writes meanwhile.
+            written = None;
+            tokio::time::sleep(LOOK_EVERY).await;
+            continue;
+        }
         let written_now = match &written {
             None => begin(&api, &mut pins, &context).await.map(Some),
             Some(held) => write(&api, &mut pins, held, &context).await,
@@ -85,19 +101,24 @@ pub(crate) async fn keep(context: Arc<Context>) {
     }
 }
 
+struct Keeping {
+    namespace: String,
+    used: watch::Receiver<BTreeSet<NodeName>>,
+    start: Instant,
+}
+
 /// Takes over what is pinned, and gives it as it is written.
-async fn begin(api: &Api<ConfigMap>, pins: &mut Pins, context: &Context) -> Result<String, WriteError> {
+async fn begin(api: &Api<ConfigMap>, pins: &mut Pins, context: &Keeping) -> Result<String, WriteError> {
     let held = api.get(CONFIG_MAP).await.map_err(|source| failed("read", context, source))?;
     let text = held.data.unwrap_or_default().remove(KEY).unwrap_or_default();
-    pins.update(text.lines().map(NodeName::from), context.demands.now());
+    pins.update(text.lines().map(NodeName::from), context.start.elapsed());
     Ok(text)
 }
 
 /// Writes who is pinned now where that is not what is `held`, and gives what was written.
-async fn write(api: &Api<ConfigMap>, pins: &mut Pins, held: &str, context: &Context) -> Result<Option<String>, WriteError> {
-    let sending = context.demands.board().senders();
-    let used = context.routes.serving().into_iter().chain(sending);
-    let text = text(&pins.update(used, context.demands.now()));
+async fn write(api: &Api<ConfigMap>, pins: &mut Pins, held: &str, context: &Keeping) -> Result<Option<String>, WriteError> {
+    let used = context.used.borrow().clone();
+    let text = text(&pins.update(used, context.start.elapsed()));
     if text == held {
         return Ok(None);
     }
@@ -107,7 +128,7 @@ async fn write(api: &Api<ConfigMap>, pins: &mut Pins, held: &str, context: &Cont
     Ok(Some(text))
 }
 
-fn failed(action: &'static str, context: &Context, source: kube::Error) -> WriteError {
+fn failed(action: &'static str, context: &Keeping, source: kube::Error) -> WriteError {
     let (namespace, name) = (context.namespace.clone(), CONFIG_MAP.to_owned());
     WriteError { action, kind: "ConfigMap", namespace, name, source: Box::new(source) }
 }

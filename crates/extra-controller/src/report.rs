@@ -78,7 +78,7 @@ impl Reporter {
     }
 
     /// Something could not be decided or written; it is tried again.
-    pub(crate) fn failed(&self, key: &RevisionKey, error: &dyn std::error::Error) {
+    pub(crate) fn failed(&self, key: &RevisionKey, error: &(dyn std::error::Error + 'static)) {
         self.metrics.failures.inc();
         let cause = error.source().map(ToString::to_string);
         tracing::warn!(revision = %key, error, cause, "failed, and will be tried again");

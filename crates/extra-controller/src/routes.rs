@@ -10,11 +10,11 @@ use tokio::sync::broadcast;
 
 /// What is known of one revision's routes.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The Knative Service that the revision belongs to; empty where Knative does not say.
-    pub service: String,
+    pub(crate) service: String,
     /// Its routes; `None` while no pod is ready.
-    pub routes: Option<Arc<Routes>>,
+    pub(crate) routes: Option<Arc<Routes>>,
 }
 
 /// A follower that falls this many changes behind starts again from a snapshot.
@@ -22,7 +22,7 @@ const BACKLOG: usize = 1024;
 
 /// All routes. Shared by whoever decides and whoever serves.
 #[derive(Debug)]
-pub struct RouteBook {
+pub(crate) struct RouteBook {
     state: Mutex<State>,
     changes: broadcast::Sender<Event>,
 }
@@ -47,7 +47,7 @@ impl RouteBook {
     ///
     /// # Errors
     /// Where a row of the weights does not sum to 100.
-    pub fn set(&self, key: &RevisionKey, entry: Entry) -> Result<(), RouteStreamError> {
+    pub(crate) fn set(&self, key: &RevisionKey, entry: Entry) -> Result<(), RouteStreamError> {
         let is_same = self.with(|state| {
             let before = state.entries.get(key).map(|before| &before.routes);
             let is_same = before.map_or(entry.routes.is_none(), |before| is_same(before.as_ref(), entry.routes.as_ref()));
@@ -74,7 +74,7 @@ impl RouteBook {
     }
 
     /// There is no such revision (of ours) any more.
-    pub fn remove(&self, key: &RevisionKey) {
+    pub(crate) fn remove(&self, key: &RevisionKey) {
         self.with(|state| {
             if state.entries.remove(key).is_some_and(|entry| entry.routes.is_some()) {
                 state.version += 1;
@@ -84,7 +84,7 @@ impl RouteBook {
     }
 
     /// Tells which nodes there are, in name order, and which revisions: others are forgotten.
-    pub fn retain(&self, nodes: Vec<NodeName>, revisions: &BTreeSet<RevisionKey>) {
+    pub(crate) fn retain(&self, nodes: Vec<NodeName>, revisions: &BTreeSet<RevisionKey>) {
         let gone: Vec<RevisionKey> = self.with(|state| {
             state.nodes = nodes;
             state.entries.keys().filter(|key| !revisions.contains(key)).cloned().collect()
@@ -95,12 +95,12 @@ impl RouteBook {
     }
 
     /// Every revision was decided on: followers may take a snapshot for the whole.
-    pub fn complete(&self) {
+    pub(crate) fn complete(&self) {
         self.with(|state| state.complete = true);
     }
 
     /// Leading has ended: what is held is no longer ours to tell.
-    pub fn reset(&self) {
+    pub(crate) fn reset(&self) {
         self.with(|state| {
             let version = state.version;
             *state = State { version, ..State::default() };
@@ -109,26 +109,26 @@ impl RouteBook {
 
     /// A snapshot and all changes after it; `None` while there is nothing whole to tell.
     #[must_use]
-    pub fn follow(&self) -> Option<(Event, broadcast::Receiver<Event>)> {
+    pub(crate) fn follow(&self) -> Option<(Event, broadcast::Receiver<Event>)> {
         self.with(|state| state.complete.then(|| (state.snapshot(), self.changes.subscribe())))
     }
 
     /// The version of the last change.
     #[must_use]
-    pub fn version(&self) -> u64 {
+    pub(crate) fn version(&self) -> u64 {
         self.with(|state| state.version)
     }
 
     /// Whether there is something whole to tell; false on a program that does not lead.
     #[must_use]
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.with(|state| state.complete)
     }
 
     /// The weights of the revision that the two names mean, rows and columns in name order of the nodes. `kodomo` is a revision or a Knative
     /// Service, `okasan` its Service or its namespace. Identity where no pod of it runs, `None` where there is no such revision.
     #[must_use]
-    pub fn weights(&self, okasan: &str, kodomo: &str) -> Option<Vec<Vec<u32>>> {
+    pub(crate) fn weights(&self, okasan: &str, kodomo: &str) -> Option<Vec<Vec<u32>>> {
         self.with(|state| {
             let entry = names(&state.entries, okasan, kodomo)?;
             let identity = || Routes::identity(&state.nodes).to_matrix();
@@ -138,7 +138,7 @@ impl RouteBook {
 
     /// Nodes that any traffic is routed to.
     #[must_use]
-    pub fn serving(&self) -> BTreeSet<NodeName> {
+    pub(crate) fn serving(&self) -> BTreeSet<NodeName> {
         self.with(|state| {
             let routes = state.entries.values().filter_map(|entry| entry.routes.as_ref());
             routes.flat_map(|routes| routes.serving()).cloned().collect()

@@ -1,211 +1,208 @@
-//! The daemon: options, and how the parts are put together.
+//! The daemon: how the parts are put together.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use arc_swap::ArcSwap;
 use kube::Client;
 use kube::runtime::events::EventType;
+use latency_matrix::{Freshness, LatencyBook, LatencyMatrix, NodeName};
 use lease_election::{LeaseSettings, act_while_leading};
-use placement::{CostModel, Freshness};
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::controller::{self, Context};
-use crate::demand::sampler::{Demands, GatewayAddress};
-use crate::latency::{Feed, FeedChange, LatencyBook, Probers, PrometheusSource};
+use crate::activator::{self, ActivatorProber};
+use crate::demand::{self, Demands};
+use crate::explain::Explanations;
+use crate::gather::Gatherer;
+use crate::latency::{Feed, FeedChange, Probers, PrometheusSource};
 use crate::metrics::Metrics;
 use crate::notify::Notifier;
-use crate::objects::{self, Objects, Triggers, WatchScope};
+use crate::objects::{self, ChangeLog, Objects, WatchScope};
+use crate::options::Options;
+use crate::pins;
+use crate::report::Reporter;
 use crate::routes::RouteBook;
 use crate::service_monitor::ServiceMonitors;
+use crate::tick::{Parts, Ticker};
 
 /// The Lease, in the program's own namespace, whose holder decides.
 const LEASE: &str = "extra-controller";
-
-/// Decides how many pods a Knative revision gets, on which nodes, and which way each node's traffic goes.
-#[derive(Clone, Debug, clap::Parser)]
-#[command(version, about)]
-pub struct Options {
-    /// Where to serve the weights and the stream of routes
-    #[arg(long, env = "KANTAI_API_LISTEN", default_value = "[::]:18080")]
-    pub api_listen: SocketAddr,
-    /// Where to serve /healthz, /readyz and /metrics
-    #[arg(long, env = "KANTAI_OPS_LISTEN", default_value = "[::]:8080")]
-    pub ops_listen: SocketAddr,
-    /// Namespace that Knative Serving runs in, where config-autoscaler is
-    #[arg(long, env = "KANTAI_KNATIVE_NAMESPACE", default_value = "knative-serving")]
-    pub knative_namespace: String,
-    /// Namespace of the gateway pods
-    #[arg(long, env = "KANTAI_GATEWAY_NAMESPACE", default_value = "kantai-system")]
-    pub gateway_namespace: String,
-    /// Label of the gateway pods; for Kourier app=3scale-kourier-gateway
-    #[arg(long, env = "KANTAI_GATEWAY_SELECTOR", default_value = "app.kubernetes.io/name=kantai-gateway", value_parser = label)]
-    pub gateway_selector: Label,
-    /// Port of a gateway's statistics
-    #[arg(long, env = "KANTAI_GATEWAY_STATS_PORT", default_value_t = 9000)]
-    pub gateway_stats_port: u16,
-    /// How gateways choose a pod: local-first (by our routes), or uniform (evenly, as Kourier does)
-    #[arg(long, env = "KANTAI_COST_MODEL", default_value = "local-first", value_parser = cost_model)]
-    pub cost_model: CostModel,
-    /// Prometheus that scrapes the probers; without it they are asked themselves
-    #[arg(long, env = "KANTAI_PROMETHEUS_URL")]
-    pub prometheus_url: Option<String>,
-    /// How many seconds what Prometheus last said holds before the probers are asked in its stead
-    #[arg(long, env = "KANTAI_PROMETHEUS_PATIENCE_SECONDS", default_value_t = 30)]
-    pub prometheus_patience_seconds: u64,
-    /// Label of the probers' pods
-    #[arg(long, env = "KANTAI_PROBER_SELECTOR", default_value = "app.kubernetes.io/name=latency-probe", value_parser = label)]
-    pub prober_selector: Label,
-    /// Port of the probers
-    #[arg(long, env = "KANTAI_PROBER_PORT", default_value_t = 9798)]
-    pub prober_port: u16,
-    /// How often latency is read, in seconds
-    #[arg(long, env = "KANTAI_LATENCY_INTERVAL_SECONDS", default_value_t = 5)]
-    pub latency_interval_seconds: u64,
-    /// This pod's namespace, where the Lease is, and the ConfigMap by which probers hear which nodes are in use
-    #[arg(long, env = "POD_NAMESPACE", default_value = "kantai-system")]
-    pub pod_namespace: String,
-    /// This pod's name, which holds the Lease
-    #[arg(long, env = "POD_NAME", default_value = "extra-controller")]
-    pub pod_name: String,
-    /// json or text
-    #[arg(long, env = "KANTAI_LOG_FORMAT", default_value = "json")]
-    pub log_format: ops_http::LogFormat,
-}
-
-/// A label and the value it must have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Label {
-    key: String,
-    value: String,
-}
-
-impl Label {
-    fn pair(&self) -> (&str, &str) {
-        (&self.key, &self.value)
-    }
-}
-
-fn label(text: &str) -> Result<Label, String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not of the form label=value"))?;
-    Ok(Label { key: key.to_owned(), value: value.to_owned() })
-}
-
-fn cost_model(text: &str) -> Result<CostModel, String> {
-    match text {
-        "local-first" => Ok(CostModel::LocalFirst),
-        "uniform" => Ok(CostModel::Uniform),
-        other => Err(format!("unknown cost model {other:?}: local-first or uniform")),
-    }
-}
-
 /// Waiting for the first lists of all watches.
 const CACHES: &str = "caches";
 /// How long a connection to a gateway or prober may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the last writes may take before the Lease is given back.
+const LAST_WRITES: Duration = Duration::from_secs(7);
 
 /// Runs until `stop` is cancelled.
 ///
 /// # Errors
 /// What keeps the daemon from running at all; everything else is logged and tried again.
 pub async fn run(options: Options, client: Client, stop: CancellationToken) -> anyhow::Result<()> {
-    let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT).timeout(Duration::from_secs(3)).build()?;
+    let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT).build()?;
+    let prober = activator::over_http(client.clone(), http);
+    run_with(options, client, prober, stop).await
+}
+
+/// Runs with a prober of one's own, for clusters without a network between Services.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(options: Options, client: Client, prober: ActivatorProber, stop: CancellationToken) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let connecting = || reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT);
+    let (http, streams) = (connecting().timeout(Duration::from_secs(3)).build()?, connecting().build()?);
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let readiness = ops_http::Readiness::waiting_for([CACHES]);
     let routes = Arc::new(RouteBook::default());
-    let triggers = Triggers::default();
+    let explanations = Explanations::default();
+    let changes = ChangeLog::default();
     let notifier = Notifier::new(client.clone(), &options.pod_namespace, &options.pod_name);
-    let latency = Arc::new(ArcSwap::<LatencyBook>::default());
-    let demands = Arc::new(Demands::new(Instant::now()));
+    let demands = Arc::new(Demands::new(start));
 
     let mut tasks = JoinSet::new();
     let scope = WatchScope { knative_namespace: options.knative_namespace.clone() };
-    let objects = objects::spawn(&client, &scope, &triggers, &mut tasks);
+    let objects = objects::spawn(&client, &scope, &changes, &mut tasks);
     let api = ops_http::bind(options.api_listen).await?;
     let ops = ops_http::bind(options.ops_listen).await?;
+    let api_router = crate::api::router(routes.clone(), explanations.clone(), stop.clone());
     let ops = tokio::spawn(ops_http::serve(ops, ops_http::router(Arc::new(registry), readiness.clone()), stop.clone()));
-    let api = tokio::spawn(ops_http::serve(api, crate::api::router(routes.clone(), stop.clone()), stop.clone()));
+    let api = tokio::spawn(ops_http::serve(api, api_router, stop.clone()));
 
     tokio::select! {
         filled = objects.filled() => filled.context("failed to fill the caches")?,
         () = stop.cancelled() => return Ok(()),
     }
     readiness.reached(CACHES);
-    let feed = feed(&options, http.clone(), objects.clone())?;
-    tasks.spawn(follow_latency(feed, options.clone(), latency.clone(), demands.clone(), notifier.clone(), metrics.clone()));
 
-    let context = Arc::new(Context {
+    let (nodes_sender, nodes) = watch::channel(objects.node_names());
+    let (matrix_sender, matrix) = watch::channel(Arc::new(LatencyMatrix::default()));
+    let feed = feed(&options, http, objects.clone())?;
+    let interval = options.latency.latency_interval;
+    let follow_latency = FollowLatency { interval, nodes, matrix: matrix_sender, start, notifier: notifier.clone(), metrics: metrics.clone() };
+    tasks.spawn(follow_latency.run(feed));
+    let (ingress, scope) = (objects.clone(), options.clone());
+    let replicas = move || {
+        let pods = ingress.ready_pods(&scope.gateway_namespace, scope.ingress_selector.pair(), scope.ingress_port);
+        pods.into_iter().map(|(name, _, address)| (name, address)).collect()
+    };
+    tasks.spawn(demand::follow(streams, replicas, demands.clone(), matrix.clone()));
+    tasks.spawn(expect_gateways(objects.clone(), options.clone(), demands.clone()));
+    let monitors = ServiceMonitors::default();
+    tasks.spawn(monitors.clone().discover(client.clone()));
+    let (leads_sender, leads) = watch::channel(false);
+    let (used_sender, used) = watch::channel(BTreeSet::new());
+    tasks.spawn(pins::keep(client.clone(), options.pod_namespace.clone(), used, leads.clone(), start));
+
+    let gatherer = Gatherer::new(objects.clone(), options.cost_model);
+    let reporter = Reporter::new(notifier, metrics.clone(), explanations);
+    let parts = Parts {
         client: client.clone(),
-        namespace: options.pod_namespace.clone(),
-        objects: objects.clone(),
+        objects,
+        changes,
         demands,
-        latency,
+        latency: matrix,
+        nodes: nodes_sender,
         routes,
-        notifier,
         metrics,
-        model: options.cost_model,
-        monitors: ServiceMonitors::default(),
-        revisions: Mutex::default(),
-        ledger: Mutex::default(),
-    });
+        monitors,
+        prober,
+        leads,
+        used: used_sender,
+        is_dry_run: options.dry_run,
+    };
+    let ended = CancellationToken::new();
+    let ticker = {
+        let (ticker, stop, ended) = (Ticker::new(parts, gatherer, reporter), stop.clone(), ended.clone());
+        tokio::spawn(async move {
+            let _ends = ended.drop_guard();
+            ticker.run(stop).await;
+        })
+    };
     let lease =
         LeaseSettings { name: LEASE.to_owned(), namespace: options.pod_namespace.clone(), identity: options.pod_name.clone() };
-    let lead = |stop| {
-        let (objects, scope) = (objects.clone(), options.clone());
-        controller::lead(context.clone(), &triggers, http.clone(), move || gateways(&objects, &scope), stop)
+    let lead = |stop: CancellationToken| {
+        let ended = ended.clone();
+        // The Lease is given back when the last write is done.
+        async move {
+            stop.cancelled().await;
+            drop(tokio::time::timeout(LAST_WRITES, ended.cancelled()).await);
+        }
     };
-    act_while_leading(client, lease, stop, || (), |leads| context.leads(leads), lead).await;
+    let leading = act_while_leading(client, lease, stop.clone(), || (), |leads| leads_sender.send_modify(|held| *held = leads), lead);
+    tokio::select! {
+        () = leading => {}
+        () = ended.cancelled(), if !stop.is_cancelled() => {}
+        Some(task) = tasks.join_next() => anyhow::bail!("a part of the program ended by itself: {task:?}"),
+    }
+    ticker.await.context("the loop of decisions ended by itself")?;
+    anyhow::ensure!(stop.is_cancelled(), "the loop of decisions ended by itself");
     drop(tasks);
     api.await??;
     ops.await??;
     Ok(())
 }
 
-fn gateways(objects: &Objects, options: &Options) -> BTreeMap<String, GatewayAddress> {
-    let pods = objects.ready_pods(&options.gateway_namespace, options.gateway_selector.pair(), options.gateway_stats_port);
-    pods.into_iter().map(|(pod, node, address)| (pod, GatewayAddress { node: node.into(), address })).collect()
+/// Tells the board of demand which nodes have a gateway.
+async fn expect_gateways(objects: Objects, options: Options, demands: Arc<Demands>) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        ticks.tick().await;
+        let pods = objects.ready_pods(&options.gateway_namespace, options.gateway_selector.pair(), options.gateway_stats_port);
+        let nodes = pods.into_iter().map(|(_, node, _)| node.into()).collect();
+        demands.with(|board, _| board.expect_gateways(nodes));
+    }
 }
 
 fn feed(options: &Options, http: reqwest::Client, objects: Objects) -> anyhow::Result<Feed<PrometheusSource, Probers>> {
-    let prometheus = options.prometheus_url.as_deref().filter(|url| !url.is_empty());
-    let prometheus = prometheus.map(|url| PrometheusSource::new(http.clone(), url)).transpose()?;
     let scope = options.clone();
     let addresses = move || {
         let pods = objects.ready_pods(&scope.pod_namespace, scope.prober_selector.pair(), scope.prober_port);
-        pods.into_iter().map(|(_, _, address)| address).collect()
+        pods.into_iter().map(|(_, node, address)| (node.into(), address)).collect()
     };
-    Ok(Feed::new(prometheus, Probers::new(http, addresses), Duration::from_secs(options.prometheus_patience_seconds)))
+    Ok(Feed::new(options.latency.stores()?, Probers::new(http, addresses), options.latency.prometheus_patience))
 }
 
-async fn follow_latency(
-    mut feed: Feed<PrometheusSource, Probers>,
-    options: Options,
-    latency: Arc<ArcSwap<LatencyBook>>,
-    demands: Arc<Demands>,
+/// Reads latency again and again.
+struct FollowLatency {
+    interval: Duration,
+    nodes: watch::Receiver<Vec<NodeName>>,
+    matrix: watch::Sender<Arc<LatencyMatrix>>,
+    start: Instant,
     notifier: Notifier,
     metrics: Metrics,
-) {
-    let mut ticks = tokio::time::interval(Duration::from_secs(options.latency_interval_seconds.max(1)));
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut book = LatencyBook::default();
-    loop {
-        ticks.tick().await;
-        // The same clock that decisions read it by.
-        let changes = feed.read(&mut book, demands.now()).await;
-        latency.store(Arc::new(book.clone()));
-        let known = book.known_pairs(demands.now().as_secs_f64(), Freshness::default());
-        metrics.latency_pairs_known.set(i64::try_from(known).unwrap_or(i64::MAX));
-        for change in changes {
-            let (type_, reason, note) = told(&change);
-            tracing::warn!(reason, note, "latency");
-            notifier.about_self(type_, reason, note).await;
+}
+
+impl FollowLatency {
+    async fn run(self, mut feed: Feed<PrometheusSource, Probers>) {
+        let mut ticks = tokio::time::interval(self.interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut book = LatencyBook::new(Freshness::default());
+        loop {
+            ticks.tick().await;
+            book.follow(self.nodes.borrow().clone());
+            let changes = feed.read(&mut book, self.start.elapsed()).await;
+            let now_seconds = self.start.elapsed().as_secs_f64();
+            let matrix = book.matrix(now_seconds);
+            self.matrix.send_if_modified(|held| {
+                let is_changed = !Arc::ptr_eq(held, &matrix);
+                *held = matrix;
+                is_changed
+            });
+            let counts = book.counts(now_seconds);
+            self.metrics.latency_pairs_known.set(i64::try_from(counts.known).unwrap_or(i64::MAX));
+            self.metrics.latency_pairs_unknown.set(i64::try_from(counts.unknown).unwrap_or(i64::MAX));
+            for change in changes {
+                let (type_, reason, note) = told(&change);
+                tracing::warn!(reason, note, "latency");
+                self.notifier.about_self(type_, reason, note);
+            }
         }
     }
 }
@@ -215,26 +212,12 @@ fn told(change: &FeedChange) -> (EventType, &'static str, String) {
         FeedChange::Lost { source, error } => {
             (EventType::Warning, "LatencySourceLost", format!("{source} does not answer, what is known holds for now: {error}"))
         }
-        FeedChange::FellBack { to } => (EventType::Warning, "LatencyFallback", format!("latency is read from {to} from now on")),
+        FeedChange::FellBack { nodes } => {
+            (EventType::Warning, "LatencyFallback", format!("the probers of {nodes} nodes are asked themselves from now on"))
+        }
         FeedChange::Recovered { source } => (EventType::Normal, "LatencySourceRecovered", format!("{source} answers again")),
         FeedChange::NobodyAnswers { error } => {
-            (EventType::Warning, "LatencyUnknown", format!("nobody tells latency, what is known ages: {error}"))
+            (EventType::Warning, "LatencyUnknown", format!("nobody answers for latency, what is known ages: {error}"))
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser as _;
-
-    use super::*;
-
-    #[test]
-    fn options_have_working_defaults_and_refuse_nonsense() {
-        let options = Options::try_parse_from(["extra-controller"]).unwrap();
-        assert_eq!(options.gateway_selector.pair(), ("app.kubernetes.io/name", "kantai-gateway"));
-        assert_eq!((options.api_listen.port(), options.cost_model), (18080, CostModel::LocalFirst));
-        assert!(Options::try_parse_from(["extra-controller", "--cost-model", "fastest"]).is_err());
-        assert!(Options::try_parse_from(["extra-controller", "--gateway-selector", "gateway"]).is_err());
     }
 }

@@ -21,13 +21,13 @@ const GROUP: &str = "monitoring.coreos.com";
 
 /// Whether the cluster has the kind.
 #[derive(Clone, Debug, Default)]
-pub struct ServiceMonitors {
+pub(crate) struct ServiceMonitors {
     there: Arc<AtomicBool>,
 }
 
 impl ServiceMonitors {
     /// Looks for the kind, again and again.
-    pub async fn discover(self, client: Client) {
+    pub(crate) async fn discover(self, client: Client) {
         loop {
             let found = match client.list_api_group_resources(&format!("{GROUP}/v1")).await {
                 Ok(list) => list.resources.iter().any(|resource| resource.kind == "ServiceMonitor"),

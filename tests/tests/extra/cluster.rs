@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use extra_controller::knative::{PodAutoscaler, ServerlessService};
-use extra_controller::run::{Options, run};
+use extra_controller::{Options, run_with};
+use k8s_api::seika::Seika;
+use k8s_api::{PodAutoscaler, ServerlessService};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kantai_tests::api_server::config_of;
@@ -14,7 +15,6 @@ use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt as _};
 use netem_lab::control_plane::ControlPlane;
-use seika_controller::crd::Seika;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +35,7 @@ const MANIFESTS: [&str; 4] = [
 pub(crate) struct Cluster {
     pub(crate) control_plane: ControlPlane,
     pub(crate) gateways: Gateways,
-    gateway_port: u16,
+    ingress_port: u16,
     prober_port: u16,
     tasks: Vec<JoinHandle<()>>,
     stop: CancellationToken,
@@ -87,7 +87,12 @@ impl Cluster {
             apply(&client, &serde_saphyr::from_str::<Value>(document)?).await?;
         }
         let gateways = Gateways::default();
-        let gateway_port = gateways.serve(&NODES, REVISION).await?;
+        let ingress_port = gateways.serve(NODES[0].1, REVISION).await?;
+        // Knative's shortest grace period: the test need not wait for the usual half minute.
+        let config = json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "config-autoscaler", "namespace": "knative-serving"},
+            "data": {"scale-to-zero-grace-period": "6s"}});
+        apply(&client, &config).await?;
         let prober_port = fakes::serve_probers(&NODES).await?;
         for (node, address) in NODES {
             let nodes: Api<Node> = Api::all(client.clone());
@@ -97,9 +102,10 @@ impl Cluster {
             nodes.patch_status(node, &PatchParams::default(), &Patch::Strategic(status)).await?;
             untaint(&nodes, node).await?;
             service_account(&client, "kantai-system").await?;
-            fakes::daemon_pod(&client, "kantai-gateway", node, (address, gateway_port).into()).await?;
+            fakes::daemon_pod(&client, "kantai-gateway", node, (address, 9000).into()).await?;
             fakes::daemon_pod(&client, "latency-probe", node, (address, prober_port).into()).await?;
         }
+        fakes::daemon_pod(&client, "locality-ingress", NODES[0].0, (NODES[0].1, ingress_port).into()).await?;
         until("the definitions are served", async || {
             let seikas = Api::<Seika>::all(client.clone()).list(&ListParams::default()).await.is_ok();
             let autoscalers = Api::<PodAutoscaler>::all(client.clone()).list(&ListParams::default()).await.is_ok();
@@ -121,7 +127,7 @@ impl Cluster {
             tokio::spawn(async move { loud("kubelets", kubelets.await).await }),
             tokio::spawn(async move { loud("serverless services", services.await).await }),
         ];
-        Ok(Self { control_plane, gateways, gateway_port, prober_port, tasks, stop })
+        Ok(Self { control_plane, gateways, ingress_port, prober_port, tasks, stop })
     }
 
     /// Our daemon, under its own ServiceAccount and rights, as the instance `name`.
@@ -131,15 +137,17 @@ impl Cluster {
             "extra-controller".to_owned(),
             format!("--api-listen={api}"),
             "--ops-listen=127.0.0.1:0".to_owned(),
-            format!("--gateway-stats-port={}", self.gateway_port),
+            format!("--ingress-port={}", self.ingress_port),
             format!("--prober-port={}", self.prober_port),
-            "--latency-interval-seconds=1".to_owned(),
+            "--latency-interval=1s".to_owned(),
             format!("--pod-name={name}"),
         ];
         let options = Options::try_parse_from(arguments)?;
         let stop = CancellationToken::new();
         let client = Client::try_from(config_of(&self.control_plane, "extra-controller").await?)?;
-        let task = tokio::spawn(run(options, client, stop.clone()));
+        // Services have no address here that anybody answers at.
+        let prober = std::sync::Arc::new(|_| Box::pin(async { true }) as futures::future::BoxFuture<'static, bool>);
+        let task = tokio::spawn(run_with(options, client, prober, stop.clone()));
         Ok(Daemon { api, stop, task })
     }
 

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
-use extra_controller::knative::{ServerlessService, ServingMode};
+use gateway_link::RevisionKey;
+use gateway_link::demand::{DEMAND_PATH, DemandEvent, Gateway, Load, RevisionDemand};
+use k8s_api::seika::NODE_LABEL;
+use k8s_api::{ConditionStatus, ServerlessService, ServingMode};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt as _};
-use seika_controller::crd::NODE_LABEL;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -27,11 +29,25 @@ struct Held {
     since: Instant,
     /// Before `since`.
     answered: f64,
+    /// Before `since`: requests that were ever taken in.
+    arrived: u64,
 }
 
 impl Held {
     fn answered(&self) -> f64 {
         self.answered + f64::from(self.requests) * self.since.elapsed().as_secs_f64()
+    }
+
+    fn load(&self) -> Load {
+        let answered = self.answered();
+        let finished = answered.floor() as u64;
+        Load {
+            in_flight: self.requests.into(),
+            arrived: self.arrived + u64::from(self.requests) + (finished - self.answered.floor() as u64),
+            finished,
+            failed: 0,
+            busy_seconds: answered,
+        }
     }
 }
 
@@ -39,29 +55,42 @@ impl Gateways {
     /// From now on the gateway of `node` holds so many requests: the next comes as one is answered.
     pub(crate) fn hold(&self, node: &'static str, requests: u32) {
         let mut all = self.0.lock().expect("no holder panics");
-        let answered = all.get(node).map_or(0.0, Held::answered);
-        all.insert(node, Held { requests, since: Instant::now(), answered });
+        let before = all.get(node);
+        let (answered, arrived) = before.map_or((0.0, 0), |held| (held.answered(), held.load().arrived));
+        all.insert(node, Held { requests, since: Instant::now(), answered, arrived });
     }
 
-    fn page(&self, node: &str, revision: &str) -> String {
-        let held = self.0.lock().expect("no holder panics").get(node).copied();
-        let (active, completed) = held.map_or((0, 0), |held| (held.requests, held.answered().floor() as u64));
-        format!(
-            "envoy_cluster_upstream_rq_active{{envoy_cluster_name=\"default/{revision}\"}} {active}\n\
-             envoy_cluster_upstream_rq_completed{{envoy_cluster_name=\"default/{revision}\"}} {completed}\n"
-        )
-    }
-
-    /// Serves the page of each node's gateway on its own loopback address, all on one port.
-    pub(crate) async fn serve(&self, nodes: &[(&'static str, Ipv4Addr)], revision: &'static str) -> anyhow::Result<u16> {
-        let mut port = 0;
-        for &(node, address) in nodes {
-            let listener = TcpListener::bind((address, port)).await?;
-            port = listener.local_addr()?.port();
-            let page = move |State(gateways): State<Gateways>| async move { gateways.page(node, revision) };
-            let router = Router::new().route("/stats/prometheus", get(page)).with_state(self.clone());
-            tokio::spawn(async { axum::serve(listener, router).await });
+    /// What the ingress that hears all gateways tells.
+    fn event(&self, version: u64, revision: &str) -> DemandEvent {
+        let held = self.0.lock().expect("no holder panics");
+        let nodes = ["node1", "node2", "node3"];
+        let gateways = (1..).zip(nodes).map(|(stream, node)| Gateway { stream, node: node.to_owned(), age_seconds: 0.0 });
+        let loads = held.iter().map(|(node, held)| ((*node).to_owned(), BTreeMap::from([((*node).to_owned(), held.load())])));
+        let demand = vec![RevisionDemand { key: RevisionKey::new("default", revision), loads: loads.collect() }];
+        let gateways = gateways.collect();
+        if version > 0 {
+            return DemandEvent::Update { version, gateways, gone: vec![], demand, removed: vec![] };
         }
+        let instance = "the only one".to_owned();
+        DemandEvent::Snapshot { instance, running_seconds: 0.0, version, parts_left: 0, gateways, demand }
+    }
+
+    /// Serves the stream of demand, as locality-ingress does.
+    pub(crate) async fn serve(&self, address: Ipv4Addr, revision: &'static str) -> anyhow::Result<u16> {
+        let listener = TcpListener::bind((address, 0)).await?;
+        let port = listener.local_addr()?.port();
+        let stream = move |State(gateways): State<Gateways>| async move {
+            let lines = futures::stream::unfold(0, move |version| {
+                let gateways = gateways.clone();
+                async move {
+                    tokio::time::sleep(Duration::from_millis(if version == 0 { 0 } else { 50 })).await;
+                    Some((Ok::<_, std::convert::Infallible>(gateways.event(version, revision).to_line()), version + 1))
+                }
+            });
+            axum::body::Body::from_stream(lines)
+        };
+        let router = Router::new().route(DEMAND_PATH, get(stream)).with_state(self.clone());
+        tokio::spawn(async { axum::serve(listener, router).await });
         Ok(port)
     }
 }
@@ -154,7 +183,7 @@ pub(crate) async fn serverless_services(client: Client) -> anyhow::Result<()> {
             let condition = |kind: &str, holds: bool| {
                 let status = if holds { "True" } else { "Unknown" };
                 let same = held.conditions.iter().find(|condition| {
-                    condition.kind == kind && (condition.status == extra_controller::knative::ConditionStatus::True) == holds
+                    condition.kind == kind && (condition.status == ConditionStatus::True) == holds
                 });
                 let since =
                     same.and_then(|condition| condition.last_transition_time).unwrap_or_else(k8s_openapi::jiff::Timestamp::now);

@@ -4,13 +4,13 @@
 mod cluster;
 mod fakes;
 
-use extra_controller::handback::MARKER;
-use extra_controller::knative::{CLASS, ServerlessService, ServingMode};
+use autoscaler::handback::MARKER;
 use extra_controller::pins;
+use k8s_api::seika::Seika;
+use k8s_api::{CLASS, PodAutoscaler, ServerlessService, ServingMode};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, ListParams};
-use seika_controller::crd::Seika;
 
 use cluster::{Cluster, REVISION, until};
 
@@ -96,7 +96,7 @@ async fn a_revision_from_birth_to_zero_and_back_switched_off_and_on_and_deleted(
 
     cluster.gateways.hold("node1", 0);
     cluster.gateways.hold("node3", 0);
-    cluster.api::<extra_controller::knative::PodAutoscaler>().delete(REVISION, &DeleteParams::background()).await?;
+    cluster.api::<PodAutoscaler>().delete(REVISION, &DeleteParams::background()).await?;
     until("nothing left", async || {
         let services = cluster.api::<ServerlessService>().list(&ListParams::default()).await?.items.len();
         Ok(cluster.counts().await?.is_none() && services == 0)

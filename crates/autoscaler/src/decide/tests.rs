@@ -152,6 +152,7 @@ impl World {
             pods: self.pods.iter().map(|(pod, _)| pod.clone()).collect(),
             seika: self.seika.clone(),
             deployment: self.deployment,
+            deployment_generation: 1,
             template: Arc::new(self.template.clone()),
             each: self.template.each.clone(),
             earns_locality: self.earns_locality,
@@ -497,7 +498,8 @@ fn nodes_that_are_not_heard_of_lose_no_pod() {
 
 #[test]
 fn nodes_that_are_closed_to_new_pods_keep_those_they_have() {
-    let close: [(&str, fn(&mut World)); 4] = [
+    type Close = fn(&mut World);
+    let close: [(&str, Close); 4] = [
         ("cordon", |world| NODES.iter().for_each(|node| world.node(node).is_cordoned = true)),
         ("label", |world| drop(world.template.node.selector.insert("disk".to_owned(), "ssd".to_owned()))),
         ("template", |world| world.template.each.cpu_millis = 15_000),

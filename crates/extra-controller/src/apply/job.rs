@@ -13,7 +13,6 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Client, ResourceExt as _};
 
 use super::{TOTAL_ANNOTATION, WriteError, Writer, pod_template};
-use crate::service_monitor::ServiceMonitors;
 
 /// One decision and the objects that it is written to.
 pub(crate) struct Job {
@@ -24,8 +23,6 @@ pub(crate) struct Job {
     pub(crate) sks: Option<Arc<ServerlessService>>,
     /// The template that was last written to the Seika.
     pub(crate) template: Option<PodTemplate>,
-    /// Whether its ServiceMonitor is still to be written.
-    pub(crate) needs_monitor: bool,
 }
 
 /// What was written of one revision.
@@ -38,7 +35,6 @@ pub(crate) struct Written {
     pub(crate) seika: Option<(Seika, PodTemplate)>,
     /// Whether the Seika was deleted, since the revision is the stock class's again.
     pub(crate) flipped: Option<Where>,
-    pub(crate) has_monitor: bool,
     /// Why not all of it was written.
     pub(crate) error: Option<WriteError>,
 }
@@ -53,7 +49,6 @@ impl Job {
             && self.decision.status == self.facts.status
             && !self.has_leftovers()
             && !matches!(self.decision.back, Some(BackStep::Flip(_)))
-            && !self.needs_monitor
     }
 
     /// Pods per node for the Seika, and replicas for the Deployment; `None` leaves these alone.
@@ -78,20 +73,16 @@ impl Job {
     }
 
     /// Writes. What does not depend on each other is written at once; pods of the Deployment end last.
-    pub(crate) async fn run(self, client: &Client, monitors: &ServiceMonitors) -> Written {
+    pub(crate) async fn run(self, client: &Client) -> Written {
         let mut written = Written {
             key: self.decision.key.clone(),
             status: None,
             seika: None,
             flipped: None,
-            has_monitor: false,
             error: None,
         };
         if let Err(error) = self.write(client, &mut written).await {
             written.error = Some(error);
-        }
-        if self.needs_monitor && written.flipped.is_none() {
-            written.has_monitor = monitors.ensure(client, &self.autoscaler).await;
         }
         written
     }
@@ -116,7 +107,9 @@ impl Job {
         if let Ok(Some(status)) = &status {
             written.status = Some(status.clone());
         }
-        (seika.map(drop)?, services?, status.map(drop)?);
+        seika?;
+        services?;
+        status?;
         if let Some(deployment) = deployment.filter(|deployment| *deployment != self.facts.deployment) {
             let victims = self.decision.step.as_ref().map_or(&[][..], |step| &step.victims);
             writer.deployment(deployment, victims).await?;

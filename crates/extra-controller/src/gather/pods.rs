@@ -39,8 +39,9 @@ impl Pods {
         let mut changed = BTreeSet::new();
         let revision = pod.and_then(|pod| revision_of(pod.labels(), namespace));
         if let Some(left) = before.and_then(|before| before.revision).filter(|before| revision.as_ref() != Some(before)) {
-            self.remove(&left, name);
-            changed.insert(left);
+            if self.remove(&left, name) {
+                changed.insert(left);
+            }
         }
         let Some(pod) = pod else { return changed };
         ledger.upsert_pod(pod);
@@ -151,7 +152,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(name: &str, uid: &str, changes: serde_json::Value) -> KubePod {
+    fn pod(name: &str, uid: &str, changes: &serde_json::Value) -> KubePod {
         let mut pod = json!({
             "metadata": {
                 "name": name, "namespace": "default", "uid": uid,
@@ -177,9 +178,9 @@ mod tests {
     fn a_pod_that_changes_nothing_of_interest_concerns_nobody() {
         let (mut pods, mut ledger) = (Pods::default(), Ledger::default());
         let mut update = |pod: Option<&KubePod>| pods.update("default", "a", pod, &mut ledger);
-        assert_eq!(update(Some(&pod("a", "1", json!({})))), [key()].into());
-        assert_eq!(update(Some(&pod("a", "1", json!({"metadata": {"resourceVersion": "7"}})))), BTreeSet::new());
-        let terminating = pod("a", "1", json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
+        assert_eq!(update(Some(&pod("a", "1", &json!({})))), [key()].into());
+        assert_eq!(update(Some(&pod("a", "1", &json!({"metadata": {"resourceVersion": "7"}})))), BTreeSet::new());
+        let terminating = pod("a", "1", &json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
         assert_eq!(update(Some(&terminating)), [key()].into());
         assert_eq!(update(None), BTreeSet::new());
         assert_eq!((pods.of(&key()).0.len(), ledger.pods()), (0, 0));
@@ -188,8 +189,8 @@ mod tests {
     #[test]
     fn a_pod_made_anew_under_its_name_takes_the_place_of_the_old_one() {
         let (mut pods, mut ledger) = (Pods::default(), Ledger::default());
-        pods.update("default", "a", Some(&pod("a", "1", json!({}))), &mut ledger);
-        pods.relist(&[Arc::new(pod("a", "2", json!({})))], &mut ledger);
+        pods.update("default", "a", Some(&pod("a", "1", &json!({}))), &mut ledger);
+        pods.relist(&[Arc::new(pod("a", "2", &json!({})))], &mut ledger);
         assert_eq!((pods.of(&key()).0.len(), ledger.pods()), (1, 1));
         assert_eq!(pods.relist(&[], &mut ledger), [key()].into());
         assert_eq!((pods.of(&key()).0.len(), ledger.pods()), (0, 0));
@@ -199,13 +200,13 @@ mod tests {
     fn why_a_pod_does_not_start_is_read() {
         let unscheduled = json!({"spec": {"nodeName": ""}, "status": {"conditions": [
             {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}]}});
-        let (read, _) = read(&pod("a", "1", unscheduled)).unwrap();
+        let (read, _) = read(&pod("a", "1", &unscheduled)).unwrap();
         assert_eq!((read.node, read.meant_for), (None, Some("node1".into())));
         assert_eq!(read.trouble.as_deref(), Some("Unschedulable: 0/3 nodes are available"));
         for (reason, is_trouble) in [("ImagePullBackOff", true), ("CrashLoopBackOff", true), ("ContainerCreating", false)] {
             let waiting = json!({"status": {"conditions": [], "containerStatuses": [{"name": "user", "image": "i", "imageID": "",
                 "ready": false, "restartCount": 0, "state": {"waiting": {"reason": reason}}}]}});
-            assert_eq!(super::read(&pod("a", "1", waiting)).unwrap().0.trouble.is_some(), is_trouble, "{reason}");
+            assert_eq!(super::read(&pod("a", "1", &waiting)).unwrap().0.trouble.is_some(), is_trouble, "{reason}");
         }
     }
 }

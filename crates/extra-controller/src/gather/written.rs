@@ -18,6 +18,11 @@ pub(crate) struct Written {
 }
 
 impl Written {
+    /// Nothing was written of the revision whose PodAutoscaler has this UID.
+    pub(super) fn of(uid: String) -> Self {
+        Self { uid, ..Self::default() }
+    }
+
     /// The newest status that is known: the watch may be a moment behind what was written.
     pub(super) fn status(&mut self, seen: &PodAutoscaler) -> PodAutoscalerStatus {
         if let Some((written, status)) = &self.status {

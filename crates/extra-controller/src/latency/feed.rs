@@ -1,28 +1,33 @@
-//! Whom to ask for latency: Prometheus where there is one, the probers where there is none or it has been silent for too long.
+//! Whom to ask for latency: Prometheus where there is one, and the probers of the nodes that it has
+//! said nothing new about for too long.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{LatencyBook, LatencyError, LatencySource};
+use futures::future::join_all;
+use latency_matrix::LatencyBook;
+
+use super::{LatencyError, RowSource, SeriesSource};
 
 /// What changed with a reading, for logs and events.
 #[derive(Debug)]
-pub enum FeedChange {
-    /// The first source stopped answering; what is known holds for now.
+pub(crate) enum FeedChange {
+    /// A store stopped answering; what is known holds for now.
     Lost {
         /// Its name.
-        source: &'static str,
+        source: String,
         /// What it said.
         error: LatencyError,
-    },
-    /// It has been silent for too long: another is asked from now on.
-    FellBack {
-        /// Who is asked.
-        to: &'static str,
     },
     /// It answers again.
     Recovered {
         /// Its name.
-        source: &'static str,
+        source: String,
+    },
+    /// The stores have said nothing about some nodes for too long: their probers are asked from now on.
+    FellBack {
+        /// How many nodes.
+        nodes: usize,
     },
     /// Nobody answers; what is known ages.
     NobodyAnswers {
@@ -31,62 +36,63 @@ pub enum FeedChange {
     },
 }
 
-/// Reads from a first source (where there is one) and from a second in its stead.
-pub struct Feed<First, Second> {
-    first: Option<First>,
-    second: Second,
-    /// How long what the first last said holds before the second is asked.
+/// Reads from the stores, where there are any, and from probers in their stead.
+pub(crate) struct Feed<Series, Rows> {
+    stores: Vec<Series>,
+    probers: Rows,
+    /// How long what the stores last said about a node holds before its prober is asked.
     patience: Duration,
-    first_answered: Option<Duration>,
-    first_lost: bool,
+    /// Stores that do not answer, by position.
+    lost: BTreeSet<usize>,
     fell_back: bool,
     nobody: bool,
 }
 
-impl<First: LatencySource, Second: LatencySource> Feed<First, Second> {
-    /// Reads from `first`, and from `second` where there is no first or it has not answered for `patience`.
-    pub fn new(first: Option<First>, second: Second, patience: Duration) -> Self {
-        Self { first, second, patience, first_answered: None, first_lost: false, fell_back: false, nobody: false }
+impl<Series: SeriesSource, Rows: RowSource> Feed<Series, Rows> {
+    /// Reads from all `stores`, and from the probers of nodes that these have said nothing about for
+    /// `patience`.
+    pub(crate) fn new(stores: Vec<Series>, probers: Rows, patience: Duration) -> Self {
+        Self { stores, probers, patience, lost: BTreeSet::new(), fell_back: false, nobody: false }
     }
 
-    /// Reads once into `book`. `now` is the time since any fixed instant. Says what changed since the last reading.
-    pub async fn read(&mut self, book: &mut LatencyBook, now: Duration) -> Vec<FeedChange> {
+    /// Reads once into `book`, which follows the nodes that there are. `now` is the time since any
+    /// fixed instant. Says what changed since the last reading.
+    pub(crate) async fn read(&mut self, book: &mut LatencyBook, now: Duration) -> Vec<FeedChange> {
         let mut changes = Vec::new();
-        if let Some(first) = &self.first {
-            match first.read().await {
+        let now_seconds = now.as_secs_f64();
+        let mut has_answer = false;
+        for (position, answer) in join_all(self.stores.iter().map(SeriesSource::read)).await.into_iter().enumerate() {
+            let source = self.stores[position].name().to_owned();
+            match answer {
                 Ok(measurements) => {
-                    book.absorb(measurements, now.as_secs_f64());
-                    self.first_answered = Some(now);
-                    if std::mem::take(&mut self.first_lost) {
-                        changes.push(FeedChange::Recovered { source: first.name() });
+                    has_answer = true;
+                    book.absorb(measurements, now_seconds);
+                    if self.lost.remove(&position) {
+                        changes.push(FeedChange::Recovered { source });
                     }
-                    (self.fell_back, self.nobody) = (false, false);
-                    return changes;
                 }
                 Err(error) => {
-                    if !std::mem::replace(&mut self.first_lost, true) {
-                        changes.push(FeedChange::Lost { source: first.name(), error });
-                    }
-                    // One that never answered has left nothing to hold on to.
-                    if self.first_answered.is_some_and(|at| now.saturating_sub(at) < self.patience) {
-                        return changes;
-                    }
-                    if !std::mem::replace(&mut self.fell_back, true) {
-                        changes.push(FeedChange::FellBack { to: self.second.name() });
+                    if self.lost.insert(position) {
+                        changes.push(FeedChange::Lost { source, error });
                     }
                 }
             }
         }
-        match self.second.read().await {
-            Ok(measurements) => {
-                book.absorb(measurements, now.as_secs_f64());
-                self.nobody = false;
+        // Without a store every prober is asked every time.
+        let patience_seconds = if self.stores.is_empty() { 0.0 } else { self.patience.as_secs_f64() };
+        let silent = book.silent(now_seconds, patience_seconds);
+        let falls_back = !silent.is_empty() && !self.stores.is_empty();
+        if falls_back && !self.fell_back {
+            changes.push(FeedChange::FellBack { nodes: silent.len() });
+        }
+        self.fell_back = falls_back;
+        if !silent.is_empty() {
+            match self.probers.read(&silent, &mut |row| book.absorb(row, now_seconds)).await {
+                Ok(()) => has_answer = true,
+                Err(error) if !has_answer && !self.nobody => changes.push(FeedChange::NobodyAnswers { error }),
+                Err(_) => {}
             }
-            Err(error) => {
-                if !std::mem::replace(&mut self.nobody, true) {
-                    changes.push(FeedChange::NobodyAnswers { error });
-                }
-            }
+            self.nobody = !has_answer;
         }
         changes
     }
@@ -94,54 +100,121 @@ impl<First: LatencySource, Second: LatencySource> Feed<First, Second> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::Mutex;
 
-    use placement::{Freshness, PairState, PairStats};
+    use latency_matrix::{Measurement, NodeName, PairState, PairStats};
 
     use super::*;
-    use crate::latency::Measurement;
 
-    struct Scripted(&'static str, Mutex<Vec<Option<f64>>>);
+    fn measured(from: &str, rtt_seconds: f64) -> Measurement {
+        let state = PairState::Known(PairStats::constant(rtt_seconds));
+        Measurement { from: from.into(), to: "node0".into(), state, reported_seconds_ago: 0.0 }
+    }
 
-    impl LatencySource for Scripted {
-        fn name(&self) -> &'static str {
-            self.0
+    /// What the store says at each reading; `None` where it does not answer.
+    struct Store(Mutex<Vec<Option<Vec<Measurement>>>>);
+
+    impl SeriesSource for Store {
+        fn name(&self) -> &str {
+            "store"
         }
 
         async fn read(&self) -> Result<Vec<Measurement>, LatencyError> {
-            let rtt_seconds = self.1.lock().unwrap().remove(0).ok_or(LatencyError::NoSeries)?;
-            let state = PairState::Known(PairStats::constant(rtt_seconds));
-            Ok(vec![Measurement { from: "node1".into(), to: "node2".into(), state }])
+            self.0.lock().unwrap().remove(0).ok_or_else(|| LatencyError::NoSeries { url: "store".to_owned() })
         }
     }
 
-    fn rtt(book: &LatencyBook, now: u64) -> f64 {
-        let matrix = book.matrix(vec!["node1".into(), "node2".into()], now as f64, Freshness::default()).unwrap();
-        matrix.state(&"node1".into(), &"node2".into()).stats().map_or(f64::NAN, |stats| stats.p50)
+    /// Every prober measures 2 ms, unless they are dead.
+    #[derive(Default)]
+    struct Rows {
+        asked: Mutex<Vec<String>>,
+        are_dead: bool,
+    }
+
+    impl RowSource for &Rows {
+        async fn read(
+            &self,
+            nodes: &[NodeName],
+            take: &mut (dyn FnMut(Vec<Measurement>) + Send),
+        ) -> Result<(), LatencyError> {
+            self.asked.lock().unwrap().push(nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" "));
+            if self.are_dead {
+                return Err(LatencyError::NoProber { probers: nodes.len(), source: None });
+            }
+            for node in nodes {
+                take(vec![measured(node.as_str(), 0.002)]);
+            }
+            Ok(())
+        }
+    }
+
+    fn names(changes: &[FeedChange]) -> String {
+        let name = |change: &FeedChange| match change {
+            FeedChange::Lost { .. } => "lost".to_owned(),
+            FeedChange::FellBack { nodes } => format!("fell back for {nodes}"),
+            FeedChange::Recovered { .. } => "recovered".to_owned(),
+            FeedChange::NobodyAnswers { .. } => "nobody".to_owned(),
+        };
+        changes.iter().map(name).collect::<Vec<_>>().join(", ")
+    }
+
+    fn book() -> LatencyBook {
+        let mut book = LatencyBook::default();
+        book.follow(["node0", "node1", "node2"].map(NodeName::from));
+        book
+    }
+
+    fn rtts(book: &mut LatencyBook, now: u64) -> BTreeMap<String, f64> {
+        let matrix = book.matrix(now as f64);
+        let rtt = |from: &str| Some((from.to_owned(), matrix.state(&from.into(), &"node0".into()).stats()?.p50));
+        ["node1", "node2"].into_iter().filter_map(rtt).collect()
     }
 
     #[tokio::test]
     async fn holds_on_then_falls_back_then_recovers() {
-        let first = Scripted("first", Mutex::new(vec![Some(0.001), None, None, None, Some(0.003)]));
-        let second = Scripted("second", Mutex::new(vec![Some(0.002), None]));
-        let mut feed = Feed::new(Some(first), second, Duration::from_secs(20));
-        let mut book = LatencyBook::default();
+        let all = |rtt| Some(["node0", "node1", "node2"].map(|node| measured(node, rtt)).to_vec());
+        let store = Store(Mutex::new(vec![all(0.001), None, None, None, all(0.003)]));
+        let rows = Rows::default();
+        let mut feed = Feed::new(vec![store], &rows, Duration::from_secs(20));
+        let mut book = book();
         let mut seen = Vec::new();
-        for at in [0, 10, 20, 30, 40] {
+        for at in [0, 10, 21, 30, 41] {
             let changes = feed.read(&mut book, Duration::from_secs(at)).await;
-            let names: Vec<&str> = changes
-                .iter()
-                .map(|change| match change {
-                    FeedChange::Lost { .. } => "lost",
-                    FeedChange::FellBack { .. } => "fell back",
-                    FeedChange::Recovered { .. } => "recovered",
-                    FeedChange::NobodyAnswers { .. } => "nobody",
-                })
-                .collect();
-            seen.push((at, names.join(","), rtt(&book, at)));
+            seen.push((at, names(&changes), rtts(&mut book, at)["node1"]));
         }
-        let expected =
-            [(0, "", 0.001), (10, "lost", 0.001), (20, "fell back", 0.002), (30, "nobody", 0.002), (40, "recovered", 0.003)];
+        let expected = [(0, "", 0.001), (10, "lost", 0.001), (21, "fell back for 3", 0.002), (30, "", 0.002), (41, "recovered", 0.003)];
         assert_eq!(seen, expected.map(|(at, change, rtt)| (at, change.to_owned(), rtt)));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_the_store_does_not_scrape_is_asked_itself() {
+        let some = || Some(vec![measured("node0", 0.001), measured("node1", 0.001)]);
+        let rows = Rows::default();
+        let mut feed = Feed::new(vec![Store(Mutex::new(vec![some(), some()]))], &rows, Duration::from_secs(20));
+        let mut book = book();
+        assert_eq!(names(&feed.read(&mut book, Duration::from_secs(0)).await), "fell back for 1");
+        assert_eq!(rtts(&mut book, 0), [("node1".to_owned(), 0.001), ("node2".to_owned(), 0.002)].into());
+        assert_eq!(*rows.asked.lock().unwrap(), ["node2"]);
+    }
+
+    #[tokio::test]
+    async fn without_a_store_every_prober_is_asked_every_time() {
+        let rows = Rows::default();
+        let mut feed = Feed::new(Vec::<Store>::new(), &rows, Duration::from_secs(20));
+        let mut book = book();
+        for at in [1, 2] {
+            assert_eq!(names(&feed.read(&mut book, Duration::from_secs(at)).await), "");
+        }
+        assert_eq!(*rows.asked.lock().unwrap(), ["node0 node1 node2", "node0 node1 node2"]);
+    }
+
+    #[tokio::test]
+    async fn that_nobody_answers_is_said_once() {
+        let rows = Rows { are_dead: true, ..Rows::default() };
+        let mut feed = Feed::new(vec![Store(Mutex::new(vec![None, None]))], &rows, Duration::from_secs(20));
+        let mut book = book();
+        assert_eq!(names(&feed.read(&mut book, Duration::from_secs(0)).await), "lost, fell back for 3, nobody");
+        assert_eq!(names(&feed.read(&mut book, Duration::from_secs(5)).await), "");
     }
 }

@@ -1,123 +1,82 @@
 //! Latency straight from the probers: each serves its own row of the matrix.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use futures::future::join_all;
-use placement::{NodeName, PairState, PairStats};
-use serde::Deserialize;
+use futures::{StreamExt as _, stream};
+use latency_matrix::{Measurement, NodeName, Row};
 
-use super::{LatencyError, LatencySource, Measurement};
+use super::{LatencyError, RowSource};
 
 /// Where a prober serves its row.
 const ROW_PATH: &str = "/v1/row";
-/// Longest row that is read: 10,000 peers at some 300 bytes.
-const ROW_MAX_BYTES: u64 = 4 * 1024 * 1024;
+/// Longest row that is read: 10,000 peers at some 400 bytes.
+const ROW_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Rows that are read at once.
+const ROWS_AT_ONCE: usize = 16;
 
 /// All probers that there are now.
-pub struct Probers {
+pub(crate) struct Probers {
     http: reqwest::Client,
-    addresses: Arc<dyn Fn() -> Vec<SocketAddr> + Send + Sync>,
+    addresses: Arc<dyn Fn() -> Vec<(NodeName, SocketAddr)> + Send + Sync>,
 }
 
 impl Probers {
-    /// The probers that `addresses` names whenever it is asked.
-    pub fn new(http: reqwest::Client, addresses: impl Fn() -> Vec<SocketAddr> + Send + Sync + 'static) -> Self {
+    /// The probers that `addresses` names, with their nodes, whenever it is asked.
+    pub(crate) fn new(http: reqwest::Client, addresses: impl Fn() -> Vec<(NodeName, SocketAddr)> + Send + Sync + 'static) -> Self {
         Self { http, addresses: Arc::new(addresses) }
     }
 
-    async fn row(&self, address: SocketAddr) -> Result<Vec<Measurement>, reqwest::Error> {
-        let response = self.http.get(format!("http://{address}{ROW_PATH}")).send().await?.error_for_status()?;
-        if response.content_length().is_some_and(|length| length > ROW_MAX_BYTES) {
-            return Ok(Vec::new());
+    async fn row(&self, node: NodeName, address: SocketAddr) -> Result<Vec<Measurement>, LatencyError> {
+        let failed = |source| LatencyError::Row { node: node.clone(), source };
+        let body = self.body(address).await.map_err(failed)?;
+        measurements(&node, &body).map_err(failed)
+    }
+
+    async fn body(&self, address: SocketAddr) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+        let mut response = self.http.get(format!("http://{address}{ROW_PATH}")).send().await?.error_for_status()?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await? {
+            if body.len() + chunk.len() > ROW_MAX_BYTES {
+                return Err(format!("it is longer than {ROW_MAX_BYTES} bytes").into());
+            }
+            body.extend_from_slice(&chunk);
         }
-        Ok(response.json::<Row>().await?.measurements())
+        Ok(body)
     }
 }
 
-impl LatencySource for Probers {
-    fn name(&self) -> &'static str {
-        "the probers"
+/// What a row says. A prober may speak for its own node only.
+fn measurements(node: &NodeName, body: &[u8]) -> Result<Vec<Measurement>, Box<dyn std::error::Error + Send + Sync>> {
+    let row: Row = serde_json::from_slice(body)?;
+    if row.from != *node {
+        return Err(format!("it is that of {}", row.from).into());
     }
+    Ok(row.measurements().collect())
+}
 
-    async fn read(&self) -> Result<Vec<Measurement>, LatencyError> {
-        let addresses = (self.addresses)();
-        let probers = addresses.len();
-        let mut measurements = Vec::new();
-        let (mut answered, mut last_error) = (false, None);
-        for row in join_all(addresses.into_iter().map(|address| self.row(address))).await {
+impl RowSource for Probers {
+    async fn read(
+        &self,
+        nodes: &[NodeName],
+        take: &mut (dyn FnMut(Vec<Measurement>) + Send),
+    ) -> Result<(), LatencyError> {
+        let wanted: BTreeSet<&NodeName> = nodes.iter().collect();
+        let asked: Vec<_> = (self.addresses)().into_iter().filter(|(node, _)| wanted.contains(node)).collect();
+        let probers = asked.len();
+        let mut rows = stream::iter(asked).map(|(node, address)| self.row(node, address)).buffer_unordered(ROWS_AT_ONCE);
+        let (mut has_answer, mut last_error) = (false, None);
+        while let Some(row) = rows.next().await {
             match row {
                 Ok(row) => {
-                    answered = true;
-                    measurements.extend(row);
+                    has_answer = true;
+                    take(row);
                 }
-                Err(error) => last_error = Some(error),
+                Err(error) => last_error = Some(Box::new(error)),
             }
         }
-        if answered { Ok(measurements) } else { Err(LatencyError::NoProber { probers, source: last_error }) }
-    }
-}
-
-#[derive(Deserialize)]
-struct Row {
-    from: String,
-    peers: Vec<Peer>,
-}
-
-#[derive(Deserialize)]
-struct Peer {
-    to: String,
-    state: String,
-    rtt_seconds: Option<RttSeconds>,
-    jitter_seconds: Option<f64>,
-    loss_ratio: Option<f64>,
-    age_seconds: Option<f64>,
-    samples: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct RttSeconds {
-    min: f64,
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    ewma: f64,
-}
-
-impl Row {
-    fn measurements(self) -> Vec<Measurement> {
-        let from = NodeName::new(self.from);
-        self.peers
-            .into_iter()
-            .map(|peer| Measurement { from: from.clone(), to: peer.to.as_str().into(), state: peer.state() })
-            .collect()
-    }
-}
-
-impl Peer {
-    fn state(&self) -> PairState {
-        let stats = || {
-            let rtt = self.rtt_seconds.as_ref()?;
-            let stats = PairStats {
-                min: rtt.min,
-                p50: rtt.p50,
-                p90: rtt.p90,
-                p99: rtt.p99,
-                ewma: rtt.ewma,
-                jitter: self.jitter_seconds.unwrap_or(0.0),
-                loss_ratio: self.loss_ratio.unwrap_or(0.0),
-                age_seconds: self.age_seconds?,
-                samples: self.samples.unwrap_or(1),
-            };
-            stats.is_credible().then_some(stats)
-        };
-        match (self.state.as_str(), stats()) {
-            ("known", Some(stats)) => PairState::Known(stats),
-            ("stale", Some(stats)) => PairState::Stale(stats),
-            ("unreachable", _) => PairState::Unreachable,
-            // A state that this program does not know, or numbers that are none.
-            _ => PairState::Unknown,
-        }
+        if has_answer { Ok(()) } else { Err(LatencyError::NoProber { probers, source: last_error }) }
     }
 }
 
@@ -126,16 +85,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_in_the_probers_form_is_read_and_nonsense_in_it_is_unknown() {
-        let row = r#"{"from":"node1","measured_at_unix_seconds":1.5e9,"peers":[
-            {"to":"node2","state":"known","rtt_seconds":{"min":0.001,"p50":0.0011,"p90":0.0012,"p99":0.002,"ewma":0.0011},
-             "jitter_seconds":0.0001,"loss_ratio":0.0,"age_seconds":0.4,"samples":30},
-            {"to":"node3","state":"unreachable","rtt_seconds":null,"jitter_seconds":null,"loss_ratio":1.0,"age_seconds":null,"samples":0},
-            {"to":"node4","state":"known","rtt_seconds":{"min":-1,"p50":0,"p90":0,"p99":0,"ewma":0},"age_seconds":0.1,"samples":3},
-            {"to":"node5","state":"unknown"}]}"#;
-        let row: Row = serde_json::from_str(row).unwrap();
-        let states: Vec<PairState> = row.measurements().into_iter().map(|measurement| measurement.state).collect();
-        assert!(matches!(states[0], PairState::Known(stats) if stats.p50 == 0.0011 && stats.samples == 30));
-        assert_eq!(states[1..], [PairState::Unreachable, PairState::Unknown, PairState::Unknown]);
+    fn a_prober_speaks_for_its_own_node_only() {
+        let row = br#"{"from":"node1","peers":[{"to":"node2","state":"unreachable"}]}"#;
+        assert_eq!(measurements(&"node1".into(), row).unwrap().len(), 1);
+        assert_eq!(measurements(&"node2".into(), row).unwrap_err().to_string(), "it is that of node1");
+        assert!(measurements(&"node1".into(), b"<html>").is_err());
+    }
+
+    async fn serve(body: String) -> SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // Streamed: without a content-length.
+        let answer = move || {
+            let chunks: Vec<Result<String, std::io::Error>> = body.as_bytes().chunks(1 << 16).map(|chunk| Ok(String::from_utf8_lossy(chunk).into_owned())).collect();
+            std::future::ready(axum::body::Body::from_stream(stream::iter(chunks)))
+        };
+        tokio::spawn(async move { axum::serve(listener, axum::Router::new().route(ROW_PATH, axum::routing::get(answer))).await });
+        address
+    }
+
+    #[tokio::test]
+    async fn rows_are_read_from_those_asked_and_one_without_an_end_is_refused() {
+        let row = r#"{"from":"node1","peers":[{"to":"node2","state":"unreachable"}]}"#.to_owned();
+        let endless = serve(format!("{row}{}", " ".repeat(ROW_MAX_BYTES))).await;
+        let addresses = vec![("node1".into(), serve(row).await), ("node2".into(), endless)];
+        let probers = Probers::new(reqwest::Client::builder().no_proxy().build().unwrap(), move || addresses.clone());
+        let mut taken = Vec::new();
+        probers.read(&["node1".into(), "node2".into()], &mut |row| taken.push(row)).await.unwrap();
+        assert_eq!((taken.len(), taken[0][0].from.as_str()), (1, "node1"));
+        let refused = probers.read(&["node2".into()], &mut |_| ()).await.unwrap_err();
+        let LatencyError::NoProber { probers: 1, source: Some(source) } = &refused else { panic!("{refused:?}") };
+        assert!(matches!(&**source, LatencyError::Row { source, .. } if source.to_string().contains("longer than")));
     }
 }

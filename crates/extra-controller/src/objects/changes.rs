@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 /// Something that the stores hold now, or no longer do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// An object of this revision.
     Revision(RevisionKey),
     /// A pod, by namespace and name.
@@ -23,17 +23,17 @@ pub enum Change {
 
 /// What changed, each object once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
+pub(crate) struct Changes {
     /// Revisions of which an object changed.
-    pub revisions: BTreeSet<RevisionKey>,
+    pub(crate) revisions: BTreeSet<RevisionKey>,
     /// Pods, by namespace and name.
-    pub pods: BTreeSet<(String, String)>,
+    pub(crate) pods: BTreeSet<(String, String)>,
     /// Nodes, by name.
-    pub nodes: BTreeSet<String>,
+    pub(crate) nodes: BTreeSet<String>,
     /// Whether a ConfigMap changed.
-    pub settings: bool,
+    pub(crate) settings: bool,
     /// Whether all stores have to be looked through.
-    pub relisted: bool,
+    pub(crate) relisted: bool,
 }
 
 impl Changes {
@@ -50,26 +50,26 @@ impl Changes {
 
 /// Collects changes between two looks. Its size is bounded by the number of objects.
 #[derive(Clone, Debug, Default)]
-pub struct ChangeLog {
+pub(crate) struct ChangeLog {
     changes: Arc<Mutex<Changes>>,
     noted: Arc<Notify>,
 }
 
 impl ChangeLog {
     /// Notes a change and wakes whoever waits.
-    pub fn note(&self, change: Change) {
+    pub(crate) fn note(&self, change: Change) {
         self.with(|changes| changes.add(change));
         self.noted.notify_one();
     }
 
     /// Hands out what was noted since the last call.
     #[must_use]
-    pub fn take(&self) -> Changes {
+    pub(crate) fn take(&self) -> Changes {
         self.with(std::mem::take)
     }
 
     /// Returns when something was noted since the last call of [`Self::noted`] returned.
-    pub async fn noted(&self) {
+    pub(crate) async fn noted(&self) {
         self.noted.notified().await;
     }
 

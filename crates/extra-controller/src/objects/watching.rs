@@ -22,32 +22,32 @@ use super::changes::{Change, ChangeLog};
 
 /// Where to look for what.
 #[derive(Clone, Debug)]
-pub struct WatchScope {
+pub(crate) struct WatchScope {
     /// Knative's own namespace.
-    pub knative_namespace: String,
+    pub(crate) knative_namespace: String,
 }
 
 /// All stores.
 #[derive(Clone)]
-pub struct Objects {
+pub(crate) struct Objects {
     /// All PodAutoscalers, of any class.
-    pub autoscalers: Store<PodAutoscaler>,
+    pub(crate) autoscalers: Store<PodAutoscaler>,
     /// All pods of the cluster, without what no decision depends on.
-    pub pods: Store<Pod>,
+    pub(crate) pods: Store<Pod>,
     /// All nodes.
-    pub nodes: Store<Node>,
+    pub(crate) nodes: Store<Node>,
     /// Deployments of revisions.
-    pub deployments: Store<Deployment>,
+    pub(crate) deployments: Store<Deployment>,
     /// All ServerlessServices.
-    pub serverless_services: Store<ServerlessService>,
+    pub(crate) serverless_services: Store<ServerlessService>,
     /// All Seikas.
-    pub seikas: Store<Seika>,
+    pub(crate) seikas: Store<Seika>,
     /// `config-autoscaler`, alone.
-    pub autoscaler_config: Store<ConfigMap>,
+    pub(crate) autoscaler_config: Store<ConfigMap>,
     /// `config-deployment`, alone.
-    pub deployment_config: Store<ConfigMap>,
+    pub(crate) deployment_config: Store<ConfigMap>,
     /// `config-ikukantai`, alone.
-    pub toggle_config: Store<ConfigMap>,
+    pub(crate) toggle_config: Store<ConfigMap>,
 }
 
 /// A watch whose server says nothing for so long, not even a bookmark, is taken for dead. The server
@@ -56,7 +56,7 @@ const WATCH_SECONDS: u32 = 20;
 
 /// Starts all watches in `tasks`; they run until it is dropped, through any outage of the API server.
 /// Every change is noted in `changes`.
-pub fn spawn(client: &Client, scope: &WatchScope, changes: &ChangeLog, tasks: &mut JoinSet<()>) -> Objects {
+pub(crate) fn spawn(client: &Client, scope: &WatchScope, changes: &ChangeLog, tasks: &mut JoinSet<()>) -> Objects {
     let everything = || watcher::Config::default().timeout(WATCH_SECONDS);
     let config = |namespace: &str, name: &str| {
         let selected = everything().fields(&format!("metadata.name={name}"));
@@ -191,7 +191,7 @@ impl Objects {
     ///
     /// # Errors
     /// Where a watch has ended, which only the program's end does.
-    pub async fn filled(&self) -> Result<(), kube::runtime::reflector::store::WriterDropped> {
+    pub(crate) async fn filled(&self) -> Result<(), kube::runtime::reflector::store::WriterDropped> {
         tokio::try_join!(
             self.autoscalers.wait_until_ready(),
             self.pods.wait_until_ready(),
@@ -208,20 +208,20 @@ impl Objects {
 
     /// The cluster-wide settings as they are now.
     #[must_use]
-    pub fn cluster_settings(&self) -> ClusterSettings {
+    pub(crate) fn cluster_settings(&self) -> ClusterSettings {
         let data = |store: &Store<ConfigMap>| only(store).and_then(|map| map.data.clone()).unwrap_or_default();
         ClusterSettings::read(&data(&self.autoscaler_config), &data(&self.deployment_config))
     }
 
     /// The switch as it is now.
     #[must_use]
-    pub fn toggle(&self) -> Toggle {
+    pub(crate) fn toggle(&self) -> Toggle {
         Toggle::read(only(&self.toggle_config).and_then(|map| map.data.clone()).as_ref())
     }
 
     /// Names of all nodes, in order.
     #[must_use]
-    pub fn node_names(&self) -> Vec<latency_matrix::NodeName> {
+    pub(crate) fn node_names(&self) -> Vec<latency_matrix::NodeName> {
         let mut names: Vec<_> = self.nodes.state().iter().map(|node| node.name_any().into()).collect();
         names.sort();
         names
@@ -229,7 +229,7 @@ impl Objects {
 
     /// Name, node and address (on `port`) of the ready pods of `namespace` that carry `label` = `value`.
     #[must_use]
-    pub fn ready_pods(&self, namespace: &str, (label, value): (&str, &str), port: u16) -> Vec<(String, String, SocketAddr)> {
+    pub(crate) fn ready_pods(&self, namespace: &str, (label, value): (&str, &str), port: u16) -> Vec<(String, String, SocketAddr)> {
         let pods = self.pods.state();
         let selected = pods.iter().filter(|pod| {
             pod.metadata.namespace.as_deref() == Some(namespace)

@@ -1,0 +1,103 @@
+//! The command line.
+
+use std::net::SocketAddr;
+
+use placement::CostModel;
+
+use crate::latency::LatencyOptions;
+
+/// Decides how many pods a Knative revision gets, on which nodes, and which way each node's traffic goes.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(version, about)]
+pub struct Options {
+    /// Where to serve the weights and the stream of routes
+    #[arg(long, env = "KANTAI_API_LISTEN", default_value = "[::]:18080")]
+    pub api_listen: SocketAddr,
+    /// Where to serve /healthz, /readyz and /metrics
+    #[arg(long, env = "KANTAI_OPS_LISTEN", default_value = "[::]:8080")]
+    pub ops_listen: SocketAddr,
+    /// Namespace that Knative Serving runs in, where config-autoscaler is
+    #[arg(long, env = "KANTAI_KNATIVE_NAMESPACE", default_value = "knative-serving")]
+    pub knative_namespace: String,
+    /// Namespace of the gateway pods
+    #[arg(long, env = "KANTAI_GATEWAY_NAMESPACE", default_value = "kantai-system")]
+    pub gateway_namespace: String,
+    /// Label of the gateway pods; for Kourier app=3scale-kourier-gateway
+    #[arg(long, env = "KANTAI_GATEWAY_SELECTOR", default_value = "app.kubernetes.io/name=kantai-gateway", value_parser = label)]
+    pub gateway_selector: Label,
+    /// Port of a gateway's statistics
+    #[arg(long, env = "KANTAI_GATEWAY_STATS_PORT", default_value_t = 9000)]
+    pub gateway_stats_port: u16,
+    /// How gateways choose a pod: local-first (by our routes), or uniform (evenly, as Kourier does)
+    #[arg(long, env = "KANTAI_COST_MODEL", default_value = "local-first", value_parser = cost_model)]
+    pub cost_model: CostModel,
+    /// Label of the pods of locality-ingress, which tell what the gateways report
+    #[arg(long, env = "KANTAI_INGRESS_SELECTOR", default_value = "app.kubernetes.io/name=locality-ingress", value_parser = label)]
+    pub ingress_selector: Label,
+    /// Port that locality-ingress serves demand on
+    #[arg(long, env = "KANTAI_INGRESS_PORT", default_value_t = 8080)]
+    pub ingress_port: u16,
+    /// Where latency is read from
+    #[command(flatten)]
+    pub latency: LatencyOptions,
+    /// Label of the probers' pods
+    #[arg(long, env = "KANTAI_PROBER_SELECTOR", default_value = "app.kubernetes.io/name=latency-probe", value_parser = label)]
+    pub prober_selector: Label,
+    /// Port of the probers
+    #[arg(long, env = "KANTAI_PROBER_PORT", default_value_t = 9798)]
+    pub prober_port: u16,
+    /// This pod's namespace, where the Lease is, and the ConfigMap by which probers hear which nodes are in use
+    #[arg(long, env = "POD_NAMESPACE", default_value = "kantai-system")]
+    pub pod_namespace: String,
+    /// This pod's name, which holds the Lease
+    #[arg(long, env = "POD_NAME", default_value = "extra-controller")]
+    pub pod_name: String,
+    /// Decide and tell, and write nothing
+    #[arg(long, env = "KANTAI_DRY_RUN")]
+    pub dry_run: bool,
+    /// json or text
+    #[arg(long, env = "KANTAI_LOG_FORMAT", default_value = "json")]
+    pub log_format: ops_http::LogFormat,
+}
+
+/// A label and the value it must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    key: String,
+    value: String,
+}
+
+impl Label {
+    pub(crate) fn pair(&self) -> (&str, &str) {
+        (&self.key, &self.value)
+    }
+}
+
+fn label(text: &str) -> Result<Label, String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not of the form label=value"))?;
+    Ok(Label { key: key.to_owned(), value: value.to_owned() })
+}
+
+fn cost_model(text: &str) -> Result<CostModel, String> {
+    match text {
+        "local-first" => Ok(CostModel::LocalFirst),
+        "uniform" => Ok(CostModel::Uniform),
+        other => Err(format!("unknown cost model {other:?}: local-first or uniform")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[test]
+    fn options_have_working_defaults_and_refuse_nonsense() {
+        let options = Options::try_parse_from(["extra-controller"]).unwrap();
+        assert_eq!(options.gateway_selector.pair(), ("app.kubernetes.io/name", "kantai-gateway"));
+        assert_eq!((options.api_listen.port(), options.cost_model), (18080, CostModel::LocalFirst));
+        assert!(Options::try_parse_from(["extra-controller", "--cost-model", "fastest"]).is_err());
+        assert!(Options::try_parse_from(["extra-controller", "--gateway-selector", "gateway"]).is_err());
+    }
+}
