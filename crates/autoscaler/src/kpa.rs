@@ -5,6 +5,8 @@
 mod history;
 mod scale;
 mod smoothing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use history::{DemandHistory, SourceDemand};
 pub use scale::{Observed, Scale, ScaleMemory, initial_burst_capacity, serving_mode, within_bounds};
