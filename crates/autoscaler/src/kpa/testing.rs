@@ -70,6 +70,8 @@ struct Pair<'a> {
     now: u64,
     ready: u32,
     reachable: bool,
+    /// When it was reached again.
+    reached: u64,
     want: u32,
     is_asleep: bool,
 }
@@ -91,6 +93,7 @@ fn compare(case: &Case, tally: &mut Tally) -> Result<(), String> {
         now: case.start,
         ready: case.ready,
         reachable: true,
+        reached: 0,
         want: case.ready,
         is_asleep: false,
     };
@@ -111,7 +114,7 @@ fn compare(case: &Case, tally: &mut Tally) -> Result<(), String> {
                     pair.asleep(tally)?;
                 }
             }
-            Step::Reach(reachable) => pair.reachable = *reachable,
+            Step::Reach(reachable) => (pair.reachable, pair.reached) = (*reachable, pair.now),
         }
     }
     Ok(())
@@ -180,7 +183,9 @@ impl Pair<'_> {
 
     /// A second in which nobody reports to stock and nothing is recorded, where that can be; else one without demand.
     fn asleep(&mut self, tally: &mut Tally) -> Result<(), String> {
-        if self.ready > 0 || self.want > 0 || !self.history.is_silent(self.now) {
+        // Counts from before it was out of reach may still be delayed.
+        let is_delayed = self.reachable && self.now <= self.reached + self.stock.delay_seconds();
+        if self.ready > 0 || self.want > 0 || is_delayed || !self.history.is_silent(self.now) {
             return self.second(&BTreeMap::new(), Pods::AsWanted, tally);
         }
         if let Some(stock) = self.stock.decide(self.now, 0, self.reachable)

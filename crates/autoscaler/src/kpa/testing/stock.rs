@@ -86,6 +86,11 @@ impl Stock {
         self.stable.values.len() as u64
     }
 
+    /// For so long a count can be delayed.
+    pub(super) fn delay_seconds(&self) -> u64 {
+        self.delay.div_ceil(2) * 2
+    }
+
     /// What the pods and activators of all sources together show of a second.
     pub(super) fn record(&mut self, now: u64, sources: &BTreeMap<u8, SourceDemand>) {
         let mut value = 0.0;
