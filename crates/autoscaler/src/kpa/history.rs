@@ -144,6 +144,9 @@ impl DemandHistory {
         for (at, length) in lengths.into_iter().enumerate() {
             if self.windows[at].length != length {
                 self.windows[at] = Window { length, first: self.first, sum: self.sum(length) };
+                for source in &mut self.sources {
+                    source.resize(at, length);
+                }
             }
         }
     }
@@ -195,10 +198,8 @@ impl DemandHistory {
     }
 
     fn keep(&mut self, total: SourceDemand, sources: &BTreeMap<NodeName, SourceDemand>) {
-        while self.totals.len() as u64 >= self.kept {
-            self.forget_oldest();
-        }
         let length = self.totals.len();
+        let windows = self.windows.map(|window| window.length);
         for name in sources.keys() {
             if let Err(at) = self.sources.binary_search_by(|source| source.name().cmp(name)) {
                 self.sources.insert(at, Source::new(name.clone(), length));
@@ -207,7 +208,10 @@ impl DemandHistory {
         self.totals.push_back(total);
         self.busy += usize::from(!total.is_none());
         for source in &mut self.sources {
-            source.push(sources.get(source.name()).copied().unwrap_or_default());
+            source.push(sources.get(source.name()).copied().unwrap_or_default(), windows);
+        }
+        while self.totals.len() as u64 > self.kept {
+            self.forget_oldest();
         }
         self.compact();
     }
@@ -266,8 +270,9 @@ impl DemandHistory {
     pub fn shares(&self, now_second: u64, window: Duration, aggregation: Aggregation) -> Option<Vec<(NodeName, SourceDemand)>> {
         let length = buckets(window);
         let seconds = self.seconds(now_second, length)? as f64;
+        let running = self.running(length);
         let share = |source: &Source| match aggregation {
-            Aggregation::Linear => source.sum(length).map(|sum| sum / seconds),
+            Aggregation::Linear => source.sum(running, length).map(|sum| sum / seconds),
             Aggregation::WeightedExponential => weighted(source.newest_first(length), length),
         };
         let shares = self.sources.iter().map(|source| (source.name(), share(source)));
@@ -283,8 +288,7 @@ impl DemandHistory {
         let seconds = self.seconds(now_second, length)? as f64;
         Some(match aggregation {
             Aggregation::Linear => {
-                let running = self.windows.iter().find(|window| window.length == length);
-                let sum = running.map_or_else(|| self.sum(length), |window| window.sum);
+                let sum = self.running(length).map_or_else(|| self.sum(length), |at| self.windows[at].sum);
                 sum.map(|sum| cut_to_six_digits(sum / seconds))
             }
             Aggregation::WeightedExponential => weighted(self.newest_first(length), length),
@@ -298,7 +302,8 @@ impl DemandHistory {
         if self.seconds(now_second, length).is_none() {
             return BTreeMap::new();
         }
-        let shares = self.sources.iter().map(|source| (source.name(), source.active_seconds(length)));
+        let running = self.running(length);
+        let shares = self.sources.iter().map(|source| (source.name(), source.active_seconds(running, length)));
         shares.filter(|(_, active)| *active > 0).map(|(name, active)| (name.clone(), active as f64 / length as f64)).collect()
     }
 
@@ -311,9 +316,13 @@ impl DemandHistory {
     /// Seconds that a window of `length` averages over.
     fn seconds(&self, now_second: u64, length: u64) -> Option<u64> {
         self.last.filter(|last| last.saturating_add(STALE_SECONDS) >= now_second)?;
-        let running = self.windows.iter().find(|window| window.length == length);
-        let first = running.map_or(self.first, |window| window.first);
+        let first = self.running(length).map_or(self.first, |at| self.windows[at].first);
         Some((self.known - first).min(length))
+    }
+
+    /// Which window has running sums over so many seconds.
+    fn running(&self, length: u64) -> Option<usize> {
+        self.windows.iter().position(|window| window.length == length)
     }
 
     fn newest_first(&self, length: u64) -> impl Iterator<Item = SourceDemand> {
