@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::go_value::parse_bool;
+
 /// What the ConfigMap says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Toggle {
@@ -25,10 +27,11 @@ impl Toggle {
     pub const LOCALITY_KEY: &'static str = "kantai-locality-replicas";
 
     /// Reads the ConfigMap's data. Absent (the map, or a key) means on: whoever names the class wants
-    /// it. Only `"false"` switches off, so that a misspelling does not hand back a whole cluster.
+    /// it. Only `"false"`, in any of Go's spellings or any case, switches off, so that a misspelling does not hand back a whole cluster.
     #[must_use]
     pub fn read(data: Option<&BTreeMap<String, String>>) -> Self {
-        let is_on = |text: &str| !text.trim().eq_ignore_ascii_case("false");
+        let is_off = |text: &str| text.eq_ignore_ascii_case("false") || parse_bool(text) == Some(false);
+        let is_on = |text: &str| !is_off(text.trim());
         let on = |key| data.and_then(|data| data.get(key)).is_none_or(|text| is_on(text));
         let own = data.into_iter().flatten().filter_map(|(key, text)| {
             let scope = key.strip_prefix(Self::ENABLED_KEY)?.strip_prefix('.')?;
@@ -63,6 +66,11 @@ mod tests {
     #[case(Some("true"), true)]
     #[case(Some("false"), false)]
     #[case(Some(" False\n"), false)]
+    #[case(Some("fAlSe"), false)]
+    #[case(Some("0"), false)]
+    #[case(Some("f"), false)]
+    #[case(Some("1"), true)]
+    #[case(Some(""), true)]
     #[case(Some("fasle"), true)]
     fn only_false_switches_off(#[case] text: Option<&str>, #[case] enabled: bool) {
         let data = text.map(|text| BTreeMap::from([(Toggle::ENABLED_KEY.to_owned(), text.to_owned())]));
