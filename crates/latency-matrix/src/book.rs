@@ -110,6 +110,12 @@ impl LatencyBook {
         self.view = None;
     }
 
+    /// The followed nodes in name order.
+    #[must_use]
+    pub fn nodes(&self) -> &[NodeName] {
+        &self.nodes
+    }
+
     /// Takes in what a source said at `now_seconds` (any clock that only this book is read by).
     ///
     /// Of each pair the latest report holds. One that the pair is not known keeps the statistics that
