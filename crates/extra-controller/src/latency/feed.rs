@@ -11,7 +11,7 @@ use super::{LatencyError, RowSource, SeriesSource};
 
 /// What changed with a reading, for logs and events.
 #[derive(Debug)]
-pub(crate) enum FeedChange {
+pub enum FeedChange {
     /// A store stopped answering; what is known holds for now.
     Lost {
         /// Its name.
@@ -37,7 +37,7 @@ pub(crate) enum FeedChange {
 }
 
 /// Reads from the stores, where there are any, and from probers in their stead.
-pub(crate) struct Feed<Series, Rows> {
+pub struct Feed<Series, Rows> {
     stores: Vec<Series>,
     probers: Rows,
     /// How long what the stores last said about a node holds before its prober is asked.
@@ -51,14 +51,18 @@ pub(crate) struct Feed<Series, Rows> {
 impl<Series: SeriesSource, Rows: RowSource> Feed<Series, Rows> {
     /// Reads from all `stores`, and from the probers of nodes that these have said nothing about for
     /// `patience`.
-    pub(crate) fn new(stores: Vec<Series>, probers: Rows, patience: Duration) -> Self {
+    pub fn new(stores: Vec<Series>, probers: Rows, patience: Duration) -> Self {
         Self { stores, probers, patience, lost: BTreeSet::new(), fell_back: false, nobody: false }
     }
 
     /// Reads once into `book`, which follows the nodes that there are. `now` is the time since any
     /// fixed instant. Says what changed since the last reading.
-    pub(crate) async fn read(&mut self, book: &mut LatencyBook, now: Duration) -> Vec<FeedChange> {
+    pub async fn read(&mut self, book: &mut LatencyBook, now: Duration) -> Vec<FeedChange> {
         let mut changes = Vec::new();
+        if book.nodes().len() < 2 {
+            // There is nothing to know.
+            return changes;
+        }
         let now_seconds = now.as_secs_f64();
         let mut has_answer = false;
         for (position, answer) in join_all(self.stores.iter().map(SeriesSource::read)).await.into_iter().enumerate() {
@@ -109,7 +113,8 @@ mod tests {
 
     fn measured(from: &str, rtt_seconds: f64) -> Measurement {
         let state = PairState::Known(PairStats::constant(rtt_seconds));
-        Measurement { from: from.into(), to: "node0".into(), state, reported_seconds_ago: 0.0 }
+        let to = if from == "node0" { "node1" } else { "node0" };
+        Measurement { from: from.into(), to: to.into(), state, reported_seconds_ago: 0.0 }
     }
 
     /// What the store says at each reading; `None` where it does not answer.
@@ -133,11 +138,7 @@ mod tests {
     }
 
     impl RowSource for &Rows {
-        async fn read(
-            &self,
-            nodes: &[NodeName],
-            take: &mut (dyn FnMut(Vec<Measurement>) + Send),
-        ) -> Result<(), LatencyError> {
+        async fn read(&self, nodes: &[NodeName], take: &mut (dyn FnMut(Vec<Measurement>) + Send)) -> Result<(), LatencyError> {
             self.asked.lock().unwrap().push(nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" "));
             if self.are_dead {
                 return Err(LatencyError::NoProber { probers: nodes.len(), source: None });
@@ -183,7 +184,8 @@ mod tests {
             let changes = feed.read(&mut book, Duration::from_secs(at)).await;
             seen.push((at, names(&changes), rtts(&mut book, at)["node1"]));
         }
-        let expected = [(0, "", 0.001), (10, "lost", 0.001), (21, "fell back for 3", 0.002), (30, "", 0.002), (41, "recovered", 0.003)];
+        let expected =
+            [(0, "", 0.001), (10, "lost", 0.001), (21, "fell back for 3", 0.002), (30, "", 0.002), (41, "recovered", 0.003)];
         assert_eq!(seen, expected.map(|(at, change, rtt)| (at, change.to_owned(), rtt)));
     }
 
@@ -207,6 +209,16 @@ mod tests {
             assert_eq!(names(&feed.read(&mut book, Duration::from_secs(at)).await), "");
         }
         assert_eq!(*rows.asked.lock().unwrap(), ["node0 node1 node2", "node0 node1 node2"]);
+    }
+
+    #[tokio::test]
+    async fn of_a_single_node_there_is_nothing_to_read() {
+        let rows = Rows::default();
+        let mut feed = Feed::new(vec![Store(Mutex::default())], &rows, Duration::from_secs(20));
+        let mut book = LatencyBook::default();
+        book.follow(["node0".into()]);
+        assert_eq!(names(&feed.read(&mut book, Duration::from_secs(1)).await), "");
+        assert!(rows.asked.lock().unwrap().is_empty());
     }
 
     #[tokio::test]

@@ -17,14 +17,14 @@ const ROW_MAX_BYTES: usize = 4 * 1024 * 1024;
 const ROWS_AT_ONCE: usize = 16;
 
 /// All probers that there are now.
-pub(crate) struct Probers {
+pub struct Probers {
     http: reqwest::Client,
     addresses: Arc<dyn Fn() -> Vec<(NodeName, SocketAddr)> + Send + Sync>,
 }
 
 impl Probers {
     /// The probers that `addresses` names, with their nodes, whenever it is asked.
-    pub(crate) fn new(http: reqwest::Client, addresses: impl Fn() -> Vec<(NodeName, SocketAddr)> + Send + Sync + 'static) -> Self {
+    pub fn new(http: reqwest::Client, addresses: impl Fn() -> Vec<(NodeName, SocketAddr)> + Send + Sync + 'static) -> Self {
         Self { http, addresses: Arc::new(addresses) }
     }
 
@@ -57,11 +57,7 @@ fn measurements(node: &NodeName, body: &[u8]) -> Result<Vec<Measurement>, Box<dy
 }
 
 impl RowSource for Probers {
-    async fn read(
-        &self,
-        nodes: &[NodeName],
-        take: &mut (dyn FnMut(Vec<Measurement>) + Send),
-    ) -> Result<(), LatencyError> {
+    async fn read(&self, nodes: &[NodeName], take: &mut (dyn FnMut(Vec<Measurement>) + Send)) -> Result<(), LatencyError> {
         let wanted: BTreeSet<&NodeName> = nodes.iter().collect();
         let asked: Vec<_> = (self.addresses)().into_iter().filter(|(node, _)| wanted.contains(node)).collect();
         let probers = asked.len();
@@ -97,7 +93,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         // Streamed: without a content-length.
         let answer = move || {
-            let chunks: Vec<Result<String, std::io::Error>> = body.as_bytes().chunks(1 << 16).map(|chunk| Ok(String::from_utf8_lossy(chunk).into_owned())).collect();
+            let chunks: Vec<Result<String, std::io::Error>> =
+                body.as_bytes().chunks(1 << 16).map(|chunk| Ok(String::from_utf8_lossy(chunk).into_owned())).collect();
             std::future::ready(axum::body::Body::from_stream(stream::iter(chunks)))
         };
         tokio::spawn(async move { axum::serve(listener, axum::Router::new().route(ROW_PATH, axum::routing::get(answer))).await });

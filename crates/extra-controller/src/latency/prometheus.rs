@@ -10,7 +10,7 @@ use super::{LatencyError, SeriesSource};
 
 /// What to ask a store for.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Queries {
+pub enum Queries {
     /// The probers' series.
     Probers(PairLabels),
     /// Somebody else's round-trip times.
@@ -26,7 +26,7 @@ pub(crate) enum Queries {
 
 /// One store.
 #[derive(Debug)]
-pub(crate) struct PrometheusSource {
+pub struct PrometheusSource {
     client: PromqlClient,
     queries: Queries,
 }
@@ -39,11 +39,17 @@ impl PrometheusSource {
     ///
     /// # Errors
     /// [`LatencyError::Address`] where `url` is none.
-    pub(crate) fn new(url: &str, access: Access, queries: Queries) -> Result<Self, LatencyError> {
+    pub fn new(url: &str, access: Access, queries: Queries) -> Result<Self, LatencyError> {
         Ok(Self { client: PromqlClient::new(url, access)?, queries })
     }
 
-    async fn read_other(&self, query: &str, times: &str, labels: &PairLabels, unit: f64) -> Result<Vec<Measurement>, LatencyError> {
+    async fn read_other(
+        &self,
+        query: &str,
+        times: &str,
+        labels: &PairLabels,
+        unit: f64,
+    ) -> Result<Vec<Measurement>, LatencyError> {
         let (values, times) = tokio::try_join!(self.client.query(query), self.client.query(times))?;
         Ok(read_series(&samples(&values), &samples(&times), labels, unit))
     }
@@ -74,5 +80,8 @@ impl SeriesSource for PrometheusSource {
 }
 
 fn samples(series: &[Series]) -> Vec<Sample<'_>> {
-    series.iter().map(|Series { metric, value: (at, value) }| Sample { labels: metric, evaluated_at: *at, value: *value }).collect()
+    series
+        .iter()
+        .map(|Series { metric, value: (at, value) }| Sample { labels: metric, evaluated_at: *at, value: *value })
+        .collect()
 }

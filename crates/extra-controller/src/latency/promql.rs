@@ -31,18 +31,18 @@ type Http = Client<HttpsConnector<HttpConnector>, Empty<bytes::Bytes>>;
 
 /// By what right a store is asked.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Access {
+pub struct Access {
     /// PEM file of the authorities to trust in place of the system's.
-    pub(crate) ca_file: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
     /// File of a bearer token, read for every query.
-    pub(crate) token_file: Option<PathBuf>,
+    pub token_file: Option<PathBuf>,
     /// Tenant, sent as `X-Scope-OrgID`.
-    pub(crate) tenant: Option<String>,
+    pub tenant: Option<String>,
 }
 
 /// A store's query API.
 #[derive(Debug)]
-pub(crate) struct PromqlClient {
+pub struct PromqlClient {
     url: String,
     access: Access,
     /// Made anew after a failure, so that new authorities are taken in.
@@ -51,12 +51,12 @@ pub(crate) struct PromqlClient {
 
 /// The newest sample of one series.
 #[derive(Debug, PartialEq, Deserialize)]
-pub(crate) struct Series {
+pub struct Series {
     /// Its labels.
-    pub(crate) metric: HashMap<String, String>,
+    pub metric: HashMap<String, String>,
     /// When the query was evaluated, in seconds since the epoch, and the value.
     #[serde(deserialize_with = "sample")]
-    pub(crate) value: (f64, f64),
+    pub value: (f64, f64),
 }
 
 #[derive(Deserialize)]
@@ -84,7 +84,7 @@ impl PromqlClient {
     ///
     /// # Errors
     /// [`LatencyError::Address`] where `url` is none.
-    pub(crate) fn new(url: &str, access: Access) -> Result<Self, LatencyError> {
+    pub fn new(url: &str, access: Access) -> Result<Self, LatencyError> {
         let url = url.trim_end_matches('/').to_owned();
         match format!("{url}/").parse::<Uri>() {
             Ok(_) => Ok(Self { url, access, http: Mutex::default() }),
@@ -94,7 +94,7 @@ impl PromqlClient {
 
     /// Its address.
     #[must_use]
-    pub(crate) fn url(&self) -> &str {
+    pub fn url(&self) -> &str {
         &self.url
     }
 
@@ -102,7 +102,7 @@ impl PromqlClient {
     ///
     /// # Errors
     /// [`LatencyError`] where it does not answer within 5 s, or not with series.
-    pub(crate) async fn query(&self, query: &str) -> Result<Vec<Series>, LatencyError> {
+    pub async fn query(&self, query: &str) -> Result<Vec<Series>, LatencyError> {
         let answer = tokio::time::timeout(QUERY_TIMEOUT, self.ask(query)).await;
         let answer = answer.unwrap_or_else(|elapsed| Err(elapsed.into()));
         answer.map_err(|source| {
@@ -230,7 +230,9 @@ mod tests {
         assert!(asked.contains("Bearer another"), "{asked}");
         fs::remove_file(token.path()).unwrap();
         let error = client.query("m").await.unwrap_err();
-        assert!(matches!(&error, LatencyError::Query { source, .. } if source.to_string().starts_with("failed to read a bearer token")));
+        assert!(
+            matches!(&error, LatencyError::Query { source, .. } if source.to_string().starts_with("failed to read a bearer token"))
+        );
     }
 
     #[tokio::test]
