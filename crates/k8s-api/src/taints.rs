@@ -34,7 +34,6 @@ pub fn refusing<'a>(taints: &'a [Taint], tolerations: &[Toleration]) -> Option<&
 /// whole numbers. A toleration with an operator of a later release tolerates nothing.
 #[must_use]
 pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let text = |field: &'_ Option<String>| field.clone().unwrap_or_default();
     let (key, effect) = (text(&toleration.key), text(&toleration.effect));
     if !effect.is_empty() && effect != taint.effect {
         return false;
@@ -44,10 +43,14 @@ pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
         // Without a key, every taint.
         "Exists" => key.is_empty() || key == taint.key,
         "" | "Equal" => key == taint.key && wanted == value,
-        "Gt" => key == taint.key && numbers(&value, &wanted).is_some_and(|(value, bound)| value > bound),
-        "Lt" => key == taint.key && numbers(&value, &wanted).is_some_and(|(value, bound)| value < bound),
+        "Gt" => key == taint.key && numbers(value, wanted).is_some_and(|(value, bound)| value > bound),
+        "Lt" => key == taint.key && numbers(value, wanted).is_some_and(|(value, bound)| value < bound),
         _ => false,
     }
+}
+
+fn text(field: &Option<String>) -> &str {
+    field.as_deref().unwrap_or_default()
 }
 
 fn numbers(value: &str, bound: &str) -> Option<(i64, i64)> {
