@@ -33,6 +33,9 @@ pub struct NodeRoom {
     pub is_ready: bool,
     /// Whether it is cordoned.
     pub is_cordoned: bool,
+    /// Its operating system, where a label names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub os: Option<Arc<str>>,
     /// Its taints.
     pub taints: Arc<Vec<Taint>>,
     /// Its labels.
@@ -52,6 +55,7 @@ impl NodeRoom {
             taken_ports: Vec::new(),
             is_ready: conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True"),
             is_cordoned: node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false),
+            os: node.metadata.labels.as_ref().and_then(|labels| labels.get(OS_LABEL)).map(|os| os.as_str().into()),
             taints: Arc::new(node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default()),
             labels: Arc::new(node.metadata.labels.clone().unwrap_or_default()),
         }
@@ -96,7 +100,7 @@ pub fn admission(node: &NodeRoom, template: &Template) -> Admission {
         return Admission::Closed(Exclusion::Taint(taint.key.clone()));
     }
     let os = template.os.as_deref().unwrap_or("linux");
-    if let Some(other) = node.labels.get(OS_LABEL).filter(|label| *label != os) {
+    if let Some(other) = node.os.as_deref().filter(|label| *label != os) {
         return closed(format!("runs {other}, the pods need {os}"));
     }
     if !template.node.are_met_by(&node.node, &node.labels) {
