@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use latency_matrix::{LatencyMatrix, NodeName, PairState, Rtt};
+use latency_matrix::{LatencyMatrix, NodeName, PairState};
 use placement::completion::Completion;
 use placement::{CostMatrix, CostModel, CostPolicy};
 
@@ -14,6 +14,9 @@ use crate::room::NodeRoom;
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// The network that decisions are made on, made anew only when latency or zones change.
+///
+/// A pair that nobody reported takes the opposite direction. Where that is not known either, it is
+/// estimated from the other pairs and the zones, and costs the more the less the estimate is trusted.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -26,10 +29,10 @@ const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// matrix.set(&"a".into(), &"b".into(), PairState::Known(PairStats::constant(0.020)))?;
 /// let matrix = Arc::new(matrix);
 /// let mut networks = Networks::new(CostModel::LocalFirst, CostPolicy::default());
-/// let network = networks.network(&matrix, &[]);
+/// let network = networks.network(&matrix, &[], 100.0);
 /// // Only one direction was measured: a round trip is the same loop.
 /// assert_eq!(network.costs.seconds(&"b".into(), &"a".into()), 0.020);
-/// assert!(Arc::ptr_eq(&network, &networks.network(&matrix, &[])));
+/// assert!(Arc::ptr_eq(&network, &networks.network(&matrix, &[], 101.0)));
 /// # Ok::<(), latency_matrix::MatrixError>(())
 /// ```
 #[derive(Debug)]
@@ -43,8 +46,14 @@ pub struct Networks {
 struct Made {
     matrix: Arc<LatencyMatrix>,
     sites: Vec<Option<u32>>,
+    /// The estimates for pairs that are not known, and when they were made.
+    estimates: Option<(CostMatrix, f64)>,
     network: Arc<Network>,
 }
+
+/// Estimates are a matter of seconds for a thousand nodes, and medians move with every reading: the
+/// estimates made last hold for so long while the nodes and zones stay the same.
+const ESTIMATES_HOLD_SECONDS: f64 = 60.0;
 
 impl Networks {
     /// Costs by `policy`, for gateways that choose pods by `model`.
@@ -53,58 +62,33 @@ impl Networks {
         Self { model, policy, made: None }
     }
 
-    /// The network over the nodes of `matrix`, whose zones are labels in `room`. The same one as
-    /// before where `matrix` is the same object, or differs from it by no more than noise.
-    pub fn network(&mut self, matrix: &Arc<LatencyMatrix>, room: &[NodeRoom]) -> Arc<Network> {
+    /// The network over the nodes of `matrix`, whose zones are labels in `room`, at `now_seconds` of
+    /// any clock. The same one as before where `matrix` is the same object or has the same costs.
+    pub fn network(&mut self, matrix: &Arc<LatencyMatrix>, room: &[NodeRoom], now_seconds: f64) -> Arc<Network> {
         let sites = sites(matrix.nodes(), room);
         if let Some(made) = self.made.as_ref().filter(|made| Arc::ptr_eq(&made.matrix, matrix) && made.sites == sites) {
             return made.network.clone();
         }
-        let before = self.made.take().map(|made| made.network);
-        let steadied = steady(&costs(matrix, &self.policy, &sites), before.as_deref());
-        let network = match (before, steadied) {
-            (Some(before), None) => before,
-            (before, Some(costs)) => {
-                let version = before.map_or(0, |before| before.version) + 1;
-                Arc::new(Network { version, costs, model: self.model })
-            }
-            (None, None) => Arc::new(Network { version: 1, costs: CostMatrix::from_row_major(Vec::new(), Vec::new()), model: self.model }),
+        let filled = filled(matrix);
+        let made = self.made.take();
+        let held = made.as_ref().filter(|made| made.sites == sites && made.matrix.nodes() == matrix.nodes());
+        let held = held.and_then(|made| made.estimates.clone());
+        let held = held.filter(|(_, made_at)| now_seconds - made_at < ESTIMATES_HOLD_SECONDS);
+        let estimates = has_unknown(&filled).then(|| {
+            held.unwrap_or_else(|| (Completion::of(&filled, &self.policy, &sites).costs(&filled, &self.policy), now_seconds))
+        });
+        let costs = costs(&filled, &self.policy, estimates.as_ref().map(|(estimates, _)| estimates));
+        let network = match made.map(|made| made.network) {
+            Some(network) if network.costs == costs => network,
+            before => Arc::new(Network { version: before.map_or(0, |before| before.version) + 1, costs, model: self.model }),
         };
-        self.made = Some(Made { matrix: matrix.clone(), sites, network: network.clone() });
+        self.made = Some(Made { matrix: matrix.clone(), sites, estimates, network: network.clone() });
         network
     }
 }
 
-/// A cost that changed by less than this share, and by less than [`SAME_SECONDS`], is the same: noise
-/// of the network calls for no new plan.
-const SAME_SHARE: f64 = 0.05;
-/// See [`SAME_SHARE`].
-const SAME_SECONDS: f64 = 0.000_05;
-
-/// The costs to decide by; `None` where none differs materially from that in `before`.
-///
-/// A pair that does not answer probes costs as much as one of which nothing is known. Kubernetes calls
-/// the node ready, and a firewall that drops probes must not empty it.
-fn steady(costs: &CostMatrix, before: Option<&Network>) -> Option<CostMatrix> {
-    let (nodes, unknown) = (costs.nodes(), Rtt::ABSURD.seconds());
-    let before = before.filter(|before| before.nodes() == nodes);
-    let mut is_changed = before.is_none();
-    let mut seconds = Vec::with_capacity(nodes.len() * nodes.len());
-    for from in 0..nodes.len() {
-        for to in 0..nodes.len() {
-            let cost = costs.at(from, to).min(unknown);
-            let held = before.map_or(cost, |before| before.costs.at(from, to));
-            let is_same = (cost - held).abs() <= SAME_SECONDS.max(held * SAME_SHARE);
-            is_changed |= !is_same;
-            seconds.push(if is_same { held } else { cost });
-        }
-    }
-    is_changed.then(|| CostMatrix::from_row_major(nodes.to_vec(), seconds))
-}
-
 /// The zone of each node as a number; `None` where it has no such label.
-#[must_use]
-pub fn sites(nodes: &[NodeName], room: &[NodeRoom]) -> Vec<Option<u32>> {
+fn sites(nodes: &[NodeName], room: &[NodeRoom]) -> Vec<Option<u32>> {
     let zones: BTreeMap<&NodeName, &str> =
         room.iter().filter_map(|room| Some((&room.node, room.labels.get(ZONE_LABEL)?.as_str()))).collect();
     let mut numbers = BTreeMap::new();
@@ -116,44 +100,47 @@ pub fn sites(nodes: &[NodeName], room: &[NodeRoom]) -> Vec<Option<u32>> {
     nodes.iter().map(number).collect()
 }
 
-/// What a request between two nodes costs by `policy`.
+/// What is known, with the gaps filled that need no estimate.
 ///
-/// A pair that nobody reported takes the opposite direction, since a round trip is the same loop.
-/// Where that is not known either, it is estimated from the other pairs and `sites`, and costs the
-/// more the less the estimate is trusted. A node that answers none of those that report about it is
-/// not known rather than unreachable: what keeps probes from all of them, such as a firewall, need
-/// not keep requests from it.
-#[must_use]
-pub fn costs(matrix: &LatencyMatrix, policy: &CostPolicy, sites: &[Option<u32>]) -> CostMatrix {
-    let nodes = matrix.nodes();
-    let answers: Vec<bool> = matrix
-        .pairs()
-        .columns()
-        .into_iter()
-        .enumerate()
-        .map(|(to, column)| column.iter().enumerate().any(|(from, state)| from != to && state.stats().is_some()))
-        .collect();
-    let seen = |from: usize, to: usize| match matrix.pairs()[(from, to)] {
-        PairState::Unreachable if !answers[to] => PairState::Unknown,
-        state => state,
-    };
+/// A pair that nobody reported takes the opposite direction, since a round trip is the same loop. A
+/// node that answers none of those that report about it is not known rather than unreachable: what
+/// keeps probes from all of them, such as a firewall, need not keep requests from it.
+fn filled(matrix: &LatencyMatrix) -> LatencyMatrix {
+    let pairs = matrix.pairs();
+    let mut answers = vec![false; matrix.nodes().len()];
+    for ((from, to), state) in pairs.indexed_iter() {
+        answers[to] |= from != to && state.stats().is_some();
+    }
     let mut filled = matrix.clone();
-    let mut has_unknown = false;
-    for from in 0..nodes.len() {
-        for to in (0..nodes.len()).filter(|to| *to != from) {
-            let reverse = || match seen(to, from) {
-                state @ (PairState::Known(_) | PairState::Stale(_)) => state,
-                PairState::Unknown | PairState::Unreachable => PairState::Unknown,
-            };
-            let state = match seen(from, to) {
-                PairState::Unknown => reverse(),
-                state => state,
-            };
-            has_unknown |= state == PairState::Unknown;
-            filled.set_at(from, to, state);
+    for ((from, to), state) in pairs.indexed_iter() {
+        let silent = match state {
+            PairState::Unknown => true,
+            PairState::Unreachable => !answers[to],
+            PairState::Known(_) | PairState::Stale(_) => false,
+        };
+        if silent {
+            let reverse = pairs[(to, from)];
+            filled.set_at(from, to, if reverse.stats().is_some() { reverse } else { PairState::Unknown });
         }
     }
-    if has_unknown { Completion::of(&filled, policy, sites).costs(&filled, policy) } else { policy.costs(&filled) }
+    filled
+}
+
+fn has_unknown(matrix: &LatencyMatrix) -> bool {
+    matrix.pairs().iter().any(|state| *state == PairState::Unknown)
+}
+
+/// What a request between two nodes costs by `policy`; pairs that are not known cost what `estimates`
+/// says.
+fn costs(matrix: &LatencyMatrix, policy: &CostPolicy, estimates: Option<&CostMatrix>) -> CostMatrix {
+    let nodes = matrix.nodes();
+    let mut seconds = matrix.pairs().map(|state| policy.seconds(state));
+    if let Some(estimates) = estimates {
+        for ((from, to), _) in matrix.pairs().indexed_iter().filter(|(_, state)| **state == PairState::Unknown) {
+            seconds[(from, to)] = estimates.seconds(&nodes[from], &nodes[to]);
+        }
+    }
+    CostMatrix::new(nodes.to_vec(), seconds)
 }
 
 #[cfg(test)]
@@ -180,23 +167,18 @@ mod tests {
         matrix
     }
 
-    fn seconds(pairs: &[(usize, usize, PairState)], from: usize, to: usize) -> f64 {
-        let nodes = names(3);
-        costs(&matrix(3, pairs), &CostPolicy::default(), &[None; 3]).seconds(&nodes[from], &nodes[to])
+    fn made(matrix: LatencyMatrix, room: &[NodeRoom]) -> CostMatrix {
+        Networks::new(CostModel::LocalFirst, CostPolicy::default()).network(&Arc::new(matrix), room, 0.0).costs.clone()
     }
 
-    #[test]
-    fn noise_makes_no_new_network_and_a_cut_pair_costs_as_much_as_an_unknown_one() {
-        let mut networks = Networks::new(CostModel::LocalFirst, CostPolicy::default());
-        let mut network = |milliseconds| {
-            let pairs = [(0, 1, known(milliseconds)), (0, 2, PairState::Unreachable), (1, 2, known(4.0))];
-            networks.network(&Arc::new(matrix(3, &pairs)), &[])
-        };
-        let first = network(50.0);
-        assert_eq!(first.costs.at(0, 2), 10.0);
-        assert!(Arc::ptr_eq(&first, &network(52.0)));
-        let second = network(60.0);
-        assert_eq!((second.version, second.costs.at(0, 1)), (first.version + 1, 0.060));
+    fn seconds(pairs: &[(usize, usize, PairState)], from: usize, to: usize) -> f64 {
+        let nodes = names(3);
+        made(matrix(3, pairs), &[]).seconds(&nodes[from], &nodes[to])
+    }
+
+    fn room(name: &str, zone: Option<&str>) -> NodeRoom {
+        let labels = zone.map(|zone| json!({ZONE_LABEL: zone}));
+        NodeRoom::read(&serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}})).unwrap())
     }
 
     #[test]
@@ -227,8 +209,10 @@ mod tests {
         for from in 1..count {
             pairs.extend([1, 7, 29, 33, 41].map(|step| (from, (from + step) % count, rtt(from, (from + step) % count))));
         }
-        let sites: Vec<Option<u32>> = (0..count).map(|node| Some(zone(node))).collect();
-        let (nodes, costs) = (names(count), costs(&matrix(count, &pairs), &CostPolicy::default(), &sites));
+        let nodes = names(count);
+        let room: Vec<NodeRoom> =
+            (0..count).map(|node| room(nodes[node].as_str(), Some(["a", "b"][zone(node) as usize]))).collect();
+        let costs = made(matrix(count, &pairs), &room);
         for to in 2..count {
             let cost = costs.seconds(&nodes[0], &nodes[to]);
             assert!(if zone(to) == 0 { cost < 0.005 } else { (0.030..0.1).contains(&cost) }, "{to}: {cost}");
@@ -237,10 +221,6 @@ mod tests {
 
     #[test]
     fn zones_are_sites() {
-        let room = |name: &str, zone: Option<&str>| {
-            let labels = zone.map(|zone| json!({ZONE_LABEL: zone}));
-            NodeRoom::read(&serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}})).unwrap())
-        };
         let room = [room("node01", Some("b")), room("node02", None), room("node03", Some("a")), room("node05", Some("b"))];
         assert_eq!(sites(&names(5), &room), [Some(0), None, Some(1), None, Some(0)]);
     }
@@ -248,12 +228,30 @@ mod tests {
     #[test]
     fn a_network_is_made_anew_only_when_its_costs_change() {
         let mut networks = Networks::new(CostModel::LocalFirst, CostPolicy::default());
-        let first = networks.network(&Arc::new(matrix(3, &[(0, 1, known(20.0))])), &[]);
+        let mut network = |state, now| networks.network(&Arc::new(matrix(3, &[(0, 1, state)])), &[], now);
+        let first = network(known(20.0), 0.0);
         // Another matrix of the same costs: only an age differs.
         let older = PairState::Known(PairStats { age_seconds: 9.0, ..PairStats::constant(0.020) });
-        assert!(Arc::ptr_eq(&first, &networks.network(&Arc::new(matrix(3, &[(0, 1, older)])), &[])));
-        let second = networks.network(&Arc::new(matrix(3, &[(0, 1, known(21.0))])), &[]);
-        assert_eq!((first.version, second.version), (1, 2));
+        assert!(Arc::ptr_eq(&first, &network(older, 5.0)));
+        assert_eq!((first.version, network(known(21.0), 10.0).version), (1, 2));
+    }
+
+    #[test]
+    fn estimates_hold_for_a_minute_and_measurements_are_taken_at_once() {
+        let mut networks = Networks::new(CostModel::LocalFirst, CostPolicy::default());
+        let nodes = names(4);
+        let mut at = |rtt: f64, count: usize, now: f64| {
+            let pairs = [(0, 1, known(rtt)), (1, 2, known(rtt))];
+            let costs = networks.network(&Arc::new(matrix(count, &pairs)), &[], now).costs.clone();
+            (costs.seconds(&nodes[0], &nodes[1]), costs.seconds(&nodes[0], &nodes[2]))
+        };
+        let (_, estimate) = at(20.0, 3, 0.0);
+        assert!(estimate < 10.0);
+        assert_eq!(at(30.0, 3, 59.0), (0.030, estimate));
+        let (_, later) = at(30.0, 3, 61.0);
+        assert!(later > estimate);
+        // Another node changes them at once.
+        assert!(at(40.0, 4, 62.0).1 > later);
     }
 
     proptest! {
@@ -263,8 +261,7 @@ mod tests {
                 prop_oneof![(1..90_u32).prop_map(|rtt| known(f64::from(rtt))), Just(PairState::Unknown), Just(PairState::Unreachable)], 16)
         ) {
             let pairs: Vec<_> = states.iter().enumerate().map(|(at, state)| (at / 4, at % 4, *state)).collect();
-            let (nodes, matrix) = (names(4), matrix(4, &pairs));
-            let costs = costs(&matrix, &CostPolicy::default(), &[None; 4]);
+            let (nodes, costs) = (names(4), made(matrix(4, &pairs), &[]));
             for (from, to, state) in pairs.into_iter().filter(|(from, to, _)| from != to) {
                 let cost = costs.seconds(&nodes[from], &nodes[to]);
                 match state {
