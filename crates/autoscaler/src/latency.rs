@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use latency_matrix::{LatencyMatrix, NodeName, PairState};
 use placement::completion::Completion;
-use placement::{CostMatrix, CostModel, CostPolicy};
+use placement::{CostMatrix, CostModel, CostPolicy, Rtt};
 
 use crate::picture::Network;
 use crate::room::NodeRoom;
@@ -15,8 +15,13 @@ const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// The network that decisions are made on, made anew only when latency or zones change.
 ///
-/// A pair that nobody reported takes the opposite direction. Where that is not known either, it is
-/// estimated from the other pairs and the zones, and costs the more the less the estimate is trusted.
+/// - A pair that is not known takes the opposite direction, since a round trip is the same loop. Where
+///   that is not known either, it is estimated from the other pairs and the zones, and costs the more
+///   the less the estimate is trusted.
+/// - A pair that does not answer probes takes the opposite direction, too, where that is known at
+///   present. Otherwise it costs [`Rtt::ABSURD`], which is more than any pair that answers and less
+///   than what excludes a node: a firewall against probes must not empty it.
+/// - A cost that hardly differs from the one before stays: noise calls for no new plan.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -54,6 +59,10 @@ struct Made {
 /// Estimates are a matter of seconds for a thousand nodes, and medians move with every reading: the
 /// estimates made last hold for so long while the nodes and zones stay the same.
 const ESTIMATES_HOLD_SECONDS: f64 = 60.0;
+/// A cost that changed by less than this share of it, or by less than [`SAME_SECONDS`], is the same.
+const SAME_SHARE: f64 = 0.05;
+/// See [`SAME_SHARE`].
+const SAME_SECONDS: f64 = 0.000_05;
 
 impl Networks {
     /// Costs by `policy`, for gateways that choose pods by `model`.
@@ -77,8 +86,10 @@ impl Networks {
         let estimates = has_unknown(&filled).then(|| {
             held.unwrap_or_else(|| (Completion::of(&filled, &self.policy, &sites).costs(&filled, &self.policy), now_seconds))
         });
-        let costs = costs(&filled, &self.policy, estimates.as_ref().map(|(estimates, _)| estimates));
-        let network = match made.map(|made| made.network) {
+        let before = made.map(|made| made.network);
+        let estimates_only = estimates.as_ref().map(|(estimates, _)| estimates);
+        let costs = costs(&filled, &self.policy, estimates_only, before.as_ref().map(|before| &before.costs));
+        let network = match before {
             Some(network) if network.costs == costs => network,
             before => Arc::new(Network { version: before.map_or(0, |before| before.version) + 1, costs, model: self.model }),
         };
@@ -100,27 +111,19 @@ fn sites(nodes: &[NodeName], room: &[NodeRoom]) -> Vec<Option<u32>> {
     nodes.iter().map(number).collect()
 }
 
-/// What is known, with the gaps filled that need no estimate.
-///
-/// A pair that nobody reported takes the opposite direction, since a round trip is the same loop. A
-/// node that answers none of those that report about it is not known rather than unreachable: what
-/// keeps probes from all of them, such as a firewall, need not keep requests from it.
+/// What is known, with the opposite direction where there is nothing else.
 fn filled(matrix: &LatencyMatrix) -> LatencyMatrix {
-    let pairs = matrix.pairs();
-    let mut answers = vec![false; matrix.nodes().len()];
-    for ((from, to), state) in pairs.indexed_iter() {
-        answers[to] |= from != to && state.stats().is_some();
-    }
     let mut filled = matrix.clone();
-    for ((from, to), state) in pairs.indexed_iter() {
-        let silent = match state {
-            PairState::Unknown => true,
-            PairState::Unreachable => !answers[to],
+    for ((from, to), state) in matrix.pairs().indexed_iter() {
+        let reverse = matrix.pairs()[(to, from)];
+        // Of a pair that does not answer, an old answer of the other end tells nothing.
+        let is_better = match state {
+            PairState::Unknown => reverse != PairState::Unknown,
+            PairState::Unreachable => matches!(reverse, PairState::Known(_)),
             PairState::Known(_) | PairState::Stale(_) => false,
         };
-        if silent {
-            let reverse = pairs[(to, from)];
-            filled.set_at(from, to, if reverse.stats().is_some() { reverse } else { PairState::Unknown });
+        if is_better {
+            filled.set_at(from, to, reverse);
         }
     }
     filled
@@ -130,14 +133,20 @@ fn has_unknown(matrix: &LatencyMatrix) -> bool {
     matrix.pairs().iter().any(|state| *state == PairState::Unknown)
 }
 
-/// What a request between two nodes costs by `policy`; pairs that are not known cost what `estimates`
-/// says.
-fn costs(matrix: &LatencyMatrix, policy: &CostPolicy, estimates: Option<&CostMatrix>) -> CostMatrix {
+/// What a request between two nodes costs by `policy`: what `estimates` says for pairs that are not
+/// known, and what it cost before where that is hardly different.
+fn costs(matrix: &LatencyMatrix, policy: &CostPolicy, estimates: Option<&CostMatrix>, before: Option<&CostMatrix>) -> CostMatrix {
     let nodes = matrix.nodes();
-    let mut seconds = matrix.pairs().map(|state| policy.seconds(state));
-    if let Some(estimates) = estimates {
-        for ((from, to), _) in matrix.pairs().indexed_iter().filter(|(_, state)| **state == PairState::Unknown) {
-            seconds[(from, to)] = estimates.seconds(&nodes[from], &nodes[to]);
+    let before = before.filter(|before| before.nodes() == nodes);
+    let mut seconds = matrix.pairs().map(|state| policy.seconds(state).min(Rtt::ABSURD.seconds()));
+    for ((from, to), state) in matrix.pairs().indexed_iter() {
+        let cost = &mut seconds[(from, to)];
+        if let (PairState::Unknown, Some(estimates)) = (state, estimates) {
+            *cost = estimates.seconds(&nodes[from], &nodes[to]);
+        }
+        if let Some(held) = before.map(|before| before.seconds(&nodes[from], &nodes[to])) {
+            let is_same = (*cost - held).abs() <= SAME_SECONDS.max(held * SAME_SHARE);
+            *cost = if is_same { held } else { *cost };
         }
     }
     CostMatrix::new(nodes.to_vec(), seconds)
@@ -183,19 +192,36 @@ mod tests {
 
     #[test]
     fn the_opposite_direction_stands_in_for_a_pair_that_is_not_probed() {
-        let pairs = [(0, 1, known(20.0)), (1, 2, PairState::Unreachable), (0, 2, known(5.0))];
-        assert_eq!(seconds(&pairs, 1, 0), 0.020);
-        // That one cannot reach the other says nothing about the way back.
-        assert!(seconds(&pairs, 1, 2).is_infinite());
-        assert!(seconds(&pairs, 2, 1).is_finite());
+        assert_eq!(seconds(&[(0, 1, known(20.0)), (0, 2, known(5.0))], 1, 0), 0.020);
+        let stale = PairState::Stale(PairStats::constant(0.020));
+        assert_eq!(seconds(&[(0, 1, stale), (0, 2, known(5.0))], 1, 0), 0.030);
     }
 
     #[test]
-    fn a_node_that_nobody_reaches_is_not_known_and_one_that_some_reach_is_cut_off_from_the_rest() {
-        let firewall = [(0, 2, PairState::Unreachable), (1, 2, PairState::Unreachable), (0, 1, known(5.0))];
-        assert_eq!(seconds(&firewall, 0, 2), 10.0);
-        let cut = [(0, 2, PairState::Unreachable), (1, 2, known(4.0)), (0, 1, known(5.0))];
-        assert!(seconds(&cut, 0, 2).is_infinite());
+    fn a_pair_that_does_not_answer_costs_the_most_and_excludes_nothing() {
+        let others = [(0, 1, known(5.0)), (1, 2, known(4.0))];
+        let with = |more: &[(usize, usize, PairState)]| seconds(&[&others, more].concat(), 0, 2);
+        assert_eq!(with(&[(0, 2, PairState::Unreachable), (2, 0, PairState::Unreachable)]), 10.0);
+        assert_eq!(with(&[(0, 2, PairState::Unreachable)]), 10.0);
+        // Only one end probes the other: the way back is not taken for near by an estimate.
+        assert_eq!(with(&[(2, 0, PairState::Unreachable)]), 10.0);
+        // The opposite direction has been measured a moment ago, and is the same loop.
+        assert_eq!(with(&[(0, 2, PairState::Unreachable), (2, 0, known(7.0))]), 0.007);
+        // When that was is not known: it may be the same cut.
+        assert_eq!(with(&[(0, 2, PairState::Unreachable), (2, 0, PairState::Stale(PairStats::constant(0.007)))]), 10.0);
+    }
+
+    #[test]
+    fn noise_is_no_change() {
+        let mut networks = Networks::new(CostModel::LocalFirst, CostPolicy::default());
+        let nodes = names(2);
+        let mut at = |rtt| {
+            let network = networks.network(&Arc::new(matrix(2, &[(0, 1, known(rtt))])), &[], 0.0);
+            (network.version, network.costs.seconds(&nodes[0], &nodes[1]))
+        };
+        assert_eq!([at(50.0), at(52.0), at(48.0), at(60.0)], [(1, 0.050), (1, 0.050), (1, 0.050), (2, 0.060)]);
+        // Nor does it creep.
+        assert_eq!([at(62.0), at(64.0)], [(2, 0.060), (3, 0.064)]);
     }
 
     #[test]
@@ -233,7 +259,7 @@ mod tests {
         // Another matrix of the same costs: only an age differs.
         let older = PairState::Known(PairStats { age_seconds: 9.0, ..PairStats::constant(0.020) });
         assert!(Arc::ptr_eq(&first, &network(older, 5.0)));
-        assert_eq!((first.version, network(known(21.0), 10.0).version), (1, 2));
+        assert_eq!((first.version, network(known(22.0), 10.0).version), (1, 2));
     }
 
     #[test]
@@ -266,7 +292,6 @@ mod tests {
                 let cost = costs.seconds(&nodes[from], &nodes[to]);
                 match state {
                     PairState::Known(stats) => prop_assert_eq!(cost, stats.p50),
-                    PairState::Unreachable => prop_assert!(cost.is_infinite() || cost <= 10.0),
                     _ => prop_assert!(cost <= 10.0),
                 }
             }
