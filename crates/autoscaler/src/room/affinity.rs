@@ -63,13 +63,27 @@ impl Term {
     fn is_met_by(&self, node: &NodeName, labels: &BTreeMap<String, String>) -> bool {
         let names_nothing = self.labels.is_empty() && self.fields.is_empty();
         !names_nothing
-            && self.labels.iter().all(|one| one.is_met_by(labels.get(&one.key).map(String::as_str)))
-            && self.fields.iter().all(|one| one.key == "metadata.name" && one.is_met_by(Some(node.as_str())))
+            && self.labels.iter().all(|one| one.is_met_by_label(labels.get(&one.key).map(String::as_str)))
+            && self.fields.iter().all(|one| one.is_met_by_name(node))
     }
 }
 
 impl Requirement {
-    fn is_met_by(&self, value: Option<&str>) -> bool {
+    /// Fields know fewer operators, and one value only.
+    fn is_met_by_name(&self, node: &NodeName) -> bool {
+        let [name] = self.values.as_slice() else { return false };
+        match (self.key.as_str(), self.operator.as_str()) {
+            ("metadata.name", "In") => node.as_str() == name,
+            ("metadata.name", "NotIn") => node.as_str() != name,
+            _ => false,
+        }
+    }
+
+    fn is_met_by_label(&self, value: Option<&str>) -> bool {
+        // The scheduler drops a term whose values no label can have, negative numbers among them.
+        if !self.values.iter().all(|value| is_label_value(value)) {
+            return false;
+        }
         let is_listed = || value.is_some_and(|value| self.values.iter().any(|listed| listed == value));
         match self.operator.as_str() {
             "In" => is_listed(),
@@ -87,6 +101,12 @@ impl Requirement {
         let [bound] = self.values.as_slice() else { return None };
         Some((value?.parse().ok()?, bound.parse().ok()?))
     }
+}
+
+fn is_label_value(text: &str) -> bool {
+    let is_inner = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
+    let is_outer = |letter: Option<char>| letter.is_none_or(|letter| letter.is_ascii_alphanumeric());
+    text.len() <= 63 && text.chars().all(is_inner) && is_outer(text.chars().next()) && is_outer(text.chars().next_back())
 }
 
 fn terms(selector: &NodeSelector) -> Vec<Term> {
@@ -134,6 +154,9 @@ mod tests {
     #[case::less("cores", "Lt", &["17"], true)]
     #[case::by_number_and_not_by_letter("cores", "Lt", &["9"], false)]
     #[case::no_number("disk", "Gt", &["1"], false)]
+    #[case::a_bound_that_no_label_can_have("cores", "Gt", &["-3"], false)]
+    #[case::a_value_that_no_label_can_have("disk", "NotIn", &["hdd", "a b"], false)]
+    #[case::an_empty_value("empty", "In", &[""], true)]
     #[case::two_bounds("cores", "Gt", &["1", "2"], false)]
     #[case::an_operator_of_a_later_release("disk", "Like", &["s*"], false)]
     fn a_label_is_judged_as_the_scheduler_does(
@@ -164,5 +187,7 @@ mod tests {
         assert!(!named("metadata.name", "In", "node2"));
         assert!(named("metadata.name", "NotIn", "node2"));
         assert!(!named("metadata.namespace", "NotIn", "node2"));
+        assert!(!named("metadata.name", "Exists", "node1"));
+        assert!(!met(&json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["node1", "node2"]}]}])));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Among the pods of one revision these are honoured as numbers of pods per node: required
 //! anti-affinity per node against the revision's own labels, and spread constraints per node with
-//! `DoNotSchedule`. Everything else depends on pods of others or on groups of nodes. It is listed in
+//! `DoNotSchedule`. Pods of other revisions that such a selector selects too, as one by the service's
+//! label does, are not counted. Everything else depends on pods of others or on groups of nodes. It is listed in
 //! [`AmongPods::left_to_trial`]: a pod that the scheduler then refuses shows it, and the node is
 //! avoided for a while.
 
