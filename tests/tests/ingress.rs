@@ -308,8 +308,8 @@ fn demand_is_told_full_pods_spill_and_a_gateway_that_ends_sends_its_clients_away
         // Six do not: the near pod takes one at once.
         let many = futures::future::try_join_all((0..6).map(|_| bench.shares(1, HOST, 20)));
         let seen = eventually("demand to be told", async || {
-            let line = bench.demand().await?;
-            let of = line.demand.iter().find(|one| one.revision.name == "hello-00001");
+            let demand = bench.demand().await?;
+            let of = demand.iter().find(|one| one.key.revision == "hello-00001");
             let loads = of.and_then(|of| of.loads.get("node1")).cloned().unwrap_or_default();
             let in_flight: u64 = loads.values().map(|load| load.in_flight).sum();
             anyhow::ensure!(in_flight >= 4, "{loads:?}");

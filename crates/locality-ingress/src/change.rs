@@ -1,7 +1,7 @@
 //! What goes into the [`World`](crate::world::World).
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use crate::load::ByServing;
 use crate::objects::{IngressObject, ObjectName, SecretObject, ServiceObject, SliceObject};
@@ -24,10 +24,21 @@ pub enum Change {
     Plan(PlanChange),
     /// How many requests a pod of a revision takes at once; gone where there is no such limit.
     Concurrency(ObjectName, Option<NonZeroU32>),
-    /// What a revision has in flight: source node -> serving node.
-    Load(ObjectName, BTreeMap<String, ByServing>),
+    /// What a revision has in flight from one source node.
+    Load(ObjectName, LoadChange),
     /// All objects of this kind that were there at the start have been told.
     Listed(Source),
+}
+
+/// What is in flight from one source node, by the word of one replica.
+#[derive(Clone, Debug)]
+pub struct LoadChange {
+    /// The other replica that hears the gateway; `None` where this one does.
+    pub heard_by: Option<Arc<str>>,
+    /// The source node.
+    pub source: String,
+    /// By serving node.
+    pub loads: ByServing,
 }
 
 /// Where changes come from.

@@ -128,8 +128,8 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
     let (standings, standings_received) = mpsc::unbounded_channel();
     let (gateways, gateways_received) = watch::channel(None);
     watches::spawn(&client, &settings.class, &changes, held, &stop);
-    let demand = Demand::default();
-    let reports = Reports::new(demand.clone(), settings.demand_interval, changes.clone(), stop.clone());
+    let demand = Demand::new(format!("{} at {}", settings.pod_name, jiff::Timestamp::now()));
+    let reports = Reports::new(demand.clone(), store.clone(), settings.demand_interval, changes.clone(), stop.clone());
     registry.register_collector(Box::new(DemandMetrics::new(demand.clone())));
     tokio::spawn(plan_stream::follow(settings.plan, changes, metrics.clone(), stop.clone()));
     let events = Some(Events::new(client.clone(), Some(settings.pod_name.clone())));
@@ -140,7 +140,9 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
     registry.register_collector(Box::new(connected.clone()));
     let ads = Ads::new(store.clone(), connected.clone(), metrics.clone(), nacks, stop.clone());
     let ads = ads.serve(listeners.xds, tls, reports);
-    let ops = ops_http::router(Arc::new(registry), readiness).merge(explain::router(store)).merge(demand::stream::router(demand));
+    let ops = ops_http::router(Arc::new(registry), readiness)
+        .merge(explain::router(store))
+        .merge(demand::stream::router(demand, stop.clone()));
     let ops = ops_http::serve(listeners.ops, ops, stop.clone());
 
     let (elected, leading) = watch::channel(false);

@@ -51,7 +51,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (changes, _no_loads) = mpsc::channel(1);
-        let reports = Reports::new(Demand::default(), Duration::from_secs(1), changes, stop.clone());
+        let reports = Reports::new(Demand::default(), store.clone(), Duration::from_secs(1), changes, stop.clone());
         let ads = Ads::new(store.clone(), Connected::default(), metrics.clone(), nack, stop.clone());
         tokio::spawn(ads.serve(listener, tls.map(ServerTls::watch), reports));
         let stopped = stop.clone().drop_guard();

@@ -7,6 +7,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use gateway_link::demand::{DEMAND_PATH, DemandEvent, RevisionDemand};
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::discovery::ApiResource;
 use kube::{Client, Config};
@@ -424,11 +425,14 @@ impl Bench {
     }
 
     /// The first line of the daemon's stream of demand: all that is known.
-    pub(crate) async fn demand(&self) -> anyhow::Result<locality_ingress::demand::stream::Line> {
-        let url = format!("http://{OPS}{}", locality_ingress::demand::stream::DEMAND_PATH);
+    pub(crate) async fn demand(&self) -> anyhow::Result<Vec<RevisionDemand>> {
+        let url = format!("http://{OPS}{DEMAND_PATH}");
         let mut response = self.http.get(url).send().await?.error_for_status()?;
         let chunk = response.chunk().await?.context("the stream of demand ended")?;
-        Ok(serde_json::from_slice(&chunk)?)
+        match serde_json::from_slice(&chunk)? {
+            DemandEvent::Snapshot { demand, .. } => Ok(demand),
+            other => anyhow::bail!("the stream of demand begins with {other:?}"),
+        }
     }
 
     /// What the statistics page of a node's gateway says about `filter`.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures::{Stream, StreamExt as _};
-use locality_ingress::demand::stream::{DEMAND_PATH, Line};
+use gateway_link::demand::{DEMAND_PATH, DemandEvent, RevisionDemand};
 
 use crate::backend::{Backend, Manner};
 use crate::bench::{NODES, OPS, eventually, pod_address};
@@ -82,10 +82,10 @@ impl<S: Stream<Item = reqwest::Result<B>> + Unpin, B: AsRef<[u8]>> Lines<S> {
     async fn until(&mut self, source: &str, wanted: impl Fn(u64) -> bool) -> anyhow::Result<()> {
         eventually("the stream of demand", async || {
             loop {
-                let line = self.next().await?;
-                let of = line.demand.iter().find(|one| one.revision.name == "asleep-00001");
-                let Some(of) = of else { continue };
-                let in_flight: u64 = of.loads.get(source).into_iter().flatten().map(|(_, load)| load.in_flight).sum();
+                let demand = self.next().await?;
+                let of = demand.iter().find(|one| one.key.revision == "asleep-00001");
+                let Some(from_source) = of.and_then(|of| of.loads.get(source)) else { continue };
+                let in_flight: u64 = from_source.values().map(|load| load.in_flight).sum();
                 if wanted(in_flight) {
                     return Ok(());
                 }
@@ -94,11 +94,14 @@ impl<S: Stream<Item = reqwest::Result<B>> + Unpin, B: AsRef<[u8]>> Lines<S> {
         .await
     }
 
-    async fn next(&mut self) -> anyhow::Result<Line> {
+    async fn next(&mut self) -> anyhow::Result<Vec<RevisionDemand>> {
         loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
-                return Ok(serde_json::from_slice(&line)?);
+                return Ok(match serde_json::from_slice(&line)? {
+                    DemandEvent::Snapshot { demand, .. } | DemandEvent::Update { demand, .. } => demand,
+                    DemandEvent::Heartbeat { .. } => Vec::new(),
+                });
             }
             let chunk = self.chunks.next().await.context("the stream ended")??;
             self.rest.extend_from_slice(chunk.as_ref());

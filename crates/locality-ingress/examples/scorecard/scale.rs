@@ -38,7 +38,7 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     let address = listener.local_addr()?;
     // Nobody here reports anything.
     let (changes, _no_loads) = tokio::sync::mpsc::channel(1);
-    let reports = Reports::new(Demand::default(), Duration::from_secs(1), changes, stop.clone());
+    let reports = Reports::new(Demand::default(), store.clone(), Duration::from_secs(1), changes, stop.clone());
     let server = Ads::new(store.clone(), connected.clone(), metrics, nacks, stop.clone()).serve(listener, None, reports);
     let server = tokio::spawn(server);
     let mut gateways = start_gateways(&address.to_string())?;

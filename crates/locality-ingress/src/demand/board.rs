@@ -1,242 +1,321 @@
 //! What is known of demand: pure, time is passed in.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use envoy_types::pb::envoy::service::load_stats::v3::LoadStatsRequest;
+use gateway_link::RevisionKey;
+use gateway_link::demand::{DemandEvent, Gateway, RevisionDemand, Run};
 
+use super::history::History;
+use super::report::{self, Reported};
+use super::stream_state::Stream;
 use crate::load::{ByServing, Load};
 use crate::objects::ObjectName;
-use crate::route_table::ClusterKey;
 
-/// Entries about which nothing was heard for this long are dropped.
+/// A revision of which nothing was heard for this long is dropped.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
+/// Streams of one node at the same time: a gateway, its successor, and those that broke without a word.
+const MOST_STREAMS_OF_A_NODE: usize = 4;
+/// Streams altogether.
+const MOST_STREAMS: usize = 4096;
+/// Pairs of revision and source node that are kept, at most. More are those of a peer that makes them up.
+const MOST_ENTRIES: usize = 500_000;
+/// Ends of streams and forgotten revisions that a reader can be told of later; one that is farther behind begins anew.
+const KEPT_ENDS: usize = 4096;
 
 /// One gateway's stream of reports.
 pub type StreamId = u64;
 
-/// What one report says of one revision, by serving node: requests in flight, and sent, finished and failed since the report before.
-type Said = BTreeMap<ObjectName, BTreeMap<String, Load>>;
+/// A revision and a source node.
+type Entry = (ObjectName, String);
 
-/// See the module.
-#[derive(Debug, Default)]
-pub struct Board {
-    totals: BTreeMap<ObjectName, BTreeMap<String, ByServing>>,
-    streams: BTreeMap<StreamId, Stream>,
+/// How far a reader has read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
     version: u64,
-    changed: BTreeMap<ObjectName, (u64, Instant)>,
+    reports: u64,
 }
 
+/// Why a gateway's stream is not followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TooMany {
+    /// Of one node.
+    #[error("failed to take reports: the node has {MOST_STREAMS_OF_A_NODE} streams already")]
+    OfThisNode,
+    /// Altogether.
+    #[error("failed to take reports: there are {MOST_STREAMS} streams already")]
+    Altogether,
+}
+
+/// See the module.
 #[derive(Debug)]
-struct Stream {
-    source: String,
-    reported: Instant,
-    in_flight: BTreeMap<ObjectName, BTreeMap<String, u64>>,
+pub struct Board {
+    instance: String,
+    began: Instant,
+    totals: BTreeMap<ObjectName, BTreeMap<String, ByServing>>,
+    streams: BTreeMap<StreamId, Stream>,
+    history: History<Entry>,
+    /// Streams that ended and revisions that were forgotten, by version.
+    ended: VecDeque<(u64, End)>,
+    /// Of the last end that is not kept any more.
+    ends_dropped_to: u64,
+    reports: u64,
+}
+
+#[derive(Clone, Debug)]
+enum End {
+    Stream(StreamId),
+    Revision(ObjectName),
 }
 
 impl Board {
-    /// Takes a report of the gateway on `source` over. The revisions whose load is different now.
-    pub fn take(&mut self, stream: StreamId, source: &str, report: &LoadStatsRequest, now: Instant) -> BTreeSet<ObjectName> {
-        let said = read(report);
-        let before = self.streams.remove(&stream);
-        let since = before.as_ref().map(|before| now.saturating_duration_since(before.reported).as_secs_f64());
-        let had = before.map(|before| before.in_flight).unwrap_or_default();
+    /// An empty board. `instance` names this run of the program.
+    #[must_use]
+    pub fn new(instance: String, now: Instant) -> Self {
+        Self {
+            instance,
+            began: now,
+            totals: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            history: History::default(),
+            ended: VecDeque::new(),
+            ends_dropped_to: 0,
+            reports: 0,
+        }
+    }
+
+    /// The gateway on `source` begins to report.
+    ///
+    /// # Errors
+    /// [`TooMany`] where a peer has more streams than any honest one.
+    pub fn join(&mut self, stream: StreamId, source: &str, now: Instant) -> Result<(), TooMany> {
+        if self.streams.len() >= MOST_STREAMS {
+            return Err(TooMany::Altogether);
+        }
+        if self.streams.values().filter(|other| other.source == source).count() >= MOST_STREAMS_OF_A_NODE {
+            return Err(TooMany::OfThisNode);
+        }
+        self.streams.insert(stream, Stream::new(source, now));
+        Ok(())
+    }
+
+    /// Takes a report over, of clusters that `is_known`. The revisions whose load from the gateway's node is different now.
+    pub fn take(
+        &mut self,
+        stream: StreamId,
+        report: &LoadStatsRequest,
+        is_known: impl Fn(&str) -> bool,
+        now: Instant,
+    ) -> BTreeSet<ObjectName> {
+        let Some(of) = self.streams.get_mut(&stream) else { return BTreeSet::new() };
+        self.reports += 1;
+        let since = of.reported(self.reports, now);
         let mut changed = BTreeSet::new();
-        let mut in_flight: BTreeMap<ObjectName, BTreeMap<String, u64>> = BTreeMap::new();
-        for (revision, by_serving) in said {
-            for (serving, load) in by_serving {
-                let had = had.get(&revision).and_then(|had| had.get(&serving)).copied().unwrap_or(0);
-                if load.in_flight > 0 {
-                    in_flight.entry(revision.clone()).or_default().insert(serving.clone(), load.in_flight);
-                }
-                if load == Load::default() && had == 0 {
+        let said = report::read(report, is_known);
+        for (revision, by_serving) in &said {
+            for (serving, reported) in by_serving {
+                let had = of.in_flight(revision, serving);
+                if reported.is_idle() && had == 0 {
                     continue;
                 }
-                let total = self
-                    .totals
-                    .entry(revision.clone())
-                    .or_default()
-                    .entry(source.to_owned())
-                    .or_default()
-                    .entry(serving)
-                    .or_default();
-                total.arrived += load.arrived;
-                total.finished += load.finished;
-                total.failed += load.failed;
-                // Between two reports the number in flight is taken to go straight from one to the other.
-                total.busy_seconds += since.unwrap_or(0.0) * (as_f64(had) + as_f64(load.in_flight)) / 2.0;
+                let is_new = !self.history.has(&(revision.clone(), of.source.clone()));
+                if is_new && self.history.len() >= MOST_ENTRIES {
+                    continue;
+                }
+                let seconds = reported.seconds.unwrap_or(since);
+                add(&mut self.totals, revision, &of.source, serving, reported, had, seconds);
+                of.set_in_flight(revision, serving, reported.in_flight);
                 changed.insert(revision.clone());
             }
         }
-        // What was in flight and is not listed any more has ended, or its cluster has.
-        changed.extend(had.into_keys().filter(|revision| !in_flight.contains_key(revision)));
-        self.streams.insert(stream, Stream { source: source.to_owned(), reported: now, in_flight });
-        self.note(&changed, now);
-        changed
-    }
-
-    /// A gateway's stream has ended: what it had in flight is not known any more.
-    pub fn gone(&mut self, stream: StreamId, now: Instant) -> BTreeSet<ObjectName> {
-        let changed: BTreeSet<_> =
-            self.streams.remove(&stream).map(|stream| stream.in_flight.into_keys().collect()).unwrap_or_default();
-        self.note(&changed, now);
-        changed
-    }
-
-    fn note(&mut self, changed: &BTreeSet<ObjectName>, now: Instant) {
-        if changed.is_empty() {
-            return;
+        // A locality of which all endpoints went is not listed again, whatever is still in flight there.
+        let totals = &self.totals;
+        let mean_seconds = |source: &str, revision: &ObjectName, serving: &str| {
+            let load = totals.get(revision).and_then(|of| of.get(source)?.get(serving)).copied().unwrap_or_default();
+            load.busy_seconds / as_f64(load.ended().max(1))
+        };
+        of.leave_unlisted(&said, mean_seconds, now);
+        for left in of.let_leave(now) {
+            let load = load_of(&mut self.totals, &left.revision, &of.source, &left.serving);
+            load.finished = load.finished.saturating_add(left.ended);
+            load.busy_seconds += left.busy_seconds;
+            changed.insert(left.revision);
         }
-        self.version += 1;
+        let source = of.source.clone();
+        self.note(&changed, &source, now);
+        changed
+    }
+
+    /// A gateway's stream has ended: what it had in flight is not known any more. Its node, and the revisions.
+    pub fn leave(&mut self, stream: StreamId, now: Instant) -> Option<(String, BTreeSet<ObjectName>)> {
+        let gone = self.streams.remove(&stream)?;
+        let changed = gone.busy_revisions();
+        self.note(&changed, &gone.source, now);
+        self.end(End::Stream(stream));
+        Some((gone.source, changed))
+    }
+
+    fn note(&mut self, changed: &BTreeSet<ObjectName>, source: &str, now: Instant) {
         for revision in changed {
-            self.changed.insert(revision.clone(), (self.version, now));
+            self.history.note((revision.clone(), source.to_owned()), now);
         }
-        let (totals, streams) = (&mut self.totals, &self.streams);
-        self.changed.retain(|revision, (_, when)| {
-            let idle = streams.values().all(|stream| !stream.in_flight.contains_key(revision));
-            let stays = !idle || now.saturating_duration_since(*when) < FORGOTTEN_AFTER;
-            if !stays {
-                totals.remove(revision);
+        self.forget(now);
+    }
+
+    /// Drops revisions that were idle for long. Each call looks at a few.
+    fn forget(&mut self, now: Instant) {
+        for _ in 0..64 {
+            let Some((revision, source)) = self.history.oldest_before(now, FORGOTTEN_AFTER) else { return };
+            let sources = self.totals.get(&revision).into_iter().flat_map(BTreeMap::keys);
+            let is_young = |source: &String| self.history.is_younger(&(revision.clone(), source.clone()), now, FORGOTTEN_AFTER);
+            let is_busy = self.streams.values().any(|stream| stream.is_busy(&revision));
+            if is_busy || sources.clone().any(is_young) {
+                self.history.note((revision, source), now);
+                continue;
             }
-            stays
-        });
+            for source in self.totals.remove(&revision).into_iter().flat_map(BTreeMap::into_keys) {
+                self.history.drop(&(revision.clone(), source));
+            }
+            self.history.drop(&(revision.clone(), source));
+            self.end(End::Revision(revision));
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        let version = self.history.next_version();
+        self.ended.push_back((version, end));
+        while self.ended.len() > KEPT_ENDS {
+            if let Some((version, _)) = self.ended.pop_front() {
+                self.ends_dropped_to = version;
+            }
+        }
     }
 
     /// Counts the changes.
     #[must_use]
     pub fn version(&self) -> u64 {
-        self.version
+        self.history.version()
     }
 
-    /// The revisions that changed after `version`; all of them after 0.
+    /// Everything that is known, for a reader that begins, and how far it has read then.
     #[must_use]
-    pub fn changed_since(&self, version: u64) -> Vec<ObjectName> {
-        self.changed.iter().filter(|(_, (at, _))| *at > version).map(|(revision, _)| revision.clone()).collect()
+    pub fn snapshot(&self, now: Instant) -> (Vec<DemandEvent>, Position) {
+        let run =
+            Run { instance: self.instance.clone(), running_seconds: now.saturating_duration_since(self.began).as_secs_f64() };
+        let gateways = self.gateways(|_| true, now);
+        let demand = self.demand(self.totals.iter().flat_map(|(revision, of)| of.keys().map(move |source| (revision, source))));
+        let events = DemandEvent::snapshot(&run, self.version(), &gateways, demand);
+        (events, Position { version: self.version(), reports: self.reports })
     }
 
-    /// The load of `revision`: source node -> serving node.
+    /// What came after `position`, and the position after it; `None` where so much did that the reader must begin anew. Without a change of
+    /// demand it is a heartbeat.
     #[must_use]
-    pub fn of(&self, revision: &ObjectName) -> BTreeMap<String, ByServing> {
-        let mut loads = self.totals.get(revision).cloned().unwrap_or_default();
-        for stream in self.streams.values() {
-            for (serving, in_flight) in stream.in_flight.get(revision).into_iter().flatten() {
-                // While a gateway is replaced there are two on its node.
-                loads.entry(stream.source.clone()).or_default().entry(serving.clone()).or_default().in_flight += in_flight;
+    pub fn since(&self, position: Position, now: Instant) -> Option<(Vec<DemandEvent>, Position)> {
+        if position.version < self.ends_dropped_to {
+            return None;
+        }
+        let next = Position { version: self.version(), reports: self.reports };
+        if position.version == self.version() {
+            let gateways = self.gateways(|_| true, now);
+            return Some((vec![DemandEvent::Heartbeat { version: self.version(), gateways }], next));
+        }
+        let (mut gone, mut removed) = (Vec::new(), Vec::new());
+        for (_, end) in self.ended.iter().filter(|(version, _)| *version > position.version) {
+            match end {
+                End::Stream(stream) => gone.push(*stream),
+                // It may have come again since.
+                End::Revision(revision) if self.totals.contains_key(revision) => {}
+                End::Revision(revision) => removed.push(key(revision)),
             }
+        }
+        let changed = self.history.since(position.version);
+        let demand = self.demand(changed.map(|(revision, source)| (revision, source)));
+        let gateways = self.gateways(|stream| stream.report > position.reports, now);
+        Some((DemandEvent::update(self.version(), gateways, gone, demand, removed), next))
+    }
+
+    fn gateways(&self, wanted: impl Fn(&Stream) -> bool, now: Instant) -> Vec<Gateway> {
+        // Before its first report nothing is known of a gateway.
+        let reported = self.streams.iter().filter(|(_, stream)| stream.report > 0 && wanted(stream));
+        let gateway = |(id, stream): (&StreamId, &Stream)| Gateway {
+            stream: *id,
+            node: stream.source.clone(),
+            age_seconds: now.saturating_duration_since(stream.reported_at).as_secs_f64(),
+        };
+        reported.map(gateway).collect()
+    }
+
+    fn demand<'a>(&self, entries: impl Iterator<Item = (&'a ObjectName, &'a String)>) -> Vec<RevisionDemand> {
+        let mut by_revision: BTreeMap<&ObjectName, BTreeMap<String, ByServing>> = BTreeMap::new();
+        for (revision, source) in entries {
+            by_revision.entry(revision).or_default().insert(source.clone(), self.from(revision, source));
+        }
+        by_revision.into_iter().map(|(revision, loads)| RevisionDemand { key: key(revision), loads }).collect()
+    }
+
+    /// The load of `revision` from `source`, by serving node.
+    #[must_use]
+    pub fn from(&self, revision: &ObjectName, source: &str) -> ByServing {
+        let mut loads = self.totals.get(revision).and_then(|of| of.get(source)).cloned().unwrap_or_default();
+        // While a gateway is replaced there are two on its node.
+        for stream in self.streams.values().filter(|stream| stream.source == source) {
+            stream.each_in_flight(revision, |serving, in_flight| {
+                let load = loads.entry(serving.to_owned()).or_default();
+                load.in_flight = load.in_flight.saturating_add(in_flight);
+            });
         }
         loads
     }
+
+    /// The load of every revision: source node -> serving node.
+    #[must_use]
+    pub fn all(&self) -> BTreeMap<ObjectName, BTreeMap<String, ByServing>> {
+        let of = |(revision, sources): (&ObjectName, &BTreeMap<String, ByServing>)| {
+            let loads = sources.keys().map(|source| (source.clone(), self.from(revision, source)));
+            (revision.clone(), loads.collect())
+        };
+        self.totals.iter().map(of).collect()
+    }
 }
 
-/// What a report says, by revision and serving node. A revision may have several ports and so several clusters.
-fn read(report: &LoadStatsRequest) -> Said {
-    let mut said = Said::new();
-    for cluster in &report.cluster_stats {
-        let Ok(key) = cluster.cluster_name.parse::<ClusterKey>() else { continue };
-        let by_serving = said.entry(key.service).or_default();
-        for one in &cluster.upstream_locality_stats {
-            let serving = one.locality.as_ref().map_or("", |locality| locality.sub_zone.as_str());
-            let load = by_serving.entry(serving.to_owned()).or_default();
-            load.in_flight += one.total_requests_in_progress;
-            load.arrived += one.total_issued_requests;
-            load.finished += one.total_successful_requests;
-            load.failed += one.total_error_requests;
-        }
-    }
-    said
+fn key(revision: &ObjectName) -> RevisionKey {
+    RevisionKey::new(&revision.namespace, &revision.name)
+}
+
+fn load_of<'a>(
+    totals: &'a mut BTreeMap<ObjectName, BTreeMap<String, ByServing>>,
+    revision: &ObjectName,
+    source: &str,
+    serving: &str,
+) -> &'a mut Load {
+    let of = totals.entry(revision.clone()).or_default().entry(source.to_owned()).or_default();
+    of.entry(serving.to_owned()).or_default()
+}
+
+fn add(
+    totals: &mut BTreeMap<ObjectName, BTreeMap<String, ByServing>>,
+    revision: &ObjectName,
+    source: &str,
+    serving: &str,
+    reported: &Reported,
+    had: u64,
+    seconds: f64,
+) {
+    let total = load_of(totals, revision, source, serving);
+    total.arrived = total.arrived.saturating_add(reported.arrived);
+    total.finished = total.finished.saturating_add(reported.finished);
+    total.failed = total.failed.saturating_add(reported.failed);
+    // Between two reports the number in flight is taken to go straight from one to the other.
+    total.busy_seconds += seconds * (as_f64(had) + as_f64(reported.in_flight)) / 2.0;
 }
 
 // Counts of requests are far below what a float holds exactly.
 #[allow(clippy::cast_precision_loss)]
-fn as_f64(count: u64) -> f64 {
+pub(super) fn as_f64(count: u64) -> f64 {
     count as f64
 }
 
 #[cfg(test)]
-mod tests {
-    use envoy_types::pb::envoy::config::core::v3::Locality;
-    use envoy_types::pb::envoy::config::endpoint::v3::{ClusterStats, UpstreamLocalityStats};
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn report(clusters: &[(&str, &str, u64, u64, u64)]) -> LoadStatsRequest {
-        let cluster_stats = clusters.iter().map(|&(name, serving, in_flight, arrived, ended)| ClusterStats {
-            cluster_name: name.to_owned(),
-            upstream_locality_stats: vec![UpstreamLocalityStats {
-                locality: Some(Locality { sub_zone: serving.to_owned(), ..Locality::default() }),
-                total_requests_in_progress: in_flight,
-                total_issued_requests: arrived,
-                total_successful_requests: ended,
-                ..UpstreamLocalityStats::default()
-            }],
-            ..ClusterStats::default()
-        });
-        LoadStatsRequest { cluster_stats: cluster_stats.collect(), ..LoadStatsRequest::default() }
-    }
-
-    #[test]
-    fn what_gateways_say_is_added_up_by_revision_source_and_serving_node() {
-        let (mut board, now) = (Board::default(), Instant::now());
-        let hello = ObjectName::new("default", "hello-00001");
-        let changed =
-            board.take(1, "node3", &report(&[("default/hello-00001/80", "node1", 3, 5, 2), ("kantai", "", 1, 1, 0)]), now);
-        assert_eq!(changed, [hello.clone()].into());
-        let later = now + Duration::from_millis(500);
-        board.take(
-            1,
-            "node3",
-            &report(&[("default/hello-00001/80", "node1", 1, 0, 2), ("default/hello-00001/443", "node2", 2, 2, 0)]),
-            later,
-        );
-        let loads = board.of(&hello);
-        let near = loads["node3"]["node1"];
-        assert_eq!((near.in_flight, near.arrived, near.finished, near.failed), (1, 5, 4, 0));
-        // From 3 to 1 within half a second.
-        assert!((near.busy_seconds - 1.0).abs() < 1e-9, "{near:?}");
-        assert_eq!(loads["node3"]["node2"].in_flight, 2);
-    }
-
-    #[test]
-    fn idle_clusters_are_no_change_and_a_gateway_that_goes_takes_its_requests_along() {
-        let (mut board, now) = (Board::default(), Instant::now());
-        let name = ObjectName::new("ns", "a");
-        assert!(board.take(1, "n", &report(&[("ns/a/80", "m", 0, 0, 0)]), now).is_empty());
-        assert_eq!(board.version(), 0);
-        board.take(1, "n", &report(&[("ns/a/80", "m", 4, 4, 0)]), now);
-        board.take(2, "n", &report(&[("ns/a/80", "m", 1, 1, 0)]), now);
-        assert_eq!(board.of(&name)["n"]["m"].in_flight, 5);
-        let version = board.version();
-        board.gone(1, now);
-        assert_eq!(board.of(&name)["n"]["m"].in_flight, 1);
-        assert_eq!(board.changed_since(version), std::slice::from_ref(&name));
-        // Its cluster is gone from the list.
-        board.take(2, "n", &report(&[]), now);
-        assert_eq!(board.of(&name)["n"]["m"].in_flight, 0);
-        assert_eq!(board.of(&name)["n"]["m"].arrived, 5);
-    }
-
-    #[test]
-    fn what_is_long_over_is_forgotten() {
-        let (mut board, now) = (Board::default(), Instant::now());
-        board.take(1, "n", &report(&[("ns/a/80", "m", 0, 1, 1)]), now);
-        board.take(1, "n", &report(&[("ns/b/80", "m", 0, 1, 1)]), now + FORGOTTEN_AFTER);
-        assert_eq!(board.changed_since(0), [ObjectName::new("ns", "b")]);
-        assert!(board.of(&ObjectName::new("ns", "a")).is_empty());
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_is_lost_or_counted_twice(reports in prop::collection::vec((0_u64..3, "[ab]", 0_u64..5, 0_u64..5, 0_u64..5), 0..30)) {
-            let (mut board, now) = (Board::default(), Instant::now());
-            let mut last = BTreeMap::new();
-            for (stream, serving, in_flight, arrived, ended) in &reports {
-                board.take(*stream, "n", &report(&[("ns/a/80", serving, *in_flight, *arrived, *ended)]), now);
-                last.insert(*stream, *in_flight);
-            }
-            let loads: Vec<Load> = board.of(&ObjectName::new("ns", "a")).into_values().flat_map(BTreeMap::into_values).collect();
-            prop_assert_eq!(loads.iter().map(|load| load.in_flight).sum::<u64>(), last.values().sum::<u64>());
-            prop_assert_eq!(loads.iter().map(|load| load.arrived).sum::<u64>(), reports.iter().map(|one| one.3).sum::<u64>());
-        }
-    }
-}
+mod tests;

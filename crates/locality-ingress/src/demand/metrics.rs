@@ -34,12 +34,10 @@ struct Labels {
 impl Collector for DemandMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let loads: Vec<(Labels, Load)> = {
-            let board = self.demand.board();
-            let revisions = board.changed_since(0).into_iter();
+            let revisions = self.demand.board().all().into_iter();
             revisions
-                .flat_map(|revision| {
-                    let by_source = board.of(&revision).into_iter();
-                    by_source.flat_map(move |(source, by_serving)| {
+                .flat_map(|(revision, by_source)| {
+                    by_source.into_iter().flat_map(move |(source, by_serving)| {
                         let revision = revision.clone();
                         by_serving.into_iter().map(move |(serving, load)| {
                             let labels = Labels {
@@ -111,7 +109,8 @@ mod tests {
             ..ClusterStats::default()
         };
         let report = LoadStatsRequest { cluster_stats: vec![cluster], ..LoadStatsRequest::default() };
-        demand.board().take(1, "node3", &report, Instant::now());
+        demand.board().join(1, "node3", Instant::now()).unwrap();
+        demand.board().take(1, &report, |_| true, Instant::now());
         let mut page = String::new();
         prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
         let labels = r#"{namespace="default",revision="hello-00001",source="node3",serving="node1"}"#;

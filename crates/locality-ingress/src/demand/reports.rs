@@ -10,15 +10,25 @@ use envoy_types::pb::envoy::service::load_stats::v3::load_reporting_service_serv
     LoadReportingService, LoadReportingServiceServer,
 };
 use envoy_types::pb::envoy::service::load_stats::v3::{LoadStatsRequest, LoadStatsResponse};
-use futures::{Stream, StreamExt as _, stream};
+use futures::{Stream, StreamExt as _};
 use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::board::{Board, StreamId};
-use crate::change::Change;
+use crate::change::{Change, LoadChange};
 use crate::objects::ObjectName;
 use crate::xds::proto::duration;
+use crate::xds::store::Store;
+
+/// A report of every cluster of a gateway with 10,000 of them is far below.
+const MOST_REPORT_BYTES: usize = 4 * 1024 * 1024;
+/// A peer that does not say who it is within this time is not listened to.
+const FIRST_WITHIN: Duration = Duration::from_secs(10);
+/// A gateway that has not reported for so many intervals, and for at least as long as the next, is gone.
+const INTERVALS_OF_SILENCE: u32 = 20;
+const LEAST_SILENCE: Duration = Duration::from_secs(15);
 
 /// The board, for everybody who writes and reads it.
 #[derive(Clone, Debug)]
@@ -29,11 +39,18 @@ pub struct Demand {
 
 impl Default for Demand {
     fn default() -> Self {
-        Self { board: Arc::default(), version: Arc::new(watch::Sender::new(0)) }
+        Self::new("unnamed".to_owned())
     }
 }
 
 impl Demand {
+    /// Of the run of the program that is called `instance`; no other run may have the same name.
+    #[must_use]
+    pub fn new(instance: String) -> Self {
+        let board = Board::new(instance, Instant::now());
+        Self { board: Arc::new(Mutex::new(board)), version: Arc::new(watch::Sender::new(0)) }
+    }
+
     /// The board.
     pub fn board(&self) -> MutexGuard<'_, Board> {
         // It holds counters: a panic while one was added leaves it no worse than a lost report.
@@ -45,12 +62,19 @@ impl Demand {
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }
+
+    /// Tells who watches that the board changed.
+    pub fn changed(&self) {
+        let version = self.board().version();
+        self.version.send_replace(version);
+    }
 }
 
 /// The service.
 #[derive(Clone, Debug)]
 pub struct Reports {
     demand: Demand,
+    store: Arc<Store>,
     interval: Duration,
     changes: mpsc::Sender<Change>,
     next_stream: Arc<AtomicU64>,
@@ -58,54 +82,107 @@ pub struct Reports {
 }
 
 impl Reports {
-    /// Asks every gateway for a report each `interval`. Loads that changed go to the board, and to `changes`.
+    /// Asks every gateway for a report each `interval`, of the clusters that `store` has. Loads that changed go to the board, and to
+    /// `changes`.
     #[must_use]
-    pub fn new(demand: Demand, interval: Duration, changes: mpsc::Sender<Change>, stop: CancellationToken) -> Self {
-        Self { demand, interval, changes, next_stream: Arc::default(), stop }
+    pub fn new(
+        demand: Demand,
+        store: Arc<Store>,
+        interval: Duration,
+        changes: mpsc::Sender<Change>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { demand, store, interval, changes, next_stream: Arc::default(), stop }
     }
 
     /// As a service of a gRPC server.
     #[must_use]
     pub fn service(self) -> LoadReportingServiceServer<Self> {
-        LoadReportingServiceServer::new(self)
+        LoadReportingServiceServer::new(self).max_decoding_message_size(MOST_REPORT_BYTES)
     }
 
-    async fn follow(&self, stream: StreamId, mut reports: Streaming<LoadStatsRequest>) {
-        let mut source: Option<String> = None;
-        loop {
-            let report = tokio::select! {
-                report = reports.next() => match report {
-                    Some(Ok(report)) => report,
-                    Some(Err(_)) | None => break,
-                },
-                () = self.stop.cancelled() => break,
-            };
-            if let Some(node) = &report.node {
-                source.get_or_insert_with(|| node.id.clone());
-            }
-            // The first message says who it is.
-            let Some(source) = &source else { break };
-            let changed = self.demand.board().take(stream, source, &report, Instant::now());
-            self.tell(&changed);
-        }
-        let changed = self.demand.board().gone(stream, Instant::now());
-        self.tell(&changed);
-    }
-
-    fn tell(&self, changed: &BTreeSet<ObjectName>) {
-        if changed.is_empty() {
+    async fn follow(
+        self,
+        stream: StreamId,
+        mut reports: Streaming<LoadStatsRequest>,
+        answers: mpsc::Sender<Result<LoadStatsResponse, Status>>,
+    ) {
+        let first = tokio::select! {
+            first = tokio::time::timeout(FIRST_WITHIN, reports.next()) => first,
+            () = self.stop.cancelled() => return,
+        };
+        let Ok(Some(Ok(first))) = first else { return };
+        let Some(source) = first.node.as_ref().map(|node| node.id.clone()).filter(|id| !id.is_empty()) else {
+            let _ = answers.send(Err(Status::invalid_argument("the first message must carry a node id"))).await;
+            return;
+        };
+        let joined = self.demand.board().join(stream, &source, Instant::now());
+        if let Err(error) = joined {
+            tracing::warn!(node = source, %error, "refused a gateway's reports");
+            let _ = answers.send(Err(Status::resource_exhausted(error.to_string()))).await;
             return;
         }
-        let version = {
-            let board = self.demand.board();
-            for revision in changed {
-                let loads = board.of(revision);
-                // Full means that the world is busy; the next report tells it again.
-                let _ = self.changes.try_send(Change::Load(revision.clone(), loads));
+        // The channel is empty and has room for one.
+        let _ = answers.try_send(Ok(self.what_to_report()));
+        let silence = (self.interval * INTERVALS_OF_SILENCE).max(LEAST_SILENCE);
+        let mut untold = BTreeSet::new();
+        loop {
+            let report = tokio::select! {
+                report = tokio::time::timeout(silence, reports.next()) => report,
+                () = self.stop.cancelled() => break,
+            };
+            let report = match report {
+                Ok(Some(Ok(report))) => report,
+                Ok(Some(Err(status))) => {
+                    tracing::info!(node = source, stream, %status, "a gateway's reports broke off");
+                    break;
+                }
+                Ok(None) => break,
+                Err(_) => {
+                    tracing::warn!(node = source, stream, ?silence, "a gateway has not reported for long");
+                    break;
+                }
+            };
+            untold.extend(self.demand.board().take(stream, &report, |name| self.store.has_cluster(name), Instant::now()));
+            self.tell(&source, &mut untold);
+        }
+        let left = self.demand.board().leave(stream, Instant::now());
+        untold.extend(left.into_iter().flat_map(|(_, changed)| changed));
+        self.tell(&source, &mut untold);
+        // Nobody tells it later. The world may be busy, but it reads.
+        for revision in untold {
+            let change = self.change(&source, &revision);
+            let _ = tokio::time::timeout(LEAST_SILENCE, self.changes.send(change)).await;
+        }
+        self.demand.changed();
+    }
+
+    fn what_to_report(&self) -> LoadStatsResponse {
+        LoadStatsResponse {
+            send_all_clusters: true,
+            load_reporting_interval: duration(self.interval),
+            ..LoadStatsResponse::default()
+        }
+    }
+
+    /// Passes on what changed; what the world cannot take now stays in `untold`.
+    fn tell(&self, source: &str, untold: &mut BTreeSet<ObjectName>) {
+        if untold.is_empty() {
+            return;
+        }
+        self.demand.changed();
+        while let Some(revision) = untold.first() {
+            let change = self.change(source, revision);
+            if let Err(mpsc::error::TrySendError::Full(_)) = self.changes.try_send(change) {
+                return;
             }
-            board.version()
-        };
-        self.demand.version.send_replace(version);
+            untold.pop_first();
+        }
+    }
+
+    fn change(&self, source: &str, revision: &ObjectName) -> Change {
+        let loads = self.demand.board().from(revision, source);
+        Change::Load(revision.clone(), LoadChange { heard_by: None, source: source.to_owned(), loads })
     }
 }
 
@@ -119,15 +196,9 @@ impl LoadReportingService for Reports {
     ) -> Result<Response<Self::StreamLoadStatsStream>, Status> {
         let reports = self.clone();
         let stream_id = self.next_stream.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(async move { reports.follow(stream_id, request.into_inner()).await });
-        let what = LoadStatsResponse {
-            send_all_clusters: true,
-            load_reporting_interval: duration(self.interval),
-            ..LoadStatsResponse::default()
-        };
-        // Said once; the stream then stays open until the gateway or we end it.
-        let stop = self.stop.clone();
-        let until_the_stop = stream::once(async move { stop.cancelled_owned().await }).filter_map(async |()| None);
-        Ok(Response::new(Box::pin(stream::iter([Ok(what)]).chain(until_the_stop))))
+        // The stream stays open until its follower ends it, or the gateway does.
+        let (answers, outgoing) = mpsc::channel(2);
+        tokio::spawn(async move { reports.follow(stream_id, request.into_inner(), answers).await });
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
 }

@@ -1,7 +1,8 @@
-//! `GET /v1/demand`: demand as JSON lines. The first line holds all that is known, each further line the revisions that changed since.
+//! `GET /v1/demand`: demand as JSON lines, see `gateway_link::demand`.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -9,61 +10,119 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use futures::stream;
-use serde::{Deserialize, Serialize};
+use futures::{Stream, stream};
+use gateway_link::demand::{DEMAND_PATH, DemandEvent, HEARTBEAT_SECONDS};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use super::board::Board;
+use super::board::Position;
 use super::reports::Demand;
-use crate::load::ByServing;
-use crate::objects::ObjectName;
 
-/// Where it is served.
-pub const DEMAND_PATH: &str = "/v1/demand";
+/// What changes within this time of a line goes into one line. The first change after a quiet time is told at once.
+const TOGETHER: Duration = Duration::from_millis(5);
 
-/// A line.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Line {
-    /// The revisions that this line is about.
-    pub demand: Vec<RevisionDemand>,
+/// The route of the stream. An open stream ends with the `stop`.
+pub fn router(demand: Demand, stop: CancellationToken) -> Router {
+    Router::new().route(DEMAND_PATH, get(serve)).with_state((demand, stop))
 }
 
-/// The demand for one revision.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RevisionDemand {
-    /// The revision's namespace, and its name, which is that of its public Service, too.
-    #[serde(flatten)]
-    pub revision: ObjectName,
-    /// Source node -> serving node -> load. While a revision is at zero, the serving nodes are those of the activators that hold its requests.
-    pub loads: BTreeMap<String, ByServing>,
+async fn serve(State((demand, stop)): State<(Demand, CancellationToken)>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/jsonl")], Body::from_stream(lines(demand, stop)))
 }
 
-/// The route of the stream.
-pub fn router(demand: Demand) -> Router {
-    Router::new().route(DEMAND_PATH, get(serve)).with_state(demand)
+/// One reader.
+struct Reader {
+    demand: Demand,
+    versions: watch::Receiver<u64>,
+    stop: CancellationToken,
+    position: Option<Position>,
+    waiting: VecDeque<DemandEvent>,
+    last: Instant,
 }
 
-async fn serve(State(demand): State<Demand>) -> impl IntoResponse {
+fn lines(demand: Demand, stop: CancellationToken) -> impl Stream<Item = Result<String, Infallible>> {
     let versions = demand.watch();
-    let lines = stream::unfold((demand, versions, None), |(demand, mut versions, seen): (Demand, _, Option<u64>)| async move {
-        let since = match seen {
-            None => 0,
-            Some(seen) => {
-                versions.wait_for(|version| *version > seen).await.ok()?;
-                seen
-            }
-        };
-        let (line, version) = line(&demand.board(), since);
-        Some((Ok::<_, Infallible>(line), (demand, versions, Some(version))))
-    });
-    ([(header::CONTENT_TYPE, "application/jsonl")], Body::from_stream(lines))
+    let reader = Reader { demand, versions, stop, position: None, waiting: VecDeque::new(), last: Instant::now() };
+    stream::unfold(reader, async |mut reader| {
+        let event = reader.next().await?;
+        Some((Ok(event.to_line()), reader))
+    })
 }
 
-/// What changed after `version`, as a line, and the version that it is of.
-fn line(board: &Board, version: u64) -> (String, u64) {
-    let changed = board.changed_since(version).into_iter();
-    let line = Line { demand: changed.map(|revision| RevisionDemand { loads: board.of(&revision), revision }).collect() };
-    // Plain data with text as keys is always JSON.
-    let mut text = serde_json::to_string(&line).unwrap_or_default();
-    text.push('\n');
-    (text, board.version())
+impl Reader {
+    /// `None` at the end: of the program, or of a reader that is too slow.
+    async fn next(&mut self) -> Option<DemandEvent> {
+        if self.waiting.is_empty() {
+            let (events, position) = match self.position {
+                None => {
+                    self.versions.mark_unchanged();
+                    self.demand.board().snapshot(Instant::now())
+                }
+                Some(position) => {
+                    self.news().await?;
+                    self.demand.board().since(position, Instant::now())?
+                }
+            };
+            self.position = Some(position);
+            self.waiting.extend(events);
+        }
+        self.last = Instant::now();
+        self.waiting.pop_front()
+    }
+
+    /// Waits for something to tell, be it only that we are there.
+    async fn news(&mut self) -> Option<()> {
+        tokio::select! {
+            changed = self.versions.changed() => changed.ok()?,
+            () = tokio::time::sleep(Duration::from_secs_f64(HEARTBEAT_SECONDS)) => {}
+            () = self.stop.cancelled() => return None,
+        }
+        tokio::time::sleep(TOGETHER.saturating_sub(self.last.elapsed())).await;
+        self.versions.mark_unchanged();
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use envoy_types::pb::envoy::config::core::v3::Locality;
+    use envoy_types::pb::envoy::config::endpoint::v3::{ClusterStats, UpstreamLocalityStats};
+    use envoy_types::pb::envoy::service::load_stats::v3::LoadStatsRequest;
+    use futures::StreamExt as _;
+
+    use super::*;
+
+    fn report(in_flight: u64) -> LoadStatsRequest {
+        let stats = UpstreamLocalityStats {
+            locality: Some(Locality { sub_zone: "node1".into(), ..Locality::default() }),
+            total_requests_in_progress: in_flight,
+            total_issued_requests: in_flight,
+            ..UpstreamLocalityStats::default()
+        };
+        let cluster =
+            ClusterStats { cluster_name: "ns/a/80".into(), upstream_locality_stats: vec![stats], ..ClusterStats::default() };
+        LoadStatsRequest { cluster_stats: vec![cluster], ..LoadStatsRequest::default() }
+    }
+
+    #[tokio::test]
+    async fn a_reader_gets_a_snapshot_then_changes_and_heartbeats_until_the_stop() {
+        let (demand, stop) = (Demand::default(), CancellationToken::new());
+        let mut lines = Box::pin(lines(demand.clone(), stop.clone()));
+        let mut next = async || Some(DemandEvent::from_line(&lines.next().await?.unwrap()).unwrap());
+        assert!(matches!(next().await, Some(DemandEvent::Snapshot { parts_left: 0, demand, .. }) if demand.is_empty()));
+        assert!(matches!(next().await, Some(DemandEvent::Heartbeat { gateways, .. }) if gateways.is_empty()));
+        demand.board().join(4, "node3", Instant::now()).unwrap();
+        demand.board().take(4, &report(2), |_| true, Instant::now());
+        demand.changed();
+        let Some(DemandEvent::Update { gateways, demand: told, .. }) = next().await else { panic!("no update") };
+        assert_eq!((gateways[0].stream, gateways[0].node.as_str()), (4, "node3"));
+        assert_eq!((told[0].key.revision.as_str(), told[0].loads["node3"]["node1"].in_flight), ("a", 2));
+        assert!(matches!(next().await, Some(DemandEvent::Heartbeat { gateways, .. }) if gateways.len() == 1));
+        demand.board().leave(4, Instant::now());
+        demand.changed();
+        let Some(DemandEvent::Update { gone, demand: told, .. }) = next().await else { panic!("no update") };
+        assert_eq!((gone, told[0].loads["node3"]["node1"].in_flight), (vec![4], 0));
+        stop.cancel();
+        assert_eq!(next().await, None, "a stop ends the stream");
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use crate::change::LoadChange;
 use crate::load::ByServing;
 use crate::objects::{Endpoint, ObjectName};
 use crate::plan::Rows;
@@ -14,8 +15,11 @@ use crate::spill::relieve;
 pub(super) struct Crowding {
     limits: BTreeMap<ObjectName, NonZeroU32>,
     // Of revisions with a limit only.
-    loads: BTreeMap<ObjectName, BTreeMap<String, ByServing>>,
+    loads: BTreeMap<ObjectName, BTreeMap<HeardFrom, ByServing>>,
 }
+
+/// A source node, and the replica that hears its gateway.
+type HeardFrom = (String, Option<Arc<str>>);
 
 impl Crowding {
     pub(super) fn set_limit(&mut self, revision: &ObjectName, limit: Option<NonZeroU32>) {
@@ -29,10 +33,15 @@ impl Crowding {
     }
 
     /// Whether that can change anything.
-    pub(super) fn set_loads(&mut self, revision: &ObjectName, loads: BTreeMap<String, ByServing>) -> bool {
+    pub(super) fn set_loads(&mut self, revision: &ObjectName, LoadChange { heard_by, source, loads }: LoadChange) -> bool {
         let matters = self.limits.contains_key(revision);
         if matters {
-            self.loads.insert(revision.clone(), loads);
+            let all = self.loads.entry(revision.clone()).or_default();
+            if loads.values().any(|load| load.in_flight > 0) {
+                all.insert((source, heard_by), loads);
+            } else {
+                all.remove(&(source, heard_by));
+            }
         }
         matters
     }
@@ -54,7 +63,7 @@ impl Crowding {
             Some(row) => row.clone(),
             None => BTreeMap::from([(source.to_owned(), 1)]),
         };
-        let relieved = relieve(row, &slots, loads);
+        let relieved = relieve(row, &slots, &by_source(loads));
         if relieved.is_empty() {
             return planned;
         }
@@ -62,4 +71,17 @@ impl Crowding {
         rows.extend(relieved);
         Some(Arc::new(rows))
     }
+}
+
+/// What all replicas hear, added up.
+fn by_source(loads: &BTreeMap<HeardFrom, ByServing>) -> BTreeMap<String, ByServing> {
+    let mut sum: BTreeMap<String, ByServing> = BTreeMap::new();
+    for ((source, _), loads) in loads {
+        let of = sum.entry(source.clone()).or_default();
+        for (serving, load) in loads {
+            let sum = of.entry(serving.clone()).or_default();
+            sum.in_flight = sum.in_flight.saturating_add(load.in_flight);
+        }
+    }
+    sum
 }

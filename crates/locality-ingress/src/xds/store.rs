@@ -199,6 +199,13 @@ impl Store {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).changes.name(kind, text)
     }
 
+    /// Whether gateways have the cluster `name`.
+    #[must_use]
+    pub fn has_cluster(&self, name: &str) -> bool {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        inner.shared.get(&Kind::Cluster).is_some_and(|clusters| clusters.contains_key(name))
+    }
+
     /// Whether the cluster `name` is sent its endpoints.
     #[must_use]
     pub fn has_endpoints(&self, name: &Name) -> bool {
