@@ -143,6 +143,12 @@ impl Board {
         woken
     }
 
+    /// Whether [`take_woken`](Self::take_woken) may name anybody.
+    #[must_use]
+    pub fn is_anyone_woken(&self) -> bool {
+        !self.woken.is_empty()
+    }
+
     /// Requests in flight at this instant, per source node that has any.
     #[must_use]
     pub fn in_flight(&self, key: &RevisionKey) -> BTreeMap<NodeName, f64> {
@@ -156,6 +162,12 @@ impl Board {
     #[must_use]
     pub fn service_seconds(&self, key: &RevisionKey) -> BTreeMap<NodeName, f64> {
         self.revisions.get(key).map(Revision::service_seconds).unwrap_or_default()
+    }
+
+    /// The nodes from which requests came lately, for any revision.
+    #[must_use]
+    pub fn senders(&self) -> BTreeSet<NodeName> {
+        self.revisions.values().flat_map(Revision::sources).cloned().collect()
     }
 
     /// The nodes whose gateways' demand is not known.

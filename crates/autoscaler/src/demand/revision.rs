@@ -204,6 +204,11 @@ impl Revision {
         demand
     }
 
+    /// Where its requests come from.
+    pub(super) fn sources(&self) -> impl Iterator<Item = &NodeName> {
+        self.sources.keys()
+    }
+
     /// Seconds that a request takes at the pods of a node.
     pub(super) fn service_seconds(&self) -> BTreeMap<NodeName, f64> {
         self.serving.iter().filter_map(|(node, seen)| Some((node.clone(), seen.mean_seconds()?))).collect()

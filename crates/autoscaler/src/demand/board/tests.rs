@@ -221,6 +221,7 @@ fn a_held_request_wakes_its_revision_once() {
 fn nothing_is_kept_of_revisions_replicas_and_gateways_that_are_gone() {
     let mut board = board(&["node3"]);
     board.take("a", update(vec![gateway(0, "node3")], hello("node3", load(0, 1, 1, 0.1))), SECOND, &near);
+    assert_eq!(board.senders(), BTreeSet::from(["node3".into()]));
     let mine = board.tick(SECOND, |_| false);
     assert!(mine.busy.is_empty(), "somebody else's");
     let removed = DemandEvent::Update { version: 3, gateways: vec![], gone: vec![], demand: vec![], removed: vec![key()] };
