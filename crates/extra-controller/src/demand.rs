@@ -1,69 +1,168 @@
-//! Demand: what the gateways report, put together on one board.
+//! Demand: how many requests come, per revision and source node, from one of two sources.
+//!
+//! - [`load_reports`]: what our gateways report to locality-ingress, which tells it on as it changes: a request that is held wakes its
+//!   revision within milliseconds, and nothing is polled;
+//! - [`statistics_page`]: the statistics page of any Envoy whose clusters are named as Kourier names them.
+//!
+//! Both feed one [`Board`], which is pure and lives in `autoscaler`.
 
-mod follow;
+pub mod load_reports;
+pub mod statistics_page;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use autoscaler::demand::{Board, Tick};
+use autoscaler::demand::Board;
 use gateway_link::RevisionKey;
+use gateway_link::demand::DemandEvent;
 use latency_matrix::NodeName;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-pub(crate) use self::follow::follow;
+/// Round trips in seconds between a source and a serving node; 0 where one is not known.
+pub type RoundTrips = Arc<dyn Fn(&NodeName, &NodeName) -> f64 + Send + Sync>;
 
-/// The board of demand, and the clock that it is kept by. Shared by those who follow the gateways
-/// and by whoever decides.
-#[derive(Debug)]
-pub(crate) struct Demands {
+/// A pod that demand is read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The node it is on.
+    pub node: NodeName,
+    /// Where it is asked.
+    pub address: SocketAddr,
+}
+
+/// By pod name.
+pub type Peers = BTreeMap<String, Peer>;
+
+/// Where demand comes from.
+pub trait DemandSource: Send + 'static {
+    /// Feeds `demands` until it is dropped. It never ends by itself: what does not answer is asked again.
+    fn run(self, demands: Arc<Demands>) -> impl Future<Output = ()> + Send;
+}
+
+/// Which source, as the option has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum SourceKind {
+    /// What the gateways report to locality-ingress
+    #[default]
+    LoadReports,
+    /// The gateways' statistics pages, for gateways that are not ours
+    StatisticsPage,
+}
+
+/// The board, for those who feed it and those who ask.
+pub struct Demands {
     board: Mutex<Board>,
+    round_trips: Mutex<RoundTrips>,
     woken: Notify,
+    anyone_asleep: AtomicBool,
     start: Instant,
 }
 
 impl Demands {
-    /// An empty board. Its time starts now.
+    /// An empty board, whose time starts at `start`.
     #[must_use]
-    pub(crate) fn new(start: Instant) -> Self {
-        Self { board: Mutex::new(Board::new(Duration::ZERO)), woken: Notify::new(), start }
+    pub fn new(start: Instant) -> Self {
+        Self {
+            board: Mutex::new(Board::new(start.elapsed())),
+            round_trips: Mutex::new(Arc::new(|_, _| 0.0)),
+            woken: Notify::new(),
+            anyone_asleep: AtomicBool::new(true),
+            start,
+        }
     }
 
-    /// Time since the board was made.
+    /// The board.
+    pub fn board(&self) -> MutexGuard<'_, Board> {
+        // The board holds counters; a panic while one was set leaves it no worse than a lost report.
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Time since the board's start.
     #[must_use]
-    pub(crate) fn now(&self) -> Duration {
+    pub fn now(&self) -> Duration {
         self.start.elapsed()
     }
 
-    /// Changes the board. Whoever waits for a revision that has a request in flight is woken.
-    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Board, Duration) -> T) -> T {
-        let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
-        act(&mut board, self.now())
+    /// From now on these are the round trips.
+    pub fn set_round_trips(&self, round_trips: RoundTrips) {
+        *self.round_trips.lock().unwrap_or_else(PoisonError::into_inner) = round_trips;
     }
 
-    /// Tells that a revision may have been woken.
-    pub(crate) fn wake(&self) {
-        self.woken.notify_one();
+    /// Whether any revision is at zero: a source that has to ask does so more often then.
+    pub fn set_anyone_asleep(&self, is: bool) {
+        self.anyone_asleep.store(is, Ordering::Relaxed);
     }
 
-    /// Returns once a revision may have been woken.
-    pub(crate) async fn woken(&self) -> BTreeSet<RevisionKey> {
+    fn is_anyone_asleep(&self) -> bool {
+        self.anyone_asleep.load(Ordering::Relaxed)
+    }
+
+    /// Takes in what `peer` told at `now`.
+    fn take(&self, peer: &str, event: DemandEvent, now: Duration) {
+        let round_trips = self.round_trips.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut board = self.board();
+        board.take(peer, event, now, &*round_trips);
+        let anyone_waits = board.is_anyone_woken();
+        drop(board);
+        if anyone_waits {
+            self.woken.notify_one();
+        }
+    }
+
+    fn lose(&self, peer: &str) {
+        let now = self.now();
+        self.board().lose(peer, now);
+    }
+
+    /// The revisions for which somebody begins to wait; returns within milliseconds of the first. For one caller.
+    pub async fn woken(&self) -> BTreeSet<RevisionKey> {
         loop {
-            let keys = self.with(|board, _| board.take_woken());
-            if !keys.is_empty() {
-                return keys;
+            let woken = self.board().take_woken();
+            if !woken.is_empty() {
+                return woken;
             }
             self.woken.notified().await;
         }
     }
+}
 
-    pub(crate) fn tick(&self, is_ours: impl Fn(&RevisionKey) -> bool) -> Tick {
-        self.with(|board, now| board.tick(now, is_ours))
+impl std::fmt::Debug for Demands {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Demands").field("board", &self.board).finish_non_exhaustive()
     }
+}
 
-    /// Requests in flight of one revision at this instant, by source node.
-    pub(crate) fn in_flight(&self, key: &RevisionKey) -> BTreeMap<NodeName, f64> {
-        self.with(|board, _| board.in_flight(key))
+/// How often the peers are looked up.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Keeps one task for each of the `peers`, until dropped. A peer that goes is lost to the board.
+async fn follow_peers(demands: Arc<Demands>, peers: impl Fn() -> Peers, follow: impl Fn(String, Peer) -> JoinHandle<()>) {
+    struct Follower(JoinHandle<()>);
+    impl Drop for Follower {
+        fn drop(&mut self) {
+            self.0.abort();
+        }
+    }
+    let mut followers: BTreeMap<String, (Peer, Follower)> = BTreeMap::new();
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let present = peers();
+        followers.retain(|name, (peer, _)| {
+            let stays = present.get(name) == Some(peer);
+            if !stays {
+                demands.lose(name);
+            }
+            stays
+        });
+        for (name, peer) in present {
+            followers.entry(name.clone()).or_insert_with(|| (peer.clone(), Follower(follow(name, peer))));
+        }
     }
 }
