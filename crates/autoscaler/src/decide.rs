@@ -199,7 +199,7 @@ impl Deciding<'_> {
 
         let (demand, is_steady) = self.demand_to_place(&windows, scale.as_ref(), own);
         let target = self.place(&outcome, &mut standing, &demand, is_steady, own)?;
-        all.reserve(own, &target.pods, &standing.existing, &facts.each);
+        all.reserve(own, &target.pods, &standing.bound, &facts.each);
 
         let routes = self.route(&target, &standing, &demand, own)?;
         note_withdrawn(own, &standing.existing, routes.as_deref(), now.monotonic);
@@ -232,10 +232,9 @@ impl Deciding<'_> {
             routes,
             count,
         };
-        own.settled = self.settles(&decision, own).then(|| Settled {
-            facts: self.inputs.facts.clone(),
-            network_version: self.picture.network.version,
-        });
+        own.settled = self
+            .settles(&decision, own)
+            .then(|| Settled { facts: self.inputs.facts.clone(), network_version: self.picture.network.version });
         Ok(decision)
     }
 
@@ -266,9 +265,8 @@ impl Deciding<'_> {
         let memory = own.scale.get_or_insert_with(|| ScaleMemory::resumed(now, ready));
         let is_reachable = facts.reachability != Reachability::Unreachable;
         let observed = windows.totals(settings.metric);
-        let scale = observed.map(|(stable, panic)| {
-            memory.scale(now, Observed { stable, panic, ready, reachable: is_reachable }, settings)
-        });
+        let scale = observed
+            .map(|(stable, panic)| memory.scale(now, Observed { stable, panic, ready, reachable: is_reachable }, settings));
         let earned = self.earned(windows, standing, own);
         own.earned = earned.keys().cloned().collect();
         let asked = scale.map(|scale| {

@@ -44,7 +44,13 @@ impl Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { gain_window: Duration::from_secs(3), steady_share: 0.6, keep_share: 0.2, saved_seconds_per_second: 0.002, saved_seconds_per_request: 0.0005 }
+        Self {
+            gain_window: Duration::from_secs(3),
+            steady_share: 0.6,
+            keep_share: 0.2,
+            saved_seconds_per_second: 0.002,
+            saved_seconds_per_request: 0.0005,
+        }
     }
 }
 

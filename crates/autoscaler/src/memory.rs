@@ -120,12 +120,12 @@ impl Memory {
         if memory.uid == uid { memory } else { RevisionMemory { uid: uid.to_owned(), ..RevisionMemory::default() } }
     }
 
-    /// Reserves room for the pods of `target` that do not exist yet, instead of what was reserved
-    /// for this revision before.
-    pub(crate) fn reserve(&mut self, memory: &mut RevisionMemory, target: &Counts, existing: &Counts, each: &Resources) {
+    /// Reserves room for the pods of `target` that are not bound to their node yet, instead of what
+    /// was reserved for this revision before.
+    pub(crate) fn reserve(&mut self, memory: &mut RevisionMemory, target: &Counts, bound: &Counts, each: &Resources) {
         release(&mut self.reserved, &mut memory.reserved);
         for (node, count) in target {
-            let missing = count.saturating_sub(existing.get(node).copied().unwrap_or(0));
+            let missing = count.saturating_sub(bound.get(node).copied().unwrap_or(0));
             if missing > 0 {
                 let amount = each.times(missing);
                 *self.reserved.entry(node.clone()).or_default() += &amount;

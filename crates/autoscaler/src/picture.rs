@@ -12,8 +12,8 @@ use placement::{CostMatrix, CostModel};
 use serde::{Deserialize, Serialize};
 
 use crate::kpa::SourceDemand;
-use crate::room::{NodeRoom, Resources, Template};
 use crate::rollout::{Counts, Pod};
+use crate::room::{NodeRoom, Resources, Template};
 use crate::settings::RevisionSettings;
 
 /// One instant on two clocks: the one that conditions record, and the one that windows are

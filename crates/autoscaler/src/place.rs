@@ -58,6 +58,8 @@ pub(crate) struct Standing {
     pub(crate) running: Counts,
     /// Pods per node that exist, bound or made for it.
     pub(crate) existing: Counts,
+    /// Pods per node that are bound to it, whose room is taken.
+    pub(crate) bound: Counts,
     /// Ready pods per node.
     pub(crate) ready: Counts,
     /// Counts on nodes whose kubelet is not heard of.
@@ -148,7 +150,7 @@ pub(crate) fn stand(picture: &Picture, facts: &Facts, all: &Memory, memory: &Rev
             }
         }
     }
-    Standing { running, existing, ready, kept, capacities, domains, has_closed }
+    Standing { running, existing, bound, ready, kept, capacities, domains, has_closed }
 }
 
 /// Plans `replicas` pods. `steady` says that the demand is steady enough to move pods by.

@@ -41,7 +41,11 @@ pub(crate) fn over_http(client: Client, http: reqwest::Client) -> ActivatorProbe
     })
 }
 
-async fn probe(client: &Client, http: &reqwest::Client, key: &RevisionKey) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+async fn probe(
+    client: &Client,
+    http: &reqwest::Client,
+    key: &RevisionKey,
+) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
     let services: Api<Service> = Api::namespaced(client.clone(), &key.namespace);
     let spec = services.get(&key.revision).await?.spec.unwrap_or_default();
     let address = spec.cluster_ip.filter(|address| !address.is_empty() && address != "None");

@@ -98,9 +98,9 @@ fn follow(book: Arc<RouteBook>, changes: broadcast::Receiver<Event>, stop: Cance
 mod tests {
     use std::collections::BTreeSet;
 
+    use autoscaler::Routes;
     use axum::http::Request;
     use http_body_util::BodyExt as _;
-    use autoscaler::Routes;
     use latency_matrix::NodeName;
     use tower::ServiceExt as _;
 

@@ -8,11 +8,6 @@ pub(crate) use job::{Job, Written};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client, Resource as _, ResourceExt as _};
 use autoscaler::handback::{MARKER, Where};
 use autoscaler::rollout::Counts;
 use k8s_api::seika::{PodTemplate, Seika};
@@ -20,6 +15,11 @@ use k8s_api::{
     CLASS, CLASS_ANNOTATION, METRIC_ANNOTATION, PodAutoscaler, PodAutoscalerStatus, REVISION_UID_LABEL, STOCK_CLASS,
     ServerlessService, ServerlessServiceSpec, ServingMode,
 };
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
 
 /// The name that this program's fields are held under.

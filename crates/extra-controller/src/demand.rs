@@ -6,8 +6,8 @@
 //!
 //! Both feed one [`Board`], which is pure and lives in `autoscaler`.
 
-pub mod load_reports;
-pub mod statistics_page;
+pub(crate) mod load_reports;
+pub(crate) mod statistics_page;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -24,22 +24,22 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// Round trips in seconds between a source and a serving node; 0 where one is not known.
-pub type RoundTrips = Arc<dyn Fn(&NodeName, &NodeName) -> f64 + Send + Sync>;
+pub(crate) type RoundTrips = Arc<dyn Fn(&NodeName, &NodeName) -> f64 + Send + Sync>;
 
 /// A pod that demand is read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// The node it is on.
-    pub node: NodeName,
+    pub(crate) node: NodeName,
     /// Where it is asked.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 /// By pod name.
-pub type Peers = BTreeMap<String, Peer>;
+pub(crate) type Peers = BTreeMap<String, Peer>;
 
 /// Where demand comes from.
-pub trait DemandSource: Send + 'static {
+pub(crate) trait DemandSource: Send + 'static {
     /// Feeds `demands` until it is dropped. It never ends by itself: what does not answer is asked again.
     fn run(self, demands: Arc<Demands>) -> impl Future<Output = ()> + Send;
 }
@@ -55,7 +55,7 @@ pub enum SourceKind {
 }
 
 /// The board, for those who feed it and those who ask.
-pub struct Demands {
+pub(crate) struct Demands {
     board: Mutex<Board>,
     round_trips: Mutex<RoundTrips>,
     woken: Notify,
@@ -66,7 +66,7 @@ pub struct Demands {
 impl Demands {
     /// An empty board, whose time starts at `start`.
     #[must_use]
-    pub fn new(start: Instant) -> Self {
+    pub(crate) fn new(start: Instant) -> Self {
         Self {
             board: Mutex::new(Board::new(start.elapsed())),
             round_trips: Mutex::new(Arc::new(|_, _| 0.0)),
@@ -77,24 +77,24 @@ impl Demands {
     }
 
     /// The board.
-    pub fn board(&self) -> MutexGuard<'_, Board> {
+    pub(crate) fn board(&self) -> MutexGuard<'_, Board> {
         // The board holds counters; a panic while one was set leaves it no worse than a lost report.
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Time since the board's start.
     #[must_use]
-    pub fn now(&self) -> Duration {
+    pub(crate) fn now(&self) -> Duration {
         self.start.elapsed()
     }
 
     /// From now on these are the round trips.
-    pub fn set_round_trips(&self, round_trips: RoundTrips) {
+    pub(crate) fn set_round_trips(&self, round_trips: RoundTrips) {
         *self.round_trips.lock().unwrap_or_else(PoisonError::into_inner) = round_trips;
     }
 
     /// Whether any revision is at zero: a source that has to ask does so more often then.
-    pub fn set_anyone_asleep(&self, is: bool) {
+    pub(crate) fn set_anyone_asleep(&self, is: bool) {
         self.anyone_asleep.store(is, Ordering::Relaxed);
     }
 
@@ -120,7 +120,7 @@ impl Demands {
     }
 
     /// The revisions for which somebody begins to wait; returns within milliseconds of the first. For one caller.
-    pub async fn woken(&self) -> BTreeSet<RevisionKey> {
+    pub(crate) async fn woken(&self) -> BTreeSet<RevisionKey> {
         loop {
             let woken = self.board().take_woken();
             if !woken.is_empty() {

@@ -107,7 +107,7 @@ impl Gatherer {
     }
 
     /// The latency between the nodes is this now.
-    pub(crate) fn set_latency(&mut self, matrix: &Arc<LatencyMatrix>) {
+    pub(crate) fn set_latency(&mut self, matrix: &Arc<LatencyMatrix>, now: Duration) {
         // A node that has just come is not in the matrix yet, one that has just gone still is.
         let nodes = self.nodes();
         let is_fitting = matrix.nodes() == nodes;
@@ -118,7 +118,7 @@ impl Gatherer {
         };
         self.fitted = (!is_fitting).then(|| (matrix.clone(), fitting.clone()));
         let matrix = &fitting;
-        self.picture.network = self.networks.network(matrix, &self.picture.room);
+        self.picture.network = self.networks.network(matrix, &self.picture.room, now.as_secs_f64());
     }
 
     /// The nodes that there are, in name order.
@@ -159,11 +159,21 @@ impl Gatherer {
         self.picture.revisions.get(key)
     }
 
+    /// Whether any revision has no pod.
+    pub(crate) fn is_any_at_zero(&self) -> bool {
+        self.picture.revisions.values().any(|inputs| inputs.facts.pods.is_empty())
+    }
+
     /// Source nodes that requests come from.
     pub(crate) fn senders(&self) -> BTreeSet<NodeName> {
         let demands = self.picture.revisions.values().map(|inputs| &inputs.demand);
         let seconds = |demand: &Demand| -> Vec<NodeName> {
-            demand.seconds.iter().filter_map(|(_, sources)| sources.as_ref()).flat_map(|sources| sources.keys().cloned()).collect()
+            demand
+                .seconds
+                .iter()
+                .filter_map(|(_, sources)| sources.as_ref())
+                .flat_map(|sources| sources.keys().cloned())
+                .collect()
         };
         demands.flat_map(|demand| demand.in_flight.keys().cloned().chain(seconds(demand))).collect()
     }

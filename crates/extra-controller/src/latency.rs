@@ -14,14 +14,14 @@ use std::path::PathBuf;
 
 use latency_matrix::{Measurement, NodeName};
 
-pub use feed::{Feed, FeedChange};
-pub use options::LatencyOptions;
-pub use probers::Probers;
-pub use prometheus::{PrometheusSource, Queries};
-pub use promql::{Access, PromqlClient};
+pub(crate) use feed::{Feed, FeedChange};
+pub(crate) use options::LatencyOptions;
+pub(crate) use probers::Probers;
+pub(crate) use prometheus::{PrometheusSource, Queries};
+pub(crate) use promql::Access;
 
 /// Somewhere to read all pairs from that it knows.
-pub trait SeriesSource {
+pub(crate) trait SeriesSource {
     /// What to call it in logs and events.
     fn name(&self) -> &str;
 
@@ -30,7 +30,7 @@ pub trait SeriesSource {
 }
 
 /// Somewhere to ask single nodes for their row.
-pub trait RowSource {
+pub(crate) trait RowSource {
     /// Asks these nodes, as far as they can be asked, and hands on each row as it comes. An error where
     /// none of them answered.
     fn read(
@@ -42,7 +42,7 @@ pub trait RowSource {
 
 /// Why latency could not be read.
 #[derive(Debug, thiserror::Error)]
-pub enum LatencyError {
+pub(crate) enum LatencyError {
     /// The address is none.
     #[error("failed to use {url:?} as the address of a Prometheus")]
     Address {

@@ -1,12 +1,12 @@
 //! What operators watch.
 
+use gateway_link::RevisionKey;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-use gateway_link::RevisionKey;
 
 /// Names one revision.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use placement::CostModel;
 
+use crate::demand::SourceKind;
 use crate::latency::LatencyOptions;
 
 /// Decides how many pods a Knative revision gets, on which nodes, and which way each node's traffic goes.
@@ -31,6 +32,9 @@ pub struct Options {
     /// How gateways choose a pod: local-first (by our routes), or uniform (evenly, as Kourier does)
     #[arg(long, env = "KANTAI_COST_MODEL", default_value = "local-first", value_parser = cost_model)]
     pub cost_model: CostModel,
+    /// Where demand is read from
+    #[arg(long, env = "KANTAI_DEMAND_SOURCE", value_enum, default_value_t)]
+    pub demand_source: SourceKind,
     /// Label of the pods of locality-ingress, which tell what the gateways report
     #[arg(long, env = "KANTAI_INGRESS_SELECTOR", default_value = "app.kubernetes.io/name=locality-ingress", value_parser = label)]
     pub ingress_selector: Label,

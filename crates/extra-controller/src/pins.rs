@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
 use kube::Client;
+use kube::api::{Patch, PatchParams};
 use latency_matrix::NodeName;
 use serde_json::json;
 use tokio::sync::watch;

@@ -16,14 +16,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::activator::{self, ActivatorProber};
-use crate::demand::{self, Demands};
+use crate::demand::load_reports::LoadReports;
+use crate::demand::statistics_page::StatisticsPages;
+use crate::demand::{DemandSource as _, Demands, Peer, Peers, SourceKind};
 use crate::explain::Explanations;
 use crate::gather::Gatherer;
 use crate::latency::{Feed, FeedChange, Probers, PrometheusSource};
 use crate::metrics::Metrics;
 use crate::notify::Notifier;
 use crate::objects::{self, ChangeLog, Objects, WatchScope};
-use crate::options::Options;
+use crate::options::{Label, Options};
 use crate::pins;
 use crate::report::Reporter;
 use crate::routes::RouteBook;
@@ -85,14 +87,11 @@ pub async fn run_with(options: Options, client: Client, prober: ActivatorProber,
     let (matrix_sender, matrix) = watch::channel(Arc::new(LatencyMatrix::default()));
     let feed = feed(&options, http, objects.clone())?;
     let interval = options.latency.latency_interval;
-    let follow_latency = FollowLatency { interval, nodes, matrix: matrix_sender, start, notifier: notifier.clone(), metrics: metrics.clone() };
+    let follow_latency =
+        FollowLatency { interval, nodes, matrix: matrix_sender, start, notifier: notifier.clone(), metrics: metrics.clone() };
     tasks.spawn(follow_latency.run(feed));
-    let (ingress, scope) = (objects.clone(), options.clone());
-    let replicas = move || {
-        let pods = ingress.ready_pods(&scope.gateway_namespace, scope.ingress_selector.pair(), scope.ingress_port);
-        pods.into_iter().map(|(name, _, address)| (name, address)).collect()
-    };
-    tasks.spawn(demand::follow(streams, replicas, demands.clone(), matrix.clone()));
+    spawn_demand(&options, streams, &objects, &demands, &mut tasks);
+    tasks.spawn(tell_round_trips(matrix.clone(), demands.clone()));
     tasks.spawn(expect_gateways(objects.clone(), options.clone(), demands.clone()));
     let monitors = ServiceMonitors::default();
     tasks.spawn(monitors.clone().discover(client.clone()));
@@ -135,7 +134,8 @@ pub async fn run_with(options: Options, client: Client, prober: ActivatorProber,
             drop(tokio::time::timeout(LAST_WRITES, ended.cancelled()).await);
         }
     };
-    let leading = act_while_leading(client, lease, stop.clone(), || (), |leads| leads_sender.send_modify(|held| *held = leads), lead);
+    let leading =
+        act_while_leading(client, lease, stop.clone(), || (), |leads| leads_sender.send_modify(|held| *held = leads), lead);
     tokio::select! {
         () = leading => {}
         () = ended.cancelled(), if !stop.is_cancelled() => {}
@@ -149,6 +149,36 @@ pub async fn run_with(options: Options, client: Client, prober: ActivatorProber,
     Ok(())
 }
 
+fn spawn_demand(options: &Options, http: reqwest::Client, objects: &Objects, demands: &Arc<Demands>, tasks: &mut JoinSet<()>) {
+    let peers = |selector: Label, port: u16| {
+        let (objects, namespace) = (objects.clone(), options.gateway_namespace.clone());
+        move || -> Peers {
+            let pods = objects.ready_pods(&namespace, selector.pair(), port);
+            pods.into_iter().map(|(name, node, address)| (name, Peer { node: node.into(), address })).collect()
+        }
+    };
+    match options.demand_source {
+        SourceKind::LoadReports => {
+            let replicas = peers(options.ingress_selector.clone(), options.ingress_port);
+            tasks.spawn(LoadReports { http, replicas }.run(demands.clone()));
+        }
+        SourceKind::StatisticsPage => {
+            let gateways = peers(options.gateway_selector.clone(), options.gateway_stats_port);
+            tasks.spawn(StatisticsPages { http, gateways }.run(demands.clone()));
+        }
+    }
+}
+
+/// Tells the board of demand what lies between two nodes: so much of a request's time is not the pod's.
+async fn tell_round_trips(mut latency: watch::Receiver<Arc<LatencyMatrix>>, demands: Arc<Demands>) {
+    while latency.changed().await.is_ok() {
+        let matrix = latency.borrow_and_update().clone();
+        demands.set_round_trips(Arc::new(move |source, serving| {
+            matrix.state(source, serving).stats().map_or(0.0, |stats| stats.p50)
+        }));
+    }
+}
+
 /// Tells the board of demand which nodes have a gateway.
 async fn expect_gateways(objects: Objects, options: Options, demands: Arc<Demands>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
@@ -156,7 +186,7 @@ async fn expect_gateways(objects: Objects, options: Options, demands: Arc<Demand
         ticks.tick().await;
         let pods = objects.ready_pods(&options.gateway_namespace, options.gateway_selector.pair(), options.gateway_stats_port);
         let nodes = pods.into_iter().map(|(_, node, _)| node.into()).collect();
-        demands.with(|board, _| board.expect_gateways(nodes));
+        demands.board().expect_gateways(nodes);
     }
 }
 

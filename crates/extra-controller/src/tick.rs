@@ -173,7 +173,7 @@ impl Ticker {
             is_changed
         });
         let matrix = self.parts.latency.borrow().clone();
-        self.gatherer.set_latency(&matrix);
+        self.gatherer.set_latency(&matrix, self.parts.demands.now());
     }
 
     fn tick(&mut self) {
@@ -181,7 +181,7 @@ impl Ticker {
         self.gatherer.absorb(self.parts.changes.take());
         self.gather_latency();
         let ours: BTreeSet<RevisionKey> = self.gatherer.revisions().cloned().collect();
-        let demand = self.parts.demands.tick(|key| ours.contains(key));
+        let demand = self.parts.demands.board().tick(self.parts.demands.now(), |key| ours.contains(key));
         self.gatherer.set_demand(&Arc::new(demand.quiet), demand.busy);
         let now = self.now();
         let picture = self.gatherer.picture(now);
@@ -195,6 +195,7 @@ impl Ticker {
                 self.parts.routes.complete();
             }
             self.tell_used();
+            self.parts.demands.set_anyone_asleep(self.gatherer.is_any_at_zero());
         } else {
             follow(picture, &mut self.memory);
         }
@@ -209,7 +210,7 @@ impl Ticker {
         }
         self.gather_latency();
         for key in keys {
-            let in_flight = self.parts.demands.in_flight(key);
+            let in_flight = self.parts.demands.board().in_flight(key);
             self.gatherer.set_in_flight(key, in_flight);
         }
         let now = self.now();
@@ -285,14 +286,7 @@ impl Ticker {
         let deployment = self.parts.objects.deployments.get(&ObjectRef::new(target).within(namespace))?;
         let sks = self.parts.objects.serverless_services.get(&ObjectRef::new(&decision.key.revision).within(namespace));
         let written = self.gatherer.written(&decision.key);
-        Some(Job {
-            template: written.template().cloned(),
-            facts: facts.clone(),
-            autoscaler,
-            deployment,
-            sks,
-            decision,
-        })
+        Some(Job { template: written.template().cloned(), facts: facts.clone(), autoscaler, deployment, sks, decision })
     }
 
     /// Takes revisions over from the stock class.

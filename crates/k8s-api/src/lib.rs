@@ -25,9 +25,7 @@ mod serverless_service;
 pub mod taints;
 
 pub use condition::{Condition, ConditionStatus, happy, set_condition};
-pub use names::{
-    CLASS, CLASS_ANNOTATION, METRIC_ANNOTATION, REVISION_LABEL, REVISION_UID_LABEL, SERVICE_LABEL, STOCK_CLASS,
-};
+pub use names::{CLASS, CLASS_ANNOTATION, METRIC_ANNOTATION, REVISION_LABEL, REVISION_UID_LABEL, SERVICE_LABEL, STOCK_CLASS};
 #[cfg(feature = "objects")]
 pub use pod_autoscaler::{PodAutoscaler, PodAutoscalerSpec};
 pub use pod_autoscaler::{PodAutoscalerStatus, Reachability};

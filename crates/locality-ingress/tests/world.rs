@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gateway_link::{Event, RevisionKey, RevisionRoutes};
 use locality_ingress::change::Change;
 use locality_ingress::kingress::{
     BackendSplit, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, IngressTls, KCondition,
@@ -22,7 +23,6 @@ use locality_ingress::xds::listeners::ListenerSettings;
 use locality_ingress::xds::refusal::Nack;
 use locality_ingress::xds::store::{Revision, Store, View};
 use locality_ingress::xds::{Kind, Name};
-use gateway_link::{Event, RevisionKey, RevisionRoutes};
 
 fn named(name: &str) -> ObjectName {
     ObjectName::new("ns", name)

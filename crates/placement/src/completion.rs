@@ -17,11 +17,11 @@ use petgraph::unionfind::UnionFind;
 use serde::{Deserialize, Serialize};
 
 use crate::cost::{CostMatrix, CostPolicy};
-use latency_matrix::LatencyMatrix;
-use latency_matrix::{NodeName, Rtt};
-use latency_matrix::PairState;
 use crate::site_costs::SiteCosts;
 use coordinates::{Coordinates, Evidence};
+use latency_matrix::LatencyMatrix;
+use latency_matrix::PairState;
+use latency_matrix::{NodeName, Rtt};
 
 /// Where an estimate comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

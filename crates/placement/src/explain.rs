@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use latency_matrix::NodeName;
 use crate::plan::{Plan, UnplacedReason};
 use crate::posed::Posed;
 use crate::problem::{CostModel, Problem};
 use crate::zones;
+use latency_matrix::NodeName;
 
 /// Why replicas are on a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

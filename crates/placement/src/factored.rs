@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use ndarray::{Array2, Axis};
 
 use crate::apportion::{WHOLE, apportion, apportion_of, sum};
-use latency_matrix::NodeName;
 use crate::site_costs::{SiteCosts, join};
 use crate::tie::{mix, stable_hash};
+use latency_matrix::NodeName;
 
 /// Inverse-response-time weights (see [`crate::WeightMatrix::inverse_response_time`]) over [`SiteCosts`]. What a source adds to all its round trips alike is left
 /// out of them, since it favours no target over another.

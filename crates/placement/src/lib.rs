@@ -78,8 +78,8 @@ mod uniform;
 mod weights;
 mod zones;
 
-pub use apportion::apportion;
 pub use app_graph::{AppGraph, AppGraphError, Call, Order};
+pub use apportion::apportion;
 pub use capacity::{Exclusion, NodeCapacity};
 pub use cost::{CostMatrix, CostPolicy, Statistic};
 pub use demand::{Demand, DemandError};

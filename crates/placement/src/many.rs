@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::capacity::NodeCapacity;
-use latency_matrix::NodeName;
 use crate::plan::{Plan, Proof};
 use crate::problem::{Diligence, Problem, ProblemError};
 use crate::tie::stable_hash;
+use latency_matrix::NodeName;
 
 /// Amounts of resources by name (`cpu` in millicores, `memory` in bytes, `pods`, `devices.example/kvm`, ...), all whole numbers.
 pub type Resources = BTreeMap<String, u64>;

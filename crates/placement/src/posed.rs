@@ -3,11 +3,11 @@
 use crate::capacity::NodeCapacity;
 use crate::flow::UNSERVED_SECONDS;
 use crate::instance::Instance;
-use latency_matrix::NodeName;
 use crate::plan::UnplacedReason;
 use crate::problem::{Diligence, Problem, TIE_SECONDS};
 use crate::search::Effort;
 use crate::tie::stable_hash;
+use latency_matrix::NodeName;
 
 /// With more nodes than this, only some are candidates.
 const MANY_NODES: usize = 512;

@@ -8,8 +8,8 @@ use thiserror::Error;
 use crate::capacity::NodeCapacity;
 use crate::cost::CostMatrix;
 use crate::demand::Demand;
-use latency_matrix::NodeName;
 use crate::serving::ServingCurve;
+use latency_matrix::NodeName;
 
 /// How gateways choose a replica for a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,13 +11,13 @@ use std::ops::RangeInclusive;
 use filling::Filling;
 use serde::{Deserialize, Serialize};
 
-use latency_matrix::NodeName;
 use crate::plan::Plan;
 use crate::posed::Posed;
 use crate::problem::{Problem, ProblemError};
 use crate::search::{self, Found};
 use crate::serving::{Segment, ServingCurve};
 use crate::solve::{Routed, assemble};
+use latency_matrix::NodeName;
 
 /// What a way costs on top that is too long, seconds: more than any way, less than leaving demand unserved.
 const TOO_LONG_SECONDS: f64 = 100.0;

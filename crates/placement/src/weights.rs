@@ -9,9 +9,9 @@ use thiserror::Error;
 use crate::apportion::{WHOLE, apportion};
 use crate::cost::CostMatrix;
 use crate::factored::serving_floor;
-use latency_matrix::NodeName;
 use crate::plan::Plan;
 use crate::tie::stable_hash;
+use latency_matrix::NodeName;
 
 /// Integer weights, one row per source node, one column per serving node; every row sums to exactly 100.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -182,9 +182,10 @@ pub(crate) async fn serverless_services(client: Client) -> anyhow::Result<()> {
             let held = sks.status.clone().unwrap_or_default();
             let condition = |kind: &str, holds: bool| {
                 let status = if holds { "True" } else { "Unknown" };
-                let same = held.conditions.iter().find(|condition| {
-                    condition.kind == kind && (condition.status == ConditionStatus::True) == holds
-                });
+                let same = held
+                    .conditions
+                    .iter()
+                    .find(|condition| condition.kind == kind && (condition.status == ConditionStatus::True) == holds);
                 let since =
                     same.and_then(|condition| condition.last_transition_time).unwrap_or_else(k8s_openapi::jiff::Timestamp::now);
                 json!({"type": kind, "status": status, "lastTransitionTime": since.to_string()})

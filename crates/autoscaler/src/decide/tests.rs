@@ -6,8 +6,8 @@ use placement::{CostMatrix, Verdict};
 
 use super::*;
 use crate::picture::{ActivatorProbe, Demand, Network, Now, ServerlessFacts};
-use crate::room::{NodeRoom, Resources, Template};
 use crate::rollout::Pod;
+use crate::room::{NodeRoom, Resources, Template};
 use crate::settings::ClusterSettings;
 
 const NODES: [&str; 3] = ["node1", "node2", "node3"];
@@ -66,6 +66,7 @@ impl World {
             taken_ports: Vec::new(),
             is_ready: true,
             is_cordoned: false,
+            os: None,
             taints: Arc::default(),
             labels: Arc::default(),
         });
@@ -75,7 +76,10 @@ impl World {
             status: PodAutoscalerStatus::default(),
             sks: None,
             settings,
-            template: Template { each: Resources { cpu_millis: 1000, memory_bytes: 1, pods: 1, ..Resources::default() }, ..Template::default() },
+            template: Template {
+                each: Resources { cpu_millis: 1000, memory_bytes: 1, pods: 1, ..Resources::default() },
+                ..Template::default()
+            },
             room: room.to_vec(),
             broken: Vec::new(),
             pods: Vec::new(),
@@ -250,16 +254,18 @@ impl World {
     /// A node with room for one more, as a scheduler would find it.
     fn room_for_one(&self) -> Option<&'static str> {
         let picture = self.picture();
-        let open = picture.room.iter().position(|room| {
-            room.is_ready && !room.is_cordoned && room.offers.fit(&room.taken, &self.template.each) > 0
-        });
+        let open = picture
+            .room
+            .iter()
+            .position(|room| room.is_ready && !room.is_cordoned && room.offers.fit(&room.taken, &self.template.each) > 0);
         open.map(|position| NODES[position])
     }
 
     /// Binds pods of the Deployment that found no node when they were made.
     fn schedule(&mut self) {
         for position in 0..self.pods.len() {
-            if self.pods[position].0.place().is_none() && self.pods[position].0.trouble.is_some()
+            if self.pods[position].0.place().is_none()
+                && self.pods[position].0.trouble.is_some()
                 && let Some(node) = self.room_for_one()
             {
                 let ready_at = self.second + 2;
@@ -579,7 +585,13 @@ fn one_place_is_given_once() {
     let mut world = World::born();
     world.pods.clear();
     world.deployment = 0;
-    set_condition(&mut world.status.conditions, PodAutoscalerStatus::INITIALIZED, ConditionStatus::True, None, Timestamp::UNIX_EPOCH);
+    set_condition(
+        &mut world.status.conditions,
+        PodAutoscalerStatus::INITIALIZED,
+        ConditionStatus::True,
+        None,
+        Timestamp::UNIX_EPOCH,
+    );
     set_condition(&mut world.status.conditions, PodAutoscalerStatus::ACTIVE, ConditionStatus::False, None, Timestamp::UNIX_EPOCH);
     world.node("node3").offers.cpu_millis = 1000;
     world.loads(&[("node3", 1.0, 1.0)]);
@@ -587,9 +599,8 @@ fn one_place_is_given_once() {
     let inputs = picture.revisions[&world.key].clone();
     picture.revisions.insert(RevisionKey::new("default", "other-00001"), inputs);
     let decisions = decide(&picture, &mut world.memory);
-    let on_node3 = decisions.iter().filter(|decision| {
-        decision.as_ref().unwrap().step.as_ref().unwrap().seika.contains_key(&"node3".into())
-    });
+    let on_node3 =
+        decisions.iter().filter(|decision| decision.as_ref().unwrap().step.as_ref().unwrap().seika.contains_key(&"node3".into()));
     assert_eq!(on_node3.count(), 1);
     assert_eq!(decisions.len(), 2);
 }

@@ -74,13 +74,7 @@ impl Job {
 
     /// Writes. What does not depend on each other is written at once; pods of the Deployment end last.
     pub(crate) async fn run(self, client: &Client) -> Written {
-        let mut written = Written {
-            key: self.decision.key.clone(),
-            status: None,
-            seika: None,
-            flipped: None,
-            error: None,
-        };
+        let mut written = Written { key: self.decision.key.clone(), status: None, seika: None, flipped: None, error: None };
         if let Err(error) = self.write(client, &mut written).await {
             written.error = Some(error);
         }

@@ -13,11 +13,11 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(2);
 
 /// The load reports, as the replicas of locality-ingress tell them.
-pub struct LoadReports<P> {
+pub(crate) struct LoadReports<P> {
     /// Without a time-out of its own for whole answers: a stream has no end.
-    pub http: reqwest::Client,
+    pub(crate) http: reqwest::Client,
     /// The replicas there are now.
-    pub replicas: P,
+    pub(crate) replicas: P,
 }
 
 impl<P: Fn() -> Peers + Send + Sync + 'static> DemandSource for LoadReports<P> {

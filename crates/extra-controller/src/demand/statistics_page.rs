@@ -25,11 +25,11 @@ const WHOLE_FILTER: &str = "upstream_rq_(active%7Ctotal%7Ccompleted%7Ctime)%24";
 const MOST_PAGE_BYTES: usize = 32 * 1024 * 1024;
 
 /// The statistics pages of the gateways.
-pub struct StatisticsPages<P> {
+pub(crate) struct StatisticsPages<P> {
     /// To read with.
-    pub http: reqwest::Client,
+    pub(crate) http: reqwest::Client,
     /// The gateways there are now, with the addresses of their statistics.
-    pub gateways: P,
+    pub(crate) gateways: P,
 }
 
 impl<P: Fn() -> Peers + Send + Sync + 'static> DemandSource for StatisticsPages<P> {

@@ -29,7 +29,13 @@ struct Known {
 
 impl Pods {
     /// Takes in that a pod is now so, or gone. The revision whose pods are different now.
-    pub(super) fn update(&mut self, namespace: &str, name: &str, pod: Option<&KubePod>, ledger: &mut Ledger) -> BTreeSet<RevisionKey> {
+    pub(super) fn update(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        pod: Option<&KubePod>,
+        ledger: &mut Ledger,
+    ) -> BTreeSet<RevisionKey> {
         let place = (namespace.to_owned(), name.to_owned());
         let uid = pod.and_then(|pod| pod.metadata.uid.clone()).unwrap_or_default();
         let before = self.known.remove(&place);
@@ -38,10 +44,10 @@ impl Pods {
         }
         let mut changed = BTreeSet::new();
         let revision = pod.and_then(|pod| revision_of(pod.labels(), namespace));
-        if let Some(left) = before.and_then(|before| before.revision).filter(|before| revision.as_ref() != Some(before)) {
-            if self.remove(&left, name) {
-                changed.insert(left);
-            }
+        if let Some(left) = before.and_then(|before| before.revision).filter(|before| revision.as_ref() != Some(before))
+            && self.remove(&left, name)
+        {
+            changed.insert(left);
         }
         let Some(pod) = pod else { return changed };
         ledger.upsert_pod(pod);

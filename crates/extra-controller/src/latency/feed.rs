@@ -11,7 +11,7 @@ use super::{LatencyError, RowSource, SeriesSource};
 
 /// What changed with a reading, for logs and events.
 #[derive(Debug)]
-pub enum FeedChange {
+pub(crate) enum FeedChange {
     /// A store stopped answering; what is known holds for now.
     Lost {
         /// Its name.
@@ -37,7 +37,7 @@ pub enum FeedChange {
 }
 
 /// Reads from the stores, where there are any, and from probers in their stead.
-pub struct Feed<Series, Rows> {
+pub(crate) struct Feed<Series, Rows> {
     stores: Vec<Series>,
     probers: Rows,
     /// How long what the stores last said about a node holds before its prober is asked.
@@ -51,13 +51,13 @@ pub struct Feed<Series, Rows> {
 impl<Series: SeriesSource, Rows: RowSource> Feed<Series, Rows> {
     /// Reads from all `stores`, and from the probers of nodes that these have said nothing about for
     /// `patience`.
-    pub fn new(stores: Vec<Series>, probers: Rows, patience: Duration) -> Self {
+    pub(crate) fn new(stores: Vec<Series>, probers: Rows, patience: Duration) -> Self {
         Self { stores, probers, patience, lost: BTreeSet::new(), fell_back: false, nobody: false }
     }
 
     /// Reads once into `book`, which follows the nodes that there are. `now` is the time since any
     /// fixed instant. Says what changed since the last reading.
-    pub async fn read(&mut self, book: &mut LatencyBook, now: Duration) -> Vec<FeedChange> {
+    pub(crate) async fn read(&mut self, book: &mut LatencyBook, now: Duration) -> Vec<FeedChange> {
         let mut changes = Vec::new();
         if book.nodes().len() < 2 {
             // There is nothing to know.

@@ -73,7 +73,7 @@ impl LatencyOptions {
     ///
     /// # Errors
     /// Where an address is none.
-    pub fn stores(&self) -> Result<Vec<PrometheusSource>, LatencyError> {
+    pub(crate) fn stores(&self) -> Result<Vec<PrometheusSource>, LatencyError> {
         let labels = PairLabels { from: self.latency_from_label.clone(), to: self.latency_to_label.clone() };
         // An empty variable is one that is not set.
         let set = |text: &&String| !text.is_empty();

@@ -17,14 +17,17 @@ const ROW_MAX_BYTES: usize = 4 * 1024 * 1024;
 const ROWS_AT_ONCE: usize = 16;
 
 /// All probers that there are now.
-pub struct Probers {
+pub(crate) struct Probers {
     http: reqwest::Client,
     addresses: Arc<dyn Fn() -> Vec<(NodeName, SocketAddr)> + Send + Sync>,
 }
 
 impl Probers {
     /// The probers that `addresses` names, with their nodes, whenever it is asked.
-    pub fn new(http: reqwest::Client, addresses: impl Fn() -> Vec<(NodeName, SocketAddr)> + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(
+        http: reqwest::Client,
+        addresses: impl Fn() -> Vec<(NodeName, SocketAddr)> + Send + Sync + 'static,
+    ) -> Self {
         Self { http, addresses: Arc::new(addresses) }
     }
 

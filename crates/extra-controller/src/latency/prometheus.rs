@@ -10,7 +10,7 @@ use super::{LatencyError, SeriesSource};
 
 /// What to ask a store for.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Queries {
+pub(crate) enum Queries {
     /// The probers' series.
     Probers(PairLabels),
     /// Somebody else's round-trip times.
@@ -26,7 +26,7 @@ pub enum Queries {
 
 /// One store.
 #[derive(Debug)]
-pub struct PrometheusSource {
+pub(crate) struct PrometheusSource {
     client: PromqlClient,
     queries: Queries,
 }
@@ -39,7 +39,7 @@ impl PrometheusSource {
     ///
     /// # Errors
     /// [`LatencyError::Address`] where `url` is none.
-    pub fn new(url: &str, access: Access, queries: Queries) -> Result<Self, LatencyError> {
+    pub(crate) fn new(url: &str, access: Access, queries: Queries) -> Result<Self, LatencyError> {
         Ok(Self { client: PromqlClient::new(url, access)?, queries })
     }
 

@@ -31,18 +31,18 @@ type Http = Client<HttpsConnector<HttpConnector>, Empty<bytes::Bytes>>;
 
 /// By what right a store is asked.
 #[derive(Clone, Debug, Default)]
-pub struct Access {
+pub(crate) struct Access {
     /// PEM file of the authorities to trust in place of the system's.
-    pub ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
     /// File of a bearer token, read for every query.
-    pub token_file: Option<PathBuf>,
+    pub(crate) token_file: Option<PathBuf>,
     /// Tenant, sent as `X-Scope-OrgID`.
-    pub tenant: Option<String>,
+    pub(crate) tenant: Option<String>,
 }
 
 /// A store's query API.
 #[derive(Debug)]
-pub struct PromqlClient {
+pub(crate) struct PromqlClient {
     url: String,
     access: Access,
     /// Made anew after a failure, so that new authorities are taken in.
@@ -51,12 +51,12 @@ pub struct PromqlClient {
 
 /// The newest sample of one series.
 #[derive(Debug, PartialEq, Deserialize)]
-pub struct Series {
+pub(crate) struct Series {
     /// Its labels.
-    pub metric: HashMap<String, String>,
+    pub(crate) metric: HashMap<String, String>,
     /// When the query was evaluated, in seconds since the epoch, and the value.
     #[serde(deserialize_with = "sample")]
-    pub value: (f64, f64),
+    pub(crate) value: (f64, f64),
 }
 
 #[derive(Deserialize)]
@@ -84,7 +84,7 @@ impl PromqlClient {
     ///
     /// # Errors
     /// [`LatencyError::Address`] where `url` is none.
-    pub fn new(url: &str, access: Access) -> Result<Self, LatencyError> {
+    pub(crate) fn new(url: &str, access: Access) -> Result<Self, LatencyError> {
         let url = url.trim_end_matches('/').to_owned();
         match format!("{url}/").parse::<Uri>() {
             Ok(_) => Ok(Self { url, access, http: Mutex::default() }),
@@ -94,7 +94,7 @@ impl PromqlClient {
 
     /// Its address.
     #[must_use]
-    pub fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
@@ -102,7 +102,7 @@ impl PromqlClient {
     ///
     /// # Errors
     /// [`LatencyError`] where it does not answer within 5 s, or not with series.
-    pub async fn query(&self, query: &str) -> Result<Vec<Series>, LatencyError> {
+    pub(crate) async fn query(&self, query: &str) -> Result<Vec<Series>, LatencyError> {
         let answer = tokio::time::timeout(QUERY_TIMEOUT, self.ask(query)).await;
         let answer = answer.unwrap_or_else(|elapsed| Err(elapsed.into()));
         answer.map_err(|source| {

@@ -5,16 +5,16 @@ use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use autoscaler::settings::{ClusterSettings, Toggle};
 use futures::{StreamExt as _, TryStreamExt as _};
+use gateway_link::RevisionKey;
+use k8s_api::seika::Seika;
+use k8s_api::{PodAutoscaler, REVISION_LABEL, REVISION_UID_LABEL, ServerlessService};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt as _, reflector as reflect, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
-use autoscaler::settings::{ClusterSettings, Toggle};
-use gateway_link::RevisionKey;
-use k8s_api::seika::Seika;
-use k8s_api::{PodAutoscaler, REVISION_LABEL, REVISION_UID_LABEL, ServerlessService};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
@@ -229,7 +229,12 @@ impl Objects {
 
     /// Name, node and address (on `port`) of the ready pods of `namespace` that carry `label` = `value`.
     #[must_use]
-    pub(crate) fn ready_pods(&self, namespace: &str, (label, value): (&str, &str), port: u16) -> Vec<(String, String, SocketAddr)> {
+    pub(crate) fn ready_pods(
+        &self,
+        namespace: &str,
+        (label, value): (&str, &str),
+        port: u16,
+    ) -> Vec<(String, String, SocketAddr)> {
         let pods = self.pods.state();
         let selected = pods.iter().filter(|pod| {
             pod.metadata.namespace.as_deref() == Some(namespace)

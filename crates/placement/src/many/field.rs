@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use super::{Claim, Resources};
 use crate::capacity::NodeCapacity;
 use crate::cost::CostMatrix;
-use latency_matrix::NodeName;
 use crate::problem::CostModel;
+use latency_matrix::NodeName;
 
 /// More nodes than this, and only those near the sources are looked at.
 const FEW_NODES: usize = 48;

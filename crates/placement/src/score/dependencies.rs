@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::cost::CostMatrix;
-use latency_matrix::Rtt;
 use crate::score::MAX_SCORE;
 use crate::site_costs::SiteCosts;
 use crate::topology::{MAX_COST, TopologyCosts};
+use latency_matrix::Rtt;
 
 /// A placed pod that the pod to be placed will call.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
