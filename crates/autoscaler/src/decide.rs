@@ -141,7 +141,11 @@ fn observe(picture: &Picture, inputs: &Inputs, own: &mut RevisionMemory) {
     let longest = settings.stable_window.max(settings.scale_down_delay);
     own.history.set_windows(settings.stable_window, settings.panic_window, longest);
     for (second, sources) in &inputs.demand.seconds {
-        if let Some(sources) = sources {
+        let Some(sources) = sources else { continue };
+        // Of a revision at zero that nobody asks for stock has no samples either: zeros would make
+        // its next burst look weaker than it is.
+        let is_at_rest = facts.pods.is_empty() && sources.is_empty() && own.history.is_silent(now.as_secs());
+        if !is_at_rest {
             own.history.record(*second, sources.clone());
         }
     }
@@ -480,8 +484,10 @@ impl Deciding<'_> {
         if back.asked != asked {
             (back.asked, back.since) = (asked, now);
         }
+        // As many as there were, or more for more demand, or none.
         let wanted = match outcome.goal {
-            Goal::Pods(count) => count,
+            Goal::Pods(0) => 0,
+            Goal::Pods(count) => count.max(back.pods),
             Goal::AtLeast(_) | Goal::Keep => back.pods,
         };
         // Where fewer pods have room than there were, waiting for as many would never end.

@@ -37,6 +37,17 @@ pub(crate) struct Placed {
     network_version: u64,
 }
 
+impl Placed {
+    /// Whether time alone calls for no other plan. What was placed before any source was steady, or
+    /// waits for its turn to move, is planned again.
+    fn is_final(&self) -> bool {
+        match self.verdict {
+            Some(Verdict::NoMoveNeeded | Verdict::Moved | Verdict::GainTooSmall | Verdict::Forced) => true,
+            Some(Verdict::CoolingDown | Verdict::MovedPartly | Verdict::BudgetSpent) | None => false,
+        }
+    }
+}
+
 /// What is to run where.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Target {
@@ -179,6 +190,7 @@ pub(crate) fn place(
     }
     if let Some(placed) = &memory.placed
         && question.is_steady
+        && placed.is_final()
         && placed.network_version == picture.network.version
         && placed.target.values().sum::<u32>() == question.replicas
         && within(&placed.target)

@@ -13,7 +13,8 @@ fn settings(own: &[(&str, &str)]) -> RevisionSettings {
     RevisionSettings::read(&own, 0, true, &ClusterSettings::default())
 }
 
-/// Pods wanted at the end of so many seconds of constant demand, that enters at two nodes, with as many pods ready as are wanted.
+/// Pods wanted at the end of so many seconds of constant demand, that enters at two nodes, with as
+/// many pods ready as are wanted.
 fn want_after(seconds: u64, demand: f64, settings: &RevisionSettings) -> u32 {
     let (mut history, mut memory) = (DemandHistory::default(), ScaleMemory::default());
     history.set_windows(settings.stable_window, settings.panic_window, Duration::ZERO);
@@ -61,8 +62,9 @@ fn the_target_itself_asks_for_one_pod_in_every_window() {
     }
 }
 
-/// A weighted-exponential average of 60 s begins at a fifth of the demand: 10 in flight at a target of 2 are 1, 2, 3, 3, 4 pods after
-/// so many seconds, where a linear average is five at once. The panic window's average begins higher, and decides here.
+/// A weighted-exponential average of 60 s begins at a fifth of the demand: 10 in flight at a target
+/// of 2 are 1, 2, 3, 3, 4 pods after so many seconds, where a linear average is five at once. The
+/// panic window's average begins higher, and decides here.
 #[rstest]
 #[case("1000", [1, 2, 3, 3, 4])]
 #[case("110", [4, 5, 5, 5, 5])]

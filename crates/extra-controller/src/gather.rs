@@ -76,10 +76,13 @@ impl Gatherer {
     pub(crate) fn absorb(&mut self, mut changes: Changes) -> BTreeSet<RevisionKey> {
         let mut dirty = std::mem::take(&mut changes.revisions);
         if changes.settings {
-            let cluster = self.objects.cluster_settings();
-            let toggle = self.objects.toggle();
-            if cluster != self.cluster || toggle != self.toggle {
-                (self.cluster, self.toggle) = (cluster, toggle);
+            let (autoscaler, deployment) = self.objects.settings();
+            let before = (self.cluster.clone(), self.toggle.clone());
+            for problem in self.cluster.follow(&autoscaler, &deployment) {
+                tracing::warn!(problem, "config-autoscaler or config-deployment is wrong: what held before goes on");
+            }
+            self.toggle = self.objects.toggle();
+            if before != (self.cluster.clone(), self.toggle.clone()) {
                 dirty.extend(self.all_revisions());
             }
         }

@@ -567,6 +567,16 @@ fn a_node_that_refuses_pods_is_avoided_within_seconds() {
     assert_eq!(world.seika.get(&"node3".into()), None);
 }
 
+/// A burst from one node: the bootstrap pod on another follows once the source is steady.
+#[test]
+fn what_was_placed_before_a_source_was_steady_is_planned_again() {
+    let mut world = World::born();
+    world.pass(3);
+    world.loads(&[("node3", 30.0, 30.0)]);
+    world.pass(25);
+    assert_eq!((world.ready(), world.deployment), ([0, 0, 5], 0));
+}
+
 #[test]
 fn a_deleted_revision_leaves_nothing() {
     let mut world = World::born();

@@ -2,21 +2,22 @@
 //! autoscaler.
 //!
 //! # As stock
-//! Stock (knative/serving 1.15, `pkg/autoscaler/aggregation`) keeps one bucket per second and a running
-//! sum per window. [`DemandHistory::totals`] does the same sums in the same order, so it equals stock to
-//! the last digit, rounding included: a linear average is cut to six decimal places (releases since
-//! knative/serving#15940 round to the nearest instead, which differs by a millionth at most); a
-//! weighted-exponential one is neither rounded nor made up for seconds that are not there yet.
+//! Stock (knative/serving 1.15, `pkg/autoscaler/aggregation`) keeps one bucket per second and a
+//! running sum per window. [`DemandHistory::totals`] does the same sums in the same order, so it
+//! equals stock to the last digit, rounding included: a linear average is cut to six decimal places
+//! (releases since knative/serving#15940 round to the nearest instead, which differs by a millionth
+//! at most); a weighted-exponential one is neither rounded nor made up for seconds that are not
+//! there yet.
 //!
-//! A revision without pods and without requests has nobody who reports, so stock gets no buckets at all.
-//! Where such a revision's seconds are not recorded here either, its next request is averaged as stock
-//! averages it: gaps shorter than a window are zeros, a longer one starts the window anew.
+//! A revision without pods and without requests has nobody who reports, so stock gets no buckets at
+//! all. Where such a revision's seconds are not recorded here either, its next request is averaged
+//! as stock averages it: gaps shorter than a window are zeros, a longer one starts the window anew.
 //!
 //! # Unlike stock
-//! Stock takes a second that nobody reported for zero. Here a second that is missing between seconds
-//! with demand is *unknown*: what serves must not be taken away because a gateway could not be read.
-//! Time that is unknown does not pass: averages are over the last known seconds. When as much is
-//! unknown as is kept, all is forgotten.
+//! Stock takes a second that nobody reported for zero. Here a second that is missing between
+//! seconds with demand is *unknown*: what serves must not be taken away because a gateway could not
+//! be read. Time that is unknown does not pass: averages are over the last known seconds. When as
+//! much is unknown as is kept, all is forgotten.
 
 mod source;
 
@@ -69,8 +70,8 @@ impl SourceDemand {
 
 /// The demand of one revision, second by second.
 ///
-/// It keeps as many seconds as [`Self::set_windows`] says; a revision without demand takes no memory beyond
-/// this struct.
+/// It keeps as many seconds as [`Self::set_windows`] says; a revision without demand takes no
+/// memory beyond this struct.
 #[derive(Clone, Debug)]
 pub struct DemandHistory {
     /// The second of the newest sample.
@@ -128,8 +129,8 @@ impl Default for DemandHistory {
 }
 
 impl DemandHistory {
-    /// Keeps no more than the longest of these windows, and running sums for the first two. To be called
-    /// whenever settings may have changed; cheap where they did not.
+    /// Keeps no more than the longest of these windows, and running sums for the first two. To be
+    /// called whenever settings may have changed; cheap where they did not.
     ///
     /// Averages over other windows can be asked for as well, up to `longest`.
     pub fn set_windows(&mut self, stable: Duration, panic: Duration, longest: Duration) {
@@ -151,8 +152,8 @@ impl DemandHistory {
         }
     }
 
-    /// Records what was seen over the second `second` (counted from any fixed instant). A second that is
-    /// not newer than the last is ignored; one that is not known is not to be recorded.
+    /// Records what was seen over the second `second` (counted from any fixed instant). A second
+    /// that is not newer than the last is ignored; one that is not known is not to be recorded.
     pub fn record(&mut self, second: u64, mut sources: BTreeMap<NodeName, SourceDemand>) {
         if let Some(last) = self.last {
             if second <= last {
@@ -243,18 +244,19 @@ impl DemandHistory {
         };
     }
 
-    /// Whether there was no demand in any second that is kept. So it is also where nothing is kept, or
-    /// what is kept is older than the longest window: silence tells that a revision without pods can be
-    /// passed over, and says nothing about one with pods.
+    /// Whether there was no demand in any second that is kept. So it is also where nothing is kept,
+    /// or what is kept is older than the longest window: silence tells that a revision without pods
+    /// can be passed over, and says nothing about one with pods.
     #[must_use]
     pub fn is_silent(&self, now_second: u64) -> bool {
         self.busy == 0 || self.last.is_some_and(|last| now_second.saturating_sub(last) >= self.kept)
     }
 
-    /// The average per source over the window, or over as much of it as was sampled. `None` where nothing
-    /// was, or not for some seconds: no data, no decision.
+    /// The average per source over the window, or over as much of it as was sampled. `None` where
+    /// nothing was, or not for some seconds: no data, no decision.
     ///
-    /// The shares are not rounded: how many pods follow from [`Self::totals`], where they go from these.
+    /// The shares are not rounded: how many pods follow from [`Self::totals`], where they go from
+    /// these.
     #[must_use]
     pub fn average(
         &self,

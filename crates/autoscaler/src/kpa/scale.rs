@@ -1,12 +1,14 @@
 //! The KPA's decision from two window averages to a number of pods.
 //!
-//! Every formula is stock's (`pkg/autoscaler/scaling/autoscaler.go`), evaluated at every call. Stock evaluates every
-//! two seconds, this class every second and whenever somebody waits. At the instants that both evaluate at they come to
-//! the same, with these consequences of the instants in between: a burst is noticed up to a second earlier; the most that
-//! a panic came to includes them; and a revision halves again as soon as the pods of the last step are gone, where
-//! stock may wait a second more. The slots of the scale-down delay are two seconds for both.
+//! Every formula is stock's (`pkg/autoscaler/scaling/autoscaler.go`), evaluated at every call.
+//! Stock evaluates every two seconds, this class every second and whenever somebody waits. At the
+//! instants that both evaluate at they come to the same, with these consequences of the instants in
+//! between: a burst is noticed up to a second earlier; the most that a panic came to includes them;
+//! and a revision halves again as soon as the pods of the last step are gone, where stock may wait
+//! a second more. The slots of the scale-down delay are two seconds for both.
 //!
-//! Added to stock is the hold after a restart, which keeps a single pod, too; see [`ScaleMemory::resumed`].
+//! Added to stock is the hold after a restart, which keeps a single pod, too; see
+//! [`ScaleMemory::resumed`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -35,7 +37,8 @@ pub struct Scale {
     pub want: u32,
     /// Whether the short window rules, and nothing shrinks.
     pub panicking: bool,
-    /// Requests that the ready pods could take on top of a burst; below zero activators are to stay in the way.
+    /// Requests that the ready pods could take on top of a burst; below zero activators are to stay
+    /// in the way.
     pub excess_burst_capacity: f64,
 }
 
@@ -70,9 +73,10 @@ const KNOWN_TOGETHER: Duration = Duration::from_secs(2);
 impl ScaleMemory {
     /// Memory of a revision that is met with pods already there, by a program that just started.
     ///
-    /// Nothing shrinks until demand was known for a stable window. Stock starts in panic at the count of several pods, and so
-    /// does this; stock lets a single pod go at once, and this does not. The same holds when nothing could be decided for longer than
-    /// a stable window, since all demand that was known before is gone by then.
+    /// Nothing shrinks until demand was known for a stable window. Stock starts in panic at the
+    /// count of several pods, and so does this; stock lets a single pod go at once, and this does
+    /// not. The same holds when nothing could be decided for a stable window, since all demand that
+    /// was known before is gone by then.
     #[must_use]
     pub fn resumed(now: Duration, ready: u32) -> Self {
         Self {
@@ -129,7 +133,7 @@ impl ScaleMemory {
     fn held(&mut self, now: Duration, ready: u32, stable_window: Duration) -> u32 {
         let unknown = self.decided.map_or(Duration::ZERO, |decided| now.saturating_sub(decided));
         self.decided = Some(now);
-        if unknown > stable_window {
+        if unknown >= stable_window {
             self.hold = Hold::new(now, ready);
         } else if unknown > KNOWN_TOGETHER
             && let Some(hold) = &mut self.hold
@@ -150,8 +154,8 @@ impl Hold {
 /// The highest counts wanted lately.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Delayed {
-    /// Slots of time and the highest count in each, the oldest first. A slot that a later and no lower one makes pointless is dropped,
-    /// so counts fall from one to the next.
+    /// Slots of time and the highest count in each, the oldest first. A slot that a later and no
+    /// lower one makes pointless is dropped, so counts fall from one to the next.
     slots: VecDeque<(u64, u32)>,
 }
 
@@ -176,11 +180,12 @@ impl Delayed {
     }
 }
 
-/// `want` within the revision's bounds. Until the revision was `initialized`, an initial scale of more than one is the least, even where that is
-/// beyond its most pods.
+/// `want` within the revision's bounds. Until the revision was `initialized`, an initial scale of
+/// more than one is the least, even where that is beyond its most pods.
 #[must_use]
 pub fn within_bounds(want: u32, initialized: bool, settings: &RevisionSettings) -> u32 {
-    // One pod is what Knative starts anyway, and a revision that could not start is not to be started again and again.
+    // One pod is what Knative starts anyway, and a revision that could not start is not to be
+    // started again and again.
     let initial = if !initialized && settings.initial_scale > 1 { settings.initial_scale } else { 0 };
     let least = settings.min_scale.max(initial);
     match settings.max_scale {
@@ -196,7 +201,8 @@ pub fn serving_mode(want: u32, excess_burst_capacity: f64) -> ServingMode {
     if want > 0 && excess_burst_capacity >= 0.0 { ServingMode::Serve } else { ServingMode::Proxy }
 }
 
-/// The excess burst capacity of a revision that nothing is known about yet: that of its initial pods, idle.
+/// The excess burst capacity of a revision that nothing is known about yet: that of its initial
+/// pods, idle.
 #[must_use]
 pub fn initial_burst_capacity(settings: &RevisionSettings) -> f64 {
     match settings.burst_capacity {

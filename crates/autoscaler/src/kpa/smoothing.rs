@@ -1,17 +1,18 @@
 //! How fast weights decay in a weighted-exponential average.
 
-/// The share of the newest second in a window of `buckets` seconds; each older one has `1 - share` of its
-/// successor's weight.
+/// The share of the newest second in a window of `buckets` seconds; each older one has `1 - share`
+/// of its successor's weight.
 ///
-/// Stock's rule: weights of a full window sum to 0.9999, and the newest second has a fifth at least.
+/// Stock's rule: weights of a full window sum to 0.9999, and the newest second has a fifth at
+/// least.
 pub(super) fn coefficient(buckets: u64) -> f64 {
     usize::try_from(buckets.saturating_sub(1)).ok().and_then(|at| SHORT_WINDOWS.get(at)).copied().unwrap_or(LEAST)
 }
 
 const LEAST: f64 = 0.2;
 
-/// `1 - 0.0001^(1/n)` for n = 1, 2, ..., as Go's `math.Pow` computes it on amd64. Other libraries differ in the
-/// last bits of some of them.
+/// `1 - 0.0001^(1/n)` for n = 1, 2, ..., as Go's `math.Pow` computes it on amd64. Other libraries
+/// differ in the last bits of some of them.
 const SHORT_WINDOWS: [f64; 41] = [
     0.9999,
     0.99,

@@ -1,14 +1,18 @@
-//! Compares this crate with a re-enactment of the stock autoscaler, on generated demand and settings.
+//! Compares this crate with a re-enactment of the stock autoscaler, on generated demand and
+//! settings.
 //!
-//! Everything goes the way that it goes in production: settings through annotations and ConfigMap, demand second by
-//! second through the history. Compared at every second are the averages, the count, whether it is a panic, the excess
-//! burst capacity, the count within bounds and the number of activators.
+//! Everything goes the way that it goes in production: settings through annotations and ConfigMap,
+//! demand second by second through the history. Compared at every second are the averages, the
+//! count, whether it is a panic, the excess burst capacity, the count within bounds and the number
+//! of activators.
 //!
 //! Left out, since it differs on purpose:
 //! - seconds of unknown demand between others with demand: stock takes them for zero;
-//! - a single pod that a starting program meets: stock may let it go at once, so there the count is compared with the
-//!   larger of stock's and one, for a stable window; the same for pods that appear in a time without samples;
-//! - a burst capacity that nobody set: the excess is compared with that of an explicit 0, where stock's default is 211.
+//! - a single pod that a starting program meets: stock may let it go at once, so there the count is
+//!   compared with the larger of stock's and one, for a stable window; the same for pods that
+//!   appear in a time without samples;
+//! - a burst capacity that nobody set: the excess is compared with that of an explicit 0, where
+//!   stock's default is 211.
 
 mod case;
 mod stock;
@@ -181,7 +185,8 @@ impl Pair<'_> {
         Ok(())
     }
 
-    /// A second in which nobody reports to stock and nothing is recorded, where that can be; else one without demand.
+    /// A second in which nobody reports to stock and nothing is recorded, where that can be; else
+    /// one without demand.
     fn asleep(&mut self, tally: &mut Tally) -> Result<(), String> {
         // Counts from before it was out of reach may still be delayed.
         let is_delayed = self.reachable && self.now <= self.reached + self.stock.delay_seconds();

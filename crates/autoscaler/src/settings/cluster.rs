@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::reader::{Reader, is_whole_seconds};
 use super::revision::{LEAST_TARGET, WINDOW, WINDOW_RULE};
 
-/// The keys of `config-autoscaler` (and one of `config-deployment`) that decisions depend on, with Knative's own defaults.
+/// The keys of `config-autoscaler` (and one of `config-deployment`) that decisions depend on, with
+/// Knative's own defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClusterSettings {
     /// The class of revisions that name none.
@@ -19,7 +20,8 @@ pub struct ClusterSettings {
     pub concurrency_target: f64,
     /// Requests per second per pod where nothing else says.
     pub rps_target: f64,
-    /// Spare capacity below which activators stay in the way of requests; see [`RevisionSettings::burst_capacity`].
+    /// Spare capacity below which activators stay in the way of requests; see
+    /// [`RevisionSettings::burst_capacity`].
     ///
     /// [`RevisionSettings::burst_capacity`]: super::RevisionSettings::burst_capacity
     pub burst_capacity: Option<f64>,
@@ -51,7 +53,8 @@ pub struct ClusterSettings {
     pub min_scale: u32,
     /// Pods at most; `None` is no limit.
     pub max_scale: Option<u32>,
-    /// What a revision may set as its most pods; `None` is no limit. Knative refuses new revisions beyond it and leaves older ones alone.
+    /// What a revision may set as its most pods; `None` is no limit. Knative refuses new revisions
+    /// beyond it and leaves older ones alone.
     pub max_scale_limit: Option<u32>,
     /// How long a revision may take to get its first pod ready.
     pub progress_deadline: Duration,
@@ -63,7 +66,8 @@ impl ClusterSettings {
     /// Name of the other.
     pub const DEPLOYMENT: &'static str = "config-deployment";
 
-    /// Reads both ConfigMaps' data. A value that is malformed has its default; see [`Self::follow`] for why.
+    /// Reads both ConfigMaps' data. A value that is malformed has its default; see [`Self::follow`]
+    /// for why.
     #[must_use]
     pub fn read(autoscaler: &BTreeMap<String, String>, deployment: &BTreeMap<String, String>) -> Self {
         Self {
@@ -74,8 +78,9 @@ impl ClusterSettings {
 
     /// Takes over both ConfigMaps' data, as they are now, and says what is wrong with them.
     ///
-    /// As in stock, a map with one malformed value changes nothing: what held before holds on. (A stock autoscaler that starts with such a
-    /// map stops. Here [`Self::read`] puts single values aside, since a revision without anybody who scales it is worse.)
+    /// As in stock, a map with one malformed value changes nothing: what held before holds on. (A
+    /// stock autoscaler that starts with such a map stops. Here [`Self::read`] puts single values
+    /// aside, since a revision without anybody who scales it is worse.)
     #[must_use]
     pub fn follow(&mut self, autoscaler: &BTreeMap<String, String>, deployment: &BTreeMap<String, String>) -> Vec<String> {
         let named = |map: &'static str| move |problem| format!("ConfigMap {map}: {problem}");

@@ -1,4 +1,5 @@
-//! Values as Go programs read them from text: what Knative accepts is accepted here, and nothing else.
+//! Values as Go programs read them from text: what Knative accepts is accepted here, and nothing
+//! else.
 
 use std::time::Duration;
 
@@ -45,7 +46,8 @@ pub(super) fn parse_float(text: &str) -> Option<f64> {
     number.is_finite().then_some(sign * number)
 }
 
-/// `text` less its underscores, each of which must stand between digits, or behind the prefix of a hexadecimal one.
+/// `text` less its underscores, each of which must stand between digits, or behind the prefix of a
+/// hexadecimal one.
 fn without_underscores(text: &str, hexadecimal: bool) -> Option<String> {
     let is_digit = |byte: &u8| if hexadecimal { byte.is_ascii_hexdigit() } else { byte.is_ascii_digit() };
     let bytes = text.as_bytes();
@@ -73,7 +75,8 @@ fn hexadecimal_float(text: &str) -> Option<f64> {
     Some(value * 2.0_f64.powi(exponent.saturating_sub(places.saturating_mul(4))))
 }
 
-/// A duration (`time.ParseDuration`). `None` for what Go refuses too, and for negative ones, which no setting here allows.
+/// A duration (`time.ParseDuration`). `None` for what Go refuses too, and for negative ones, which
+/// no setting here allows.
 ///
 /// ```
 /// use std::time::Duration;

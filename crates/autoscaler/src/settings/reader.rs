@@ -24,8 +24,8 @@ impl<'a> Reader<'a> {
         keys.iter().find_map(|key| self.data.get(*key).map(|text| (*key, text.as_str())))
     }
 
-    /// The value of the first of `keys` that is there, where `parse` reads it and `is_valid` allows it. Else a problem is noted, where there is
-    /// a value: it must be `rule`.
+    /// The value of the first of `keys` that is there, where `parse` reads it and `is_valid` allows
+    /// it. Else a problem is noted, where there is a value: it must be `rule`.
     pub(super) fn value<T>(
         &mut self,
         keys: &[&str],

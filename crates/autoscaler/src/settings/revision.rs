@@ -38,12 +38,12 @@ pub struct RevisionSettings {
     pub target: f64,
     /// What one pod can carry.
     pub capacity: f64,
-    /// Spare capacity, in the metric's unit, below which activators stay in the way of all requests; 0 takes them out of the way as soon
-    /// as a pod is ready, -1 keeps them in always.
+    /// Spare capacity, in the metric's unit, below which activators stay in the way of all
+    /// requests; 0 takes them out of the way as soon as a pod is ready, -1 keeps them in always.
     ///
-    /// `None` where neither the revision nor the operator says. Stock's default (211) would keep the activators' hop until there are
-    /// several pods, and undo nearness. Here calm requests then go to the pods, and what overflows their `containerConcurrency` to the
-    /// activators.
+    /// `None` where neither the revision nor the operator says. Stock's default (211) would keep
+    /// the activators' hop until there are several pods, and undo nearness. Here calm requests then
+    /// go to the pods, and what overflows their `containerConcurrency` to the activators.
     pub burst_capacity: Option<f64>,
     /// Requests that one activator is counted on to hold.
     pub activator_capacity: f64,
@@ -112,8 +112,9 @@ impl RevisionSettings {
     /// Annotation of [`Self::node_share`]: a number such as `0.5`.
     pub const NODE_SHARE_ANNOTATION: &'static str = "placement.kantai.dev/node-share";
 
-    /// Reads a revision's annotations over `cluster`. `container_concurrency` is the revision's hard limit, 0 for none;
-    /// `reachable` is false once no Route leads to it any more, when it is only to finish what is in flight.
+    /// Reads a revision's annotations over `cluster`. `container_concurrency` is the revision's
+    /// hard limit, 0 for none; `reachable` is false once no Route leads to it any more, when it is
+    /// only to finish what is in flight.
     ///
     /// A value that Knative's webhook would refuse is ignored, and named in [`Self::problems`].
     #[must_use]
@@ -160,7 +161,8 @@ impl RevisionSettings {
             } else {
                 Duration::ZERO
             },
-            // As Knative has it since 1.16: who is not reached any more need not get to its initial scale.
+            // As later releases of Knative have it, unlike 1.15: a revision that is not reached any
+            // more need not get to its initial scale.
             initial_scale: if reachable { initial_scale } else { initial_scale.min(1) },
             min_scale: if reachable { bounds.min } else { 0 },
             max_scale: bounds.max,
@@ -182,13 +184,15 @@ impl RevisionSettings {
         }
     }
 
-    /// Pods that must be ready before the revision counts as active (`initialized` is whether it ever was).
+    /// Pods that must be ready before the revision counts as active (`initialized` is whether it
+    /// ever was).
     #[must_use]
     pub fn activation_threshold(&self, initialized: bool) -> u32 {
         self.min_scale.max(if initialized { 1 } else { self.initial_scale })
     }
 
-    /// How many activators are to know the revision, with so many pods ready: enough for all that these can carry and the burst on top.
+    /// How many activators are to know the revision, with so many pods ready: enough for all that
+    /// these can carry and the burst on top.
     #[must_use]
     pub fn activators(&self, ready: u32) -> u32 {
         let burst = match self.burst_capacity {
@@ -207,7 +211,8 @@ fn panic_window(stable: Duration, percentage: f64) -> Duration {
     Duration::from_secs(((nanoseconds + 500_000_000) / 1_000_000_000).max(1))
 }
 
-/// The annotations under `autoscaling.knative.dev/`, by their hyphenated name or, where Knative once had one, the older camel-case one.
+/// The annotations under `autoscaling.knative.dev/`, by their hyphenated name or, where Knative
+/// once had one, the older camel-case one.
 struct Own<'a>(Reader<'a>);
 
 /// What a pod is to carry.
@@ -302,7 +307,8 @@ impl Own<'_> {
             "rps" => Some(Metric::Rps),
             _ => None,
         };
-        // Knative checks the metric of its own classes only, so that of another autoscaler comes through.
+        // Knative checks the metric of its own classes only, so that of another autoscaler comes
+        // through.
         let known = self.0.problems.len();
         let metric = self.word("metric", parse, "concurrency or rps for this class; concurrency is counted");
         let metric_is_foreign = self.0.problems.len() > known;

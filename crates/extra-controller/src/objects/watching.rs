@@ -1,5 +1,6 @@
 //! The watches.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
@@ -206,11 +207,11 @@ impl Objects {
         Ok(())
     }
 
-    /// The cluster-wide settings as they are now.
+    /// What `config-autoscaler` and `config-deployment` hold now.
     #[must_use]
-    pub(crate) fn cluster_settings(&self) -> ClusterSettings {
+    pub(crate) fn settings(&self) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
         let data = |store: &Store<ConfigMap>| only(store).and_then(|map| map.data.clone()).unwrap_or_default();
-        ClusterSettings::read(&data(&self.autoscaler_config), &data(&self.deployment_config))
+        (data(&self.autoscaler_config), data(&self.deployment_config))
     }
 
     /// The switch as it is now.

@@ -239,7 +239,8 @@ proptest! {
         let aggregation = if exponential { Aggregation::WeightedExponential } else { Aggregation::Linear };
         let (mut whole, mut holed) = (history(12, 2), history(12, 2));
         let mut second = 0;
-        // With demand in the first second, and gaps shorter than the window, neither is ever silent.
+        // With demand in the first second, and gaps shorter than the window, neither is ever
+        // silent.
         for (at, (value, missing)) in [(1e-3, 0)].into_iter().chain(series).enumerate() {
             second += if holed.busy > 0 { missing } else { 0 };
             whole.record(at as u64, one("node1", value));

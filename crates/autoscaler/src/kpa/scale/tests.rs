@@ -60,7 +60,8 @@ fn a_restart_shrinks_nothing_for_a_stable_window() {
     assert_eq!(memory.scale(START + Duration::from_secs(13), at(0.0, 0.0, 6), &demo()).want, 3);
 }
 
-/// Stock lets it go at once. A service with a request every ten seconds would be cold after every restart.
+/// Stock lets it go at once. A service with a request every ten seconds would be cold after every
+/// restart.
 #[test]
 fn a_restart_keeps_a_single_pod_for_a_stable_window() {
     let mut memory = ScaleMemory::resumed(START, 1);
@@ -88,8 +89,8 @@ fn time_in_which_demand_is_unknown_does_not_end_a_hold() {
 fn when_nothing_was_known_for_a_stable_window_nothing_shrinks_for_another() {
     let mut memory = ScaleMemory::default();
     assert_eq!(memory.scale(START, at(28.0, 28.0, 4), &demo()).want, 4);
-    assert_eq!(idle_seconds(&mut memory, 13..=25, 4), [4; 13]);
-    assert_eq!(idle_seconds(&mut memory, 26..=26, 4), [2]);
+    assert_eq!(idle_seconds(&mut memory, 12..=24, 4), [4; 13]);
+    assert_eq!(idle_seconds(&mut memory, 25..=25, 4), [2]);
 }
 
 #[test]
@@ -135,7 +136,8 @@ fn bounds_are_initial_until_initialized() {
     assert_eq!(within_bounds(9, true, &settings), 4);
 }
 
-/// A revision that could not start, and was given up, is not started again before somebody asks for it.
+/// A revision that could not start, and was given up, is not started again before somebody asks for
+/// it.
 #[test]
 fn an_initial_scale_of_one_is_no_bound() {
     let settings = demo();
@@ -180,7 +182,8 @@ fn where_nobody_set_a_burst_capacity_calm_requests_go_to_the_pods() {
 }
 
 proptest! {
-    /// Whatever the demand, the count stays between half and a thousand times the ready pods, and grows with demand.
+    /// Whatever the demand, the count stays between half and a thousand times the ready pods, and
+    /// grows with demand.
     #[test]
     fn rates_bound_every_step(stable in 0.0..1e7, panic in 0.0..1e7, ready in 0_u32..5000, more in 0.0..1e6) {
         let settings = demo();
@@ -189,6 +192,25 @@ proptest! {
         prop_assert!(u64::from(scale.want) <= 1000 * u64::from(ready.max(1)));
         let higher = ScaleMemory::default().scale(START, at(stable + more, panic + more, ready), &settings);
         prop_assert!(higher.want >= scale.want);
+    }
+
+    /// Whatever is seen after a start, and however much of it is not seen: until demand was known
+    /// for a stable window, what was ready stays.
+    #[test]
+    fn a_start_takes_nothing_away_before_a_stable_window_was_seen(
+        ready in 0_u32..20,
+        seconds in prop::collection::vec((prop_oneof![9 => Just(1_u64), 1 => 1_u64..40], 0.0..50.0), 1..40),
+        reachable in any::<bool>(),
+    ) {
+        let mut memory = ScaleMemory::resumed(START, ready);
+        let (mut now, mut known) = (START, Duration::ZERO);
+        for (pause, demand) in seconds {
+            let pause = Duration::from_secs(pause);
+            now += pause;
+            known += if pause <= KNOWN_TOGETHER { pause } else { Duration::ZERO };
+            let want = memory.scale(now, Observed { reachable, ..at(demand, demand, ready) }, &demo()).want;
+            prop_assert!(want >= ready || known > demo().stable_window, "{} < {} after {:?}", want, ready, known);
+        }
     }
 
     /// The slots that are kept tell the same as all of them would.

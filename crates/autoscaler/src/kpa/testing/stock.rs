@@ -1,5 +1,5 @@
-//! The stock autoscaler's rules, written down once more: from knative/serving 1.15's behaviour, in none of the ways and
-//! with none of the code that the crate itself has. Plain rather than fast.
+//! The stock autoscaler's rules, written down once more: from knative/serving 1.15's behaviour, in
+//! none of the ways and with none of the code that the crate itself has. Plain rather than fast.
 
 use std::collections::BTreeMap;
 
