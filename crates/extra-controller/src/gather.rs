@@ -78,7 +78,7 @@ pub fn gather(objects: &Objects, key: &RevisionKey, template: &PodSpec, ledger: 
         .nodes
         .state()
         .iter()
-        .map(|node| capacity::room(node, taken.get(&node.name_any().into()).copied().unwrap_or_default(), template))
+        .map(|node| capacity::room(node, taken.get(node.name_any().as_str()).copied().unwrap_or_default(), template))
         .collect();
     Gathered { pods, capacities, each: capacity::requests(template) }
 }

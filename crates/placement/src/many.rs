@@ -242,7 +242,7 @@ mod tests {
         let plans = plan_many(&[claim("vm", 0, 2, 1)], &cluster(4000)).unwrap();
         assert_eq!(plans.plans[0].replicas, BTreeMap::from([("b".into(), 1)]));
         assert_eq!(plans.shortages[0].replicas, 1);
-        assert_eq!(plans.shortages[0].binding[&"a".into()], Some("kvm".to_owned()));
+        assert_eq!(plans.shortages[0].binding["a"], Some("kvm".to_owned()));
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl<'a> Posed<'a> {
             costs = costs.as_standard_layout().into_owned();
         }
 
-        let running: Vec<u32> = nodes.iter().map(|node| problem.running.get(node).copied().unwrap_or(0)).collect();
+        let running: Vec<u32> = nodes.iter().map(|node| problem.running.get(*node).copied().unwrap_or(0)).collect();
         let mut limits: Vec<u32> = (candidates.iter().zip(&running).zip(&unreachable))
             .map(|(((_, (_, capacity)), running), unreachable)| if *unreachable { 0 } else { capacity.limit(*running) })
             .collect();

@@ -25,7 +25,7 @@ pub const MAX_SCORE: u8 = 100;
 /// let costs = CostMatrix::new(nodes.clone(), ndarray::array![[0.0, 0.030], [0.030, 0.0]]);
 /// let demand = Demand::from_concurrency([("near".into(), 3.0)])?;
 /// let scores = score::for_demand(&nodes, &costs, &demand, 0.010);
-/// assert_eq!((scores[&"near".into()], scores[&"far".into()]), (100, 25));
+/// assert_eq!((scores["near"], scores["far"]), (100, 25));
 /// # Ok::<(), placement::DemandError>(())
 /// ```
 #[must_use]

@@ -66,11 +66,11 @@ pub fn earned(
     let mut steady: Vec<(&NodeName, &Source)> = sources
         .iter()
         .filter(|(node, source)| {
-            source.recent_share >= policy.steady_share || (held.contains(node) && source.stable_share >= policy.keep_share)
+            source.recent_share >= policy.steady_share || (held.contains(*node) && source.stable_share >= policy.keep_share)
         })
         .collect();
     steady.sort_by(|(one_name, one), (other_name, other)| {
-        let held_first = held.contains(other_name).cmp(&held.contains(one_name));
+        let held_first = held.contains(*other_name).cmp(&held.contains(*one_name));
         held_first.then(other.requests_per_second.total_cmp(&one.requests_per_second)).then_with(|| one_name.cmp(other_name))
     });
     let mut chosen: Vec<NodeName> = Vec::new();

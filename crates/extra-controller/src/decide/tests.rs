@@ -160,7 +160,7 @@ impl World {
         for node in ["node1", "node2", "node3"] {
             let here =
                 |(pod, _): &&(Pod, u64)| pod.maker == Maker::Seika && pod.node.as_ref().is_some_and(|on| on.as_str() == node);
-            let told = self.seika.get(&node.into()).copied().unwrap_or(0) as usize;
+            let told = self.seika.get(node).copied().unwrap_or(0) as usize;
             let mut there = self.pods.iter().filter(here).count();
             while there < told {
                 self.add(&format!("{node}-{}-{there}", self.second), Some(node), Maker::Seika);
