@@ -25,7 +25,7 @@ pub enum CostModel {
 /// Why a problem cannot be solved as stated.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum ProblemError {
-    /// The concurrency that one replica serves is not a positive finite number.
+    /// The concurrency that one replica serves is not a number from 1e-9 to 1e12.
     #[error("failed to plan {service}: one replica cannot serve {value} requests at a time")]
     ReplicaConcurrency {
         /// The service.
@@ -192,7 +192,8 @@ impl Problem {
     /// The largest share of all replicas that may be on one node, above 0 and at most 1; one replica may be anywhere.
     #[must_use]
     pub fn with_node_share(mut self, at_most: f64) -> Self {
-        self.node_share = Some(at_most);
+        // NaN could not be written down; like 0 it allows one.
+        self.node_share = Some(if at_most.is_nan() { 0.0 } else { at_most.clamp(0.0, 1.0) });
         self
     }
 
@@ -207,7 +208,7 @@ impl Problem {
 
     pub(crate) fn check(&self) -> Result<(), ProblemError> {
         let service = || self.service.clone();
-        if !(self.replica_concurrency.is_finite() && self.replica_concurrency > 0.0) {
+        if !(1e-9..=1e12).contains(&self.replica_concurrency) {
             return Err(ProblemError::ReplicaConcurrency { service: service(), value: self.replica_concurrency });
         }
         if !(self.move_seconds.is_finite() && self.move_seconds >= 0.0) {
