@@ -51,8 +51,14 @@ impl<'a> Posed<'a> {
         candidates.sort_by_key(|(hash, _)| *hash);
         let nodes: Vec<&NodeName> = candidates.iter().map(|(_, (node, _))| *node).collect();
         let idle = problem.demand.is_zero();
-        let (sources, supplies): (Vec<&NodeName>, Vec<f64>) =
-            if idle { everybody(problem) } else { problem.demand.iter().unzip() };
+        let (sources, supplies): (Vec<&NodeName>, Vec<f64>) = if idle {
+            // They ask for half a replica together.
+            let sources = everybody(problem);
+            let supply = problem.replica_concurrency / (2.0 * sources.len().max(1) as f64);
+            (sources.clone(), vec![supply; sources.len()])
+        } else {
+            problem.demand.iter().unzip()
+        };
         let running: Vec<u32> = nodes.iter().map(|node| problem.running.get(*node).copied().unwrap_or(0)).collect();
         let mut limits: Vec<u32> =
             candidates.iter().zip(&running).map(|((_, (_, capacity)), running)| capacity.limit(*running)).collect();
@@ -188,13 +194,10 @@ impl<'a> Posed<'a> {
     }
 }
 
-/// The sources where there is no demand: some of the candidates, that ask for half a replica together.
-fn everybody(problem: &Problem) -> (Vec<&NodeName>, Vec<f64>) {
-    let nodes = problem.capacities.len();
-    let step = nodes.div_ceil(IDLE_SOURCES).max(1);
-    let sources: Vec<&NodeName> = problem.capacities.keys().step_by(step).collect();
-    let supplies = vec![problem.replica_concurrency / (2.0 * sources.len().max(1) as f64); sources.len()];
-    (sources, supplies)
+/// The sources where there is no demand: some of the candidates.
+pub(crate) fn everybody(problem: &Problem) -> Vec<&NodeName> {
+    let step = problem.capacities.len().div_ceil(IDLE_SOURCES).max(1);
+    problem.capacities.keys().step_by(step).collect()
 }
 
 fn sum(counts: &[u32]) -> u64 {

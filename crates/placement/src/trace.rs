@@ -13,7 +13,7 @@ use crate::stability::{MoveHistory, Stability, Verdict};
 /// What one decision depends on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Inputs {
-    /// When, in seconds since any fixed instant; only for the reader.
+    /// When, in seconds since any fixed instant; only for the reader. Finite, as all numbers of a trace are.
     pub time_seconds: f64,
     /// The problem.
     pub problem: Problem,
@@ -44,6 +44,14 @@ pub enum TraceError {
         line: usize,
         /// What is wrong with it.
         source: serde_json::Error,
+    },
+    /// A number that JSON has no way to write.
+    #[error("failed to write a line of a trace: {name} is {value}")]
+    NotFinite {
+        /// Which number.
+        name: &'static str,
+        /// What it is.
+        value: f64,
     },
     /// Inputs whose numbers make no sense.
     #[error("failed to decide line {line} of a trace again: {source}")]
@@ -87,8 +95,18 @@ impl Entry {
     /// The line of this entry, without the line's end.
     ///
     /// # Errors
-    /// When a number cannot be written as JSON.
+    /// When a number is not finite: read back, it would be another one.
     pub fn to_line(&self) -> Result<String, TraceError> {
+        let Inputs { time_seconds, stability, history, .. } = &self.inputs;
+        let mut numbers =
+            vec![("time_seconds", *time_seconds), ("since_last_seconds", history.since_last_seconds.unwrap_or(0.0))];
+        if let Some(Stability { gain_ratio, gain_seconds, cooldown_seconds, .. }) = stability {
+            let rules = [("gain_ratio", gain_ratio), ("gain_seconds", gain_seconds), ("cooldown_seconds", cooldown_seconds)];
+            numbers.extend(rules.map(|(name, value)| (name, *value)));
+        }
+        if let Some((name, value)) = numbers.into_iter().find(|(_, value)| !value.is_finite()) {
+            return Err(TraceError::NotFinite { name, value });
+        }
         serde_json::to_string(self).map_err(|source| TraceError::Format { line: 0, source })
     }
 }
@@ -158,6 +176,12 @@ mod tests {
             trace.push_str(&entry.to_line().unwrap());
             trace.push('\n');
         }
+        let mut unwritable: Entry = serde_json::from_str(trace.lines().next().unwrap()).unwrap();
+        unwritable.inputs.time_seconds = f64::NAN;
+        assert!(matches!(unwritable.to_line(), Err(TraceError::NotFinite { name: "time_seconds", .. })));
+        unwritable.inputs.time_seconds = 0.0;
+        unwritable.inputs.stability = Some(Stability { gain_ratio: f64::INFINITY, ..Stability::default() });
+        assert!(unwritable.to_line().is_err());
         assert_eq!(replay(&trace).unwrap(), []);
         assert!(matches!(replay("{}"), Err(TraceError::Format { line: 1, .. })));
     }
