@@ -17,10 +17,12 @@ const MANY_NODES: usize = 512;
 /// Without demand at most so many nodes, evenly chosen by name, stand for everybody who may ask.
 const IDLE_SOURCES: usize = 64;
 /// At most so many replicas are placed, whatever is asked for, and at most so much room is looked at: plans take bounded time and memory.
-const MOST_REPLICAS: u32 = 200_000;
+const MOST_REPLICAS: u32 = 100_000;
 const MOST_ROOM: u64 = 2_000_000;
 /// Pairs of nodes and sources that are routed over and over again, at most.
 const ROUTED: usize = 10_000_000;
+/// More replicas than this are not looked at one by one.
+const MANY_REPLICAS: u32 = 10_000;
 /// No request in a replica counts more than this, so that leaving it unserved is always dearer.
 const LONGEST_SERVING_SECONDS: f64 = UNSERVED_SECONDS / 2.0;
 
@@ -172,6 +174,9 @@ impl<'a> Posed<'a> {
             candidates: 512,
         };
         match self.nodes.len() {
+            _ if self.instance.replicas > MANY_REPLICAS => {
+                Effort { steps: 4, width: 4, tries: 50, restarts: 0, routings: 0, ..exhaustive }
+            }
             33.. if diligence == Diligence::Quick => {
                 Effort { steps: 0, width: 4, tries: 8, restarts: 0, routings: 0, ..exhaustive }
             }
