@@ -82,9 +82,7 @@ impl<'a> Posed<'a> {
             costs = costs.as_standard_layout().into_owned();
         }
 
-        // A share that is NaN allows one.
-        let share = |share: f64| ((share * f64::from(problem.replicas) + 1e-9) as u32).max(1);
-        let most_each = problem.node_share.map_or(u32::MAX, share).min(problem.replicas);
+        let most_each = most_each(problem, problem.replicas);
         for (limit, unreachable) in limits.iter_mut().zip(&unreachable) {
             *limit = if *unreachable { 0 } else { (*limit).min(most_each) };
         }
@@ -203,6 +201,13 @@ impl<'a> Posed<'a> {
 pub(crate) fn everybody(problem: &Problem) -> Vec<&NodeName> {
     let step = problem.capacities.len().div_ceil(IDLE_SOURCES).max(1);
     problem.capacities.keys().step_by(step).collect()
+}
+
+/// The most replicas of so many that may be on one node.
+pub(crate) fn most_each(problem: &Problem, replicas: u32) -> u32 {
+    // A share that is NaN allows one.
+    let share = |share: f64| ((share * f64::from(replicas) + 1e-9) as u32).max(1);
+    problem.node_share.map_or(replicas, share).min(replicas)
 }
 
 fn sum(counts: &[u32]) -> u64 {

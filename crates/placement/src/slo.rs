@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::node::NodeName;
 use crate::plan::Plan;
-use crate::posed::Posed;
+use crate::posed::{Posed, most_each};
 use crate::problem::{Problem, ProblemError};
 use crate::search::{self, Found};
 use crate::serving::{Segment, ServingCurve};
@@ -144,13 +144,11 @@ impl Problem {
         for utilisation in self.levels(&base, level) {
             let capacity = utilisation * self.replica_concurrency;
             let enough = (demand / capacity - 1e-9).ceil().max(1.0) as u32;
-            let mut low = enough.max(least);
             // Fewer than what a lighter load has already been found to need, or as many and better.
-            let mut high = best.as_ref().filter(|best| meets(best, level)).map_or(room, |best| best.replicas.saturating_sub(1));
-            if low > high {
-                continue;
-            }
-            let at_most = self.attempt(level, utilisation, high);
+            let high = best.as_ref().filter(|best| meets(best, level)).map_or(room, |best| best.replicas.saturating_sub(1));
+            let counts = self.counts(&base, enough.max(least)..=high);
+            let Some(most) = counts.last() else { continue };
+            let at_most = self.attempt(level, utilisation, *most);
             if !meets(&at_most, level) {
                 if best.as_ref().is_none_or(|best| at_most.within > best.within) {
                     best = Some(at_most);
@@ -158,9 +156,10 @@ impl Problem {
                 continue;
             }
             let mut reached = at_most;
+            let (mut low, mut high) = (0, counts.len() - 1);
             while low < high {
                 let middle = low + (high - low) / 2;
-                let attempt = self.attempt(level, utilisation, middle);
+                let attempt = self.attempt(level, utilisation, counts[middle]);
                 if meets(&attempt, level) {
                     high = middle;
                     reached = attempt;
@@ -184,6 +183,15 @@ impl Problem {
         Ok(LevelPlan { plan: Plan { replica_capacity: best.capacity, ..plan }, met, share_within, blockers })
     }
 
+    /// Those of some numbers of replicas that fit on the nodes, each of which may have a share of them: where four fit, two at a node, three may not, one at a node.
+    fn counts(&self, base: &Posed<'_>, range: RangeInclusive<u32>) -> Vec<u32> {
+        let fit = |replicas: &u32| {
+            let most = most_each(self, *replicas);
+            base.most.iter().map(|limit| u64::from(*limit.min(&most))).sum::<u64>() >= u64::from(*replicas)
+        };
+        range.filter(|replicas| self.node_share.is_none() || fit(replicas)).collect()
+    }
+
     /// The same problem for so many replicas, and free to move.
     fn stated(&self, replicas: u32) -> Self {
         Self { replicas, keep_running: false, ..self.clone() }
@@ -191,13 +199,17 @@ impl Problem {
 
     /// Fewer replicas than a candidate that meets the level has, as long as nodes that are filled differently allow it.
     fn with_fewer(&self, base: &Posed<'_>, level: ServiceLevel, least: u32, mut best: Candidate) -> Candidate {
+        if !meets(&best, level) {
+            return best;
+        }
         let mut choices = self.levels(base, level);
         // Filled to the brim with what may be late.
         choices.insert(0, 1.0);
         choices.dedup();
         let enough = (base.instance.demand() / self.replica_concurrency - 1e-9).ceil().max(1.0) as u32;
-        while meets(&best, level) && best.replicas > least.max(enough) {
-            let stated = self.stated(best.replicas - 1);
+        let counts = self.counts(base, least.max(enough)..=best.replicas.saturating_sub(1));
+        for fewer in counts.into_iter().rev() {
+            let stated = self.stated(fewer);
             match (Filling { problem: &stated, base: Posed::new(&stated), level, choices: &choices }).meet() {
                 Some(fewer) => best = fewer,
                 None => break,
@@ -280,7 +292,9 @@ impl Problem {
 fn meets(candidate: &Candidate, level: ServiceLevel) -> bool {
     let routed = &candidate.routed;
     let served: f64 = routed.flows.iter().map(|flow| flow.2).sum();
-    candidate.within >= level.share - 1e-9 && routed.unserved.iter().sum::<f64>() <= 1e-9 * served
+    // With fewer placed than asked for, the share of a node would be that of a number that is not there.
+    let whole = candidate.found.placement.iter().sum::<u32>() == candidate.replicas;
+    whole && candidate.within >= level.share - 1e-9 && routed.unserved.iter().sum::<f64>() <= 1e-9 * served
 }
 
 /// The highest utilisation at which serving takes no longer than `seconds`; none if it never is that fast.

@@ -20,7 +20,14 @@ const SOLVES: usize = 300;
 /// Solves, in as many zones as asked for, as far as there are so many with room and minima leave replicas for them. What runs and would else stay makes way.
 pub(crate) fn spread(posed: &mut Posed<'_>, problem: &Problem, solve: impl Fn(&Posed<'_>) -> Found) -> Found {
     let wanted = reachable(posed, problem);
-    make_way(posed, problem, wanted);
+    let made = make_way(posed, problem, wanted);
+    let found = within(posed, problem, wanted, solve);
+    // Which of those that run makes way is a good guess.
+    if made { Found { lower_bound: 0.0, proven: false, ..found } } else { found }
+}
+
+/// Solves in so many zones, which floors and limits leave room for.
+fn within(posed: &mut Posed<'_>, problem: &Problem, wanted: usize, solve: impl Fn(&Posed<'_>) -> Found) -> Found {
     let unbound = solve(posed);
     if in_use(posed, problem, &unbound.placement) >= wanted {
         return unbound;
@@ -57,11 +64,11 @@ fn attainable(posed: &Posed<'_>, problem: &Problem, floors: &[u32]) -> usize {
 }
 
 /// Lets so many zones be reached where what runs would stay: one replica less is held where a zone holds several or none, and one more node is open in zones
-/// where nothing runs.
-fn make_way(posed: &mut Posed<'_>, problem: &Problem, wanted: usize) {
+/// where nothing runs. False where nothing had to be done.
+fn make_way(posed: &mut Posed<'_>, problem: &Problem, wanted: usize) -> bool {
     let closed = in_use(posed, problem, &posed.instance.limits) < wanted;
     if !closed && attainable(posed, problem, &posed.instance.floors) >= wanted {
-        return;
+        return false;
     }
     let zones: Vec<Option<&String>> = posed.nodes.iter().map(|node| problem.zones.get(*node)).collect();
     let means = mean_costs(&posed.instance);
@@ -69,7 +76,7 @@ fn make_way(posed: &mut Posed<'_>, problem: &Problem, wanted: usize) {
         let limits = &posed.instance.limits;
         let open: BTreeSet<&String> = (0..zones.len()).filter(|node| limits[*node] > 0).filter_map(|node| zones[node]).collect();
         let new = (0..zones.len()).filter(|node| posed.most[*node] > 0 && zones[*node].is_some_and(|zone| !open.contains(zone)));
-        let Some(node) = new.min_by(|one, other| means[*one].total_cmp(&means[*other]).then(one.cmp(other))) else { return };
+        let Some(node) = new.min_by(|one, other| means[*one].total_cmp(&means[*other]).then(one.cmp(other))) else { return true };
         posed.instance.limits[node] = 1;
     }
     while attainable(posed, problem, &posed.instance.floors) < wanted {
@@ -82,11 +89,12 @@ fn make_way(posed: &mut Posed<'_>, problem: &Problem, wanted: usize) {
         }
         let spare = |node: &usize| floors[*node] > posed.least[*node] && zones[*node].is_none_or(|zone| held[zone] > 1);
         let farther = |one: &usize, other: &usize| {
-            floors[*one].cmp(&floors[*other]).then(means[*one].total_cmp(&means[*other])).then(other.cmp(one))
+            means[*one].total_cmp(&means[*other]).then(floors[*one].cmp(&floors[*other])).then(other.cmp(one))
         };
-        let Some(node) = (0..zones.len()).filter(spare).max_by(farther) else { return };
+        let Some(node) = (0..zones.len()).filter(spare).max_by(farther) else { break };
         posed.instance.floors[node] -= 1;
     }
+    true
 }
 
 /// As long as the result is in too few zones, holds a replica in each zone that it is in and one more on the node nearest to the demand in another.
