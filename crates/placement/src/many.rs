@@ -17,7 +17,7 @@ use thiserror::Error;
 use crate::capacity::NodeCapacity;
 use crate::node::NodeName;
 use crate::plan::{Plan, Proof};
-use crate::problem::{Diligence, Problem, ProblemError};
+use crate::problem::{Effort, Problem, ProblemError};
 use crate::tie::stable_hash;
 
 /// Amounts of resources by name (`cpu` in millicores, `memory` in bytes, `pods`, `devices.example/kvm`, ...), all whole numbers.
@@ -282,7 +282,7 @@ fn posed(claim: &Claim, asked: u32, room: &[(usize, &NodeCapacity, u32)], field:
         running: problem.running.clone(),
         serving: problem.serving.clone(),
         zones: problem.zones.clone(),
-        diligence: Diligence::Quick,
+        effort: Effort::Quick,
         ..*problem
     }
 }

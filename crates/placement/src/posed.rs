@@ -7,8 +7,8 @@ use crate::flow::UNSERVED_SECONDS;
 use crate::instance::Instance;
 use crate::node::NodeName;
 use crate::plan::UnplacedReason;
-use crate::problem::{Diligence, Problem, TIE_SECONDS};
-use crate::search::Effort;
+use crate::problem::{Effort, Problem, TIE_SECONDS};
+use crate::search::Budget;
 use crate::serving::Segment;
 use crate::tie::stable_hash;
 
@@ -157,10 +157,10 @@ impl<'a> Posed<'a> {
     }
 
     /// How hard to search: small problems are proven, large ones answered fast.
-    pub(crate) fn effort(&self, diligence: Diligence) -> Effort {
+    pub(crate) fn budget(&self, problem: &Problem) -> Budget {
         // Few nodes may serve very many sources: what is worked out over and over again is bounded by how long it takes.
         let affordable = |most: usize| most.min(100 + ROUTED / (self.nodes.len() * self.sources.len()).max(1));
-        let exhaustive = Effort {
+        let exhaustive = Budget {
             steps: 200,
             patience: 10,
             width: 16,
@@ -171,14 +171,14 @@ impl<'a> Posed<'a> {
             routings: affordable(20_000),
             candidates: 512,
         };
-        match self.nodes.len() {
+        let budget = match self.nodes.len() {
             _ if self.instance.replicas > MANY_REPLICAS => {
-                Effort { steps: 4, width: 4, tries: 50, restarts: 0, routings: 0, ..exhaustive }
+                Budget { steps: 4, width: 4, tries: 50, restarts: 0, routings: 0, ..exhaustive }
             }
-            33.. if diligence == Diligence::Quick => {
-                Effort { steps: 0, width: 4, tries: 8, restarts: 0, routings: 0, ..exhaustive }
+            33.. if problem.effort == Effort::Quick => {
+                Budget { steps: 0, width: 4, tries: 8, restarts: 0, routings: 0, ..exhaustive }
             }
-            17.. if diligence == Diligence::Thorough => Effort {
+            17.. if problem.effort == Effort::Thorough => Budget {
                 steps: 2_000,
                 patience: 30,
                 width: 48,
@@ -190,9 +190,19 @@ impl<'a> Posed<'a> {
                 candidates: 1024,
             },
             0..=16 => exhaustive,
-            17..=64 => Effort { steps: 100, tries: affordable(1_000), routings: affordable(1_000), ..exhaustive },
-            65..=512 => Effort { steps: 40, width: 32, tries: 150, restarts: 2, routings: 0, ..exhaustive },
-            _ => Effort { steps: 4, width: 8, tries: 12, restarts: 0, routings: 0, ..exhaustive },
+            17..=64 => Budget { steps: 100, tries: affordable(1_000), routings: affordable(1_000), ..exhaustive },
+            65..=512 => Budget { steps: 40, width: 32, tries: 150, restarts: 2, routings: 0, ..exhaustive },
+            _ => Budget { steps: 4, width: 8, tries: 12, restarts: 0, routings: 0, ..exhaustive },
+        };
+        let most = problem.most_steps.map_or(usize::MAX, |most| most as usize);
+        Budget {
+            steps: budget.steps.min(most),
+            tries: budget.tries.min(most),
+            restarts: budget.restarts.min(most),
+            anneals: budget.anneals.min(most),
+            branchings: budget.branchings.min(most),
+            routings: budget.routings.min(most),
+            ..budget
         }
     }
 }

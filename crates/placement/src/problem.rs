@@ -44,12 +44,15 @@ pub enum ProblemError {
 }
 
 /// How long to search where no proof is near.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Diligence {
-    /// One of many services that are planned together.
+pub enum Effort {
+    /// For one of many services that are planned together: a good plan, little is known of how good.
     Quick,
+    /// Milliseconds for hundreds of nodes and sources.
+    #[default]
     Usual,
+    /// About a minute for hundreds of nodes and sources.
     Thorough,
 }
 
@@ -87,7 +90,10 @@ pub struct Problem {
     pub(crate) model: CostModel,
     pub(crate) move_seconds: f64,
     pub(crate) keep_running: bool,
-    pub(crate) diligence: Diligence,
+    #[serde(rename = "diligence")]
+    pub(crate) effort: Effort,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) most_steps: Option<u32>,
     pub(crate) zones: BTreeMap<NodeName, String>,
     pub(crate) least_zones: u32,
     pub(crate) node_share: Option<f64>,
@@ -109,7 +115,8 @@ impl Problem {
             model: CostModel::default(),
             move_seconds: TIE_SECONDS,
             keep_running: false,
-            diligence: Diligence::Usual,
+            effort: Effort::Usual,
+            most_steps: None,
             zones: BTreeMap::new(),
             least_zones: 0,
             node_share: None,
@@ -201,8 +208,22 @@ impl Problem {
     /// better plan this gives a better bound, by branching over how many replicas whole regions have. For plans that are made rarely, and to learn how good the fast
     /// ones are. How far it goes is counted in steps, never by a clock: equal problems get equal plans. Default: the usual search.
     #[must_use]
-    pub fn searching_thoroughly(mut self) -> Self {
-        self.diligence = Diligence::Thorough;
+    pub fn searching_thoroughly(self) -> Self {
+        self.with_effort(Effort::Thorough)
+    }
+
+    /// How long to search; default: [`Effort::Usual`].
+    #[must_use]
+    pub fn with_effort(mut self, effort: Effort) -> Self {
+        self.effort = effort;
+        self
+    }
+
+    /// At most so many steps of each kind: prices adjusted, moves of a replica tried, placements routed for a proof. With 0 the first placement is the plan. Equal
+    /// problems get equal plans, on any machine; how long a step takes depends on the machine and grows with nodes x sources.
+    #[must_use]
+    pub fn with_most_steps(mut self, steps: u32) -> Self {
+        self.most_steps = Some(steps);
         self
     }
 

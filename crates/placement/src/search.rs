@@ -14,7 +14,7 @@ use walk::Walk;
 
 /// How hard to search; all limits count steps, none looks at a clock, so equal inputs give equal outputs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Effort {
+pub(crate) struct Budget {
     /// Subgradient steps for the lower bound.
     pub(crate) steps: usize,
     /// Of these, steps without a better bound after which they become shorter.
@@ -44,18 +44,37 @@ pub(crate) struct Found {
     pub(crate) proven: bool,
 }
 
+/// What the search for a like problem has found, to begin with.
+#[derive(Clone, Debug)]
+pub(crate) struct Hint {
+    /// What a served unit of each source was worth.
+    pub(crate) worth: Vec<f64>,
+    /// Where replicas were.
+    pub(crate) placement: Vec<u32>,
+}
+
 /// Finds the best placement, and proves it where `effort` allows.
-pub(crate) fn solve(instance: &Instance, effort: Effort) -> Found {
+pub(crate) fn solve(instance: &Instance, effort: Budget) -> Found {
+    solve_from(instance, effort, None).0
+}
+
+/// The same from what is known of a like problem, which takes a part of the steps; also returns what a served unit of each source is worth.
+pub(crate) fn solve_from(instance: &Instance, effort: Budget, hint: Option<&Hint>) -> (Found, Vec<f64>) {
     // Where everything stays as it is, nothing is to be found.
     if instance.floors.iter().sum::<u32>() == instance.replicas {
         let total = instance.total(&instance.floors);
-        return Found { placement: instance.floors.clone(), total, lower_bound: total, proven: true };
+        let worth = hint.map_or_else(|| vec![0.0; instance.supplies.len()], |hint| hint.worth.clone());
+        return (Found { placement: instance.floors.clone(), total, lower_bound: total, proven: true }, worth);
     }
     if instance.nodes() <= effort.candidates {
-        return solve_all(instance, effort).0;
+        return solve_all(instance, effort, hint);
     }
-    let reduced = reduce(instance, effort.candidates);
-    let (found, worth) = solve_all(&reduced.instance, Effort { routings: 0, ..effort });
+    let reduced = reduce(instance, effort.candidates, hint.map(|hint| &hint.placement[..]));
+    let near = hint.map(|hint| Hint {
+        worth: hint.worth.clone(),
+        placement: reduced.nodes.iter().map(|node| hint.placement[*node]).collect(),
+    });
+    let (found, worth) = solve_all(&reduced.instance, Budget { routings: 0, ..effort }, near.as_ref());
     let mut placement = vec![0; instance.nodes()];
     for (node, count) in reduced.nodes.iter().zip(&found.placement) {
         placement[*node] = *count;
@@ -63,19 +82,31 @@ pub(crate) fn solve(instance: &Instance, effort: Effort) -> Found {
     // The bound has to hold for the nodes left aside as well.
     let lower_bound = relax(instance, &worth).bound.min(found.total);
     let proven = lower_bound >= found.total - instance.tolerance(found.total);
-    Found { placement, total: found.total, lower_bound, proven }
+    (Found { placement, total: found.total, lower_bound, proven }, worth)
 }
 
-fn solve_all(instance: &Instance, effort: Effort) -> (Found, Vec<f64>) {
+/// How much shorter the search for prices is that begins with good ones.
+const HINTED: usize = 5;
+
+fn solve_all(instance: &Instance, effort: Budget, hint: Option<&Hint>) -> (Found, Vec<f64>) {
     let kept: u32 = instance.running.iter().zip(&instance.limits).map(|(running, limit)| running.min(limit)).sum();
-    let mut best = improve(instance, adjust(instance, seed(instance)).0, effort);
-    if kept > 0 {
+    let first = hint.map_or_else(|| seed(instance), |hint| start(instance, &hint.placement));
+    let mut best = improve(instance, adjust(instance, first).0, effort);
+    if kept > 0 && hint.is_none_or(|hint| hint.placement != instance.running) {
         take_better(instance, &mut best, improve(instance, adjust(instance, start(instance, &instance.running)).0, effort));
     }
-    let worth = instance.route(&best.0).1.source_prices;
+    let (worth, steps) = match hint {
+        Some(hint) => {
+            let count = effort.steps.div_ceil(HINTED);
+            (hint.worth.clone(), Steps { count, pace: 1.0 / HINTED as f64, patience: effort.patience })
+        }
+        None => {
+            let worth = instance.route(&best.0).1.source_prices;
+            (worth, Steps { count: effort.steps, pace: 1.0, patience: effort.patience })
+        }
+    };
     let mut seen: Vec<Vec<u32>> = Vec::new();
     let start = relax(instance, &worth);
-    let steps = Steps { count: effort.steps, pace: 1.0, patience: effort.patience };
     let (worth, relaxed) = ascend(
         instance,
         (worth, start),
@@ -118,7 +149,7 @@ fn take_better(instance: &Instance, best: &mut (Vec<u32>, f64), other: (Vec<u32>
 ///
 /// Prices bound what a move can gain: those of the present routing cheaply, those of the routing without the replica that goes more closely. A move is
 /// only worked out where both say that it may help, most promising first.
-fn improve(instance: &Instance, mut placement: Vec<u32>, effort: Effort) -> (Vec<u32>, f64) {
+fn improve(instance: &Instance, mut placement: Vec<u32>, effort: Budget) -> (Vec<u32>, f64) {
     let mut tries = effort.tries;
     'again: loop {
         let servers = instance.servers(&placement);
@@ -166,7 +197,7 @@ fn improve(instance: &Instance, mut placement: Vec<u32>, effort: Effort) -> (Vec
 }
 
 /// Walks all placements that the bound does not rule out.
-fn prove(instance: &Instance, best: (Vec<u32>, f64), worth: &[f64], relaxed: &Relaxed, effort: Effort) -> Found {
+fn prove(instance: &Instance, best: (Vec<u32>, f64), worth: &[f64], relaxed: &Relaxed, effort: Budget) -> Found {
     let lower_bound = relaxed.bound.min(best.1);
     let proven = relaxed.bound >= best.1 - instance.tolerance(best.1);
     if !proven && effort.branchings > 0 {

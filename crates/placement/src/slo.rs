@@ -240,7 +240,7 @@ impl Problem {
         instance.segments = vec![Segment { width: 1.0, marginal_seconds: 0.0 }];
         instance.costs.mapv_inplace(|cost| if cost + serving > level.seconds + 1e-12 { cost + TOO_LONG_SECONDS } else { cost });
         let capacity = instance.replica_capacity;
-        let found = zones::spread(&mut judged, &stated, |posed| search::solve(&posed.instance, posed.effort(self.diligence)));
+        let found = zones::spread(&mut judged, &stated, |posed| search::solve(&posed.instance, posed.budget(self)));
         let instance = judged.instance;
         let (servers, routing) = instance.route(&found.placement);
         let mut routed = Routed { unserved: routing.unserved, ..Routed::default() };

@@ -35,8 +35,14 @@ impl Problem {
 
 fn solve(problem: &Problem) -> Plan {
     let mut posed = Posed::new(problem);
-    let mut found = zones::spread(&mut posed, problem, |posed| match problem.model {
-        CostModel::LocalFirst => search::solve(&posed.instance, posed.effort(problem.diligence)),
+    let found = find(problem, &mut posed, |posed| search::solve(&posed.instance, posed.budget(problem)));
+    finish(problem, &posed, &found)
+}
+
+/// The best placement, in as many zones as asked for, where each source is served where it is best; `search` finds it where zones do not matter.
+pub(crate) fn find(problem: &Problem, posed: &mut Posed<'_>, search: impl Fn(&Posed<'_>) -> Found) -> Found {
+    let mut found = zones::spread(posed, problem, |posed| match problem.model {
+        CostModel::LocalFirst => search(posed),
         CostModel::Uniform => {
             let (placement, total) = uniform::solve(&posed.instance);
             Found { placement, total, lower_bound: total, proven: true }
@@ -46,8 +52,13 @@ fn solve(problem: &Problem) -> Plan {
         // What the room left aside could do is not known.
         (found.lower_bound, found.proven) = (0.0, false);
     }
-    let routed = routed(&posed, problem, &found.placement);
-    assemble(&posed, problem, &found, &routed)
+    found
+}
+
+/// The plan that a placement makes.
+pub(crate) fn finish(problem: &Problem, posed: &Posed<'_>, found: &Found) -> Plan {
+    let routed = routed(posed, problem, &found.placement);
+    assemble(posed, problem, found, &routed)
 }
 
 /// The plan that a placement and its routing make.

@@ -51,7 +51,7 @@ impl Filling<'_> {
                 judged.instance.segments = vec![Segment { width: 1.0, marginal_seconds: 0.0 }];
                 let serving = self.problem.serving.mean_seconds(*utilisation);
                 judged.instance.costs.mapv_inplace(|cost| self.judged(cost, serving));
-                let effort = self.base.effort(self.problem.diligence);
+                let effort = self.base.budget(self.problem);
                 zones::spread(&mut judged, self.problem, |posed| search::solve(&posed.instance, effort)).placement
             })
             .collect();
