@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(counts(&[claim("one", 0, 1, 0), claim("two", 0, 9, 0), claim("six", 0, 9, 0)], cluster(1500)), [1, 2, 3]);
         // A service that reaches only one of the nodes.
         let lost = CostMatrix::new(vec!["a".into(), "b".into()], ndarray::array![[0.0, f64::INFINITY], [f64::INFINITY, 0.0]]);
-        let lost = Claim { problem: Problem { costs: lost, ..claim("lost", 0, 3, 0).problem }, ..claim("lost", 0, 3, 0) };
+        let lost = Claim { problem: Problem { costs: lost.into(), ..claim("lost", 0, 3, 0).problem }, ..claim("lost", 0, 3, 0) };
         assert_eq!(counts(&[lost, claim("web", 0, 9, 0)], cluster(2000)), [3, 5]);
     }
 

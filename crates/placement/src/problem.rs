@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::capacity::NodeCapacity;
-use crate::cost::CostMatrix;
+use crate::costs::Costs;
 use crate::demand::Demand;
 use crate::node::NodeName;
 use crate::serving::ServingCurve;
@@ -80,7 +80,7 @@ pub(crate) const TIE_SECONDS: f64 = 1e-6;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Problem {
     pub(crate) service: String,
-    pub(crate) costs: CostMatrix,
+    pub(crate) costs: Costs,
     pub(crate) replicas: u32,
     pub(crate) replica_concurrency: f64,
     pub(crate) demand: Demand,
@@ -102,10 +102,10 @@ pub struct Problem {
 impl Problem {
     /// A problem for `replicas` replicas in all, each serving `replica_concurrency` requests at a time; so far without demand or nodes.
     #[must_use]
-    pub fn new(service: impl Into<String>, costs: CostMatrix, replicas: u32, replica_concurrency: f64) -> Self {
+    pub fn new(service: impl Into<String>, costs: impl Into<Costs>, replicas: u32, replica_concurrency: f64) -> Self {
         Self {
             service: service.into(),
-            costs,
+            costs: costs.into(),
             replicas,
             replica_concurrency,
             demand: Demand::default(),

@@ -370,7 +370,8 @@ mod tests {
         assert!(found.met && found.plan.replica_capacity < 6.0, "{}", found.plan.replica_capacity);
         let little = problem().with_demand(Demand::from_concurrency([("b".into(), 1e-7)]).unwrap());
         let cut = CostMatrix::new(["a", "b"].map(Into::into).to_vec(), ndarray::array![[0.0, 0.1], [f64::INFINITY, 0.0]]);
-        let lost = Problem { costs: cut, ..little }.fewest_replicas(ServiceLevel { share: 0.0, seconds: 1.0 }, 1..=5).unwrap();
+        let lost =
+            Problem { costs: cut.into(), ..little }.fewest_replicas(ServiceLevel { share: 0.0, seconds: 1.0 }, 1..=5).unwrap();
         assert!(!lost.met);
     }
 

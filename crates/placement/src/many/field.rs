@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{Claim, Resources};
 use crate::capacity::NodeCapacity;
-use crate::cost::CostMatrix;
+use crate::costs::Costs;
 use crate::node::NodeName;
 use crate::posed::everybody;
 use crate::problem::CostModel;
@@ -56,7 +56,7 @@ pub(super) type Room<'a> = Vec<(usize, &'a NodeCapacity, u32)>;
 
 impl<'a> Field<'a> {
     pub(super) fn new(claims: &'a [Claim], names: &'a [&'a NodeName]) -> Self {
-        let mut distinct: Vec<&CostMatrix> = Vec::new();
+        let mut distinct: Vec<&Costs> = Vec::new();
         let mut matrix = Vec::with_capacity(claims.len());
         for claim in claims {
             let costs = &claim.problem.costs;
