@@ -44,11 +44,13 @@
 //! ```
 
 mod anneal;
+#[cfg(feature = "app-graph")]
 mod app_graph;
 mod apportion;
 mod bound;
 mod branch;
 mod capacity;
+#[cfg(feature = "completion")]
 pub mod completion;
 mod cost;
 mod costs;
@@ -79,11 +81,13 @@ pub mod synthetic;
 mod tie;
 mod topology;
 mod toward;
+#[cfg(feature = "trace")]
 pub mod trace;
 mod uniform;
 mod weights;
 mod zones;
 
+#[cfg(feature = "app-graph")]
 pub use app_graph::{AppGraph, AppGraphError, Call, Order};
 pub use capacity::{Exclusion, NodeCapacity};
 pub use cost::{CostMatrix, CostPolicy, Statistic};
