@@ -84,13 +84,13 @@ pub fn earned(
         .iter()
         .filter(|(node, source)| {
             let is_steady =
-                source.recent_share >= policy.steady_share || held.contains(node) && source.stable_share >= policy.keep_share;
+                source.recent_share >= policy.steady_share || held.contains(*node) && source.stable_share >= policy.keep_share;
             // A node that can host none would earn one for somebody else.
             is_steady && source.most > 0
         })
         .collect();
     steady.sort_by(|(one_name, one), (other_name, other)| {
-        let held_first = held.contains(other_name).cmp(&held.contains(one_name));
+        let held_first = held.contains(*other_name).cmp(&held.contains(*one_name));
         held_first.then(other.requests_per_second.total_cmp(&one.requests_per_second)).then_with(|| one_name.cmp(other_name))
     });
     let mut chosen: Vec<NodeName> = Vec::new();

@@ -78,8 +78,13 @@ impl LatencyMatrix {
         &self.nodes
     }
 
-    fn position(&self, node: &NodeName) -> Result<usize, MatrixError> {
-        self.index.get(node).copied().ok_or_else(|| MatrixError::UnknownNode(node.clone()))
+    /// The position of a node in rows and columns; none where the matrix does not have it.
+    pub fn position(&self, node: impl AsRef<str>) -> Option<usize> {
+        self.index.get(node.as_ref()).copied()
+    }
+
+    fn known(&self, node: &NodeName) -> Result<usize, MatrixError> {
+        self.position(node).ok_or_else(|| MatrixError::UnknownNode(node.clone()))
     }
 
     /// Sets one ordered pair. Statistics that make no sense become [`PairState::Unknown`]; a node to itself stays 0.
@@ -87,7 +92,7 @@ impl LatencyMatrix {
     /// # Errors
     /// When one of the nodes is not in the matrix.
     pub fn set(&mut self, from: &NodeName, to: &NodeName, state: PairState) -> Result<(), MatrixError> {
-        let pair = (self.position(from)?, self.position(to)?);
+        let pair = (self.known(from)?, self.known(to)?);
         if pair.0 != pair.1 {
             self.pairs[pair] = state.sanitised();
         }
@@ -192,6 +197,23 @@ mod tests {
         assert!(matches!(aged(29.0), PairState::Known(_)));
         assert!(matches!(aged(31.0), PairState::Stale(_)));
         assert_eq!(aged(3601.0), PairState::Unknown);
+    }
+
+    #[test]
+    fn a_mean_that_lags_behind_a_longer_route_is_believed() {
+        let mut matrix = two();
+        let risen = PairStats { ewma: 0.040, ..PairStats::constant(0.050) };
+        matrix.set(&"a".into(), &"b".into(), PairState::Known(risen)).unwrap();
+        assert_eq!(matrix.state(&"a".into(), &"b".into()), PairState::Known(risen));
+    }
+
+    #[test]
+    fn positions_are_those_of_rows_and_columns() {
+        let matrix = two();
+        assert_eq!(
+            (matrix.position("b"), matrix.position(NodeName::from("a")), matrix.position("gone")),
+            (Some(1), Some(0), None)
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Names of nodes and round-trip times.
 
+use std::borrow::Borrow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,19 @@ impl From<&str> for NodeName {
 impl From<String> for NodeName {
     fn from(name: String) -> Self {
         Self(name)
+    }
+}
+
+impl AsRef<str> for NodeName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Names are compared and hashed as their text is, so that maps by name can be asked with a `&str`.
+impl Borrow<str> for NodeName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 
@@ -116,6 +130,14 @@ mod tests {
         }
         assert_eq!(Rtt::from_seconds(-0.0).unwrap().seconds().to_bits(), 0);
         assert_eq!(Rtt::from_seconds(0.025).unwrap().seconds(), 0.025);
+    }
+
+    #[test]
+    fn a_map_by_name_is_asked_with_text() {
+        let ordered = std::collections::BTreeMap::from([(NodeName::from("node1"), 1), (NodeName::from("node2"), 2)]);
+        let hashed: std::collections::HashMap<NodeName, u8> = ordered.clone().into_iter().collect();
+        assert_eq!((ordered.get("node2"), ordered.get("node3")), (Some(&2), None));
+        assert_eq!((hashed.get("node1"), hashed.get("node3")), (Some(&1), None));
     }
 
     #[test]

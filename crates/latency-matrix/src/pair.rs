@@ -47,13 +47,15 @@ impl PairStats {
 
     /// Whether these can be the statistics of a real link: every time a valid [`Rtt`], quantiles in order, loss in 0..=1, an age that is not
     /// negative, at least one sample. One bad field condemns all: what produced it may have produced the others.
+    ///
+    /// The weighted mean may be below the shortest round trip: it remembers times from before the window that the quantiles describe, so after a
+    /// route has become longer it is still on its way up.
     #[must_use]
     pub fn is_credible(&self) -> bool {
         [self.min, self.p50, self.p90, self.p99, self.ewma, self.jitter].iter().all(|seconds| Rtt::from_seconds(*seconds).is_ok())
             && self.min <= self.p50
             && self.p50 <= self.p90
             && self.p90 <= self.p99
-            && self.min <= self.ewma
             && (0.0..=1.0).contains(&self.loss_ratio)
             && self.age_seconds.is_finite()
             && self.age_seconds >= 0.0

@@ -142,9 +142,19 @@ impl AppGraph {
             }
         }
         match callers.iter().position(|count| *count > 0) {
-            Some(node) => Err(AppGraphError::Cycle(self.graph[NodeIndex::new(node)].clone())),
+            Some(node) => Err(AppGraphError::Cycle(self.circle(NodeIndex::new(node), &callers))),
             None => Ok(order),
         }
+    }
+
+    /// A workload that calls itself: a caller of a caller and so on, all of which are left, comes round sooner or later.
+    fn circle(&self, start: NodeIndex, callers: &[usize]) -> String {
+        let mut node = start;
+        for _ in 0..callers.len() {
+            let before = self.graph.neighbors_directed(node, Direction::Incoming);
+            node = before.filter(|caller| callers[caller.index()] > 0).min().unwrap_or(node);
+        }
+        self.graph[node].clone()
     }
 
     /// The placed pods that a workload's pods will call, from where each workload's pods are (positions of nodes, one entry a pod). A workload that is not in the
@@ -192,6 +202,14 @@ mod tests {
         let graph = AppGraph::new(["a", "b"].map(String::from), [call("a", "b"), call("b", "a")]).unwrap();
         assert!(matches!(graph.order(Order::Kahn), Err(AppGraphError::Cycle(_))));
         assert!(matches!(graph.order(Order::Tarjan), Err(AppGraphError::Cycle(_))));
+        // Whoever is only called from the circle is not in it.
+        let called = AppGraph::new(["c", "a", "b"].map(String::from), [call("a", "b"), call("b", "a"), call("a", "c")]).unwrap();
+        let named = |order| match called.order(order) {
+            Err(AppGraphError::Cycle(workload)) => workload,
+            other => panic!("{other:?}"),
+        };
+        assert_ne!(named(Order::Kahn), "c");
+        assert_ne!(named(Order::Tarjan), "c");
         assert!(AppGraph::new(["a".to_owned()], [call("a", "x")]).is_err());
         assert!(AppGraph::new(["a", "a"].map(String::from), []).is_err());
     }

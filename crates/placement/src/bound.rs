@@ -112,7 +112,8 @@ fn gainful<'a>(pairs: impl Iterator<Item = (&'a f64, &'a f64)>) -> impl Iterator
 }
 
 fn sort_by_gain(wanted: &mut [(f64, usize)]) {
-    wanted.sort_unstable_by(|one, other| other.0.total_cmp(&one.0));
+    // Equal gains in the order of their sources: what an unstable sort does with equals differs from one standard library to the next.
+    wanted.sort_unstable_by(|one, other| other.0.total_cmp(&one.0).then(one.1.cmp(&other.1)));
 }
 
 /// Serves the wanted sources with `replicas` replicas as long as it pays; returns the profit without what the replicas cost by themselves.

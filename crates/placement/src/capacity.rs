@@ -33,6 +33,7 @@ impl fmt::Display for Exclusion {
 
 /// How many replicas of the service may run on one node. A node that has none of these is no candidate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NodeCapacity {
     /// The node.
     pub node: NodeName,
@@ -43,9 +44,15 @@ pub struct NodeCapacity {
     #[serde(default)]
     pub min_replicas: u32,
     /// Whether new replicas may be started; where not (cordoned), those that run may stay.
+    #[serde(default = "yes")]
     pub schedulable: bool,
     /// A hard reason against any replica, running ones included.
+    #[serde(default)]
     pub excluded: Option<Exclusion>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl NodeCapacity {

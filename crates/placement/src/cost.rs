@@ -102,6 +102,9 @@ impl CostMatrix {
                 *cost = 0.0;
             } else if *cost != f64::INFINITY && Rtt::from_seconds(*cost).is_err() {
                 *cost = Rtt::ABSURD.seconds();
+            } else {
+                // Turns -0.0 into 0.0: costs are ordered by their bits where there are many.
+                *cost += 0.0;
             }
         }
         let mut index = HashMap::with_capacity(nodes.len());
@@ -153,9 +156,9 @@ impl CostMatrix {
         if from == to { 0.0 } else { self.seconds.get((from, to)).copied().unwrap_or(Rtt::ABSURD.seconds()) }
     }
 
-    /// The position of a node.
-    pub(crate) fn position(&self, node: &NodeName) -> Option<usize> {
-        self.index.get(node).copied()
+    /// The position of a node in rows and columns; none where its costs are not known.
+    pub fn position(&self, node: impl AsRef<str>) -> Option<usize> {
+        self.index.get(node.as_ref()).copied()
     }
 
     /// Whether two matrices are clones of one.
@@ -223,6 +226,13 @@ mod tests {
         assert!(policy.seconds(&PairState::Stale(stats)) >= policy.seconds(&PairState::Known(stats)));
         let odd = CostPolicy { statistic: Statistic::MeanPlusJitter { jitters: f64::NAN }, ..policy };
         assert!(odd.seconds(&PairState::Known(stats)) > 0.0);
+    }
+
+    #[test]
+    fn a_negative_zero_is_a_zero() {
+        let costs = CostMatrix::new(vec!["a".into(), "b".into()], ndarray::array![[0.0, -0.0], [0.0, 0.0]]);
+        assert_eq!(costs.at(0, 1).to_bits(), 0);
+        assert_eq!((costs.position("b"), costs.position("gone")), (Some(1), None));
     }
 
     #[test]

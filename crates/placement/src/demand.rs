@@ -18,12 +18,20 @@ pub enum DemandError {
         /// The number found.
         value: f64,
     },
+    /// More requests in flight than [`Demand::MOST`], from one source or from all together.
+    #[error("failed to read the demand of source node {node}: {value} requests in flight are too many to be true")]
+    Absurd {
+        /// The source node.
+        node: NodeName,
+        /// The number found, with those of the sources before it.
+        value: f64,
+    },
     /// A serving time that is not a positive finite number of seconds.
     #[error("failed to turn request rates into demand: a serving time of {0} seconds is not positive and finite")]
     ServingTime(f64),
 }
 
-/// Requests in flight (concurrency) per source node: the node that a request enters the cluster on. Zero entries are dropped.
+/// Requests in flight (concurrency) per source node: the node that a request enters the cluster on. Entries below [`Demand::LEAST`] are dropped.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "BTreeMap<NodeName, f64>", into = "BTreeMap<NodeName, f64>")]
 pub struct Demand {
@@ -31,17 +39,27 @@ pub struct Demand {
 }
 
 impl Demand {
+    /// Requests in flight that nobody has: a greater sum is a broken counter or a broken unit.
+    pub const MOST: f64 = 1e12;
+    /// Fewer requests in flight than this are none: less than one millisecond a century.
+    pub const LEAST: f64 = 1e-12;
+
     /// From the mean number of requests in flight per source node; entries for the same node add up.
     ///
     /// # Errors
-    /// When a number is NaN, infinite or negative.
+    /// When a number is NaN, infinite or negative, or the sum is more than [`Demand::MOST`].
     pub fn from_concurrency(in_flight: impl IntoIterator<Item = (NodeName, f64)>) -> Result<Self, DemandError> {
         let mut sums = BTreeMap::new();
+        let mut total = 0.0;
         for (node, value) in in_flight {
             if !(value.is_finite() && value >= 0.0) {
                 return Err(DemandError::Invalid { node, value });
             }
-            if value > 0.0 {
+            total += value;
+            if total > Self::MOST {
+                return Err(DemandError::Absurd { node, value: total });
+            }
+            if value >= Self::LEAST {
                 *sums.entry(node).or_insert(0.0) += value;
             }
         }
@@ -120,6 +138,8 @@ mod tests {
             assert!(Demand::from_requests_per_second([("a".into(), 1.0)], value).is_err(), "{value}");
         }
         assert!(Demand::from_requests_per_second([("a".into(), 1.0)], 0.0).is_err());
+        // Each is finite, and their sum is not.
+        assert!(matches!(Demand::from_concurrency(["a", "b"].map(|node| (node.into(), 1e308))), Err(DemandError::Absurd { .. })));
         assert!(serde_json::from_str::<Demand>("{\"a\":-1}").is_err());
     }
 

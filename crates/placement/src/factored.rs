@@ -1,7 +1,8 @@
 //! Routing weights of large clusters without a matrix of them.
 //!
-//! Where costs are factored by site, so are inverse-response-time weights: all sources of a site see the same response times, but for a replica on their own
-//! node. One row per site and one sum per source say everything; a row that is measured for itself replaces the factored one.
+//! Where costs are factored by site, so are inverse-response-time weights: all sources of a site that add about the same to their round trips see about the same
+//! response times, but for a replica on their own node. One row for each such class of sources and one sum per source say everything; a row that is measured for
+//! itself replaces the factored one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +13,11 @@ use crate::site_costs::{SiteCosts, join};
 use crate::tie::{mix, stable_hash};
 use latency_matrix::NodeName;
 
-/// Inverse-response-time weights (see [`crate::WeightMatrix::inverse_response_time`]) over [`SiteCosts`]. What a source adds to all its round trips alike is left
-/// out of them, since it favours no target over another.
+/// Sources are alike whose common part of all responses differs by less than this factor.
+const LIKE: f64 = 1.1;
+
+/// Inverse-response-time weights (see [`crate::WeightMatrix::inverse_response_time`]) over [`SiteCosts`]. What a source adds to all its round trips counts as what
+/// the sources like it add on average: theirs and the serving time together are within a tenth of each other.
 ///
 /// ```
 /// use placement::{FactoredWeights, SiteCosts};
@@ -36,8 +40,9 @@ use latency_matrix::NodeName;
 pub struct FactoredWeights {
     /// For ties only.
     hashes: Vec<u64>,
-    sites: Vec<usize>,
-    /// Per site and target: 1 / response seconds, 0 where nothing runs or nothing may be sent.
+    /// The class of each node as a source.
+    classes: Vec<usize>,
+    /// Per class of sources and target: 1 / response seconds, 0 where nothing runs or nothing may be sent.
     rates: Array2<f64>,
     /// Per node: the rate to itself.
     own: Vec<f64>,
@@ -58,26 +63,50 @@ impl FactoredWeights {
         let nodes = costs.nodes();
         let serves: Vec<bool> = nodes.iter().map(|node| with_replicas.contains(node)).collect();
         let (sites, access, between) = (costs.sites(), costs.access(), costs.between());
-        let mut rates = Array2::zeros((between.nrows(), nodes.len()));
-        for (mut row, between) in rates.axis_iter_mut(Axis(0)).zip(between.axis_iter(Axis(0))) {
+        // Steps of a tenth of what is common to all responses to a source.
+        let step = |access: f64| ((access + serving_seconds) / serving_seconds).log(LIKE).floor() as u32;
+        let mut index: BTreeMap<(usize, u32), usize> = BTreeMap::new();
+        let mut members: Vec<(usize, f64, f64)> = Vec::new();
+        let mut classes: Vec<usize> = Vec::with_capacity(nodes.len());
+        for (site, access) in sites.iter().zip(access) {
+            let class = *index.entry((*site, step(*access))).or_insert(members.len());
+            if class == members.len() {
+                members.push((*site, 0.0, 0.0));
+            }
+            members[class].1 += access;
+            members[class].2 += 1.0;
+            classes.push(class);
+        }
+        let mut rates = Array2::zeros((members.len(), nodes.len()));
+        for (mut row, (site, sum, count)) in rates.axis_iter_mut(Axis(0)).zip(&members) {
+            let common = sum / count;
             for (target, rate) in row.iter_mut().enumerate() {
                 if serves[target] {
-                    *rate = 1.0 / (join(between[sites[target]], access[target]) + serving_seconds);
+                    *rate = 1.0 / (join(between[(*site, sites[target])], common + access[target]) + serving_seconds);
                 }
             }
         }
         let totals: Vec<f64> = rates.axis_iter(Axis(0)).map(|row| row.as_slice().map_or(0.0, sum)).collect();
         let own: Vec<f64> = serves.iter().map(|serves| if *serves { 1.0 / serving_seconds } else { 0.0 }).collect();
-        let sums = (0..nodes.len()).map(|node| totals[sites[node]] - rates[(sites[node], node)] + own[node]).collect();
+        let sums = (0..nodes.len()).map(|node| totals[classes[node]] - rates[(classes[node], node)] + own[node]).collect();
         let hashes = nodes.iter().map(|node| stable_hash("", node.as_str())).collect();
         let serving = serves.iter().filter(|serves| **serves).count();
-        Self { hashes, sites: sites.to_vec(), rates, own, sums, serves, serving, serving_seconds, measured: BTreeMap::new() }
+        let mut weights = Self { hashes, classes, rates, own, sums, serves, serving, serving_seconds, measured: BTreeMap::new() };
+        // Sources with ways of their own that are cut.
+        for source in costs.cut().iter().map(|(from, _)| *from).collect::<BTreeSet<usize>>() {
+            let seconds: Vec<f64> = (0..nodes.len()).map(|target| costs.seconds(source, target)).collect();
+            weights.set_row(source, &seconds);
+        }
+        weights
     }
 
     /// The share of a source's requests that goes to a target, 0 to 1; positions in the order of the costs' nodes. Where nothing can be reached, they
-    /// are spread evenly over all targets, as in [`crate::WeightMatrix`]; where nothing runs, they stay.
+    /// are spread evenly over all targets, as in [`crate::WeightMatrix`]; where nothing runs, they stay. A position beyond the list has no share.
     #[must_use]
     pub fn share(&self, source: usize, target: usize) -> f64 {
+        if source.max(target) >= self.classes.len() {
+            return 0.0;
+        }
         if let Some(row) = self.measured.get(&source) {
             let units = row.iter().find(|(position, _)| *position == target).map_or(0, |(_, units)| *units);
             return f64::from(units) / f64::from(WHOLE);
@@ -88,14 +117,17 @@ impl FactoredWeights {
                 serving => f64::from(u8::from(self.serves[target])) / serving as f64,
             };
         }
-        let rate = if source == target { self.own[source] } else { self.rates[(self.sites[source], target)] };
+        let rate = if source == target { self.own[source] } else { self.rates[(self.classes[source], target)] };
         rate / self.sums[source]
     }
 
-    /// The weights of one source as whole numbers that sum to 100, in node order.
+    /// The weights of one source as whole numbers that sum to 100, in node order; none for a position beyond the list.
     #[must_use]
     pub fn row(&self, source: usize) -> Vec<u32> {
-        let mut row = vec![0; self.sites.len()];
+        if source >= self.classes.len() {
+            return Vec::new();
+        }
+        let mut row = vec![0; self.classes.len()];
         let mut set = |entries: &[(usize, u32)]| {
             for (target, units) in entries {
                 row[*target] = *units;
@@ -104,7 +136,7 @@ impl FactoredWeights {
         match self.measured.get(&source) {
             Some(entries) => set(entries),
             None => {
-                let mut rates = self.rates.row(self.sites[source]).to_vec();
+                let mut rates = self.rates.row(self.classes[source]).to_vec();
                 rates[source] = self.own[source];
                 set(&self.rounded(source, &rates));
             }
@@ -126,8 +158,11 @@ impl FactoredWeights {
     }
 
     /// Replaces the row of one source by one of its own measured costs in seconds, in node order (infinite: nothing may be sent); all other rows stay as they
-    /// are. A number that is no cost counts as unknown, and so does a missing one.
+    /// are. A number that is no cost counts as unknown, and so does a missing one. A position beyond the list has no row.
     pub fn set_row(&mut self, source: usize, seconds: &[f64]) {
+        if source >= self.classes.len() {
+            return;
+        }
         let unknown = crate::Rtt::ABSURD.seconds();
         let serving = self.serving_seconds;
         let mut rates: Vec<f64> = (seconds.iter().zip(&self.own))
@@ -188,6 +223,22 @@ mod tests {
                 again.row(source).iter().zip(factored.row(source)).map(|(one, other)| one.abs_diff(other)).sum::<u32>();
             assert!(differences <= 2, "{differences}");
         }
+    }
+
+    #[test]
+    fn what_a_source_adds_to_all_its_ways_evens_them_out() {
+        // 5 ms from the source to anywhere, then 1 and 10 ms, served in 1 ms.
+        let names: Vec<NodeName> = ["far", "a", "b", "near"].map(NodeName::from).to_vec();
+        let between = ndarray::array![[0.0, 0.001, 0.010], [0.001, 0.0, 0.01], [0.01, 0.01, 0.0]];
+        let costs = SiteCosts::new(names.clone(), vec![0, 1, 2, 0], between, vec![0.005, 0.0, 0.0, 0.0]);
+        let weights = FactoredWeights::new(&costs, &BTreeSet::from(["a".into(), "b".into()]), 0.001);
+        assert_eq!(weights.row(0), [0, 70, 30, 0]);
+        assert_eq!(weights.row(3), [0, 85, 15, 0]);
+        // A way that is cut gets nothing; positions beyond the list have nothing.
+        let mut cut = FactoredWeights::new(&costs.without([(0, 1)]), &BTreeSet::from(["a".into(), "b".into()]), 0.001);
+        assert_eq!((cut.row(0), cut.row(3)), (vec![0, 0, 100, 0], vec![0, 85, 15, 0]));
+        cut.set_row(9, &[0.0]);
+        assert_eq!((cut.row(9), cut.share(9, 0), cut.share(0, 9)), (Vec::new(), 0.0, 0.0));
     }
 
     #[test]

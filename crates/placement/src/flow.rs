@@ -11,6 +11,7 @@
 mod drift;
 mod network;
 mod swaps;
+mod thinning;
 mod ways;
 
 use ndarray::Array2;
@@ -20,6 +21,7 @@ use crate::serving::Segment;
 pub(crate) use drift::Drift;
 use network::{Network, Scratch};
 pub(crate) use swaps::Swaps;
+pub(crate) use thinning::Thinning;
 use ways::Ways;
 
 /// Seconds that a unit of demand costs which no server can take: far more than any network path, so that as little as possible is left over.

@@ -44,13 +44,16 @@
 //! ```
 
 mod anneal;
+#[cfg(feature = "app-graph")]
 mod app_graph;
 mod apportion;
 mod bound;
 mod branch;
 mod capacity;
+#[cfg(feature = "completion")]
 pub mod completion;
 mod cost;
+mod costs;
 mod demand;
 pub mod explain;
 mod factored;
@@ -58,6 +61,7 @@ pub mod flow;
 mod instance;
 pub mod many;
 mod plan;
+mod planner;
 mod posed;
 mod problem;
 mod reduce;
@@ -68,28 +72,34 @@ mod serving;
 mod site_costs;
 mod slo;
 mod solve;
+mod spec;
 mod stability;
 pub mod synthetic;
 mod tie;
 mod topology;
 mod toward;
+#[cfg(feature = "trace")]
 pub mod trace;
 mod uniform;
 mod weights;
 mod zones;
 
+#[cfg(feature = "app-graph")]
 pub use app_graph::{AppGraph, AppGraphError, Call, Order};
 pub use apportion::apportion;
 pub use capacity::{Exclusion, NodeCapacity};
 pub use cost::{CostMatrix, CostPolicy, Statistic};
+pub use costs::Costs;
 pub use demand::{Demand, DemandError};
 pub use factored::FactoredWeights;
 pub use latency_matrix::{Freshness, LatencyMatrix, MatrixError, NodeName, PairState, PairStats, Quantile, Rtt, RttError};
 pub use plan::{Flow, Plan, PlanCost, Proof, Unplaced, UnplacedReason, Unserved, ZoneReason, ZonesMissing};
-pub use problem::{CostModel, Problem, ProblemError};
+pub use planner::Planner;
+pub use problem::{CostModel, Effort, Problem, ProblemError};
 pub use serving::{Segment, ServingCurve, ServingError};
 pub use site_costs::SiteCosts;
 pub use slo::{Blocker, LevelPlan, ServiceLevel};
+pub use spec::{ProblemSpec, SPEC_VERSION, SpecError};
 pub use stability::{MoveHistory, Stability, Verdict};
 pub use topology::{MAX_COST, Place, SAME_ZONE_COST, TableCost, TopologyCosts};
 pub use weights::{WeightError, WeightMatrix};

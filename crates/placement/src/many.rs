@@ -1,8 +1,9 @@
 //! Many services on shared nodes.
 //!
-//! Services are planned one after the other, each exactly for what is left, in rounds: in each round every service, by falling priority and then
-//! in the order of a hash, may place up to its fair portion, so that under shortage equals get equal shares and a higher priority is served
-//! first. On clusters of more than a few dozen nodes a service looks at those near its sources only, so the plans are good rather than proven; the order of
+//! Services are planned one after the other, each exactly for what is left, by falling priority and then in the order of a hash. Where there is not enough for
+//! all of one priority, replicas are shared out by progressive filling: all get the same number, as far as all can have it; whoever can have no more, for want of a
+//! device, of room or of reachable nodes, stays there, and the others go on. Nobody could get one more without taking it from somebody who has no more than he
+//! (max-min fairness). On clusters of more than a few dozen nodes a service looks at those near its sources only, so the plans are good rather than proven; the order of
 //! services is a heuristic in any case.
 
 mod field;
@@ -15,7 +16,7 @@ use thiserror::Error;
 
 use crate::capacity::NodeCapacity;
 use crate::plan::{Plan, Proof};
-use crate::problem::{Diligence, Problem, ProblemError};
+use crate::problem::{Effort, Problem, ProblemError};
 use crate::tie::stable_hash;
 use latency_matrix::NodeName;
 
@@ -136,7 +137,7 @@ pub fn plan_many(claims: &[Claim], free: &BTreeMap<NodeName, Resources>) -> Resu
     Ok(ManyPlans { plans: done, shortages })
 }
 
-/// Gives every service of a class one more replica per round, until nothing more fits.
+/// Shares out among a class what is not enough for all of it.
 fn share(
     claims: &[Claim],
     field: &mut Field<'_>,
@@ -144,27 +145,92 @@ fn share(
     left: &mut Stock,
     plans: &mut [Option<Plan>],
 ) -> Result<(), ManyError> {
-    let most = class.iter().map(|claim| claims[*claim].problem.replicas).max().unwrap_or(0);
-    let (mut low, mut high) = (0, most);
-    // The largest portion that everybody can have, then one round in which the rest takes what is left.
-    while low < high {
-        let portion = (low + high).div_ceil(2);
-        let mut trial = left.clone();
-        if place(claims, field, class, &mut trial, plans, |_| portion)? { low = portion } else { high = portion - 1 }
-    }
-    let mut portions = vec![low; claims.len()];
+    // What each could have if it were alone: a claim that needs a rare device holds nobody up. Those that have the least choice choose first.
+    let mut most = vec![0; claims.len()];
+    let mut rooms = Vec::with_capacity(class.len());
     for claim in class {
-        portions[*claim] = low.saturating_add(1);
+        let room = field.reachable_room(&claims[*claim], *claim, left);
+        most[*claim] = claims[*claim].problem.replicas.min(u32::try_from(room).unwrap_or(u32::MAX));
+        rooms.push((room, *claim));
+    }
+    rooms.sort_by_key(|(room, _)| *room);
+    let class: Vec<usize> = rooms.into_iter().map(|(_, claim)| claim).collect();
+    // The most that all can have at once, planned in order.
+    let (mut low, mut high) = (0, class.iter().map(|claim| most[*claim]).max().unwrap_or(0));
+    while low < high {
+        let level = low + (high - low).div_ceil(2);
         let mut trial = left.clone();
-        if !place(claims, field, class, &mut trial, plans, |claim| portions[claim])? {
-            portions[*claim] = low;
+        if place(claims, field, &class, &mut trial, plans, |claim| level.min(most[claim]))? {
+            low = level;
+        } else {
+            high = level - 1;
         }
     }
-    place(claims, field, class, left, plans, |claim| portions[claim])?;
+    place(claims, field, &class, left, plans, |claim| low.min(most[claim]))?;
+    // From here on each keeps what it has, and those go on that can.
+    let mut level = low;
+    let mut growing = class.clone();
+    while !growing.is_empty() {
+        let mut grown = Vec::new();
+        for claim in growing {
+            if level < most[claim] && raise(&claims[claim], field, claim, left, &mut plans[claim], level + 1)? {
+                grown.push(claim);
+            }
+        }
+        growing = grown;
+        level += 1;
+        let mut high = growing.iter().map(|claim| most[*claim]).max().unwrap_or(level);
+        while level < high {
+            let next = level + (high - level).div_ceil(2);
+            let (mut trial, mut raised) = (left.clone(), plans.to_vec());
+            let mut all = true;
+            for claim in &growing {
+                let portion = next.min(most[*claim]);
+                all = all && raise(&claims[*claim], field, *claim, &mut trial, &mut raised[*claim], portion)?;
+            }
+            if all {
+                *left = trial;
+                plans.clone_from_slice(&raised);
+                level = next;
+            } else {
+                high = next - 1;
+            }
+        }
+    }
+    // Whoever moved while it grew may have left room for others.
+    for claim in &class {
+        while let Some(held) = plans[*claim].as_ref().map(Plan::total_replicas).filter(|held| *held < most[*claim]) {
+            if !raise(&claims[*claim], field, *claim, left, &mut plans[*claim], held + 1)? {
+                break;
+            }
+        }
+    }
     Ok(())
 }
 
-/// Plans a class within its portions; true when all replicas asked for found a place.
+/// Plans a claim anew for more replicas than it has, on what is left and what it holds; false, and nothing is changed, if it cannot have so many.
+fn raise(
+    claim: &Claim,
+    field: &mut Field<'_>,
+    number: usize,
+    left: &mut Stock,
+    plan: &mut Option<Plan>,
+    portion: u32,
+) -> Result<bool, ManyError> {
+    let held = plan.as_ref().map(|plan| plan.replicas.clone()).unwrap_or_default();
+    field.give_back(number, left, &held);
+    let raised = place_one(claim, field, number, portion, left)?;
+    let enough = raised.total_replicas() == portion;
+    if enough {
+        field.take_all(number, left, &raised.replicas);
+        *plan = Some(raised);
+    } else {
+        field.take_all(number, left, &held);
+    }
+    Ok(enough)
+}
+
+/// Plans a class within its portions; false, and the rest is not planned, as soon as not all replicas asked for find a place.
 fn place(
     claims: &[Claim],
     field: &mut Field<'_>,
@@ -173,29 +239,32 @@ fn place(
     plans: &mut [Option<Plan>],
     portion: impl Fn(usize) -> u32,
 ) -> Result<bool, ManyError> {
-    let mut all = true;
     for &number in class {
-        let claim = &claims[number];
-        let asked = claim.problem.replicas.min(portion(number));
-        let (room, cut) = field.candidates(claim, number, asked, left);
-        let mut plan = posed(claim, asked, &room, field).solve()?;
-        if cut && plan.total_replicas() < asked {
-            let room = field.room(claim, number, left);
-            plan = posed(claim, asked, &room, field).solve()?;
-        }
-        if cut {
-            // What the nodes left aside could do is not known.
-            plan.proof = Proof::AtLeast { objective: 0.0 };
-        }
-        all &= plan.total_replicas() == asked;
-        for (node, count) in &plan.replicas {
-            if let Ok(at) = field.names.binary_search(&node) {
-                field.take(number, left.of_mut(at), u64::from(*count));
-            }
-        }
+        let asked = claims[number].problem.replicas.min(portion(number));
+        let plan = place_one(&claims[number], field, number, asked, left)?;
+        let all = plan.total_replicas() == asked;
+        field.take_all(number, left, &plan.replicas);
         plans[number] = Some(plan);
+        if !all {
+            return Ok(false);
+        }
     }
-    Ok(all)
+    Ok(true)
+}
+
+/// Plans so many replicas of a claim on what is left.
+fn place_one(claim: &Claim, field: &mut Field<'_>, number: usize, asked: u32, left: &Stock) -> Result<Plan, ManyError> {
+    let (room, cut) = field.candidates(claim, number, asked, left);
+    let mut plan = posed(claim, asked, &room, field).solve()?;
+    if cut && plan.total_replicas() < asked {
+        let room = field.room(claim, number, left);
+        plan = posed(claim, asked, &room, field).solve()?;
+    }
+    if cut {
+        // What the nodes left aside could do is not known.
+        plan.proof = Proof::AtLeast { objective: 0.0 };
+    }
+    Ok(plan)
 }
 
 /// A claim's problem for so many replicas on the given nodes.
@@ -213,7 +282,7 @@ fn posed(claim: &Claim, asked: u32, room: &[(usize, &NodeCapacity, u32)], field:
         running: problem.running.clone(),
         serving: problem.serving.clone(),
         zones: problem.zones.clone(),
-        diligence: Diligence::Quick,
+        effort: Effort::Quick,
         ..*problem
     }
 }
@@ -242,7 +311,7 @@ mod tests {
         let plans = plan_many(&[claim("vm", 0, 2, 1)], &cluster(4000)).unwrap();
         assert_eq!(plans.plans[0].replicas, BTreeMap::from([("b".into(), 1)]));
         assert_eq!(plans.shortages[0].replicas, 1);
-        assert_eq!(plans.shortages[0].binding[&"a".into()], Some("kvm".to_owned()));
+        assert_eq!(plans.shortages[0].binding["a"], Some("kvm".to_owned()));
     }
 
     #[test]
@@ -260,6 +329,58 @@ mod tests {
         let free = nodes.iter().map(|node| (node.clone(), Resources::new())).collect();
         let planned = plan_many(&[claim], &free).unwrap();
         assert_eq!(planned.plans[0].replicas, [("n08".into(), 1)].into());
+    }
+
+    #[test]
+    fn who_can_have_no_more_holds_nobody_up() {
+        let counts = |claims: &[Claim], cluster| {
+            let planned = plan_many(claims, &cluster).unwrap();
+            planned.plans.iter().map(Plan::total_replicas).collect::<Vec<_>>()
+        };
+        // One device, and sixteen places for the rest.
+        assert_eq!(counts(&[claim("vm", 0, 2, 1), claim("web", 0, 8, 0)], cluster(8000)), [1, 8]);
+        assert_eq!(counts(&[claim("gpu", 0, 2, 9), claim("web", 0, 8, 0)], cluster(8000)), [0, 8]);
+        // Six places: two for each, but what one does not want is for the others.
+        assert_eq!(counts(&[claim("one", 0, 1, 0), claim("two", 0, 9, 0), claim("six", 0, 9, 0)], cluster(1500)), [1, 2, 3]);
+        // A service that reaches only one of the nodes.
+        let lost = CostMatrix::new(vec!["a".into(), "b".into()], ndarray::array![[0.0, f64::INFINITY], [f64::INFINITY, 0.0]]);
+        let lost = Claim { problem: Problem { costs: lost.into(), ..claim("lost", 0, 3, 0).problem }, ..claim("lost", 0, 3, 0) };
+        assert_eq!(counts(&[lost, claim("web", 0, 9, 0)], cluster(2000)), [3, 5]);
+    }
+
+    #[test]
+    fn a_resource_without_end_is_there() {
+        let mut free = cluster(4000);
+        for resources in free.values_mut() {
+            resources.insert("kvm".to_owned(), u64::MAX);
+        }
+        assert_eq!(plan_many(&[claim("vm", 0, 8, 1)], &free).unwrap().plans[0].total_replicas(), 8);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nobody_can_get_more_without_taking_it_from_one_who_has_no_more(
+            wanted in proptest::collection::vec((0..7_u32, 0..2_u64), 1..5),
+            cpu in 1..5_u64,
+        ) {
+            let names = ["one", "two", "three", "four"];
+            let claims: Vec<Claim> = wanted.iter().zip(names).map(|((replicas, kvm), name)| claim(name, 0, *replicas, *kvm)).collect();
+            let planned = plan_many(&claims, &cluster(500 * cpu)).unwrap();
+            let got: Vec<u32> = planned.plans.iter().map(Plan::total_replicas).collect();
+            // One place with a device, on a node that also has places without.
+            let places = 2 * cpu as u32;
+            proptest::prop_assert!(got.iter().sum::<u32>() <= places);
+            let devices: u32 = (0..claims.len()).filter(|at| wanted[*at].1 > 0).map(|at| got[at]).sum();
+            proptest::prop_assert!(devices <= 1);
+            for (at, (replicas, kvm)) in wanted.iter().enumerate().filter(|(at, _)| got[*at] < wanted[*at].0) {
+                if *kvm > 0 {
+                    continue;
+                }
+                let free = got.iter().sum::<u32>() < places;
+                let richer = (0..claims.len()).any(|other| got[other] > got[at] + 1);
+                proptest::prop_assert!(!free && !richer, "{got:?} of {wanted:?} in {places} places: {at} of {replicas}");
+            }
+        }
     }
 
     #[test]

@@ -112,9 +112,14 @@ pub struct Plan {
     /// What is missing to the zones asked for; none when there are replicas in so many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zones_missing: Option<ZonesMissing>,
-    /// Demand that no node can take, because none is reachable or nothing runs.
+    /// Nodes with fewer replicas than they shall have in any case ([`crate::NodeCapacity::at_least`]), and how many they lack: they may not have so many, or
+    /// there are too few in all.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub below_minimum: BTreeMap<NodeName, u32>,
+    /// Demand that no node can take, because nothing runs, none that runs replicas is reachable, or those that are reachable are full.
     pub unserved: Vec<Unserved>,
-    /// Demand over the concurrency of all placed replicas; above 1 all of them are overloaded alike. 0 when nothing runs.
+    /// Demand over the concurrency of all placed replicas; above 1 all of them are overloaded alike. 0 when nothing runs. Demand of sources that reach no
+    /// node where replicas may run is left out: it is no load.
     pub utilisation: f64,
     /// Demand that one replica may get in this plan: its concurrency, or more when there is too much demand.
     pub replica_capacity: f64,
@@ -134,7 +139,7 @@ impl Plan {
     /// Replicas on all nodes.
     #[must_use]
     pub fn total_replicas(&self) -> u32 {
-        self.replicas.values().sum()
+        self.replicas.values().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// Demand served on a node.

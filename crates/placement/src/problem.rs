@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::capacity::NodeCapacity;
-use crate::cost::CostMatrix;
+use crate::costs::Costs;
 use crate::demand::Demand;
 use crate::serving::ServingCurve;
 use latency_matrix::NodeName;
@@ -25,7 +25,7 @@ pub enum CostModel {
 /// Why a problem cannot be solved as stated.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum ProblemError {
-    /// The concurrency that one replica serves is not a positive finite number.
+    /// The concurrency that one replica serves is not a number from 1e-9 to 1e12.
     #[error("failed to plan {service}: one replica cannot serve {value} requests at a time")]
     ReplicaConcurrency {
         /// The service.
@@ -44,12 +44,15 @@ pub enum ProblemError {
 }
 
 /// How long to search where no proof is near.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Diligence {
-    /// One of many services that are planned together.
+pub enum Effort {
+    /// For one of many services that are planned together: a good plan, little is known of how good.
     Quick,
+    /// Milliseconds for hundreds of nodes and sources.
+    #[default]
     Usual,
+    /// About a minute for hundreds of nodes and sources.
     Thorough,
 }
 
@@ -77,7 +80,7 @@ pub(crate) const TIE_SECONDS: f64 = 1e-6;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Problem {
     pub(crate) service: String,
-    pub(crate) costs: CostMatrix,
+    pub(crate) costs: Costs,
     pub(crate) replicas: u32,
     pub(crate) replica_concurrency: f64,
     pub(crate) demand: Demand,
@@ -87,7 +90,10 @@ pub struct Problem {
     pub(crate) model: CostModel,
     pub(crate) move_seconds: f64,
     pub(crate) keep_running: bool,
-    pub(crate) diligence: Diligence,
+    #[serde(rename = "diligence")]
+    pub(crate) effort: Effort,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) most_steps: Option<u32>,
     pub(crate) zones: BTreeMap<NodeName, String>,
     pub(crate) least_zones: u32,
     pub(crate) node_share: Option<f64>,
@@ -96,10 +102,10 @@ pub struct Problem {
 impl Problem {
     /// A problem for `replicas` replicas in all, each serving `replica_concurrency` requests at a time; so far without demand or nodes.
     #[must_use]
-    pub fn new(service: impl Into<String>, costs: CostMatrix, replicas: u32, replica_concurrency: f64) -> Self {
+    pub fn new(service: impl Into<String>, costs: impl Into<Costs>, replicas: u32, replica_concurrency: f64) -> Self {
         Self {
             service: service.into(),
-            costs,
+            costs: costs.into(),
             replicas,
             replica_concurrency,
             demand: Demand::default(),
@@ -109,7 +115,8 @@ impl Problem {
             model: CostModel::default(),
             move_seconds: TIE_SECONDS,
             keep_running: false,
-            diligence: Diligence::Usual,
+            effort: Effort::Usual,
+            most_steps: None,
             zones: BTreeMap::new(),
             least_zones: 0,
             node_share: None,
@@ -192,7 +199,8 @@ impl Problem {
     /// The largest share of all replicas that may be on one node, above 0 and at most 1; one replica may be anywhere.
     #[must_use]
     pub fn with_node_share(mut self, at_most: f64) -> Self {
-        self.node_share = Some(at_most);
+        // NaN could not be written down; like 0 it allows one.
+        self.node_share = Some(if at_most.is_nan() { 0.0 } else { at_most.clamp(0.0, 1.0) });
         self
     }
 
@@ -200,14 +208,28 @@ impl Problem {
     /// better plan this gives a better bound, by branching over how many replicas whole regions have. For plans that are made rarely, and to learn how good the fast
     /// ones are. How far it goes is counted in steps, never by a clock: equal problems get equal plans. Default: the usual search.
     #[must_use]
-    pub fn searching_thoroughly(mut self) -> Self {
-        self.diligence = Diligence::Thorough;
+    pub fn searching_thoroughly(self) -> Self {
+        self.with_effort(Effort::Thorough)
+    }
+
+    /// How long to search; default: [`Effort::Usual`].
+    #[must_use]
+    pub fn with_effort(mut self, effort: Effort) -> Self {
+        self.effort = effort;
+        self
+    }
+
+    /// At most so many steps of each kind: prices adjusted, moves of a replica tried, placements routed for a proof. With 0 the first placement is the plan. Equal
+    /// problems get equal plans, on any machine; how long a step takes depends on the machine and grows with nodes x sources.
+    #[must_use]
+    pub fn with_most_steps(mut self, steps: u32) -> Self {
+        self.most_steps = Some(steps);
         self
     }
 
     pub(crate) fn check(&self) -> Result<(), ProblemError> {
         let service = || self.service.clone();
-        if !(self.replica_concurrency.is_finite() && self.replica_concurrency > 0.0) {
+        if !(1e-9..=1e12).contains(&self.replica_concurrency) {
             return Err(ProblemError::ReplicaConcurrency { service: service(), value: self.replica_concurrency });
         }
         if !(self.move_seconds.is_finite() && self.move_seconds >= 0.0) {

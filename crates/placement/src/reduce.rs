@@ -13,12 +13,12 @@ pub(crate) struct Reduced {
 /// Nodes near to a source that are looked at first, and at most.
 const NEAREST: (usize, usize) = (4, 64);
 
-/// Keeps the nodes that run replicas, and those nearest to each source: as many for each as make about `candidates` in all, more of them for a source whose
+/// Keeps the nodes that run replicas, those that `also` has replicas on, and those nearest to each source: as many for each as make about `candidates` in all, more of them for a source whose
 /// demand needs more room.
-pub(crate) fn reduce(instance: &Instance, candidates: usize) -> Reduced {
-    let running: Vec<bool> = (0..instance.nodes())
-        .map(|node| instance.floors[node] > 0 || (instance.running[node] > 0 && instance.limits[node] > 0))
-        .collect();
+pub(crate) fn reduce(instance: &Instance, candidates: usize, also: Option<&[u32]>) -> Reduced {
+    let used = |node: usize| instance.running[node] > 0 || also.is_some_and(|also| also[node] > 0);
+    let running: Vec<bool> =
+        (0..instance.nodes()).map(|node| instance.floors[node] > 0 || (used(node) && instance.limits[node] > 0)).collect();
     let near = nearest(instance);
     let mut nearest = NEAREST.0;
     let mut kept = keep(instance, running.clone(), &near, nearest);

@@ -1,15 +1,20 @@
 //! The best placement for local-first routing: local search for a good one, branch and bound for the proof.
 
+mod adjust;
+mod walk;
+
 use crate::anneal::anneal;
 use crate::bound::{Relaxed, Steps, ascend, gains, growth, relax};
 use crate::branch;
 use crate::flow::Swaps;
 use crate::instance::Instance;
 use crate::reduce::reduce;
+use adjust::{adjust, greatest, seed, start};
+use walk::Walk;
 
 /// How hard to search; all limits count steps, none looks at a clock, so equal inputs give equal outputs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Effort {
+pub(crate) struct Budget {
     /// Subgradient steps for the lower bound.
     pub(crate) steps: usize,
     /// Of these, steps without a better bound after which they become shorter.
@@ -39,13 +44,37 @@ pub(crate) struct Found {
     pub(crate) proven: bool,
 }
 
+/// What the search for a like problem has found, to begin with.
+#[derive(Clone, Debug)]
+pub(crate) struct Hint {
+    /// What a served unit of each source was worth.
+    pub(crate) worth: Vec<f64>,
+    /// Where replicas were.
+    pub(crate) placement: Vec<u32>,
+}
+
 /// Finds the best placement, and proves it where `effort` allows.
-pub(crate) fn solve(instance: &Instance, effort: Effort) -> Found {
-    if instance.nodes() <= effort.candidates {
-        return solve_all(instance, effort).0;
+pub(crate) fn solve(instance: &Instance, effort: Budget) -> Found {
+    solve_from(instance, effort, None).0
+}
+
+/// The same from what is known of a like problem, which takes a part of the steps; also returns what a served unit of each source is worth.
+pub(crate) fn solve_from(instance: &Instance, effort: Budget, hint: Option<&Hint>) -> (Found, Vec<f64>) {
+    // Where everything stays as it is, nothing is to be found.
+    if instance.floors.iter().sum::<u32>() == instance.replicas {
+        let total = instance.total(&instance.floors);
+        let worth = hint.map_or_else(|| vec![0.0; instance.supplies.len()], |hint| hint.worth.clone());
+        return (Found { placement: instance.floors.clone(), total, lower_bound: total, proven: true }, worth);
     }
-    let reduced = reduce(instance, effort.candidates);
-    let (found, worth) = solve_all(&reduced.instance, Effort { routings: 0, ..effort });
+    if instance.nodes() <= effort.candidates {
+        return solve_all(instance, effort, hint);
+    }
+    let reduced = reduce(instance, effort.candidates, hint.map(|hint| &hint.placement[..]));
+    let near = hint.map(|hint| Hint {
+        worth: hint.worth.clone(),
+        placement: reduced.nodes.iter().map(|node| hint.placement[*node]).collect(),
+    });
+    let (found, worth) = solve_all(&reduced.instance, Budget { routings: 0, ..effort }, near.as_ref());
     let mut placement = vec![0; instance.nodes()];
     for (node, count) in reduced.nodes.iter().zip(&found.placement) {
         placement[*node] = *count;
@@ -53,19 +82,31 @@ pub(crate) fn solve(instance: &Instance, effort: Effort) -> Found {
     // The bound has to hold for the nodes left aside as well.
     let lower_bound = relax(instance, &worth).bound.min(found.total);
     let proven = lower_bound >= found.total - instance.tolerance(found.total);
-    Found { placement, total: found.total, lower_bound, proven }
+    (Found { placement, total: found.total, lower_bound, proven }, worth)
 }
 
-fn solve_all(instance: &Instance, effort: Effort) -> (Found, Vec<f64>) {
+/// How much shorter the search for prices is that begins with good ones.
+const HINTED: usize = 5;
+
+fn solve_all(instance: &Instance, effort: Budget, hint: Option<&Hint>) -> (Found, Vec<f64>) {
     let kept: u32 = instance.running.iter().zip(&instance.limits).map(|(running, limit)| running.min(limit)).sum();
-    let mut best = improve(instance, adjust(instance, seed(instance)).0, effort);
-    if kept > 0 {
+    let first = hint.map_or_else(|| seed(instance), |hint| start(instance, &hint.placement));
+    let mut best = improve(instance, adjust(instance, first).0, effort);
+    if kept > 0 && hint.is_none_or(|hint| hint.placement != instance.running) {
         take_better(instance, &mut best, improve(instance, adjust(instance, start(instance, &instance.running)).0, effort));
     }
-    let worth = instance.route(&best.0).1.source_prices;
+    let (worth, steps) = match hint {
+        Some(hint) => {
+            let count = effort.steps.div_ceil(HINTED);
+            (hint.worth.clone(), Steps { count, pace: 1.0 / HINTED as f64, patience: effort.patience })
+        }
+        None => {
+            let worth = instance.route(&best.0).1.source_prices;
+            (worth, Steps { count: effort.steps, pace: 1.0, patience: effort.patience })
+        }
+    };
     let mut seen: Vec<Vec<u32>> = Vec::new();
     let start = relax(instance, &worth);
-    let steps = Steps { count: effort.steps, pace: 1.0, patience: effort.patience };
     let (worth, relaxed) = ascend(
         instance,
         (worth, start),
@@ -104,99 +145,11 @@ fn take_better(instance: &Instance, best: &mut (Vec<u32>, f64), other: (Vec<u32>
     }
 }
 
-/// A wish cut to what floors and limits allow.
-fn start(instance: &Instance, wish: &[u32]) -> Vec<u32> {
-    let bounds = instance.floors.iter().zip(&instance.limits);
-    wish.iter().zip(bounds).map(|(wish, (floor, limit))| (*wish).min(*limit).max(*floor)).collect()
-}
-
-/// A first placement: again and again a replica goes next to the source with the most demand left, and serves what is nearest to it.
-fn seed(instance: &Instance) -> Vec<u32> {
-    let mut placement = instance.floors.clone();
-    let mut left = instance.supplies.clone();
-    let mut nearest: Vec<usize> = (0..left.len()).collect();
-    for (node, count) in instance.floors.iter().enumerate().filter(|(_, count)| **count > 0) {
-        settle(instance, node, f64::from(*count), &mut left, &mut nearest);
-    }
-    for _ in placement.iter().sum::<u32>()..instance.replicas {
-        let Some((source, most)) = left.iter().enumerate().max_by(|one, other| one.1.total_cmp(other.1)) else { break };
-        if *most <= 0.0 {
-            break;
-        }
-        let room = (0..instance.nodes()).filter(|node| placement[*node] < instance.limits[*node]);
-        let cost = |node: &usize| instance.costs[(*node, source)] + instance.opening(*node, placement[*node] + 1);
-        let Some(node) = room.min_by(|one, other| cost(one).total_cmp(&cost(other))) else { break };
-        placement[node] += 1;
-        settle(instance, node, 1.0, &mut left, &mut nearest);
-        // A source that even its best node cannot reach must not be asked for ever.
-        if instance.costs[(node, source)].is_infinite() {
-            left[source] = 0.0;
-        }
-    }
-    placement
-}
-
-fn settle(instance: &Instance, node: usize, replicas: f64, left: &mut [f64], order: &mut [usize]) {
-    let costs = instance.costs.row(node);
-    order.sort_unstable_by(|one, other| costs[*one].total_cmp(&costs[*other]).then(one.cmp(other)));
-    let mut room = replicas * instance.replica_capacity;
-    for source in order.iter().take_while(|source| costs[**source].is_finite()) {
-        let amount = room.min(left[*source]);
-        left[*source] -= amount;
-        room -= amount;
-        if room <= 0.0 {
-            break;
-        }
-    }
-}
-
-/// Adds or removes replicas, each time the one whose estimate is best, until the number is right.
-fn adjust(instance: &Instance, mut placement: Vec<u32>) -> (Vec<u32>, f64) {
-    loop {
-        let placed: u32 = placement.iter().sum();
-        let routing = instance.route(&placement).1;
-        if placed == instance.replicas {
-            let total = routing.total() + instance.openings(&placement);
-            return (placement, total);
-        }
-        let (more, fewer) = gains(instance, &routing.source_prices, &placement);
-        if placed < instance.replicas {
-            // Without more demand to serve, many can be added at once.
-            let missing = (instance.replicas - placed) as usize;
-            let at_once = if missing > 16 { missing.div_ceil(8) } else { 1 };
-            for node in greatest(&more, at_once) {
-                placement[node] += 1;
-            }
-        } else {
-            // What a removal costs is only estimated by prices; few candidates are cheap to try for real.
-            let losses: Vec<f64> = fewer.iter().map(|loss| -loss).collect();
-            let tried = greatest(&losses, 16).into_iter().map(|node| {
-                placement[node] -= 1;
-                let total = instance.total(&placement);
-                placement[node] += 1;
-                (total, node)
-            });
-            let Some((_, node)) = tried.min_by(|one, other| one.0.total_cmp(&other.0)) else {
-                unreachable!("the floors do not add up to more than all replicas")
-            };
-            placement[node] -= 1;
-        }
-    }
-}
-
-/// The positions of the greatest finite values, greatest first, earlier positions first among equals.
-fn greatest(values: &[f64], count: usize) -> Vec<usize> {
-    let mut positions: Vec<usize> = (0..values.len()).filter(|position| values[*position].is_finite()).collect();
-    positions.sort_by(|one, other| values[*other].total_cmp(&values[*one]).then(one.cmp(other)));
-    positions.truncate(count);
-    positions
-}
-
 /// Moves one replica at a time as long as that helps.
 ///
 /// Prices bound what a move can gain: those of the present routing cheaply, those of the routing without the replica that goes more closely. A move is
 /// only worked out where both say that it may help, most promising first.
-fn improve(instance: &Instance, mut placement: Vec<u32>, effort: Effort) -> (Vec<u32>, f64) {
+fn improve(instance: &Instance, mut placement: Vec<u32>, effort: Budget) -> (Vec<u32>, f64) {
     let mut tries = effort.tries;
     'again: loop {
         let servers = instance.servers(&placement);
@@ -244,7 +197,7 @@ fn improve(instance: &Instance, mut placement: Vec<u32>, effort: Effort) -> (Vec
 }
 
 /// Walks all placements that the bound does not rule out.
-fn prove(instance: &Instance, best: (Vec<u32>, f64), worth: &[f64], relaxed: &Relaxed, effort: Effort) -> Found {
+fn prove(instance: &Instance, best: (Vec<u32>, f64), worth: &[f64], relaxed: &Relaxed, effort: Budget) -> Found {
     let lower_bound = relaxed.bound.min(best.1);
     let proven = relaxed.bound >= best.1 - instance.tolerance(best.1);
     if !proven && effort.branchings > 0 {
@@ -254,84 +207,6 @@ fn prove(instance: &Instance, best: (Vec<u32>, f64), worth: &[f64], relaxed: &Re
     if proven || effort.routings == 0 {
         return Found { placement: best.0, total: best.1, lower_bound, proven };
     }
-    let base: f64 = worth.iter().zip(&instance.supplies).map(|(worth, supply)| worth * supply).sum();
-    let mut walk = Walk {
-        instance,
-        marginals: &relaxed.marginals,
-        rest: rests(instance, &relaxed.marginals),
-        routings: effort.routings,
-        placement: vec![0; instance.nodes()],
-        best,
-    };
-    let proven = walk.descend(0, instance.replicas, base);
-    let (placement, total) = walk.best;
+    let ((placement, total), proven) = Walk::through(instance, best, worth, &relaxed.marginals, effort.routings);
     Found { lower_bound: if proven { total } else { lower_bound }, placement, total, proven }
-}
-
-/// `rest[node][count]`: the most profit that `count` replicas on this and all later nodes can make; minus infinity if they do not fit.
-fn rests(instance: &Instance, marginals: &[Vec<f64>]) -> Vec<Vec<f64>> {
-    let replicas = instance.replicas as usize;
-    let mut rest = vec![vec![f64::NEG_INFINITY; replicas + 1]; instance.nodes() + 1];
-    rest[instance.nodes()][0] = 0.0;
-    for node in (0..instance.nodes()).rev() {
-        let (before, after) = rest.split_at_mut(node + 1);
-        for count in 0..=replicas {
-            let mut profit = 0.0;
-            let mut most = f64::NEG_INFINITY;
-            for here in 0..=marginals[node].len().min(count) {
-                if here > 0 {
-                    profit += marginals[node][here - 1];
-                }
-                if here >= instance.floors[node] as usize {
-                    most = most.max(profit + after[0][count - here]);
-                }
-            }
-            before[node][count] = most;
-        }
-    }
-    rest
-}
-
-struct Walk<'a> {
-    instance: &'a Instance,
-    marginals: &'a [Vec<f64>],
-    rest: Vec<Vec<f64>>,
-    routings: usize,
-    placement: Vec<u32>,
-    best: (Vec<u32>, f64),
-}
-
-impl Walk<'_> {
-    /// Tries every count on `node` and the nodes after it; `bound` is the bound without the profits of these. False when the effort ran out.
-    fn descend(&mut self, node: usize, left: u32, bound: f64) -> bool {
-        let limit = self.best.1 - self.instance.tolerance(self.best.1);
-        if bound - self.rest[node][left as usize] >= limit {
-            return true;
-        }
-        if node == self.instance.nodes() {
-            if self.routings == 0 {
-                return false;
-            }
-            self.routings -= 1;
-            let total = self.instance.total(&self.placement);
-            if total < limit {
-                self.best = (self.placement.clone(), total);
-            }
-            return true;
-        }
-        let mut profit = 0.0;
-        for here in 0..=left.min(self.marginals[node].len() as u32) {
-            if here > 0 {
-                profit += self.marginals[node][here as usize - 1];
-            }
-            if here >= self.instance.floors[node] {
-                self.placement[node] = here;
-                if !self.descend(node + 1, left - here, bound - profit) {
-                    return false;
-                }
-            }
-        }
-        self.placement[node] = 0;
-        true
-    }
 }

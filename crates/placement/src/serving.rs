@@ -15,8 +15,8 @@ pub struct Segment {
 /// Why segments make no serving curve.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum ServingError {
-    /// A serving time that is NaN, infinite or negative.
-    #[error("failed to make a serving curve: {0} seconds is not a finite time of at least 0")]
+    /// A serving time that is NaN, negative or more than [`ServingCurve::LONGEST_SECONDS`].
+    #[error("failed to make a serving curve: {0} seconds is not a time from 0 to {longest} seconds", longest = ServingCurve::LONGEST_SECONDS)]
     Time(f64),
     /// Segments that do not cover utilisation 0 to 1 with positive widths.
     #[error("failed to make a serving curve: widths sum to {0}, not 1, or one is not positive")]
@@ -39,7 +39,13 @@ pub struct ServingCurve {
     segments: Vec<Segment>,
 }
 
+/// Beyond so many places the queue's waiting time at any utilisation of the curve is that of endlessly many, to nine digits.
+const MANY_SERVERS: u32 = 100_000;
+
 impl ServingCurve {
+    /// No request is served for longer than this: thirty years.
+    pub const LONGEST_SECONDS: f64 = 1e9;
+
     /// Always the same time, up to full utilisation.
     ///
     /// # Errors
@@ -65,12 +71,12 @@ impl ServingCurve {
     /// ```
     ///
     /// # Errors
-    /// When the service time is NaN, infinite or negative.
+    /// When the service time is NaN or negative, or some request would wait for more than [`ServingCurve::LONGEST_SECONDS`].
     pub fn queue(service_seconds: f64, servers: u32) -> Result<Self, ServingError> {
-        if !(service_seconds.is_finite() && service_seconds >= 0.0) {
+        if !is_time(service_seconds) {
             return Err(ServingError::Time(service_seconds));
         }
-        let servers = servers.max(1);
+        let servers = servers.clamp(1, MANY_SERVERS);
         let mut points = Vec::with_capacity(13);
         for utilisation in [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98] {
             let waiting = erlang_c(utilisation, servers) / (f64::from(servers) * (1.0 - utilisation));
@@ -92,7 +98,7 @@ impl ServingCurve {
     pub fn measured(points: &[(f64, f64)]) -> Result<Self, ServingError> {
         let mut before = 0.0;
         for (utilisation, seconds) in points {
-            if !(seconds.is_finite() && *seconds >= 0.0) {
+            if !is_time(*seconds) {
                 return Err(ServingError::Time(*seconds));
             }
             if !(*utilisation > before && *utilisation <= 1.0) {
@@ -125,7 +131,7 @@ impl ServingCurve {
         let mut earlier = 0.0;
         for segment in &segments {
             let time = segment.marginal_seconds;
-            if !(time.is_finite() && time >= 0.0) {
+            if !is_time(time) {
                 return Err(ServingError::Time(time));
             }
             if time < earlier {
@@ -155,6 +161,10 @@ impl ServingCurve {
         }
         if load > 0.0 { total / load } else { self.segments.first().map_or(0.0, |segment| segment.marginal_seconds) }
     }
+}
+
+fn is_time(seconds: f64) -> bool {
+    (0.0..=ServingCurve::LONGEST_SECONDS).contains(&seconds)
 }
 
 /// The segments of the total time (utilisation x mean seconds) between points, from the origin on.
@@ -241,6 +251,13 @@ mod tests {
         // M/M/2 at 0.5: waiting probability 1/3, waiting time 1/3 of the service time.
         assert!((seconds(2, 0.5) - 0.004 * (1.0 + 1.0 / 3.0)).abs() < 1e-12);
         assert!(ServingCurve::queue(-1.0, 1).is_err());
+    }
+
+    #[test]
+    fn a_queue_of_any_number_of_places_is_worked_out_at_once() {
+        let endless = ServingCurve::queue(0.004, u32::MAX).unwrap();
+        assert!((endless.mean_seconds(0.9) - 0.004).abs() < 1e-12);
+        assert!(ServingCurve::queue(1e308, 1).is_err());
     }
 
     #[test]

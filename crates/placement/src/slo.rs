@@ -12,11 +12,12 @@ use filling::Filling;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Plan;
-use crate::posed::Posed;
+use crate::posed::{Posed, most_each};
 use crate::problem::{Problem, ProblemError};
 use crate::search::{self, Found};
 use crate::serving::{Segment, ServingCurve};
 use crate::solve::{Routed, assemble};
+use crate::zones;
 use latency_matrix::NodeName;
 
 /// What a way costs on top that is too long, seconds: more than any way, less than leaving demand unserved.
@@ -49,7 +50,8 @@ pub enum Blocker {
         source: NodeName,
         /// Its demand.
         concurrency: f64,
-        /// Response time from the nearest such node, seconds; infinite if there is none.
+        /// Response time from the nearest such node, seconds; infinite (in JSON, null) if there is none.
+        #[serde(with = "infinite")]
         seconds: f64,
     },
     /// The nodes have no room for as many replicas as were allowed.
@@ -67,7 +69,8 @@ pub enum Blocker {
 /// A plan for a service level.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LevelPlan {
-    /// The plan: with the fewest replicas found that meet the level, or else the one that comes nearest.
+    /// The plan: with the fewest replicas found that meet the level, or else the one that comes nearest. Its replica capacity is what the emptiest node is filled
+    /// to on purpose, so that routes of sources without demand do not fill it further.
     pub plan: Plan,
     /// Whether it meets the level.
     pub met: bool,
@@ -77,11 +80,27 @@ pub struct LevelPlan {
     pub blockers: Vec<Blocker>,
 }
 
+/// Seconds that may be infinite, which JSON has no number for.
+mod infinite {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    pub(super) fn serialize<S: Serializer>(seconds: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        seconds.is_finite().then_some(*seconds).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
+    }
+}
+
 struct Candidate {
     found: Found,
     routed: Routed,
     replicas: u32,
     within: f64,
+    /// Demand that one replica may get: what the emptiest node is filled to on purpose.
+    capacity: f64,
 }
 
 impl Problem {
@@ -109,7 +128,7 @@ impl Problem {
     /// When the problem's numbers make no sense.
     pub fn fewest_replicas(&self, level: ServiceLevel, range: RangeInclusive<u32>) -> Result<LevelPlan, ProblemError> {
         let (least, most) = range.into_inner();
-        let whole = Self { replicas: most.max(1), keep_running: false, ..self.clone() };
+        let whole = self.stated(most.max(1));
         whole.check()?;
         let base = Posed::new(&whole);
         let demand = base.instance.demand();
@@ -118,18 +137,18 @@ impl Problem {
             return Ok(LevelPlan { plan, met: true, share_within: 1.0, blockers: Vec::new() });
         }
         let room = base.instance.replicas;
-        let least = least.max(base.instance.floors.iter().sum());
+        // Minima and zones need replicas of their own.
+        let zones = u32::try_from(zones::reachable(&base, &whole)).unwrap_or(u32::MAX);
+        let least = least.max(base.least.iter().sum()).max(zones);
         let mut best: Option<Candidate> = None;
         for utilisation in self.levels(&base, level) {
             let capacity = utilisation * self.replica_concurrency;
             let enough = (demand / capacity - 1e-9).ceil().max(1.0) as u32;
-            let mut low = enough.max(least);
             // Fewer than what a lighter load has already been found to need, or as many and better.
-            let mut high = best.as_ref().filter(|best| meets(best, level)).map_or(room, |best| best.replicas.saturating_sub(1));
-            if low > high {
-                continue;
-            }
-            let at_most = self.attempt(&base, level, utilisation, high);
+            let high = best.as_ref().filter(|best| meets(best, level)).map_or(room, |best| best.replicas.saturating_sub(1));
+            let counts = self.counts(&base, enough.max(least)..=high);
+            let Some(most) = counts.last() else { continue };
+            let at_most = self.attempt(level, utilisation, *most);
             if !meets(&at_most, level) {
                 if best.as_ref().is_none_or(|best| at_most.within > best.within) {
                     best = Some(at_most);
@@ -137,9 +156,10 @@ impl Problem {
                 continue;
             }
             let mut reached = at_most;
+            let (mut low, mut high) = (0, counts.len() - 1);
             while low < high {
                 let middle = low + (high - low) / 2;
-                let attempt = self.attempt(&base, level, utilisation, middle);
+                let attempt = self.attempt(level, utilisation, counts[middle]);
                 if meets(&attempt, level) {
                     high = middle;
                     reached = attempt;
@@ -156,22 +176,41 @@ impl Problem {
             return Ok(LevelPlan { plan, met: false, share_within: 0.0, blockers });
         };
         let met = meets(&best, level);
-        let stated = Self { replicas: best.replicas, ..self.clone() };
+        let stated = self.stated(best.replicas);
         let blockers = if met { Vec::new() } else { self.blockers(&base, level, most) };
         let share_within = best.within;
-        Ok(LevelPlan { plan: assemble(&base, &stated, &best.found, &best.routed), met, share_within, blockers })
+        let plan = assemble(&Posed::new(&stated), &stated, &best.found, &best.routed);
+        Ok(LevelPlan { plan: Plan { replica_capacity: best.capacity, ..plan }, met, share_within, blockers })
+    }
+
+    /// Those of some numbers of replicas that fit on the nodes, each of which may have a share of them: where four fit, two at a node, three may not, one at a node.
+    fn counts(&self, base: &Posed<'_>, range: RangeInclusive<u32>) -> Vec<u32> {
+        let fit = |replicas: &u32| {
+            let most = most_each(self, *replicas);
+            base.most.iter().map(|limit| u64::from(*limit.min(&most))).sum::<u64>() >= u64::from(*replicas)
+        };
+        range.filter(|replicas| self.node_share.is_none() || fit(replicas)).collect()
+    }
+
+    /// The same problem for so many replicas, and free to move.
+    fn stated(&self, replicas: u32) -> Self {
+        Self { replicas, keep_running: false, ..self.clone() }
     }
 
     /// Fewer replicas than a candidate that meets the level has, as long as nodes that are filled differently allow it.
     fn with_fewer(&self, base: &Posed<'_>, level: ServiceLevel, least: u32, mut best: Candidate) -> Candidate {
+        if !meets(&best, level) {
+            return best;
+        }
         let mut choices = self.levels(base, level);
         // Filled to the brim with what may be late.
         choices.insert(0, 1.0);
         choices.dedup();
-        let filling = Filling { base, serving: &self.serving, concurrency: self.replica_concurrency, level, choices };
         let enough = (base.instance.demand() / self.replica_concurrency - 1e-9).ceil().max(1.0) as u32;
-        while meets(&best, level) && best.replicas > least.max(enough) {
-            match filling.meet(best.replicas - 1, base.effort(self.diligence)) {
+        let counts = self.counts(base, least.max(enough)..=best.replicas.saturating_sub(1));
+        for fewer in counts.into_iter().rev() {
+            let stated = self.stated(fewer);
+            match (Filling { problem: &stated, base: Posed::new(&stated), level, choices: &choices }).meet() {
                 Some(fewer) => best = fewer,
                 None => break,
             }
@@ -191,14 +230,18 @@ impl Problem {
     }
 
     /// The best that so many replicas can do when none is filled further than `utilisation`.
-    fn attempt(&self, base: &Posed<'_>, level: ServiceLevel, utilisation: f64, replicas: u32) -> Candidate {
+    fn attempt(&self, level: ServiceLevel, utilisation: f64, replicas: u32) -> Candidate {
         let serving = self.serving.mean_seconds(utilisation);
-        let mut instance = base.instance.clone();
-        instance.replicas = replicas;
+        let stated = self.stated(replicas);
+        let base = Posed::new(&stated);
+        let mut judged = base.clone();
+        let instance = &mut judged.instance;
         instance.replica_capacity = utilisation * self.replica_concurrency;
         instance.segments = vec![Segment { width: 1.0, marginal_seconds: 0.0 }];
         instance.costs.mapv_inplace(|cost| if cost + serving > level.seconds + 1e-12 { cost + TOO_LONG_SECONDS } else { cost });
-        let found = search::solve(&instance, base.effort(self.diligence));
+        let capacity = instance.replica_capacity;
+        let found = zones::spread(&mut judged, &stated, |posed| search::solve(&posed.instance, posed.budget(self)));
+        let instance = judged.instance;
         let (servers, routing) = instance.route(&found.placement);
         let mut routed = Routed { unserved: routing.unserved, ..Routed::default() };
         let mut within = 0.0;
@@ -221,7 +264,7 @@ impl Problem {
             proven: false,
             ..found
         };
-        Candidate { found, routed, replicas, within: within / instance.demand() }
+        Candidate { found, routed, replicas, within: within / instance.demand(), capacity }
     }
 
     fn blockers(&self, base: &Posed<'_>, level: ServiceLevel, allowed: u32) -> Vec<Blocker> {
@@ -247,7 +290,11 @@ impl Problem {
 }
 
 fn meets(candidate: &Candidate, level: ServiceLevel) -> bool {
-    candidate.within >= level.share - 1e-9 && candidate.routed.unserved.iter().sum::<f64>() <= 1e-6
+    let routed = &candidate.routed;
+    let served: f64 = routed.flows.iter().map(|flow| flow.2).sum();
+    // With fewer placed than asked for, the share of a node would be that of a number that is not there.
+    let whole = candidate.found.placement.iter().sum::<u32>() == candidate.replicas;
+    whole && candidate.within >= level.share - 1e-9 && routed.unserved.iter().sum::<f64>() <= 1e-9 * served
 }
 
 /// The highest utilisation at which serving takes no longer than `seconds`; none if it never is that fast.
@@ -290,6 +337,42 @@ mod tests {
         assert_eq!(never.blockers[1], Blocker::Room { replicas: 3 });
         let slow = problem().fewest_replicas(level(0.005), 1..=5).unwrap();
         assert!(matches!(slow.blockers[..], [Blocker::Serving { seconds }] if seconds >= 0.010));
+    }
+
+    #[test]
+    fn a_level_keeps_to_shares_of_nodes_and_to_zones() {
+        let two = problem()
+            .with_capacities(["a", "b"].map(|node| NodeCapacity::new(node.into(), 50)))
+            .with_demand(Demand::from_concurrency([("a".into(), 35.0)]).unwrap())
+            .with_serving(ServingCurve::flat(0.010).unwrap());
+        let level = ServiceLevel { share: 1.0, seconds: 0.050 };
+        let found = two.clone().with_node_share(0.5).fewest_replicas(level, 1..=100).unwrap();
+        assert_eq!((found.met, found.plan.total_replicas()), (true, 4));
+        assert_eq!(found.plan.replicas, [("a".into(), 2), ("b".into(), 2)].into());
+        let zones = [("a", "west"), ("b", "east")].map(|(node, zone)| (node.into(), zone.to_owned()));
+        let spread = two.clone().with_zones(zones.clone(), 2).fewest_replicas(level, 1..=100).unwrap();
+        assert_eq!((spread.met, spread.plan.total_replicas(), spread.plan.zones_missing), (true, 4, None));
+        // One replica would do, but for the zones.
+        let few = two.clone().with_demand(Demand::from_concurrency([("a".into(), 5.0)]).unwrap());
+        let found = few.with_zones(zones.clone(), 2).fewest_replicas(level, 1..=100).unwrap();
+        assert_eq!(found.plan.replicas, [("a".into(), 1), ("b".into(), 1)].into());
+        // Only a is near enough, and one zone more takes one replica more.
+        let near = ServiceLevel { share: 1.0, seconds: 0.015 };
+        assert_eq!(two.clone().fewest_replicas(near, 1..=100).unwrap().plan.replicas, [("a".into(), 4)].into());
+        let spread = two.with_zones(zones, 2).fewest_replicas(near, 1..=100).unwrap();
+        assert_eq!((spread.met, spread.plan.replicas), (true, [("a".into(), 4), ("b".into(), 1)].into()));
+    }
+
+    #[test]
+    fn a_level_leaves_room_that_it_needs_to_answer_in_time() {
+        let level = ServiceLevel { share: 1.0, seconds: 0.051 };
+        let found = problem().fewest_replicas(level, 1..=5).unwrap();
+        assert!(found.met && found.plan.replica_capacity < 6.0, "{}", found.plan.replica_capacity);
+        let little = problem().with_demand(Demand::from_concurrency([("b".into(), 1e-7)]).unwrap());
+        let cut = CostMatrix::new(["a", "b"].map(Into::into).to_vec(), ndarray::array![[0.0, 0.1], [f64::INFINITY, 0.0]]);
+        let lost =
+            Problem { costs: cut.into(), ..little }.fewest_replicas(ServiceLevel { share: 0.0, seconds: 1.0 }, 1..=5).unwrap();
+        assert!(!lost.met);
     }
 
     #[test]

@@ -35,22 +35,37 @@ impl Problem {
 
 fn solve(problem: &Problem) -> Plan {
     let mut posed = Posed::new(problem);
-    let found = zones::spread(&mut posed, problem, |posed| match problem.model {
-        CostModel::LocalFirst => search::solve(&posed.instance, posed.effort(problem.diligence)),
+    let found = find(problem, &mut posed, |posed| search::solve(&posed.instance, posed.budget(problem)));
+    finish(problem, &posed, &found)
+}
+
+/// The best placement, in as many zones as asked for, where each source is served where it is best; `search` finds it where zones do not matter.
+pub(crate) fn find(problem: &Problem, posed: &mut Posed<'_>, search: impl Fn(&Posed<'_>) -> Found) -> Found {
+    let mut found = zones::spread(posed, problem, |posed| match problem.model {
+        CostModel::LocalFirst => search(posed),
         CostModel::Uniform => {
             let (placement, total) = uniform::solve(&posed.instance);
             Found { placement, total, lower_bound: total, proven: true }
         }
     });
-    let routed = routed(&posed, problem, &found.placement);
-    assemble(&posed, problem, &found, &routed)
+    if posed.cut {
+        // What the room left aside could do is not known.
+        (found.lower_bound, found.proven) = (0.0, false);
+    }
+    found
+}
+
+/// The plan that a placement makes.
+pub(crate) fn finish(problem: &Problem, posed: &Posed<'_>, found: &Found) -> Plan {
+    let routed = routed(posed, problem, &found.placement);
+    assemble(posed, problem, found, &routed)
 }
 
 /// The plan that a placement and its routing make.
 pub(crate) fn assemble(posed: &Posed<'_>, problem: &Problem, found: &Found, routed: &Routed) -> Plan {
     let instance = &posed.instance;
     let placed: u32 = found.placement.iter().sum();
-    let demand = if posed.idle { 0.0 } else { instance.demand() };
+    let (demand, load) = if posed.idle { (0.0, 0.0) } else { (instance.demand(), posed.reached) };
     let served: f64 = routed.flows.iter().map(|flow| flow.2).sum();
     let mean = |sum: f64| if served > 0.0 { sum / served } else { 0.0 };
     let starts = found.placement.iter().zip(&instance.running).map(|(count, running)| count.saturating_sub(*running)).sum();
@@ -82,7 +97,8 @@ pub(crate) fn assemble(posed: &Posed<'_>, problem: &Problem, found: &Found, rout
         unplaced: unplaced(posed, problem, problem.replicas.saturating_sub(placed)),
         zones_missing: zones::missing(posed, problem, &found.placement),
         unserved,
-        utilisation: if placed > 0 { demand / (f64::from(placed) * problem.replica_concurrency) } else { 0.0 },
+        below_minimum: posed.below_minimum(problem, &found.placement),
+        utilisation: if placed > 0 { load / (f64::from(placed) * problem.replica_concurrency) } else { 0.0 },
         replica_capacity: instance.replica_capacity,
         cost: PlanCost {
             network_seconds: mean(routed.network),
@@ -90,7 +106,7 @@ pub(crate) fn assemble(posed: &Posed<'_>, problem: &Problem, found: &Found, rout
             starts,
             objective: found.total,
         },
-        proof: if found.proven { Proof::Optimal } else { Proof::AtLeast { objective: found.lower_bound } },
+        proof: if found.proven { Proof::Optimal } else { Proof::AtLeast { objective: found.lower_bound.max(0.0) } },
     }
 }
 

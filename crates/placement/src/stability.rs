@@ -54,7 +54,8 @@ pub enum Verdict {
     MovedPartly,
     /// Kept: no moves are left in this window, or what they could do is too little.
     BudgetSpent,
-    /// Moved although the rules say no, because keeping would leave demand unserved or replicas where none may run.
+    /// Moved although the rules say no, because keeping would leave demand unserved, replicas where none may run, or minima or zones unmet. Where the rest can be
+    /// kept, it is.
     Forced,
 }
 
@@ -84,36 +85,45 @@ impl Stability {
             return Ok((free, Verdict::NoMoveNeeded));
         }
         let kept = problem.clone().keeping_what_runs().solve()?;
-        if moves(problem, &kept) >= moves(problem, &free) || unserved(&kept) > unserved(&free) + 1e-9 {
+        let forced = moves(problem, &kept);
+        if forced >= moves(problem, &free) || unserved(&kept) > unserved(&free) + 1e-9 || lacks(&kept) > lacks(&free) {
             return Ok((free, Verdict::Forced));
         }
+        // What cannot be kept is moved whatever the rules say.
+        let held = |verdict| if forced > 0 { Verdict::Forced } else { verdict };
         let worth_it = |plan: &Plan| response(&kept) - response(plan) >= self.gain_seconds.max(self.gain_ratio * response(&kept));
         if !worth_it(&free) {
-            return Ok((kept, Verdict::GainTooSmall));
+            return Ok((kept, held(Verdict::GainTooSmall)));
         }
         if history.since_last_seconds.is_some_and(|since| since < self.cooldown_seconds) {
-            return Ok((kept, Verdict::CoolingDown));
+            return Ok((kept, held(Verdict::CoolingDown)));
         }
         let left = self.moves_per_window.saturating_sub(history.moves_in_window);
         if moves(problem, &free) <= left {
             return Ok((free, Verdict::Moved));
         }
-        let partly = toward(problem, &kept, &free, left.saturating_sub(moves(problem, &kept)));
-        if moves(problem, &partly) > moves(problem, &kept) && worth_it(&partly) {
+        let partly = toward(problem, &kept, &free, left.saturating_sub(forced));
+        if moves(problem, &partly) > forced && worth_it(&partly) {
             return Ok((partly, Verdict::MovedPartly));
         }
-        Ok((kept, Verdict::BudgetSpent))
+        Ok((kept, held(Verdict::BudgetSpent)))
     }
 }
 
 /// Replicas started beyond what scaling up needs.
 fn moves(problem: &Problem, plan: &Plan) -> u32 {
-    let running: u32 = problem.running.values().sum();
+    let running = problem.running.values().fold(0_u32, |sum, count| sum.saturating_add(*count));
     plan.cost.starts.saturating_sub(plan.total_replicas().saturating_sub(running))
 }
 
 fn unserved(plan: &Plan) -> f64 {
     plan.unserved.iter().map(|left| left.concurrency).sum()
+}
+
+/// What is missing to minima and zones.
+fn lacks(plan: &Plan) -> u32 {
+    let zones = plan.zones_missing.as_ref().map_or(0, |missing| missing.asked.saturating_sub(missing.used));
+    plan.below_minimum.values().fold(zones, |sum, lacking| sum.saturating_add(*lacking))
 }
 
 fn response(plan: &Plan) -> f64 {

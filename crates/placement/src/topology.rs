@@ -54,6 +54,8 @@ pub struct TopologyCosts {
     places: Vec<usize>,
     /// Costs between places; NaN where the tables say nothing.
     between: Array2<f64>,
+    /// Per place: whether it has a name.
+    named: Vec<bool>,
 }
 
 impl TopologyCosts {
@@ -90,16 +92,26 @@ impl TopologyCosts {
                 entry(&zones, &from.zone, &to.zone)
             }
         });
-        Self { places, between }
+        let named = distinct.iter().map(|place| !(place.region.is_empty() && place.zone.is_empty())).collect();
+        Self { places, between, named }
     }
 
-    /// The cost of a pair of nodes by their positions; none where the tables say nothing.
+    /// The cost of a pair of nodes by their positions; none where the tables say nothing, or for a position beyond the list.
     #[must_use]
     pub fn cost(&self, from: usize, to: usize) -> Option<f64> {
         if from == to {
             return Some(0.0);
         }
-        Some(self.between[(self.places[from], self.places[to])]).filter(|cost| !cost.is_nan())
+        let (from, to) = (*self.places.get(from)?, *self.places.get(to)?);
+        Some(self.between[(from, to)]).filter(|cost| !cost.is_nan())
+    }
+
+    /// Whether two nodes are in the same zone of the same region.
+    pub(crate) fn same_zone(&self, from: usize, to: usize) -> bool {
+        match (self.places.get(from), self.places.get(to)) {
+            (Some(from), Some(to)) => from == to && self.named[*from],
+            _ => false,
+        }
     }
 
     pub(crate) fn places(&self) -> &[usize] {

@@ -17,10 +17,18 @@ const FEW_NODES: usize = 16;
 /// Placements that branching may look for.
 const SOLVES: usize = 300;
 
-/// Solves, in as many zones as asked for, as far as there are so many with room and what must stay leaves replicas for them.
+/// Solves, in as many zones as asked for, as far as there are so many with room and minima leave replicas for them. What runs and would else stay makes way.
 pub(crate) fn spread(posed: &mut Posed<'_>, problem: &Problem, solve: impl Fn(&Posed<'_>) -> Found) -> Found {
-    let unbound = solve(posed);
     let wanted = reachable(posed, problem);
+    let made = make_way(posed, problem, wanted);
+    let found = within(posed, problem, wanted, solve);
+    // Which of those that run makes way is a good guess.
+    if made { Found { lower_bound: 0.0, proven: false, ..found } } else { found }
+}
+
+/// Solves in so many zones, which floors and limits leave room for.
+fn within(posed: &mut Posed<'_>, problem: &Problem, wanted: usize, solve: impl Fn(&Posed<'_>) -> Found) -> Found {
+    let unbound = solve(posed);
     if in_use(posed, problem, &unbound.placement) >= wanted {
         return unbound;
     }
@@ -33,7 +41,7 @@ pub(crate) fn spread(posed: &mut Posed<'_>, problem: &Problem, solve: impl Fn(&P
         let mut branching = Branching { problem, wanted, solves: SOLVES, best: found, open: f64::INFINITY, solve };
         branching.split(posed, &unbound);
         found = branching.best;
-        found.lower_bound = branching.open.min(found.total);
+        found.lower_bound = branching.open.max(unbound.lower_bound).min(found.total);
         found.proven = found.lower_bound >= found.total - posed.instance.tolerance(found.total);
         posed.instance.floors = floors;
         posed.instance.limits = limits;
@@ -42,12 +50,51 @@ pub(crate) fn spread(posed: &mut Posed<'_>, problem: &Problem, solve: impl Fn(&P
 }
 
 /// The most zones, up to as many as asked for, in which there can be replicas.
-fn reachable(posed: &Posed<'_>, problem: &Problem) -> usize {
-    let instance = &posed.instance;
-    let staying = in_use(posed, problem, &instance.floors);
-    let with_room = in_use(posed, problem, &instance.limits);
-    let free = instance.replicas.saturating_sub(instance.floors.iter().sum()) as usize;
-    with_room.min(staying.saturating_add(free)).min(problem.least_zones as usize)
+pub(crate) fn reachable(posed: &Posed<'_>, problem: &Problem) -> usize {
+    if problem.least_zones == 0 {
+        return 0;
+    }
+    let with_room = in_use(posed, problem, &posed.most);
+    with_room.min(attainable(posed, problem, &posed.least)).min(problem.least_zones as usize)
+}
+
+/// Zones that these floors leave replicas for, if there is room.
+fn attainable(posed: &Posed<'_>, problem: &Problem, floors: &[u32]) -> usize {
+    in_use(posed, problem, floors).saturating_add(posed.instance.replicas.saturating_sub(floors.iter().sum()) as usize)
+}
+
+/// Lets so many zones be reached where what runs would stay: one replica less is held where a zone holds several or none, and one more node is open in zones
+/// where nothing runs. False where nothing had to be done.
+fn make_way(posed: &mut Posed<'_>, problem: &Problem, wanted: usize) -> bool {
+    let closed = in_use(posed, problem, &posed.instance.limits) < wanted;
+    if !closed && attainable(posed, problem, &posed.instance.floors) >= wanted {
+        return false;
+    }
+    let zones: Vec<Option<&String>> = posed.nodes.iter().map(|node| problem.zones.get(*node)).collect();
+    let means = mean_costs(&posed.instance);
+    while in_use(posed, problem, &posed.instance.limits) < wanted {
+        let limits = &posed.instance.limits;
+        let open: BTreeSet<&String> = (0..zones.len()).filter(|node| limits[*node] > 0).filter_map(|node| zones[node]).collect();
+        let new = (0..zones.len()).filter(|node| posed.most[*node] > 0 && zones[*node].is_some_and(|zone| !open.contains(zone)));
+        let Some(node) = new.min_by(|one, other| means[*one].total_cmp(&means[*other]).then(one.cmp(other))) else { return true };
+        posed.instance.limits[node] = 1;
+    }
+    while attainable(posed, problem, &posed.instance.floors) < wanted {
+        let floors = &posed.instance.floors;
+        let mut held: BTreeMap<&String, u32> = BTreeMap::new();
+        for (zone, floor) in zones.iter().zip(floors) {
+            if let Some(zone) = zone {
+                *held.entry(zone).or_default() += floor;
+            }
+        }
+        let spare = |node: &usize| floors[*node] > posed.least[*node] && zones[*node].is_none_or(|zone| held[zone] > 1);
+        let farther = |one: &usize, other: &usize| {
+            means[*one].total_cmp(&means[*other]).then(floors[*one].cmp(&floors[*other])).then(other.cmp(one))
+        };
+        let Some(node) = (0..zones.len()).filter(spare).max_by(farther) else { break };
+        posed.instance.floors[node] -= 1;
+    }
+    true
 }
 
 /// As long as the result is in too few zones, holds a replica in each zone that it is in and one more on the node nearest to the demand in another.
@@ -96,15 +143,15 @@ impl<S: Fn(&Posed<'_>) -> Found> Branching<'_, S> {
         let limits = posed.instance.limits.clone();
         for node in others {
             posed.instance.floors[node] = 1;
-            self.look(posed);
+            self.look(posed, found.lower_bound);
             posed.instance.floors[node] = 0;
             posed.instance.limits[node] = 0;
         }
         posed.instance.limits = limits;
     }
 
-    /// Looks at all placements within floors and limits that are in enough zones.
-    fn look(&mut self, posed: &mut Posed<'_>) {
+    /// Looks at all placements within floors and limits that are in enough zones, none of which is better than `bound`.
+    fn look(&mut self, posed: &mut Posed<'_>, bound: f64) {
         let sum = |counts: &[u32]| counts.iter().map(|count| u64::from(*count)).sum::<u64>();
         let replicas = u64::from(posed.instance.replicas);
         if sum(&posed.instance.floors) > replicas
@@ -114,7 +161,7 @@ impl<S: Fn(&Posed<'_>) -> Found> Branching<'_, S> {
             return;
         }
         if self.solves == 0 {
-            self.open = f64::NEG_INFINITY;
+            self.open = self.open.min(bound);
             return;
         }
         self.solves -= 1;

@@ -92,9 +92,9 @@ fn what_cannot_be_placed_is_said_with_the_reason() {
     assert_eq!(plan.utilisation, 2.0);
     let unplaced = plan.unplaced.unwrap();
     assert_eq!(unplaced.replicas, 3);
-    assert_eq!(unplaced.reasons[&"node1".into()], UnplacedReason::Full { max_replicas: 1 });
-    assert_eq!(unplaced.reasons[&"node2".into()], UnplacedReason::Cordoned);
-    assert_eq!(unplaced.reasons[&"node3".into()], UnplacedReason::Excluded(Exclusion::NotReady));
+    assert_eq!(unplaced.reasons["node1"], UnplacedReason::Full { max_replicas: 1 });
+    assert_eq!(unplaced.reasons["node2"], UnplacedReason::Cordoned);
+    assert_eq!(unplaced.reasons["node3"], UnplacedReason::Excluded(Exclusion::NotReady));
     // Both replicas share the overload.
     assert!((plan.replica_capacity - 20.0).abs() < 1e-6);
     let nowhere = Problem::new("hello", triangle(), 1, 10.0).with_demand(demand(&[("node1", 1.0)])).solve().unwrap();
@@ -113,7 +113,7 @@ fn nothing_is_sent_where_nothing_arrives() {
     assert_eq!(plan.unserved.len(), 1);
     assert_eq!(plan.unserved[0].source, "node1".into());
     let cut_off = problem.with_demand(demand(&[("node1", 1.0)])).solve().unwrap();
-    assert_eq!(cut_off.unplaced.unwrap().reasons[&"node2".into()], UnplacedReason::Unreachable);
+    assert_eq!(cut_off.unplaced.unwrap().reasons["node2"], UnplacedReason::Unreachable);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod policy;
 mod report;
 mod serving;
 mod sparse;
+mod speed;
 mod timing;
 
 use anyhow::Result;
@@ -29,6 +30,9 @@ fn main() -> Result<()> {
 
     if wanted("plan_5k") {
         planning::plan_5k()?;
+    }
+    if wanted("plan_50k") {
+        planning::plan_50k()?;
     }
     if wanted("small_gap") {
         planning::small_gap(10_000)?;
@@ -63,6 +67,10 @@ fn main() -> Result<()> {
     }
     if wanted("plan_many") {
         planning::plan_many()?;
+    }
+    if wanted("speed") {
+        speed::scale_down()?;
+        speed::many()?;
     }
     if wanted("slo") {
         policy::service_levels(400)?;

@@ -54,7 +54,7 @@ pub(crate) fn planetlab(slices: &[Array2<f64>]) {
         let mut sure = Vec::new();
         for from in 0..size {
             for (to, estimate) in completion.estimates(from).into_iter().enumerate() {
-                let Some(Estimate { seconds, origin, confidence }) = estimate else { continue };
+                let Some(Estimate { seconds, origin, confidence, .. }) = estimate else { continue };
                 if origin != Origin::Measured && truth[(from, to)].is_finite() {
                     let error = (seconds - truth[(from, to)]).abs() / truth[(from, to)];
                     errors.push(error);

@@ -23,7 +23,7 @@ impl<'a> Drift<'a> {
     pub(crate) fn new(instance: &'a Instance, placement: &[u32]) -> Self {
         let servers = instance.servers(placement);
         // While a replica moves, there may be a node more than there are replicas.
-        let slots = instance.replicas as usize + 1;
+        let slots = instance.nodes().min(instance.replicas as usize) + 1;
         let ways = Ways::new(&instance.costs, &instance.supplies, &servers, slots - servers.len(), &instance.segments);
         let mut rows: Vec<Option<usize>> = servers.iter().map(|server| Some(server.row)).collect();
         rows.resize(slots, None);

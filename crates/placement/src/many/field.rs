@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{Claim, Resources};
 use crate::capacity::NodeCapacity;
-use crate::cost::CostMatrix;
+use crate::costs::Costs;
+use crate::posed::everybody;
 use crate::problem::CostModel;
 use latency_matrix::NodeName;
 
@@ -55,7 +56,7 @@ pub(super) type Room<'a> = Vec<(usize, &'a NodeCapacity, u32)>;
 
 impl<'a> Field<'a> {
     pub(super) fn new(claims: &'a [Claim], names: &'a [&'a NodeName]) -> Self {
-        let mut distinct: Vec<&CostMatrix> = Vec::new();
+        let mut distinct: Vec<&Costs> = Vec::new();
         let mut matrix = Vec::with_capacity(claims.len());
         for claim in claims {
             let costs = &claim.problem.costs;
@@ -83,7 +84,9 @@ impl<'a> Field<'a> {
     /// What there is at first; one that a node does not list stands out.
     pub(super) fn stock(&self, free: &BTreeMap<NodeName, Resources>) -> Stock {
         let row = |resources: &'_ Resources| -> Vec<u64> {
-            self.kinds.iter().map(|kind| resources.get(*kind).copied().unwrap_or(UNLISTED)).collect()
+            // As much as can be counted is nevertheless there.
+            let amount = |kind: &&str| resources.get(*kind).map_or(UNLISTED, |amount| (*amount).min(UNLISTED - 1));
+            self.kinds.iter().map(amount).collect()
         };
         Stock { kinds: self.kinds.len(), amounts: free.values().flat_map(row).collect() }
     }
@@ -107,12 +110,25 @@ impl<'a> Field<'a> {
         least
     }
 
-    /// Takes what so many replicas need.
-    pub(super) fn take(&self, claim: usize, resources: &mut [u64], count: u64) {
+    /// Takes what these replicas of a claim need.
+    pub(super) fn take_all(&self, claim: usize, left: &mut Stock, replicas: &BTreeMap<NodeName, u32>) {
+        self.change(claim, left, replicas, u64::saturating_sub);
+    }
+
+    /// Gives back what was taken for them.
+    pub(super) fn give_back(&self, claim: usize, left: &mut Stock, replicas: &BTreeMap<NodeName, u32>) {
+        self.change(claim, left, replicas, u64::saturating_add);
+    }
+
+    fn change(&self, claim: usize, left: &mut Stock, replicas: &BTreeMap<NodeName, u32>, changed: impl Fn(u64, u64) -> u64) {
         let implied = self.implied[claim].map(|pods| (pods, 1));
-        for (kind, need) in self.needs[claim].iter().copied().chain(implied) {
-            if resources[kind] != UNLISTED {
-                resources[kind] = resources[kind].saturating_sub(need.saturating_mul(count));
+        for (node, count) in replicas {
+            let Ok(at) = self.names.binary_search(&node) else { continue };
+            let resources = left.of_mut(at);
+            for (kind, need) in self.needs[claim].iter().copied().chain(implied) {
+                if resources[kind] != UNLISTED {
+                    resources[kind] = changed(resources[kind], need.saturating_mul(u64::from(*count)));
+                }
             }
         }
     }
@@ -148,11 +164,25 @@ impl<'a> Field<'a> {
         room
     }
 
+    /// How many replicas fit on all nodes that some source of a claim reaches.
+    pub(super) fn reachable_room(&self, claim: &Claim, number: usize, left: &Stock) -> u64 {
+        let problem = &claim.problem;
+        let rows: Vec<Option<usize>> = problem.demand.iter().map(|(source, _)| problem.costs.position(source)).collect();
+        let columns = &self.columns[self.matrix[number]];
+        let reached = |at: usize| {
+            // What is not known may be reached.
+            let cost = |row: &Option<usize>| row.zip(columns[at]).map_or(0.0, |(row, column)| problem.costs.at(row, column));
+            rows.is_empty() || rows.iter().any(|row| cost(row).is_finite())
+        };
+        let room = self.room(claim, number, left);
+        room.iter().filter(|(at, _, most)| *most > 0 && reached(*at)).map(|(.., most)| u64::from(*most)).sum()
+    }
+
     /// The nodes worth looking at, and whether any were left aside: those that run replicas, and those nearest to each source.
     pub(super) fn candidates<'c>(&mut self, claim: &'c Claim, number: usize, asked: u32, left: &Stock) -> (Room<'c>, bool) {
         let room = self.room(claim, number, left);
         let problem = &claim.problem;
-        let anywhere = problem.demand.is_zero() || problem.model == CostModel::Uniform || problem.least_zones > 1;
+        let anywhere = problem.model == CostModel::Uniform || problem.least_zones > 1;
         if room.len() <= FEW_NODES || anywhere {
             return (room, false);
         }
@@ -166,7 +196,8 @@ impl<'a> Field<'a> {
             entries[*at] = Some(entry).filter(|_| *most > 0);
         }
         let share = (problem.demand.total() / f64::from(asked.max(1))).max(problem.replica_concurrency);
-        for (source, demand) in problem.demand.iter() {
+        let idle: Vec<&NodeName> = if problem.demand.is_zero() { everybody(problem) } else { Vec::new() };
+        for (source, demand) in problem.demand.iter().chain(idle.into_iter().map(|node| (node, 0.0))) {
             let Some(row) = problem.costs.position(source) else { continue };
             let cost = |at: usize| columns[at].map_or(f64::INFINITY, |column| problem.costs.at(row, column));
             let wanted = 2 + (demand / share).ceil() as usize;

@@ -6,9 +6,11 @@ use ndarray::Array2;
 use super::{Candidate, ServiceLevel, TOO_LONG_SECONDS};
 use crate::flow::{Routing, Server, route};
 use crate::posed::Posed;
-use crate::search::{self, Effort, Found};
-use crate::serving::{Segment, ServingCurve};
+use crate::problem::Problem;
+use crate::search::{self, Found};
+use crate::serving::Segment;
 use crate::solve::Routed;
+use crate::zones;
 
 /// Placements of a number of replicas that are tried one by one; where there are more, only some that look good are.
 const PLACEMENTS: usize = 500;
@@ -19,37 +21,38 @@ const GUESSES: usize = 4;
 
 /// What does not change while placements and fillings are tried.
 pub(super) struct Filling<'a> {
-    pub(super) base: &'a Posed<'a>,
-    pub(super) serving: &'a ServingCurve,
-    /// Requests that one replica serves at a time.
-    pub(super) concurrency: f64,
+    /// The problem for a number of replicas.
+    pub(super) problem: &'a Problem,
+    pub(super) base: Posed<'a>,
     pub(super) level: ServiceLevel,
     /// Utilisations to choose from, highest first.
-    pub(super) choices: Vec<f64>,
+    pub(super) choices: &'a [f64],
 }
 
 impl Filling<'_> {
-    /// A placement of so many replicas, each node filled as suits it, that meets the level; none if none was found.
-    pub(super) fn meet(&self, replicas: u32, effort: Effort) -> Option<Candidate> {
-        self.placements(replicas, effort).into_iter().find_map(|placement| self.fill(&placement, replicas))
+    /// A placement in which each node, filled as suits it, meets the level; none if none was found.
+    pub(super) fn meet(&self) -> Option<Candidate> {
+        self.placements().into_iter().find_map(|placement| self.fill(&placement))
     }
 
-    fn placements(&self, replicas: u32, effort: Effort) -> Vec<Vec<u32>> {
+    fn placements(&self) -> Vec<Vec<u32>> {
         let instance = &self.base.instance;
         let mut all = Vec::new();
-        if each(&instance.floors, &instance.limits, replicas, &mut Vec::new(), &mut all) {
+        if each(&instance.floors, &instance.limits, instance.replicas, &mut Vec::new(), &mut all) {
+            let wanted = zones::reachable(&self.base, self.problem);
+            all.retain(|placement| zones::in_use(&self.base, self.problem, placement) >= wanted);
             return all;
         }
         let step = self.choices.len().div_ceil(GUESSES).max(1);
         let mut guesses: Vec<Vec<u32>> = (self.choices.iter().step_by(step))
             .map(|utilisation| {
-                let mut instance = instance.clone();
-                instance.replicas = replicas;
-                instance.replica_capacity = self.concurrency;
-                instance.segments = vec![Segment { width: 1.0, marginal_seconds: 0.0 }];
-                let serving = self.serving.mean_seconds(*utilisation);
-                instance.costs.mapv_inplace(|cost| self.judged(cost, serving));
-                search::solve(&instance, effort).placement
+                let mut judged = self.base.clone();
+                judged.instance.replica_capacity = self.problem.replica_concurrency;
+                judged.instance.segments = vec![Segment { width: 1.0, marginal_seconds: 0.0 }];
+                let serving = self.problem.serving.mean_seconds(*utilisation);
+                judged.instance.costs.mapv_inplace(|cost| self.judged(cost, serving));
+                let effort = self.base.budget(self.problem);
+                zones::spread(&mut judged, self.problem, |posed| search::solve(&posed.instance, effort)).placement
             })
             .collect();
         guesses.dedup();
@@ -62,19 +65,18 @@ impl Filling<'_> {
     }
 
     /// Fills the nodes of a placement so that the level is met.
-    fn fill(&self, placement: &[u32], replicas: u32) -> Option<Candidate> {
+    fn fill(&self, placement: &[u32]) -> Option<Candidate> {
         let used: Vec<usize> = (0..placement.len()).filter(|node| placement[*node] > 0).collect();
         // If not even full nodes that answer as fast as idle ones do, nothing does.
-        let idle = self.serving.mean_seconds(0.0);
+        let idle = self.problem.serving.mean_seconds(0.0);
         let best = self.route(&used, placement, &vec![1.0; used.len()], |_| idle);
-        if !self.meets(&self.candidate(&used, placement, replicas, &best, |_| idle)) {
+        if !self.meets(&self.candidate(&used, placement, &best, &[], |_| idle)) {
             return None;
         }
-        let serving = |utilisation: f64| self.serving.mean_seconds(utilisation);
+        let serving = |utilisation: f64| self.problem.serving.mean_seconds(utilisation);
         let judged = |fill: &[f64]| {
             let routing = self.route(&used, placement, fill, serving);
-            Some(self.candidate(&used, placement, replicas, &routing, |node| serving(fill[node])))
-                .filter(|found| self.meets(found))
+            Some(self.candidate(&used, placement, &routing, fill, |node| serving(fill[node]))).filter(|found| self.meets(found))
         };
         let ways = u32::try_from(used.len()).ok().and_then(|used| self.choices.len().checked_pow(used));
         if let Some(ways) = ways.filter(|ways| *ways <= FILLINGS) {
@@ -96,7 +98,7 @@ impl Filling<'_> {
     /// Changes one node's filling at a time as long as that helps.
     fn varied(&self, used: &[usize], placement: &[u32], mut fill: Vec<f64>) -> Vec<f64> {
         let total = |fill: &[f64]| {
-            let routing = self.route(used, placement, fill, |utilisation| self.serving.mean_seconds(utilisation));
+            let routing = self.route(used, placement, fill, |utilisation| self.problem.serving.mean_seconds(utilisation));
             routing.total()
         };
         let mut least = total(&fill);
@@ -104,7 +106,7 @@ impl Filling<'_> {
         while changed {
             changed = false;
             for node in 0..used.len() {
-                for choice in &self.choices {
+                for choice in self.choices {
                     let before = std::mem::replace(&mut fill[node], *choice);
                     let now = total(&fill);
                     if now < least - 1e-9 * (1.0 + least) {
@@ -130,7 +132,10 @@ impl Filling<'_> {
             self.judged(instance.costs[(used[row], source)], times[row])
         });
         let servers: Vec<Server> = (used.iter().zip(fill).enumerate())
-            .map(|(row, (node, fill))| Server { row, capacity: f64::from(placement[*node]) * self.concurrency * fill })
+            .map(|(row, (node, fill))| Server {
+                row,
+                capacity: f64::from(placement[*node]) * self.problem.replica_concurrency * fill,
+            })
             .collect();
         route(&costs, &instance.supplies, &servers, &[Segment { width: 1.0, marginal_seconds: 0.0 }])
     }
@@ -139,8 +144,8 @@ impl Filling<'_> {
         &self,
         used: &[usize],
         placement: &[u32],
-        replicas: u32,
         routing: &Routing,
+        fill: &[f64],
         serving: impl Fn(usize) -> f64,
     ) -> Candidate {
         let instance = &self.base.instance;
@@ -148,7 +153,8 @@ impl Filling<'_> {
         let mut within = 0.0;
         for (row, (node, tenants)) in used.iter().zip(&routing.tenants).enumerate() {
             let load: f64 = tenants.iter().map(|(_, amount)| amount).sum();
-            routed.serving += load * self.serving.mean_seconds(load / (f64::from(placement[*node]) * self.concurrency));
+            let full = f64::from(placement[*node]) * self.problem.replica_concurrency;
+            routed.serving += load * self.problem.serving.mean_seconds(load / full);
             for (source, amount) in tenants {
                 let cost = instance.costs[(*node, *source)];
                 routed.flows.push((*source, *node, *amount));
@@ -160,7 +166,8 @@ impl Filling<'_> {
         }
         let total = routed.network + routed.serving + instance.openings(placement);
         let found = Found { placement: placement.to_vec(), total, lower_bound: 0.0, proven: false };
-        Candidate { found, routed, replicas, within: within / instance.demand() }
+        let capacity = fill.iter().copied().fold(1.0, f64::min) * self.problem.replica_concurrency;
+        Candidate { found, routed, replicas: instance.replicas, within: within / instance.demand(), capacity }
     }
 }
 
