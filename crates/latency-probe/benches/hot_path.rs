@@ -7,7 +7,6 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use latency_probe::clock::{Mono, Reading, Wall};
 use latency_probe::fleet_key::FleetKeys;
-use latency_probe::histogram::Bounds;
 use latency_probe::pair::{PairStats, StateLimits, WindowLimits};
 use latency_probe::peers::{Peer, PeerSet};
 use latency_probe::round_trip::Rtt;
@@ -30,7 +29,7 @@ fn session(peers: u32) -> Session {
         window: WINDOW,
         states: STATES,
         feed: Feed::Udp,
-        pair_bounds: Bounds::none(),
+        pair_bounds: None,
         http_path: "/".into(),
     };
     let mut session = Session::new("own".into(), settings, 1);

@@ -102,7 +102,7 @@ pub async fn run(options: &RunOptions, stop: CancellationToken) -> Result<(), Da
     })?;
 
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Exposition::new(session.clone(), counters)));
+    registry.register_collector(Box::new(Exposition::new(session.clone(), counters, &options.pair_stats)));
     let router = ops_http::router(Arc::new(registry), readiness.clone()).merge(row_router(session));
     let listener = bind(options.http_listen).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %options.node_name, http = %options.http_listen, "latency-probe is up");

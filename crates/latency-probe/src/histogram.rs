@@ -12,22 +12,16 @@ pub struct Bounds(Arc<[f64]>);
 pub struct BoundsError(String);
 
 impl Bounds {
-    /// From within a rack to the other side of the world, three to a decade.
+    /// From within a rack to the other side of the world, about three to a decade.
     #[must_use]
     pub fn wide() -> Self {
-        Self([0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0].into())
+        Self([0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 1.0].into())
     }
 
     /// For the lateness of turns: up to a slot they are gathered on purpose, beyond that the machine was busy.
     #[must_use]
     pub fn lateness() -> Self {
         Self([0.105, 0.2].into())
-    }
-
-    /// No bound: one bucket for everything.
-    #[must_use]
-    pub fn none() -> Self {
-        Self(Arc::new([]))
     }
 
     /// The bounds in seconds.
@@ -40,11 +34,11 @@ impl Bounds {
 impl std::str::FromStr for Bounds {
     type Err = BoundsError;
 
-    /// Seconds, separated by commas; nothing for none.
+    /// Seconds, separated by commas; nothing for a single bucket.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || BoundsError(text.to_owned());
         if text.trim().is_empty() {
-            return Ok(Self::none());
+            return Ok(Self(Arc::new([])));
         }
         let seconds: Vec<f64> = text.split(',').map(|part| part.trim().parse().map_err(|_| wrong())).collect::<Result<_, _>>()?;
         let rising = seconds.windows(2).all(|pair| pair[0] < pair[1]);

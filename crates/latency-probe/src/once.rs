@@ -10,7 +10,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exposition::SharedSession;
 use crate::fleet_key::{FleetKeys, KeyFileError};
-use crate::histogram::Bounds;
 use crate::options::OnceOptions;
 use crate::pair::{PairState, StateLimits, WindowLimits};
 use crate::peers::{NodeName, Peer, PeerSet, Ports};
@@ -69,7 +68,7 @@ fn settings(options: &OnceOptions) -> Settings {
         // There is no time to be patient: ICMP is tried as soon as UDP failed once.
         states: StateLimits { unreachable_after: 1, stale_after: Duration::from_secs(24 * 60 * 60) },
         feed: options.probe.latency_from,
-        pair_bounds: Bounds::none(),
+        pair_bounds: None,
         http_path: options.probe.http_path.clone(),
     }
 }

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::chooser::Choice;
 use crate::discovery::Source;
+use crate::exposition::RttStat;
 use crate::histogram::Bounds;
 use crate::pair::{StateLimits, WindowLimits};
 use crate::peers::{NodeName, Ports};
@@ -192,10 +193,15 @@ pub struct RunOptions {
     #[arg(long, env = "KANTAI_STALE_AFTER", value_parser = duration)]
     pub stale_after: Option<Duration>,
 
-    /// Bucket bounds in seconds, rising, of each pair's own node_rtt_seconds. Without any, a pair has its sum and count only, and the
-    /// distribution is that over all peers (latency_probe_rtt_seconds): a line per bucket and pair is a lot in a large cluster.
-    #[arg(long, env = "KANTAI_PAIR_BUCKETS", default_value = "")]
-    pub pair_buckets: Bounds,
+    /// Statistics of each pair's round-trip times to export, comma-separated; one series a pair each.
+    #[arg(long, env = "KANTAI_PAIR_STATS", value_enum, value_delimiter = ',', default_value = "p50")]
+    pub pair_stats: Vec<RttStat>,
+
+    /// Export a histogram of each pair (kantai_probe_pair_rtt_seconds) with these bucket bounds: rising seconds, comma-separated;
+    /// empty for sum and count only. Each bound is a series for every pair. The histogram over all peers
+    /// (kantai_probe_node_rtt_seconds) is exported in any case.
+    #[arg(long, env = "KANTAI_PAIR_BUCKETS")]
+    pub pair_buckets: Option<Bounds>,
 
     /// How log lines look: json or text.
     #[arg(long, env = "KANTAI_LOG_FORMAT", default_value = "json")]
@@ -320,6 +326,9 @@ mod tests {
         assert_eq!((settings.window.samples, settings.window.span), (60, Duration::from_secs(60)));
         assert_eq!((settings.states.unreachable_after, settings.states.stale_after), (5, Duration::from_secs(10)));
         assert_eq!(options.echo_listen.len(), 2);
+        assert!(options.pair_buckets.is_none() && options.pair_stats == [RttStat::P50]);
+        let all = run_options(&["--peers-file", "p", "--pair-stats", "min,p50,p90,p99,ewma", "--pair-buckets", "0.1"]).unwrap();
+        assert_eq!((all.pair_stats.len(), all.settings().pair_bounds), (5, Some("0.1".parse().unwrap())));
         let slow = run_options(&["--peers-file", "peers.toml", "--interval", "10s"]).unwrap().settings();
         assert_eq!((slow.window.span, slow.states.stale_after), (Duration::from_secs(600), Duration::from_secs(100)));
     }
@@ -332,6 +341,7 @@ mod tests {
             ["--interval", "-1s"],
             ["--timeout", "5s"],
             ["--pair-buckets", "2,1"],
+            ["--pair-stats", "p42"],
             ["--latency-from", "sctp"],
             ["--http-path", "healthz"],
             ["--http-path", "/ HTTP/1.0"],

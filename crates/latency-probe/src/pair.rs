@@ -116,8 +116,6 @@ const JITTER_WEIGHT: f64 = 1.0 / 16.0;
 
 /// So many answers in a row are taken for proof that the way changed.
 const EVIDENCE: usize = 11;
-/// After so many answers it is looked for that.
-const LOOK_EVERY: u8 = 4;
 
 #[derive(Clone, Copy, Debug)]
 struct Outcome {
@@ -135,7 +133,6 @@ pub struct PairStats {
     answers: usize,
     /// So many of the oldest outcomes tell of loss only: their times are from before the way changed.
     outdated: usize,
-    answers_until_look: u8,
     last_outcome: Option<Mono>,
     last_answer: Option<(Mono, Rtt)>,
     ewma_seconds: f64,
@@ -154,7 +151,6 @@ impl PairStats {
             outcomes: VecDeque::with_capacity(window.samples),
             answers: 0,
             outdated: 0,
-            answers_until_look: LOOK_EVERY,
             last_outcome: None,
             last_answer: None,
             ewma_seconds: 0.0,
@@ -196,34 +192,51 @@ impl PairStats {
         self.lost_in_a_row = 0;
         self.outcomes.push_back(Outcome { at_millis: millis(at), rtt: Some(rtt) });
         self.answers += 1;
-        self.answers_until_look -= 1;
-        if self.answers_until_look == 0 {
-            self.answers_until_look = LOOK_EVERY;
-            self.look_for_change();
+        self.look_for_change();
+    }
+
+    /// When a route or a link changes, a median over the window would show the old one until half the window is of the new
+    /// one. So once the newest answers are all above three quarters of the older ones, or all below three quarters of them, the
+    /// older times count no longer. A quarter may be off, because a busy link has its spikes. By chance alone that happens about
+    /// once in 130,000 answers, and costs nothing but a shorter window.
+    fn look_for_change(&mut self) {
+        let counted = self.answers_from(self.outdated);
+        let Some((since, low, high)) = newest(counted.clone(), EVIDENCE) else { return };
+        let older = counted.take_while(|(index, _)| *index < since);
+        let number = older.clone().count();
+        let spared = number / 4;
+        let (mut not_below, mut not_above) = (0, 0);
+        for (_, rtt) in older {
+            not_below += usize::from(rtt >= low);
+            not_above += usize::from(rtt <= high);
+            // The usual case, and every answer passes here.
+            if not_below > spared && not_above > spared {
+                return;
+            }
+        }
+        if number >= EVIDENCE {
+            self.outdated = since;
+            self.restart_averages();
         }
     }
 
-    /// When the way changes (a route, a link), a median over the window would go on telling of the old way until half the window is of the
-    /// new one. So once the newest answers are all above three quarters of the older ones, or all below three quarters of them, the older times
-    /// count no longer. A quarter may be off, because a busy wire has its spikes. By chance alone that happens once in four million looks, and then
-    /// costs nothing but a shorter window.
-    fn look_for_change(&mut self) {
-        let answers =
-            || self.outcomes.iter().enumerate().skip(self.outdated).filter_map(|(index, outcome)| Some((index, outcome.rtt?)));
-        let newest = || answers().rev().take(EVIDENCE);
-        let (Some((since, _)), Some(low), Some(high)) =
-            (newest().nth(EVIDENCE - 1), newest().map(|(_, rtt)| rtt).min(), newest().map(|(_, rtt)| rtt).max())
-        else {
-            return;
-        };
-        let older = || answers().take_while(|(index, _)| *index < since).map(|(_, rtt)| rtt);
-        let number = older().count();
-        let most = |number: usize| (number * 3).div_ceil(4);
-        let above = older().filter(|rtt| *rtt < low).count() >= most(number);
-        let below = older().filter(|rtt| *rtt > high).count() >= most(number);
-        if number >= EVIDENCE && (above || below) {
-            self.outdated = since;
+    /// The answers from this place on, oldest first, with their places.
+    fn answers_from(&self, first: usize) -> impl DoubleEndedIterator<Item = (usize, Rtt)> + Clone {
+        self.outcomes.iter().enumerate().skip(first).filter_map(|(index, outcome)| Some((index, outcome.rtt?)))
+    }
+
+    /// The averages of the answers that still count, as if the first of them had been the first of all. An average that remembers the old way would
+    /// lie outside the times that are shown beside it.
+    fn restart_averages(&mut self) {
+        let mut times = self.outcomes.iter().skip(self.outdated).filter_map(|outcome| outcome.rtt).map(Rtt::as_seconds);
+        let Some(mut previous) = times.next() else { return };
+        let (mut ewma, mut jitter) = (previous, 0.0);
+        for seconds in times {
+            ewma += EWMA_WEIGHT * (seconds - ewma);
+            jitter += JITTER_WEIGHT * ((seconds - previous).abs() - jitter);
+            previous = seconds;
         }
+        (self.ewma_seconds, self.jitter_seconds) = (ewma, jitter);
     }
 
     /// A probe never came back.
@@ -313,7 +326,8 @@ impl PairStats {
                 p50: percentile(&times, 50)?,
                 p90: percentile(&times, 90)?,
                 p99: percentile(&times, 99)?,
-                ewma_seconds: self.ewma_seconds,
+                // It still holds a trace of times that have left the window, which may have been shorter than any in it.
+                ewma_seconds: self.ewma_seconds.clamp(times.first()?.as_seconds(), times.last()?.as_seconds()),
                 jitter_seconds: self.jitter_seconds,
             })
         });
@@ -327,6 +341,18 @@ impl PairStats {
             duplicates: self.duplicates,
         }
     }
+}
+
+/// The place of the oldest of the `number` newest answers, and the shortest and the longest time among them.
+fn newest(answers: impl DoubleEndedIterator<Item = (usize, Rtt)>, number: usize) -> Option<(usize, Rtt, Rtt)> {
+    let mut found = None;
+    let mut missing = number;
+    for (index, rtt) in answers.rev().take(number) {
+        let (_, low, high) = found.unwrap_or((index, rtt, rtt));
+        found = Some((index, rtt.min(low), rtt.max(high)));
+        missing -= 1;
+    }
+    found.filter(|_| missing == 0)
 }
 
 /// Nearest-rank percentile: the smallest time that at least `percent` % of all are not above. None of nothing.
@@ -375,8 +401,9 @@ const fn millis(at: Mono) -> u32 {
     (at.as_nanos() / 1_000_000) as u32
 }
 
+/// At most half the period of `at_millis`, 24 days: beyond that, ages would seem to begin anew.
 fn span_millis(window: WindowLimits) -> u32 {
-    u32::try_from(window.span.as_millis()).unwrap_or(u32::MAX / 2)
+    u32::try_from(window.span.as_millis()).unwrap_or(u32::MAX).min(u32::MAX / 2)
 }
 
 #[cfg(test)]
@@ -477,6 +504,39 @@ mod tests {
         assert_eq!(pair.summary(WINDOW, LIMITS, second(300)).samples, 60);
     }
 
+    /// A reader that checks `min <= ewma` must be able to believe every row, also just after the way became longer.
+    #[test]
+    fn the_average_lies_among_the_times_while_a_way_changes() {
+        for (before, after) in [(5, 50), (50, 55), (50, 5)] {
+            let mut pair = PairStats::new(WINDOW);
+            for at in 0..60 {
+                pair.answered(WINDOW, second(at), ms(before));
+            }
+            for at in 60..140 {
+                pair.answered(WINDOW, second(at), ms(after));
+                let rtt = pair.summary(WINDOW, LIMITS, second(at)).rtt.unwrap();
+                assert!(rtt.min.as_seconds() <= rtt.ewma_seconds, "{before} to {after} ms, answer {at}: {rtt:?}");
+                if at >= 75 {
+                    if at >= 70 {
+                        assert_eq!(rtt.p50, ms(after), "the eleventh answer is proof");
+                    }
+                    let off = (rtt.ewma_seconds * 1e3 - after as f64).abs();
+                    assert!(off < 1e-6 && rtt.jitter_seconds == 0.0, "the old way is forgotten: {rtt:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_average_lies_among_the_times_of_a_short_window() {
+        let window = WindowLimits { samples: 2, ..WINDOW };
+        let mut pair = PairStats::new(window);
+        for (at, millis) in [1, 1, 1, 9, 9].into_iter().enumerate() {
+            pair.answered(window, second(at as u64), ms(millis));
+        }
+        assert_eq!(pair.summary(window, LIMITS, second(5)).rtt.unwrap().ewma_seconds, 0.009);
+    }
+
     #[derive(Clone, Copy, Debug)]
     struct Step {
         gap_millis: u64,
@@ -539,7 +599,7 @@ mod tests {
         fn agrees_with_a_plain_reference(trace in trace(), start in 0_u64..10_000_000_000, rest in 0_u64..120_000) {
             let mut pair = PairStats::new(WINDOW);
             let mut history = Vec::new();
-            let (mut counts_from, mut answers) = (0, 0);
+            let mut counts_from = 0;
             let mut now = start;
             for step in trace {
                 now += step.gap_millis;
@@ -548,10 +608,7 @@ mod tests {
                     Some(micros) => {
                         pair.answered(WINDOW, at, Rtt::from_nanos(u64::from(micros) * 1_000).unwrap());
                         history.push((now, Some(f64::from(micros) / 1e6)));
-                        answers += 1;
-                        if answers % 4 == 0 {
-                            counts_from = change(&history, counts_from).unwrap_or(counts_from);
-                        }
+                        counts_from = change(&history, counts_from).unwrap_or(counts_from);
                     }
                     None => {
                         pair.lost(WINDOW, at);
@@ -579,6 +636,8 @@ mod tests {
                     prop_assert!((ours.as_seconds() - theirs).abs() < 1e-9, "{ours:?} {theirs}");
                 }
                 prop_assert!(rtt.ewma_seconds > 0.0 && rtt.ewma_seconds <= 4.0);
+                let longest = times.last().copied().unwrap_or_default();
+                prop_assert!(rtt.min.as_seconds() <= rtt.ewma_seconds && rtt.ewma_seconds <= longest + 1e-9, "{rtt:?}");
             }
             prop_assert!(pair.outcomes.len() <= WINDOW.samples && pair.outcomes.capacity() <= WINDOW.samples);
         }

@@ -31,7 +31,8 @@ struct Entry {
     generation: u32,
     primary: PairStats,
     fallback: Option<Box<PairStats>>,
-    times: Histogram,
+    /// Only where somebody wants buckets of each pair.
+    times: Option<Histogram>,
     hops: Option<u8>,
 }
 
@@ -176,7 +177,7 @@ impl Session {
                 generation: self.generation,
                 primary: PairStats::new(self.window),
                 fallback: None,
-                times: Histogram::new(self.settings.pair_bounds.clone()),
+                times: self.settings.pair_bounds.clone().map(Histogram::new),
                 hops: None,
             });
             self.schedule.join(PeerKey { slot, generation: self.generation }, now, &mut self.rng);
@@ -322,8 +323,9 @@ impl Session {
         }
         self.counters.reordered += u64::from(reordered);
         if let Some((entry, rtt)) = self.entry(probe.peer).zip(time.ok()) {
-            if probe.protocol == primary || entry.primary.state(window, states, now) != PairState::Known {
-                entry.times.observe(rtt.as_seconds());
+            let is_shown = probe.protocol == primary || entry.primary.state(window, states, now) != PairState::Known;
+            if let Some(times) = entry.times.as_mut().filter(|_| is_shown) {
+                times.observe(rtt.as_seconds());
             }
             entry.hops = ttl.and_then(|ttl| INITIAL_TTL.checked_sub(ttl));
         }
@@ -358,7 +360,7 @@ impl Session {
             let fallback = entry.fallback.as_ref().filter(|_| primary.state != PairState::Known);
             let told = fallback.map(|pair| pair.summary(window, states, now)).filter(|summary| summary.rtt.is_some());
             let (protocol, summary) = told.map_or((feed.primary(), primary), |summary| (Protocol::Icmp, summary));
-            PeerView { node: &entry.node, protocol, summary, times: &entry.times, hops: entry.hops }
+            PeerView { node: &entry.node, protocol, summary, times: entry.times.as_ref(), hops: entry.hops }
         })
     }
 

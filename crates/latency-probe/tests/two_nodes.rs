@@ -17,8 +17,8 @@ const SOON: Duration = Duration::from_secs(20);
 fn two_nodes_measure_each_other_and_notice_what_becomes_of_the_other() {
     let lab = Lab::new("pair", PROGRAM);
     let peers = lab.file("peers.toml", &peers_file(&[("a", lab.address(0)), ("b", lab.address(1))]));
-    let arguments =
-        ["--latency-from", "udp", "--interval", "100ms", "--timeout", "300ms", "--peers-file", peers.to_str().unwrap()];
+    let common = ["--latency-from", "udp", "--interval", "100ms", "--timeout", "300ms", "--peers-file", peers.to_str().unwrap()];
+    let arguments = [&common[..], &["--pair-buckets", "0.001,0.01"]].concat();
     let a = Prober::start(&lab, 0, "a", &arguments);
     let b = Prober::start(&lab, 1, "b", &arguments);
 
@@ -33,9 +33,12 @@ fn two_nodes_measure_each_other_and_notice_what_becomes_of_the_other() {
         let metrics = prober.get("/metrics");
         let millis: f64 = value(&metrics, &format!("latency_between_nodes{{from=\"{from}\",to=\"{to}\"}}")).unwrap();
         assert!(millis > 0.0 && millis < 1.0, "{millis} ms");
-        assert!(value(&metrics, &format!("node_rtt_seconds_count{{from=\"{from}\",to=\"{to}\"}}")).unwrap() >= 20.0);
-        assert!(metrics.contains("# TYPE node_rtt_seconds histogram\n") && metrics.ends_with("# EOF\n"), "{metrics}");
-        assert_eq!(value(&metrics, &format!("node_loss_ratio{{from=\"{from}\",to=\"{to}\"}}")), Some(0.0));
+        assert!(value(&metrics, &format!("kantai_probe_pair_rtt_seconds_count{{from=\"{from}\",to=\"{to}\"}}")).unwrap() >= 20.0);
+        assert!(
+            metrics.contains("# TYPE kantai_probe_pair_rtt_seconds histogram\n") && metrics.ends_with("# EOF\n"),
+            "{metrics}"
+        );
+        assert_eq!(value(&metrics, &format!("kantai_probe_loss_ratio{{from=\"{from}\",to=\"{to}\"}}")), Some(0.0));
     }
     assert_eq!((a.get("/healthz"), a.get("/readyz")), ("ok\n".to_owned(), "ok\n".to_owned()));
 
@@ -45,7 +48,7 @@ fn two_nodes_measure_each_other_and_notice_what_becomes_of_the_other() {
     assert!(gone.rtt_seconds.is_none() && gone.loss_ratio.unwrap() > 0.0);
     let metrics = a.get("/metrics");
     assert!(value(&metrics, "latency_between_nodes{from=\"a\",to=\"b\"}").is_none(), "{metrics}");
-    assert!(value(&metrics, "node_loss_ratio{from=\"a\",to=\"b\"}").unwrap() > 0.0);
+    assert!(value(&metrics, "kantai_probe_loss_ratio{from=\"a\",to=\"b\"}").unwrap() > 0.0);
 
     // Back again, without anything restarted on the other side.
     let _b = Prober::start(&lab, 1, "b", &arguments);
@@ -78,7 +81,7 @@ fn icmp_steps_in_for_a_silent_responder_by_raw_or_ping_socket() {
     // Without any privilege there is neither,
     let none = Prober::start_unprivileged(&lab, 0, "a", &arguments);
     until(SOON, || none.peer("b").filter(|peer| peer.state == PairState::Unreachable));
-    assert_eq!(value(&none.get("/metrics"), "latency_probe_icmp_available"), Some(0.0));
+    assert_eq!(value(&none.get("/metrics"), "kantai_probe_icmp_available"), Some(0.0));
     drop(none);
 
     // unless the system lets its group have ping sockets.
@@ -89,7 +92,7 @@ fn icmp_steps_in_for_a_silent_responder_by_raw_or_ping_socket() {
         assert_eq!(known.protocol, Protocol::Icmp);
         assert!(known.rtt_seconds.unwrap().p50 < 0.001, "{known:?}");
     }
-    assert_eq!(value(&ping.get("/metrics"), "latency_probe_icmp_available"), Some(1.0));
+    assert_eq!(value(&ping.get("/metrics"), "kantai_probe_icmp_available"), Some(1.0));
 }
 
 #[test]
@@ -129,7 +132,9 @@ fn rubbish_is_counted_and_changes_nothing() {
     let a = Prober::start(&lab, 0, "a", &arguments);
     until(SOON, || a.peer("b").filter(|peer| peer.state == PairState::Known));
     lab.send_rubbish(0, lab.address(1));
-    until(SOON, || value(&b.get("/metrics"), "latency_probe_echoes_total{what=\"malformed\"}").filter(|count| *count >= 100.0));
+    until(SOON, || {
+        value(&b.get("/metrics"), "kantai_probe_echo_requests_total{result=\"malformed\"}").filter(|count| *count >= 100.0)
+    });
     let known = a.peer("b").unwrap();
     assert_eq!((known.state, known.loss_ratio), (PairState::Known, Some(0.0)));
 }
@@ -146,7 +151,7 @@ fn a_fleet_with_a_key_keeps_to_itself_and_changes_its_key_without_a_gap() {
 
     let stranger = Prober::start(&lab, 0, "a", &common);
     until(SOON, || stranger.peer("b").filter(|peer| peer.state == PairState::Unreachable));
-    assert!(value(&b.get("/metrics"), "latency_probe_echoes_total{what=\"unsigned\"}").unwrap() > 0.0);
+    assert!(value(&b.get("/metrics"), "kantai_probe_echo_requests_total{result=\"unsigned\"}").unwrap() > 0.0);
     drop(stranger);
 
     let a = Prober::start(&lab, 0, "a", &with_key);
@@ -156,9 +161,9 @@ fn a_fleet_with_a_key_keeps_to_itself_and_changes_its_key_without_a_gap() {
         lab.file("key", &keys);
         std::thread::sleep(Duration::from_secs(3));
     }
-    let unsigned = value(&b.get("/metrics"), "latency_probe_echoes_total{what=\"unsigned\"}");
+    let unsigned = value(&b.get("/metrics"), "kantai_probe_echo_requests_total{result=\"unsigned\"}");
     std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(value(&b.get("/metrics"), "latency_probe_echoes_total{what=\"unsigned\"}"), unsigned);
+    assert_eq!(value(&b.get("/metrics"), "kantai_probe_echo_requests_total{result=\"unsigned\"}"), unsigned);
     let row = a.peer("b").unwrap();
     assert_eq!((row.state, row.loss_ratio), (PairState::Known, Some(0.0)));
 }

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use latency_probe::background::push_nobody_aside;
 use latency_probe::exposition::SharedSession;
-use latency_probe::histogram::Bounds;
 use latency_probe::pair::{PairState, StateLimits, WindowLimits, percentile};
 use latency_probe::peers::{NodeName, Peer, PeerSet};
 use latency_probe::prober::Prober as InProcessProber;
@@ -40,7 +39,7 @@ fn settings(interval: Duration, samples: usize) -> Settings {
         window: WindowLimits { samples, span: Duration::from_secs(600) },
         states: StateLimits { unreachable_after: 5, stale_after: Duration::from_secs(60) },
         feed: Feed::Udp,
-        pair_bounds: Bounds::none(),
+        pair_bounds: None,
         http_path: "/healthz".into(),
     }
 }
@@ -280,7 +279,7 @@ fn file_of(lab: &Lab, peers: &PeerSet) -> std::path::PathBuf {
 
 /// Waits until our daemon knows so many peers.
 fn await_known(daemon: &Prober<'_>, peers: usize) {
-    let known = || value(&daemon.get("/metrics"), "latency_probe_peers{state=\"known\"}").unwrap();
+    let known = || value(&daemon.get("/metrics"), "kantai_probe_peers{state=\"known\"}").unwrap();
     until(Duration::from_secs(60), || (known() >= peers as f64).then_some(()));
 }
 
@@ -437,7 +436,7 @@ pub(crate) fn detection() {
             slower.get_or_insert(now);
         }
         for (seen, name) in lossy.iter_mut().zip(&names[1..]) {
-            if value(&metrics, &format!("node_loss_ratio{{from=\"a\",to=\"{name}\"}}")).is_some_and(|ratio| ratio > 0.0) {
+            if value(&metrics, &format!("kantai_probe_loss_ratio{{from=\"a\",to=\"{name}\"}}")).is_some_and(|ratio| ratio > 0.0) {
                 seen.get_or_insert(now);
             }
         }

@@ -208,7 +208,7 @@ pub fn replies(bytes: &[u8]) -> bool {
         window: WindowLimits { samples: 8, span: Duration::from_secs(1) },
         states: StateLimits { unreachable_after: 3, stale_after: Duration::from_millis(200) },
         feed: Feed::PreferUdp,
-        pair_bounds: Bounds::none(),
+        pair_bounds: None,
         http_path: "/".into(),
     };
     let peers = |count: u8| -> PeerSet {

@@ -59,6 +59,22 @@ impl Default for Counters {
 }
 
 impl Counters {
+    /// What was neither a time nor a loss, by kind.
+    #[must_use]
+    pub const fn anomalies(&self) -> [(&'static str, u64); 9] {
+        [
+            ("clock_stepped", self.discarded_clock_stepped),
+            ("impossible", self.discarded_impossible),
+            ("asleep", self.discarded_asleep),
+            ("not_sent", self.not_sent),
+            ("late", self.late),
+            ("duplicate", self.duplicate),
+            ("reordered", self.reordered),
+            ("foreign", self.foreign),
+            ("rejected", self.rejected),
+        ]
+    }
+
     /// A probe came back, and took so many seconds or gave no time.
     pub fn answered(&mut self, protocol: Protocol, seconds: Result<f64, Discard>) {
         self.answered[protocol as usize] += 1;

@@ -57,8 +57,8 @@ pub struct PeerView<'a> {
     pub protocol: Protocol,
     /// What it tells.
     pub summary: Summary,
-    /// All times ever.
-    pub times: &'a Histogram,
+    /// All times since the peer is one, where [`Settings::pair_bounds`](super::Settings::pair_bounds) asks for them.
+    pub times: Option<&'a Histogram>,
     /// Routers on the way back.
     pub hops: Option<u8>,
 }

@@ -69,8 +69,8 @@ pub struct Settings {
     pub states: StateLimits,
     /// Which protocol tells.
     pub feed: Feed,
-    /// Buckets of each pair's own histogram.
-    pub pair_bounds: Bounds,
+    /// Buckets of each pair's own histogram; none for no such histogram.
+    pub pair_bounds: Option<Bounds>,
     /// What HTTP probes ask for.
     pub http_path: Arc<str>,
 }

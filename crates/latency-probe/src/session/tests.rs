@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::histogram::Bounds;
 use crate::pair::{StateLimits, WindowLimits};
 
 const MS: u64 = 1_000_000;
@@ -21,7 +20,7 @@ fn settings(feed: Feed) -> Settings {
         window: WindowLimits { samples: 60, span: Duration::from_secs(60) },
         states: StateLimits { unreachable_after: 5, stale_after: Duration::from_secs(10) },
         feed,
-        pair_bounds: Bounds::none(),
+        pair_bounds: None,
         http_path: "/healthz".into(),
     }
 }
