@@ -7,7 +7,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use latency_probe::clock::{Mono, Reading, Wall};
 use latency_probe::fleet_key::FleetKeys;
-use latency_probe::pair::{PairStats, StateLimits, WindowLimits};
+use latency_probe::pair::{PairStats, Silence, StateLimits, WindowLimits};
 use latency_probe::peers::{Peer, PeerSet};
 use latency_probe::round_trip::Rtt;
 use latency_probe::session::{Feed, Returned, Session, Settings};
@@ -30,6 +30,7 @@ fn session(peers: u32) -> Session {
         states: STATES,
         feed: Feed::Udp,
         pair_bounds: None,
+        probes_per_peer: None,
         http_path: "/".into(),
     };
     let mut session = Session::new("own".into(), settings, 1);
@@ -58,8 +59,9 @@ fn probe(session: &mut Session, slot: u64) -> u64 {
             from: order.to,
             session: session.id(),
             sequence: order.sequence,
-            held: Duration::from_micros(20),
+            held: Some(Duration::from_micros(20)),
             stamp: None,
+            prompt: true,
             ttl: Some(63),
         };
         session.returned(&reply, read);
@@ -98,7 +100,9 @@ fn pairs(criterion: &mut Criterion) {
     };
     criterion.bench_function("pair/answer", |bencher| bencher.iter(|| answer(&mut pair)));
     let now = answer(&mut pair);
-    criterion.bench_function("pair/summary", |bencher| bencher.iter(|| black_box(&pair).summary(WINDOW, STATES, now)));
+    criterion.bench_function("pair/summary", |bencher| {
+        bencher.iter(|| black_box(&pair).summary(WINDOW, STATES, Silence::Unexplained, now));
+    });
 }
 
 fn packets(criterion: &mut Criterion) {

@@ -1,21 +1,22 @@
 //! One socket that probes go out of and replies come in by: the thin layer between a [`Session`](crate::session::Session) and the kernel.
 //!
-//! Nobody waits for a channel to become readable: the kernel notes when it had each reply, so replies are read when the prober is awake anyway,
-//! many at a time.
+//! As a rule nobody waits for a channel to become readable: the kernel notes when it had each reply, so replies are read when the
+//! prober is awake anyway, many at a time. Where the kernel does not note that, the prober waits.
 
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use socket2::Socket;
 
 use crate::clock::{Mono, Reading};
+use crate::control_message::Verdict;
 use crate::exposition::SharedSession;
 use crate::fleet_key::{FleetKeys, SharedKeys};
 use crate::icmp::{ECHO_LEN, Echo, Family, strip_ipv4_header};
-use crate::net::{IcmpSocket, Inbox, Outbox, icmp, set_transmit_stamps, udp_prober};
+use crate::net::{Datagram, IcmpSocket, Inbox, Outbox, dropped_packets, icmp, set_transmit_stamps, udp_prober};
 use crate::peers::Protocol;
-use crate::session::{NotSent, Order, Returned, Session};
+use crate::session::{Bounced, NotSent, Order, Returned, Session};
 use crate::wire::{PACKET_LEN, Reply, Request, Sequence, SessionId, packet};
 
 /// At most so many packets a system call.
@@ -25,6 +26,23 @@ const LONGEST: usize = 128;
 /// A channel is read at every waking for so long after it sent something (no probe is out longer), and so often at all, lest strangers fill it up.
 const REPLIES_COME_WITHIN: Duration = Duration::from_secs(5);
 const QUIET_READ_EVERY: Duration = Duration::from_secs(1);
+/// Batches that are read at one waking, so that sending is never kept waiting; and after a long sleep, when all of them count.
+const BATCHES_AT_ONCE: usize = 4;
+const BATCHES_AFTER_SLEEP: usize = 4_096;
+/// An error that the network reports about an earlier packet fails the next send, too. So a send is tried again before its error
+/// is believed.
+const SEND_TRIES: u8 = 3;
+
+/// Why replies are read now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Occasion {
+    /// The prober is awake anyway.
+    Waking,
+    /// The prober waited for replies, so that they are read as soon as they come.
+    Awaited,
+    /// The prober was stopped for a while: everything that lies in the socket counts.
+    Late,
+}
 
 /// How bytes become replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +65,8 @@ pub(crate) struct Channel {
     keys: SharedKeys,
     last_sent: Option<Mono>,
     last_read: Mono,
+    /// Packets that the kernel has dropped for want of room in the socket.
+    dropped: u32,
 }
 
 /// Which of the socket's packets, as the kernel counts them, carried which probe.
@@ -98,7 +118,6 @@ impl Channel {
         // Where the kernel cannot stamp departures, our own reading just before the send has to do.
         let enabled = set_transmit_stamps(&socket, true).is_ok();
         Ok(Self {
-            socket,
             family,
             framing,
             inbox: Inbox::new(BATCH),
@@ -109,6 +128,8 @@ impl Channel {
             keys,
             last_sent: None,
             last_read: Mono::from_nanos(0),
+            dropped: dropped_packets(&socket).unwrap_or(0),
+            socket,
         })
     }
 
@@ -151,7 +172,7 @@ impl Channel {
                 session.sent(order.sequence, now);
             }
         });
-        let mut first = 0;
+        let (mut first, mut tries) = (0, 0);
         while first < self.orders.len() {
             let socket = self.socket.as_fd();
             let sent = match self.framing {
@@ -164,75 +185,90 @@ impl Channel {
                         self.departures.left(order.sequence);
                     }
                     first += sent.max(1);
+                    tries = 0;
                 }
                 Err(error) => {
+                    self.restart_departures(session);
+                    tries += 1;
+                    if tries < SEND_TRIES && error.kind() != io::ErrorKind::WouldBlock {
+                        continue;
+                    }
                     let order = self.orders[first];
                     tracing::debug!(to = %order.to, protocol = order.protocol.as_str(), %error, "failed to send a probe");
                     session.with(|session| session.not_sent(order.sequence, why_not_sent(&error), now.mono));
-                    self.restart_departures();
                     first += 1;
+                    tries = 0;
                 }
             }
         }
     }
 
     /// A packet that failed may or may not have been counted by the kernel, so the count begins anew.
-    fn restart_departures(&mut self) {
+    fn restart_departures(&mut self, session: &SharedSession) {
+        let off = set_transmit_stamps(&self.socket, false);
+        self.read_errors(session, false);
         if self.departures.enabled {
-            let socket = &self.socket;
-            let off = set_transmit_stamps(socket, false);
-            while self.inbox.receive_errors(socket.as_fd()).unwrap_or(false) {}
-            let enabled = off.is_ok() && set_transmit_stamps(socket, true).is_ok();
+            let enabled = off.is_ok() && set_transmit_stamps(&self.socket, true).is_ok();
             self.departures = Departures { enabled, ..Departures::default() };
         }
     }
 
-    /// Hands what came in to the session. At most a few batches, so that sending is never kept waiting.
-    pub(crate) fn receive(&mut self, session: &SharedSession, now: Mono) {
+    /// Hands what came in to the session.
+    pub(crate) fn receive(&mut self, session: &SharedSession, now: Mono, occasion: Occasion) {
         let quiet = self.last_sent.is_none_or(|last| now.since(last) > REPLIES_COME_WITHIN);
-        if quiet && now.since(self.last_read) < QUIET_READ_EVERY {
+        if quiet && occasion == Occasion::Waking && now.since(self.last_read) < QUIET_READ_EVERY {
             return;
         }
         self.last_read = now;
-        for _ in 0..4 {
-            self.read_departures(session);
-            let more = match self.inbox.receive(self.socket.as_fd()) {
-                Ok(more) => more,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => {
-                    // An error of the network that the kernel reports here is about one probe, which will be found lost.
-                    tracing::debug!(%error, "failed to receive");
-                    continue;
+        let prompt = occasion == Occasion::Awaited;
+        for _ in 0..if occasion == Occasion::Late { BATCHES_AFTER_SLEEP } else { BATCHES_AT_ONCE } {
+            // Departures come before the replies, so they are read before the replies.
+            self.read_errors(session, prompt);
+            match self.inbox.receive(self.socket.as_fd()) {
+                Ok(more) => {
+                    self.hand_over(session, prompt);
+                    if !more {
+                        break;
+                    }
                 }
-            };
-            let read = Reading::now();
-            let keys = self.keys.borrow().clone();
-            session.with(|session| {
-                for datagram in self.inbox.iter() {
-                    let Some(from) = datagram.from else { continue };
-                    let (stamp, ttl) = (datagram.notes.stamp, datagram.notes.ttl);
-                    let Some((protocol, id, sequence, held)) = self.framing.decode(datagram.bytes, keys.as_deref()) else {
-                        note_stranger(session, self.framing);
-                        continue;
-                    };
-                    session.returned(&Returned { protocol, from, session: id, sequence, held, stamp, ttl }, read);
-                }
-            });
-            if !more {
-                return;
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // An error of the network that the kernel reports here too is in the error queue, with all there is to know.
+                Err(error) => tracing::debug!(%error, "failed to receive"),
             }
         }
+        self.note_drops(session);
     }
 
-    /// Hands the kernel's departure stamps to the session. They come before the replies, so they are read before the replies.
-    fn read_departures(&mut self, session: &SharedSession) {
-        while self.departures.enabled {
+    fn hand_over(&self, session: &SharedSession, prompt: bool) {
+        let read = Reading::now();
+        let keys = self.keys.borrow().clone();
+        session.with(|session| {
+            for datagram in self.inbox.iter() {
+                let Some(from) = datagram.from else { continue };
+                let (stamp, ttl) = (datagram.notes.stamp, datagram.notes.ttl);
+                let Some((protocol, id, sequence, held)) = self.framing.decode(datagram.bytes, keys.as_deref()) else {
+                    note_stranger(session, self.framing);
+                    continue;
+                };
+                session.returned(&Returned { protocol, from, session: id, sequence, held, stamp, prompt, ttl }, read);
+            }
+        });
+    }
+
+    /// Hands what is in the error queue to the session: the kernel's departure stamps, and what the network says about probes
+    /// that did not arrive.
+    fn read_errors(&mut self, session: &SharedSession, prompt: bool) {
+        for _ in 0..BATCHES_AFTER_SLEEP {
             let Ok(more) = self.inbox.receive_errors(self.socket.as_fd()) else { return };
+            let read = Reading::now();
             session.with(|session| {
                 for datagram in self.inbox.iter() {
                     let sequence = datagram.notes.left.and_then(|number| self.departures.find(number));
                     if let Some((sequence, stamp)) = sequence.zip(datagram.notes.stamp) {
                         session.sent_stamp(sequence, stamp);
+                    }
+                    if let Some(bounced) = bounced(&datagram) {
+                        session.bounced(&bounced, read, prompt);
                     }
                 }
             });
@@ -241,6 +277,31 @@ impl Channel {
             }
         }
     }
+
+    fn note_drops(&mut self, session: &SharedSession) {
+        if let Some(dropped) = dropped_packets(&self.socket).filter(|dropped| *dropped != self.dropped) {
+            let more = dropped.wrapping_sub(self.dropped);
+            self.dropped = dropped;
+            tracing::warn!(packets = more, "replies came faster than they were read");
+            session.with(|session| session.overran(self.framing.protocol(), more.into()));
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A UDP probe that came back in an ICMP error.
+fn bounced(datagram: &Datagram<'_>) -> Option<Bounced> {
+    let (verdict, to) = datagram.notes.verdict.zip(datagram.from)?;
+    // A firewall on the way may say that nobody listens, too.
+    let by_node = datagram.notes.offender == Some(to.ip());
+    let verdict = if verdict == Verdict::NobodyListens && !by_node { Verdict::Unclear } else { verdict };
+    let probe = Request::decode(datagram.bytes).ok().map(|request| (request.session, request.sequence));
+    Some(Bounced { to, probe, verdict, stamp: datagram.notes.stamp, ttl: datagram.notes.ttl })
 }
 
 /// On a ping or raw socket, echoes of other programs are an everyday thing; on our own UDP port a packet that is no reply is not.
@@ -260,9 +321,10 @@ impl Framing {
         }
     }
 
-    fn decode(self, bytes: &[u8], keys: Option<&FleetKeys>) -> Option<(Protocol, SessionId, Sequence, Duration)> {
+    fn decode(self, bytes: &[u8], keys: Option<&FleetKeys>) -> Option<(Protocol, SessionId, Sequence, Option<Duration>)> {
         let echo = |bytes, family| {
-            Echo::decode_reply(bytes, family).map(|echo| (Protocol::Icmp, echo.session, echo.sequence, Duration::ZERO))
+            let echo = Echo::decode_reply(bytes, family)?;
+            Some((Protocol::Icmp, echo.session, echo.sequence, Some(Duration::ZERO)))
         };
         match self {
             Self::Udp => {
@@ -270,7 +332,7 @@ impl Framing {
                 if let Some(keys) = keys {
                     keys.verify(packet(bytes).ok()?)?;
                 }
-                Some((Protocol::Udp, reply.request.session, reply.request.sequence, reply.held()?))
+                Some((Protocol::Udp, reply.request.session, reply.request.sequence, reply.held()))
             }
             Self::IcmpMessage => echo(bytes, if bytes.first() == Some(&0) { Family::V4 } else { Family::V6 }),
             Self::IcmpBehindIpv4Header => echo(strip_ipv4_header(bytes)?, Family::V4),
@@ -281,15 +343,9 @@ impl Framing {
 /// What an error of the send says about the peer.
 fn why_not_sent(error: &io::Error) -> NotSent {
     match error.raw_os_error() {
-        Some(
-            libc::ENETUNREACH
-            | libc::EHOSTUNREACH
-            | libc::EHOSTDOWN
-            | libc::ENETDOWN
-            | libc::ECONNREFUSED
-            | libc::EPERM
-            | libc::EACCES,
-        ) => NotSent::NoWay,
+        Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EHOSTDOWN | libc::ENETDOWN) => NotSent::NoRoute,
+        // Forbidden by a rule of this machine.
+        Some(libc::EPERM | libc::EACCES) => NotSent::Failed,
         _ => NotSent::OurFault,
     }
 }

@@ -31,9 +31,10 @@ pub async fn keep_choosing(choice: Choice, mut known: watch::Receiver<Arc<PeerSe
         let pinned = read_pins(choice.pinned_file.as_deref()).await;
         let peers = known.borrow_and_update().clone();
         let unix_seconds = Wall::now().as_nanos() / 1_000_000_000;
-        let selection = select(&choice.own, &peers, &pinned, choice.limits, unix_seconds);
+        let was_choice = chosen.borrow().is_choice;
+        let selection = select(&choice.own, &peers, &pinned, choice.limits, was_choice, unix_seconds);
         // In a fleet that is probed whole, neither pins nor time change anything.
-        let is_whole = selection.fleet <= choice.limits.all_up_to;
+        let is_whole = !selection.is_choice;
         chosen.send_if_modified(|held| {
             let differs = **held != selection;
             if differs {

@@ -26,8 +26,23 @@ pub struct Notes {
     pub ttl: Option<u8>,
     /// The address it came to.
     pub to: Option<LocalAddress>,
-    /// For an echo from the error queue: which of the socket's packets left.
+    /// From the error queue: which of the socket's packets left.
     pub left: Option<u32>,
+    /// From the error queue: what the network said about a packet of ours that did not arrive.
+    pub verdict: Option<Verdict>,
+    /// Who said so.
+    pub offender: Option<IpAddr>,
+}
+
+/// What an ICMP error says about the node that a packet was sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The node itself answered that nobody listens on the port: it can be reached.
+    NobodyListens,
+    /// A router, or this machine's own kernel, found no way to the node.
+    NoRoute,
+    /// Anything else, for instance a firewall on the way: nothing about the node.
+    Unclear,
 }
 
 /// Reads what the kernel wrote. Anything of another shape is passed over.
@@ -55,14 +70,42 @@ pub fn read_notes(control: &[u8]) -> Notes {
             }
             // struct sock_extended_err: errno u32, origin u8, type u8, code u8, pad u8, info u32, data u32.
             (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
-                let origin = data.get(4).copied();
-                notes.left = int32(data, 12).filter(|_| origin == Some(libc::SO_EE_ORIGIN_TIMESTAMPING)).map(i32::cast_unsigned);
+                // After it the kernel puts the address of whoever said so.
+                match (data.get(4).copied(), data.get(5), data.get(6)) {
+                    (Some(libc::SO_EE_ORIGIN_TIMESTAMPING), ..) => notes.left = int32(data, 12).map(i32::cast_unsigned),
+                    (Some(libc::SO_EE_ORIGIN_ICMP), Some(kind), Some(code)) => notes.verdict = Some(verdict_v4(*kind, *code)),
+                    (Some(libc::SO_EE_ORIGIN_ICMP6), Some(kind), Some(code)) => notes.verdict = Some(verdict_v6(*kind, *code)),
+                    _ => {}
+                }
+                notes.offender = data.get(16..).and_then(read_name).map(|address| address.ip());
             }
             _ => {}
         }
         rest = next;
     }
     notes
+}
+
+/// Types and codes of RFC 792 and RFC 1122.
+const fn verdict_v4(kind: u8, code: u8) -> Verdict {
+    match (kind, code) {
+        // Protocol or port unreachable.
+        (3, 2 | 3) => Verdict::NobodyListens,
+        // Network or host unreachable or unknown.
+        (3, 0 | 1 | 6 | 7) => Verdict::NoRoute,
+        _ => Verdict::Unclear,
+    }
+}
+
+/// Types and codes of RFC 4443.
+const fn verdict_v6(kind: u8, code: u8) -> Verdict {
+    match (kind, code) {
+        // Port unreachable.
+        (1, 4) => Verdict::NobodyListens,
+        // No route, or the address does not answer on its own link.
+        (1, 0 | 3) => Verdict::NoRoute,
+        _ => Verdict::Unclear,
+    }
 }
 
 fn first_message(control: &[u8]) -> Option<(i32, i32, &[u8], &[u8])> {
@@ -167,6 +210,41 @@ mod tests {
             let mut control = [0; SOURCE_LEN];
             let length = write_source(&mut control, from);
             assert_eq!(read_notes(&control[..length]).to, Some(from));
+        }
+    }
+
+    /// A control message as the kernel writes it: header, `sock_extended_err`, the offender's address.
+    fn extended_error(level: i32, kind: i32, error: [u8; 16], offender: SocketAddr) -> Vec<u8> {
+        let mut name = [0; NAME_LEN];
+        let length = write_name(&mut name, offender);
+        let data = [&error[..], &name[..length]].concat();
+        let mut message = (HEADER + data.len()).to_ne_bytes().to_vec();
+        message.extend(level.to_ne_bytes());
+        message.extend(kind.to_ne_bytes());
+        message.extend(data);
+        message
+    }
+
+    #[test]
+    fn the_network_s_word_on_a_packet_is_read() {
+        let origin = |origin, kind, code| {
+            let mut error = [0; 16];
+            (error[4], error[5], error[6]) = (origin, kind, code);
+            error
+        };
+        let (v4, v6) = ((libc::IPPROTO_IP, libc::IP_RECVERR), (libc::IPPROTO_IPV6, libc::IPV6_RECVERR));
+        for ((level, option), error, from, wanted) in [
+            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 3, 3), "10.0.0.2:0", Some(Verdict::NobodyListens)),
+            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 3, 1), "10.0.0.1:0", Some(Verdict::NoRoute)),
+            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 3, 13), "10.0.0.1:0", Some(Verdict::Unclear)),
+            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 11, 0), "10.0.0.1:0", Some(Verdict::Unclear)),
+            (v6, origin(libc::SO_EE_ORIGIN_ICMP6, 1, 4), "[fd00::2]:0", Some(Verdict::NobodyListens)),
+            (v6, origin(libc::SO_EE_ORIGIN_ICMP6, 1, 3), "[fd00::1]:0", Some(Verdict::NoRoute)),
+            (v4, origin(libc::SO_EE_ORIGIN_LOCAL, 3, 3), "10.0.0.1:0", None),
+        ] {
+            let offender: SocketAddr = from.parse().unwrap();
+            let notes = read_notes(&extended_error(level, option, error, offender));
+            assert_eq!((notes.verdict, notes.offender, notes.left), (wanted, Some(offender.ip()), None));
         }
     }
 

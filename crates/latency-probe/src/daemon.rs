@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::response::IntoResponse as _;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -134,16 +134,30 @@ async fn discover(options: &RunOptions, peers: watch::Sender<Arc<PeerSet>>, foun
 pub fn row_router(session: SharedSession) -> Router {
     let answer = async move |headers: HeaderMap| {
         let row = session.row();
-        let wants_binary = headers.get_all(ACCEPT).iter().any(|accepted| {
-            accepted.to_str().is_ok_and(|accepted| accepted.split(',').any(|kind| kind.trim() == binary::MEDIA_TYPE))
-        });
-        if wants_binary {
+        let accepted: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|accepted| accepted.to_str().ok()).collect();
+        let accepted = accepted.join(",");
+        let wanted = quality(&accepted, binary::MEDIA_TYPE);
+        let answer = if wanted.is_some_and(|wanted| wanted > 0.0 && Some(wanted) >= quality(&accepted, JSON)) {
             ([(CONTENT_TYPE, binary::MEDIA_TYPE)], binary::encode(&row)).into_response()
         } else {
             Json(row).into_response()
-        }
+        };
+        ([(VARY, ACCEPT.as_str())], answer)
     };
     Router::new().route("/v1/row", get(answer))
+}
+
+const JSON: &str = "application/json";
+
+/// How much a client wants a media type that it names in `Accept` (RFC 9110): 0 not at all, 1 most. None where it is not named.
+fn quality(accepted: &str, media_type: &str) -> Option<f32> {
+    let named = |range: &&str| range.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(media_type));
+    let range = accepted.split(',').find(named)?;
+    let weight = range.split(';').skip(1).find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("q").then(|| value.trim().parse().unwrap_or(0.0))
+    });
+    Some(weight.unwrap_or(1.0))
 }
 
 /// Where a machine has no IPv6 at all, "any address" means any of IPv4.
@@ -176,4 +190,20 @@ fn on_own_thread(
     };
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(DaemonError::Thread)?;
     Ok(ended_in)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_of_a_row_is_what_the_client_wants() {
+        let binary = |accepted: &str| quality(accepted, binary::MEDIA_TYPE);
+        assert_eq!(binary("application/vnd.kantai.latency-row"), Some(1.0));
+        assert_eq!(binary("application/json, Application/Vnd.Kantai.Latency-Row ; q=0.5"), Some(0.5));
+        assert_eq!(binary("application/vnd.kantai.latency-row;v=1;Q=0"), Some(0.0));
+        assert_eq!(binary("application/vnd.kantai.latency-row;q=much"), Some(0.0));
+        assert_eq!(binary("*/*, application/vnd.kantai.latency-row2"), None);
+        assert_eq!(binary(""), None);
+    }
 }

@@ -12,10 +12,10 @@ pub struct Bounds(Arc<[f64]>);
 pub struct BoundsError(String);
 
 impl Bounds {
-    /// From within a rack to the other side of the world, about three to a decade.
+    /// From within a rack to the other side of the world, two or three to a decade.
     #[must_use]
     pub fn wide() -> Self {
-        Self([0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 1.0].into())
+        Self([0.000_1, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 1.0].into())
     }
 
     /// For the lateness of turns: up to a slot they are gathered on purpose, beyond that the machine was busy.

@@ -5,5 +5,6 @@ mod open;
 
 pub(crate) use batch::{Datagram, Inbox, Outbox};
 pub(crate) use open::{
-    IcmpSocket, connection_info, icmp, register, set_receive_stamps, set_transmit_stamps, udp_prober, udp_responder,
+    IcmpSocket, connection_info, dropped_packets, icmp, register, set_receive_stamps, set_transmit_stamps, udp_prober,
+    udp_responder, wait_readable,
 };

@@ -29,6 +29,9 @@ pub enum OnceError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Two peers have the same name, which is what they are told apart by.
+    #[error("failed to tell peers apart: {0} is given twice (write NAME=ADDRESS)")]
+    Twice(NodeName),
     /// There is no key where there should be one.
     #[error(transparent)]
     Key(#[from] KeyFileError),
@@ -37,27 +40,51 @@ pub enum OnceError {
     Probe(#[source] std::io::Error),
 }
 
-/// Probes, and gives what is then known.
+/// Sends each peer its probes, and gives what is known when all of them have ended.
 ///
 /// # Errors
 /// [`OnceError`] for what keeps it from starting.
 pub async fn run(options: &OnceOptions) -> Result<Row, OnceError> {
-    let peers = options.peers.iter().map(|peer| resolve(peer, options.probe.ports())).collect::<Result<PeerSet, _>>()?;
+    let mut peers = PeerSet::new();
+    for given in &options.peers {
+        let (node, peer) = resolve(given, options.probe.ports())?;
+        if peers.insert(node.clone(), peer).is_some() {
+            return Err(OnceError::Twice(node));
+        }
+    }
     let keys = options.key_file.as_deref().map(FleetKeys::read).transpose()?;
-    let session = SharedSession::new(Session::new(NodeName::from("here"), settings(options), rand::random()));
+    let session = SharedSession::new(Session::new(own_name(&peers), settings(options), rand::random()));
     let fleet = peers.len() + 1;
-    let (_peers_out, peers_in) = watch::channel(Arc::new(Selection { peers, fleet }));
+    let (_peers_out, peers_in) = watch::channel(Arc::new(Selection { peers, fleet, is_choice: false }));
     let (_keys_out, keys_in) = watch::channel(keys.map(Arc::new));
     let prober = Prober::open(session.clone(), peers_in, fleet, &keys_in).map_err(OnceError::Probe)?;
-    let probing = options.probe.interval * u32::from(options.count);
-    // What was sent last may still come back, or be known to be lost.
-    let waiting = options.probe.timeout.min(probing + Duration::from_secs(1));
     let stop = CancellationToken::new();
     let end = stop.clone();
     std::thread::Builder::new().name("prober".into()).spawn(move || prober.run(&end)).map_err(OnceError::Probe)?;
-    tokio::time::sleep(probing + waiting).await;
+    // Steps are jittered by less than half an interval. What has not ended by then, a starved machine has kept from it.
+    let at_most = options.probe.interval * (2 * u32::from(options.count)) + options.probe.timeout + PATIENCE;
+    let finished = async {
+        while !session.with(|session| session.is_finished()) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    let _ = tokio::time::timeout(at_most, finished).await;
     stop.cancel();
     Ok(session.row())
+}
+
+/// How much longer than it should take is waited for the last probe.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether all probes have ended.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// A name that no peer has: a peer with the own name would not be probed.
+fn own_name(peers: &PeerSet) -> NodeName {
+    let mut name = String::from("here");
+    while peers.contains_key(&NodeName::from(name.as_str())) {
+        name.push('_');
+    }
+    name.into()
 }
 
 fn settings(options: &OnceOptions) -> Settings {
@@ -69,6 +96,7 @@ fn settings(options: &OnceOptions) -> Settings {
         states: StateLimits { unreachable_after: 1, stale_after: Duration::from_secs(24 * 60 * 60) },
         feed: options.probe.latency_from,
         pair_bounds: None,
+        probes_per_peer: Some(options.count.into()),
         http_path: options.probe.http_path.clone(),
     }
 }
@@ -125,7 +153,15 @@ fn line(peer: &PeerRow) -> String {
     let loss = peer.loss_ratio.map_or_else(|| "-".to_owned(), |loss| format!("{:.1} %", loss * 100.0));
     let start = format!("{:5} {:>5} {loss:>8}", peer.protocol.as_str(), peer.samples);
     let Some(rtt) = peer.rtt_seconds else {
-        return format!("{start}  {}", if peer.state == PairState::Unreachable { "unreachable" } else { "unknown" });
+        let silent = peer.probes_ended > 0;
+        return format!(
+            "{start}  {}",
+            match peer.state {
+                PairState::Unreachable => "unreachable",
+                _ if silent => "no answer",
+                _ => "unknown",
+            }
+        );
     };
     let millis = |seconds: f64| seconds * 1e3;
     format!(
@@ -141,7 +177,28 @@ fn line(peer: &PeerRow) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+
+    async fn once(arguments: &[&str]) -> Result<Row, OnceError> {
+        let given = ["latency-probe", "once", "--latency-from", "tcp", "--interval", "20ms", "--timeout", "200ms"];
+        let options = crate::options::Options::parse_from(given.iter().chain(arguments));
+        let crate::options::Command::Once(options) = options.command else { panic!("not the command that was given") };
+        run(&options).await
+    }
+
+    #[tokio::test]
+    async fn each_peer_gets_its_number_of_probes_whatever_its_name() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap().to_string();
+        let row = once(&["--count", "7", &format!("here={to}"), &format!("b={to}")]).await.unwrap();
+        let ended: Vec<_> = row.peers.iter().map(|peer| (peer.to.as_str(), peer.probes_ended, peer.samples)).collect();
+        assert_eq!(ended, [("b", 7, 7), ("here", 7, 7)]);
+        assert!(all_known(&row));
+        let twice = once(&[&format!("b={to}"), &format!("b={to}")]).await.unwrap_err();
+        assert!(twice.to_string().contains("b is given twice"), "{twice}");
+    }
 
     #[test]
     fn peers_may_be_given_in_any_usual_way() {

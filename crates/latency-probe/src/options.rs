@@ -84,7 +84,7 @@ pub struct OnceOptions {
     #[arg(required = true, value_name = "PEER")]
     pub peers: Vec<String>,
 
-    /// How many probes each gets.
+    /// Number of probes to each peer.
     #[arg(long, short, env = "KANTAI_COUNT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub count: u16,
 
@@ -241,6 +241,7 @@ impl RunOptions {
             },
             feed: self.probe.latency_from,
             pair_bounds: self.pair_buckets.clone(),
+            probes_per_peer: None,
             http_path: self.probe.http_path.clone(),
         }
     }

@@ -22,7 +22,7 @@ pub struct WindowLimits {
 /// When a pair is no longer known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateLimits {
-    /// So many probes lost in a row make it unreachable.
+    /// So many probes lost in a row make it silent: unreachable where a second opinion agrees, else unknown.
     pub unreachable_after: u32,
     /// A last answer older than this makes it stale.
     pub stale_after: Duration,
@@ -34,11 +34,12 @@ pub struct StateLimits {
 pub enum PairState {
     /// Answers came, the last one lately.
     Known,
-    /// No answer within the window, and too few probes lost to say more.
+    /// Too little is known to say more: nothing was answered within the window, or the last probes were all lost and that may be
+    /// the responder's fault alone.
     Unknown,
     /// Answers are within the window, but the last one is old.
     Stale,
-    /// The last probes were all lost.
+    /// The last probes were all lost, and a second opinion agrees.
     Unreachable,
 }
 
@@ -56,6 +57,15 @@ impl PairState {
             Self::Unreachable => "unreachable",
         }
     }
+}
+
+/// What the silence of a peer means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// Nothing beyond itself: the pair is unknown.
+    Unexplained,
+    /// A second opinion agrees that the peer cannot be reached.
+    Confirmed,
 }
 
 /// Round-trip times over the window, and their exponential average.
@@ -275,11 +285,20 @@ impl PairStats {
         self.outdated = self.outdated.saturating_sub(1);
     }
 
+    /// Whether at least `number` probes in a row were lost, the last one included.
+    #[must_use]
+    pub const fn lost_lately(&self, number: u32) -> bool {
+        self.lost_in_a_row >= number
+    }
+
     /// What is known of the pair now. Cheaper than a summary, and says the same.
     #[must_use]
-    pub fn state(&self, window: WindowLimits, limits: StateLimits, now: Mono) -> PairState {
-        if self.lost_in_a_row >= limits.unreachable_after {
-            return PairState::Unreachable;
+    pub fn state(&self, window: WindowLimits, limits: StateLimits, silence: Silence, now: Mono) -> PairState {
+        if self.lost_lately(limits.unreachable_after) {
+            return match silence {
+                Silence::Unexplained => PairState::Unknown,
+                Silence::Confirmed => PairState::Unreachable,
+            };
         }
         match self.last_answer {
             // The last answer is in the window unless time or later losses pushed it out. Told without a look at the outcomes themselves, which
@@ -310,7 +329,7 @@ impl PairStats {
 
     /// What is said of the pair now.
     #[must_use]
-    pub fn summary(&self, window: WindowLimits, limits: StateLimits, now: Mono) -> Summary {
+    pub fn summary(&self, window: WindowLimits, limits: StateLimits, silence: Silence, now: Mono) -> Summary {
         let (mut ended, mut lost) = (0, 0);
         let mut times: Vec<Rtt> = Vec::with_capacity(self.outcomes.len());
         for (index, outcome) in self.within(window, now) {
@@ -319,7 +338,7 @@ impl PairStats {
             times.extend(outcome.rtt.filter(|_| index >= self.outdated));
         }
         times.sort_unstable();
-        let state = self.state(window, limits, now);
+        let state = self.state(window, limits, silence, now);
         let rtt = matches!(state, PairState::Known | PairState::Stale).then(|| {
             Some(RttSummary {
                 min: *times.first()?,
@@ -426,15 +445,15 @@ mod tests {
     #[test]
     fn from_unknown_to_known_to_stale_to_unknown() {
         let mut pair = PairStats::new(WINDOW);
-        assert_eq!(pair.summary(WINDOW, LIMITS, second(0)).state, PairState::Unknown);
+        assert_eq!(pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(0)).state, PairState::Unknown);
         pair.answered(WINDOW, second(1), ms(3));
-        let known = pair.summary(WINDOW, LIMITS, second(2));
+        let known = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(2));
         assert_eq!((known.state, known.rtt.unwrap().p50, known.samples), (PairState::Known, ms(3), 1));
-        let stale = pair.summary(WINDOW, LIMITS, second(12));
+        let stale = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(12));
         assert_eq!((stale.state, stale.rtt.unwrap().p50, stale.age), (PairState::Stale, ms(3), Some(Duration::from_secs(11))));
-        let forgotten = pair.summary(WINDOW, LIMITS, second(62));
+        let forgotten = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(62));
         assert_eq!((forgotten.state, forgotten.rtt, forgotten.loss), (PairState::Unknown, None, None));
-        assert_eq!(pair.summary(WINDOW, LIMITS, second(60 * 60 * 24 * 365)).state, PairState::Unknown);
+        assert_eq!(pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(60 * 60 * 24 * 365)).state, PairState::Unknown);
     }
 
     #[test]
@@ -444,13 +463,15 @@ mod tests {
         for at in 2..6 {
             pair.lost(WINDOW, second(at));
         }
-        let shaky = pair.summary(WINDOW, LIMITS, second(6));
+        let shaky = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(6));
         assert_eq!((shaky.state, shaky.rtt.unwrap().p99, shaky.loss.unwrap().ratio), (PairState::Known, ms(3), 0.8));
         pair.lost(WINDOW, second(6));
-        let gone = pair.summary(WINDOW, LIMITS, second(6));
+        let gone = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(6));
         assert_eq!((gone.state, gone.rtt), (PairState::Unreachable, None));
+        let silent = pair.summary(WINDOW, LIMITS, Silence::Unexplained, second(6));
+        assert_eq!((silent.state, silent.rtt, silent.loss), (PairState::Unknown, None, gone.loss));
         pair.answered(WINDOW, second(7), ms(4));
-        assert_eq!(pair.summary(WINDOW, LIMITS, second(7)).state, PairState::Known);
+        assert_eq!(pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(7)).state, PairState::Known);
     }
 
     #[test]
@@ -458,7 +479,7 @@ mod tests {
         let mut pair = PairStats::new(WINDOW);
         pair.answered(WINDOW, second(1), ms(100));
         pair.answered(WINDOW, second(100), ms(1));
-        let summary = pair.summary(WINDOW, LIMITS, second(100)).rtt.unwrap();
+        let summary = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(100)).rtt.unwrap();
         assert_eq!((summary.ewma_seconds, summary.jitter_seconds), (0.001, 0.0));
     }
 
@@ -476,7 +497,7 @@ mod tests {
             for at in 60..75 {
                 pair.answered(WINDOW, second(at), Rtt::from_nanos(after * 1_000_000 + at % 7 * 1_000).unwrap());
             }
-            let summary = pair.summary(WINDOW, LIMITS, second(75));
+            let summary = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(75));
             let p50 = summary.rtt.unwrap().p50.as_millis();
             assert!((p50 - after as f64).abs() < 0.1, "{p50}");
             assert!(summary.samples < 20 && (summary.loss.unwrap().ratio - 5.0 / 60.0).abs() < 0.02, "{summary:?}");
@@ -491,7 +512,7 @@ mod tests {
             let spike = if at % 5 == 0 { 40 } else { 0 };
             pair.answered(WINDOW, second(at), ms(if at < 60 { 10 } else { 15 } + spike));
         }
-        assert_eq!(pair.summary(WINDOW, LIMITS, second(75)).rtt.unwrap().p50, ms(15));
+        assert_eq!(pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(75)).rtt.unwrap().p50, ms(15));
     }
 
     #[test]
@@ -501,7 +522,7 @@ mod tests {
             let spike = if at % 7 < 2 { 40 } else { 0 };
             pair.answered(WINDOW, second(at), ms(10 + spike));
         }
-        assert_eq!(pair.summary(WINDOW, LIMITS, second(300)).samples, 60);
+        assert_eq!(pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(300)).samples, 60);
     }
 
     /// A reader that checks `min <= ewma` must be able to believe every row, also just after the way became longer.
@@ -514,7 +535,7 @@ mod tests {
             }
             for at in 60..140 {
                 pair.answered(WINDOW, second(at), ms(after));
-                let rtt = pair.summary(WINDOW, LIMITS, second(at)).rtt.unwrap();
+                let rtt = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(at)).rtt.unwrap();
                 assert!(rtt.min.as_seconds() <= rtt.ewma_seconds, "{before} to {after} ms, answer {at}: {rtt:?}");
                 if at >= 75 {
                     if at >= 70 {
@@ -534,7 +555,7 @@ mod tests {
         for (at, millis) in [1, 1, 1, 9, 9].into_iter().enumerate() {
             pair.answered(window, second(at as u64), ms(millis));
         }
-        assert_eq!(pair.summary(window, LIMITS, second(5)).rtt.unwrap().ewma_seconds, 0.009);
+        assert_eq!(pair.summary(window, LIMITS, Silence::Confirmed, second(5)).rtt.unwrap().ewma_seconds, 0.009);
     }
 
     #[derive(Clone, Copy, Debug)]
@@ -617,7 +638,7 @@ mod tests {
                 }
             }
             now += rest;
-            let said = pair.summary(WINDOW, LIMITS, Mono::from_nanos(now * 1_000_000));
+            let said = pair.summary(WINDOW, LIMITS, Silence::Confirmed, Mono::from_nanos(now * 1_000_000));
             let (state, times, lost, ended) = reference(&history, counts_from, now);
             prop_assert_eq!(said.state, state);
             prop_assert_eq!(said.samples, times.len());
@@ -672,7 +693,7 @@ mod tests {
                 }
             }
             let reordered = (0..distinct.len()).filter(|place| distinct[..*place].iter().any(|before| *before > distinct[*place])).count();
-            prop_assert_eq!(pair.summary(WINDOW, LIMITS, second(0)).reordered as usize, reordered);
+            prop_assert_eq!(pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(0)).reordered as usize, reordered);
         }
 
         /// Running values against their definitions, over answers without long gaps.
@@ -685,7 +706,7 @@ mod tests {
             let seconds: Vec<f64> = times.iter().map(|micros| f64::from(*micros) / 1e6).collect();
             let ewma = seconds.iter().copied().reduce(|average, next| average * 7.0 / 8.0 + next / 8.0).unwrap();
             let jitter = seconds.windows(2).fold(0.0, |jitter, pair| jitter * 15.0 / 16.0 + (pair[1] - pair[0]).abs() / 16.0);
-            let said = pair.summary(WINDOW, LIMITS, second(times.len() as u64)).rtt.unwrap();
+            let said = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(times.len() as u64)).rtt.unwrap();
             prop_assert!((said.ewma_seconds - ewma).abs() < 1e-9 && (said.jitter_seconds - jitter).abs() < 1e-9);
         }
     }

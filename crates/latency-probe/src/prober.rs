@@ -2,19 +2,21 @@
 //! sleeps by the kernel's clock alone: at some twenty wakings a second, a runtime's way of sleeping would cost as much as several probes each time.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::channel::{BATCH, Channel, open};
+use crate::channel::{BATCH, Channel, Occasion, open};
 use crate::clock::{Mono, Reading};
 use crate::exposition::SharedSession;
 use crate::fleet_key::SharedKeys;
+use crate::net::wait_readable;
 use crate::pace::Pace;
 use crate::selection::{Selection, stretch};
-use crate::session::Order;
+use crate::session::{Order, Session};
 use crate::stream::Streams;
 
 /// However little there is to do, it is looked so often whether the peers changed or the end has come.
@@ -54,17 +56,40 @@ impl Prober {
             if self.peers.has_changed().unwrap_or(false) {
                 self.take_peers();
             }
-            let now = Mono::now();
-            let event = self.session.with(|session| self.pace.next(session.wake(), session.awaits_replies()));
-            let planned = event.min(now.plus(LONGEST_NAP));
+            let before = Reading::now();
+            let (event, awaits) = self.session.with(|session| {
+                let awaits = session.awaits_replies();
+                (self.pace.next(session.wake(), awaits), awaits && session.needs_prompt_reading(before.mono))
+            });
+            let planned = event.min(before.mono.plus(LONGEST_NAP));
             // A prober that is late already has no time to sleep.
-            if planned > now {
-                std::thread::sleep(planned.since(now));
+            if planned > before.mono {
+                self.sleep(planned.since(before.mono), awaits);
             }
-            self.session.with(|session| session.woke(planned, Mono::now()));
-            if planned == event {
+            let now = Reading::now();
+            if Session::was_stopped(planned, before, now) {
+                self.receive(now.mono, Occasion::Late);
+                self.session.with(Session::woke_late);
+            } else if awaits {
+                self.receive(now.mono, Occasion::Awaited);
+            }
+            if event <= now.mono {
                 self.receive_and_send(&mut orders);
             }
+        }
+    }
+
+    /// Sleeps so long, or less if replies are awaited and there are any.
+    fn sleep(&self, duration: Duration, awaits: bool) {
+        let waited = awaits.then(|| wait_readable(self.channels.iter().map(Channel::as_fd), duration));
+        if waited.is_none_or(|waited| waited.is_err()) {
+            std::thread::sleep(duration);
+        }
+    }
+
+    fn receive(&mut self, now: Mono, occasion: Occasion) {
+        for channel in &mut self.channels {
+            channel.receive(&self.session, now, occasion);
         }
     }
 
@@ -79,11 +104,8 @@ impl Prober {
     }
 
     fn receive_and_send(&mut self, orders: &mut Vec<Order>) {
-        let now = Mono::now();
         // A reply that is there already was not lost, however late we are: replies are read before probes are given up.
-        for channel in &mut self.channels {
-            channel.receive(&self.session, now);
-        }
+        self.receive(Mono::now(), Occasion::Waking);
         orders.clear();
         let now = Reading::now();
         self.session.with(|session| {

@@ -173,17 +173,18 @@ impl Responder {
         }
     }
 
-    /// What costs nothing is looked at first, so that a flood costs little.
+    /// The tag is checked before the limit, because a source's address can be forged and a tag cannot: whoever has no key must not
+    /// be able to use up what a node of the fleet may ask. Without a key there is only the address to go by.
     fn judge(&mut self, datagram: &Datagram<'_>, read: Wall, now: Mono) -> Result<Accepted, Refused> {
         let request = Request::decode(datagram.bytes)?;
         let from = datagram.from.ok_or(Refused::Malformed)?;
-        if self.limiter.as_mut().is_some_and(|limiter| !limiter.allows(from.ip(), now)) {
-            return Err(Refused::Limited);
-        }
         let signed_with = match &*self.keys.borrow() {
             Some(keys) => Some(keys.verify(packet(datagram.bytes)?).ok_or(Refused::Unsigned)?),
             None => None,
         };
+        if self.limiter.as_mut().is_some_and(|limiter| !limiter.allows(from.ip(), now)) {
+            return Err(Refused::Limited);
+        }
         Ok(Accepted { request, arrived: datagram.notes.stamp.unwrap_or(read), from, to: datagram.notes.to, signed_with })
     }
 
@@ -221,4 +222,61 @@ fn count(counter: &AtomicU64, by: usize) {
 
 fn is_family_missing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use tokio::net::UdpSocket;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::fleet_key::FleetKeys;
+    use crate::wire::{Packet, Sequence, SessionId};
+
+    fn request(sequence: u64) -> Packet {
+        Request { session: SessionId(1), sequence: Sequence(sequence), sent: Wall::from_nanos(2) }.encode()
+    }
+
+    /// Whoever has no key may forge a node's address, but uses up nothing of what the node may ask.
+    #[tokio::test]
+    async fn packets_without_the_key_do_not_count_against_the_limit() {
+        const LIMIT: u32 = 5;
+        let keys = FleetKeys::parse("the key of the fleet of this test", Path::new("key")).unwrap();
+        let (_keys_out, keys_in) = watch::channel(Some(Arc::new(keys.clone())));
+        let counters = Arc::new(ResponderCounters::default());
+        let policy = Policy { keys: keys_in, per_source_second: LIMIT };
+        let responder = Responder::open(&["127.0.0.1:0".parse().unwrap()], policy, counters.clone()).unwrap();
+        let (to, stop) = (responder.addresses()[0], CancellationToken::new());
+        let answering = tokio::spawn(responder.run(stop.clone()));
+
+        let source = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        for sequence in 0..200 {
+            source.send_to(&request(sequence), to).await.unwrap();
+        }
+        let mut signed = request(1_000);
+        keys.sign(FleetKeys::signing(), &mut signed);
+        source.send_to(&signed, to).await.unwrap();
+        let mut reply = [0; PACKET_LEN];
+        let answered = tokio::time::timeout(Duration::from_secs(5), source.recv_from(&mut reply)).await;
+        assert_eq!(answered.expect("the one with the key is answered").unwrap(), (PACKET_LEN, to));
+        assert_eq!(Reply::decode(&reply).unwrap().request.sequence, Sequence(1_000));
+
+        // Who has the key has the limit.
+        for _ in 0..100 {
+            source.send_to(&signed, to).await.unwrap();
+        }
+        let limited = || counters.read().into_iter().find(|(name, _)| *name == "limited").map(|(_, count)| count);
+        for _ in 0..200 {
+            if limited() >= Some(90) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(limited() >= Some(90), "{:?}", counters.read());
+        stop.cancel();
+        answering.await.unwrap();
+    }
 }

@@ -54,6 +54,9 @@ pub struct Trip {
     pub received_stamp: Option<Wall>,
     /// The clocks when we read the reply.
     pub read: Reading,
+    /// Whether the reply was waited for, so that it was read as soon as it came. Without the kernel's stamp of its arrival only
+    /// that makes `read` the time of its arrival.
+    pub prompt: bool,
     /// How long the responder says it held the request.
     pub held: Duration,
 }
@@ -65,6 +68,8 @@ pub enum Discard {
     ClockStepped,
     /// The responder's own time does not fit into the time the probe was out.
     Impossible,
+    /// Nobody knows when the reply came: the kernel did not stamp it, and it was read some time later.
+    Unstamped,
 }
 
 impl Discard {
@@ -74,6 +79,7 @@ impl Discard {
         match self {
             Self::ClockStepped => "clock_stepped",
             Self::Impossible => "impossible",
+            Self::Unstamped => "unstamped",
         }
     }
 }
@@ -99,6 +105,7 @@ const READING_SLACK_NANOS: u64 = 20_000;
 ///     sent_stamp: Some(at(4).wall),        // 4 us until the request left,
 ///     received_stamp: Some(at(1_104).wall),
 ///     read: at(1_900),                     // the reply lay in the socket while others used the processor,
+///     prompt: false,
 ///     held: Duration::from_micros(100),    // and the responder held the request for 100 us.
 /// };
 /// assert_eq!(round_trip(&trip).unwrap().as_nanos(), 1_000_000);
@@ -117,7 +124,11 @@ pub fn round_trip(trip: &Trip) -> Result<Rtt, Discard> {
         None => Err(Discard::ClockStepped),
     };
     let before = trip.sent_stamp.map_or(Ok(0), |stamp| lag(trip.sent.wall, stamp))?;
-    let after = trip.received_stamp.map_or(Ok(0), |stamp| lag(stamp, trip.read.wall))?;
+    let after = match trip.received_stamp {
+        Some(stamp) => lag(stamp, trip.read.wall)?,
+        None if trip.prompt => 0,
+        None => return Err(Discard::Unstamped),
+    };
     let held = u64::try_from(trip.held.as_nanos()).unwrap_or(u64::MAX);
     let wire = elapsed.checked_sub(before).and_then(|rest| rest.checked_sub(after)).and_then(|rest| rest.checked_sub(held));
     wire.and_then(Rtt::from_nanos).ok_or(Discard::Impossible)
@@ -143,6 +154,7 @@ mod tests {
             sent_stamp: None,
             received_stamp: None,
             read: reading(5_000_010, EPOCH + 5_000_000),
+            prompt: true,
             held: Duration::from_millis(1),
         };
         assert_eq!(round_trip(&trip).unwrap().as_nanos(), 4_000_000);
@@ -156,6 +168,7 @@ mod tests {
                 sent_stamp: None,
                 received_stamp: None,
                 read: reading(5_000_000, (EPOCH + 5_000_000).checked_add_signed(step).unwrap()),
+                prompt: true,
                 held: Duration::ZERO,
             };
             assert_eq!(round_trip(&trip), Err(Discard::ClockStepped), "{step}");
@@ -169,9 +182,25 @@ mod tests {
             sent_stamp: None,
             received_stamp: None,
             read: reading(5_000_000, EPOCH + 5_000_000),
+            prompt: true,
             held: Duration::from_millis(5),
         };
         assert_eq!(round_trip(&trip), Err(Discard::Impossible));
+    }
+
+    /// Replies are read when it suits the prober, up to a tenth of a second late.
+    #[test]
+    fn a_reply_of_which_nobody_knows_when_it_came_gives_no_time() {
+        let trip = Trip {
+            sent: reading(0, EPOCH),
+            sent_stamp: None,
+            received_stamp: None,
+            read: reading(90_000_000, EPOCH + 90_000_000),
+            prompt: false,
+            held: Duration::ZERO,
+        };
+        assert_eq!(round_trip(&trip), Err(Discard::Unstamped));
+        assert_eq!(round_trip(&Trip { prompt: true, ..trip }).unwrap().as_nanos(), 90_000_000);
     }
 
     proptest! {
@@ -185,6 +214,7 @@ mod tests {
                 sent_stamp: Some(Wall::from_nanos(wall + before)),
                 received_stamp: Some(Wall::from_nanos(wall + total - after)),
                 read: reading(mono + total, wall + total),
+                prompt: false,
                 held: Duration::from_nanos(held),
             };
             prop_assert_eq!(round_trip(&trip).map(|rtt| u64::from(rtt.as_nanos())), Ok(wire));
@@ -198,6 +228,7 @@ mod tests {
                 sent_stamp: stamps.0.then_some(Wall::from_nanos(a[2])),
                 received_stamp: stamps.1.then_some(Wall::from_nanos(a[3])),
                 read: reading(a[4], a[5]),
+                prompt: stamps.0,
                 held: Duration::from_nanos(a[6]),
             };
             if let Ok(rtt) = round_trip(&trip) {

@@ -13,7 +13,8 @@ use crate::peers::{NodeName, Peer, PeerSet};
 /// How many are probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SelectionLimits {
-    /// Up to so many nodes in the fleet (the own one included), everybody is probed.
+    /// Up to so many nodes in the fleet (the own one included), everybody is probed. A fleet that was larger must fall below nine
+    /// tenths of that for everybody to be probed again, lest one node that comes and goes change whom all the others probe.
     pub all_up_to: usize,
     /// In a larger fleet, so many are.
     pub peers: usize,
@@ -28,9 +29,11 @@ pub struct Selection {
     pub peers: PeerSet,
     /// Nodes in the fleet, the own one included.
     pub fleet: usize,
+    /// Whether that is a choice among them, and not all of them.
+    pub is_choice: bool,
 }
 
-/// Chooses among `known` at `unix_seconds` of the wall clock.
+/// Chooses among `known` at `unix_seconds` of the wall clock. `was_choice` says whether the last selection was a choice.
 ///
 /// ```
 /// use latency_probe::peers::{Peer, PeerSet};
@@ -39,7 +42,7 @@ pub struct Selection {
 ///
 /// let known: PeerSet = (0..100_u8).map(|n| (format!("node{n}").as_str().into(), Peer::at(([10, 0, 0, n], 9799).into()))).collect();
 /// let limits = SelectionLimits { all_up_to: 64, peers: 8, renewal: Duration::from_secs(3_600) };
-/// let chosen = select(&"node0".into(), &known, &["node7".into()].into(), limits, 0);
+/// let chosen = select(&"node0".into(), &known, &["node7".into()].into(), limits, false, 0);
 /// assert_eq!((chosen.peers.len(), chosen.fleet), (9, 100));
 /// assert!(chosen.peers.contains_key(&"node7".into()) && !chosen.peers.contains_key(&"node0".into()));
 /// ```
@@ -49,12 +52,14 @@ pub fn select(
     known: &PeerSet,
     pinned: &BTreeSet<NodeName>,
     limits: SelectionLimits,
+    was_choice: bool,
     unix_seconds: u64,
 ) -> Selection {
     let others = || known.iter().filter(|(node, _)| *node != own);
     let fleet = others().count() + 1;
-    if fleet <= limits.all_up_to {
-        return Selection { peers: others().map(owned).collect(), fleet };
+    let all_up_to = if was_choice { limits.all_up_to * 9 / 10 } else { limits.all_up_to };
+    if fleet <= all_up_to {
+        return Selection { peers: others().map(owned).collect(), fleet, is_choice: false };
     }
     let mut zones: BTreeMap<Option<&str>, Vec<(u64, &NodeName, &Peer)>> = BTreeMap::new();
     for (node, peer) in others() {
@@ -66,8 +71,11 @@ pub fn select(
     }
     let mut peers: PeerSet = others().filter(|(node, _)| pinned.contains(*node)).map(owned).collect();
     let wanted = (peers.len() + limits.peers).min(fleet - 1);
-    // One of each zone in turn, until there are enough. Which zones come first in an incomplete turn differs from prober to prober.
-    let mut turn: Vec<_> = zones.into_iter().map(|(zone, candidates)| (hash(&(own, zone)), candidates)).collect();
+    // One of each zone in turn, until there are enough. The own zone comes first, because most requests stay in it; the order of
+    // the others differs from prober to prober.
+    let own_zone = known.get(own).map(|peer| peer.zone.as_deref());
+    let order = |zone| (Some(zone) != own_zone, hash(&(own, zone)));
+    let mut turn: Vec<_> = zones.into_iter().map(|(zone, candidates)| (order(zone), candidates)).collect();
     turn.sort_unstable_by_key(|(order, _)| *order);
     while peers.len() < wanted {
         for (_, candidates) in &mut turn {
@@ -77,7 +85,7 @@ pub fn select(
             }
         }
     }
-    Selection { peers, fleet }
+    Selection { peers, fleet, is_choice: true }
 }
 
 fn owned((node, peer): (&NodeName, &Peer)) -> (NodeName, Peer) {
@@ -126,7 +134,7 @@ mod tests {
     }
 
     fn chosen(own: &str, known: &PeerSet, at: u64) -> BTreeSet<NodeName> {
-        select(&own.into(), known, &BTreeSet::new(), LIMITS, at).peers.into_keys().collect()
+        select(&own.into(), known, &BTreeSet::new(), LIMITS, false, at).peers.into_keys().collect()
     }
 
     #[test]
@@ -134,6 +142,25 @@ mod tests {
         assert_eq!(chosen("node0", &fleet(64, 3), 0).len(), 63);
         assert_eq!(chosen("elsewhere", &fleet(63, 3), 0).len(), 63);
         assert_eq!(chosen("node0", &fleet(65, 3), 0).len(), 32);
+    }
+
+    #[test]
+    fn a_node_that_comes_and_goes_changes_no_peers_of_the_others() {
+        let select = |nodes, was_choice| select(&"node0".into(), &fleet(nodes, 3), &BTreeSet::new(), LIMITS, was_choice, 0);
+        let grown = select(65, false);
+        assert!(grown.is_choice && !select(64, false).is_choice);
+        let shrunk = select(64, grown.is_choice);
+        assert!(shrunk.is_choice && shrunk.peers.keys().filter(|node| grown.peers.contains_key(*node)).count() >= 31);
+        assert!(select(58, true).is_choice && !select(57, true).is_choice);
+    }
+
+    #[test]
+    fn the_own_zone_is_never_left_out() {
+        let known = fleet(1_000, 100);
+        for own in ["node7", "node42", "node99"] {
+            let own_zone = &known[&own.into()].zone;
+            assert!(chosen(own, &known, 0).iter().any(|node| known[node].zone == *own_zone), "{own}");
+        }
     }
 
     #[test]
@@ -192,13 +219,13 @@ mod tests {
             let known = fleet(nodes, zones);
             let pinned: BTreeSet<NodeName> = pins.iter().map(|n| NodeName::from(format!("node{n}"))).collect();
             let own = NodeName::from("node0");
-            let selection = select(&own, &known, &pinned, LIMITS, u64::from(at));
+            let selection = select(&own, &known, &pinned, LIMITS, false, u64::from(at));
             let others = known.keys().filter(|node| **node != own).count();
             let pinned_here = pinned.iter().filter(|node| **node != own && known.contains_key(*node)).count();
             prop_assert_eq!(selection.peers.len(), if others < 64 { others } else { (32 + pinned_here).min(others) });
             prop_assert!(!selection.peers.contains_key(&own));
             prop_assert!(pinned.iter().all(|node| *node == own || !known.contains_key(node) || selection.peers.contains_key(node)));
-            prop_assert_eq!(selection, select(&own, &known, &pinned, LIMITS, u64::from(at)));
+            prop_assert_eq!(selection, select(&own, &known, &pinned, LIMITS, false, u64::from(at)));
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod counters;
 mod probes;
+mod second_opinion;
 mod settings;
 
 use std::collections::{BTreeMap, btree_map};
@@ -12,13 +13,15 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
 pub use self::counters::Counters;
-pub use self::probes::{NotSent, Order, PeerView, Returned};
+pub use self::probes::{Bounced, NotSent, Order, PeerView, Returned};
+use self::second_opinion::SecondOpinion;
 pub use self::settings::{Feed, Settings};
 use crate::clock::{Mono, Reading, Wall};
+use crate::control_message::Verdict;
 use crate::histogram::Histogram;
 use crate::icmp::Family;
 use crate::in_flight::{Fate, InFlight, Probe};
-use crate::pair::{PairState, PairStats, StateLimits, WindowLimits};
+use crate::pair::{PairState, PairStats, Silence, StateLimits, Summary, WindowLimits};
 use crate::peers::{NodeName, Peer, PeerSet, Protocol};
 use crate::round_trip::{Discard, Rtt, Trip, round_trip};
 use crate::row::{PeerRow, Row};
@@ -31,15 +34,60 @@ struct Entry {
     generation: u32,
     primary: PairStats,
     fallback: Option<Box<PairStats>>,
+    opinion: SecondOpinion,
+    turns: u32,
     /// Only where somebody wants buckets of each pair.
     times: Option<Histogram>,
     hops: Option<u8>,
 }
 
+/// So many ICMP probes lost in a row, or as many as make the peer silent where those are fewer, are a second opinion.
+const ICMP_SILENT_AFTER: u32 = 3;
+
+/// What is kept of a pair, and when it is no longer known, at the present pace.
+#[derive(Clone, Copy)]
+struct Limits {
+    window: WindowLimits,
+    states: StateLimits,
+    primary: Protocol,
+}
+
+impl Entry {
+    /// What it means if the primary protocol is silent.
+    fn silence(&self, limits: Limits, now: Mono) -> Silence {
+        let enough = limits.states.unreachable_after.min(ICMP_SILENT_AFTER);
+        let icmp_is_silent = match &self.fallback {
+            Some(icmp) => icmp.lost_lately(enough),
+            None => limits.primary == Protocol::Icmp,
+        };
+        if self.opinion.confirms_silence(icmp_is_silent, now, limits.states.stale_after) {
+            Silence::Confirmed
+        } else {
+            Silence::Unexplained
+        }
+    }
+
+    fn state(&self, limits: Limits, now: Mono) -> PairState {
+        self.primary.state(limits.window, limits.states, self.silence(limits, now), now)
+    }
+
+    /// What is shown of the peer: what the primary protocol tells, or ICMP in its place while it tells nothing.
+    fn summary(&self, limits: Limits, now: Mono) -> (Protocol, Summary) {
+        let of = |pair: &PairStats, silence| pair.summary(limits.window, limits.states, silence, now);
+        let primary = of(&self.primary, self.silence(limits, now));
+        let is_told = matches!(primary.state, PairState::Known | PairState::Unreachable);
+        let fallback = self.fallback.as_ref().filter(|_| !is_told);
+        let told = fallback.map(|pair| of(pair, Silence::Unexplained)).filter(|summary| summary.rtt.is_some());
+        told.map_or((limits.primary, primary), |summary| (Protocol::Icmp, summary))
+    }
+}
+
 /// How long after its time a lost probe may be noticed, so that many are noticed at one waking.
 const NOTICE_SLACK: Duration = Duration::from_millis(50);
-/// Whoever wakes later than this after the time it set for itself was asleep, machine and all: what was out meanwhile tells nothing.
+/// A prober that wakes later than this after the time it set for itself was stopped.
 const ASLEEP_AFTER: Duration = Duration::from_millis(500);
+/// After a reply without a stamp, replies are waited for for so long.
+const PROMPT_FOR: Duration = Duration::from_secs(60);
 /// The time to live that packets of ours, and echo replies of Linux, begin with.
 pub const INITIAL_TTL: u8 = 64;
 
@@ -59,6 +107,7 @@ pub struct Session {
     schedule: Schedule,
     in_flight: InFlight,
     icmp: [bool; 2],
+    unstamped: Option<Mono>,
     counters: Counters,
 }
 
@@ -81,6 +130,7 @@ impl Session {
             by_node: BTreeMap::new(),
             in_flight: InFlight::default(),
             icmp: [false; 2],
+            unstamped: None,
             counters: Counters::default(),
         }
     }
@@ -177,6 +227,8 @@ impl Session {
                 generation: self.generation,
                 primary: PairStats::new(self.window),
                 fallback: None,
+                opinion: SecondOpinion::default(),
+                turns: 0,
                 times: self.settings.pair_bounds.clone().map(Histogram::new),
                 hops: None,
             });
@@ -202,38 +254,76 @@ impl Session {
         [self.schedule.next(), timeout].into_iter().flatten().min()
     }
 
-    /// The waking that was set for `planned` happened at `now`. To be called before replies are read.
-    pub fn woke(&mut self, planned: Mono, now: Mono) {
-        if now.since(planned) > ASLEEP_AFTER {
-            self.counters.discarded_asleep += self.in_flight.write_off_all();
-        }
+    /// Whether whoever went to sleep at `before`, to wake at `planned`, and is awake at `now`, was stopped for so long that what was
+    /// in flight tells nothing unless it is already in the socket: kept from the processor, or asleep with the whole machine. In
+    /// some kinds of sleep the monotonic clock stands still, and only the wall clock tells.
+    #[must_use]
+    pub fn was_stopped(planned: Mono, before: Reading, now: Reading) -> bool {
+        let wall = Duration::from_nanos(now.wall.as_nanos().saturating_sub(before.wall.as_nanos()));
+        now.mono.since(planned) > ASLEEP_AFTER || wall.saturating_sub(now.mono.since(before.mono)) > ASLEEP_AFTER
+    }
+
+    /// This program [was stopped](Self::was_stopped). To be called after the replies that lie in the sockets were read, because
+    /// their stamps are good.
+    pub fn woke_late(&mut self) {
+        self.counters.discarded_asleep += self.in_flight.write_off(|_| true);
+    }
+
+    /// The kernel dropped replies by this protocol, because they were not read in time. Which ones nobody knows, so that none of
+    /// those in flight may be taken for lost. To be called after replies were read.
+    pub fn overran(&mut self, protocol: Protocol, dropped: u64) {
+        self.counters.overrun += dropped;
+        self.in_flight.write_off(|probe| probe.protocol == protocol);
+    }
+
+    /// Whether replies come without the kernel's stamps, so that they must be waited for to be timed.
+    #[must_use]
+    pub fn needs_prompt_reading(&self, now: Mono) -> bool {
+        self.unstamped.is_some_and(|at| now.since(at) <= PROMPT_FOR)
     }
 
     /// The probes whose turn has come, at most `limit` peers' worth, appended to `orders`.
     pub fn due(&mut self, now: Reading, limit: usize, orders: &mut Vec<Order>) {
         for _ in 0..limit {
             let Some(turn) = self.schedule.take(now.mono) else { break };
-            let (feed, window, states) = (self.settings.feed, self.window, self.states);
+            let (limits, feed, last_turn) = (self.limits(), self.settings.feed, self.settings.probes_per_peer);
             let icmp = self.icmp;
             let Some(entry) = self.entry(turn.peer) else { continue };
             let has_icmp = icmp[Family::of(entry.peer.address()) as usize];
-            match entry.primary.state(window, states, now.mono) {
-                PairState::Unreachable if feed == Feed::PreferUdp && has_icmp && entry.fallback.is_none() => {
-                    entry.fallback = Some(Box::new(PairStats::new(window)));
-                }
-                PairState::Known => entry.fallback = None,
-                _ => {}
+            let may_ask_icmp = feed == Feed::PreferUdp && has_icmp;
+            let is_silent = entry.primary.lost_lately(limits.states.unreachable_after);
+            let is_known = entry.state(limits, now.mono) == PairState::Known;
+            if is_known {
+                entry.fallback = None;
+            } else if may_ask_icmp && is_silent {
+                entry.fallback.get_or_insert_with(|| Box::new(PairStats::new(limits.window)));
             }
-            let protocols = [Some(feed.primary()), entry.fallback.as_ref().map(|_| Protocol::Icmp)];
-            let ways = protocols.map(|protocol| protocol.map(|protocol| (protocol, entry.peer.target(protocol))));
-            for (protocol, to) in ways.into_iter().flatten().filter(|(protocol, _)| *protocol != Protocol::Icmp || has_icmp) {
+            let asks_icmp = may_ask_icmp && (entry.fallback.is_some() || (is_known && entry.opinion.wants_check()));
+            entry.turns = entry.turns.saturating_add(1);
+            let is_last = last_turn.is_some_and(|last| entry.turns >= last);
+            let is_sent = |protocol: &Protocol| *protocol != Protocol::Icmp || has_icmp;
+            let protocols = [Some(limits.primary), asks_icmp.then_some(Protocol::Icmp)];
+            let ways = protocols.map(|protocol| protocol.filter(is_sent).map(|protocol| (protocol, entry.peer.target(protocol))));
+            for (protocol, to) in ways.into_iter().flatten() {
                 let probe = Probe { peer: turn.peer, protocol, sent: now, sent_stamp: None, fate: Fate::Out };
                 orders.push(Order { sequence: self.in_flight.push(probe), protocol, to });
                 self.counters.sent[protocol as usize] += 1;
             }
             self.counters.lateness.observe(now.mono.since(turn.due).as_secs_f64());
-            self.schedule.again(turn, now.mono, &mut self.rng);
+            if !is_last {
+                self.schedule.again(turn, now.mono, &mut self.rng);
+            }
         }
+    }
+
+    /// Whether there are peers, every one had all of its probes, and none may still come back.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        !self.by_node.is_empty() && self.schedule.next().is_none() && self.in_flight.out() == 0
+    }
+
+    const fn limits(&self) -> Limits {
+        Limits { window: self.window, states: self.states, primary: self.settings.feed.primary() }
     }
 
     /// The probe is about to be handed to the kernel.
@@ -250,20 +340,77 @@ impl Session {
         }
     }
 
-    /// The probe did not go out.
+    /// The probe did not go out, or its connection did not come about.
     pub fn not_sent(&mut self, sequence: Sequence, why: NotSent, now: Mono) {
         let Some(probe) = self.in_flight.end(sequence, Fate::WrittenOff) else { return };
         match why {
             NotSent::OurFault => self.counters.not_sent += 1,
-            NotSent::NoWay => self.lost(&probe, now),
+            NotSent::NoRoute => self.bounced_probe(&probe, Verdict::NoRoute, now),
+            NotSent::Refused => self.bounced_probe(&probe, Verdict::NobodyListens, now),
+            NotSent::Failed => self.lost(&probe, now),
         }
     }
 
     fn lost(&mut self, probe: &Probe, now: Mono) {
         self.counters.lost[probe.protocol as usize] += 1;
-        let window = self.window;
+        let limits = self.limits();
         if let Some(pair) = self.pair(probe) {
-            pair.lost(window, now);
+            pair.lost(limits.window, now);
+        }
+        if probe.protocol == Protocol::Icmp
+            && let Some(entry) = self.entry(probe.peer).filter(|entry| entry.state(limits, now) == PairState::Known)
+        {
+            entry.opinion.icmp_blocked();
+        }
+    }
+
+    /// The probe is lost, and what the network says about its node is kept.
+    fn bounced_probe(&mut self, probe: &Probe, verdict: Verdict, now: Mono) {
+        self.lost(probe, now);
+        if let Some(entry) = self.entry(probe.peer) {
+            note_verdict(entry, verdict, now);
+        }
+        self.count_verdict(verdict);
+    }
+
+    const fn count_verdict(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::NobodyListens => self.counters.refused += 1,
+            Verdict::NoRoute => self.counters.no_route += 1,
+            Verdict::Unclear => {}
+        }
+    }
+
+    /// The network said, at `read`, that a UDP probe did not arrive. From a node where nobody listens that is an answer of its
+    /// kernel, as good as one by ICMP echo, and shown in its place.
+    pub fn bounced(&mut self, bounced: &Bounced, read: Reading, prompt: bool) {
+        let Some((session, sequence)) = bounced.probe else {
+            // Some routers send back too little of a probe to tell which one it was.
+            let mut entries = self.entries.iter_mut().flatten();
+            if let Some(entry) = entries.find(|entry| entry.peer.echo == bounced.to) {
+                note_verdict(entry, bounced.verdict, read.mono);
+            }
+            self.count_verdict(bounced.verdict);
+            return;
+        };
+        let is_ours = session == self.id;
+        let Some(&mut probe) = self.in_flight.get_mut(sequence).filter(|_| is_ours) else { return };
+        let to_peer = self.entry(probe.peer).is_some_and(|entry| entry.peer.echo == bounced.to);
+        if !to_peer || probe.protocol != Protocol::Udp || self.in_flight.end(sequence, Fate::WrittenOff).is_none() {
+            return;
+        }
+        self.bounced_probe(&probe, bounced.verdict, read.mono);
+        let held = Duration::ZERO;
+        let trip = Trip { sent: probe.sent, sent_stamp: probe.sent_stamp, received_stamp: bounced.stamp, read, prompt, held };
+        let (window, prefers_udp) = (self.window, self.settings.feed == Feed::PreferUdp);
+        if bounced.verdict == Verdict::NobodyListens
+            && prefers_udp
+            && let Ok(rtt) = round_trip(&trip)
+            && let Some(entry) = self.entry(probe.peer)
+        {
+            let fallback = entry.fallback.get_or_insert_with(|| Box::new(PairStats::new(window)));
+            fallback.answered(window, read.mono, rtt);
+            entry.hops = hops(bounced.ttl);
         }
     }
 
@@ -307,27 +454,39 @@ impl Session {
                 return;
             }
         }
-        let trip = Trip { sent: probe.sent, sent_stamp: probe.sent_stamp, received_stamp: reply.stamp, read, held: reply.held };
-        self.measured(reply.sequence, round_trip(&trip), reply.ttl, read.mono);
+        if reply.stamp.is_none() && !reply.prompt {
+            self.unstamped = Some(read.mono);
+        }
+        let Returned { stamp: received_stamp, prompt, .. } = *reply;
+        let time = reply.held.ok_or(Discard::Impossible).and_then(|held| {
+            round_trip(&Trip { sent: probe.sent, sent_stamp: probe.sent_stamp, received_stamp, read, prompt, held })
+        });
+        self.measured(reply.sequence, time, reply.ttl, read.mono);
     }
 
     /// The probe with that number came back, and took so long or gave no time. Nothing happens where it is out no longer.
     pub fn measured(&mut self, sequence: Sequence, time: Result<Rtt, Discard>, ttl: Option<u8>, now: Mono) {
         let Some(probe) = self.in_flight.end(sequence, Fate::Answered) else { return };
         self.counters.answered(probe.protocol, time.map(Rtt::as_seconds));
-        let (primary, window, states) = (self.settings.feed.primary(), self.window, self.states);
+        let limits = self.limits();
+        if let Some(entry) = self.entry(probe.peer) {
+            match probe.protocol {
+                Protocol::Icmp => entry.opinion.icmp_answered(now),
+                _ => entry.opinion.seen_alive(now),
+            }
+        }
         let Some(pair) = self.pair(&probe) else { return };
         let reordered = pair.replied(sequence);
         if let Ok(rtt) = time {
-            pair.answered(window, now, rtt);
+            pair.answered(limits.window, now, rtt);
         }
         self.counters.reordered += u64::from(reordered);
         if let Some((entry, rtt)) = self.entry(probe.peer).zip(time.ok()) {
-            let is_shown = probe.protocol == primary || entry.primary.state(window, states, now) != PairState::Known;
+            let is_shown = probe.protocol == limits.primary || entry.state(limits, now) != PairState::Known;
             if let Some(times) = entry.times.as_mut().filter(|_| is_shown) {
                 times.observe(rtt.as_seconds());
             }
-            entry.hops = ttl.and_then(|ttl| INITIAL_TTL.checked_sub(ttl));
+            entry.hops = hops(ttl);
         }
     }
 
@@ -354,12 +513,9 @@ impl Session {
 
     /// The peers as they stand now, in order of name.
     pub fn peers(&self, now: Mono) -> impl Iterator<Item = PeerView<'_>> {
-        let (window, states, feed) = (self.window, self.states, self.settings.feed);
+        let limits = self.limits();
         self.by_node.values().filter_map(|slot| self.entries.get(*slot as usize)?.as_ref()).map(move |entry| {
-            let primary = entry.primary.summary(window, states, now);
-            let fallback = entry.fallback.as_ref().filter(|_| primary.state != PairState::Known);
-            let told = fallback.map(|pair| pair.summary(window, states, now)).filter(|summary| summary.rtt.is_some());
-            let (protocol, summary) = told.map_or((feed.primary(), primary), |summary| (Protocol::Icmp, summary));
+            let (protocol, summary) = entry.summary(limits, now);
             PeerView { node: &entry.node, protocol, summary, times: entry.times.as_ref(), hops: entry.hops }
         })
     }
@@ -375,6 +531,19 @@ impl Session {
     pub fn row(&self, now: Reading) -> Row {
         let peers = self.peers(now.mono).map(|peer| PeerRow::new(peer.node.clone(), peer.protocol, &peer.summary, peer.hops));
         Row::new(self.own.clone(), now.wall, peers.collect())
+    }
+}
+
+/// Routers on the way back, by the time to live that an answer had left.
+fn hops(ttl: Option<u8>) -> Option<u8> {
+    ttl.and_then(|ttl| INITIAL_TTL.checked_sub(ttl))
+}
+
+const fn note_verdict(entry: &mut Entry, verdict: Verdict, now: Mono) {
+    match verdict {
+        Verdict::NobodyListens => entry.opinion.seen_alive(now),
+        Verdict::NoRoute => entry.opinion.found_no_route(now),
+        Verdict::Unclear => {}
     }
 }
 

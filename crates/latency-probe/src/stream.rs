@@ -79,7 +79,9 @@ impl Drop for Streams {
 fn why(error: &io::Error) -> NotSent {
     match error.raw_os_error() {
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL) => NotSent::OurFault,
-        _ => NotSent::NoWay,
+        Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EHOSTDOWN | libc::ENETDOWN) => NotSent::NoRoute,
+        Some(libc::ECONNREFUSED | libc::ECONNRESET) => NotSent::Refused,
+        _ => NotSent::Failed,
     }
 }
 
@@ -105,8 +107,8 @@ async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
 
 /// As the kernel measured it, or else as we did.
 fn connect_time(stream: &TcpStream, before: Reading) -> Result<Rtt, Discard> {
-    let ours = Trip { sent: before, sent_stamp: None, received_stamp: None, read: Reading::now(), held: Duration::ZERO };
-    let ours = round_trip(&ours)?;
+    let (read, held) = (Reading::now(), Duration::ZERO);
+    let ours = round_trip(&Trip { sent: before, sent_stamp: None, received_stamp: None, read, prompt: true, held })?;
     let theirs = connection_info(stream).and_then(|info| info.round_trip);
     let theirs = theirs.and_then(|time| Rtt::from_nanos(u64::try_from(time.as_nanos()).ok()?));
     Ok(theirs.map_or(ours, |theirs| theirs.min(ours)))
@@ -128,7 +130,7 @@ async fn get(stream: &TcpStream, to: SocketAddr, path: &str) -> io::Result<Resul
         None => return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP")),
     }
     let sent_stamp = if stamped { departure(stream) } else { None };
-    Ok(round_trip(&Trip { sent, sent_stamp, received_stamp, read, held: Duration::ZERO }))
+    Ok(round_trip(&Trip { sent, sent_stamp, received_stamp, read, prompt: true, held: Duration::ZERO }))
 }
 
 /// When the first byte of the answer came, by our clock and by the kernel's stamp, and the answer as far as its status needs: it may come in pieces.

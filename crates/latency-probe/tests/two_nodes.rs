@@ -42,17 +42,30 @@ fn two_nodes_measure_each_other_and_notice_what_becomes_of_the_other() {
     }
     assert_eq!((a.get("/healthz"), a.get("/readyz")), ("ok\n".to_owned(), "ok\n".to_owned()));
 
-    // Killed without a word: first loss, then unreachable; a number is never shown for what is not known.
+    // Killed without a word: first loss, then unknown, because the node's kernel still answers that nobody listens. A number is
+    // never shown for what is not known.
     drop(b);
-    let gone = until(SOON, || a.peer("b").filter(|peer| peer.state == PairState::Unreachable));
-    assert!(gone.rtt_seconds.is_none() && gone.loss_ratio.unwrap() > 0.0);
+    let state = |name: &str| format!("kantai_probe_pair_state{{from=\"a\",to=\"b\",state=\"{name}\"}}");
+    let silent = until(SOON, || a.peer("b").filter(|peer| peer.state == PairState::Unknown));
+    assert!(silent.rtt_seconds.is_none() && silent.loss_ratio.unwrap() > 0.0);
     let metrics = a.get("/metrics");
     assert!(value(&metrics, "latency_between_nodes{from=\"a\",to=\"b\"}").is_none(), "{metrics}");
     assert!(value(&metrics, "kantai_probe_loss_ratio{from=\"a\",to=\"b\"}").unwrap() > 0.0);
+    assert_eq!((value(&metrics, &state("unknown")), value(&metrics, &state("unreachable"))), (Some(1.0), None), "{metrics}");
+    assert!(value(&metrics, "kantai_probe_anomalies_total{kind=\"refused\"}").unwrap() > 0.0, "{metrics}");
+
+    // The cable is cut: the kernel finds no way to the node, and says so.
+    lab.run_in(1, &["ip", "link", "set", "eth0", "down"]);
+    let gone = until(SOON, || a.peer("b").filter(|peer| peer.state == PairState::Unreachable));
+    assert!(gone.rtt_seconds.is_none() && gone.loss_ratio.unwrap() > 0.0);
+    let metrics = a.get("/metrics");
+    assert_eq!((value(&metrics, &state("unknown")), value(&metrics, &state("unreachable"))), (None, Some(1.0)), "{metrics}");
+    lab.run_in(1, &["ip", "link", "set", "eth0", "up"]);
 
     // Back again, without anything restarted on the other side.
     let _b = Prober::start(&lab, 1, "b", &arguments);
     until(SOON, || a.peer("b").filter(|peer| peer.state == PairState::Known));
+    assert_eq!(value(&a.get("/metrics"), &state("known")), Some(1.0));
 
     // Taken off the list: all of its series end, within an interval of the file being read (a twentieth of a second here).
     lab.file("peers.toml", &peers_file(&[("a", lab.address(0))]));
@@ -78,10 +91,18 @@ fn icmp_steps_in_for_a_silent_responder_by_raw_or_ping_socket() {
     }
     drop(raw);
 
-    // Without any privilege there is neither,
+    // Without any privilege there is neither. The other kernel's word that nobody listens comes all the same, and is timed,
     let none = Prober::start_unprivileged(&lab, 0, "a", &arguments);
-    until(SOON, || none.peer("b").filter(|peer| peer.state == PairState::Unreachable));
+    for node in ["b", "b6"] {
+        let known = until(SOON, || none.peer(node).filter(|peer| peer.state == PairState::Known));
+        assert_eq!((known.protocol, known.probes_lost), (Protocol::Icmp, 0), "{known:?}");
+        assert!(known.rtt_seconds.unwrap().p50 < 0.001, "{known:?}");
+    }
     assert_eq!(value(&none.get("/metrics"), "kantai_probe_icmp_available"), Some(0.0));
+    // and where nothing comes back at all, what was known grows old, which is not "unreachable".
+    lab.run_in(1, &["ip", "route", "add", "blackhole", "10.99.0.1/32"]);
+    until(SOON, || none.peer("b").filter(|peer| peer.state == PairState::Stale && peer.age_seconds.unwrap() > 3.0));
+    lab.run_in(1, &["ip", "route", "del", "blackhole", "10.99.0.1/32"]);
     drop(none);
 
     // unless the system lets its group have ping sockets.
@@ -93,6 +114,30 @@ fn icmp_steps_in_for_a_silent_responder_by_raw_or_ping_socket() {
         assert!(known.rtt_seconds.unwrap().p50 < 0.001, "{known:?}");
     }
     assert_eq!(value(&ping.get("/metrics"), "kantai_probe_icmp_available"), Some(1.0));
+}
+
+/// Stopped for longer than its probes may be out, though the machine was not: the kernel took the replies in, with their times.
+#[test]
+fn a_prober_that_is_kept_from_running_loses_no_reply_that_came() {
+    let lab = Lab::new("stop", PROGRAM);
+    let peers = lab.file("peers.toml", &peers_file(&[("b", lab.address(1))]));
+    let arguments =
+        ["--latency-from", "udp", "--interval", "20ms", "--timeout", "300ms", "--peers-file", peers.to_str().unwrap()];
+    let _b = Prober::start(&lab, 1, "b", &arguments);
+    let a = Prober::start(&lab, 0, "a", &arguments);
+    until(SOON, || a.peer("b").filter(|peer| peer.state == PairState::Known && peer.samples == 60 && peer.probes_lost == 0));
+    for _ in 0..5 {
+        a.pause(Duration::from_millis(900));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let metrics = a.get("/metrics");
+    for kind in ["asleep", "late", "overrun", "unstamped", "clock_stepped"] {
+        let series = format!("kantai_probe_anomalies_total{{kind=\"{kind}\"}}");
+        assert_eq!(value(&metrics, &series), Some(0.0), "{kind}: {metrics}");
+    }
+    let known = a.peer("b").unwrap();
+    assert_eq!((known.state, known.probes_lost), (PairState::Known, 0), "{known:?}");
+    assert!(known.rtt_seconds.unwrap().p99 < 0.1, "waiting to run is no latency: {known:?}");
 }
 
 #[test]
@@ -150,7 +195,7 @@ fn a_fleet_with_a_key_keeps_to_itself_and_changes_its_key_without_a_gap() {
     let b = Prober::start(&lab, 1, "b", &with_key);
 
     let stranger = Prober::start(&lab, 0, "a", &common);
-    until(SOON, || stranger.peer("b").filter(|peer| peer.state == PairState::Unreachable));
+    until(SOON, || stranger.peer("b").filter(|peer| peer.state == PairState::Unknown && peer.probes_lost >= 5));
     assert!(value(&b.get("/metrics"), "kantai_probe_echo_requests_total{result=\"unsigned\"}").unwrap() > 0.0);
     drop(stranger);
 
@@ -179,9 +224,10 @@ fn once_and_matrix_print_what_is_measured() {
     let to_b = format!("b={}", lab.address(1));
     let (code, table) = lab.latency_probe(0, &["once", "--interval", "50ms", "--count", "10", "--timeout", "500ms", &to_b]);
     let line: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
-    assert_eq!((code, line[0], line[1], line[3]), (Some(0), "b", "udp", "0.0"), "{table}");
-    // Nobody has this address. ICMP does not help either.
-    let (code, table) = lab.latency_probe(0, &["once", "--interval", "50ms", "--timeout", "100ms", &to_b, "10.99.0.77"]);
+    assert_eq!((code, line[0], line[1], line[2], line[3]), (Some(0), "b", "udp", "10", "0.0"), "{table}");
+    // Nobody has this address, which the kernel finds out in three seconds.
+    let until_then = ["once", "--interval", "200ms", "--count", "25", "--timeout", "200ms", &to_b, "10.99.0.77"];
+    let (code, table) = lab.latency_probe(0, &until_then);
     assert!(code == Some(1) && table.contains("unreachable"), "{table}");
     let (_, json) = lab.latency_probe(0, &["once", "--json", "--interval", "50ms", "--timeout", "100ms", &to_b]);
     assert_eq!(serde_json::from_str::<latency_probe::row::Row>(&json).unwrap().peers.len(), 1);

@@ -40,6 +40,7 @@ fn settings(interval: Duration, samples: usize) -> Settings {
         states: StateLimits { unreachable_after: 5, stale_after: Duration::from_secs(60) },
         feed: Feed::Udp,
         pair_bounds: None,
+        probes_per_peer: None,
         http_path: "/healthz".into(),
     }
 }
@@ -60,7 +61,7 @@ fn probe(lab: &Lab, peers: PeerSet, settings: Settings, lasting: Duration) -> Pr
         push_nobody_aside().unwrap();
         let (_keys_out, keys) = watch::channel(None);
         let fleet = peers.len() + 1;
-        let (_peers_out, chosen) = watch::channel(Arc::new(Selection { peers, fleet }));
+        let (_peers_out, chosen) = watch::channel(Arc::new(Selection { peers, fleet, is_choice: false }));
         let prober = InProcessProber::open(shared, chosen, fleet, &keys).unwrap();
         let stop = CancellationToken::new();
         let (started, cpu) = (Instant::now(), thread_cpu());

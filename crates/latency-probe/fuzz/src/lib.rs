@@ -4,15 +4,15 @@
 use std::time::Duration;
 
 use latency_probe::clock::{Mono, Reading, Wall};
-use latency_probe::control_message::{Notes, read_name, read_notes};
+use latency_probe::control_message::{Notes, Verdict, read_name, read_notes};
 use latency_probe::discovery::parse_peers_file;
 use latency_probe::fleet_key::FleetKeys;
 use latency_probe::histogram::Bounds;
 use latency_probe::icmp::{Echo, Family, strip_ipv4_header};
 use latency_probe::pair::{StateLimits, WindowLimits};
-use latency_probe::peers::{Peer, PeerSet, Ports};
+use latency_probe::peers::{Peer, PeerSet, Ports, Protocol};
 use latency_probe::row::{Row, binary};
-use latency_probe::session::{Feed, NotSent, Order, Returned, Session, Settings};
+use latency_probe::session::{Bounced, Feed, NotSent, Order, Returned, Session, Settings};
 use latency_probe::stream::status;
 use latency_probe::wire::{PACKET_LEN, Reply, Request, Sequence, SessionId};
 
@@ -209,6 +209,7 @@ pub fn replies(bytes: &[u8]) -> bool {
         states: StateLimits { unreachable_after: 3, stale_after: Duration::from_millis(200) },
         feed: Feed::PreferUdp,
         pair_bounds: None,
+        probes_per_peer: None,
         http_path: "/".into(),
     };
     let peers = |count: u8| -> PeerSet {
@@ -236,8 +237,9 @@ pub fn replies(bytes: &[u8]) -> bool {
                         from: order.to,
                         session: SessionId(session.id().0 ^ off(0)),
                         sequence: Sequence(order.sequence.0.wrapping_add(off(1))),
-                        held: Duration::from_nanos(off(2) << (how >> 3)),
+                        held: (how < 250).then(|| Duration::from_nanos(off(2) << (how >> 3))),
                         stamp: (off(3) == 1).then(|| Wall::from_nanos(wall.wrapping_sub(u64::from(how) << (how % 32)))),
+                        prompt: how % 3 > 0,
                         ttl: Some(how),
                     },
                     now,
@@ -254,10 +256,21 @@ pub fn replies(bytes: &[u8]) -> bool {
             (4, Some(order)) => session.sent_stamp(order.sequence, Wall::from_nanos(wall.wrapping_add(1 << (how % 48)))),
             (5, _) => session.set_peers(&peers(how), now.mono),
             (6, Some(order)) => {
-                session.not_sent(order.sequence, if how % 2 == 0 { NotSent::NoWay } else { NotSent::OurFault }, now.mono);
+                session.not_sent(
+                    order.sequence,
+                    [NotSent::NoRoute, NotSent::Refused, NotSent::Failed, NotSent::OurFault][usize::from(how % 4)],
+                    now.mono,
+                );
             }
             (7, _) if how < 8 => wall = EPOCH.wrapping_add(u64::from(how) << 40),
-            (7, _) => session.woke(Mono::from_nanos(mono.saturating_sub(1 << (how % 40))), now.mono),
+            (7, _) if how < 32 => session.woke_late(),
+            (7, Some(order)) if how < 128 => {
+                let verdict = [Verdict::NobodyListens, Verdict::NoRoute, Verdict::Unclear][usize::from(how % 3)];
+                let probe = (how < 96).then_some((session.id(), order.sequence));
+                let stamp = (how % 2 == 0).then_some(now.wall);
+                session.bounced(&Bounced { to: order.to, probe, verdict, stamp, ttl: Some(how) }, now, how % 5 == 0);
+            }
+            (7, _) => session.overran(Protocol::ALL[usize::from(how % 4)], u64::from(how)),
             _ => {}
         }
     }

@@ -34,6 +34,7 @@ struct Candidate {
     node: NodeName,
     peer: Peer,
     terminating: bool,
+    serving: bool,
 }
 
 impl SliceView {
@@ -77,11 +78,13 @@ impl SliceView {
         slice.endpoints.iter().filter_map(|endpoint| candidate(endpoint, ports)).collect()
     }
 
-    /// One peer per node: of several endpoints (two families, or a pod that goes while the next one comes) the one that stays, version 4
-    /// before version 6, the lowest address.
+    /// One peer per node: of several endpoints (two families, or a pod that is replaced) the one that stays, then one that serves
+    /// before one that is only about to, then version 4 before version 6, then the lowest address.
     fn peers(&self) -> PeerSet {
         let mut best: BTreeMap<&NodeName, &Candidate> = BTreeMap::new();
-        let rank = |candidate: &Candidate| (candidate.terminating, candidate.peer.address().is_ipv6(), candidate.peer.echo);
+        let rank = |candidate: &Candidate| {
+            (candidate.terminating, !candidate.serving, candidate.peer.address().is_ipv6(), candidate.peer.echo)
+        };
         for candidate in self.slices.values().flatten() {
             let held = best.entry(&candidate.node).or_insert(candidate);
             if rank(candidate) < rank(held) {
@@ -92,14 +95,19 @@ impl SliceView {
     }
 }
 
-/// Ready or not does not matter: a prober that is up answers, and one that does not answer is what is to be found out.
+/// An endpoint that does not serve is a peer where it is the node's only one: a prober that is up answers, and one that does not
+/// answer is what is to be found out.
 fn candidate(endpoint: &Endpoint, ports: Ports) -> Option<Candidate> {
     let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
     let node: NodeName = endpoint.node_name.as_deref()?.parse().ok()?;
     let zone = endpoint.zone.as_deref().map(Into::into);
-    let terminating = endpoint.conditions.as_ref().and_then(|conditions| conditions.terminating).unwrap_or(false);
+    let conditions = endpoint.conditions.as_ref();
+    let terminating = conditions.and_then(|conditions| conditions.terminating).unwrap_or(false);
+    // `ready` is always true, because the Service publishes addresses that are not ready; what the kubelet found is in `serving`.
+    // Both count as true where they are missing.
+    let serving = conditions.and_then(|conditions| conditions.serving.or(conditions.ready)).unwrap_or(true);
     let peer = Peer { echo: SocketAddr::new(address, ports.echo), http_port: ports.http, zone };
-    Some(Candidate { node, peer, terminating })
+    Some(Candidate { node, peer, terminating, serving })
 }
 
 /// Tells `peers` of the Service's endpoints for as long as anybody listens. Failures of the API server change nothing: the last known
@@ -113,7 +121,8 @@ pub async fn watch_service(
     found: impl Fn(),
 ) {
     let slices: Api<EndpointSlice> = Api::namespaced(client, namespace);
-    let of_service = Config::default().labels(&format!("kubernetes.io/service-name={service}"));
+    // Lists come from the API server's cache: every prober lists when the API server restarts.
+    let of_service = Config::default().labels(&format!("kubernetes.io/service-name={service}")).any_semantic();
     let mut view = SliceView::new(ports);
     let mut events = std::pin::pin!(watcher(slices, of_service).default_backoff());
     loop {
@@ -195,6 +204,22 @@ mod tests {
             let peers = view.apply(Event::InitDone).unwrap();
             assert!(peers.keys().map(NodeName::as_str).eq(round));
         }
+    }
+
+    /// A pod's address is published before its image is pulled; the old pod answers until then.
+    #[test]
+    fn a_pod_that_is_not_up_yet_does_not_displace_the_one_that_serves() {
+        let both = |conditions: [EndpointConditions; 2]| {
+            let mut slice = slice("a", None, &[("node1", "10.0.0.1", false), ("node1", "10.0.0.2", false)]);
+            for (endpoint, conditions) in slice.endpoints.iter_mut().zip(conditions) {
+                endpoint.conditions = Some(conditions);
+            }
+            shown(&SliceView::new(Ports::DEFAULT).apply(Event::Apply(slice)).unwrap())
+        };
+        let with = |ready, serving| EndpointConditions { ready, serving, ..Default::default() };
+        assert_eq!(both([with(Some(true), Some(false)), with(Some(true), Some(true))]), ["node1=10.0.0.2:9799"]);
+        assert_eq!(both([with(Some(false), None), with(None, None)]), ["node1=10.0.0.2:9799"]);
+        assert_eq!(both([with(Some(false), None), with(Some(false), None)]), ["node1=10.0.0.1:9799"]);
     }
 
     #[test]

@@ -3,10 +3,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::TimeSpec;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -47,18 +49,44 @@ fn prepare(socket: &Socket, family: Family) -> io::Result<()> {
 /// No packet of ours is long enough to be cut into fragments. With that settled, the kernel need not draw a number for each that would tell its
 /// fragments from others', for which it goes through a large table.
 fn never_fragment(socket: &Socket) -> io::Result<()> {
-    let how = libc::IP_PMTUDISC_PROBE;
-    let length = u32::try_from(size_of_val(&how)).unwrap_or(0);
-    let value = std::ptr::from_ref(&how).cast();
+    set_number(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
+}
+
+/// From now on the kernel keeps in the socket's error queue what the network says about packets that did not arrive.
+fn set_error_reports(socket: &Socket, family: Family) -> io::Result<()> {
+    let (level, option) = match family {
+        Family::V4 => (libc::IPPROTO_IP, libc::IP_RECVERR),
+        Family::V6 => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
+    };
+    set_number(socket, level, option, 1)
+}
+
+fn set_number(socket: &Socket, level: i32, option: i32, number: i32) -> io::Result<()> {
+    let length = u32::try_from(size_of_val(&number)).unwrap_or(0);
+    let value = std::ptr::from_ref(&number).cast();
     // SAFETY: the pointer is to `length` bytes that live through the call, and the kernel only reads them.
-    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, value, length) };
+    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value, length) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// How many packets the kernel has dropped because the socket's buffer was full, modulo 2^32; none where it does not say.
+pub(crate) fn dropped_packets(socket: &impl AsFd) -> Option<u32> {
+    /// From linux/sock_diag.h, where libc has them not: the place of the number of drops, and how many numbers there are.
+    const SK_MEMINFO_DROPS: usize = 8;
+    const SK_MEMINFO_VARS: usize = 9;
+    let mut numbers = [0_u32; SK_MEMINFO_VARS];
+    let mut length = u32::try_from(size_of_val(&numbers)).ok()?;
+    let (socket, into) = (socket.as_fd().as_raw_fd(), numbers.as_mut_ptr().cast());
+    // SAFETY: the pointer is to `length` bytes that live through the call; the kernel writes at most so many.
+    let done = unsafe { libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_MEMINFO, into, &mut length) };
+    (done == 0 && usize::try_from(length).is_ok_and(|length| length == size_of_val(&numbers))).then(|| numbers[SK_MEMINFO_DROPS])
 }
 
 /// A socket to send UDP probes from.
 pub(crate) fn udp_prober(family: Family) -> io::Result<Socket> {
     let socket = Socket::new(domain(family), Type::DGRAM, Some(Protocol::UDP))?;
     prepare(&socket, family)?;
+    set_error_reports(&socket, family)?;
     let any: SocketAddr = match family {
         Family::V4 => ([0, 0, 0, 0], 0).into(),
         Family::V6 => ([0_u16; 8], 0).into(),
@@ -181,4 +209,34 @@ pub(crate) fn register<T: AsRawFd + Into<OwnedFd>>(descriptor: T) -> io::Result<
     // SAFETY: what turns into an owned descriptor owns it; `AsyncFd::get_ref` hands out no mutable access to it, so that it stays the same
     // and open until it is dropped.
     Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
+}
+
+/// Waits until one of the sockets has something to read, also in its error queue, but no longer than `patience`.
+pub(crate) fn wait_readable<'fd>(sockets: impl Iterator<Item = BorrowedFd<'fd>>, patience: Duration) -> io::Result<()> {
+    let mut sockets: Vec<PollFd<'fd>> = sockets.map(|socket| PollFd::new(socket, PollFlags::POLLIN)).collect();
+    match ppoll(&mut sockets, Some(TimeSpec::from_duration(patience)), None) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    #[test]
+    fn a_full_socket_says_how_much_it_dropped() {
+        let receiver = udp_responder(([127, 0, 0, 1], 0).into()).unwrap();
+        receiver.set_recv_buffer_size(1).unwrap();
+        assert_eq!(dropped_packets(&receiver), Some(0));
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = receiver.local_addr().unwrap().as_socket().unwrap();
+        for _ in 0..100 {
+            sender.send_to(&[0; 64], to).unwrap();
+        }
+        let dropped = dropped_packets(&receiver).unwrap();
+        assert!((1..100).contains(&dropped), "{dropped}");
+    }
 }

@@ -17,8 +17,16 @@ pub struct Counters {
     pub discarded_clock_stepped: u64,
     /// Probes that came back and gave no time, because the responder's part does not fit.
     pub discarded_impossible: u64,
-    /// Probes that were out while this machine slept.
+    /// Probes that came back and gave no time, because nobody knows when.
+    pub discarded_unstamped: u64,
+    /// Probes that were still out when this machine, or this program, had been stopped for a while.
     pub discarded_asleep: u64,
+    /// Replies that the kernel dropped because they were not read in time. The probes that were out then tell nothing.
+    pub overrun: u64,
+    /// Probes that the peer's node refused, because nobody listens on the port there.
+    pub refused: u64,
+    /// Probes that the network sent back, or that could not be sent, because there is no route.
+    pub no_route: u64,
     /// Probes that could not be sent for a reason of our own.
     pub not_sent: u64,
     /// Replies after their probe was given up.
@@ -45,7 +53,11 @@ impl Default for Counters {
             lost: [0; Protocol::COUNT],
             discarded_clock_stepped: 0,
             discarded_impossible: 0,
+            discarded_unstamped: 0,
             discarded_asleep: 0,
+            overrun: 0,
+            refused: 0,
+            no_route: 0,
             not_sent: 0,
             late: 0,
             duplicate: 0,
@@ -61,11 +73,15 @@ impl Default for Counters {
 impl Counters {
     /// What was neither a time nor a loss, by kind.
     #[must_use]
-    pub const fn anomalies(&self) -> [(&'static str, u64); 9] {
+    pub const fn anomalies(&self) -> [(&'static str, u64); 13] {
         [
             ("clock_stepped", self.discarded_clock_stepped),
             ("impossible", self.discarded_impossible),
+            ("unstamped", self.discarded_unstamped),
             ("asleep", self.discarded_asleep),
+            ("overrun", self.overrun),
+            ("refused", self.refused),
+            ("no_route", self.no_route),
             ("not_sent", self.not_sent),
             ("late", self.late),
             ("duplicate", self.duplicate),
@@ -82,6 +98,7 @@ impl Counters {
             Ok(seconds) => self.times.observe(seconds),
             Err(Discard::ClockStepped) => self.discarded_clock_stepped += 1,
             Err(Discard::Impossible) => self.discarded_impossible += 1,
+            Err(Discard::Unstamped) => self.discarded_unstamped += 1,
         }
     }
 }

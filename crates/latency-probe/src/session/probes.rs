@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::clock::Wall;
+use crate::control_message::Verdict;
 use crate::histogram::Histogram;
 use crate::pair::Summary;
 use crate::peers::{NodeName, Protocol};
@@ -25,8 +26,27 @@ pub struct Order {
 pub enum NotSent {
     /// Something of ours was full or missing: no statement about the peer.
     OurFault,
-    /// There is no way to the peer, or it refused the connection: as good as lost.
-    NoWay,
+    /// There is no route to the peer's node: lost, and a second opinion against the node.
+    NoRoute,
+    /// The peer's node refused the connection: lost, and a second opinion for the node.
+    Refused,
+    /// Anything else: lost.
+    Failed,
+}
+
+/// What the network said about a probe that did not arrive.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounced {
+    /// Where the probe went to.
+    pub to: SocketAddr,
+    /// The probe, where enough of it came back.
+    pub probe: Option<(SessionId, Sequence)>,
+    /// What is said about the node.
+    pub verdict: Verdict,
+    /// When the kernel had the message.
+    pub stamp: Option<Wall>,
+    /// The time to live the message had left.
+    pub ttl: Option<u8>,
 }
 
 /// A reply as it came in.
@@ -40,10 +60,12 @@ pub struct Returned {
     pub session: SessionId,
     /// To which probe.
     pub sequence: Sequence,
-    /// How long the responder held the request.
-    pub held: Duration,
+    /// How long the responder held the request; none where its clock was set back meanwhile.
+    pub held: Option<Duration>,
     /// When the kernel had it.
     pub stamp: Option<Wall>,
+    /// Whether it was read as soon as it came.
+    pub prompt: bool,
     /// The time to live it had left.
     pub ttl: Option<u8>,
 }

@@ -71,6 +71,8 @@ pub struct Settings {
     pub feed: Feed,
     /// Buckets of each pair's own histogram; none for no such histogram.
     pub pair_bounds: Option<Bounds>,
+    /// How many times each peer is probed; none = for as long as it is a peer.
+    pub probes_per_peer: Option<u32>,
     /// What HTTP probes ask for.
     pub http_path: Arc<str>,
 }

@@ -21,6 +21,7 @@ fn settings(feed: Feed) -> Settings {
         states: StateLimits { unreachable_after: 5, stale_after: Duration::from_secs(10) },
         feed,
         pair_bounds: None,
+        probes_per_peer: None,
         http_path: "/healthz".into(),
     }
 }
@@ -68,8 +69,9 @@ fn reply(session: SessionId, order: &Order) -> Returned {
         from: order.to,
         session,
         sequence: order.sequence,
-        held: Duration::ZERO,
+        held: Some(Duration::ZERO),
         stamp: None,
+        prompt: true,
         ttl: Some(63),
     }
 }
@@ -83,8 +85,10 @@ fn measures_each_peer_once_an_interval() {
     let mut session = session(Feed::PreferUdp, &[("node1", 1), ("node2", 2), ("node3", 3)]);
     assert_eq!(row_of(&session, "node2", 0).state, PairState::Unknown);
     let sent = run(&mut session, 0, 30_000, |_, order| Some(if order.to == peer(2).echo { 1 } else { 50 }));
-    assert!((56..=64).contains(&sent.len()), "{}", sent.len());
-    assert!(sent.iter().all(|(_, order)| order.protocol == Protocol::Udp && order.to != peer(1).echo));
+    // Once it is known that a peer answers, it is found out whether ICMP gets through as well.
+    let by = |protocol| sent.iter().filter(move |(_, order)| order.protocol == protocol).count();
+    assert!((56..=64).contains(&by(Protocol::Udp)) && by(Protocol::Icmp) == 2, "{}", sent.len());
+    assert!(sent.iter().all(|(_, order)| order.to.ip() != peer(1).address()));
     let (near, far) = (row_of(&session, "node2", 30_000), row_of(&session, "node3", 30_000));
     assert_eq!((near.state, near.rtt_seconds.unwrap().p50), (PairState::Known, 0.001));
     assert_eq!((far.state, far.rtt_seconds.unwrap().p50, far.hops), (PairState::Known, 0.05, Some(1)));
@@ -93,7 +97,7 @@ fn measures_each_peer_once_an_interval() {
 
 #[test]
 fn a_probe_that_never_returns_is_loss_and_then_the_peer_is_unreachable() {
-    let mut session = session(Feed::Udp, &[("node2", 2)]);
+    let mut session = session(Feed::PreferUdp, &[("node2", 2)]);
     run(&mut session, 0, 30_000, |now, _| (now < 15_000).then_some(3));
     let row = row_of(&session, "node2", 30_000);
     assert_eq!((row.state, row.rtt_seconds), (PairState::Unreachable, None));
@@ -123,7 +127,171 @@ fn nobody_is_probed_by_icmp_where_there_is_none() {
     session.set_peers(&peers(&[("node2", 2)]), at(0).mono);
     let sent = run(&mut session, 0, 20_000, |_, _| None);
     assert!(sent.iter().all(|(_, order)| order.protocol == Protocol::Udp));
-    assert_eq!(row_of(&session, "node2", 20_000).state, PairState::Unreachable);
+    // Its responder is silent, which says little of the node: it may be restarting.
+    let row = row_of(&session, "node2", 20_000);
+    assert_eq!((row.state, row.loss_ratio), (PairState::Unknown, Some(1.0)));
+}
+
+/// The node answers whoever asks it otherwise: only its prober is gone.
+#[test]
+fn a_silent_responder_is_not_an_unreachable_node() {
+    for feed in [Feed::Udp, Feed::Tcp, Feed::Http] {
+        let mut session = session(feed, &[("node2", 2)]);
+        run(&mut session, 0, 30_000, |now, _| (now < 15_000).then_some(3));
+        assert_eq!(row_of(&session, "node2", 30_000).state, PairState::Unknown, "{feed:?}");
+    }
+    // Where ICMP never got through, its silence is no second opinion.
+    let mut session = session(Feed::PreferUdp, &[("node2", 2)]);
+    let udp_until_15 = |now, order: &Order| (now < 15_000 && order.protocol == Protocol::Udp).then_some(3);
+    run(&mut session, 0, 40_000, udp_until_15);
+    assert_eq!(row_of(&session, "node2", 40_000).state, PairState::Unknown);
+    assert!(session.counters().lost[Protocol::Icmp as usize] > 3);
+}
+
+/// The kernel of a node where nobody listens says so, without any privilege on either side.
+#[test]
+fn a_refusal_is_an_answer_of_the_node() {
+    let mut session = session(Feed::PreferUdp, &[("node2", 2)]);
+    let bounce = |session: &mut Session, now: u64, verdict, quoted: bool| {
+        let mut orders = Vec::new();
+        session.give_up(at(now).mono);
+        session.due(at(now), 64, &mut orders);
+        for order in orders.iter().filter(|order| order.protocol == Protocol::Udp) {
+            session.sent(order.sequence, at(now));
+            let probe = quoted.then_some((session.id(), order.sequence));
+            let stamp = Some(at(now + 7).wall);
+            session.bounced(&Bounced { to: order.to, probe, verdict, stamp, ttl: Some(62) }, at(now + 9), false);
+        }
+    };
+    for second in 1..20 {
+        bounce(&mut session, second * 1_000, Verdict::NobodyListens, true);
+    }
+    let row = row_of(&session, "node2", 19_500);
+    assert_eq!((row.state, row.protocol, row.rtt_seconds.unwrap().p50), (PairState::Known, Protocol::Icmp, 0.007));
+    assert_eq!(row.hops, Some(2));
+    assert!(session.counters().refused > 10 && session.counters().lost[0] > 10);
+    // Then the machine itself goes; a router says so. Some quote too little to tell which probe it was.
+    for second in 20..60 {
+        bounce(&mut session, second * 1_000, Verdict::NoRoute, second < 40);
+        if second == 39 {
+            assert_eq!(row_of(&session, "node2", 39_500).state, PairState::Unreachable);
+        }
+    }
+    assert_eq!(row_of(&session, "node2", 59_500).state, PairState::Unreachable);
+    // Also where there is no ICMP to ask, what the refusals told before does not hide that.
+    let mut blind = Session::new("node1".into(), settings(Feed::PreferUdp), 7);
+    blind.set_peers(&peers(&[("node2", 2)]), at(0).mono);
+    for second in 1..40 {
+        bounce(&mut blind, second * 1_000, if second < 20 { Verdict::NobodyListens } else { Verdict::NoRoute }, true);
+    }
+    assert_eq!(row_of(&blind, "node2", 39_500).state, PairState::Unreachable);
+    // A firewall on the way says nothing of the node, and what was said before grows old.
+    for second in 60..80 {
+        bounce(&mut session, second * 1_000, Verdict::Unclear, true);
+    }
+    assert_eq!(row_of(&session, "node2", 79_500).state, PairState::Unknown);
+}
+
+#[test]
+fn a_refusal_of_somebody_else_s_probe_changes_nothing() {
+    let mut session = session(Feed::PreferUdp, &[("node2", 2)]);
+    let mut orders = Vec::new();
+    session.due(at(1_000), 64, &mut orders);
+    let good = Bounced {
+        to: orders[0].to,
+        probe: Some((session.id(), orders[0].sequence)),
+        verdict: Verdict::NoRoute,
+        stamp: None,
+        ttl: None,
+    };
+    let id = session.id();
+    for wrong in [
+        Bounced { to: peer(3).echo, ..good },
+        Bounced { probe: Some((SessionId(id.0 ^ 1), orders[0].sequence)), ..good },
+        Bounced { probe: Some((id, Sequence(99))), ..good },
+    ] {
+        session.bounced(&wrong, at(1_001), false);
+    }
+    assert_eq!((session.counters().lost, session.in_flight()), ([0; 4], 1));
+    session.bounced(&good, at(1_001), false);
+    session.bounced(&good, at(1_001), false);
+    assert_eq!((session.counters().lost, session.counters().no_route), ([1, 0, 0, 0], 1));
+}
+
+#[test]
+fn a_responder_whose_clock_is_set_back_gives_neither_latency_nor_loss() {
+    let mut session = session(Feed::Udp, &[("node2", 2)]);
+    let mut orders = Vec::new();
+    session.due(at(1_000), 64, &mut orders);
+    session.returned(&Returned { held: None, ..reply(session.id(), &orders[0]) }, at(1_005));
+    session.give_up(at(20_000).mono);
+    let counters = session.counters();
+    assert_eq!((counters.discarded_impossible, counters.rejected, counters.lost), (1, 0, [0; 4]));
+    assert_eq!(row_of(&session, "node2", 20_000).probes_ended, 0);
+}
+
+#[test]
+fn replies_without_stamps_are_discarded_until_they_are_waited_for() {
+    let mut session = session(Feed::Udp, &[("node2", 2)]);
+    let mut orders = Vec::new();
+    session.due(at(1_000), 64, &mut orders);
+    session.due(at(2_200), 64, &mut orders);
+    assert!(!session.needs_prompt_reading(at(2_200).mono));
+    session.returned(&Returned { prompt: false, ..reply(session.id(), &orders[0]) }, at(2_201));
+    assert_eq!((session.counters().discarded_unstamped, row_of(&session, "node2", 2_201).samples), (1, 0));
+    assert!(session.needs_prompt_reading(at(2_201).mono) && !session.needs_prompt_reading(at(70_000).mono));
+    session.returned(&reply(session.id(), &orders[1]), at(2_205));
+    assert_eq!(row_of(&session, "node2", 2_205).samples, 1);
+}
+
+/// A starved prober is not a sleeping machine: the kernel took the reply in meanwhile, and says when.
+#[test]
+fn a_reply_that_lay_in_the_socket_while_the_prober_was_stopped_counts() {
+    let mut session = session(Feed::Udp, &[("node2", 2), ("node3", 3)]);
+    let mut orders = Vec::new();
+    session.due(at(1_000), 64, &mut orders);
+    assert!(Session::was_stopped(at(1_100).mono, at(1_000), at(4_000)));
+    let stamp = Some(at(1_012).wall);
+    session.returned(&Returned { stamp, prompt: false, ..reply(session.id(), &orders[0]) }, at(4_000));
+    session.woke_late();
+    session.give_up(at(4_000).mono);
+    let answered = if orders[0].to == peer(2).echo { "node2" } else { "node3" };
+    assert_eq!(row_of(&session, answered, 4_000).rtt_seconds.unwrap().p50, 0.012);
+    assert_eq!((session.counters().discarded_asleep, session.counters().lost), (1, [0; 4]));
+}
+
+/// Some sleeps stop the monotonic clock, so that nothing seems to be late by it.
+#[test]
+fn a_sleep_that_only_the_wall_clock_saw_is_noticed() {
+    let woken = Reading { mono: at(1_101).mono, wall: at(60_000).wall };
+    assert!(Session::was_stopped(at(1_100).mono, at(1_000), woken));
+    let set_back = Reading { mono: at(1_101).mono, wall: at(0).wall };
+    assert!(!Session::was_stopped(at(1_100).mono, at(1_000), set_back));
+}
+
+#[test]
+fn replies_that_this_machine_dropped_are_not_lost_on_the_way() {
+    let mut session = session(Feed::Udp, &[("node2", 2), ("node3", 3)]);
+    let mut orders = Vec::new();
+    session.due(at(1_000), 64, &mut orders);
+    session.overran(Protocol::Icmp, 1);
+    session.returned(&reply(session.id(), &orders[0]), at(1_001));
+    session.overran(Protocol::Udp, 2);
+    session.give_up(at(9_000).mono);
+    let counters = session.counters();
+    assert_eq!((counters.answered, counters.lost, counters.overrun), ([1, 0, 0, 0], [0; 4], 3));
+}
+
+#[test]
+fn a_peer_gets_as_many_probes_as_are_asked_for() {
+    let settings = Settings { probes_per_peer: Some(5), ..settings(Feed::Udp) };
+    let mut session = Session::new("node1".into(), settings, 7);
+    session.set_peers(&peers(&[("node2", 2), ("node3", 3)]), at(0).mono);
+    assert!(!session.is_finished());
+    let sent = run(&mut session, 0, 20_000, |_, order| (order.to == peer(2).echo).then_some(1));
+    assert_eq!(sent.len(), 10);
+    let ended = ["node2", "node3"].map(|node| row_of(&session, node, 20_000)).map(|row| (row.samples, row.probes_ended));
+    assert!(ended == [(5, 5), (0, 5)] && session.is_finished(), "{ended:?}");
 }
 
 #[test]
@@ -201,7 +369,7 @@ fn connections_go_to_their_port_and_end_measured_or_lost() {
         if order.to.port() == 80 {
             session.measured(order.sequence, Ok(Rtt::from_nanos(3 * MS).unwrap()), None, at(1_003).mono);
         } else {
-            session.not_sent(order.sequence, NotSent::NoWay, at(1_003).mono);
+            session.not_sent(order.sequence, NotSent::Refused, at(1_003).mono);
         }
     }
     assert_eq!(row_of(&session, "node2", 1_010).rtt_seconds.unwrap().p50, 0.003);
@@ -213,7 +381,7 @@ fn a_responder_that_lies_or_a_clock_that_is_set_gives_neither_latency_nor_loss()
     let mut session = session(Feed::Udp, &[("node2", 2)]);
     let mut orders = Vec::new();
     session.due(at(1_000), 64, &mut orders);
-    session.returned(&Returned { held: Duration::from_secs(9), ..reply(session.id(), &orders[0]) }, at(1_005));
+    session.returned(&Returned { held: Some(Duration::from_secs(9)), ..reply(session.id(), &orders[0]) }, at(1_005));
     orders.clear();
     session.due(at(2_500), 64, &mut orders);
     let set = Reading { mono: at(2_505).mono, wall: at(9_000_000).wall };
@@ -229,7 +397,9 @@ fn what_was_out_while_the_machine_slept_is_not_lost() {
     let mut session = session(Feed::Udp, &[("node2", 2)]);
     let mut orders = Vec::new();
     session.due(at(1_000), 64, &mut orders);
-    session.woke(at(1_100).mono, at(3_600_000).mono);
+    let (before, late) = (at(1_000), at(3_600_000));
+    assert!(!Session::was_stopped(at(1_100).mono, before, at(1_300)) && Session::was_stopped(at(1_100).mono, before, late));
+    session.woke_late();
     session.give_up(at(3_600_000).mono);
     assert_eq!((session.counters().discarded_asleep, session.counters().lost), (1, [0; 4]));
     assert!(session.wake().unwrap() <= at(3_600_000).mono);
@@ -241,7 +411,7 @@ fn what_could_not_be_sent_is_loss_only_where_there_is_no_way() {
     let mut orders = Vec::new();
     session.due(at(1_000), 64, &mut orders);
     session.not_sent(orders[0].sequence, NotSent::OurFault, at(1_000).mono);
-    session.not_sent(orders[1].sequence, NotSent::NoWay, at(1_000).mono);
+    session.not_sent(orders[1].sequence, NotSent::NoRoute, at(1_000).mono);
     session.give_up(at(5_000).mono);
     assert_eq!((session.counters().not_sent, session.counters().lost), (1, [1, 0, 0, 0]));
 }
@@ -256,7 +426,7 @@ proptest! {
             let protocol = if icmp { Protocol::Icmp } else { Protocol::Udp };
             // Never from node2 itself with the right session: that would be a real reply.
             let id = SessionId(if id == session.id().0 { 0 } else { id });
-            let hostile = Returned { protocol, from: peer(last).echo, session: id, sequence: Sequence(sequence % 8), held: Duration::ZERO, stamp: None, ttl: Some(255) };
+            let hostile = Returned { protocol, from: peer(last).echo, session: id, sequence: Sequence(sequence % 8), held: Some(Duration::ZERO), stamp: None, prompt: true, ttl: Some(255) };
             session.returned(&hostile, at(3_000));
         }
         prop_assert_eq!(session.counters().answered, [0; 4]);

@@ -196,6 +196,14 @@ impl<'lab> Prober<'lab> {
         row.peers.into_iter().find(|peer| peer.to.as_str() == node)
     }
 
+    /// Keeps it from running for so long.
+    pub(crate) fn pause(&self, duration: Duration) {
+        let process = Pid::from_raw(self.child.id().cast_signed());
+        kill(process, Signal::SIGSTOP).unwrap();
+        std::thread::sleep(duration);
+        kill(process, Signal::SIGCONT).unwrap();
+    }
+
     /// Asks it to stop, and gives its exit code.
     pub(crate) fn stop(mut self) -> Option<i32> {
         kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).unwrap();
