@@ -5,13 +5,13 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use latency_probe::clock::{Mono, Reading, Wall};
-use latency_probe::fleet_key::FleetKeys;
-use latency_probe::pair::{PairStats, Silence, StateLimits, WindowLimits};
-use latency_probe::peers::{Peer, PeerSet};
-use latency_probe::round_trip::Rtt;
+use latency_probe::protocol::FleetKeys;
+use latency_probe::protocol::{Reply, Request, Sequence, SessionId};
+use latency_probe::session::Rtt;
 use latency_probe::session::{Feed, Returned, Session, Settings};
-use latency_probe::wire::{Reply, Request, Sequence, SessionId};
+use latency_probe::session::{PairStats, Silence, StateLimits, WindowLimits};
+use latency_probe::{Mono, Reading, Wall};
+use latency_probe::{Peer, PeerSet};
 
 const WINDOW: WindowLimits = WindowLimits { samples: 60, span: Duration::from_secs(60) };
 const STATES: StateLimits = StateLimits { unreachable_after: 5, stale_after: Duration::from_secs(10) };

@@ -14,18 +14,18 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::background::push_nobody_aside;
-use crate::chooser::keep_choosing;
+use crate::discovery::chooser::keep_choosing;
+use crate::discovery::selection::Selection;
 use crate::discovery::{DiscoveryError, Source, watch_file, watch_service};
-use crate::exposition::{Exposition, SharedSession};
-use crate::fleet_key::{FleetKeys, KeyFileError, watch_keys};
+use crate::net::prober::Prober;
+use crate::net::responder::{ListenError, Policy, Responder, ResponderCounters};
 use crate::options::RunOptions;
 use crate::peers::PeerSet;
-use crate::prober::Prober;
-use crate::responder::{ListenError, Policy, Responder, ResponderCounters};
-use crate::row::binary;
-use crate::selection::Selection;
-use crate::session::Session;
+use crate::process::use_batch_scheduling;
+use crate::protocol::fleet_key::{FleetKeys, KeyFileError, watch_keys};
+use crate::report::exposition::Exposition;
+use crate::report::row::binary;
+use crate::session::{Session, SharedSession};
 
 /// Why the daemon ended.
 #[derive(Debug, thiserror::Error)]
@@ -182,7 +182,7 @@ fn on_own_thread(
     let (ended_out, ended_in) = oneshot::channel();
     let run = move || {
         let _stop_all = stop.drop_guard();
-        if let Err(error) = push_nobody_aside() {
+        if let Err(error) = use_batch_scheduling() {
             tracing::info!(%error, "probes may push the node's own work aside for a moment");
         }
         // Nobody listens once the daemon is on its way out.

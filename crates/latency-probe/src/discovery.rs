@@ -1,16 +1,21 @@
 //! Where peers come from: the endpoints of the prober's own Service, or a file. Both write the whole set into one channel that the prober
 //! reads; whoever is in neither is no peer.
 
+pub(crate) mod chooser;
 mod endpoint_slices;
 mod peers_file;
+pub(crate) mod selection;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-pub use self::endpoint_slices::{SliceView, watch_service};
-pub use self::peers_file::{PeersFileError, parse_peers_file, watch_file};
+pub use self::chooser::Choice;
+pub use self::endpoint_slices::watch_service;
+pub(crate) use self::peers_file::watch_file;
+pub use self::peers_file::{PeersFileError, parse_peers_file};
+pub use self::selection::{Selection, SelectionLimits};
 use crate::peers::PeerSet;
 
 /// A source of peers.
@@ -45,7 +50,7 @@ fn publish(peers: &watch::Sender<Arc<PeerSet>>, now: PeerSet) {
         differs
     });
     if changed {
-        crate::footprint::give_memory_back();
+        crate::process::give_memory_back();
         tracing::info!(peers = peers.borrow().len(), "peers changed");
     }
 }

@@ -8,14 +8,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::exposition::SharedSession;
-use crate::fleet_key::{FleetKeys, KeyFileError};
+use crate::discovery::selection::Selection;
+use crate::net::prober::Prober;
 use crate::options::OnceOptions;
-use crate::pair::{PairState, StateLimits, WindowLimits};
 use crate::peers::{NodeName, Peer, PeerSet, Ports};
-use crate::prober::Prober;
-use crate::row::{PeerRow, Row};
-use crate::selection::Selection;
+use crate::protocol::fleet_key::{FleetKeys, KeyFileError};
+use crate::report::row::{PeerRow, Row};
+use crate::session::SharedSession;
+use crate::session::pair::{PairState, StateLimits, WindowLimits};
 use crate::session::{Session, Settings};
 
 /// Why nothing was measured.
@@ -129,7 +129,7 @@ pub fn all_known(row: &Row) -> bool {
 /// The row as a table for people.
 ///
 /// ```
-/// let row: latency_probe::row::Row = serde_json::from_str(r#"{"from": "here", "measured_at_unix_seconds": 1.5e9, "peers": [
+/// let row: latency_probe::report::Row = serde_json::from_str(r#"{"from": "here", "measured_at_unix_seconds": 1.5e9, "peers": [
 ///   {"to": "b", "state": "known", "protocol": "udp", "jitter_seconds": 1e-5, "loss_ratio": 0.5, "age_seconds": 0.1, "samples": 5, "hops": 2,
 ///    "rtt_seconds": {"min": 0.001, "p50": 0.0012, "p90": 0.002, "p99": 0.003, "ewma": 0.0012}}]}"#).unwrap();
 /// let table = latency_probe::once::table(&row);

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::chooser::Choice;
 use crate::discovery::Source;
-use crate::exposition::RttStat;
-use crate::histogram::Bounds;
-use crate::pair::{StateLimits, WindowLimits};
+use crate::discovery::chooser::Choice;
+use crate::discovery::selection::SelectionLimits;
 use crate::peers::{NodeName, Ports};
-use crate::round_trip::Rtt;
-use crate::selection::SelectionLimits;
+use crate::report::exposition::RttStat;
+use crate::session::histogram::Bounds;
+use crate::session::pair::{StateLimits, WindowLimits};
+use crate::session::round_trip::Rtt;
 use crate::session::{Feed, Settings};
 
 /// Measures round-trip times between nodes.

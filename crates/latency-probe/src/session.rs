@@ -2,9 +2,18 @@
 //! time comes in as an argument, probes go out as [`Order`]s.
 
 mod counters;
+mod entry;
+pub(crate) mod histogram;
+pub(crate) mod in_flight;
+mod outcomes;
+pub(crate) mod pace;
+pub(crate) mod pair;
 mod probes;
+pub(crate) mod round_trip;
+pub(crate) mod schedule;
 mod second_opinion;
 mod settings;
+mod shared;
 
 use std::collections::{BTreeMap, btree_map};
 use std::time::Duration;
@@ -13,74 +22,23 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
 pub use self::counters::Counters;
+use self::entry::{Entry, Limits};
+pub use self::histogram::{Bounds, BoundsError, Histogram};
+use self::in_flight::{Fate, InFlight, Probe};
+pub(crate) use self::outcomes::INITIAL_TTL;
+pub use self::pair::{
+    LossSummary, PairState, PairStats, RttSummary, Silence, StateLimits, Summary, WindowLimits, loss, percentile,
+};
 pub use self::probes::{Bounced, NotSent, Order, PeerView, Returned};
+pub use self::round_trip::{Discard, Rtt};
+use self::schedule::{PeerKey, Schedule};
 use self::second_opinion::SecondOpinion;
 pub use self::settings::{Feed, Settings};
+pub use self::shared::SharedSession;
 use crate::clock::{Mono, Reading, Wall};
-use crate::control_message::Verdict;
-use crate::histogram::Histogram;
-use crate::icmp::Family;
-use crate::in_flight::{Fate, InFlight, Probe};
-use crate::pair::{PairState, PairStats, Silence, StateLimits, Summary, WindowLimits};
-use crate::peers::{NodeName, Peer, PeerSet, Protocol};
-use crate::round_trip::{Discard, Rtt, Trip, round_trip};
-use crate::row::{PeerRow, Row};
-use crate::schedule::{PeerKey, Schedule};
-use crate::wire::{Sequence, SessionId};
-
-struct Entry {
-    node: NodeName,
-    peer: Peer,
-    generation: u32,
-    primary: PairStats,
-    fallback: Option<Box<PairStats>>,
-    opinion: SecondOpinion,
-    turns: u32,
-    /// Only where somebody wants buckets of each pair.
-    times: Option<Histogram>,
-    hops: Option<u8>,
-}
-
-/// So many ICMP probes lost in a row, or as many as make the peer silent where those are fewer, are a second opinion.
-const ICMP_SILENT_AFTER: u32 = 3;
-
-/// What is kept of a pair, and when it is no longer known, at the present pace.
-#[derive(Clone, Copy)]
-struct Limits {
-    window: WindowLimits,
-    states: StateLimits,
-    primary: Protocol,
-}
-
-impl Entry {
-    /// What it means if the primary protocol is silent.
-    fn silence(&self, limits: Limits, now: Mono) -> Silence {
-        let enough = limits.states.unreachable_after.min(ICMP_SILENT_AFTER);
-        let icmp_is_silent = match &self.fallback {
-            Some(icmp) => icmp.lost_lately(enough),
-            None => limits.primary == Protocol::Icmp,
-        };
-        if self.opinion.confirms_silence(icmp_is_silent, now, limits.states.stale_after) {
-            Silence::Confirmed
-        } else {
-            Silence::Unexplained
-        }
-    }
-
-    fn state(&self, limits: Limits, now: Mono) -> PairState {
-        self.primary.state(limits.window, limits.states, self.silence(limits, now), now)
-    }
-
-    /// What is shown of the peer: what the primary protocol tells, or ICMP in its place while it tells nothing.
-    fn summary(&self, limits: Limits, now: Mono) -> (Protocol, Summary) {
-        let of = |pair: &PairStats, silence| pair.summary(limits.window, limits.states, silence, now);
-        let primary = of(&self.primary, self.silence(limits, now));
-        let is_told = matches!(primary.state, PairState::Known | PairState::Unreachable);
-        let fallback = self.fallback.as_ref().filter(|_| !is_told);
-        let told = fallback.map(|pair| of(pair, Silence::Unexplained)).filter(|summary| summary.rtt.is_some());
-        told.map_or((limits.primary, primary), |summary| (Protocol::Icmp, summary))
-    }
-}
+use crate::peers::{NodeName, PeerSet, Protocol};
+use crate::protocol::icmp::Family;
+use crate::protocol::wire::{Sequence, SessionId};
 
 /// How long after its time a lost probe may be noticed, so that many are noticed at one waking.
 const NOTICE_SLACK: Duration = Duration::from_millis(50);
@@ -88,8 +46,6 @@ const NOTICE_SLACK: Duration = Duration::from_millis(50);
 const ASLEEP_AFTER: Duration = Duration::from_millis(500);
 /// After a reply without a stamp, replies are waited for for so long.
 const PROMPT_FOR: Duration = Duration::from_secs(60);
-/// The time to live that packets of ours, and echo replies of Linux, begin with.
-pub const INITIAL_TTL: u8 = 64;
 
 /// One life of a prober.
 pub struct Session {
@@ -340,165 +296,6 @@ impl Session {
         }
     }
 
-    /// The probe did not go out, or its connection did not come about.
-    pub fn not_sent(&mut self, sequence: Sequence, why: NotSent, now: Mono) {
-        let Some(probe) = self.in_flight.end(sequence, Fate::WrittenOff) else { return };
-        match why {
-            NotSent::OurFault => self.counters.not_sent += 1,
-            NotSent::NoRoute => self.bounced_probe(&probe, Verdict::NoRoute, now),
-            NotSent::Refused => self.bounced_probe(&probe, Verdict::NobodyListens, now),
-            NotSent::Failed => self.lost(&probe, now),
-        }
-    }
-
-    fn lost(&mut self, probe: &Probe, now: Mono) {
-        self.counters.lost[probe.protocol as usize] += 1;
-        let limits = self.limits();
-        if let Some(pair) = self.pair(probe) {
-            pair.lost(limits.window, now);
-        }
-        if probe.protocol == Protocol::Icmp
-            && let Some(entry) = self.entry(probe.peer).filter(|entry| entry.state(limits, now) == PairState::Known)
-        {
-            entry.opinion.icmp_blocked();
-        }
-    }
-
-    /// The probe is lost, and what the network says about its node is kept.
-    fn bounced_probe(&mut self, probe: &Probe, verdict: Verdict, now: Mono) {
-        self.lost(probe, now);
-        if let Some(entry) = self.entry(probe.peer) {
-            note_verdict(entry, verdict, now);
-        }
-        self.count_verdict(verdict);
-    }
-
-    const fn count_verdict(&mut self, verdict: Verdict) {
-        match verdict {
-            Verdict::NobodyListens => self.counters.refused += 1,
-            Verdict::NoRoute => self.counters.no_route += 1,
-            Verdict::Unclear => {}
-        }
-    }
-
-    /// The network said, at `read`, that a UDP probe did not arrive. From a node where nobody listens that is an answer of its
-    /// kernel, as good as one by ICMP echo, and shown in its place.
-    pub fn bounced(&mut self, bounced: &Bounced, read: Reading, prompt: bool) {
-        let Some((session, sequence)) = bounced.probe else {
-            // Some routers send back too little of a probe to tell which one it was.
-            let mut entries = self.entries.iter_mut().flatten();
-            if let Some(entry) = entries.find(|entry| entry.peer.echo == bounced.to) {
-                note_verdict(entry, bounced.verdict, read.mono);
-            }
-            self.count_verdict(bounced.verdict);
-            return;
-        };
-        let is_ours = session == self.id;
-        let Some(&mut probe) = self.in_flight.get_mut(sequence).filter(|_| is_ours) else { return };
-        let to_peer = self.entry(probe.peer).is_some_and(|entry| entry.peer.echo == bounced.to);
-        if !to_peer || probe.protocol != Protocol::Udp || self.in_flight.end(sequence, Fate::WrittenOff).is_none() {
-            return;
-        }
-        self.bounced_probe(&probe, bounced.verdict, read.mono);
-        let held = Duration::ZERO;
-        let trip = Trip { sent: probe.sent, sent_stamp: probe.sent_stamp, received_stamp: bounced.stamp, read, prompt, held };
-        let (window, prefers_udp) = (self.window, self.settings.feed == Feed::PreferUdp);
-        if bounced.verdict == Verdict::NobodyListens
-            && prefers_udp
-            && let Ok(rtt) = round_trip(&trip)
-            && let Some(entry) = self.entry(probe.peer)
-        {
-            let fallback = entry.fallback.get_or_insert_with(|| Box::new(PairStats::new(window)));
-            fallback.answered(window, read.mono, rtt);
-            entry.hops = hops(bounced.ttl);
-        }
-    }
-
-    /// A reply came in, and was read at `read`. Anything may be in it: it counts only if it fits a probe that is out.
-    pub fn returned(&mut self, reply: &Returned, read: Reading) {
-        if reply.session != self.id {
-            // Ours, but to an earlier life of this prober, or to another prober on this machine (a raw socket sees those too).
-            self.counters.foreign += 1;
-            return;
-        }
-        let Some(&mut probe) = self.in_flight.get_mut(reply.sequence) else {
-            if self.in_flight.is_past(reply.sequence) {
-                self.counters.late += 1;
-            } else {
-                self.counters.rejected += 1;
-            }
-            return;
-        };
-        let Some(entry) = self.entry(probe.peer) else { return };
-        let from_peer = match reply.protocol {
-            Protocol::Udp => reply.from == entry.peer.echo,
-            Protocol::Icmp => reply.from.ip() == entry.peer.address(),
-            // Their outcomes come by `measured`, never in a packet.
-            Protocol::Tcp | Protocol::Http => false,
-        };
-        if probe.protocol != reply.protocol || !from_peer {
-            self.counters.rejected += 1;
-            return;
-        }
-        match probe.fate {
-            Fate::Out => {}
-            Fate::Answered => {
-                self.counters.duplicate += 1;
-                if let Some(pair) = self.pair(&probe) {
-                    pair.replied_again();
-                }
-                return;
-            }
-            Fate::WrittenOff => {
-                self.counters.late += 1;
-                return;
-            }
-        }
-        if reply.stamp.is_none() && !reply.prompt {
-            self.unstamped = Some(read.mono);
-        }
-        let Returned { stamp: received_stamp, prompt, .. } = *reply;
-        let time = reply.held.ok_or(Discard::Impossible).and_then(|held| {
-            round_trip(&Trip { sent: probe.sent, sent_stamp: probe.sent_stamp, received_stamp, read, prompt, held })
-        });
-        self.measured(reply.sequence, time, reply.ttl, read.mono);
-    }
-
-    /// The probe with that number came back, and took so long or gave no time. Nothing happens where it is out no longer.
-    pub fn measured(&mut self, sequence: Sequence, time: Result<Rtt, Discard>, ttl: Option<u8>, now: Mono) {
-        let Some(probe) = self.in_flight.end(sequence, Fate::Answered) else { return };
-        self.counters.answered(probe.protocol, time.map(Rtt::as_seconds));
-        let limits = self.limits();
-        if let Some(entry) = self.entry(probe.peer) {
-            match probe.protocol {
-                Protocol::Icmp => entry.opinion.icmp_answered(now),
-                _ => entry.opinion.seen_alive(now),
-            }
-        }
-        let Some(pair) = self.pair(&probe) else { return };
-        let reordered = pair.replied(sequence);
-        if let Ok(rtt) = time {
-            pair.answered(limits.window, now, rtt);
-        }
-        self.counters.reordered += u64::from(reordered);
-        if let Some((entry, rtt)) = self.entry(probe.peer).zip(time.ok()) {
-            let is_shown = probe.protocol == limits.primary || entry.state(limits, now) != PairState::Known;
-            if let Some(times) = entry.times.as_mut().filter(|_| is_shown) {
-                times.observe(rtt.as_seconds());
-            }
-            entry.hops = hops(ttl);
-        }
-    }
-
-    /// Gives up the probes that have been out for too long. To be called after replies were read.
-    pub fn give_up(&mut self, now: Mono) {
-        while let Some(probe) = self.in_flight.pop_over(now, self.settings.timeout) {
-            if probe.fate == Fate::Out {
-                self.lost(&probe, now);
-            }
-        }
-    }
-
     /// How many probes are kept, out or lately ended.
     #[must_use]
     pub fn in_flight(&self) -> usize {
@@ -524,26 +321,6 @@ impl Session {
     pub fn times(&self, node: &NodeName) -> impl Iterator<Item = Rtt> {
         let entry = self.by_node.get(node).and_then(|slot| self.entries.get(*slot as usize)?.as_ref());
         entry.into_iter().flat_map(|entry| entry.primary.times())
-    }
-
-    /// The row of the matrix as it stands now.
-    #[must_use]
-    pub fn row(&self, now: Reading) -> Row {
-        let peers = self.peers(now.mono).map(|peer| PeerRow::new(peer.node.clone(), peer.protocol, &peer.summary, peer.hops));
-        Row::new(self.own.clone(), now.wall, peers.collect())
-    }
-}
-
-/// Routers on the way back, by the time to live that an answer had left.
-fn hops(ttl: Option<u8>) -> Option<u8> {
-    ttl.and_then(|ttl| INITIAL_TTL.checked_sub(ttl))
-}
-
-const fn note_verdict(entry: &mut Entry, verdict: Verdict, now: Mono) {
-    match verdict {
-        Verdict::NobodyListens => entry.opinion.seen_alive(now),
-        Verdict::NoRoute => entry.opinion.found_no_route(now),
-        Verdict::Unclear => {}
     }
 }
 

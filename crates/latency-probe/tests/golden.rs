@@ -5,14 +5,14 @@
 
 use std::path::Path;
 
-use latency_probe::clock::Wall;
-use latency_probe::control_message::{LocalAddress, read_notes};
-use latency_probe::fleet_key::FleetKeys;
-use latency_probe::icmp::{Echo, Family, strip_ipv4_header};
-use latency_probe::pair::{PairState, loss};
-use latency_probe::peers::Protocol;
-use latency_probe::row::{PeerRow, Row, RttSeconds, binary};
-use latency_probe::wire::{Reply, Request, Sequence, SessionId};
+use latency_probe::Protocol;
+use latency_probe::Wall;
+use latency_probe::protocol::FleetKeys;
+use latency_probe::protocol::{Echo, Family, strip_ipv4_header};
+use latency_probe::protocol::{LocalAddress, read_notes};
+use latency_probe::protocol::{Reply, Request, Sequence, SessionId};
+use latency_probe::report::{PeerRow, Row, RttSeconds, binary};
+use latency_probe::session::{PairState, loss};
 
 fn path(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)

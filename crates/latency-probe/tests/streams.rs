@@ -9,11 +9,11 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use clap::Parser as _;
+use latency_probe::Protocol;
 use latency_probe::once::{self, OnceError};
 use latency_probe::options::{Command, Options};
-use latency_probe::pair::PairState;
-use latency_probe::peers::Protocol;
-use latency_probe::row::{PeerRow, Row};
+use latency_probe::report::{PeerRow, Row};
+use latency_probe::session::PairState;
 
 const BOTH: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 /// Probes to each peer.

@@ -7,8 +7,8 @@ mod bench;
 use std::time::{Duration, Instant};
 
 use bench::{Lab, Prober, peers_file, until, value};
-use latency_probe::pair::PairState;
-use latency_probe::peers::Protocol;
+use latency_probe::Protocol;
+use latency_probe::session::PairState;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_latency-probe");
 const SOON: Duration = Duration::from_secs(20);
@@ -230,7 +230,7 @@ fn once_and_matrix_print_what_is_measured() {
     let (code, table) = lab.latency_probe(0, &until_then);
     assert!(code == Some(1) && table.contains("unreachable"), "{table}");
     let (_, json) = lab.latency_probe(0, &["once", "--json", "--interval", "50ms", "--timeout", "100ms", &to_b]);
-    assert_eq!(serde_json::from_str::<latency_probe::row::Row>(&json).unwrap().peers.len(), 1);
+    assert_eq!(serde_json::from_str::<latency_probe::report::Row>(&json).unwrap().peers.len(), 1);
 
     let page = lab.file("matrix.html", "");
     let (at_a, at_b) = ("127.0.0.1".to_owned(), lab.address(1).ip().to_string());

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use latency_probe::background::push_nobody_aside;
-use latency_probe::exposition::SharedSession;
-use latency_probe::pair::{PairState, StateLimits, WindowLimits, percentile};
-use latency_probe::peers::{NodeName, Peer, PeerSet};
-use latency_probe::prober::Prober as InProcessProber;
-use latency_probe::responder::{Policy, Responder, ResponderCounters};
-use latency_probe::row::PeerRow;
-use latency_probe::selection::Selection;
+use latency_probe::discovery::Selection;
+use latency_probe::net::Prober as InProcessProber;
+use latency_probe::net::{Policy, Responder, ResponderCounters};
+use latency_probe::report::PeerRow;
+use latency_probe::session::SharedSession;
 use latency_probe::session::{Feed, Session, Settings};
+use latency_probe::session::{PairState, StateLimits, WindowLimits, percentile};
+use latency_probe::use_batch_scheduling;
+use latency_probe::{NodeName, Peer, PeerSet};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, gettid};
@@ -58,7 +58,7 @@ fn probe(lab: &Lab, peers: PeerSet, settings: Settings, lasting: Duration) -> Pr
     let shared = session.clone();
     lab.inside(0, || {
         // As the daemon's own thread does.
-        push_nobody_aside().unwrap();
+        use_batch_scheduling().unwrap();
         let (_keys_out, keys) = watch::channel(None);
         let fleet = peers.len() + 1;
         let (_peers_out, chosen) = watch::channel(Arc::new(Selection { peers, fleet, is_choice: false }));
@@ -87,7 +87,7 @@ fn respond(lab: &Lab, index: usize, stop: &CancellationToken) -> Pid {
     lab.inside(index, || {
         // A thread that is started in the namespace stays in it.
         std::thread::spawn(move || {
-            push_nobody_aside().unwrap();
+            use_batch_scheduling().unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let (_keys_out, keys) = watch::channel(None);

@@ -3,18 +3,18 @@
 
 use std::time::Duration;
 
-use latency_probe::clock::{Mono, Reading, Wall};
-use latency_probe::control_message::{Notes, Verdict, read_name, read_notes};
 use latency_probe::discovery::parse_peers_file;
-use latency_probe::fleet_key::FleetKeys;
-use latency_probe::histogram::Bounds;
-use latency_probe::icmp::{Echo, Family, strip_ipv4_header};
-use latency_probe::pair::{StateLimits, WindowLimits};
-use latency_probe::peers::{Peer, PeerSet, Ports, Protocol};
-use latency_probe::row::{Row, binary};
+use latency_probe::net::status;
+use latency_probe::protocol::FleetKeys;
+use latency_probe::protocol::{Echo, Family, strip_ipv4_header};
+use latency_probe::protocol::{Notes, Verdict, read_name, read_notes};
+use latency_probe::protocol::{PACKET_LEN, Reply, Request, Sequence, SessionId};
+use latency_probe::report::{Row, binary};
+use latency_probe::session::Bounds;
 use latency_probe::session::{Bounced, Feed, NotSent, Order, Returned, Session, Settings};
-use latency_probe::stream::status;
-use latency_probe::wire::{PACKET_LEN, Reply, Request, Sequence, SessionId};
+use latency_probe::session::{StateLimits, WindowLimits};
+use latency_probe::{Mono, Reading, Wall};
+use latency_probe::{Peer, PeerSet, Ports, Protocol};
 
 /// A parser, its name, and inputs that it understands, to begin from.
 pub struct Target {

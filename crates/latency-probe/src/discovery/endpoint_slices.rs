@@ -22,7 +22,7 @@ const HTTP_PORT_NAME: &str = "metrics";
 
 /// What slices say, as one set of peers. Pure: events in, peers out.
 #[derive(Debug)]
-pub struct SliceView {
+pub(super) struct SliceView {
     ports: Ports,
     slices: BTreeMap<String, Vec<Candidate>>,
     /// While the slices are listed anew, the old ones stay in force.
@@ -40,12 +40,12 @@ struct Candidate {
 impl SliceView {
     /// Nothing yet. `ports` are taken where a slice does not name its ports `echo` and `metrics`.
     #[must_use]
-    pub const fn new(ports: Ports) -> Self {
+    pub(super) const fn new(ports: Ports) -> Self {
         Self { ports, slices: BTreeMap::new(), relisted: None }
     }
 
     /// Takes in an event, and gives the peers if they are now complete.
-    pub fn apply(&mut self, event: Event<EndpointSlice>) -> Option<PeerSet> {
+    pub(super) fn apply(&mut self, event: Event<EndpointSlice>) -> Option<PeerSet> {
         match event {
             Event::Init => {
                 self.relisted = Some(BTreeMap::new());

@@ -79,7 +79,7 @@ pub enum PeersFileError {
 /// [`PeersFileError`] naming what is wrong.
 ///
 /// ```
-/// use latency_probe::peers::Ports;
+/// use latency_probe::Ports;
 /// let peers = latency_probe::discovery::parse_peers_file("[[peers]]\nnode = \"b\"\naddress = \"10.0.0.2\"", Ports::DEFAULT).unwrap();
 /// assert_eq!(peers[&"b".into()].echo, "10.0.0.2:9799".parse().unwrap());
 /// ```
@@ -120,7 +120,13 @@ async fn read(path: &Path, ports: Ports) -> Result<PeerSet, PeersFileError> {
 ///
 /// The folder and not the file is watched, because a mounted ConfigMap changes by a link beside it being turned. Where the folder cannot be
 /// watched, the file is looked at every `period`.
-pub async fn watch_file(path: &Path, ports: Ports, period: Duration, peers: watch::Sender<Arc<PeerSet>>, found: impl Fn()) {
+pub(crate) async fn watch_file(
+    path: &Path,
+    ports: Ports,
+    period: Duration,
+    peers: watch::Sender<Arc<PeerSet>>,
+    found: impl Fn(),
+) {
     let mut complained = None;
     let mut seen = None;
     let folder = match watch_folder(path) {

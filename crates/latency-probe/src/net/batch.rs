@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use crate::control_message::{
+use crate::protocol::control_message::{
     CONTROL_LEN, LocalAddress, NAME_LEN, Notes, SOURCE_LEN, read_name, read_notes, write_name, write_source,
 };
 

@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::icmp::Family;
+use crate::protocol::icmp::Family;
 use crate::session::INITIAL_TTL;
 
 /// Asked for each socket; what the system's limit leaves of it is what there is.

@@ -1,8 +1,8 @@
 //! What a prober counts about itself.
 
-use crate::histogram::{Bounds, Histogram};
 use crate::peers::Protocol;
-use crate::round_trip::Discard;
+use crate::session::histogram::{Bounds, Histogram};
+use crate::session::round_trip::Discard;
 
 /// Totals of one life of a prober. Arrays are by [`Protocol`].
 #[derive(Clone, Debug)]

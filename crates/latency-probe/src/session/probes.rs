@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::clock::Wall;
-use crate::control_message::Verdict;
-use crate::histogram::Histogram;
-use crate::pair::Summary;
 use crate::peers::{NodeName, Protocol};
-use crate::wire::{Sequence, SessionId};
+use crate::protocol::control_message::Verdict;
+use crate::protocol::wire::{Sequence, SessionId};
+use crate::session::histogram::Histogram;
+use crate::session::pair::Summary;
 
 /// A probe to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

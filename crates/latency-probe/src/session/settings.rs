@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::histogram::Bounds;
-use crate::pair::{StateLimits, WindowLimits};
 use crate::peers::Protocol;
+use crate::session::histogram::Bounds;
+use crate::session::pair::{StateLimits, WindowLimits};
 
 /// Which protocol the exported latency comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl std::str::FromStr for Feed {
 pub struct Settings {
     /// Time between two probes of a peer.
     pub interval: Duration,
-    /// How long a probe may be out before it is lost; at most [`Rtt::MAX`](crate::round_trip::Rtt::MAX).
+    /// How long a probe may be out before it is lost; at most [`Rtt::MAX`](crate::session::round_trip::Rtt::MAX).
     pub timeout: Duration,
     /// What is kept of each pair.
     pub window: WindowLimits,

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::pair::{StateLimits, WindowLimits};
+use crate::peers::Peer;
+use crate::protocol::control_message::Verdict;
+use crate::report::row::PeerRow;
+use crate::session::pair::{StateLimits, WindowLimits};
 
 const MS: u64 = 1_000_000;
 const EPOCH: u64 = 1_700_000_000_000_000_000;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::clock::Wall;
+use crate::discovery::selection::{Selection, SelectionLimits, select};
 use crate::peers::{NodeName, PeerSet};
-use crate::selection::{Selection, SelectionLimits, select};
 
 /// How to choose.
 #[derive(Clone, Debug)]
@@ -25,7 +25,11 @@ pub struct Choice {
 }
 
 /// Tells `chosen` whom to probe, for as long as anybody listens.
-pub async fn keep_choosing(choice: Choice, mut known: watch::Receiver<Arc<PeerSet>>, chosen: watch::Sender<Arc<Selection>>) {
+pub(crate) async fn keep_choosing(
+    choice: Choice,
+    mut known: watch::Receiver<Arc<PeerSet>>,
+    chosen: watch::Sender<Arc<Selection>>,
+) {
     let mut source_lives = true;
     loop {
         let pinned = read_pins(choice.pinned_file.as_deref()).await;

@@ -12,7 +12,7 @@ use crate::clock::Mono;
 
 /// A peer's place in the prober's table; `generation` tells a new peer in an old place from the one that was there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PeerKey {
+pub(crate) struct PeerKey {
     /// The place.
     pub slot: u32,
     /// Which peer in that place.
@@ -21,7 +21,7 @@ pub struct PeerKey {
 
 /// A turn that has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Turn {
+pub(crate) struct Turn {
     /// Whose.
     pub peer: PeerKey,
     /// When it should have been.
@@ -33,7 +33,7 @@ const JITTER: f64 = 0.1;
 
 /// The order of turns.
 #[derive(Debug)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     turns: BinaryHeap<Reverse<(Mono, PeerKey)>>,
     interval: Duration,
 }
@@ -41,35 +41,35 @@ pub struct Schedule {
 impl Schedule {
     /// Nobody yet.
     #[must_use]
-    pub const fn new(interval: Duration) -> Self {
+    pub(crate) const fn new(interval: Duration) -> Self {
         Self { turns: BinaryHeap::new(), interval }
     }
 
     /// From each peer's next turn on, turns come so far apart.
-    pub const fn set_interval(&mut self, interval: Duration) {
+    pub(crate) const fn set_interval(&mut self, interval: Duration) {
         self.interval = interval;
     }
 
     /// A new peer: its first turn comes at a random moment of the interval that begins now.
-    pub fn join(&mut self, peer: PeerKey, now: Mono, rng: &mut SmallRng) {
+    pub(crate) fn join(&mut self, peer: PeerKey, now: Mono, rng: &mut SmallRng) {
         self.turns.push(Reverse((now.plus(self.interval.mul_f64(rng.random_range(0.0..1.0))), peer)));
     }
 
     /// When the next turn comes.
     #[must_use]
-    pub fn next(&self) -> Option<Mono> {
+    pub(crate) fn next(&self) -> Option<Mono> {
         self.turns.peek().map(|Reverse((due, _))| *due)
     }
 
     /// Takes the next turn if it has come. The peer gets no further turn until [`Schedule::again`].
-    pub fn take(&mut self, now: Mono) -> Option<Turn> {
+    pub(crate) fn take(&mut self, now: Mono) -> Option<Turn> {
         self.turns.peek().filter(|Reverse((due, _))| *due <= now)?;
         self.turns.pop().map(|Reverse((due, peer))| Turn { peer, due })
     }
 
     /// The turn after `turn`, an interval more or less after it was due. Where that has passed too (the machine slept, or there is more
     /// to do than time), the missed turns are not made up for: the peer begins again at a random moment of the next interval.
-    pub fn again(&mut self, turn: Turn, now: Mono, rng: &mut SmallRng) {
+    pub(crate) fn again(&mut self, turn: Turn, now: Mono, rng: &mut SmallRng) {
         let step = self.interval.mul_f64(1.0 + rng.random_range(-JITTER..JITTER));
         let due = turn.due.plus(step);
         if due > now {

@@ -34,20 +34,8 @@ pub struct Selection {
 }
 
 /// Chooses among `known` at `unix_seconds` of the wall clock. `was_choice` says whether the last selection was a choice.
-///
-/// ```
-/// use latency_probe::peers::{Peer, PeerSet};
-/// use latency_probe::selection::{SelectionLimits, select};
-/// use std::time::Duration;
-///
-/// let known: PeerSet = (0..100_u8).map(|n| (format!("node{n}").as_str().into(), Peer::at(([10, 0, 0, n], 9799).into()))).collect();
-/// let limits = SelectionLimits { all_up_to: 64, peers: 8, renewal: Duration::from_secs(3_600) };
-/// let chosen = select(&"node0".into(), &known, &["node7".into()].into(), limits, false, 0);
-/// assert_eq!((chosen.peers.len(), chosen.fleet), (9, 100));
-/// assert!(chosen.peers.contains_key(&"node7".into()) && !chosen.peers.contains_key(&"node0".into()));
-/// ```
 #[must_use]
-pub fn select(
+pub(crate) fn select(
     own: &NodeName,
     known: &PeerSet,
     pinned: &BTreeSet<NodeName>,
@@ -108,15 +96,9 @@ fn hash(value: &impl std::hash::Hash) -> u64 {
 
 /// By how much the interval grows with the fleet: not at all up to the limit, then with the logarithm of how far beyond it the fleet is.
 /// With a limit of 64 and an interval of 1 s: 2.4 s at 256 nodes, 3.7 s at 1,000, 5.4 s at 5,000.
-///
-/// ```
-/// use latency_probe::selection::stretch;
-/// assert_eq!(stretch(64, 64), 1.0);
-/// assert!((stretch(5_000, 64) - 5.36).abs() < 0.01);
-/// ```
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "numbers of nodes are small")]
-pub fn stretch(fleet: usize, all_up_to: usize) -> f64 {
+pub(crate) fn stretch(fleet: usize, all_up_to: usize) -> f64 {
     1.0 + (fleet.max(1) as f64 / all_up_to.max(1) as f64).ln().max(0.0)
 }
 
@@ -135,6 +117,20 @@ mod tests {
 
     fn chosen(own: &str, known: &PeerSet, at: u64) -> BTreeSet<NodeName> {
         select(&own.into(), known, &BTreeSet::new(), LIMITS, false, at).peers.into_keys().collect()
+    }
+
+    #[test]
+    fn pins_are_probed_beside_the_chosen_ones() {
+        let limits = SelectionLimits { peers: 8, ..LIMITS };
+        let chosen = select(&"node0".into(), &fleet(100, 1), &["node7".into()].into(), limits, false, 0);
+        assert_eq!((chosen.peers.len(), chosen.fleet), (9, 100));
+        assert!(chosen.peers.contains_key(&"node7".into()) && !chosen.peers.contains_key(&"node0".into()));
+    }
+
+    #[test]
+    fn the_interval_grows_with_the_logarithm_of_the_fleet() {
+        assert_eq!((stretch(1, 64), stretch(64, 64)), (1.0, 1.0));
+        assert!((stretch(5_000, 64) - 5.36).abs() < 0.01);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
-use crate::row::{Row, binary};
+use crate::report::row::{Row, binary};
 
 /// Why there is no row.
 #[derive(Debug, thiserror::Error)]

@@ -13,10 +13,10 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::clock::{Mono, Reading, Wall};
-use crate::exposition::SharedSession;
 use crate::net::{Inbox, connection_info, set_receive_stamps, set_transmit_stamps};
 use crate::peers::Protocol;
-use crate::round_trip::{Discard, Rtt, Trip, round_trip};
+use crate::session::SharedSession;
+use crate::session::round_trip::{Discard, Rtt, Trip, round_trip};
 use crate::session::{NotSent, Order};
 
 /// The start of an answer, which is all that is read of it.
@@ -165,8 +165,8 @@ fn departure(stream: &TcpStream) -> Option<Wall> {
 /// The status of an HTTP answer, from its first line.
 ///
 /// ```
-/// assert_eq!(latency_probe::stream::status(b"HTTP/1.1 204 No Content\r\n"), Some(204));
-/// assert_eq!(latency_probe::stream::status(b"SSH-2.0-OpenSSH_9.2p1\r\n"), None);
+/// assert_eq!(latency_probe::net::status(b"HTTP/1.1 204 No Content\r\n"), Some(204));
+/// assert_eq!(latency_probe::net::status(b"SSH-2.0-OpenSSH_9.2p1\r\n"), None);
 /// ```
 #[must_use]
 pub fn status(answer: &[u8]) -> Option<u16> {

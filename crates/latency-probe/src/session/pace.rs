@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::Mono;
 
 /// At most so long turns are kept waiting for others.
-pub const LONGEST_SLOT: Duration = Duration::from_millis(100);
+pub(crate) const LONGEST_SLOT: Duration = Duration::from_millis(100);
 /// About so many probes leave together: few enough not to be a burst and to fit into one system call, many enough to share the cost of waking,
 /// of which most is a processor that has forgotten the way through the kernel meanwhile.
 const PROBES_PER_SLOT: u32 = 48;
@@ -21,16 +21,8 @@ const IDLE: Duration = Duration::from_secs(60);
 
 /// How long turns are gathered before they are taken together, at so many peers and such an interval; zero where there is more to do than
 /// slots would hold.
-///
-/// ```
-/// use latency_probe::pace::slot;
-/// use std::time::Duration;
-/// assert_eq!(slot(5_000, Duration::from_secs(10)), Duration::from_millis(96));
-/// assert_eq!(slot(3, Duration::from_millis(100)), Duration::from_millis(10));
-/// assert_eq!(slot(1_000, Duration::from_millis(10)), Duration::ZERO);
-/// ```
 #[must_use]
-pub fn slot(peers: usize, interval: Duration) -> Duration {
+pub(crate) fn slot(peers: usize, interval: Duration) -> Duration {
     let peers = u32::try_from(peers).unwrap_or(u32::MAX).max(1);
     let enough = interval.saturating_mul(PROBES_PER_SLOT) / peers;
     let slot = enough.min(interval / SLOTS_PER_INTERVAL).min(LONGEST_SLOT);
@@ -39,7 +31,7 @@ pub fn slot(peers: usize, interval: Duration) -> Duration {
 
 /// The wakings of one prober.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub(crate) struct Pace {
     slot: Duration,
     last: Mono,
     look_after: Duration,
@@ -48,24 +40,24 @@ pub struct Pace {
 impl Pace {
     /// From `now` on.
     #[must_use]
-    pub const fn new(now: Mono) -> Self {
+    pub(crate) const fn new(now: Mono) -> Self {
         Self { slot: Duration::ZERO, last: now, look_after: LONGEST_LOOK }
     }
 
     /// From now on there is so much to do.
-    pub fn set(&mut self, peers: usize, interval: Duration) {
+    pub(crate) fn set(&mut self, peers: usize, interval: Duration) {
         self.slot = slot(peers, interval);
     }
 
     /// It woke at `now`, and sent something or nothing. Replies are looked for soon after probes left, then less and less often.
-    pub fn woke(&mut self, now: Mono, sent: bool) {
+    pub(crate) fn woke(&mut self, now: Mono, sent: bool) {
         self.last = now;
         self.look_after = if sent { self.slot.max(SHORTEST_SLOT) } else { (self.look_after * 2).min(LONGEST_LOOK) };
     }
 
     /// When to wake next: for the next turn or timeout, though not before the slot is over, or for replies if any are awaited.
     #[must_use]
-    pub fn next(&self, event: Option<Mono>, awaits_replies: bool) -> Mono {
+    pub(crate) fn next(&self, event: Option<Mono>, awaits_replies: bool) -> Mono {
         let event = event.map(|event| event.max(self.last.plus(self.slot)));
         let look = awaits_replies.then(|| self.last.plus(self.look_after));
         [event, look].into_iter().flatten().min().unwrap_or_else(|| self.last.plus(IDLE))
@@ -78,6 +70,13 @@ mod tests {
 
     fn millis(millis: u64) -> Mono {
         Mono::from_nanos(millis * 1_000_000)
+    }
+
+    #[test]
+    fn a_slot_is_about_a_system_call_s_worth_of_probes() {
+        assert_eq!(slot(5_000, Duration::from_secs(10)), Duration::from_millis(96));
+        assert_eq!(slot(3, Duration::from_millis(100)), Duration::from_millis(10));
+        assert_eq!(slot(1_000, Duration::from_millis(10)), Duration::ZERO);
     }
 
     #[test]

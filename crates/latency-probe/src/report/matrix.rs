@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use crate::pair::PairState;
 use crate::peers::NodeName;
-use crate::row::{PeerRow, Row};
+use crate::report::row::{PeerRow, Row};
+use crate::session::pair::PairState;
 
 /// Rows side by side.
 #[derive(Clone, Debug)]

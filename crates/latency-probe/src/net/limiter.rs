@@ -17,7 +17,7 @@ struct Bucket {
 
 /// A token bucket per source.
 #[derive(Debug)]
-pub struct Limiter {
+pub(super) struct Limiter {
     buckets: Box<[Bucket]>,
     hash: RandomState,
     per_second: f32,
@@ -27,7 +27,7 @@ impl Limiter {
     /// At most `per_second` from one source, lately or at once; none for no limit.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a limit need not be exact to the last of sixteen million")]
-    pub fn new(per_second: u32) -> Option<Self> {
+    pub(super) fn new(per_second: u32) -> Option<Self> {
         (per_second > 0).then(|| {
             let per_second = per_second as f32;
             let full = Bucket { tokens: per_second, filled: Mono::from_nanos(0) };
@@ -36,7 +36,7 @@ impl Limiter {
     }
 
     /// Whether one more from this source is within the limit.
-    pub fn allows(&mut self, source: IpAddr, now: Mono) -> bool {
+    pub(super) fn allows(&mut self, source: IpAddr, now: Mono) -> bool {
         let hash = match source {
             IpAddr::V4(address) => self.hash.hash_one(address),
             // Whoever has one address of version 6 has 2^64 of them.

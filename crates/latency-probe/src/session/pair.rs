@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::clock::Mono;
-use crate::round_trip::Rtt;
-use crate::wire::Sequence;
+use crate::protocol::wire::Sequence;
+use crate::session::round_trip::Rtt;
 
 /// How much is kept: the last `samples` outcomes that are not older than `span`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -377,7 +377,7 @@ fn newest(answers: impl DoubleEndedIterator<Item = (usize, Rtt)>, number: usize)
 /// Nearest-rank percentile: the smallest time that at least `percent` % of all are not above. None of nothing.
 ///
 /// ```
-/// use latency_probe::pair::percentile;
+/// use latency_probe::session::percentile;
 /// assert_eq!(percentile(&[1, 2, 3, 4], 50), Some(2));
 /// assert_eq!(percentile(&[1, 2, 3, 4], 99), Some(4));
 /// assert_eq!(percentile::<u8>(&[], 50), None);
@@ -391,7 +391,7 @@ pub fn percentile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
 /// Share of lost probes with Wilson's interval, which stays within 0 to 1 and does not collapse when nothing or everything was lost.
 ///
 /// ```
-/// let loss = latency_probe::pair::loss(1, 60).unwrap();
+/// let loss = latency_probe::session::loss(1, 60).unwrap();
 /// assert!((loss.ratio - 0.0167).abs() < 1e-3 && loss.low > 0.0 && (loss.high - 0.0886).abs() < 1e-3);
 /// ```
 #[must_use]

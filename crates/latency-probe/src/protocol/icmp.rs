@@ -9,7 +9,7 @@ use pnet_packet::icmp::echo_request::MutableEchoRequestPacket;
 use pnet_packet::icmp::{IcmpCode, IcmpPacket, IcmpType, checksum};
 use pnet_packet::ipv4::Ipv4Packet;
 
-use crate::wire::{Sequence, SessionId};
+use crate::protocol::wire::{Sequence, SessionId};
 
 /// Internet protocol version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,7 +50,7 @@ const PAYLOAD_LEN: usize = 24;
 const MAGIC: [u8; 8] = *b"KLPBicmp";
 
 /// Length of an echo request of ours.
-pub const ECHO_LEN: usize = HEADER_LEN + PAYLOAD_LEN;
+pub(crate) const ECHO_LEN: usize = HEADER_LEN + PAYLOAD_LEN;
 
 /// An echo of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

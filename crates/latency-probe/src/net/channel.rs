@@ -10,14 +10,14 @@ use std::time::Duration;
 use socket2::Socket;
 
 use crate::clock::{Mono, Reading};
-use crate::control_message::Verdict;
-use crate::exposition::SharedSession;
-use crate::fleet_key::{FleetKeys, SharedKeys};
-use crate::icmp::{ECHO_LEN, Echo, Family, strip_ipv4_header};
 use crate::net::{Datagram, IcmpSocket, Inbox, Outbox, dropped_packets, icmp, set_transmit_stamps, udp_prober};
 use crate::peers::Protocol;
+use crate::protocol::control_message::Verdict;
+use crate::protocol::fleet_key::{FleetKeys, SharedKeys};
+use crate::protocol::icmp::{ECHO_LEN, Echo, Family, strip_ipv4_header};
+use crate::protocol::wire::{PACKET_LEN, Reply, Request, Sequence, SessionId, packet};
+use crate::session::SharedSession;
 use crate::session::{Bounced, NotSent, Order, Returned, Session};
-use crate::wire::{PACKET_LEN, Reply, Request, Sequence, SessionId, packet};
 
 /// At most so many packets a system call.
 pub(crate) const BATCH: usize = 64;

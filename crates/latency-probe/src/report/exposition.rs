@@ -2,7 +2,7 @@
 //! contract with readers of Prometheus: the crate's README lists them.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -10,39 +10,14 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSe
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
-use crate::clock::{Mono, Reading};
-use crate::footprint::{Footprint, give_memory_back};
-use crate::histogram::Histogram;
-use crate::icmp::Family;
-use crate::pair::{PairState, RttSummary, Summary};
+use crate::clock::Mono;
+use crate::net::responder::ResponderCounters;
 use crate::peers::Protocol;
-use crate::responder::ResponderCounters;
-use crate::row::Row;
-use crate::session::{Counters, PeerView, Session};
-
-/// The session as its loop and its readers share it.
-#[derive(Clone, Debug)]
-pub struct SharedSession(Arc<Mutex<Session>>);
-
-impl SharedSession {
-    /// Shares a session.
-    #[must_use]
-    pub fn new(session: Session) -> Self {
-        Self(Arc::new(Mutex::new(session)))
-    }
-
-    /// Does something with the session. Keep it short: replies wait meanwhile (their times do not change by that).
-    pub fn with<T>(&self, action: impl FnOnce(&mut Session) -> T) -> T {
-        // Each change leaves the session whole; a reader that panicked in between did not change it.
-        action(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// The row as it stands now.
-    #[must_use]
-    pub fn row(&self) -> Row {
-        self.with(|session| session.row(Reading::now()))
-    }
-}
+use crate::process::{Footprint, give_memory_back};
+use crate::protocol::icmp::Family;
+use crate::session::histogram::Histogram;
+use crate::session::pair::{PairState, RttSummary, Summary};
+use crate::session::{Counters, PeerView, Session, SharedSession};
 
 /// A statistic of a pair's round-trip times that can be exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -83,7 +58,7 @@ impl RttStat {
 
 /// A collector of the prober's metrics.
 #[derive(Debug)]
-pub struct Exposition {
+pub(crate) struct Exposition {
     session: SharedSession,
     responder: Arc<ResponderCounters>,
     stats: BTreeSet<RttStat>,
@@ -92,7 +67,7 @@ pub struct Exposition {
 impl Exposition {
     /// The metrics of a session and of the responder beside it, with these statistics of each pair.
     #[must_use]
-    pub fn new(session: SharedSession, responder: Arc<ResponderCounters>, stats: &[RttStat]) -> Self {
+    pub(crate) fn new(session: SharedSession, responder: Arc<ResponderCounters>, stats: &[RttStat]) -> Self {
         Self { session, responder, stats: stats.iter().copied().collect() }
     }
 }
@@ -285,8 +260,8 @@ mod tests {
     use prometheus_client::registry::Registry;
 
     use super::*;
-    use crate::pair::loss;
-    use crate::round_trip::Rtt;
+    use crate::session::pair::loss;
+    use crate::session::round_trip::Rtt;
 
     #[derive(Debug)]
     struct Fixed(fn() -> Snapshot, &'static [RttStat]);
@@ -360,7 +335,7 @@ mod tests {
 
     #[test]
     fn every_series_is_in_the_readme() {
-        let readme = include_str!("../README.md");
+        let readme = include_str!("../../README.md");
         for name in exposed(in_each_state, &[RttStat::P50]).lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
             let (name, kind) = name.split_once(' ').unwrap();
             let name = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };

@@ -13,11 +13,11 @@ use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Mono, Wall};
-use crate::control_message::LocalAddress;
-use crate::fleet_key::{KeyIndex, SharedKeys};
-use crate::limiter::Limiter;
+use crate::net::limiter::Limiter;
 use crate::net::{Datagram, Inbox, Outbox, register, udp_responder};
-use crate::wire::{PACKET_LEN, Reply, Request, WireError, packet};
+use crate::protocol::control_message::LocalAddress;
+use crate::protocol::fleet_key::{KeyIndex, SharedKeys};
+use crate::protocol::wire::{PACKET_LEN, Reply, Request, WireError, packet};
 
 /// Few enough that the first answer of a batch is not stamped long before the last one leaves.
 const BATCH: usize = 4;
@@ -233,8 +233,8 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::fleet_key::FleetKeys;
-    use crate::wire::{Packet, Sequence, SessionId};
+    use crate::protocol::fleet_key::FleetKeys;
+    use crate::protocol::wire::{Packet, Sequence, SessionId};
 
     fn request(sequence: u64) -> Packet {
         Request { session: SessionId(1), sequence: Sequence(sequence), sent: Wall::from_nanos(2) }.encode()

@@ -45,7 +45,7 @@ impl Rtt {
 
 /// What is known of one probe that came back.
 #[derive(Clone, Copy, Debug)]
-pub struct Trip {
+pub(crate) struct Trip {
     /// The clocks just before the request was handed to the kernel.
     pub sent: Reading,
     /// When the kernel passed the request to the device, where it says so.
@@ -93,24 +93,7 @@ const READING_SLACK_NANOS: u64 = 20_000;
 ///
 /// # Errors
 /// A [`Discard`] where the parts cannot be true together.
-///
-/// ```
-/// use latency_probe::clock::{Mono, Reading, Wall};
-/// use latency_probe::round_trip::{Trip, round_trip};
-/// use std::time::Duration;
-///
-/// let at = |micros: u64| Reading { mono: Mono::from_nanos(micros * 1_000), wall: Wall::from_nanos((7_000_000 + micros) * 1_000) };
-/// let trip = Trip {
-///     sent: at(0),
-///     sent_stamp: Some(at(4).wall),        // 4 us until the request left,
-///     received_stamp: Some(at(1_104).wall),
-///     read: at(1_900),                     // the reply lay in the socket while others used the processor,
-///     prompt: false,
-///     held: Duration::from_micros(100),    // and the responder held the request for 100 us.
-/// };
-/// assert_eq!(round_trip(&trip).unwrap().as_nanos(), 1_000_000);
-/// ```
-pub fn round_trip(trip: &Trip) -> Result<Rtt, Discard> {
+pub(crate) fn round_trip(trip: &Trip) -> Result<Rtt, Discard> {
     let elapsed = trip.read.mono.as_nanos().checked_sub(trip.sent.mono.as_nanos()).ok_or(Discard::ClockStepped)?;
     let wall_elapsed = trip.read.wall.as_nanos().checked_sub(trip.sent.wall.as_nanos()).ok_or(Discard::ClockStepped)?;
     let tolerance = READING_SLACK_NANOS + elapsed / 1_000_000 * SLEW_PARTS_PER_MILLION;
@@ -146,6 +129,21 @@ mod tests {
     }
 
     const EPOCH: u64 = 1_700_000_000_000_000_000;
+
+    #[test]
+    fn only_the_time_on_the_wire_remains() {
+        let at = |micros: u64| reading(micros * 1_000, EPOCH + micros * 1_000);
+        let trip = Trip {
+            sent: at(0),
+            // 4 us until the request left, the reply lay in the socket for 796 us, and the responder held the request for 100 us.
+            sent_stamp: Some(at(4).wall),
+            received_stamp: Some(at(1_104).wall),
+            read: at(1_900),
+            prompt: false,
+            held: Duration::from_micros(100),
+        };
+        assert_eq!(round_trip(&trip).unwrap().as_nanos(), 1_000_000);
+    }
 
     #[test]
     fn without_stamps_it_is_the_elapsed_time_less_what_the_responder_held() {

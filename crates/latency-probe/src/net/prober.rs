@@ -9,15 +9,15 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::channel::{BATCH, Channel, Occasion, open};
 use crate::clock::{Mono, Reading};
-use crate::exposition::SharedSession;
-use crate::fleet_key::SharedKeys;
+use crate::discovery::selection::{Selection, stretch};
+use crate::net::channel::{BATCH, Channel, Occasion, open};
+use crate::net::stream::Streams;
 use crate::net::wait_readable;
-use crate::pace::Pace;
-use crate::selection::{Selection, stretch};
+use crate::protocol::fleet_key::SharedKeys;
+use crate::session::SharedSession;
+use crate::session::pace::Pace;
 use crate::session::{Order, Session};
-use crate::stream::Streams;
 
 /// However little there is to do, it is looked so often whether the peers changed or the end has come.
 const LONGEST_NAP: Duration = Duration::from_millis(100);
@@ -33,7 +33,7 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// Opens the sockets. In a fleet of more than `all_up_to` nodes the interval is [stretched](stretch).
+    /// Opens the sockets. In a fleet of more than `all_up_to` nodes the interval grows with the logarithm of its size.
     ///
     /// # Errors
     /// Where no socket at all could be opened.

@@ -4,9 +4,10 @@ pub mod binary;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Wall;
-use crate::pair::{PairState, Summary};
+use crate::clock::{Reading, Wall};
 use crate::peers::{NodeName, Protocol};
+use crate::session::pair::{PairState, Summary};
+use crate::session::{Session, SharedSession};
 
 /// What one node knows of its way to the others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -107,5 +108,22 @@ impl Row {
     #[must_use]
     pub fn new(from: NodeName, now: Wall, peers: Vec<PeerRow>) -> Self {
         Self { from, measured_at_unix_seconds: now.as_unix_seconds(), peers }
+    }
+}
+
+impl Session {
+    /// The node's row of the matrix as it stands at `now`.
+    #[must_use]
+    pub fn row(&self, now: Reading) -> Row {
+        let peers = self.peers(now.mono).map(|peer| PeerRow::new(peer.node.clone(), peer.protocol, &peer.summary, peer.hops));
+        Row::new(self.own().clone(), now.wall, peers.collect())
+    }
+}
+
+impl SharedSession {
+    /// The node's row of the matrix as it stands now.
+    #[must_use]
+    pub fn row(&self) -> Row {
+        self.with(|session| session.row(Reading::now()))
     }
 }

@@ -23,10 +23,10 @@ use crate::clock::Wall;
 pub const PACKET_LEN: usize = 64;
 
 /// What is tagged.
-pub const SIGNED_LEN: usize = 48;
+pub(crate) const SIGNED_LEN: usize = 48;
 
 /// Length of the tag.
-pub const TAG_LEN: usize = PACKET_LEN - SIGNED_LEN;
+pub(crate) const TAG_LEN: usize = PACKET_LEN - SIGNED_LEN;
 
 const MAGIC: [u8; 4] = *b"KLPB";
 const VERSION: u8 = 1;
@@ -161,7 +161,7 @@ impl Reply {
 ///
 /// # Errors
 /// [`WireError::Length`] otherwise.
-pub fn packet(bytes: &[u8]) -> Result<&Packet, WireError> {
+pub(crate) fn packet(bytes: &[u8]) -> Result<&Packet, WireError> {
     bytes.try_into().map_err(|_| WireError::Length(bytes.len()))
 }
 

@@ -14,8 +14,8 @@
 //! samples, reordered and duplicate replies. Numbers are unsigned LEB128 in their shortest form, so that a row has one form only.
 
 use super::{PeerRow, Row, RttSeconds};
-use crate::pair::{PairState, loss};
 use crate::peers::{NodeName, Protocol};
+use crate::session::pair::{PairState, loss};
 
 /// The media type to ask for it by.
 pub const MEDIA_TYPE: &str = "application/vnd.kantai.latency-row";
@@ -53,7 +53,7 @@ pub enum RowError {
 /// A row as bytes. Times are rounded to nanoseconds, ages to microseconds.
 ///
 /// ```
-/// use latency_probe::row::{Row, binary};
+/// use latency_probe::report::{Row, binary};
 /// let row: Row = serde_json::from_str(r#"{"from": "a", "measured_at_unix_seconds": 1.5, "peers": [
 ///   {"to": "b", "state": "unknown", "protocol": "udp", "jitter_seconds": null, "loss_ratio": null, "age_seconds": null, "samples": 0,
 ///    "rtt_seconds": null}]}"#).unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ring::hmac;
 use tokio::sync::watch;
 
-use crate::wire::{Packet, SIGNED_LEN, TAG_LEN};
+use crate::protocol::wire::{Packet, SIGNED_LEN, TAG_LEN};
 
 /// One or more keys: the first signs, any of them is believed. With two, a key is changed without a gap: first the new one is added
 /// everywhere, then it is put in front everywhere, then the old one is taken away.
@@ -103,7 +103,7 @@ pub type SharedKeys = watch::Receiver<Option<Arc<FleetKeys>>>;
 
 /// Tells `keys` what the file says, every `period` anew, for as long as anybody listens. While it cannot be read or understood, the last known
 /// keys stay.
-pub async fn watch_keys(path: &Path, period: Duration, keys: watch::Sender<Option<Arc<FleetKeys>>>) {
+pub(crate) async fn watch_keys(path: &Path, period: Duration, keys: watch::Sender<Option<Arc<FleetKeys>>>) {
     let mut held = std::fs::read_to_string(path).ok();
     loop {
         tokio::select! {
@@ -134,7 +134,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::PACKET_LEN;
+    use crate::protocol::wire::PACKET_LEN;
 
     fn keys(text: &str) -> FleetKeys {
         FleetKeys::parse(text, Path::new("key")).unwrap()

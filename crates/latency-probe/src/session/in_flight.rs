@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use crate::clock::{Mono, Reading, Wall};
 use crate::peers::Protocol;
-use crate::schedule::PeerKey;
-use crate::wire::Sequence;
+use crate::protocol::wire::Sequence;
+use crate::session::schedule::PeerKey;
 
 /// A probe that is out, or that came back while older ones are still out.
 #[derive(Clone, Copy, Debug)]
-pub struct Probe {
+pub(crate) struct Probe {
     /// To whom.
     pub peer: PeerKey,
     /// By which protocol.
@@ -26,7 +26,7 @@ pub struct Probe {
 
 /// What became of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// It may still come back.
     Out,
     /// It came back.
@@ -37,7 +37,7 @@ pub enum Fate {
 
 /// The probes that are out.
 #[derive(Debug, Default)]
-pub struct InFlight {
+pub(crate) struct InFlight {
     first: u64,
     probes: VecDeque<Probe>,
     out: usize,
@@ -45,7 +45,7 @@ pub struct InFlight {
 
 impl InFlight {
     /// One more is out.
-    pub fn push(&mut self, probe: Probe) -> Sequence {
+    pub(crate) fn push(&mut self, probe: Probe) -> Sequence {
         let sequence = Sequence(self.first + self.probes.len() as u64);
         self.out += usize::from(probe.fate == Fate::Out);
         self.probes.push_back(probe);
@@ -53,13 +53,13 @@ impl InFlight {
     }
 
     /// The probe with that number, unless it was given up or never sent. Its fate is for [`InFlight::end`] to change.
-    pub fn get_mut(&mut self, sequence: Sequence) -> Option<&mut Probe> {
+    pub(crate) fn get_mut(&mut self, sequence: Sequence) -> Option<&mut Probe> {
         let index = sequence.0.checked_sub(self.first)?;
         self.probes.get_mut(usize::try_from(index).ok()?)
     }
 
     /// The probe is out no longer. Gives it as it was, or none where it was not out.
-    pub fn end(&mut self, sequence: Sequence, fate: Fate) -> Option<Probe> {
+    pub(crate) fn end(&mut self, sequence: Sequence, fate: Fate) -> Option<Probe> {
         let probe = self.get_mut(sequence).filter(|probe| probe.fate == Fate::Out)?;
         let was = *probe;
         probe.fate = fate;
@@ -68,7 +68,7 @@ impl InFlight {
     }
 
     /// Those of the probes in flight that `tell_nothing` are neither latency nor loss any more. Gives their number.
-    pub fn write_off(&mut self, tell_nothing: impl Fn(&Probe) -> bool) -> u64 {
+    pub(crate) fn write_off(&mut self, tell_nothing: impl Fn(&Probe) -> bool) -> u64 {
         let mut written_off = 0;
         for probe in self.probes.iter_mut().filter(|probe| probe.fate == Fate::Out && tell_nothing(probe)) {
             probe.fate = Fate::WrittenOff;
@@ -80,12 +80,12 @@ impl InFlight {
 
     /// Whether a probe with that number was given up.
     #[must_use]
-    pub const fn is_past(&self, sequence: Sequence) -> bool {
+    pub(crate) const fn is_past(&self, sequence: Sequence) -> bool {
         sequence.0 < self.first
     }
 
     /// Removes the oldest probe if it went out `timeout` ago. One that ended stays as long, so that a second reply to it is known as such.
-    pub fn pop_over(&mut self, now: Mono, timeout: Duration) -> Option<Probe> {
+    pub(crate) fn pop_over(&mut self, now: Mono, timeout: Duration) -> Option<Probe> {
         self.probes.front().filter(|oldest| now.since(oldest.sent.mono) >= timeout)?;
         self.first += 1;
         let oldest = self.probes.pop_front()?;
@@ -95,26 +95,20 @@ impl InFlight {
 
     /// How many may still come back.
     #[must_use]
-    pub const fn out(&self) -> usize {
+    pub(crate) const fn out(&self) -> usize {
         self.out
     }
 
     /// When the oldest probe will have gone out `timeout` ago.
     #[must_use]
-    pub fn next_timeout(&self, timeout: Duration) -> Option<Mono> {
+    pub(crate) fn next_timeout(&self, timeout: Duration) -> Option<Mono> {
         self.probes.front().map(|oldest| oldest.sent.mono.plus(timeout))
     }
 
     /// How many are kept.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.probes.len()
-    }
-
-    /// Whether none is out.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.probes.is_empty()
     }
 }
 

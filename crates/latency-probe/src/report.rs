@@ -1,0 +1,11 @@
+//! What leaves the prober: its metrics, and the node's row of the latency matrix, alone and beside those of others.
+
+pub(crate) mod exposition;
+pub(crate) mod fetch_row;
+pub(crate) mod matrix;
+pub(crate) mod row;
+
+pub use exposition::RttStat;
+pub use fetch_row::{FetchError, fetch_row};
+pub use matrix::Matrix;
+pub use row::{PeerRow, Row, RttSeconds, binary};
