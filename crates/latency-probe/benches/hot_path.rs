@@ -30,6 +30,7 @@ fn session(peers: u32) -> Session {
         states: STATES,
         feed: Feed::Udp,
         pair_bounds: None,
+        flows: 1,
         probes_per_peer: None,
         http_path: "/".into(),
     };
@@ -60,6 +61,7 @@ fn probe(session: &mut Session, slot: u64) -> u64 {
             session: session.id(),
             sequence: order.sequence,
             held: Some(Duration::from_micros(20)),
+            turned: None,
             stamp: None,
             prompt: true,
             ttl: Some(63),

@@ -96,6 +96,7 @@ fn settings(options: &OnceOptions) -> Settings {
         states: StateLimits { unreachable_after: 1, stale_after: Duration::from_secs(24 * 60 * 60) },
         feed: options.probe.latency_from,
         pair_bounds: None,
+        flows: 1,
         probes_per_peer: Some(options.count.into()),
         http_path: options.probe.http_path.clone(),
     }

@@ -48,7 +48,8 @@ pub struct ProbeOptions {
     #[arg(long, env = "KANTAI_TIMEOUT", default_value = "2s", value_parser = timeout)]
     pub timeout: Duration,
 
-    /// Which protocol the latency comes from: prefer-udp (ICMP only to a peer whose responder is silent), udp, icmp, tcp (connect), or http (GET).
+    /// Which protocol the latency comes from: prefer-udp (ICMP, then TCP connect, only to a peer whose responder is silent), udp, icmp,
+    /// tcp (connect), or http (GET).
     #[arg(long, env = "KANTAI_LATENCY_FROM", default_value = "prefer-udp")]
     pub latency_from: Feed,
 
@@ -164,6 +165,11 @@ pub struct RunOptions {
     #[arg(long, env = "KANTAI_RENEWAL", default_value = "6h", value_parser = duration)]
     pub renewal: Duration,
 
+    /// Number of ports that UDP probes to each peer leave from in turn. Routers with several routes of equal cost choose by ports: with
+    /// one flow only one of the routes is seen. /v1/row tells them apart.
+    #[arg(long, env = "KANTAI_FLOWS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub flows: u8,
+
     /// File with nodes that are probed in any case, one a line. It is read anew all the time; while it is missing there are none.
     #[arg(long, env = "KANTAI_PINNED_FILE")]
     pub pinned_file: Option<PathBuf>,
@@ -241,6 +247,7 @@ impl RunOptions {
             },
             feed: self.probe.latency_from,
             pair_bounds: self.pair_buckets.clone(),
+            flows: self.flows,
             probes_per_peer: None,
             http_path: self.probe.http_path.clone(),
         }

@@ -8,4 +8,4 @@ pub(crate) mod row;
 pub use exposition::RttStat;
 pub use fetch_row::{FetchError, fetch_row};
 pub use matrix::Matrix;
-pub use row::{PeerRow, Row, RttSeconds, binary};
+pub use row::{FlowRow, PeerRow, Row, RttSeconds, binary};

@@ -8,6 +8,7 @@ pub(crate) mod in_flight;
 mod outcomes;
 pub(crate) mod pace;
 pub(crate) mod pair;
+pub(crate) mod path;
 mod probes;
 pub(crate) mod round_trip;
 pub(crate) mod schedule;
@@ -25,10 +26,11 @@ pub use self::counters::Counters;
 use self::entry::{Entry, Limits};
 pub use self::histogram::{Bounds, BoundsError, Histogram};
 use self::in_flight::{Fate, InFlight, Probe};
-pub(crate) use self::outcomes::INITIAL_TTL;
 pub use self::pair::{
     LossSummary, PairState, PairStats, RttSummary, Silence, StateLimits, Summary, WindowLimits, loss, percentile,
 };
+pub(crate) use self::path::INITIAL_TTL;
+pub use self::path::{Flow, Path};
 pub use self::probes::{Bounced, NotSent, Order, PeerView, Returned};
 pub use self::round_trip::{Discard, Rtt};
 use self::schedule::{PeerKey, Schedule};
@@ -186,7 +188,7 @@ impl Session {
                 opinion: SecondOpinion::default(),
                 turns: 0,
                 times: self.settings.pair_bounds.clone().map(Histogram::new),
-                hops: None,
+                path: Path::new(self.settings.flows),
             });
             self.schedule.join(PeerKey { slot, generation: self.generation }, now, &mut self.rng);
         }
@@ -198,9 +200,14 @@ impl Session {
 
     /// Where the outcome of a probe is kept, while its peer is one and its protocol is asked.
     fn pair(&mut self, probe: &Probe) -> Option<&mut PairStats> {
-        let is_primary = probe.protocol == self.settings.feed.primary();
+        let primary = self.settings.feed.primary();
         let entry = self.entry(probe.peer)?;
-        if is_primary { Some(&mut entry.primary) } else { entry.fallback.as_deref_mut() }
+        match probe.protocol {
+            protocol if protocol == primary => Some(&mut entry.primary),
+            Protocol::Icmp => entry.fallback.as_mut().map(|fallback| &mut fallback.icmp),
+            Protocol::Tcp => entry.fallback.as_mut().map(|fallback| &mut fallback.tcp),
+            Protocol::Udp | Protocol::Http => None,
+        }
     }
 
     /// When there is something to do next, replies aside.
@@ -242,27 +249,22 @@ impl Session {
     pub fn due(&mut self, now: Reading, limit: usize, orders: &mut Vec<Order>) {
         for _ in 0..limit {
             let Some(turn) = self.schedule.take(now.mono) else { break };
-            let (limits, feed, last_turn) = (self.limits(), self.settings.feed, self.settings.probes_per_peer);
-            let icmp = self.icmp;
+            let (limits, last_turn, flows) = (self.limits(), self.settings.probes_per_peer, u32::from(self.settings.flows));
+            let (icmp, prefers_udp) = (self.icmp, self.settings.feed == Feed::PreferUdp);
             let Some(entry) = self.entry(turn.peer) else { continue };
             let has_icmp = icmp[Family::of(entry.peer.address()) as usize];
-            let may_ask_icmp = feed == Feed::PreferUdp && has_icmp;
-            let is_silent = entry.primary.lost_lately(limits.states.unreachable_after);
-            let is_known = entry.state(limits, now.mono) == PairState::Known;
-            if is_known {
-                entry.fallback = None;
-            } else if may_ask_icmp && is_silent {
-                entry.fallback.get_or_insert_with(|| Box::new(PairStats::new(limits.window)));
-            }
-            let asks_icmp = may_ask_icmp && (entry.fallback.is_some() || (is_known && entry.opinion.wants_check()));
-            entry.turns = entry.turns.saturating_add(1);
+            let protocols = [
+                Some(limits.primary).filter(|protocol| *protocol != Protocol::Icmp || has_icmp),
+                (prefers_udp && entry.asks_icmp(limits, now.mono) && has_icmp).then_some(Protocol::Icmp),
+                (prefers_udp && entry.asks_tcp(limits, now.mono)).then_some(Protocol::Tcp),
+            ];
+            let flow = u8::try_from(entry.turns % flows.max(1)).unwrap_or(0);
+            entry.turns = entry.turns.wrapping_add(1);
             let is_last = last_turn.is_some_and(|last| entry.turns >= last);
-            let is_sent = |protocol: &Protocol| *protocol != Protocol::Icmp || has_icmp;
-            let protocols = [Some(limits.primary), asks_icmp.then_some(Protocol::Icmp)];
-            let ways = protocols.map(|protocol| protocol.filter(is_sent).map(|protocol| (protocol, entry.peer.target(protocol))));
+            let ways = protocols.map(|protocol| protocol.map(|protocol| (protocol, entry.peer.target(protocol))));
             for (protocol, to) in ways.into_iter().flatten() {
-                let probe = Probe { peer: turn.peer, protocol, sent: now, sent_stamp: None, fate: Fate::Out };
-                orders.push(Order { sequence: self.in_flight.push(probe), protocol, to });
+                let probe = Probe { peer: turn.peer, protocol, flow, sent: now, sent_stamp: None, fate: Fate::Out };
+                orders.push(Order { sequence: self.in_flight.push(probe), protocol, to, flow });
                 self.counters.sent[protocol as usize] += 1;
             }
             self.counters.lateness.observe(now.mono.since(turn.due).as_secs_f64());
@@ -313,7 +315,7 @@ impl Session {
         let limits = self.limits();
         self.by_node.values().filter_map(|slot| self.entries.get(*slot as usize)?.as_ref()).map(move |entry| {
             let (protocol, summary) = entry.summary(limits, now);
-            PeerView { node: &entry.node, protocol, summary, times: entry.times.as_ref(), hops: entry.hops }
+            PeerView { node: &entry.node, protocol, summary, times: entry.times.as_ref(), path: &entry.path }
         })
     }
 

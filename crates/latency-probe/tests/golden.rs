@@ -81,6 +81,9 @@ fn peer(to: &str, state: PairState, protocol: Protocol) -> PeerRow {
         age_seconds: None,
         samples: 0,
         hops: None,
+        hop_changes: 0,
+        forward_minus_back_seconds: None,
+        flows: Vec::new(),
         reordered: 0,
         duplicates: 0,
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bench::{Lab, Prober, peers_file, until, value};
 use latency_probe::Protocol;
+use latency_probe::report::PeerRow;
 use latency_probe::session::PairState;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_latency-probe");
@@ -114,6 +115,39 @@ fn icmp_steps_in_for_a_silent_responder_by_raw_or_ping_socket() {
         assert!(known.rtt_seconds.unwrap().p50 < 0.001, "{known:?}");
     }
     assert_eq!(value(&ping.get("/metrics"), "kantai_probe_icmp_available"), Some(1.0));
+}
+
+#[test]
+fn a_tcp_handshake_steps_in_where_nothing_else_gets_through() {
+    let lab = Lab::new("tcp", PROGRAM);
+    let peers = lab.file("peers.toml", &peers_file(&[("a", lab.address(0)), ("b", lab.address(1))]));
+    let arguments = ["--interval", "100ms", "--timeout", "300ms", "--peers-file", peers.to_str().unwrap()];
+    // Its responder is elsewhere, and its kernel may say so only a few times a minute.
+    lab.run_in(1, &["sysctl", "-qw", "net.ipv4.icmp_ratelimit=60000"]);
+    let _b = Prober::start(&lab, 1, "b", &[&arguments[..], &["--echo-listen", "127.0.0.1:1"]].concat());
+    let a = Prober::start_unprivileged(&lab, 0, "a", &arguments);
+    let by_tcp = |peer: &PeerRow| peer.protocol == Protocol::Tcp && peer.state == PairState::Known && peer.samples >= 5;
+    let known = until(SOON, || a.peer("b").filter(by_tcp));
+    assert!(known.rtt_seconds.unwrap().p50 < 0.01, "{known:?}");
+}
+
+#[test]
+fn flows_leave_from_ports_of_their_own() {
+    let lab = Lab::new("flow", PROGRAM);
+    let peers = lab.file("peers.toml", &peers_file(&[("b", lab.address(1))]));
+    let arguments = ["--latency-from", "udp", "--interval", "50ms", "--flows", "4", "--peers-file", peers.to_str().unwrap()];
+    let listener = lab.inside(1, || std::net::UdpSocket::bind(lab.address(1)).unwrap());
+    let a = Prober::start(&lab, 0, "a", &arguments);
+    listener.set_read_timeout(Some(SOON)).unwrap();
+    let ports: std::collections::BTreeSet<u16> = (0..40).map(|_| listener.recv_from(&mut [0; 100]).unwrap().1.port()).collect();
+    assert_eq!(ports.len(), 4, "{ports:?}");
+    drop(listener);
+    let _b = Prober::start(&lab, 1, "b", &["--peers-file", lab.file("nobody.toml", "peers = []").to_str().unwrap()]);
+    let known = until(SOON, || a.peer("b").filter(|peer| peer.state == PairState::Known && peer.samples == 60));
+    assert!(known.flows.len() == 4 && known.flows.iter().all(|flow| flow.probes_ended > 10 && flow.ewma_seconds.is_some()));
+    assert_eq!((known.hop_changes, known.probes_lost), (0, 0));
+    // One machine has one clock, and both directions are one cable.
+    assert!(known.forward_minus_back_seconds.unwrap().abs() < 0.001, "{known:?}");
 }
 
 /// Stopped for longer than its probes may be out, though the machine was not: the kernel took the replies in, with their times.

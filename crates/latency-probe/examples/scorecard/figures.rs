@@ -40,6 +40,7 @@ fn settings(interval: Duration, samples: usize) -> Settings {
         states: StateLimits { unreachable_after: 5, stale_after: Duration::from_secs(60) },
         feed: Feed::Udp,
         pair_bounds: None,
+        flows: 1,
         probes_per_peer: None,
         http_path: "/healthz".into(),
     }

@@ -209,6 +209,7 @@ pub fn replies(bytes: &[u8]) -> bool {
         states: StateLimits { unreachable_after: 3, stale_after: Duration::from_millis(200) },
         feed: Feed::PreferUdp,
         pair_bounds: None,
+        flows: 1,
         probes_per_peer: None,
         http_path: "/".into(),
     };
@@ -238,6 +239,7 @@ pub fn replies(bytes: &[u8]) -> bool {
                         session: SessionId(session.id().0 ^ off(0)),
                         sequence: Sequence(order.sequence.0.wrapping_add(off(1))),
                         held: (how < 250).then(|| Duration::from_nanos(off(2) << (how >> 3))),
+                        turned: None,
                         stamp: (off(3) == 1).then(|| Wall::from_nanos(wall.wrapping_sub(u64::from(how) << (how % 32)))),
                         prompt: how % 3 > 0,
                         ttl: Some(how),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use socket2::Socket;
 
-use crate::clock::{Mono, Reading};
+use crate::clock::{Mono, Reading, Wall};
 use crate::net::{Datagram, IcmpSocket, Inbox, Outbox, dropped_packets, icmp, set_transmit_stamps, udp_prober};
 use crate::peers::Protocol;
 use crate::protocol::control_message::Verdict;
@@ -57,6 +57,8 @@ pub(crate) struct Channel {
     socket: Socket,
     family: Family,
     framing: Framing,
+    /// For UDP: the flow that leaves from this socket's port.
+    flow: Option<u8>,
     inbox: Inbox<LONGEST>,
     outbox_udp: Outbox<PACKET_LEN>,
     outbox_icmp: Outbox<ECHO_LEN>,
@@ -100,8 +102,8 @@ impl Departures {
 
 impl Channel {
     /// A channel for UDP probes.
-    pub(crate) fn udp(family: Family, keys: SharedKeys) -> io::Result<Self> {
-        Self::new(udp_prober(family)?, family, Framing::Udp, keys)
+    pub(crate) fn udp(family: Family, flow: u8, keys: SharedKeys) -> io::Result<Self> {
+        Ok(Self { flow: Some(flow), ..Self::new(udp_prober(family)?, family, Framing::Udp, keys)? })
     }
 
     /// A channel for ICMP probes, and the kind of socket it is.
@@ -120,6 +122,7 @@ impl Channel {
         Ok(Self {
             family,
             framing,
+            flow: None,
             inbox: Inbox::new(BATCH),
             outbox_udp: Outbox::new(BATCH),
             outbox_icmp: Outbox::new(BATCH),
@@ -135,10 +138,12 @@ impl Channel {
 
     /// Sends the orders that are for this channel.
     pub(crate) fn send(&mut self, orders: &[Order], session: &SharedSession) {
-        let (framing, family) = (self.framing, self.family);
+        let (protocol, family, flow) = (self.framing.protocol(), self.family, self.flow);
+        let is_mine = |order: &&Order| {
+            protocol == order.protocol && family == Family::of(order.to.ip()) && flow.is_none_or(|flow| flow == order.flow)
+        };
         self.orders.clear();
-        self.orders
-            .extend(orders.iter().filter(|order| framing.protocol() == order.protocol && family == Family::of(order.to.ip())));
+        self.orders.extend(orders.iter().filter(is_mine));
         if self.orders.is_empty() {
             return;
         }
@@ -246,11 +251,12 @@ impl Channel {
             for datagram in self.inbox.iter() {
                 let Some(from) = datagram.from else { continue };
                 let (stamp, ttl) = (datagram.notes.stamp, datagram.notes.ttl);
-                let Some((protocol, id, sequence, held)) = self.framing.decode(datagram.bytes, keys.as_deref()) else {
+                let Some(decoded) = self.framing.decode(datagram.bytes, keys.as_deref()) else {
                     note_stranger(session, self.framing);
                     continue;
                 };
-                session.returned(&Returned { protocol, from, session: id, sequence, held, stamp, prompt, ttl }, read);
+                let Decoded { protocol, session: id, sequence, held, turned } = decoded;
+                session.returned(&Returned { protocol, from, session: id, sequence, held, turned, stamp, prompt, ttl }, read);
             }
         });
     }
@@ -313,6 +319,15 @@ const fn note_stranger(session: &mut Session, framing: Framing) {
     }
 }
 
+/// What a packet of ours says.
+struct Decoded {
+    protocol: Protocol,
+    session: SessionId,
+    sequence: Sequence,
+    held: Option<Duration>,
+    turned: Option<(Wall, Wall)>,
+}
+
 impl Framing {
     const fn protocol(self) -> Protocol {
         match self {
@@ -321,10 +336,10 @@ impl Framing {
         }
     }
 
-    fn decode(self, bytes: &[u8], keys: Option<&FleetKeys>) -> Option<(Protocol, SessionId, Sequence, Option<Duration>)> {
+    fn decode(self, bytes: &[u8], keys: Option<&FleetKeys>) -> Option<Decoded> {
         let echo = |bytes, family| {
-            let echo = Echo::decode_reply(bytes, family)?;
-            Some((Protocol::Icmp, echo.session, echo.sequence, Some(Duration::ZERO)))
+            let Echo { session, sequence } = Echo::decode_reply(bytes, family)?;
+            Some(Decoded { protocol: Protocol::Icmp, session, sequence, held: Some(Duration::ZERO), turned: None })
         };
         match self {
             Self::Udp => {
@@ -332,7 +347,9 @@ impl Framing {
                 if let Some(keys) = keys {
                     keys.verify(packet(bytes).ok()?)?;
                 }
-                Some((Protocol::Udp, reply.request.session, reply.request.sequence, reply.held()))
+                let Request { session, sequence, .. } = reply.request;
+                let turned = Some((reply.arrived, reply.answered));
+                Some(Decoded { protocol: Protocol::Udp, session, sequence, held: reply.held(), turned })
             }
             Self::IcmpMessage => echo(bytes, if bytes.first() == Some(&0) { Family::V4 } else { Family::V6 }),
             Self::IcmpBehindIpv4Header => echo(strip_ipv4_header(bytes)?, Family::V4),
@@ -355,12 +372,12 @@ fn why_not_sent(error: &io::Error) -> NotSent {
 /// # Errors
 /// What kept the one channel from opening without which nothing can be probed.
 pub(crate) fn open(session: &SharedSession, keys: &SharedKeys) -> io::Result<Vec<Channel>> {
-    let feed = session.with(|session| session.settings().feed);
+    let (feed, flows) = session.with(|session| (session.settings().feed, session.settings().flows.max(1)));
     let mut channels = Vec::new();
     let mut refused = None;
     for family in [Family::V4, Family::V6] {
-        if feed.primary() == Protocol::Udp {
-            match Channel::udp(family, keys.clone()) {
+        for flow in 0..if feed.primary() == Protocol::Udp { flows } else { 0 } {
+            match Channel::udp(family, flow, keys.clone()) {
                 Ok(channel) => channels.push(channel),
                 Err(error) => refused = Some(skip(family, "udp", error)),
             }

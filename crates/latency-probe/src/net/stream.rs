@@ -26,7 +26,7 @@ const STATUS_BYTES: usize = 13;
 
 /// Where stream probes are sent from.
 pub(crate) struct Streams {
-    /// With a thread of its own; none where there are no stream probes.
+    /// With a thread of its own; none as long as there are no stream probes.
     runtime: Option<Runtime>,
     session: SharedSession,
     http_path: Arc<str>,
@@ -37,18 +37,28 @@ impl Streams {
     /// Probes for this session.
     ///
     /// # Errors
-    /// Where there should be stream probes and the system grants no thread for them.
+    /// Where the session wants stream probes and the system grants no thread for them.
     pub(crate) fn new(session: SharedSession) -> io::Result<Self> {
         let settings = session.with(|session| session.settings().clone());
-        let runtime = || Builder::new_multi_thread().worker_threads(1).thread_name("streams").enable_all().build();
-        let runtime = settings.feed.primary().is_stream().then(runtime).transpose()?;
+        let runtime = settings.feed.primary().is_stream().then(new_runtime).transpose()?;
         Ok(Self { runtime, session, http_path: settings.http_path, timeout: settings.timeout })
     }
 
     /// Sends the orders that are for streams, each in a task of its own. There are never more of them than probes that are out.
-    pub(crate) fn send(&self, orders: &[Order]) {
-        let Some(runtime) = &self.runtime else { return };
-        for order in orders.iter().copied().filter(|order| order.protocol.is_stream()) {
+    pub(crate) fn send(&mut self, orders: &[Order]) {
+        let mut orders = orders.iter().copied().filter(|order| order.protocol.is_stream()).peekable();
+        if orders.peek().is_none() {
+            return;
+        }
+        if self.runtime.is_none() {
+            self.runtime =
+                new_runtime().inspect_err(|error| tracing::warn!(%error, "failed to start a thread for TCP probes")).ok();
+        }
+        for order in orders {
+            let Some(runtime) = &self.runtime else {
+                self.session.with(|session| session.not_sent(order.sequence, NotSent::OurFault, Mono::now()));
+                continue;
+            };
             let (session, http_path, timeout) = (self.session.clone(), self.http_path.clone(), self.timeout);
             runtime.spawn(async move {
                 // After the timeout the session finds the probe lost by itself.
@@ -64,6 +74,10 @@ impl Streams {
             });
         }
     }
+}
+
+fn new_runtime() -> io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(1).thread_name("streams").enable_all().build()
 }
 
 impl Drop for Streams {

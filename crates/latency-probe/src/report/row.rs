@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{Reading, Wall};
 use crate::peers::{NodeName, Protocol};
 use crate::session::pair::{PairState, Summary};
-use crate::session::{Session, SharedSession};
+use crate::session::{Flow, Path, Session, SharedSession};
 
 /// What one node knows of its way to the others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,6 +51,16 @@ pub struct PeerRow {
     /// Routers on the way back, as far as the replies' time to live tells.
     #[serde(default)]
     pub hops: Option<u8>,
+    /// How often the number of hops changed since the peer is one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hop_changes: u32,
+    /// Average of how much longer requests took than replies, by the clocks of both nodes: twice the difference of the clocks is in
+    /// it. A sudden change of it is a change of the way in one direction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward_minus_back_seconds: Option<f64>,
+    /// The flows of the pair, where probes leave from several ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flows: Vec<FlowRow>,
     /// Replies that came after the reply to a later probe, since the peer is one.
     #[serde(default)]
     pub reordered: u32,
@@ -74,10 +84,28 @@ pub struct RttSeconds {
     pub ewma: f64,
 }
 
+/// The probes to a node that leave from one port, which go one of several routes of equal cost.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowRow {
+    /// Probes lost of the last ones.
+    pub probes_lost: u32,
+    /// The last probes, at most 32.
+    pub probes_ended: u32,
+    /// Exponential average of the round-trip times, where there is any.
+    pub ewma_seconds: Option<f64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 impl PeerRow {
     /// A summary as a row.
     #[must_use]
-    pub fn new(to: NodeName, protocol: Protocol, summary: &Summary, hops: Option<u8>) -> Self {
+    pub fn new(to: NodeName, protocol: Protocol, summary: &Summary, path: &Path) -> Self {
+        let flow =
+            |flow: &Flow| FlowRow { probes_lost: flow.lost(), probes_ended: flow.ended(), ewma_seconds: flow.ewma_seconds() };
         Self {
             to,
             state: summary.state,
@@ -96,7 +124,10 @@ impl PeerRow {
             probes_ended: summary.loss.map_or(0, |loss| loss.ended),
             age_seconds: summary.age.map(|age| age.as_secs_f64()),
             samples: summary.samples,
-            hops,
+            hops: path.hops(),
+            hop_changes: path.hop_changes(),
+            forward_minus_back_seconds: path.forward_minus_back_seconds(),
+            flows: path.flows().iter().map(flow).collect(),
             reordered: summary.reordered,
             duplicates: summary.duplicates,
         }
@@ -115,7 +146,7 @@ impl Session {
     /// The node's row of the matrix as it stands at `now`.
     #[must_use]
     pub fn row(&self, now: Reading) -> Row {
-        let peers = self.peers(now.mono).map(|peer| PeerRow::new(peer.node.clone(), peer.protocol, &peer.summary, peer.hops));
+        let peers = self.peers(now.mono).map(|peer| PeerRow::new(peer.node.clone(), peer.protocol, &peer.summary, peer.path));
         Row::new(self.own().clone(), now.wall, peers.collect())
     }
 }

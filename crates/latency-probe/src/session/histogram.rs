@@ -15,13 +15,13 @@ impl Bounds {
     /// From within a rack to the other side of the world, two or three to a decade.
     #[must_use]
     pub fn wide() -> Self {
-        Self([0.000_1, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 1.0].into())
+        Self([0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 1.0].into())
     }
 
     /// For the lateness of turns: up to a slot they are gathered on purpose, beyond that the machine was busy.
     #[must_use]
     pub fn lateness() -> Self {
-        Self([0.105, 0.2].into())
+        Self([0.105].into())
     }
 
     /// The bounds in seconds.

@@ -16,6 +16,8 @@ pub(crate) struct Probe {
     pub peer: PeerKey,
     /// By which protocol.
     pub protocol: Protocol,
+    /// In which of the peer's flows.
+    pub flow: u8,
     /// When.
     pub sent: Reading,
     /// When the kernel passed it to the device, once that is known.
@@ -120,6 +122,7 @@ mod tests {
         Probe {
             peer: PeerKey { slot: 0, generation: 0 },
             protocol: Protocol::Udp,
+            flow: 0,
             sent: Reading { mono: Mono::from_nanos(at), wall: Wall::from_nanos(at) },
             sent_stamp: None,
             fate: Fate::Out,

@@ -3,18 +3,16 @@
 use std::time::Duration;
 
 use super::Session;
+use super::entry::Fallback;
 use super::in_flight::{Fate, Probe};
-use super::pair::{PairState, PairStats};
+use super::pair::PairState;
 use super::probes::{Bounced, NotSent, Returned};
 use super::round_trip::{Discard, Rtt, Trip, round_trip};
 use super::settings::Feed;
-use crate::clock::{Mono, Reading};
+use crate::clock::{Mono, Reading, Wall};
 use crate::peers::Protocol;
 use crate::protocol::control_message::Verdict;
 use crate::protocol::wire::Sequence;
-
-/// The time to live that packets of ours, and echo replies of Linux, begin with.
-pub(crate) const INITIAL_TTL: u8 = 64;
 
 impl Session {
     /// The probe did not go out, or its connection did not come about.
@@ -33,6 +31,11 @@ impl Session {
         let limits = self.limits();
         if let Some(pair) = self.pair(probe) {
             pair.lost(limits.window, now);
+        }
+        if probe.protocol == limits.primary
+            && let Some(entry) = self.entry(probe.peer)
+        {
+            entry.path.flow_ended(probe.flow, None);
         }
         if probe.protocol == Protocol::Icmp
             && let Some(entry) = self.entry(probe.peer).filter(|entry| entry.state(limits, now) == PairState::Known)
@@ -61,17 +64,16 @@ impl Session {
     /// The network said, at `read`, that a UDP probe did not arrive. From a node where nobody listens that is an answer of its
     /// kernel, as good as one by ICMP echo, and shown in its place.
     pub fn bounced(&mut self, bounced: &Bounced, read: Reading, prompt: bool) {
-        let Some((session, sequence)) = bounced.probe else {
-            // Some routers send back too little of a probe to tell which one it was.
-            let mut entries = self.entries.iter_mut().flatten();
-            if let Some(entry) = entries.find(|entry| entry.peer.echo == bounced.to) {
-                entry.note_verdict(bounced.verdict, read.mono);
-            }
-            self.count_verdict(bounced.verdict);
+        // Some routers send back too little of a probe to tell which one it was. And it takes a kernel three seconds to find that an
+        // address of its own link does not answer, by when the probe was given up.
+        let Some((session, sequence)) = bounced.probe else { return self.note_late_verdict(bounced, read.mono) };
+        if session != self.id {
             return;
-        };
-        let is_ours = session == self.id;
-        let Some(&mut probe) = self.in_flight.get_mut(sequence).filter(|_| is_ours) else { return };
+        }
+        if self.in_flight.is_past(sequence) {
+            return self.note_late_verdict(bounced, read.mono);
+        }
+        let Some(&mut probe) = self.in_flight.get_mut(sequence) else { return };
         let to_peer = self.entry(probe.peer).is_some_and(|entry| entry.peer.echo == bounced.to);
         if !to_peer || probe.protocol != Protocol::Udp || self.in_flight.end(sequence, Fate::WrittenOff).is_none() {
             return;
@@ -85,10 +87,18 @@ impl Session {
             && let Ok(rtt) = round_trip(&trip)
             && let Some(entry) = self.entry(probe.peer)
         {
-            let fallback = entry.fallback.get_or_insert_with(|| Box::new(PairStats::new(window)));
-            fallback.answered(window, read.mono, rtt);
-            entry.hops = hops(bounced.ttl);
+            let fallback = entry.fallback.get_or_insert_with(|| Fallback::new(window));
+            fallback.icmp.answered(window, read.mono, rtt);
+            entry.path.answered(bounced.ttl);
         }
+    }
+
+    fn note_late_verdict(&mut self, bounced: &Bounced, now: Mono) {
+        let mut entries = self.entries.iter_mut().flatten();
+        if let Some(entry) = entries.find(|entry| entry.peer.echo == bounced.to) {
+            entry.note_verdict(bounced.verdict, now);
+        }
+        self.count_verdict(bounced.verdict);
     }
 
     /// A reply came in, and was read at `read`. Anything may be in it: it counts only if it fits a probe that is out.
@@ -138,6 +148,13 @@ impl Session {
         let time = reply.held.ok_or(Discard::Impossible).and_then(|held| {
             round_trip(&Trip { sent: probe.sent, sent_stamp: probe.sent_stamp, received_stamp, read, prompt, held })
         });
+        let departed = probe.sent_stamp.unwrap_or(probe.sent.wall);
+        if let Some(((arrived, answered), returned)) = reply.turned.zip(reply.stamp).filter(|_| time.is_ok())
+            && let Some(entry) = self.entry(probe.peer)
+            && let Some(difference) = one_way_difference([departed, arrived, answered, returned])
+        {
+            entry.path.differed(difference);
+        }
         self.measured(reply.sequence, time, reply.ttl, read.mono);
     }
 
@@ -163,7 +180,10 @@ impl Session {
             if let Some(times) = entry.times.as_mut().filter(|_| is_shown) {
                 times.observe(rtt.as_seconds());
             }
-            entry.hops = hops(ttl);
+            entry.path.answered(ttl);
+            if probe.protocol == limits.primary {
+                entry.path.flow_ended(probe.flow, Some(rtt));
+            }
         }
     }
 
@@ -177,7 +197,10 @@ impl Session {
     }
 }
 
-/// Routers on the way back, by the time to live that an answer had left.
-fn hops(ttl: Option<u8>) -> Option<u8> {
-    ttl.and_then(|ttl| INITIAL_TTL.checked_sub(ttl))
+/// How many nanoseconds longer the request took than the reply, by the clocks of both nodes: departure, arrival, answer, return.
+/// None where the clocks are centuries apart.
+fn one_way_difference(stamps: [Wall; 4]) -> Option<i64> {
+    let [departed, arrived, answered, returned] = stamps.map(|stamp| i64::try_from(stamp.as_nanos()).ok());
+    let forward = arrived?.checked_sub(departed?)?;
+    forward.checked_sub(returned?.checked_sub(answered?)?)
 }

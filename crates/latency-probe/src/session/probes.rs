@@ -9,6 +9,7 @@ use crate::protocol::control_message::Verdict;
 use crate::protocol::wire::{Sequence, SessionId};
 use crate::session::histogram::Histogram;
 use crate::session::pair::Summary;
+use crate::session::path::Path;
 
 /// A probe to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Order {
     pub protocol: Protocol,
     /// Where to. The port is of no meaning for ICMP.
     pub to: SocketAddr,
+    /// In which of the peer's flows, each of which leaves from a port of its own.
+    pub flow: u8,
 }
 
 /// Why a probe did not go out.
@@ -62,6 +65,8 @@ pub struct Returned {
     pub sequence: Sequence,
     /// How long the responder held the request; none where its clock was set back meanwhile.
     pub held: Option<Duration>,
+    /// When the responder had the request and when it answered, by its clock, where it says so.
+    pub turned: Option<(Wall, Wall)>,
     /// When the kernel had it.
     pub stamp: Option<Wall>,
     /// Whether it was read as soon as it came.
@@ -81,6 +86,6 @@ pub struct PeerView<'a> {
     pub summary: Summary,
     /// All times since the peer is one, where [`Settings::pair_bounds`](super::Settings::pair_bounds) asks for them.
     pub times: Option<&'a Histogram>,
-    /// Routers on the way back.
-    pub hops: Option<u8>,
+    /// The way there.
+    pub path: &'a Path,
 }

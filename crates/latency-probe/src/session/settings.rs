@@ -10,7 +10,7 @@ use crate::session::pair::{StateLimits, WindowLimits};
 /// Which protocol the exported latency comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feed {
-    /// UDP echo, and ICMP echo to a peer whose responder is silent for as long as it is.
+    /// UDP echo. To a peer whose responder is silent ICMP echo as well, and TCP connect where ICMP tells nothing.
     PreferUdp,
     /// UDP echo alone.
     Udp,
@@ -71,6 +71,8 @@ pub struct Settings {
     pub feed: Feed,
     /// Buckets of each pair's own histogram; none for no such histogram.
     pub pair_bounds: Option<Bounds>,
+    /// Number of ports that UDP probes to each peer leave from in turn, at least 1: routes of equal cost are chosen by ports.
+    pub flows: u8,
     /// How many times each peer is probed; none = for as long as it is a peer.
     pub probes_per_peer: Option<u32>,
     /// What HTTP probes ask for.

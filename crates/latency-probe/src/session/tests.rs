@@ -24,6 +24,7 @@ fn settings(feed: Feed) -> Settings {
         states: StateLimits { unreachable_after: 5, stale_after: Duration::from_secs(10) },
         feed,
         pair_bounds: None,
+        flows: 1,
         probes_per_peer: None,
         http_path: "/healthz".into(),
     }
@@ -73,6 +74,7 @@ fn reply(session: SessionId, order: &Order) -> Returned {
         session,
         sequence: order.sequence,
         held: Some(Duration::ZERO),
+        turned: None,
         stamp: None,
         prompt: true,
         ttl: Some(63),
@@ -129,10 +131,91 @@ fn nobody_is_probed_by_icmp_where_there_is_none() {
     let mut session = Session::new("node1".into(), settings(Feed::PreferUdp), 7);
     session.set_peers(&peers(&[("node2", 2)]), at(0).mono);
     let sent = run(&mut session, 0, 20_000, |_, _| None);
-    assert!(sent.iter().all(|(_, order)| order.protocol == Protocol::Udp));
+    assert!(sent.iter().all(|(_, order)| order.protocol != Protocol::Icmp));
     // Its responder is silent, which says little of the node: it may be restarting.
     let row = row_of(&session, "node2", 20_000);
     assert_eq!((row.state, row.loss_ratio), (PairState::Unknown, Some(1.0)));
+}
+
+/// A firewall may let TCP through alone.
+#[test]
+fn a_tcp_handshake_steps_in_while_neither_udp_nor_icmp_tells_anything() {
+    for has_icmp in [false, true] {
+        let mut session = Session::new("node1".into(), settings(Feed::PreferUdp), 7);
+        if has_icmp {
+            session.icmp_works(Family::V4);
+        }
+        session.set_peers(&peers(&[("node2", 2)]), at(0).mono);
+        let (mut tcp, mut orders) = (0, Vec::new());
+        for tick in 0..400 {
+            let now = at(tick * 50);
+            session.give_up(now.mono);
+            orders.clear();
+            session.due(now, 64, &mut orders);
+            for order in orders.iter().filter(|order| order.protocol == Protocol::Tcp) {
+                assert_eq!(order.to, "10.0.0.2:9798".parse().unwrap());
+                session.measured(order.sequence, Ok(Rtt::from_nanos(6 * MS).unwrap()), None, at(tick * 50 + 6).mono);
+                tcp += 1;
+            }
+        }
+        let row = row_of(&session, "node2", 20_000);
+        assert_eq!((row.state, row.protocol, row.rtt_seconds.unwrap().p50), (PairState::Known, Protocol::Tcp, 0.006));
+        assert!(tcp > 5, "{tcp}");
+        // And out again.
+        let sent = run(&mut session, 20_000, 40_000, |_, order| (order.protocol == Protocol::Udp).then_some(2));
+        assert!(sent.iter().filter(|(at, _)| *at > 22_000).all(|(_, order)| order.protocol != Protocol::Tcp));
+        assert_eq!(row_of(&session, "node2", 40_000).protocol, Protocol::Udp);
+    }
+}
+
+/// One of four routes of equal cost loses everything: a quarter of the pair's probes, all of one flow's.
+#[test]
+fn flows_tell_which_of_several_routes_is_broken() {
+    let settings = Settings { flows: 4, ..settings(Feed::Udp) };
+    let mut session = Session::new("node1".into(), settings, 7);
+    session.set_peers(&peers(&[("node2", 2)]), at(0).mono);
+    let sent = run(&mut session, 0, 60_000, |_, order| (order.flow != 2).then_some(5));
+    assert!((0..4).all(|flow| sent.iter().filter(|(_, order)| order.flow == flow).count() >= 10));
+    let row = row_of(&session, "node2", 60_000);
+    assert!(row.state == PairState::Known && (row.loss_ratio.unwrap() - 0.25).abs() < 0.05, "{row:?}");
+    let lost: Vec<_> = row.flows.iter().map(|flow| (flow.probes_lost > 0, flow.ewma_seconds)).collect();
+    let (whole, broken) = ((false, Some(0.005)), (true, None));
+    assert_eq!(lost, [whole, whole, broken, whole]);
+    assert!(row.flows[2].probes_lost == row.flows[2].probes_ended && row.flows[2].probes_ended >= 10);
+}
+
+#[test]
+fn the_way_is_told_by_hops_and_by_the_difference_of_its_directions() {
+    let mut session = session(Feed::Udp, &[("node2", 2)]);
+    let mut orders = Vec::new();
+    for second in 1..40 {
+        orders.clear();
+        let now = second * 1_000;
+        session.due(at(now), 64, &mut orders);
+        // The responder's clock is an hour ahead. Halfway, the way there becomes 20 ms longer, and the way back a hop.
+        let (there, ttl) = if second < 20 { (10, 63) } else { (30, 62) };
+        for order in &orders {
+            session.sent(order.sequence, at(now));
+            let arrived = at(now + there + 3_600_000).wall;
+            let answered = at(now + there + 3_600_001).wall;
+            let back = at(now + there + 11);
+            let reply = Returned {
+                held: Some(Duration::from_millis(1)),
+                turned: Some((arrived, answered)),
+                stamp: Some(back.wall),
+                ttl: Some(ttl),
+                ..reply(session.id(), order)
+            };
+            session.returned(&reply, back);
+        }
+        if second == 19 {
+            let row = row_of(&session, "node2", now);
+            assert_eq!((row.hops, row.hop_changes, row.forward_minus_back_seconds), (Some(1), 0, Some(7_200.0)));
+        }
+    }
+    let row = row_of(&session, "node2", 39_900);
+    assert_eq!((row.hops, row.hop_changes), (Some(2), 1));
+    assert!((row.forward_minus_back_seconds.unwrap() - 7_200.02).abs() < 0.003, "{row:?}");
 }
 
 /// The node answers whoever asks it otherwise: only its prober is gone.
@@ -193,6 +276,19 @@ fn a_refusal_is_an_answer_of_the_node() {
         bounce(&mut session, second * 1_000, Verdict::Unclear, true);
     }
     assert_eq!(row_of(&session, "node2", 79_500).state, PairState::Unknown);
+}
+
+/// A kernel asks three times, a second each, who has an address; the probe is given up after two.
+#[test]
+fn the_word_of_the_network_counts_after_the_probe_was_given_up() {
+    let mut session = session(Feed::Udp, &[("node2", 2)]);
+    let sent = run(&mut session, 0, 20_000, |_, _| None);
+    assert_eq!(row_of(&session, "node2", 20_000).state, PairState::Unknown);
+    let (_, given_up) = sent.iter().rev().find(|(at, _)| *at < 17_000).unwrap();
+    let probe = Some((session.id(), given_up.sequence));
+    let bounced = Bounced { to: peer(2).echo, probe, verdict: Verdict::NoRoute, stamp: None, ttl: None };
+    session.bounced(&bounced, at(20_000), false);
+    assert_eq!(row_of(&session, "node2", 20_000).state, PairState::Unreachable);
 }
 
 #[test]
@@ -429,7 +525,7 @@ proptest! {
             let protocol = if icmp { Protocol::Icmp } else { Protocol::Udp };
             // Never from node2 itself with the right session: that would be a real reply.
             let id = SessionId(if id == session.id().0 { 0 } else { id });
-            let hostile = Returned { protocol, from: peer(last).echo, session: id, sequence: Sequence(sequence % 8), held: Some(Duration::ZERO), stamp: None, prompt: true, ttl: Some(255) };
+            let hostile = Returned { protocol, from: peer(last).echo, session: id, sequence: Sequence(sequence % 8), held: Some(Duration::ZERO), turned: None, stamp: None, prompt: true, ttl: Some(255) };
             session.returned(&hostile, at(3_000));
         }
         prop_assert_eq!(session.counters().answered, [0; 4]);

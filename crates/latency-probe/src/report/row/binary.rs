@@ -191,6 +191,9 @@ fn take_peer(rest: &mut &[u8], to: NodeName) -> Result<PeerRow, RowError> {
         age_seconds: age.map(|micros| parts(micros, 1e6)),
         samples: take_size(rest)?,
         hops,
+        hop_changes: 0,
+        forward_minus_back_seconds: None,
+        flows: Vec::new(),
         reordered: u32::try_from(take(rest)?).map_err(|_| RowError::Number)?,
         duplicates: u32::try_from(take(rest)?).map_err(|_| RowError::Number)?,
     })
@@ -305,6 +308,9 @@ mod tests {
                 age_seconds: age.map(|micros| parts(micros, 1e6)),
                 samples,
                 hops,
+                hop_changes: 0,
+                forward_minus_back_seconds: None,
+                flows: Vec::new(),
                 reordered: odd[0],
                 duplicates: odd[1],
             }
