@@ -1,4 +1,5 @@
-//! What a probe costs apart from the kernel: its turn, its packet, its reply, and the statistics of its pair.
+//! What a probe costs apart from the kernel: its turn, its packet, its reply, and the statistics of
+//! its pair.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::hint::black_box;

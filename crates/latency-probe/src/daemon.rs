@@ -1,4 +1,5 @@
-//! The daemon: puts the parts together and takes part in the stop.
+//! `latency-probe run`: discovery, probing loop, responder and HTTP endpoints, and their common
+//! stop.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -27,39 +28,39 @@ use crate::report::exposition::Exposition;
 use crate::report::row::binary;
 use crate::session::{Session, SharedSession};
 
-/// Why the daemon ended.
+/// A failure that ends the daemon.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// Nothing can be probed.
+    /// No socket to probe from.
     #[error("failed to open a socket to probe from")]
     Probe(#[source] std::io::Error),
-    /// Nobody can be answered.
+    /// No socket to answer on.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// There is no key where there should be one.
+    /// The key file cannot be used.
     #[error(transparent)]
     Key(#[from] KeyFileError),
-    /// Peers cannot be found.
+    /// No source of peers.
     #[error(transparent)]
     Discovery(#[from] DiscoveryError),
-    /// The endpoints cannot be served.
+    /// The HTTP endpoints failed.
     #[error(transparent)]
     Ops(#[from] OpsError),
-    /// A thread cannot be had.
+    /// The system grants no thread.
     #[error("failed to start a thread for probes")]
     Thread(#[source] std::io::Error),
 }
 
 const PEERS: &str = "peers";
-/// A file whose folder cannot be watched is looked at so often: a peer taken from it should be gone within an interval, of which there is usually
-/// one a second.
+/// Polling period of a peers file whose folder cannot be watched. A removed peer should be gone
+/// within an interval, which is usually a second.
 const FILE_PERIOD: Duration = Duration::from_millis(500);
 const KEY_PERIOD: Duration = Duration::from_secs(2);
 
 /// Runs until `stop`.
 ///
 /// # Errors
-/// [`DaemonError`] for what keeps it from starting.
+/// [`DaemonError`] if a part cannot start or fails.
 pub async fn run(options: &RunOptions, stop: CancellationToken) -> Result<(), DaemonError> {
     let readiness = Readiness::waiting_for([PEERS]);
     let session = SharedSession::new(Session::new(options.node_name.clone(), options.settings(), rand::random()));
@@ -74,7 +75,7 @@ pub async fn run(options: &RunOptions, stop: CancellationToken) -> Result<(), Da
         tokio::spawn(async move { watch_keys(&path, KEY_PERIOD, keys_out).await });
     }
 
-    // Whichever part ends first, for whatever reason, ends the others.
+    // The end of any part ends the others.
     let _stop_all = stop.clone().drop_guard();
     let prober = Prober::open(session.clone(), chosen_in, options.all_up_to, &keys_in).map_err(DaemonError::Probe)?;
     let probing = on_own_thread("prober", stop.clone(), {
@@ -92,7 +93,8 @@ pub async fn run(options: &RunOptions, stop: CancellationToken) -> Result<(), Da
             runtime.block_on(async {
                 let responder = Responder::open(&addresses, policy, counters)?;
                 tracing::info!(addresses = ?responder.addresses(), "answering probes");
-                // As a task: those the runtime wakes at once, but what it blocks on only by way of the kernel.
+                // As a task of its own: the runtime wakes tasks directly, but the future it blocks
+                // on only by way of the kernel.
                 match tokio::spawn(responder.run(stop)).await {
                     Err(broken) if broken.is_panic() => std::panic::resume_unwind(broken.into_panic()),
                     _ => Ok(()),
@@ -130,7 +132,8 @@ async fn discover(options: &RunOptions, peers: watch::Sender<Arc<PeerSet>>, foun
     Ok(())
 }
 
-/// `/v1/row`: the node's row of the matrix, in JSON, or in the [binary form](binary) for those that ask for its media type.
+/// A router with `/v1/row`: the node's row of the matrix as JSON, or in the [binary form](binary)
+/// if the client prefers its media type.
 pub fn row_router(session: SharedSession) -> Router {
     let answer = async move |headers: HeaderMap| {
         let row = session.row();
@@ -149,7 +152,7 @@ pub fn row_router(session: SharedSession) -> Router {
 
 const JSON: &str = "application/json";
 
-/// How much a client wants a media type that it names in `Accept` (RFC 9110): 0 not at all, 1 most. None where it is not named.
+/// The quality value of a media type in `Accept` (RFC 9110), 0 to 1; none if it is not named.
 fn quality(accepted: &str, media_type: &str) -> Option<f32> {
     let named = |range: &&str| range.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(media_type));
     let range = accepted.split(',').find(named)?;
@@ -160,7 +163,7 @@ fn quality(accepted: &str, media_type: &str) -> Option<f32> {
     Some(weight.unwrap_or(1.0))
 }
 
-/// Where a machine has no IPv6 at all, "any address" means any of IPv4.
+/// Without IPv6 on this machine, `[::]` falls back to `0.0.0.0`.
 async fn bind(address: SocketAddr) -> Result<tokio::net::TcpListener, OpsError> {
     match ops_http::bind(address).await {
         Err(OpsError::Listen { source, .. })
@@ -172,8 +175,8 @@ async fn bind(address: SocketAddr) -> Result<tokio::net::TcpListener, OpsError> 
     }
 }
 
-/// Runs a part on a thread of its own, so that neither scrapes nor watches make a probe wait. What it gives in the end comes out of the channel;
-/// its end is everybody's end.
+/// Runs a part on a thread of its own, so that neither scrapes nor watches delay a probe. Its
+/// result comes through the channel; its end stops the daemon.
 fn on_own_thread(
     name: &str,
     stop: CancellationToken,
@@ -183,9 +186,9 @@ fn on_own_thread(
     let run = move || {
         let _stop_all = stop.drop_guard();
         if let Err(error) = use_batch_scheduling() {
-            tracing::info!(%error, "probes may push the node's own work aside for a moment");
+            tracing::info!(%error, "failed to set SCHED_BATCH: probes may preempt the node's workload");
         }
-        // Nobody listens once the daemon is on its way out.
+        // The receiver is gone once the daemon stops.
         let _ = ended_out.send(part());
     };
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(DaemonError::Thread)?;

@@ -1,11 +1,11 @@
-//! The node-to-node latency prober. One runs on each node; it probes the others by UDP or ICMP echo, TCP connect or HTTP GET, answers
-//! their probes, and exports what it measured.
+//! The node-to-node latency prober. One runs on each node. It probes the others by UDP or ICMP
+//! echo, TCP connect or HTTP GET, answers their probes, and exports what it measured.
 //!
 //! An RTT sample passes the modules in this order:
 //!
 //! - [`discovery`]: which nodes there are, and which of them this one probes.
-//! - [`session`]: when each is probed, what a reply means, and what is known of each pair. Pure: time is an argument.
-//! - [`protocol`]: probes and replies as bytes, and what the kernel notes on them. Pure.
+//! - [`session`]: when each peer is probed, what a reply means, the state of each pair. Pure.
+//! - [`protocol`]: probes, replies and the kernel's control messages as bytes. Pure.
 //! - [`net`]: sockets, the probing loop, and the responder.
 //! - [`report`]: metrics, the node's row of the latency matrix, and the matrix.
 //!

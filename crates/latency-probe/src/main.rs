@@ -10,7 +10,7 @@ use latency_probe::report::Matrix;
 use latency_probe::report::fetch_row;
 use latency_probe::{daemon, once};
 
-// The daemon's probes have threads of their own; this runtime serves scrapes and one watch.
+// Probing and answering have threads of their own; this runtime serves scrapes and one watch.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<ExitCode> {
     match Options::parse().command {

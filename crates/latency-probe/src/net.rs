@@ -1,4 +1,5 @@
-//! Sockets: the probing loop with its channels and connections, and the responder. Packets go by the batch, with the kernel's stamps.
+//! Sockets: the probing loop with its channels and connections, and the responder. Packets are sent
+//! and received in batches, with kernel timestamps.
 
 mod batch;
 mod channel;

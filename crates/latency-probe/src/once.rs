@@ -1,4 +1,4 @@
-//! `latency-probe once`: probes some peers for a while and prints what came of it.
+//! `latency-probe once`: sends a number of probes to some peers and prints a table.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
@@ -18,32 +18,32 @@ use crate::session::SharedSession;
 use crate::session::pair::{PairState, StateLimits, WindowLimits};
 use crate::session::{Session, Settings};
 
-/// Why nothing was measured.
+/// A failure before anything was measured.
 #[derive(Debug, thiserror::Error)]
 pub enum OnceError {
-    /// A peer's name or address is none.
+    /// A peer's name or address cannot be resolved.
     #[error("failed to find the address of {peer}")]
     Address {
         /// The peer as given.
         peer: String,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Two peers have the same name, which is what they are told apart by.
+    /// Two peers have the same name.
     #[error("failed to tell peers apart: {0} is given twice (write NAME=ADDRESS)")]
     Twice(NodeName),
-    /// There is no key where there should be one.
+    /// The key file cannot be used.
     #[error(transparent)]
     Key(#[from] KeyFileError),
-    /// Nothing can be probed.
+    /// No socket or thread to probe from.
     #[error("failed to open a socket or start a thread to probe from")]
     Probe(#[source] std::io::Error),
 }
 
-/// Sends each peer its probes, and gives what is known when all of them have ended.
+/// Sends each peer `--count` probes, waits until all have ended, and returns the row.
 ///
 /// # Errors
-/// [`OnceError`] for what keeps it from starting.
+/// [`OnceError`] if it cannot start.
 pub async fn run(options: &OnceOptions) -> Result<Row, OnceError> {
     let mut peers = PeerSet::new();
     for given in &options.peers {
@@ -61,7 +61,7 @@ pub async fn run(options: &OnceOptions) -> Result<Row, OnceError> {
     let stop = CancellationToken::new();
     let end = stop.clone();
     std::thread::Builder::new().name("prober".into()).spawn(move || prober.run(&end)).map_err(OnceError::Probe)?;
-    // Steps are jittered by less than half an interval. What has not ended by then, a starved machine has kept from it.
+    // Intervals are jittered by 10 %. Only a starved machine takes longer than this.
     let at_most = options.probe.interval * (2 * u32::from(options.count)) + options.probe.timeout + PATIENCE;
     let finished = async {
         while !session.with(|session| session.is_finished()) {
@@ -73,12 +73,12 @@ pub async fn run(options: &OnceOptions) -> Result<Row, OnceError> {
     Ok(session.row())
 }
 
-/// How much longer than it should take is waited for the last probe.
+/// How long to wait beyond the expected end.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often it is looked whether all probes have ended.
+/// Polling period for the end of all probes.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// A name that no peer has: a peer with the own name would not be probed.
+/// A name for this node that no peer has: a peer with the own name is not probed.
 fn own_name(peers: &PeerSet) -> NodeName {
     let mut name = String::from("here");
     while peers.contains_key(&NodeName::from(name.as_str())) {
@@ -92,7 +92,7 @@ fn settings(options: &OnceOptions) -> Settings {
         interval: options.probe.interval,
         timeout: options.probe.timeout,
         window: WindowLimits { samples: usize::from(options.count), span: Duration::from_secs(24 * 60 * 60) },
-        // There is no time to be patient: ICMP is tried as soon as UDP failed once.
+        // A short run: ICMP is tried after the first loss.
         states: StateLimits { unreachable_after: 1, stale_after: Duration::from_secs(24 * 60 * 60) },
         feed: options.probe.latency_from,
         pair_bounds: None,
@@ -102,7 +102,8 @@ fn settings(options: &OnceOptions) -> Settings {
     }
 }
 
-/// `ADDRESS`, `ADDRESS:PORT`, `NAME:PORT`, `NAME`, each perhaps after `NODE=`. A port that is given is the one that is probed, whatever the protocol.
+/// Resolves `ADDRESS`, `ADDRESS:PORT`, `NAME` or `NAME:PORT`, optionally after `NODE=`. A given
+/// port is probed by every protocol.
 fn resolve(peer: &str, ports: Ports) -> Result<(NodeName, Peer), OnceError> {
     let (node, at) = peer.split_once('=').unwrap_or((peer, peer));
     let named = |source| OnceError::Address { peer: peer.to_owned(), source };
@@ -121,7 +122,7 @@ fn resolve(peer: &str, ports: Ports) -> Result<(NodeName, Peer), OnceError> {
     Ok((NodeName::from(node), Peer { http_port: given.unwrap_or(ports.http), ..Peer::at(echo) }))
 }
 
-/// Whether every peer answered.
+/// Whether every peer has an RTT.
 #[must_use]
 pub fn all_known(row: &Row) -> bool {
     row.peers.iter().all(|peer| peer.rtt_seconds.is_some())
@@ -130,11 +131,15 @@ pub fn all_known(row: &Row) -> bool {
 /// The row as a table for people.
 ///
 /// ```
-/// let row: latency_probe::report::Row = serde_json::from_str(r#"{"from": "here", "measured_at_unix_seconds": 1.5e9, "peers": [
-///   {"to": "b", "state": "known", "protocol": "udp", "jitter_seconds": 1e-5, "loss_ratio": 0.5, "age_seconds": 0.1, "samples": 5, "hops": 2,
-///    "rtt_seconds": {"min": 0.001, "p50": 0.0012, "p90": 0.002, "p99": 0.003, "ewma": 0.0012}}]}"#).unwrap();
-/// let table = latency_probe::once::table(&row);
-/// assert_eq!(table.lines().nth(1).unwrap(), "b     udp       5   50.0 %    1.000    1.200    2.000    3.000    0.010     2");
+/// let json = r#"{"from": "here", "measured_at_unix_seconds": 1.5e9, "peers": [
+///   {"to": "b", "state": "known", "protocol": "udp", "jitter_seconds": 1e-5, "loss_ratio": 0.5,
+///    "age_seconds": 0.1, "samples": 5, "hops": 2,
+///    "rtt_seconds": {"min": 0.001, "p50": 0.0012, "p90": 0.002, "p99": 0.003, "ewma": 0.0012}}]}"#;
+/// let row: latency_probe::report::Row = serde_json::from_str(json).unwrap();
+/// assert_eq!(
+///     latency_probe::once::table(&row).lines().nth(1).unwrap(),
+///     "b     udp       5   50.0 %    1.000    1.200    2.000    3.000    0.010     2"
+/// );
 /// ```
 #[must_use]
 pub fn table(row: &Row) -> String {

@@ -1,4 +1,5 @@
-//! The prober as a guest on its node: what it uses, by the kernel's own accounts, and how it stays out of the way of the node's work.
+//! The prober's own use of the node: processor time and memory, and how it yields to the node's
+//! workload.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -16,7 +17,7 @@ pub(crate) struct Footprint {
 }
 
 impl Footprint {
-    /// As the kernel has it now; none where `/proc` is not there.
+    /// Reads the present values; none without `/proc`.
     #[must_use]
     pub(crate) fn read() -> Option<Self> {
         let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
@@ -28,8 +29,8 @@ impl Footprint {
     }
 }
 
-/// Gives memory that is free again back to the system. To be called after something large was made and dropped: the allocator by itself keeps
-/// what each thread once needed.
+/// Returns free heap memory to the system. Call it after a large value was dropped: the allocator
+/// keeps each thread's peak otherwise.
 pub(crate) fn give_memory_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the function takes no pointer, and may be called at any time from any thread.
@@ -38,17 +39,19 @@ pub(crate) fn give_memory_back() {
     }
 }
 
-/// From now on the calling thread, when it wakes, waits until a processor is free or its turn comes, instead of pushing aside who runs there
-/// (`SCHED_BATCH`; its share of the time stays the same, and no privilege is needed). The kernel stamps packets when they come and go, so that
-/// waiting never shows in a time, and what is not pushed aside is the node's own work, and, with both on one processor, the prober by its
-/// responder after every single packet.
+/// Sets the calling thread's scheduling policy to `SCHED_BATCH`: on waking it does not preempt what
+/// runs. Its share of processor time stays the same, and no privilege is needed. Kernel timestamps
+/// keep the waiting out of the RTTs. It spares the node's workload, and the prober where its own
+/// responder runs on the same processor.
 ///
 /// # Errors
-/// What the system says where it forbids that.
+/// The system's error if the policy is forbidden.
 pub fn use_batch_scheduling() -> io::Result<()> {
-    // SAFETY: all fields are numbers, for which zero is a value, and the one that this policy allows.
+    // SAFETY: all fields are numbers, for which zero is a value, and the one that this policy
+    // allows.
     let parameters: libc::sched_param = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to parameters that live through the call, and the kernel only reads them. 0 is the calling thread.
+    // SAFETY: the pointer is to parameters that live through the call, and the kernel only reads
+    // them. 0 is the calling thread.
     let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &parameters) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

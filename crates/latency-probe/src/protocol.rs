@@ -1,4 +1,5 @@
-//! Bytes on the wire and in the kernel's buffers: UDP probes with their tag, ICMP echoes, socket addresses and control messages. Pure.
+//! Bytes on the network and in the kernel's buffers: UDP probes and their signature, ICMP echo,
+//! socket addresses and control messages. Pure.
 
 pub(crate) mod control_message;
 pub(crate) mod fleet_key;

@@ -1,4 +1,5 @@
-//! What leaves the prober: its metrics, and the node's row of the latency matrix, alone and beside those of others.
+//! What the prober reports: metrics, the node's row of the latency matrix, and matrices of several
+//! rows.
 
 pub(crate) mod exposition;
 pub(crate) mod fetch_row;

@@ -1,5 +1,5 @@
-//! The prober without its sockets: who is probed next, what a reply means, which probes are lost, and what is known of each peer. Pure:
-//! time comes in as an argument, probes go out as [`Order`]s.
+//! The prober without its sockets: when each peer is probed, what a reply means, which probes are
+//! lost, and the state of each peer. Pure: time is an argument, and probes leave as [`Order`]s.
 
 mod counters;
 mod entry;
@@ -42,17 +42,17 @@ use crate::peers::{NodeName, PeerSet, Protocol};
 use crate::protocol::icmp::Family;
 use crate::protocol::wire::{Sequence, SessionId};
 
-/// How long after its time a lost probe may be noticed, so that many are noticed at one waking.
+/// Losses are noticed up to this much late, so that one waking notices many.
 const NOTICE_SLACK: Duration = Duration::from_millis(50);
-/// A prober that wakes later than this after the time it set for itself was stopped.
+/// A prober that wakes this much after the planned time was stopped.
 const ASLEEP_AFTER: Duration = Duration::from_millis(500);
-/// After a reply without a stamp, replies are waited for for so long.
+/// How long after a reply without a kernel timestamp the prober waits for replies.
 const PROMPT_FOR: Duration = Duration::from_secs(60);
 
-/// One life of a prober.
+/// The state of a prober from its start to its end.
 pub struct Session {
     settings: Settings,
-    /// The settings' window, limits and interval at the present pace.
+    /// Window, limits and interval at the present stretch.
     window: WindowLimits,
     states: StateLimits,
     interval: Duration,
@@ -70,7 +70,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A prober on node `own`. `seed` should be random: it also makes the session's number.
+    /// A session of node `own`. `seed` should be random; the session's number is drawn from it.
     #[must_use]
     pub fn new(own: NodeName, settings: Settings, seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
@@ -93,31 +93,32 @@ impl Session {
         }
     }
 
-    /// The number in this life's probes.
+    /// The random number in this session's probes.
     #[must_use]
     pub const fn id(&self) -> SessionId {
         self.id
     }
 
-    /// The node probed from.
+    /// The node of this prober.
     #[must_use]
     pub const fn own(&self) -> &NodeName {
         &self.own
     }
 
-    /// How it probes.
+    /// The settings.
     #[must_use]
     pub const fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Time between two probes of a peer at the present pace.
+    /// Time between two probes of a peer, at the present stretch.
     #[must_use]
     pub const fn interval(&self) -> Duration {
         self.interval
     }
 
-    /// From now on probes are so many times as far apart as the settings say. What is kept, and what counts as old, stretches with that.
+    /// Multiplies the interval of the settings by `times`, and with it the window and the age at
+    /// which pairs are stale.
     pub fn set_stretch(&mut self, times: f64) {
         let Settings { window, states, interval, .. } = self.settings;
         self.interval = interval.mul_f64(times);
@@ -126,18 +127,18 @@ impl Session {
         self.states = StateLimits { stale_after: states.stale_after.mul_f64(times), ..states };
     }
 
-    /// What it counted.
+    /// Counters since the start.
     #[must_use]
     pub const fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// What it counted, to count what only the sockets know.
+    /// Counters, for the sockets to add what only they see.
     pub const fn counters_mut(&mut self) -> &mut Counters {
         &mut self.counters
     }
 
-    /// From now on, peers of this family can be probed by ICMP.
+    /// Peers of this family can be probed by ICMP from now on.
     pub const fn icmp_works(&mut self, family: Family) {
         self.icmp[family as usize] = true;
     }
@@ -148,8 +149,8 @@ impl Session {
         self.icmp[family as usize]
     }
 
-    /// From now on these are the peers. Who is no longer among them is forgotten at once; whose address changed begins anew, because
-    /// what was measured was another way. The own node is never a peer.
+    /// Replaces the set of peers. A peer that is gone is forgotten at once; a peer whose address
+    /// changed starts without history, because its path is another. This node is never a peer.
     pub fn set_peers(&mut self, peers: &PeerSet, now: Mono) {
         let gone: Vec<NodeName> = self
             .by_node
@@ -198,7 +199,7 @@ impl Session {
         self.entries.get_mut(peer.slot as usize)?.as_mut().filter(|entry| entry.generation == peer.generation)
     }
 
-    /// Where the outcome of a probe is kept, while its peer is one and its protocol is asked.
+    /// The statistics that a probe's outcome belongs to, if its peer is still one.
     fn pair(&mut self, probe: &Probe) -> Option<&mut PairStats> {
         let primary = self.settings.feed.primary();
         let entry = self.entry(probe.peer)?;
@@ -210,42 +211,43 @@ impl Session {
         }
     }
 
-    /// When there is something to do next, replies aside.
+    /// Time of the next turn or timeout.
     #[must_use]
     pub fn wake(&self) -> Option<Mono> {
         let timeout = self.in_flight.next_timeout(self.settings.timeout + NOTICE_SLACK);
         [self.schedule.next(), timeout].into_iter().flatten().min()
     }
 
-    /// Whether whoever went to sleep at `before`, to wake at `planned`, and is awake at `now`, was stopped for so long that what was
-    /// in flight tells nothing unless it is already in the socket: kept from the processor, or asleep with the whole machine. In
-    /// some kinds of sleep the monotonic clock stands still, and only the wall clock tells.
+    /// Whether a prober that slept from `before`, planned to wake at `planned`, and woke at `now`,
+    /// was stopped for so long that probes in flight without a reply in the socket are neither
+    /// latency nor loss: starved of the processor, or suspended with the machine. Some kinds of
+    /// suspension stop the monotonic clock, so the wall clock is compared too.
     #[must_use]
     pub fn was_stopped(planned: Mono, before: Reading, now: Reading) -> bool {
         let wall = Duration::from_nanos(now.wall.as_nanos().saturating_sub(before.wall.as_nanos()));
         now.mono.since(planned) > ASLEEP_AFTER || wall.saturating_sub(now.mono.since(before.mono)) > ASLEEP_AFTER
     }
 
-    /// This program [was stopped](Self::was_stopped). To be called after the replies that lie in the sockets were read, because
-    /// their stamps are good.
+    /// Writes off what is in flight after the program [was stopped](Self::was_stopped). Call it
+    /// after reading the replies in the sockets, whose timestamps are good.
     pub fn woke_late(&mut self) {
         self.counters.discarded_asleep += self.in_flight.write_off(|_| true);
     }
 
-    /// The kernel dropped replies by this protocol, because they were not read in time. Which ones nobody knows, so that none of
-    /// those in flight may be taken for lost. To be called after replies were read.
+    /// Writes off the probes in flight by `protocol` after the kernel dropped replies because the
+    /// socket was full: nobody knows which ones. Call it after reading replies.
     pub fn overran(&mut self, protocol: Protocol, dropped: u64) {
         self.counters.overrun += dropped;
         self.in_flight.write_off(|probe| probe.protocol == protocol);
     }
 
-    /// Whether replies come without the kernel's stamps, so that they must be waited for to be timed.
+    /// Whether kernel timestamps are missing, so that replies must be read as they arrive.
     #[must_use]
     pub fn needs_prompt_reading(&self, now: Mono) -> bool {
         self.unstamped.is_some_and(|at| now.since(at) <= PROMPT_FOR)
     }
 
-    /// The probes whose turn has come, at most `limit` peers' worth, appended to `orders`.
+    /// Appends the probes that are due to `orders`, for at most `limit` peers.
     pub fn due(&mut self, now: Reading, limit: usize, orders: &mut Vec<Order>) {
         for _ in 0..limit {
             let Some(turn) = self.schedule.take(now.mono) else { break };
@@ -274,7 +276,7 @@ impl Session {
         }
     }
 
-    /// Whether there are peers, every one had all of its probes, and none may still come back.
+    /// Whether there are peers, each had all of its probes, and none is in flight.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         !self.by_node.is_empty() && self.schedule.next().is_none() && self.in_flight.out() == 0
@@ -284,33 +286,33 @@ impl Session {
         Limits { window: self.window, states: self.states, primary: self.settings.feed.primary() }
     }
 
-    /// The probe is about to be handed to the kernel.
+    /// Records the time just before the probe is handed to the kernel.
     pub fn sent(&mut self, sequence: Sequence, at: Reading) {
         if let Some(probe) = self.in_flight.get_mut(sequence) {
             probe.sent = at;
         }
     }
 
-    /// The kernel passed the probe to the device at `stamp`.
+    /// Records the kernel's timestamp of the probe's departure.
     pub fn sent_stamp(&mut self, sequence: Sequence, stamp: Wall) {
         if let Some(probe) = self.in_flight.get_mut(sequence) {
             probe.sent_stamp = Some(stamp);
         }
     }
 
-    /// How many probes are kept, out or lately ended.
+    /// Number of probes that are kept: in flight or recently ended.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
 
-    /// Whether a reply may come to any probe.
+    /// Whether any probe is in flight.
     #[must_use]
     pub const fn awaits_replies(&self) -> bool {
         self.in_flight.out() > 0
     }
 
-    /// The peers as they stand now, in order of name.
+    /// The peers at `now`, in order of name.
     pub fn peers(&self, now: Mono) -> impl Iterator<Item = PeerView<'_>> {
         let limits = self.limits();
         self.by_node.values().filter_map(|slot| self.entries.get(*slot as usize)?.as_ref()).map(move |entry| {
@@ -319,7 +321,7 @@ impl Session {
         })
     }
 
-    /// The times of a peer that are kept, oldest first.
+    /// The kept RTTs of a peer, oldest first.
     pub fn times(&self, node: &NodeName) -> impl Iterator<Item = Rtt> {
         let entry = self.by_node.get(node).and_then(|slot| self.entries.get(*slot as usize)?.as_ref());
         entry.into_iter().flat_map(|entry| entry.primary.times())

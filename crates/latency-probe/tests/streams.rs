@@ -1,5 +1,6 @@
-//! Probes that are no packets among probers: TCP connect, HTTP GET and ICMP echo, over real sockets on the loopback device, in both versions of
-//! the internet protocol. Whoever is probed is a few lines of this file, so that each can misbehave in its own way.
+//! Probes that are no packets among probers: TCP connect, HTTP GET and ICMP echo, over real sockets
+//! on the loopback device, in both versions of the internet protocol. Whoever is probed is a few
+//! lines of this file, so that each can misbehave in its own way.
 
 #![expect(clippy::unwrap_used, reason = "in a test, what fails is to be seen")]
 
@@ -98,7 +99,8 @@ async fn a_tcp_connection_is_timed_and_one_that_is_refused_is_lost() {
         let there = Server::answering(ip, "", Duration::ZERO);
         let row = probe("tcp", &[("there", there.address.to_string()), ("nobody", nobody(ip).to_string())]).await.unwrap();
         assert_known(peer(&row, "there"), Protocol::Tcp, Duration::ZERO);
-        // The kernel shakes hands, whatever the program does then: a hundredth of a second would be no handshake on one machine.
+        // The kernel shakes hands, whatever the program does then: a hundredth of a second would be
+        // no handshake on one machine.
         assert!(peer(&row, "there").rtt_seconds.unwrap().min < 0.01, "{row:?}");
         assert_lost(peer(&row, "nobody"));
         // Nothing is ever said over it.
@@ -162,7 +164,8 @@ async fn an_answer_in_pieces_is_timed_to_the_first_of_them() {
     assert!(peer(&row, "pieces").rtt_seconds.unwrap().min < 0.1, "{row:?}");
 }
 
-/// The kernel answers. Where this process may have neither a ping socket nor a raw one, that is said, and never taken for a silent peer.
+/// The kernel answers. Where this process may have neither a ping socket nor a raw one, that is
+/// said, and never taken for a silent peer.
 #[tokio::test]
 async fn icmp_is_timed_in_both_versions_or_known_to_be_forbidden() {
     match probe("icmp", &[("four", "127.0.0.1".into()), ("six", "::1".into())]).await {

@@ -28,7 +28,8 @@ fn two_nodes_measure_each_other_and_notice_what_becomes_of_the_other() {
         let known = until(SOON, || prober.peer(to).filter(|peer| peer.state == PairState::Known && peer.samples == 60));
         let rtt = known.rtt_seconds.unwrap();
         assert!(rtt.min > 1e-6 && rtt.min <= rtt.p50 && rtt.p50 <= rtt.p90 && rtt.p90 <= rtt.p99, "{rtt:?}");
-        // A cable between namespaces takes some 20 us. However busy the machine is, waiting for the processor must not show.
+        // A cable between namespaces takes some 20 us. However busy the machine is, waiting for the
+        // processor must not show.
         assert!(rtt.p50 < 0.001, "{rtt:?}");
         assert_eq!((known.protocol, known.hops, known.loss_ratio), (Protocol::Udp, Some(0), Some(0.0)));
         let metrics = prober.get("/metrics");
@@ -43,8 +44,8 @@ fn two_nodes_measure_each_other_and_notice_what_becomes_of_the_other() {
     }
     assert_eq!((a.get("/healthz"), a.get("/readyz")), ("ok\n".to_owned(), "ok\n".to_owned()));
 
-    // Killed without a word: first loss, then unknown, because the node's kernel still answers that nobody listens. A number is
-    // never shown for what is not known.
+    // Killed without a word: first loss, then unknown, because the node's kernel still answers that
+    // nobody listens. A number is never shown for what is not known.
     drop(b);
     let state = |name: &str| format!("kantai_probe_pair_state{{from=\"a\",to=\"b\",state=\"{name}\"}}");
     let silent = until(SOON, || a.peer("b").filter(|peer| peer.state == PairState::Unknown));
@@ -68,7 +69,8 @@ fn two_nodes_measure_each_other_and_notice_what_becomes_of_the_other() {
     until(SOON, || a.peer("b").filter(|peer| peer.state == PairState::Known));
     assert_eq!(value(&a.get("/metrics"), &state("known")), Some(1.0));
 
-    // Taken off the list: all of its series end, within an interval of the file being read (a twentieth of a second here).
+    // Taken off the list: all of its series end, within an interval of the file being read (a
+    // twentieth of a second here).
     lab.file("peers.toml", &peers_file(&[("a", lab.address(0))]));
     let started = Instant::now();
     until(SOON, || (!a.get("/metrics").contains("to=\"b\"")).then_some(()));
@@ -83,7 +85,8 @@ fn icmp_steps_in_for_a_silent_responder_by_raw_or_ping_socket() {
     let six = (lab.address_v6(1), 9799).into();
     let peers = lab.file("peers.toml", &peers_file(&[("b", lab.address(1)), ("b6", six)]));
     let arguments = ["--interval", "100ms", "--timeout", "300ms", "--peers-file", peers.to_str().unwrap()];
-    // Root may have a raw socket. Nobody answers UDP on the other node, but its kernel answers ICMP.
+    // Root may have a raw socket. Nobody answers UDP on the other node, but its kernel answers
+    // ICMP.
     let raw = Prober::start(&lab, 0, "a", &arguments);
     for node in ["b", "b6"] {
         let known = until(SOON, || raw.peer(node).filter(|peer| peer.state == PairState::Known));
@@ -92,7 +95,8 @@ fn icmp_steps_in_for_a_silent_responder_by_raw_or_ping_socket() {
     }
     drop(raw);
 
-    // Without any privilege there is neither. The other kernel's word that nobody listens comes all the same, and is timed,
+    // Without any privilege there is neither. The other kernel's word that nobody listens comes all
+    // the same, and is timed,
     let none = Prober::start_unprivileged(&lab, 0, "a", &arguments);
     for node in ["b", "b6"] {
         let known = until(SOON, || none.peer(node).filter(|peer| peer.state == PairState::Known));
@@ -150,7 +154,8 @@ fn flows_leave_from_ports_of_their_own() {
     assert!(known.forward_minus_back_seconds.unwrap().abs() < 0.001, "{known:?}");
 }
 
-/// Stopped for longer than its probes may be out, though the machine was not: the kernel took the replies in, with their times.
+/// Stopped for longer than its probes may be out, though the machine was not: the kernel took the
+/// replies in, with their times.
 #[test]
 fn a_prober_that_is_kept_from_running_loses_no_reply_that_came() {
     let lab = Lab::new("stop", PROGRAM);
@@ -198,7 +203,8 @@ fn an_injected_delay_is_what_is_measured() {
     let _b = Prober::start(&lab, 1, "b", &["--peers-file", nobody.to_str().unwrap()]);
     let known = until(SOON, || a.peer("b").filter(|peer| peer.state == PairState::Known && peer.samples >= 30));
     let rtt = known.rtt_seconds.unwrap();
-    // Never less than the wire; the relay itself may be kept waiting by a busy machine, and that is wire for the prober.
+    // Never less than the wire; the relay itself may be kept waiting by a busy machine, and that is
+    // wire for the prober.
     assert!(rtt.min >= 0.05 && rtt.min < 0.0515, "{rtt:?}");
 }
 
@@ -235,7 +241,8 @@ fn a_fleet_with_a_key_keeps_to_itself_and_changes_its_key_without_a_gap() {
 
     let a = Prober::start(&lab, 0, "a", &with_key);
     until(SOON, || a.peer("b").filter(|peer| peer.state == PairState::Known));
-    // Both read the same file, though not at the same moment: so the new key is first believed, and then used.
+    // Both read the same file, though not at the same moment: so the new key is first believed, and
+    // then used.
     for keys in [format!("{old}\n{new}\n"), format!("{new}\n{old}\n"), format!("{new}\n")] {
         lab.file("key", &keys);
         std::thread::sleep(Duration::from_secs(3));

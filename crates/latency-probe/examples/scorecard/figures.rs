@@ -81,7 +81,8 @@ fn thread_cpu() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
 }
 
-/// A responder within this process, in a namespace of the lab, without limits; until the token is dropped. Gives its thread.
+/// A responder within this process, in a namespace of the lab, without limits; until the token is
+/// dropped. Gives its thread.
 fn respond(lab: &Lab, index: usize, stop: &CancellationToken) -> Pid {
     let stop = stop.clone();
     let (ready_out, ready_in) = std::sync::mpsc::channel();
@@ -136,7 +137,8 @@ struct Accuracy {
 }
 
 impl Accuracy {
-    /// Probes peers that all live at the far end of a cable, with or without other work for all cores.
+    /// Probes peers that all live at the far end of a cable, with or without other work for all
+    /// cores.
     fn of(name: &str, peers: u16, busy: bool, probing: &Settings, lasting: Duration) -> Self {
         let lab = lab(name);
         let stop = CancellationToken::new();
@@ -188,7 +190,8 @@ impl Accuracy {
     }
 }
 
-/// How far our times are from the wire's. What was on the wire at the very end was not read any more, and how much that is nobody says.
+/// How far our times are from the wire's. What was on the wire at the very end was not read any
+/// more, and how much that is nobody says.
 fn differences(ours: &[i64], wire: &[i64]) -> Vec<u64> {
     let unread = |unread: usize| {
         let mut errors: Vec<u64> =
@@ -199,7 +202,8 @@ fn differences(ours: &[i64], wire: &[i64]) -> Vec<u64> {
     (0..8).map(unread).min_by_key(|errors| percentile(errors, 50)).unwrap()
 }
 
-/// How accurate the times are: of one peer, with the machine idle and busy, and of many whose probes leave together.
+/// How accurate the times are: of one peer, with the machine idle and busy, and of many whose
+/// probes leave together.
 pub(crate) fn accuracy(quick: bool) {
     let lasting = Duration::from_secs(if quick { 5 } else { 18 });
     let often = settings(Duration::from_millis(5), 4_000);
@@ -216,8 +220,8 @@ pub(crate) fn accuracy(quick: bool) {
     print("rtt_err_together_p99_us", p99, "us", "<= 100", p99 <= 100.0, &note);
 }
 
-/// What a packet of a probe's length costs this machine at the very least, by the plainest loop there is: one send, one receive, in processor
-/// seconds.
+/// What a packet of a probe's length costs this machine at the very least, by the plainest loop
+/// there is: one send, one receive, in processor seconds.
 fn bare_packet_seconds(lab: &Lab) -> f64 {
     const PACKETS: u32 = 50_000;
     lab.inside(0, || {
@@ -343,8 +347,8 @@ fn children_cpu() -> f64 {
     [usage.user_time(), usage.system_time()].iter().map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6).sum()
 }
 
-/// Processor time per probe, theirs divided by ours: same targets, same rate, and at the same time, because what a probe costs depends on what
-/// else the machine does.
+/// Processor time per probe, theirs divided by ours: same targets, same rate, and at the same time,
+/// because what a probe costs depends on what else the machine does.
 fn against(id: &str, package: &str, goal: f64, quick: bool, theirs: impl FnOnce(&Lab, Duration) -> Option<f64> + Send) {
     let lab = lab(id);
     let lasting = Duration::from_secs(if quick { 5 } else { 20 });
@@ -407,7 +411,8 @@ pub(crate) fn against_smokeping(quick: bool) {
     });
 }
 
-/// Pairs that lose packets, beside the one that becomes slower: several, so that chance does not decide.
+/// Pairs that lose packets, beside the one that becomes slower: several, so that chance does not
+/// decide.
 const LOSSY: usize = 8;
 /// 5 % of them.
 const ONE_LOST_OF: u64 = 20;

@@ -1,5 +1,6 @@
-//! What is fuzzed: every parser of bytes or text that comes from outside, each with what must hold whatever comes. The functions panic where it
-//! does not. They are run by cargo-fuzz (`fuzz_targets/`) and, without any tool, by the scorecard's own runner.
+//! What is fuzzed: every parser of bytes or text that comes from outside, each with what must hold
+//! whatever comes. The functions panic where it does not. They are run by cargo-fuzz
+//! (`fuzz_targets/`) and, without any tool, by the scorecard's own runner.
 
 use std::time::Duration;
 
@@ -116,7 +117,8 @@ pub const TARGETS: [Target; 9] = [
     },
 ];
 
-/// A packet on the UDP port, as request and as reply: what is understood goes out again as it came in, as far as it means anything.
+/// A packet on the UDP port, as request and as reply: what is understood goes out again as it came
+/// in, as far as it means anything.
 pub fn udp_packet(bytes: &[u8]) -> bool {
     let request = Request::decode(bytes);
     if let Ok(request) = request {
@@ -198,8 +200,9 @@ pub fn peers_file(bytes: &[u8]) -> bool {
     peers.is_ok() | FleetKeys::parse(&text, std::path::Path::new("key")).is_ok()
 }
 
-/// Not a parser but what is behind it: whatever well-formed replies come, when and in which order, while peers come and go and clocks jump, books
-/// balance and memory stays bounded. Three bytes say what happens next.
+/// Not a parser but what is behind it: whatever well-formed replies come, when and in which order,
+/// while peers come and go and clocks jump, books balance and memory stays bounded. Three bytes say
+/// what happens next.
 pub fn replies(bytes: &[u8]) -> bool {
     const EPOCH: u64 = 1_700_000_000_000_000_000;
     let settings = Settings {

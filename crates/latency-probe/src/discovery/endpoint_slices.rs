@@ -1,5 +1,5 @@
-//! Peers from the EndpointSlices of the prober's own headless Service: one watch of a few small objects per prober, whatever the size of
-//! the cluster, with node names in it.
+//! Peers from the EndpointSlices of the prober's own headless Service. Each prober watches these
+//! few objects, which carry the node names.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,16 +16,16 @@ use tokio::sync::watch;
 use super::publish;
 use crate::peers::{NodeName, Peer, PeerSet, Ports};
 
-/// Names of the ports in the Service: what responders listen on, and what `/metrics` is served on.
+/// Port names in the Service: the responder's, and that of `/metrics`.
 const ECHO_PORT_NAME: &str = "echo";
 const HTTP_PORT_NAME: &str = "metrics";
 
-/// What slices say, as one set of peers. Pure: events in, peers out.
+/// The peers that a set of slices describes. Pure: watch events in, peers out.
 #[derive(Debug)]
 pub(super) struct SliceView {
     ports: Ports,
     slices: BTreeMap<String, Vec<Candidate>>,
-    /// While the slices are listed anew, the old ones stay in force.
+    /// Slices of a list in progress. The old ones are in force until it is complete.
     relisted: Option<BTreeMap<String, Vec<Candidate>>>,
 }
 
@@ -38,13 +38,13 @@ struct Candidate {
 }
 
 impl SliceView {
-    /// Nothing yet. `ports` are taken where a slice does not name its ports `echo` and `metrics`.
+    /// No slices yet. `ports` are the defaults for slices without ports named `echo` and `metrics`.
     #[must_use]
     pub(super) const fn new(ports: Ports) -> Self {
         Self { ports, slices: BTreeMap::new(), relisted: None }
     }
 
-    /// Takes in an event, and gives the peers if they are now complete.
+    /// Applies an event. Returns the peers if they are complete.
     pub(super) fn apply(&mut self, event: Event<EndpointSlice>) -> Option<PeerSet> {
         match event {
             Event::Init => {
@@ -78,8 +78,8 @@ impl SliceView {
         slice.endpoints.iter().filter_map(|endpoint| candidate(endpoint, ports)).collect()
     }
 
-    /// One peer per node: of several endpoints (two families, or a pod that is replaced) the one that stays, then one that serves
-    /// before one that is only about to, then version 4 before version 6, then the lowest address.
+    /// One peer per node. Of several endpoints (two families, or a pod being replaced) the
+    /// preferred one is not terminating, then serving, then IPv4, then has the lowest address.
     fn peers(&self) -> PeerSet {
         let mut best: BTreeMap<&NodeName, &Candidate> = BTreeMap::new();
         let rank = |candidate: &Candidate| {
@@ -95,23 +95,23 @@ impl SliceView {
     }
 }
 
-/// An endpoint that does not serve is a peer where it is the node's only one: a prober that is up answers, and one that does not
-/// answer is what is to be found out.
+/// An endpoint that is not serving is still a peer if it is the node's only one: its silence is
+/// what is to be measured.
 fn candidate(endpoint: &Endpoint, ports: Ports) -> Option<Candidate> {
     let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
     let node: NodeName = endpoint.node_name.as_deref()?.parse().ok()?;
     let zone = endpoint.zone.as_deref().map(Into::into);
     let conditions = endpoint.conditions.as_ref();
     let terminating = conditions.and_then(|conditions| conditions.terminating).unwrap_or(false);
-    // `ready` is always true, because the Service publishes addresses that are not ready; what the kubelet found is in `serving`.
-    // Both count as true where they are missing.
+    // With `publishNotReadyAddresses` the endpoint controller sets `ready` on every endpoint. The
+    // pod's readiness is in `serving`. A missing condition counts as true.
     let serving = conditions.and_then(|conditions| conditions.serving.or(conditions.ready)).unwrap_or(true);
     let peer = Peer { echo: SocketAddr::new(address, ports.echo), http_port: ports.http, zone };
     Some(Candidate { node, peer, terminating, serving })
 }
 
-/// Tells `peers` of the Service's endpoints for as long as anybody listens. Failures of the API server change nothing: the last known
-/// peers stay, and the watch is taken up again with growing pauses.
+/// Publishes the Service's endpoints to `peers` until there are no receivers. While the API server
+/// fails, the last known peers stay; the watch is retried with growing pauses.
 pub async fn watch_service(
     client: Client,
     namespace: &str,
@@ -121,7 +121,7 @@ pub async fn watch_service(
     found: impl Fn(),
 ) {
     let slices: Api<EndpointSlice> = Api::namespaced(client, namespace);
-    // Lists come from the API server's cache: every prober lists when the API server restarts.
+    // Serve lists from the API server's cache: all probers list at once when it restarts.
     let of_service = Config::default().labels(&format!("kubernetes.io/service-name={service}")).any_semantic();
     let mut view = SliceView::new(ports);
     let mut events = std::pin::pin!(watcher(slices, of_service).default_backoff());

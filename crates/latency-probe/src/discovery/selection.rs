@@ -1,8 +1,9 @@
-//! Whom to probe in a large fleet: all others up to a limit, above it a fixed number of them. Pure.
+//! Which peers to probe: all of them up to a limit, above it a fixed number. Pure.
 //!
-//! The chosen ones are spread over the zones and picked by rendezvous hashing, so that a node that comes or goes changes at most one choice of
-//! each prober. The draw is renewed slowly, each candidate at its own time, so that over the days all pairs are seen without the series
-//! of all pairs changing at once. Pinned nodes (those that serve or send) are always probed.
+//! The selected peers are spread over the zones by rendezvous hashing, so that a node that comes or
+//! goes changes at most one choice of each prober. Draws are renewed slowly, each candidate's at
+//! its own time, so that all pairs are seen over the days without all series changing at once.
+//! Pinned nodes (those that serve or send) are always selected.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher as _};
@@ -10,30 +11,32 @@ use std::time::Duration;
 
 use crate::peers::{NodeName, Peer, PeerSet};
 
-/// How many are probed.
+/// Limits of the selection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SelectionLimits {
-    /// Up to so many nodes in the fleet (the own one included), everybody is probed. A fleet that was larger must fall below nine
-    /// tenths of that for everybody to be probed again, lest one node that comes and goes change whom all the others probe.
+    /// Largest fleet (including this node) in which all pairs are probed. A fleet that was larger
+    /// must fall below nine tenths of it, so that one node that comes and goes does not change the
+    /// peers of all others.
     pub all_up_to: usize,
-    /// In a larger fleet, so many are.
+    /// Number of peers in a larger fleet.
     pub peers: usize,
-    /// In so much time, each choice is renewed once.
+    /// Time within which each choice is renewed once.
     pub renewal: Duration,
 }
 
-/// Whom to probe now.
+/// The peers to probe.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Selection {
-    /// These.
+    /// The peers.
     pub peers: PeerSet,
-    /// Nodes in the fleet, the own one included.
+    /// Number of nodes in the fleet, including this one.
     pub fleet: usize,
-    /// Whether that is a choice among them, and not all of them.
+    /// Whether the peers are a choice, not all of the fleet.
     pub is_choice: bool,
 }
 
-/// Chooses among `known` at `unix_seconds` of the wall clock. `was_choice` says whether the last selection was a choice.
+/// Selects among `known` at `unix_seconds` of the wall clock. `was_choice` is
+/// [`Selection::is_choice`] of the previous selection.
 #[must_use]
 pub(crate) fn select(
     own: &NodeName,
@@ -54,13 +57,13 @@ pub(crate) fn select(
         zones.entry(peer.zone.as_deref()).or_default().push((draw(own, node, limits.renewal, unix_seconds), node, peer));
     }
     for candidates in zones.values_mut() {
-        // Best draw last, to be popped.
+        // Best draw last, for `pop`.
         candidates.sort_unstable_by(|a, b| (b.0, b.1).cmp(&(a.0, a.1)));
     }
     let mut peers: PeerSet = others().filter(|(node, _)| pinned.contains(*node)).map(owned).collect();
     let wanted = (peers.len() + limits.peers).min(fleet - 1);
-    // One of each zone in turn, until there are enough. The own zone comes first, because most requests stay in it; the order of
-    // the others differs from prober to prober.
+    // One of each zone in turn. This node's zone is first, because most requests stay in it; the
+    // order of the others differs from prober to prober.
     let own_zone = known.get(own).map(|peer| peer.zone.as_deref());
     let order = |zone| (Some(zone) != own_zone, hash(&(own, zone)));
     let mut turn: Vec<_> = zones.into_iter().map(|(zone, candidates)| (order(zone), candidates)).collect();
@@ -80,7 +83,7 @@ fn owned((node, peer): (&NodeName, &Peer)) -> (NodeName, Peer) {
     (node.clone(), peer.clone())
 }
 
-/// A candidate's draw: the lowest win. It holds for one renewal, which begins at another time for each candidate.
+/// A candidate's draw; the lowest win. Each candidate's draw is renewed at its own time.
 fn draw(own: &NodeName, node: &NodeName, renewal: Duration, unix_seconds: u64) -> u64 {
     let period = renewal.as_secs().max(1);
     let phase = hash(&(own, node)) % period;
@@ -88,14 +91,15 @@ fn draw(own: &NodeName, node: &NodeName, renewal: Duration, unix_seconds: u64) -
 }
 
 fn hash(value: &impl std::hash::Hash) -> u64 {
-    // Only this prober must agree with itself, so it need not be the same in every build.
+    // The hash need not be stable across builds: only this prober uses it.
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()
 }
 
-/// By how much the interval grows with the fleet: not at all up to the limit, then with the logarithm of how far beyond it the fleet is.
-/// With a limit of 64 and an interval of 1 s: 2.4 s at 256 nodes, 3.7 s at 1,000, 5.4 s at 5,000.
+/// Factor by which the interval grows with the fleet: 1 up to the limit, then plus the logarithm of
+/// the fleet's size over the limit. With a limit of 64 and an interval of 1 s: 2.4 s at 256 nodes,
+/// 3.7 s at 1,000, 5.4 s at 5,000.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "numbers of nodes are small")]
 pub(crate) fn stretch(fleet: usize, all_up_to: usize) -> f64 {

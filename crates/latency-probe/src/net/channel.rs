@@ -1,7 +1,8 @@
-//! One socket that probes go out of and replies come in by: the thin layer between a [`Session`](crate::session::Session) and the kernel.
+//! A socket that probes are sent from and replies arrive at: the thin layer between a
+//! [`Session`](crate::session::Session) and the kernel.
 //!
-//! As a rule nobody waits for a channel to become readable: the kernel notes when it had each reply, so replies are read when the
-//! prober is awake anyway, many at a time. Where the kernel does not note that, the prober waits.
+//! Channels are not polled as a rule: the kernel timestamps replies, so they are read in batches
+//! when the prober wakes for its probes. Without kernel timestamps the prober waits for replies.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,32 +20,33 @@ use crate::protocol::wire::{PACKET_LEN, Reply, Request, Sequence, SessionId, pac
 use crate::session::SharedSession;
 use crate::session::{Bounced, NotSent, Order, Returned, Session};
 
-/// At most so many packets a system call.
+/// Largest number of packets per system call.
 pub(crate) const BATCH: usize = 64;
-/// Longest packet of interest: an echo reply behind an IPv4 header with options.
+/// The longest packet of interest: an echo reply behind an IPv4 header with options.
 const LONGEST: usize = 128;
-/// A channel is read at every waking for so long after it sent something (no probe is out longer), and so often at all, lest strangers fill it up.
+/// A channel is read at every waking within this time of its last send (no timeout is longer), and
+/// otherwise once a second, so that strangers' packets do not fill it.
 const REPLIES_COME_WITHIN: Duration = Duration::from_secs(5);
 const QUIET_READ_EVERY: Duration = Duration::from_secs(1);
-/// Batches that are read at one waking, so that sending is never kept waiting; and after a long sleep, when all of them count.
+/// Batches per waking, so that sending is not delayed; and after a stop, when all replies count.
 const BATCHES_AT_ONCE: usize = 4;
 const BATCHES_AFTER_SLEEP: usize = 4_096;
-/// An error that the network reports about an earlier packet fails the next send, too. So a send is tried again before its error
-/// is believed.
+/// A pending ICMP error about an earlier packet makes the next send fail, so a send is retried
+/// before its error counts.
 const SEND_TRIES: u8 = 3;
 
-/// Why replies are read now.
+/// Why replies are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Occasion {
-    /// The prober is awake anyway.
+    /// The prober woke for another reason.
     Waking,
-    /// The prober waited for replies, so that they are read as soon as they come.
+    /// The prober waited for replies, so they are read as they arrive.
     Awaited,
-    /// The prober was stopped for a while: everything that lies in the socket counts.
+    /// The prober was stopped: everything in the socket counts.
     Late,
 }
 
-/// How bytes become replies.
+/// The form of received packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Framing {
     Udp,
@@ -52,12 +54,12 @@ enum Framing {
     IcmpBehindIpv4Header,
 }
 
-/// A socket with its protocol.
+/// A socket of one protocol and family.
 pub(crate) struct Channel {
     socket: Socket,
     family: Family,
     framing: Framing,
-    /// For UDP: the flow that leaves from this socket's port.
+    /// For UDP: the flow that uses this socket's port.
     flow: Option<u8>,
     inbox: Inbox<LONGEST>,
     outbox_udp: Outbox<PACKET_LEN>,
@@ -67,11 +69,11 @@ pub(crate) struct Channel {
     keys: SharedKeys,
     last_sent: Option<Mono>,
     last_read: Mono,
-    /// Packets that the kernel has dropped for want of room in the socket.
+    /// Packets dropped so far because the socket was full, as the kernel counts them.
     dropped: u32,
 }
 
-/// Which of the socket's packets, as the kernel counts them, carried which probe.
+/// Maps the kernel's numbers of sent packets to sequence numbers.
 #[derive(Default)]
 struct Departures {
     enabled: bool,
@@ -80,7 +82,7 @@ struct Departures {
 }
 
 impl Departures {
-    /// So many packets may be on their way between us and the device.
+    /// Largest number of packets between the socket and the device.
     const KEPT: usize = 1_024;
 
     fn left(&mut self, sequence: Sequence) {
@@ -101,12 +103,12 @@ impl Departures {
 }
 
 impl Channel {
-    /// A channel for UDP probes.
+    /// A channel for the UDP probes of one flow.
     pub(crate) fn udp(family: Family, flow: u8, keys: SharedKeys) -> io::Result<Self> {
         Ok(Self { flow: Some(flow), ..Self::new(udp_prober(family)?, family, Framing::Udp, keys)? })
     }
 
-    /// A channel for ICMP probes, and the kind of socket it is.
+    /// A channel for ICMP probes, and the kind of its socket.
     pub(crate) fn icmp(family: Family, keys: SharedKeys) -> io::Result<(Self, &'static str)> {
         let (socket, framing, kind) = match icmp(family)? {
             IcmpSocket::Ping(socket) => (socket, Framing::IcmpMessage, "ping socket"),
@@ -117,7 +119,7 @@ impl Channel {
     }
 
     fn new(socket: Socket, family: Family, framing: Framing, keys: SharedKeys) -> io::Result<Self> {
-        // Where the kernel cannot stamp departures, our own reading just before the send has to do.
+        // Without departure timestamps the reading just before the send is used.
         let enabled = set_transmit_stamps(&socket, true).is_ok();
         Ok(Self {
             family,
@@ -136,7 +138,7 @@ impl Channel {
         })
     }
 
-    /// Sends the orders that are for this channel.
+    /// Sends the orders that belong to this channel.
     pub(crate) fn send(&mut self, orders: &[Order], session: &SharedSession) {
         let (protocol, family, flow) = (self.framing.protocol(), self.family, self.flow);
         let is_mine = |order: &&Order| {
@@ -163,7 +165,7 @@ impl Channel {
                     self.outbox_udp.push(packet, order.to, None);
                 }
                 _ => {
-                    // A raw socket of version 6 takes a port for a protocol, and refuses any but its own.
+                    // A raw IPv6 socket takes the port for a protocol and refuses any but its own.
                     let mut to = order.to;
                     to.set_port(0);
                     self.outbox_icmp.push(Echo { session: id, sequence: order.sequence }.encode(self.family), to, None);
@@ -208,7 +210,7 @@ impl Channel {
         }
     }
 
-    /// A packet that failed may or may not have been counted by the kernel, so the count begins anew.
+    /// The kernel may or may not have counted a packet that failed, so numbering restarts.
     fn restart_departures(&mut self, session: &SharedSession) {
         let off = set_transmit_stamps(&self.socket, false);
         self.read_errors(session, false);
@@ -218,7 +220,7 @@ impl Channel {
         }
     }
 
-    /// Hands what came in to the session.
+    /// Reads replies and errors, and hands them to the session.
     pub(crate) fn receive(&mut self, session: &SharedSession, now: Mono, occasion: Occasion) {
         let quiet = self.last_sent.is_none_or(|last| now.since(last) > REPLIES_COME_WITHIN);
         if quiet && occasion == Occasion::Waking && now.since(self.last_read) < QUIET_READ_EVERY {
@@ -227,7 +229,7 @@ impl Channel {
         self.last_read = now;
         let prompt = occasion == Occasion::Awaited;
         for _ in 0..if occasion == Occasion::Late { BATCHES_AFTER_SLEEP } else { BATCHES_AT_ONCE } {
-            // Departures come before the replies, so they are read before the replies.
+            // Departures precede replies, so their timestamps are read first.
             self.read_errors(session, prompt);
             match self.inbox.receive(self.socket.as_fd()) {
                 Ok(more) => {
@@ -237,7 +239,7 @@ impl Channel {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // An error of the network that the kernel reports here too is in the error queue, with all there is to know.
+                // The error queue has the same error with its details.
                 Err(error) => tracing::debug!(%error, "failed to receive"),
             }
         }
@@ -261,8 +263,7 @@ impl Channel {
         });
     }
 
-    /// Hands what is in the error queue to the session: the kernel's departure stamps, and what the network says about probes
-    /// that did not arrive.
+    /// Reads the error queue, and hands departure timestamps and ICMP errors to the session.
     fn read_errors(&mut self, session: &SharedSession, prompt: bool) {
         for _ in 0..BATCHES_AFTER_SLEEP {
             let Ok(more) = self.inbox.receive_errors(self.socket.as_fd()) else { return };
@@ -288,7 +289,7 @@ impl Channel {
         if let Some(dropped) = dropped_packets(&self.socket).filter(|dropped| *dropped != self.dropped) {
             let more = dropped.wrapping_sub(self.dropped);
             self.dropped = dropped;
-            tracing::warn!(packets = more, "replies came faster than they were read");
+            tracing::warn!(packets = more, "the kernel dropped packets because the socket was full");
             session.with(|session| session.overran(self.framing.protocol(), more.into()));
         }
     }
@@ -300,17 +301,18 @@ impl AsFd for Channel {
     }
 }
 
-/// A UDP probe that came back in an ICMP error.
+/// The ICMP error in a message of the error queue.
 fn bounced(datagram: &Datagram<'_>) -> Option<Bounced> {
     let (verdict, to) = datagram.notes.verdict.zip(datagram.from)?;
-    // A firewall on the way may say that nobody listens, too.
+    // A firewall on the path may send "port unreachable" too.
     let by_node = datagram.notes.offender == Some(to.ip());
     let verdict = if verdict == Verdict::NobodyListens && !by_node { Verdict::Unclear } else { verdict };
     let probe = Request::decode(datagram.bytes).ok().map(|request| (request.session, request.sequence));
     Some(Bounced { to, probe, verdict, stamp: datagram.notes.stamp, ttl: datagram.notes.ttl })
 }
 
-/// On a ping or raw socket, echoes of other programs are an everyday thing; on our own UDP port a packet that is no reply is not.
+/// Echoes of other programs are common on ping and raw sockets. On our own UDP port a packet that
+/// is no reply is not.
 const fn note_stranger(session: &mut Session, framing: Framing) {
     let counters = session.counters_mut();
     match framing {
@@ -319,7 +321,7 @@ const fn note_stranger(session: &mut Session, framing: Framing) {
     }
 }
 
-/// What a packet of ours says.
+/// The content of a reply.
 struct Decoded {
     protocol: Protocol,
     session: SessionId,
@@ -357,20 +359,21 @@ impl Framing {
     }
 }
 
-/// What an error of the send says about the peer.
+/// What a send error says about the peer.
 fn why_not_sent(error: &io::Error) -> NotSent {
     match error.raw_os_error() {
         Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EHOSTDOWN | libc::ENETDOWN) => NotSent::NoRoute,
-        // Forbidden by a rule of this machine.
+        // A firewall rule of this machine.
         Some(libc::EPERM | libc::EACCES) => NotSent::Failed,
         _ => NotSent::OurFault,
     }
 }
 
-/// Opens the channels a prober needs. Families the machine does not have, and ICMP where it is not allowed, are left out and said so.
+/// Opens the channels of a prober. Families that the machine does not have, and ICMP without the
+/// privilege, are skipped with a warning.
 ///
 /// # Errors
-/// What kept the one channel from opening without which nothing can be probed.
+/// The error of the last channel if none could be opened.
 pub(crate) fn open(session: &SharedSession, keys: &SharedKeys) -> io::Result<Vec<Channel>> {
     let (feed, flows) = session.with(|session| (session.settings().feed, session.settings().flows.max(1)));
     let mut channels = Vec::new();
@@ -385,7 +388,7 @@ pub(crate) fn open(session: &SharedSession, keys: &SharedKeys) -> io::Result<Vec
         if feed.wants_icmp() {
             match Channel::icmp(family, keys.clone()) {
                 Ok((channel, kind)) => {
-                    tracing::info!(?family, kind, "icmp probes are possible");
+                    tracing::info!(?family, kind, "icmp probes are available");
                     session.with(|session| session.icmp_works(family));
                     channels.push(channel);
                 }
@@ -400,6 +403,6 @@ pub(crate) fn open(session: &SharedSession, keys: &SharedKeys) -> io::Result<Vec
 }
 
 fn skip(family: Family, protocol: &str, error: io::Error) -> io::Error {
-    tracing::warn!(?family, protocol, %error, "probing by this protocol is off (icmp needs this process's group in net.ipv4.ping_group_range, or CAP_NET_RAW)");
+    tracing::warn!(?family, protocol, %error, "cannot probe by this protocol (icmp needs the process's group in net.ipv4.ping_group_range, or CAP_NET_RAW)");
     error
 }

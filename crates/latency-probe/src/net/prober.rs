@@ -1,5 +1,6 @@
-//! The probing loop: wakes for turns and for replies, and lets the [`Session`](crate::session::Session) decide. It has a thread of its own, and
-//! sleeps by the kernel's clock alone: at some twenty wakings a second, a runtime's way of sleeping would cost as much as several probes each time.
+//! The probing loop: wakes for turns and replies; the [`Session`](crate::session::Session) decides.
+//! It runs on a thread of its own and sleeps by the kernel alone: at about twenty wakings a second,
+//! a runtime's timers would cost as much as several probes each time.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -19,7 +20,7 @@ use crate::session::SharedSession;
 use crate::session::pace::Pace;
 use crate::session::{Order, Session};
 
-/// However little there is to do, it is looked so often whether the peers changed or the end has come.
+/// Longest time between two checks for changed peers or the stop.
 const LONGEST_NAP: Duration = Duration::from_millis(100);
 
 /// A prober with its sockets open.
@@ -33,10 +34,11 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// Opens the sockets. In a fleet of more than `all_up_to` nodes the interval grows with the logarithm of its size.
+    /// Opens the sockets. In a fleet of more than `all_up_to` nodes the interval grows with the
+    /// logarithm of its size.
     ///
     /// # Errors
-    /// Where no socket at all could be opened.
+    /// The system's error if no socket could be opened.
     pub fn open(
         session: SharedSession,
         peers: watch::Receiver<Arc<Selection>>,
@@ -52,7 +54,7 @@ impl Prober {
         self.take_peers();
         let mut orders = Vec::with_capacity(2 * BATCH);
         while !stop.is_cancelled() {
-            // Where whoever told of peers ended, the last known ones stay.
+            // If the sender of peers is gone, the last known ones stay.
             if self.peers.has_changed().unwrap_or(false) {
                 self.take_peers();
             }
@@ -62,7 +64,7 @@ impl Prober {
                 (self.pace.next(session.wake(), awaits), awaits && session.needs_prompt_reading(before.mono))
             });
             let planned = event.min(before.mono.plus(LONGEST_NAP));
-            // A prober that is late already has no time to sleep.
+            // Do not sleep if late.
             if planned > before.mono {
                 self.sleep(planned.since(before.mono), awaits);
             }
@@ -79,7 +81,7 @@ impl Prober {
         }
     }
 
-    /// Sleeps so long, or less if replies are awaited and there are any.
+    /// Sleeps for `duration`, or until a reply arrives if `awaits`.
     fn sleep(&self, duration: Duration, awaits: bool) {
         let waited = awaits.then(|| wait_readable(self.channels.iter().map(Channel::as_fd), duration));
         if waited.is_none_or(|waited| waited.is_err()) {
@@ -104,7 +106,8 @@ impl Prober {
     }
 
     fn receive_and_send(&mut self, orders: &mut Vec<Order>) {
-        // A reply that is there already was not lost, however late we are: replies are read before probes are given up.
+        // Replies are read before probes time out: a reply that has arrived is no loss, however
+        // late we are.
         self.receive(Mono::now(), Occasion::Waking);
         orders.clear();
         let now = Reading::now();

@@ -1,4 +1,5 @@
-//! The other end of a UDP probe: answers well-formed requests, with the kernel's stamp of their arrival.
+//! The responder of UDP probes: answers valid requests, with the kernel's timestamp of their
+//! arrival.
 
 use std::future::poll_fn;
 use std::io;
@@ -19,12 +20,12 @@ use crate::protocol::control_message::LocalAddress;
 use crate::protocol::fleet_key::{KeyIndex, SharedKeys};
 use crate::protocol::wire::{PACKET_LEN, Reply, Request, WireError, packet};
 
-/// Few enough that the first answer of a batch is not stamped long before the last one leaves.
+/// Few enough that the first answer of a batch is not timestamped long before the last one leaves.
 const BATCH: usize = 4;
-/// One byte more than a probe, so that a longer packet is seen to be longer.
+/// One byte more than a probe, to recognise longer packets.
 const LONGEST: usize = PACKET_LEN + 1;
 
-/// What a responder did with the requests.
+/// Counters of a responder.
 #[derive(Debug, Default)]
 pub struct ResponderCounters {
     answered: AtomicU64,
@@ -35,7 +36,7 @@ pub struct ResponderCounters {
 }
 
 impl ResponderCounters {
-    /// Each by its name.
+    /// The counters by name.
     #[must_use]
     pub fn read(&self) -> [(&'static str, u64); 5] {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -49,16 +50,16 @@ impl ResponderCounters {
     }
 }
 
-/// Whom a responder answers.
+/// Which requests a responder answers.
 #[derive(Debug)]
 pub struct Policy {
-    /// Only who has the fleet's key, where there is one.
+    /// Only requests signed with one of these keys, if there are any.
     pub keys: SharedKeys,
-    /// Only so often per source and second; 0 = as often as asked.
+    /// Limit per source and second; 0 = none.
     pub per_source_second: u32,
 }
 
-/// A responder with its sockets open.
+/// A responder with open sockets.
 #[derive(Debug)]
 pub struct Responder {
     sockets: Vec<AsyncFd<Socket>>,
@@ -89,7 +90,7 @@ impl From<WireError> for Refused {
     }
 }
 
-/// Why there is no responder.
+/// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to listen for probes on {address}")]
 pub struct ListenError {
@@ -98,11 +99,11 @@ pub struct ListenError {
 }
 
 impl Responder {
-    /// Listens on all `addresses`. One of a family that this machine has not is left out, unless none remains. To be called on the runtime
-    /// that will run it.
+    /// Listens on all `addresses`. Those of a family that this machine lacks are skipped, unless
+    /// none remains. Call it on the runtime that will run the responder.
     ///
     /// # Errors
-    /// [`ListenError`] naming the address that cannot be had.
+    /// [`ListenError`] with the address.
     pub fn open(addresses: &[SocketAddr], policy: Policy, counters: Arc<ResponderCounters>) -> Result<Self, ListenError> {
         let mut sockets = Vec::new();
         let mut missing = None;
@@ -111,7 +112,7 @@ impl Responder {
             match opened.map_err(|source| ListenError { address, source }) {
                 Ok(socket) => sockets.push(socket),
                 Err(error) if is_family_missing(&error.source) => {
-                    tracing::info!(%address, error = %error.source, "not listening here");
+                    tracing::info!(%address, error = %error.source, "skipped a listen address of a family that this machine lacks");
                     missing = Some(error);
                 }
                 Err(error) => return Err(error),
@@ -123,7 +124,7 @@ impl Responder {
         }
     }
 
-    /// Where it listens.
+    /// The addresses that it listens on.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.sockets.iter().filter_map(|socket| socket.get_ref().local_addr().ok()?.as_socket()).collect()
@@ -173,8 +174,9 @@ impl Responder {
         }
     }
 
-    /// The tag is checked before the limit, because a source's address can be forged and a tag cannot: whoever has no key must not
-    /// be able to use up what a node of the fleet may ask. Without a key there is only the address to go by.
+    /// The tag is checked before the limit, because a source address can be forged and a tag
+    /// cannot: without the key nobody can use up the limit of a node. Without keys the address is
+    /// all there is.
     fn judge(&mut self, datagram: &Datagram<'_>, read: Wall, now: Mono) -> Result<Accepted, Refused> {
         let request = Request::decode(datagram.bytes)?;
         let from = datagram.from.ok_or(Refused::Malformed)?;

@@ -1,5 +1,5 @@
-//! The prober's metrics, written from the session at every scrape, so that a peer's series end with the peer. The names are a
-//! contract with readers of Prometheus: the crate's README lists them.
+//! The prober's metrics, written from the session at every scrape, so that a peer's series end with
+//! the peer. The names are a contract with readers of Prometheus; the crate's README lists them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::session::{Counters, PeerView, Session, SharedSession};
 /// A statistic of a pair's round-trip times that can be exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum RttStat {
-    /// The shortest time in the window.
+    /// The shortest RTT in the window.
     Min,
     /// The median.
     P50,
@@ -65,7 +65,7 @@ pub(crate) struct Exposition {
 }
 
 impl Exposition {
-    /// The metrics of a session and of the responder beside it, with these statistics of each pair.
+    /// The metrics of a session and a responder, with these statistics of each pair.
     #[must_use]
     pub(crate) fn new(session: SharedSession, responder: Arc<ResponderCounters>, stats: &[RttStat]) -> Self {
         Self { session, responder, stats: stats.iter().copied().collect() }
@@ -191,7 +191,7 @@ fn pair_gauge(
     Ok(())
 }
 
-/// What all pairs have together.
+/// Writes what concerns all pairs.
 fn write_fleet(encoder: &mut DescriptorEncoder<'_>, pairs: &[Pair]) -> Written {
     let mut peers = encoder.encode_descriptor("kantai_probe_peers", "Number of peers in each state", None, MetricType::Gauge)?;
     for state in PairState::ALL {
@@ -320,7 +320,8 @@ mod tests {
         snapshot(pairs)
     }
 
-    /// The table in the README is a contract; this is its text. With `UPDATE_GOLDEN` in the environment the file is written anew.
+    /// The table in the README is a contract; this is its text. With `UPDATE_GOLDEN` in the
+    /// environment the file is rewritten.
     #[test]
     fn the_exposition_is_as_agreed_with_its_readers() {
         let text = exposed(in_each_state, &[RttStat::P50]);

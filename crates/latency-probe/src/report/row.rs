@@ -1,4 +1,4 @@
-//! One node's row of the latency matrix as `/v1/row` gives it, for readers that want it fresh and whole.
+//! One node's row of the latency matrix as `/v1/row` serves it.
 
 pub mod binary;
 
@@ -9,31 +9,31 @@ use crate::peers::{NodeName, Protocol};
 use crate::session::pair::{PairState, Summary};
 use crate::session::{Flow, Path, Session, SharedSession};
 
-/// What one node knows of its way to the others.
+/// What one node measured to the others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// The node that measured.
+    /// The probing node.
     pub from: NodeName,
-    /// When this was said, on its wall clock.
+    /// When the row was written, by the node's wall clock.
     pub measured_at_unix_seconds: f64,
-    /// The others, in order of name.
+    /// The probed nodes, in order of name.
     pub peers: Vec<PeerRow>,
 }
 
-/// What is known of the way to one node.
+/// What is known of the pair with one node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeerRow {
     /// The node.
     pub to: NodeName,
-    /// What is known.
+    /// The state of the pair.
     pub state: PairState,
-    /// The protocol that told.
+    /// The protocol that the statistics come from.
     pub protocol: Protocol,
-    /// Times, where the pair is known or stale.
+    /// RTTs, if the pair is known or stale.
     pub rtt_seconds: Option<RttSeconds>,
-    /// Jitter by RFC 3550, where the pair is known or stale.
+    /// Jitter as in RFC 3550, if the pair is known or stale.
     pub jitter_seconds: Option<f64>,
-    /// Share of probes lost within the window, where any came to an end.
+    /// Share of probes lost within the window, if any ended.
     pub loss_ratio: Option<f64>,
     /// Its 95 % confidence interval.
     #[serde(default)]
@@ -41,38 +41,38 @@ pub struct PeerRow {
     /// Probes lost within the window.
     #[serde(default)]
     pub probes_lost: usize,
-    /// Probes that came to an end within it.
+    /// Probes that ended within the window.
     #[serde(default)]
     pub probes_ended: usize,
-    /// Time since the last answer, if one ever came.
+    /// Time since the last reply, if there was one.
     pub age_seconds: Option<f64>,
-    /// Answers within the window.
+    /// Number of RTTs that the statistics are computed from.
     pub samples: usize,
-    /// Routers on the way back, as far as the replies' time to live tells.
+    /// Number of routers on the way back, from the time to live of replies.
     #[serde(default)]
     pub hops: Option<u8>,
-    /// How often the number of hops changed since the peer is one.
+    /// How often the number of hops changed since the peer was added.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub hop_changes: u32,
-    /// Average of how much longer requests took than replies, by the clocks of both nodes: twice the difference of the clocks is in
-    /// it. A sudden change of it is a change of the way in one direction.
+    /// Average of how much longer requests took than replies, by the clocks of both nodes. It
+    /// contains twice the clocks' offset; its jumps are route changes in one direction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forward_minus_back_seconds: Option<f64>,
-    /// The flows of the pair, where probes leave from several ports.
+    /// The flows, if probes use several source ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flows: Vec<FlowRow>,
-    /// Replies that came after the reply to a later probe, since the peer is one.
+    /// Replies overtaken by the reply to a later probe, since the peer was added.
     #[serde(default)]
     pub reordered: u32,
-    /// Further replies to an answered probe, since the peer is one.
+    /// Further replies to answered probes, since the peer was added.
     #[serde(default)]
     pub duplicates: u32,
 }
 
-/// Round-trip times over the window.
+/// RTTs over the window.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RttSeconds {
-    /// The shortest.
+    /// The shortest RTT.
     pub min: f64,
     /// The median.
     pub p50: f64,
@@ -80,18 +80,18 @@ pub struct RttSeconds {
     pub p90: f64,
     /// The 99th percentile.
     pub p99: f64,
-    /// The exponential average.
+    /// Exponentially weighted moving average.
     pub ewma: f64,
 }
 
-/// The probes to a node that leave from one port, which go one of several routes of equal cost.
+/// Probes from one source port, which take one of several routes of equal cost.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FlowRow {
-    /// Probes lost of the last ones.
+    /// Lost probes among the last ones.
     pub probes_lost: u32,
-    /// The last probes, at most 32.
+    /// Number of last probes, at most 32.
     pub probes_ended: u32,
-    /// Exponential average of the round-trip times, where there is any.
+    /// Exponentially weighted moving average of the RTTs, if there are any.
     pub ewma_seconds: Option<f64>,
 }
 
@@ -101,7 +101,7 @@ const fn is_zero(number: &u32) -> bool {
 }
 
 impl PeerRow {
-    /// A summary as a row.
+    /// The row entry of a pair.
     #[must_use]
     pub fn new(to: NodeName, protocol: Protocol, summary: &Summary, path: &Path) -> Self {
         let flow =
@@ -135,7 +135,7 @@ impl PeerRow {
 }
 
 impl Row {
-    /// A row of these peers, said at `now`.
+    /// A row with these entries, written at `now`.
     #[must_use]
     pub fn new(from: NodeName, now: Wall, peers: Vec<PeerRow>) -> Self {
         Self { from, measured_at_unix_seconds: now.as_unix_seconds(), peers }

@@ -1,47 +1,47 @@
-//! What a prober counts about itself.
+//! Counters of a session.
 
 use crate::peers::Protocol;
 use crate::session::histogram::{Bounds, Histogram};
 use crate::session::round_trip::Discard;
 
-/// Totals of one life of a prober. Arrays are by [`Protocol`].
+/// Totals since the session's start. Arrays are indexed by [`Protocol`].
 #[derive(Clone, Debug)]
 pub struct Counters {
     /// Probes sent.
     pub sent: [u64; Protocol::COUNT],
-    /// Probes that came back in time.
+    /// Probes answered before their timeout.
     pub answered: [u64; Protocol::COUNT],
-    /// Probes that did not.
+    /// Probes lost.
     pub lost: [u64; Protocol::COUNT],
-    /// Probes that came back and gave no time, because the clock was set meanwhile.
+    /// Answered probes without an RTT: the wall clock was set meanwhile.
     pub discarded_clock_stepped: u64,
-    /// Probes that came back and gave no time, because the responder's part does not fit.
+    /// Answered probes without an RTT: the responder's times contradict ours.
     pub discarded_impossible: u64,
-    /// Probes that came back and gave no time, because nobody knows when.
+    /// Answered probes without an RTT: the time of arrival is unknown.
     pub discarded_unstamped: u64,
-    /// Probes that were still out when this machine, or this program, had been stopped for a while.
+    /// Probes in flight when the machine or the program had been stopped.
     pub discarded_asleep: u64,
-    /// Replies that the kernel dropped because they were not read in time. The probes that were out then tell nothing.
+    /// Packets that the kernel dropped because the socket was full.
     pub overrun: u64,
-    /// Probes that the peer's node refused, because nobody listens on the port there.
+    /// Probes refused by the peer's node: nobody listens on the port.
     pub refused: u64,
-    /// Probes that the network sent back, or that could not be sent, because there is no route.
+    /// Probes that could not be delivered: there is no route to the peer's node.
     pub no_route: u64,
-    /// Probes that could not be sent for a reason of our own.
+    /// Probes not sent because of this node's own limits.
     pub not_sent: u64,
-    /// Replies after their probe was given up.
+    /// Replies after the probe's timeout.
     pub late: u64,
-    /// Second replies to a probe.
+    /// Further replies to an answered probe.
     pub duplicate: u64,
-    /// Replies that came after the reply to a later probe of the same peer.
+    /// Replies that were overtaken by the reply to a later probe of the same peer.
     pub reordered: u64,
-    /// Replies to probes of another life or another prober.
+    /// Replies to another session: an earlier one of this prober, or another prober's.
     pub foreign: u64,
-    /// Packets that fit no probe: malformed, wrongly tagged, from elsewhere.
+    /// Packets that are no valid reply: malformed, wrongly signed, or from another address.
     pub rejected: u64,
-    /// Times to all peers.
+    /// RTTs to all peers.
     pub times: Histogram,
-    /// How late turns were taken.
+    /// How late probes were sent.
     pub lateness: Histogram,
 }
 
@@ -71,7 +71,7 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// What was neither a time nor a loss, by kind.
+    /// Events that are neither an RTT nor a loss, by kind. The README explains the kinds.
     #[must_use]
     pub const fn anomalies(&self) -> [(&'static str, u64); 13] {
         [
@@ -91,7 +91,7 @@ impl Counters {
         ]
     }
 
-    /// A probe came back, and took so many seconds or gave no time.
+    /// Counts an answered probe and its RTT in seconds, or why there is none.
     pub fn answered(&mut self, protocol: Protocol, seconds: Result<f64, Discard>) {
         self.answered[protocol as usize] += 1;
         match seconds {

@@ -1,4 +1,4 @@
-//! What is kept of one peer, and what is said of it. Pure.
+//! The state of one peer. Pure.
 
 use super::histogram::Histogram;
 use super::pair::{PairState, PairStats, Silence, StateLimits, Summary, WindowLimits};
@@ -17,15 +17,15 @@ pub(super) struct Entry {
     pub(super) fallback: Option<Box<Fallback>>,
     pub(super) opinion: SecondOpinion,
     pub(super) turns: u32,
-    /// Only where somebody wants buckets of each pair.
+    /// Only with `--pair-buckets`.
     pub(super) times: Option<Histogram>,
     pub(super) path: Path,
 }
 
-/// So many ICMP probes lost in a row, or as many as make the peer silent where those are fewer, are a second opinion.
+/// ICMP probes lost in a row that make a second opinion; fewer if fewer make the peer silent.
 const ICMP_SILENT_AFTER: u32 = 3;
 
-/// What is kept of a pair, and when it is no longer known, at the present pace.
+/// Window and limits at the present stretch.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
     pub(super) window: WindowLimits,
@@ -33,12 +33,12 @@ pub(super) struct Limits {
     pub(super) primary: Protocol,
 }
 
-/// What tells of a peer whose responder is silent.
+/// Other ways to reach a peer whose responder is silent.
 #[derive(Debug)]
 pub(super) struct Fallback {
-    /// ICMP echo, and the answers of a kernel that nobody listens.
+    /// ICMP echo replies, and "port unreachable" in answer to UDP probes.
     pub(super) icmp: PairStats,
-    /// TCP handshakes, tried while ICMP tells nothing: a firewall may let only these through.
+    /// TCP handshakes, tried while ICMP does not answer: a firewall may pass only these.
     pub(super) tcp: PairStats,
 }
 
@@ -49,7 +49,7 @@ impl Fallback {
 }
 
 impl Entry {
-    /// What it means if the primary protocol is silent.
+    /// What the silence of the primary protocol means.
     fn silence(&self, limits: Limits, now: Mono) -> Silence {
         let enough = limits.states.unreachable_after.min(ICMP_SILENT_AFTER);
         let icmp_is_silent = match &self.fallback {
@@ -67,7 +67,8 @@ impl Entry {
         self.primary.state(limits.window, limits.states, self.silence(limits, now), now)
     }
 
-    /// What is shown of the peer: what the primary protocol tells, or ICMP, or TCP, in its place while it tells nothing.
+    /// The summary to report, and its protocol: the primary one's, or ICMP's or TCP's while that is
+    /// silent.
     pub(super) fn summary(&self, limits: Limits, now: Mono) -> (Protocol, Summary) {
         let of = |pair: &PairStats, silence| pair.summary(limits.window, limits.states, silence, now);
         let primary = of(&self.primary, self.silence(limits, now));
@@ -79,7 +80,7 @@ impl Entry {
         told(PairState::Known).or_else(|| told(PairState::Stale)).unwrap_or((limits.primary, primary))
     }
 
-    /// Whether ICMP is asked in this turn: in place of a silent responder, or to find out whether it gets through.
+    /// Whether to send an ICMP probe in this turn: as fallback, or to check whether ICMP passes.
     pub(super) fn asks_icmp(&mut self, limits: Limits, now: Mono) -> bool {
         if self.state(limits, now) == PairState::Known {
             self.fallback = None;
@@ -91,7 +92,8 @@ impl Entry {
         self.fallback.is_some()
     }
 
-    /// Whether a TCP handshake is tried in this turn: while the responder is silent and ICMP tells nothing.
+    /// Whether to try a TCP handshake in this turn: the responder is silent and ICMP does not
+    /// answer.
     pub(super) fn asks_tcp(&self, limits: Limits, now: Mono) -> bool {
         let is_known = |pair: &PairStats| {
             let silent = pair.lost_lately(limits.states.unreachable_after.min(ICMP_SILENT_AFTER));
@@ -101,7 +103,7 @@ impl Entry {
         is_silent && self.fallback.as_ref().is_some_and(|fallback| !is_known(&fallback.icmp))
     }
 
-    /// What the network said about the node is kept as a second opinion.
+    /// Records what the network said about the node.
     pub(super) const fn note_verdict(&mut self, verdict: Verdict, now: Mono) {
         match verdict {
             Verdict::NobodyListens => self.opinion.seen_alive(now),

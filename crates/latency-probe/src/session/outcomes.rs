@@ -1,4 +1,4 @@
-//! How probes end: answered, lost, sent back by the network, or written off. Pure.
+//! How probes end: answered, lost, returned by the network, or written off. Pure.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::protocol::control_message::Verdict;
 use crate::protocol::wire::Sequence;
 
 impl Session {
-    /// The probe did not go out, or its connection did not come about.
+    /// Ends a probe that was not sent, or whose connection failed.
     pub fn not_sent(&mut self, sequence: Sequence, why: NotSent, now: Mono) {
         let Some(probe) = self.in_flight.end(sequence, Fate::WrittenOff) else { return };
         match why {
@@ -44,7 +44,7 @@ impl Session {
         }
     }
 
-    /// The probe is lost, and what the network says about its node is kept.
+    /// Counts a loss and records what the network said about the node.
     fn bounced_probe(&mut self, probe: &Probe, verdict: Verdict, now: Mono) {
         self.lost(probe, now);
         if let Some(entry) = self.entry(probe.peer) {
@@ -61,11 +61,11 @@ impl Session {
         }
     }
 
-    /// The network said, at `read`, that a UDP probe did not arrive. From a node where nobody listens that is an answer of its
-    /// kernel, as good as one by ICMP echo, and shown in its place.
+    /// Handles an ICMP error about a UDP probe, read at `read`. "Port unreachable" from the node is
+    /// an answer of its kernel: it counts like an ICMP echo reply.
     pub fn bounced(&mut self, bounced: &Bounced, read: Reading, prompt: bool) {
-        // Some routers send back too little of a probe to tell which one it was. And it takes a kernel three seconds to find that an
-        // address of its own link does not answer, by when the probe was given up.
+        // Some routers quote too little of a probe to identify it. And a kernel takes three seconds
+        // to find that an address on its own link does not answer; the probe has timed out by then.
         let Some((session, sequence)) = bounced.probe else { return self.note_late_verdict(bounced, read.mono) };
         if session != self.id {
             return;
@@ -101,10 +101,12 @@ impl Session {
         self.count_verdict(bounced.verdict);
     }
 
-    /// A reply came in, and was read at `read`. Anything may be in it: it counts only if it fits a probe that is out.
+    /// Handles a reply that was read at `read`. Its content is untrusted: it counts only if it
+    /// matches a probe in flight.
     pub fn returned(&mut self, reply: &Returned, read: Reading) {
         if reply.session != self.id {
-            // Ours, but to an earlier life of this prober, or to another prober on this machine (a raw socket sees those too).
+            // For an earlier session of this prober, or for another prober on this machine (a raw
+            // socket sees both).
             self.counters.foreign += 1;
             return;
         }
@@ -120,7 +122,7 @@ impl Session {
         let from_peer = match reply.protocol {
             Protocol::Udp => reply.from == entry.peer.echo,
             Protocol::Icmp => reply.from.ip() == entry.peer.address(),
-            // Their outcomes come by `measured`, never in a packet.
+            // Connections end by `measured`, not by packets.
             Protocol::Tcp | Protocol::Http => false,
         };
         if probe.protocol != reply.protocol || !from_peer {
@@ -158,7 +160,7 @@ impl Session {
         self.measured(reply.sequence, time, reply.ttl, read.mono);
     }
 
-    /// The probe with that number came back, and took so long or gave no time. Nothing happens where it is out no longer.
+    /// Ends a probe in flight with its RTT, or with the reason why there is none.
     pub fn measured(&mut self, sequence: Sequence, time: Result<Rtt, Discard>, ttl: Option<u8>, now: Mono) {
         let Some(probe) = self.in_flight.end(sequence, Fate::Answered) else { return };
         self.counters.answered(probe.protocol, time.map(Rtt::as_seconds));
@@ -187,7 +189,7 @@ impl Session {
         }
     }
 
-    /// Gives up the probes that have been out for too long. To be called after replies were read.
+    /// Counts probes as lost whose timeout is over. Call it after reading replies.
     pub fn give_up(&mut self, now: Mono) {
         while let Some(probe) = self.in_flight.pop_over(now, self.settings.timeout) {
             if probe.fate == Fate::Out {
@@ -197,8 +199,8 @@ impl Session {
     }
 }
 
-/// How many nanoseconds longer the request took than the reply, by the clocks of both nodes: departure, arrival, answer, return.
-/// None where the clocks are centuries apart.
+/// How much longer the request took than the reply, in nanoseconds, by the clocks of both nodes:
+/// `[departure, arrival, answer, return]`. None if the clocks are centuries apart.
 fn one_way_difference(stamps: [Wall; 4]) -> Option<i64> {
     let [departed, arrived, answered, returned] = stamps.map(|stamp| i64::try_from(stamp.as_nanos()).ok());
     let forward = arrived?.checked_sub(departed?)?;

@@ -1,25 +1,25 @@
-//! When the prober wakes. Kernel stamps make it harmless to take turns a little late and to read replies when convenient, so it does both many
-//! at a time: a waking costs more than a probe. Pure.
+//! When the prober wakes. Kernel timestamps make it harmless to send a little late and to read
+//! replies later, so the prober does both in batches: waking costs more than a probe. Pure.
 
 use std::time::Duration;
 
 use crate::clock::Mono;
 
-/// At most so long turns are kept waiting for others.
+/// Longest time that probes are held back to be sent together.
 pub(crate) const LONGEST_SLOT: Duration = Duration::from_millis(100);
-/// About so many probes leave together: few enough not to be a burst and to fit into one system call, many enough to share the cost of waking,
-/// of which most is a processor that has forgotten the way through the kernel meanwhile.
+/// Number of probes per batch: few enough for one system call and not to be a burst, many enough to
+/// share the cost of waking, most of which is cold caches.
 const PROBES_PER_SLOT: u32 = 48;
-/// Part of the interval that turns may be late by, which is no more than they are jittered.
+/// Probes are at most this fraction of the interval late, which is no more than their jitter.
 const SLOTS_PER_INTERVAL: u32 = 10;
-/// Timers are no finer than this, so a shorter slot is none.
+/// The resolution of timers; a shorter slot is zero.
 const SHORTEST_SLOT: Duration = Duration::from_millis(1);
-/// A reply is looked for at least so often while one is awaited.
+/// Longest time between two reads of the sockets while probes are in flight.
 const LONGEST_LOOK: Duration = Duration::from_millis(100);
-/// With nothing to do, look again after this.
+/// Longest sleep without any probes.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// How long turns are gathered before they are taken together, at so many peers and such an interval; zero where there is more to do than
+/// How long probes are gathered before they are sent together; zero if there are more probes than
 /// slots would hold.
 #[must_use]
 pub(crate) fn slot(peers: usize, interval: Duration) -> Duration {
@@ -29,7 +29,7 @@ pub(crate) fn slot(peers: usize, interval: Duration) -> Duration {
     if slot < SHORTEST_SLOT { Duration::ZERO } else { slot }
 }
 
-/// The wakings of one prober.
+/// The wake-up times of a prober.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     slot: Duration,
@@ -38,24 +38,25 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// From `now` on.
+    /// A pace that starts at `now`.
     #[must_use]
     pub(crate) const fn new(now: Mono) -> Self {
         Self { slot: Duration::ZERO, last: now, look_after: LONGEST_LOOK }
     }
 
-    /// From now on there is so much to do.
+    /// Adapts to the number of peers and the interval.
     pub(crate) fn set(&mut self, peers: usize, interval: Duration) {
         self.slot = slot(peers, interval);
     }
 
-    /// It woke at `now`, and sent something or nothing. Replies are looked for soon after probes left, then less and less often.
+    /// Records a waking. Sockets are read soon after a send, then less and less often.
     pub(crate) fn woke(&mut self, now: Mono, sent: bool) {
         self.last = now;
         self.look_after = if sent { self.slot.max(SHORTEST_SLOT) } else { (self.look_after * 2).min(LONGEST_LOOK) };
     }
 
-    /// When to wake next: for the next turn or timeout, though not before the slot is over, or for replies if any are awaited.
+    /// When to wake next: for the next turn or timeout, but not before the slot is over; or to read
+    /// replies.
     #[must_use]
     pub(crate) fn next(&self, event: Option<Mono>, awaits_replies: bool) -> Mono {
         let event = event.map(|event| event.max(self.last.plus(self.slot)));

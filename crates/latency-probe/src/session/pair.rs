@@ -1,7 +1,8 @@
-//! What is kept of one pair of nodes, in bounded memory, and what is said of it. Pure: time is an argument.
+//! Statistics of one pair of nodes in bounded memory. Pure: time is an argument.
 //!
-//! Kept are the outcomes of the last probes (a ring of 8 bytes each), and two running values. Percentiles are exact over
-//! the window, because a window of some sixty outcomes is cheaper to sort when somebody asks than to sketch on every probe.
+//! A ring holds the newest outcomes (8 bytes each), beside two running averages. Percentiles are
+//! exact over the window: sorting some sixty outcomes on demand is cheaper than a sketch on every
+//! probe.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,34 +11,35 @@ use crate::clock::Mono;
 use crate::protocol::wire::Sequence;
 use crate::session::round_trip::Rtt;
 
-/// How much is kept: the last `samples` outcomes that are not older than `span`.
+/// The window: the newest `samples` outcomes that are not older than `span`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowLimits {
-    /// At most so many outcomes.
+    /// Largest number of outcomes.
     pub samples: usize,
-    /// None older than this, counted from now.
+    /// Largest age of an outcome.
     pub span: Duration,
 }
 
-/// When a pair is no longer known.
+/// Limits between the states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateLimits {
-    /// So many probes lost in a row make it silent: unreachable where a second opinion agrees, else unknown.
+    /// Number of probes lost in a row that make a peer silent: unreachable if a second opinion
+    /// agrees, else unknown.
     pub unreachable_after: u32,
-    /// A last answer older than this makes it stale.
+    /// Age of the last reply beyond which a pair is stale.
     pub stale_after: Duration,
 }
 
-/// What is known of a pair.
+/// The state of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PairState {
-    /// Answers came, the last one lately.
+    /// The last reply is recent.
     Known,
-    /// Too little is known to say more: nothing was answered within the window, or the last probes were all lost and that may be
-    /// the responder's fault alone.
+    /// No reply within the window; or the last probes were lost, which may be the responder's fault
+    /// alone.
     Unknown,
-    /// Answers are within the window, but the last one is old.
+    /// Replies are within the window, but the last one is old.
     Stale,
     /// The last probes were all lost, and a second opinion agrees.
     Unreachable,
@@ -47,7 +49,7 @@ impl PairState {
     /// All states.
     pub const ALL: [Self; 4] = [Self::Known, Self::Unknown, Self::Stale, Self::Unreachable];
 
-    /// A stable name for labels.
+    /// The name in labels and rows.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -62,16 +64,16 @@ impl PairState {
 /// What the silence of a peer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Silence {
-    /// Nothing beyond itself: the pair is unknown.
+    /// Nothing beyond the responder: the pair is unknown.
     Unexplained,
-    /// A second opinion agrees that the peer cannot be reached.
+    /// A second opinion agrees: the peer is unreachable.
     Confirmed,
 }
 
-/// Round-trip times over the window, and their exponential average.
+/// RTTs over the window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RttSummary {
-    /// The shortest.
+    /// The shortest RTT.
     pub min: Rtt,
     /// The median (nearest rank, as the other percentiles).
     pub p50: Rtt,
@@ -90,58 +92,60 @@ pub struct RttSummary {
 pub struct LossSummary {
     /// Probes lost.
     pub lost: usize,
-    /// Probes that came to an end, lost or answered.
+    /// Probes that ended, lost or answered.
     pub ended: usize,
-    /// Lost out of all that came to an end.
+    /// Lost probes over ended probes.
     pub ratio: f64,
-    /// Lower end of the 95 % confidence interval (Wilson's).
+    /// Lower bound of the 95 % confidence interval (Wilson).
     pub low: f64,
-    /// Upper end of it.
+    /// Upper bound of the interval.
     pub high: f64,
 }
 
-/// What is said of a pair at one moment.
+/// The statistics of a pair at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
-    /// What is known.
+    /// The state.
     pub state: PairState,
-    /// Times, where the pair is known or stale.
+    /// RTTs, if the pair is known or stale.
     pub rtt: Option<RttSummary>,
-    /// Loss, where any probe came to an end within the window.
+    /// Loss, if any probe ended within the window.
     pub loss: Option<LossSummary>,
-    /// How long ago the last answer came, if one ever did.
+    /// Time since the last reply, if there was one.
     pub age: Option<Duration>,
-    /// Answers within the window whose times count.
+    /// Number of RTTs that the statistics are computed from.
     pub samples: usize,
-    /// Replies that came after the reply to a later probe (RFC 4737), since the pair is known of.
+    /// Replies overtaken by the reply to a later probe (RFC 4737), since the peer was added.
     pub reordered: u32,
-    /// Further replies to a probe that was answered, since the pair is known of.
+    /// Further replies to answered probes, since the peer was added.
     pub duplicates: u32,
 }
 
-/// Weight of the newest time in the exponential average, as for TCP's smoothed round-trip time.
+/// Weight of the newest RTT in the average, as in TCP's smoothed RTT.
 const EWMA_WEIGHT: f64 = 1.0 / 8.0;
-/// Weight of the newest difference in the jitter, by RFC 3550.
+/// Weight of the newest difference in the jitter (RFC 3550).
 const JITTER_WEIGHT: f64 = 1.0 / 16.0;
 
-/// So many answers in a row are taken for proof that the way changed.
+/// Number of newest RTTs that prove a change of the route.
 const EVIDENCE: usize = 11;
 
 #[derive(Clone, Copy, Debug)]
 struct Outcome {
-    /// Milliseconds of the monotonic clock, modulo 2^32: ages within a window are far below its period of 49 days.
+    /// Milliseconds of the monotonic clock modulo 2^32 (49 days). Ages within a window are far
+    /// smaller.
     at_millis: u32,
-    /// None = lost.
+    /// None if lost.
     rtt: Option<Rtt>,
 }
 
-/// The outcomes of one pair's probes.
+/// Outcomes of the probes of one pair, and the averages over them.
 #[derive(Clone, Debug)]
 pub struct PairStats {
     outcomes: VecDeque<Outcome>,
-    /// So many of the outcomes are answers.
+    /// Number of outcomes that are answers.
     answers: usize,
-    /// So many of the oldest outcomes tell of loss only: their times are from before the way changed.
+    /// Number of oldest outcomes from before the route changed: their losses count, their RTTs do
+    /// not.
     outdated: usize,
     last_outcome: Option<Mono>,
     last_answer: Option<(Mono, Rtt)>,
@@ -154,7 +158,7 @@ pub struct PairStats {
 }
 
 impl PairStats {
-    /// Nothing yet, with room for a window.
+    /// Empty statistics with capacity for a window.
     #[must_use]
     pub fn new(window: WindowLimits) -> Self {
         Self {
@@ -172,7 +176,8 @@ impl PairStats {
         }
     }
 
-    /// The first reply to a probe came in, whether it gives a time or not. True where the reply to a later probe came before it.
+    /// Records the first reply to a probe, with or without an RTT. Returns whether it was overtaken
+    /// by the reply to a later probe.
     pub fn replied(&mut self, sequence: Sequence) -> bool {
         let reordered = self.latest_answered.is_some_and(|latest| latest > sequence);
         self.latest_answered = self.latest_answered.max(Some(sequence));
@@ -180,16 +185,17 @@ impl PairStats {
         reordered
     }
 
-    /// Another reply came in to a probe that was answered.
+    /// Records a further reply to an answered probe.
     pub const fn replied_again(&mut self) {
         self.duplicates = self.duplicates.saturating_add(1);
     }
 
-    /// A probe came back and took so long.
+    /// Records an RTT.
     pub fn answered(&mut self, window: WindowLimits, at: Mono, rtt: Rtt) {
         self.make_room(window, at);
         let seconds = rtt.as_seconds();
-        // Averages go on only from times that still count; after a silence as long as the window they begin anew.
+        // Averages continue only from RTTs that still count; after a silence as long as the window
+        // they restart.
         let previous = self.last_answer.filter(|_| self.answers > 0);
         if let Some((_, previous)) = previous {
             self.ewma_seconds += EWMA_WEIGHT * (seconds - self.ewma_seconds);
@@ -205,10 +211,11 @@ impl PairStats {
         self.look_for_change();
     }
 
-    /// When a route or a link changes, a median over the window would show the old one until half the window is of the new
-    /// one. So once the newest answers are all above three quarters of the older ones, or all below three quarters of them, the
-    /// older times count no longer. A quarter may be off, because a busy link has its spikes. By chance alone that happens about
-    /// once in 130,000 answers, and costs nothing but a shorter window.
+    /// When a route or link changes, a median over the window would show the old one until half of
+    /// the window is new. So once the newest RTTs are all above three quarters of the older ones,
+    /// or all below three quarters, the older ones no longer count. A quarter may deviate, because
+    /// a busy link has spikes. On a full window chance alone does that once in about 130,000
+    /// answers, and only shortens the window.
     fn look_for_change(&mut self) {
         let counted = self.answers_from(self.outdated);
         let Some((since, low, high)) = newest(counted.clone(), EVIDENCE) else { return };
@@ -219,7 +226,7 @@ impl PairStats {
         for (_, rtt) in older {
             not_below += usize::from(rtt >= low);
             not_above += usize::from(rtt <= high);
-            // The usual case, and every answer passes here.
+            // The common case, on the path of every answer.
             if not_below > spared && not_above > spared {
                 return;
             }
@@ -230,13 +237,13 @@ impl PairStats {
         }
     }
 
-    /// The answers from this place on, oldest first, with their places.
+    /// The answers from this index on, oldest first, with their indices.
     fn answers_from(&self, first: usize) -> impl DoubleEndedIterator<Item = (usize, Rtt)> + Clone {
         self.outcomes.iter().enumerate().skip(first).filter_map(|(index, outcome)| Some((index, outcome.rtt?)))
     }
 
-    /// The averages of the answers that still count, as if the first of them had been the first of all. An average that remembers the old way would
-    /// lie outside the times that are shown beside it.
+    /// Recomputes the averages from the RTTs that still count. Averages that remember the old route
+    /// would lie outside the RTTs reported beside them.
     fn restart_averages(&mut self) {
         let mut times = self.outcomes.iter().skip(self.outdated).filter_map(|outcome| outcome.rtt).map(Rtt::as_seconds);
         let Some(mut previous) = times.next() else { return };
@@ -249,7 +256,7 @@ impl PairStats {
         (self.ewma_seconds, self.jitter_seconds) = (ewma, jitter);
     }
 
-    /// A probe never came back.
+    /// Records a loss.
     pub fn lost(&mut self, window: WindowLimits, at: Mono) {
         self.make_room(window, at);
         self.lost_in_a_row = self.lost_in_a_row.saturating_add(1);
@@ -257,8 +264,8 @@ impl PairStats {
     }
 
     fn make_room(&mut self, window: WindowLimits, now: Mono) {
-        // Ages are told from the time of the last outcome on, and only up to the period of `at_millis`; so a ring that lay still for
-        // longer than the window is emptied as a whole.
+        // Ages are relative to the last outcome, and wrap with `at_millis`. A ring without outcomes
+        // for longer than the window is emptied as a whole.
         let newest = match self.last_outcome {
             Some(last) if now.since(last) <= window.span => millis(now),
             Some(_) => {
@@ -285,13 +292,13 @@ impl PairStats {
         self.outdated = self.outdated.saturating_sub(1);
     }
 
-    /// Whether at least `number` probes in a row were lost, the last one included.
+    /// Whether the last `number` probes were all lost.
     #[must_use]
     pub const fn lost_lately(&self, number: u32) -> bool {
         self.lost_in_a_row >= number
     }
 
-    /// What is known of the pair now. Cheaper than a summary, and says the same.
+    /// The state at `now`. Cheaper than a summary, with the same result.
     #[must_use]
     pub fn state(&self, window: WindowLimits, limits: StateLimits, silence: Silence, now: Mono) -> PairState {
         if self.lost_lately(limits.unreachable_after) {
@@ -301,8 +308,8 @@ impl PairStats {
             };
         }
         match self.last_answer {
-            // The last answer is in the window unless time or later losses pushed it out. Told without a look at the outcomes themselves, which
-            // are seldom at hand for the processor.
+            // The last answer is in the window unless time or later losses pushed it out. This
+            // avoids touching the ring, which is rarely in the processor's cache.
             Some((at, _)) if self.answers > 0 && self.age_millis(millis(at), now) <= span_millis(window) => {
                 if now.since(at) > limits.stale_after { PairState::Stale } else { PairState::Known }
             }
@@ -310,7 +317,7 @@ impl PairStats {
         }
     }
 
-    /// How old an outcome is that ended at that millisecond.
+    /// Age in milliseconds of an outcome that ended at `at_millis`.
     fn age_millis(&self, at_millis: u32, now: Mono) -> u32 {
         let idle = self.last_outcome.map_or(Duration::MAX, |last| now.since(last));
         let newest = self.last_outcome.map_or(0, millis);
@@ -322,12 +329,12 @@ impl PairStats {
         self.outcomes.iter().enumerate().filter(move |(_, outcome)| self.age_millis(outcome.at_millis, now) <= span)
     }
 
-    /// The times that are kept, oldest first, also those from before the way changed.
+    /// The kept RTTs, oldest first, including those from before the route changed.
     pub fn times(&self) -> impl Iterator<Item = Rtt> {
         self.outcomes.iter().filter_map(|outcome| outcome.rtt)
     }
 
-    /// What is said of the pair now.
+    /// The statistics at `now`.
     #[must_use]
     pub fn summary(&self, window: WindowLimits, limits: StateLimits, silence: Silence, now: Mono) -> Summary {
         let (mut ended, mut lost) = (0, 0);
@@ -345,7 +352,8 @@ impl PairStats {
                 p50: percentile(&times, 50)?,
                 p90: percentile(&times, 90)?,
                 p99: percentile(&times, 99)?,
-                // It still holds a trace of times that have left the window, which may have been shorter than any in it.
+                // The average still contains a trace of RTTs that have left the window, which may
+                // lie outside its range.
                 ewma_seconds: self.ewma_seconds.clamp(times.first()?.as_seconds(), times.last()?.as_seconds()),
                 jitter_seconds: self.jitter_seconds,
             })
@@ -362,7 +370,7 @@ impl PairStats {
     }
 }
 
-/// The place of the oldest of the `number` newest answers, and the shortest and the longest time among them.
+/// Index of the oldest of the `number` newest answers, and the shortest and longest RTT among them.
 fn newest(answers: impl DoubleEndedIterator<Item = (usize, Rtt)>, number: usize) -> Option<(usize, Rtt, Rtt)> {
     let mut found = None;
     let mut missing = number;
@@ -374,7 +382,8 @@ fn newest(answers: impl DoubleEndedIterator<Item = (usize, Rtt)>, number: usize)
     found.filter(|_| missing == 0)
 }
 
-/// Nearest-rank percentile: the smallest time that at least `percent` % of all are not above. None of nothing.
+/// Nearest-rank percentile: the smallest value that at least `percent` % of all values do not
+/// exceed. None of an empty slice.
 ///
 /// ```
 /// use latency_probe::session::percentile;
@@ -388,11 +397,13 @@ pub fn percentile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
     sorted.get(rank.saturating_sub(1)).copied()
 }
 
-/// Share of lost probes with Wilson's interval, which stays within 0 to 1 and does not collapse when nothing or everything was lost.
+/// Loss ratio with Wilson's interval, which stays within 0 to 1 and does not collapse if nothing or
+/// everything was lost.
 ///
 /// ```
 /// let loss = latency_probe::session::loss(1, 60).unwrap();
-/// assert!((loss.ratio - 0.0167).abs() < 1e-3 && loss.low > 0.0 && (loss.high - 0.0886).abs() < 1e-3);
+/// assert!((loss.ratio - 0.0167).abs() < 1e-3);
+/// assert!(loss.low > 0.0 && (loss.high - 0.0886).abs() < 1e-3);
 /// ```
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "a window holds far fewer outcomes than a float holds integers")]
@@ -420,7 +431,7 @@ const fn millis(at: Mono) -> u32 {
     (at.as_nanos() / 1_000_000) as u32
 }
 
-/// At most half the period of `at_millis`, 24 days: beyond that, ages would seem to begin anew.
+/// At most half the period of `at_millis` (24 days), beyond which ages are ambiguous.
 fn span_millis(window: WindowLimits) -> u32 {
     u32::try_from(window.span.as_millis()).unwrap_or(u32::MAX).min(u32::MAX / 2)
 }
@@ -525,7 +536,8 @@ mod tests {
         assert_eq!(pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(300)).samples, 60);
     }
 
-    /// A reader that checks `min <= ewma` must be able to believe every row, also just after the way became longer.
+    /// A reader that checks `min <= ewma` must be able to believe every row, also just after the
+    /// way became longer.
     #[test]
     fn the_average_lies_among_the_times_while_a_way_changes() {
         for (before, after) in [(5, 50), (50, 55), (50, 5)] {
@@ -576,7 +588,8 @@ mod tests {
         proptest::collection::vec(stretch, 0..5).prop_map(|stretches| stretches.concat())
     }
 
-    /// The same, from the whole history, in the plainest way. `counts_from` is the place in it from which on times count.
+    /// The same, from the whole history, in the plainest way. `counts_from` is the place in it from
+    /// which on times count.
     fn reference(history: &[(u64, Option<f64>)], counts_from: usize, now_millis: u64) -> (PairState, Vec<f64>, usize, usize) {
         let start = history.len().saturating_sub(WINDOW.samples);
         let window: Vec<_> = (0..).zip(history).skip(start).filter(|(_, (at, _))| now_millis - at <= 60_000).collect();
@@ -595,7 +608,8 @@ mod tests {
         (state, times, lost, window.len())
     }
 
-    /// From which place in the history on times count, if the newest answers are of another way than the ones before.
+    /// From which place in the history on times count, if the newest answers are of another way
+    /// than the ones before.
     fn change(history: &[(u64, Option<f64>)], counts_from: usize) -> Option<usize> {
         let (now, _) = history.last()?;
         let start = history.len().saturating_sub(WINDOW.samples).max(counts_from);
@@ -663,7 +677,8 @@ mod tests {
             prop_assert!(pair.outcomes.len() <= WINDOW.samples && pair.outcomes.capacity() <= WINDOW.samples);
         }
 
-        /// Wilson's interval are the shares from which the observed one is just so many standard deviations away.
+        /// Wilson's interval are the shares from which the observed one is just so many standard
+        /// deviations away.
         #[test]
         fn the_interval_of_loss_solves_its_equation(a in 0_usize..5_000, b in 1_usize..5_000) {
             let (lost, ended) = (a.min(b), b);
@@ -696,8 +711,8 @@ mod tests {
             prop_assert_eq!(pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(0)).reordered as usize, reordered);
         }
 
-        /// Running values against their definitions, over answers without long gaps. They begin anew where the way changed, which
-        /// short random traces show now and then.
+        /// Running values against their definitions, over answers without long gaps. They begin
+        /// anew where the way changed, which short random traces show now and then.
         #[test]
         fn running_values_agree(times in proptest::collection::vec(1_u32..4_000_000, 1..100)) {
             let mut pair = PairStats::new(WINDOW);

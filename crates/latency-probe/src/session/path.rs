@@ -1,13 +1,13 @@
-//! What is known of the way to a peer beside its round-trip times. Pure.
+//! What is known of the path to a peer beside its RTT. Pure.
 
 use super::round_trip::Rtt;
 
-/// The time to live that packets of ours, and echo replies of Linux, begin with.
+/// Initial time to live of our packets, and of replies from Linux.
 pub(crate) const INITIAL_TTL: u8 = 64;
 /// Weight of the newest value in an average.
 const WEIGHT: f64 = 1.0 / 8.0;
 
-/// The way to a peer, and the flows that go it.
+/// The path to a peer and the flows on it.
 #[derive(Clone, Debug, Default)]
 pub struct Path {
     hops: Option<u8>,
@@ -16,47 +16,49 @@ pub struct Path {
     flows: Box<[Flow]>,
 }
 
-/// Probes that leave from one port: where routes of equal cost are chosen by ports, they go one of them.
+/// Probes from one source port. Routers that choose among routes of equal cost by port send them
+/// along one route.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flow {
-    /// The newest outcomes, the last one in the lowest bit; 1 = lost.
+    /// The newest outcomes, one bit each, the last one in the lowest bit; 1 = lost.
     lost: u32,
     ended: u8,
     ewma_seconds: Option<f64>,
 }
 
 impl Path {
-    /// A way of which nothing is known yet. A single flow is the pair itself, of which enough is kept elsewhere.
+    /// A new path. A single flow is not kept: it is the pair itself.
     pub(crate) fn new(flows: u8) -> Self {
         Self { flows: if flows > 1 { vec![Flow::default(); flows.into()].into() } else { [].into() }, ..Self::default() }
     }
 
-    /// Number of routers on the way back, as far as the replies' time to live tells.
+    /// Number of routers on the way back, from the time to live of replies.
     #[must_use]
     pub const fn hops(&self) -> Option<u8> {
         self.hops
     }
 
-    /// How often that number changed since the peer is one.
+    /// How often the number of hops changed since the peer was added.
     #[must_use]
     pub const fn hop_changes(&self) -> u32 {
         self.hop_changes
     }
 
-    /// Average of how much longer requests took than replies, by the clocks of both nodes. Twice the difference of the clocks is in
-    /// it, so that only its changes tell something where the clocks are not synchronised well.
+    /// Average of how much longer requests took than replies, in seconds, by the clocks of both
+    /// nodes. It contains twice the clocks' offset, so only its changes are meaningful unless the
+    /// clocks are well synchronised.
     #[must_use]
     pub const fn forward_minus_back_seconds(&self) -> Option<f64> {
         self.forward_minus_back_seconds
     }
 
-    /// The flows, where there are several.
+    /// The flows, if there are several.
     #[must_use]
     pub fn flows(&self) -> &[Flow] {
         &self.flows
     }
 
-    /// An answer came with so much time to live left.
+    /// Records the time to live of a reply.
     pub(super) fn answered(&mut self, ttl: Option<u8>) {
         let hops = ttl.and_then(|ttl| INITIAL_TTL.checked_sub(ttl));
         let changed = self.hops.zip(hops).is_some_and(|(before, now)| before != now);
@@ -64,7 +66,7 @@ impl Path {
         self.hops = hops.or(self.hops);
     }
 
-    /// A request took so much longer than its reply.
+    /// Records how much longer a request took than its reply.
     #[expect(clippy::cast_precision_loss, reason = "differences of clocks are far below 2^53 ns")]
     pub(super) fn differed(&mut self, nanos: i64) {
         let seconds = nanos as f64 / 1e9;
@@ -72,7 +74,7 @@ impl Path {
         *average += WEIGHT * (seconds - *average);
     }
 
-    /// A probe of that flow came back after that time, or did not.
+    /// Records the outcome of a probe of that flow; none = lost.
     pub(super) fn flow_ended(&mut self, flow: u8, rtt: Option<Rtt>) {
         let Some(flow) = self.flows.get_mut(usize::from(flow)) else { return };
         flow.lost = flow.lost << 1 | u32::from(rtt.is_none());
@@ -85,19 +87,19 @@ impl Path {
 }
 
 impl Flow {
-    /// How many of the last probes were lost.
+    /// Number of lost probes among the last 32.
     #[must_use]
     pub const fn lost(&self) -> u32 {
         self.lost.count_ones()
     }
 
-    /// How many of the last probes are known of: at most 32.
+    /// Number of ended probes among the last 32.
     #[must_use]
     pub const fn ended(&self) -> u32 {
         self.ended as u32
     }
 
-    /// Exponentially weighted moving average of its round-trip times, weight 1/8 for the newest.
+    /// Exponentially weighted moving average of the RTTs, weight 1/8 for the newest.
     #[must_use]
     pub const fn ewma_seconds(&self) -> Option<f64> {
         self.ewma_seconds

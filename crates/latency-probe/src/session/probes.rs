@@ -1,4 +1,4 @@
-//! What goes between a session and its sockets, and between it and its readers.
+//! Plain data between the session, its sockets and its readers.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,78 +14,79 @@ use crate::session::path::Path;
 /// A probe to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Order {
-    /// Its number.
+    /// The sequence number.
     pub sequence: Sequence,
-    /// How.
+    /// The protocol.
     pub protocol: Protocol,
-    /// Where to. The port is of no meaning for ICMP.
+    /// The target. ICMP ignores the port.
     pub to: SocketAddr,
-    /// In which of the peer's flows, each of which leaves from a port of its own.
+    /// The peer's flow. Each flow has a source port of its own.
     pub flow: u8,
 }
 
-/// Why a probe did not go out.
+/// Why a probe was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotSent {
-    /// Something of ours was full or missing: no statement about the peer.
+    /// A limit of this node: says nothing about the peer.
     OurFault,
-    /// There is no route to the peer's node: lost, and a second opinion against the node.
+    /// No route to the peer's node: a loss, and evidence against the node.
     NoRoute,
-    /// The peer's node refused the connection: lost, and a second opinion for the node.
+    /// The peer's node refused the connection: a loss, and evidence that the node is up.
     Refused,
-    /// Anything else: lost.
+    /// Anything else: a loss.
     Failed,
 }
 
-/// What the network said about a probe that did not arrive.
+/// An ICMP error about a UDP probe.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounced {
-    /// Where the probe went to.
+    /// The target of the probe.
     pub to: SocketAddr,
-    /// The probe, where enough of it came back.
+    /// The probe, if the error quotes enough of it.
     pub probe: Option<(SessionId, Sequence)>,
-    /// What is said about the node.
+    /// What the error says about the node.
     pub verdict: Verdict,
-    /// When the kernel had the message.
+    /// The kernel's timestamp of the error's arrival.
     pub stamp: Option<Wall>,
-    /// The time to live the message had left.
+    /// Time to live of the error.
     pub ttl: Option<u8>,
 }
 
-/// A reply as it came in.
+/// A reply, not yet checked against the probes in flight.
 #[derive(Clone, Copy, Debug)]
 pub struct Returned {
-    /// How.
+    /// The protocol.
     pub protocol: Protocol,
-    /// Where from.
+    /// The sender.
     pub from: SocketAddr,
-    /// To whose probe.
+    /// The session that the probe belongs to.
     pub session: SessionId,
-    /// To which probe.
+    /// The probe's sequence number.
     pub sequence: Sequence,
-    /// How long the responder held the request; none where its clock was set back meanwhile.
+    /// How long the responder held the request; none if its clock was set back meanwhile.
     pub held: Option<Duration>,
-    /// When the responder had the request and when it answered, by its clock, where it says so.
+    /// When the request arrived at the responder and when it answered, by its clock. UDP only.
     pub turned: Option<(Wall, Wall)>,
-    /// When the kernel had it.
+    /// The kernel's timestamp of the arrival.
     pub stamp: Option<Wall>,
-    /// Whether it was read as soon as it came.
+    /// Whether it was read as soon as it arrived.
     pub prompt: bool,
-    /// The time to live it had left.
+    /// Time to live of the reply.
     pub ttl: Option<u8>,
 }
 
-/// One peer as it stands.
+/// A peer at one moment.
 #[derive(Debug)]
 pub struct PeerView<'a> {
     /// The node.
     pub node: &'a NodeName,
-    /// The protocol that tells.
+    /// The protocol that the summary comes from.
     pub protocol: Protocol,
-    /// What it tells.
+    /// The statistics.
     pub summary: Summary,
-    /// All times since the peer is one, where [`Settings::pair_bounds`](super::Settings::pair_bounds) asks for them.
+    /// All RTTs since the peer was added, with
+    /// [`Settings::pair_bounds`](super::Settings::pair_bounds) only.
     pub times: Option<&'a Histogram>,
-    /// The way there.
+    /// The path.
     pub path: &'a Path,
 }

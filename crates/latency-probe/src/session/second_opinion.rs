@@ -1,22 +1,23 @@
-//! What else than the silence of its responder speaks for or against a node being reachable. Pure.
+//! Evidence, beside the silence of its responder, for or against a node being reachable. Pure.
 //!
-//! A responder may be silent because its program is being replaced, has crashed, or is behind a firewall, while the node
-//! serves as ever. So its silence alone is never taken for more than "unknown". A second opinion is the silence of ICMP where
-//! ICMP is known to get through, or an ICMP error that says that there is no route; an answer by any other way outweighs both.
+//! A responder may be silent because its program restarts, has crashed, or is behind a firewall,
+//! while the node serves as ever. So silence alone means "unknown". Evidence against the node is
+//! the silence of ICMP where ICMP is known to pass, or an ICMP error that says that there is no
+//! route. Any other answer of the node outweighs both.
 
 use std::time::Duration;
 
 use crate::clock::Mono;
 
-/// Turns between two checks whether ICMP gets through to a peer that answers anyway.
+/// Turns between two checks whether ICMP passes, if it did at the last check.
 const CHECK_EVERY: u16 = 600;
-/// The same while it is not known to.
+/// Turns between two checks otherwise.
 const RETRY_EVERY: u16 = 60;
 
-/// The second opinion on one peer.
+/// The evidence about one peer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SecondOpinion {
-    /// The last ICMP echo request to the peer that was sent while the peer answered otherwise came back.
+    /// The last ICMP probe that was sent while the peer answered otherwise was answered too.
     icmp_passes: bool,
     turns_until_check: u16,
     no_route: Option<Mono>,
@@ -24,7 +25,7 @@ pub(super) struct SecondOpinion {
 }
 
 impl SecondOpinion {
-    /// Whether ICMP should be tried in this turn of a peer that answers.
+    /// Whether to check ICMP in this turn of a peer that answers.
     pub(super) const fn wants_check(&mut self) -> bool {
         if self.turns_until_check > 0 {
             self.turns_until_check -= 1;
@@ -34,29 +35,29 @@ impl SecondOpinion {
         true
     }
 
-    /// An ICMP echo request came back.
+    /// Records an answered ICMP probe.
     pub(super) const fn icmp_answered(&mut self, now: Mono) {
         self.icmp_passes = true;
         self.turns_until_check = CHECK_EVERY;
         self.alive = Some(now);
     }
 
-    /// An ICMP echo request was lost while the peer answered otherwise.
+    /// Records an ICMP probe lost while the peer answered otherwise.
     pub(super) const fn icmp_blocked(&mut self) {
         self.icmp_passes = false;
     }
 
-    /// The node answered something, were it only that nobody listens.
+    /// Records any other answer of the node, including "port unreachable".
     pub(super) const fn seen_alive(&mut self, now: Mono) {
         self.alive = Some(now);
     }
 
-    /// The network said that there is no route.
+    /// Records an ICMP error that says that there is no route.
     pub(super) const fn found_no_route(&mut self, now: Mono) {
         self.no_route = Some(now);
     }
 
-    /// Whether a silent peer is unreachable. What was heard within `valid` counts.
+    /// Whether a silent peer is unreachable. Evidence older than `valid` does not count.
     pub(super) fn confirms_silence(&self, icmp_is_silent: bool, now: Mono, valid: Duration) -> bool {
         let recent = |at: Option<Mono>| at.filter(|at| now.since(*at) <= valid);
         match (recent(self.alive), recent(self.no_route)) {

@@ -1,4 +1,4 @@
-//! How to probe.
+//! Settings of a session.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,23 +7,24 @@ use crate::peers::Protocol;
 use crate::session::histogram::Bounds;
 use crate::session::pair::{StateLimits, WindowLimits};
 
-/// Which protocol the exported latency comes from.
+/// The protocol that latency is measured by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feed {
-    /// UDP echo. To a peer whose responder is silent ICMP echo as well, and TCP connect where ICMP tells nothing.
+    /// UDP echo; for a peer whose responder is silent also ICMP echo, and TCP connect if ICMP does
+    /// not answer.
     PreferUdp,
-    /// UDP echo alone.
+    /// UDP echo only.
     Udp,
-    /// ICMP echo alone.
+    /// ICMP echo only.
     Icmp,
-    /// TCP connect alone.
+    /// TCP connect only.
     Tcp,
-    /// HTTP GET alone.
+    /// HTTP GET only.
     Http,
 }
 
 impl Feed {
-    /// The protocol that is always used.
+    /// The protocol of every turn.
     #[must_use]
     pub const fn primary(self) -> Protocol {
         match self {
@@ -56,25 +57,25 @@ impl std::str::FromStr for Feed {
     }
 }
 
-/// How to probe.
+/// Settings of a session.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Time between two probes of a peer.
     pub interval: Duration,
-    /// How long a probe may be out before it is lost; at most [`Rtt::MAX`](crate::session::round_trip::Rtt::MAX).
+    /// Time after which a probe counts as lost; at most [`Rtt::MAX`](crate::session::Rtt::MAX).
     pub timeout: Duration,
-    /// What is kept of each pair.
+    /// The window of each pair.
     pub window: WindowLimits,
-    /// When a pair is no longer known.
+    /// Limits between the states.
     pub states: StateLimits,
-    /// Which protocol tells.
+    /// The protocol to measure by.
     pub feed: Feed,
-    /// Buckets of each pair's own histogram; none for no such histogram.
+    /// Bounds of a histogram per pair; none for no such histogram.
     pub pair_bounds: Option<Bounds>,
-    /// Number of ports that UDP probes to each peer leave from in turn, at least 1: routes of equal cost are chosen by ports.
+    /// Number of source ports that UDP probes to each peer use in turn; at least 1.
     pub flows: u8,
-    /// How many times each peer is probed; none = for as long as it is a peer.
+    /// Number of probes per peer; none for no limit.
     pub probes_per_peer: Option<u32>,
-    /// What HTTP probes ask for.
+    /// Path of HTTP probes.
     pub http_path: Arc<str>,
 }

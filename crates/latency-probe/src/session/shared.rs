@@ -1,10 +1,10 @@
-//! The session as the probing loop and its readers share it.
+//! The session behind a lock, shared by the probing loop and the readers.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::session::Session;
 
-/// The session as its loop and its readers share it.
+/// A session that threads share.
 #[derive(Clone, Debug)]
 pub struct SharedSession(Arc<Mutex<Session>>);
 
@@ -15,9 +15,10 @@ impl SharedSession {
         Self(Arc::new(Mutex::new(session)))
     }
 
-    /// Does something with the session. Keep it short: replies wait meanwhile (their times do not change by that).
+    /// Runs `action` under the lock. Keep it short: replies wait meanwhile, although their
+    /// timestamps stay right.
     pub fn with<T>(&self, action: impl FnOnce(&mut Session) -> T) -> T {
-        // Each change leaves the session whole; a reader that panicked in between did not change it.
+        // Every change leaves the session consistent, and a reader that panicked changed nothing.
         action(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -45,7 +45,8 @@ fn session(feed: Feed, names: &[(&str, u8)]) -> Session {
     session
 }
 
-/// Runs `session` from one millisecond to another against a network where `answer` says after how many milliseconds an order comes back.
+/// Runs `session` from one millisecond to another against a network where `answer` says after how
+/// many milliseconds an order comes back.
 fn run(session: &mut Session, from: u64, to: u64, mut answer: impl FnMut(u64, &Order) -> Option<u64>) -> Vec<(u64, Order)> {
     let mut sent = Vec::new();
     let mut replies: Vec<(u64, Order)> = Vec::new();
@@ -168,7 +169,8 @@ fn a_tcp_handshake_steps_in_while_neither_udp_nor_icmp_tells_anything() {
     }
 }
 
-/// One of four routes of equal cost loses everything: a quarter of the pair's probes, all of one flow's.
+/// One of four routes of equal cost loses everything: a quarter of the pair's probes, all of one
+/// flow's.
 #[test]
 fn flows_tell_which_of_several_routes_is_broken() {
     let settings = Settings { flows: 4, ..settings(Feed::Udp) };
@@ -192,7 +194,8 @@ fn the_way_is_told_by_hops_and_by_the_difference_of_its_directions() {
         orders.clear();
         let now = second * 1_000;
         session.due(at(now), 64, &mut orders);
-        // The responder's clock is an hour ahead. Halfway, the way there becomes 20 ms longer, and the way back a hop.
+        // The responder's clock is an hour ahead. Halfway, the way there becomes 20 ms longer, and
+        // the way back a hop.
         let (there, ttl) = if second < 20 { (10, 63) } else { (30, 62) };
         for order in &orders {
             session.sent(order.sequence, at(now));
@@ -256,7 +259,8 @@ fn a_refusal_is_an_answer_of_the_node() {
     assert_eq!((row.state, row.protocol, row.rtt_seconds.unwrap().p50), (PairState::Known, Protocol::Icmp, 0.007));
     assert_eq!(row.hops, Some(2));
     assert!(session.counters().refused > 10 && session.counters().lost[0] > 10);
-    // Then the machine itself goes; a router says so. Some quote too little to tell which probe it was.
+    // Then the machine itself goes; a router says so. Some quote too little to tell which probe it
+    // was.
     for second in 20..60 {
         bounce(&mut session, second * 1_000, Verdict::NoRoute, second < 40);
         if second == 39 {
@@ -343,7 +347,8 @@ fn replies_without_stamps_are_discarded_until_they_are_waited_for() {
     assert_eq!(row_of(&session, "node2", 2_205).samples, 1);
 }
 
-/// A starved prober is not a sleeping machine: the kernel took the reply in meanwhile, and says when.
+/// A starved prober is not a sleeping machine: the kernel took the reply in meanwhile, and says
+/// when.
 #[test]
 fn a_reply_that_lay_in_the_socket_while_the_prober_was_stopped_counts() {
     let mut session = session(Feed::Udp, &[("node2", 2), ("node3", 3)]);
@@ -516,7 +521,8 @@ fn what_could_not_be_sent_is_loss_only_where_there_is_no_way() {
 }
 
 proptest! {
-    /// Whatever replies come, nothing panics, memory stays bounded, and a pair is never better known than by its own replies.
+    /// Whatever replies come, nothing panics, memory stays bounded, and a pair is never better
+    /// known than by its own replies.
     #[test]
     fn hostile_replies_change_nothing(replies in proptest::collection::vec((any::<u64>(), any::<u64>(), 0_u8..5, any::<bool>()), 0..100)) {
         let mut session = session(Feed::Udp, &[("node2", 2)]);
