@@ -539,3 +539,66 @@ proptest! {
         prop_assert!(session.in_flight() <= 4);
     }
 }
+
+/// Sixty-three responders are replaced in turn, each away for twenty seconds, while their nodes go on.
+/// ICMP may get through, be blocked by the network, or be forbidden to this program.
+#[test]
+fn a_rollout_of_the_responders_makes_no_node_unreachable() {
+    for (has_icmp, passes_icmp) in [(true, true), (true, false), (false, false)] {
+        let names: Vec<String> = (2..65).map(|n| format!("node{n}")).collect();
+        let set: PeerSet = (2..65_u8).zip(&names).map(|(n, name)| (name.as_str().into(), peer(n))).collect();
+        let mut session = Session::new("node1".into(), settings(Feed::PreferUdp), 7);
+        if has_icmp {
+            session.icmp_works(Family::V4);
+        }
+        session.set_peers(&set, at(0).mono);
+        let is_away = |now: u64, to: u8| {
+            let begins = 10_000 + u64::from(to) * 1_000;
+            (begins..begins + 20_000).contains(&now)
+        };
+        let mut orders = Vec::new();
+        for now in (0..110_000).step_by(100) {
+            session.give_up(at(now).mono);
+            orders.clear();
+            session.due(at(now), 1_000, &mut orders);
+            for order in &orders {
+                let std::net::IpAddr::V4(to) = order.to.ip() else { panic!("{order:?}") };
+                let answers = match order.protocol {
+                    Protocol::Udp => !is_away(now, to.octets()[3]),
+                    Protocol::Icmp => passes_icmp,
+                    _ => false,
+                };
+                if answers {
+                    session.returned(&reply(session.id(), order), at(now + 2));
+                }
+            }
+            let states = session.peers(at(now).mono).map(|peer| peer.summary.state);
+            assert!(states.into_iter().all(|state| state != PairState::Unreachable), "{has_icmp} {passes_icmp} at {now} ms");
+        }
+    }
+}
+
+/// A cable is cut without a word of the network, where ICMP got through before.
+#[test]
+fn a_node_that_is_cut_off_is_unreachable_within_fifteen_seconds() {
+    let mut session = session(Feed::PreferUdp, &[("node2", 2)]);
+    run(&mut session, 0, 30_000, |now, _| (now < 15_000).then_some(3));
+    assert_eq!(row_of(&session, "node2", 30_000).state, PairState::Unreachable);
+    run(&mut session, 30_000, 33_500, |_, _| Some(3));
+    assert_eq!(row_of(&session, "node2", 33_500).state, PairState::Known, "and back");
+}
+
+#[test]
+fn a_step_of_the_round_trip_time_shows_within_twelve_seconds() {
+    for (before, after) in [(5, 50), (50, 55), (50, 5)] {
+        let mut session = session(Feed::Udp, &[("node2", 2)]);
+        run(&mut session, 0, 90_000, |_, _| Some(before));
+        run(&mut session, 90_000, 102_000, |_, _| Some(after));
+        let rtt = row_of(&session, "node2", 102_000).rtt_seconds.unwrap();
+        let seconds = after as f64 / 1e3;
+        assert!(
+            (rtt.p50 - seconds).abs() < 1e-9 && (rtt.ewma - seconds).abs() < seconds / 10.0,
+            "{before} to {after} ms: {rtt:?}"
+        );
+    }
+}
