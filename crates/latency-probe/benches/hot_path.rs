@@ -32,6 +32,7 @@ fn session(peers: u32) -> Session {
         feed: Feed::Udp,
         pair_bounds: None,
         flows: 1,
+        packet_size: 0,
         probes_per_peer: None,
         http_path: "/".into(),
     };

@@ -16,7 +16,7 @@ use crate::protocol::fleet_key::{FleetKeys, KeyFileError};
 use crate::report::row::{PeerRow, Row};
 use crate::session::SharedSession;
 use crate::session::pair::{PairState, StateLimits, WindowLimits};
-use crate::session::{Session, Settings};
+use crate::session::{Feed, Session, Settings};
 
 /// A failure before anything was measured.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +32,9 @@ pub enum OnceError {
     /// Two peers have the same name.
     #[error("failed to tell peers apart: {0} is given twice (write NAME=ADDRESS)")]
     Twice(NodeName),
+    /// Only ICMP packets can be of any size.
+    #[error("failed to apply --packet-size: only ICMP packets have a size (add --latency-from icmp)")]
+    PacketSize,
     /// The key file cannot be used.
     #[error(transparent)]
     Key(#[from] KeyFileError),
@@ -45,6 +48,9 @@ pub enum OnceError {
 /// # Errors
 /// [`OnceError`] if it cannot start.
 pub async fn run(options: &OnceOptions) -> Result<Row, OnceError> {
+    if options.packet_size.is_some() && options.probe.latency_from != Feed::Icmp {
+        return Err(OnceError::PacketSize);
+    }
     let mut peers = PeerSet::new();
     for given in &options.peers {
         let (node, peer) = resolve(given, options.probe.ports())?;
@@ -97,6 +103,7 @@ fn settings(options: &OnceOptions) -> Settings {
         feed: options.probe.latency_from,
         pair_bounds: None,
         flows: 1,
+        packet_size: options.packet_size.unwrap_or(0),
         probes_per_peer: Some(options.count.into()),
         http_path: options.probe.http_path.clone(),
     }

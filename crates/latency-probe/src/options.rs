@@ -89,6 +89,11 @@ pub struct OnceOptions {
     #[arg(long, short, env = "KANTAI_COUNT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub count: u16,
 
+    /// Size of ICMP packets in bytes, with their headers. They are not fragmented, so their loss shows a
+    /// path that does not carry packets of this size. Needs --latency-from icmp.
+    #[arg(long, env = "KANTAI_PACKET_SIZE", value_parser = clap::value_parser!(u16).range(72..=9216))]
+    pub packet_size: Option<u16>,
+
     /// File with the fleet's shared key.
     #[arg(long, env = "KANTAI_KEY_FILE")]
     pub key_file: Option<PathBuf>,
@@ -253,6 +258,7 @@ impl RunOptions {
             feed: self.probe.latency_from,
             pair_bounds: self.pair_buckets.clone(),
             flows: self.flows,
+            packet_size: 0,
             probes_per_peer: None,
             http_path: self.probe.http_path.clone(),
         }

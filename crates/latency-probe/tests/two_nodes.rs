@@ -154,6 +154,26 @@ fn flows_leave_from_ports_of_their_own() {
     assert!(known.forward_minus_back_seconds.unwrap().abs() < 0.001, "{known:?}");
 }
 
+/// The cable carries 1,500 bytes one way and 1,300 the other, and no router says so.
+#[test]
+fn packets_that_a_path_does_not_carry_are_lost_by_their_size() {
+    let lab = Lab::new("mtu", PROGRAM);
+    lab.run_in(1, &["ip", "link", "set", "eth0", "mtu", "1300"]);
+    let peers = [format!("b={}", lab.address(1).ip()), format!("b6={}", lab.address_v6(1))];
+    let probe = |size: &str| {
+        let given =
+            ["once", "--json", "--latency-from", "icmp", "--interval", "50ms", "--timeout", "300ms", "--packet-size", size];
+        let (_, json) = lab.latency_probe(0, &[&given[..], &[&peers[0], &peers[1]]].concat());
+        let row: latency_probe::report::Row = serde_json::from_str(&json).unwrap();
+        row.peers.iter().map(|peer| peer.samples).collect::<Vec<_>>()
+    };
+    assert_eq!(probe("1300"), [5, 5]);
+    // Lost, or refused by this end of the cable, which knows that the other end drops them.
+    assert_eq!(probe("1400"), [0, 0]);
+    let without = lab.latency_probe(0, &["once", "--packet-size", "1400", &peers[0]]);
+    assert_eq!(without.0, Some(1));
+}
+
 /// Stopped for longer than its probes may be out, though the machine was not: the kernel took the
 /// replies in, with their times.
 #[test]

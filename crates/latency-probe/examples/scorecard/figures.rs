@@ -41,6 +41,7 @@ fn settings(interval: Duration, samples: usize) -> Settings {
         feed: Feed::Udp,
         pair_bounds: None,
         flows: 1,
+        packet_size: 0,
         probes_per_peer: None,
         http_path: "/healthz".into(),
     }

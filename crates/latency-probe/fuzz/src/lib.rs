@@ -213,6 +213,7 @@ pub fn replies(bytes: &[u8]) -> bool {
         feed: Feed::PreferUdp,
         pair_bounds: None,
         flows: 1,
+        packet_size: 0,
         probes_per_peer: None,
         http_path: "/".into(),
     };

@@ -23,9 +23,11 @@ struct Source([u8; SOURCE_LEN]);
 #[repr(align(8))]
 struct Name([u8; NAME_LEN]);
 
-/// Received packets of at most `PACKET` bytes.
-pub(crate) struct Inbox<const PACKET: usize> {
-    packets: Box<[[u8; PACKET]]>,
+/// Received packets of at most `size` bytes.
+pub(crate) struct Inbox {
+    /// One after the other, `size` bytes each.
+    packets: Box<[u8]>,
+    size: usize,
     controls: Box<[Control]>,
     names: Box<[Name]>,
     lengths: Box<[Lengths]>,
@@ -48,11 +50,12 @@ pub(crate) struct Datagram<'a> {
     pub(crate) notes: Notes,
 }
 
-impl<const PACKET: usize> Inbox<PACKET> {
-    /// An empty inbox for `batch` packets.
-    pub(crate) fn new(batch: usize) -> Self {
+impl Inbox {
+    /// An empty inbox for `batch` packets of at most `size` bytes, which is not 0.
+    pub(crate) fn new(batch: usize, size: usize) -> Self {
         Self {
-            packets: vec![[0; PACKET]; batch].into(),
+            packets: vec![0; batch * size].into(),
+            size,
             controls: vec![Control([0; CONTROL_LEN]); batch].into(),
             names: vec![Name([0; NAME_LEN]); batch].into(),
             lengths: vec![Lengths::default(); batch].into(),
@@ -73,8 +76,7 @@ impl<const PACKET: usize> Inbox<PACKET> {
 
     fn receive_with(&mut self, socket: BorrowedFd<'_>, flags: i32) -> io::Result<bool> {
         self.received = 0;
-        let mut vectors: Vec<libc::iovec> =
-            self.packets.iter_mut().map(|packet| libc::iovec { iov_base: packet.as_mut_ptr().cast(), iov_len: PACKET }).collect();
+        let mut vectors: Vec<libc::iovec> = vectors(&mut self.packets, self.size).collect();
         let mut headers: Vec<libc::mmsghdr> = vectors
             .iter_mut()
             .zip(&mut self.controls)
@@ -91,17 +93,18 @@ impl<const PACKET: usize> Inbox<PACKET> {
             let truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
             *lengths = Lengths {
                 // A packet that did not fit is not ours: show nothing of it.
-                packet: if truncated { 0 } else { usize::try_from(header.msg_len).unwrap_or(0).min(PACKET) },
+                packet: if truncated { 0 } else { usize::try_from(header.msg_len).unwrap_or(0).min(self.size) },
                 control: header.msg_hdr.msg_controllen.min(CONTROL_LEN),
                 name: usize::try_from(header.msg_hdr.msg_namelen).unwrap_or(0).min(NAME_LEN),
             };
         }
-        Ok(self.received == self.packets.len())
+        Ok(self.received == self.lengths.len())
     }
 
     /// The packets received last.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Datagram<'_>> {
-        let parts = self.packets.iter().zip(&self.controls).zip(&self.names).zip(&self.lengths).take(self.received);
+        let packets = self.packets.chunks_exact(self.size);
+        let parts = packets.zip(&self.controls).zip(&self.names).zip(&self.lengths).take(self.received);
         parts.map(|(((packet, control), name), lengths)| Datagram {
             bytes: &packet[..lengths.packet],
             from: read_name(&name.0[..lengths.name]),
@@ -110,17 +113,29 @@ impl<const PACKET: usize> Inbox<PACKET> {
     }
 }
 
-/// Packets of exactly `PACKET` bytes to be sent.
-pub(crate) struct Outbox<const PACKET: usize> {
-    packets: Vec<[u8; PACKET]>,
+/// The vectors of packets of `size` bytes that lie one after the other.
+fn vectors(packets: &mut [u8], size: usize) -> impl Iterator<Item = libc::iovec> {
+    packets.chunks_exact_mut(size).map(move |packet| libc::iovec { iov_base: packet.as_mut_ptr().cast(), iov_len: size })
+}
+
+/// Packets of exactly `size` bytes to be sent.
+pub(crate) struct Outbox {
+    /// One after the other, `size` bytes each.
+    packets: Vec<u8>,
+    size: usize,
     controls: Vec<(Source, usize)>,
     names: Vec<(Name, usize)>,
 }
 
-impl<const PACKET: usize> Outbox<PACKET> {
-    /// An empty outbox with capacity for `batch` packets.
-    pub(crate) fn new(batch: usize) -> Self {
-        Self { packets: Vec::with_capacity(batch), controls: Vec::with_capacity(batch), names: Vec::with_capacity(batch) }
+impl Outbox {
+    /// An empty outbox with capacity for `batch` packets of `size` bytes, which is not 0.
+    pub(crate) fn new(batch: usize, size: usize) -> Self {
+        Self {
+            packets: Vec::with_capacity(batch * size),
+            size,
+            controls: Vec::with_capacity(batch),
+            names: Vec::with_capacity(batch),
+        }
     }
 
     /// Empties it.
@@ -130,20 +145,23 @@ impl<const PACKET: usize> Outbox<PACKET> {
         self.names.clear();
     }
 
-    /// Adds a packet, to leave from the given local address or from one that the kernel chooses.
-    pub(crate) fn push(&mut self, packet: [u8; PACKET], to: SocketAddr, from: Option<LocalAddress>) {
+    /// Adds a packet, to leave from the given local address or from one that the kernel chooses. A
+    /// shorter packet is padded with zeros.
+    pub(crate) fn push(&mut self, packet: &[u8], to: SocketAddr, from: Option<LocalAddress>) {
         let mut name = Name([0; NAME_LEN]);
         let name_len = write_name(&mut name.0, to);
         let mut control = Source([0; SOURCE_LEN]);
         let control_len = from.map_or(0, |from| write_source(&mut control.0, from));
-        self.packets.push(packet);
+        let end = self.packets.len() + self.size;
+        self.packets.extend_from_slice(packet);
+        self.packets.resize(end, 0);
         self.controls.push((control, control_len));
         self.names.push((name, name_len));
     }
 
     /// Number of packets.
     pub(crate) fn len(&self) -> usize {
-        self.packets.len()
+        self.names.len()
     }
 
     /// Sends the packets from index `first` on without waiting. Returns how many were sent.
@@ -151,12 +169,7 @@ impl<const PACKET: usize> Outbox<PACKET> {
     /// # Errors
     /// The error of the packet at `first`.
     pub(crate) fn send(&mut self, socket: BorrowedFd<'_>, first: usize) -> io::Result<usize> {
-        let mut vectors: Vec<libc::iovec> = self
-            .packets
-            .iter_mut()
-            .skip(first)
-            .map(|packet| libc::iovec { iov_base: packet.as_mut_ptr().cast(), iov_len: PACKET })
-            .collect();
+        let mut vectors: Vec<libc::iovec> = vectors(&mut self.packets, self.size).skip(first).collect();
         let mut headers: Vec<libc::mmsghdr> = vectors
             .iter_mut()
             .zip(self.controls.iter_mut().skip(first))

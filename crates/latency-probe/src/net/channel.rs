@@ -24,6 +24,7 @@ use crate::session::{Bounced, NotSent, Order, Returned, Session};
 pub(crate) const BATCH: usize = 64;
 /// The longest packet of interest: an echo reply behind an IPv4 header with options.
 const LONGEST: usize = 128;
+const LONGEST_IPV4_HEADER: usize = 60;
 /// A channel is read at every waking within this time of its last send (no timeout is longer), and
 /// otherwise once a second, so that strangers' packets do not fill it.
 const REPLIES_COME_WITHIN: Duration = Duration::from_secs(5);
@@ -61,9 +62,10 @@ pub(crate) struct Channel {
     framing: Framing,
     /// For UDP: the flow that uses this socket's port.
     flow: Option<u8>,
-    inbox: Inbox<LONGEST>,
-    outbox_udp: Outbox<PACKET_LEN>,
-    outbox_icmp: Outbox<ECHO_LEN>,
+    inbox: Inbox,
+    outbox: Outbox,
+    /// Length of a sent packet without headers of the network: more than [`ECHO_LEN`] if padded.
+    length: usize,
     orders: Vec<Order>,
     departures: Departures,
     keys: SharedKeys,
@@ -105,29 +107,30 @@ impl Departures {
 impl Channel {
     /// A channel for the UDP probes of one flow.
     pub(crate) fn udp(family: Family, flow: u8, keys: SharedKeys) -> io::Result<Self> {
-        Ok(Self { flow: Some(flow), ..Self::new(udp_prober(family)?, family, Framing::Udp, keys)? })
+        Ok(Self { flow: Some(flow), ..Self::new(udp_prober(family)?, family, Framing::Udp, PACKET_LEN, keys)? })
     }
 
     /// A channel for ICMP probes, and the kind of its socket.
-    pub(crate) fn icmp(family: Family, keys: SharedKeys) -> io::Result<(Self, &'static str)> {
+    pub(crate) fn icmp(family: Family, packet_size: u16, keys: SharedKeys) -> io::Result<(Self, &'static str)> {
         let (socket, framing, kind) = match icmp(family)? {
             IcmpSocket::Ping(socket) => (socket, Framing::IcmpMessage, "ping socket"),
             IcmpSocket::Raw(socket) if family == Family::V4 => (socket, Framing::IcmpBehindIpv4Header, "raw socket"),
             IcmpSocket::Raw(socket) => (socket, Framing::IcmpMessage, "raw socket"),
         };
-        Ok((Self::new(socket, family, framing, keys)?, kind))
+        let length = usize::from(packet_size).saturating_sub(family.header_len()).max(ECHO_LEN);
+        Ok((Self::new(socket, family, framing, length, keys)?, kind))
     }
 
-    fn new(socket: Socket, family: Family, framing: Framing, keys: SharedKeys) -> io::Result<Self> {
+    fn new(socket: Socket, family: Family, framing: Framing, length: usize, keys: SharedKeys) -> io::Result<Self> {
         // Without departure timestamps the reading just before the send is used.
         let enabled = set_transmit_stamps(&socket, true).is_ok();
         Ok(Self {
             family,
             framing,
             flow: None,
-            inbox: Inbox::new(BATCH),
-            outbox_udp: Outbox::new(BATCH),
-            outbox_icmp: Outbox::new(BATCH),
+            inbox: Inbox::new(BATCH, LONGEST.max(length + LONGEST_IPV4_HEADER)),
+            outbox: Outbox::new(BATCH, length),
+            length,
             orders: Vec::with_capacity(BATCH),
             departures: Departures { enabled, ..Departures::default() },
             keys,
@@ -151,8 +154,7 @@ impl Channel {
         }
         let id = session.with(|session| session.id());
         let keys = self.keys.borrow().clone();
-        self.outbox_udp.clear();
-        self.outbox_icmp.clear();
+        self.outbox.clear();
         let now = Reading::now();
         for order in &self.orders {
             match self.framing {
@@ -162,13 +164,15 @@ impl Channel {
                     if let Some(keys) = &keys {
                         keys.sign(FleetKeys::signing(), &mut packet);
                     }
-                    self.outbox_udp.push(packet, order.to, None);
+                    self.outbox.push(&packet, order.to, None);
                 }
                 _ => {
                     // A raw IPv6 socket takes the port for a protocol and refuses any but its own.
                     let mut to = order.to;
                     to.set_port(0);
-                    self.outbox_icmp.push(Echo { session: id, sequence: order.sequence }.encode(self.family), to, None);
+                    // Padding with zeros does not change the checksum.
+                    let echo = Echo { session: id, sequence: order.sequence }.encode(self.family);
+                    self.outbox.push(&echo, to, None);
                 }
             }
         }
@@ -182,11 +186,7 @@ impl Channel {
         let (mut first, mut tries) = (0, 0);
         while first < self.orders.len() {
             let socket = self.socket.as_fd();
-            let sent = match self.framing {
-                Framing::Udp => self.outbox_udp.send(socket, first),
-                _ => self.outbox_icmp.send(socket, first),
-            };
-            match sent {
+            match self.outbox.send(socket, first) {
                 Ok(sent) => {
                     for order in self.orders.iter().skip(first).take(sent) {
                         self.departures.left(order.sequence);
@@ -253,7 +253,7 @@ impl Channel {
             for datagram in self.inbox.iter() {
                 let Some(from) = datagram.from else { continue };
                 let (stamp, ttl) = (datagram.notes.stamp, datagram.notes.ttl);
-                let Some(decoded) = self.framing.decode(datagram.bytes, keys.as_deref()) else {
+                let Some(decoded) = self.framing.decode(datagram.bytes, self.length, keys.as_deref()) else {
                     note_stranger(session, self.framing);
                     continue;
                 };
@@ -338,8 +338,10 @@ impl Framing {
         }
     }
 
-    fn decode(self, bytes: &[u8], keys: Option<&FleetKeys>) -> Option<Decoded> {
-        let echo = |bytes, family| {
+    /// `length` is that of our packets.
+    fn decode(self, bytes: &[u8], length: usize, keys: Option<&FleetKeys>) -> Option<Decoded> {
+        let echo = |bytes: &[u8], family| {
+            let bytes = bytes.get(..ECHO_LEN).filter(|_| bytes.len() == length)?;
             let Echo { session, sequence } = Echo::decode_reply(bytes, family)?;
             Some(Decoded { protocol: Protocol::Icmp, session, sequence, held: Some(Duration::ZERO), turned: None })
         };
@@ -375,7 +377,10 @@ fn why_not_sent(error: &io::Error) -> NotSent {
 /// # Errors
 /// The error of the last channel if none could be opened.
 pub(crate) fn open(session: &SharedSession, keys: &SharedKeys) -> io::Result<Vec<Channel>> {
-    let (feed, flows) = session.with(|session| (session.settings().feed, session.settings().flows.max(1)));
+    let (feed, flows, packet_size) = session.with(|session| {
+        let settings = session.settings();
+        (settings.feed, settings.flows.max(1), settings.packet_size)
+    });
     let mut channels = Vec::new();
     let mut refused = None;
     for family in [Family::V4, Family::V6] {
@@ -386,7 +391,7 @@ pub(crate) fn open(session: &SharedSession, keys: &SharedKeys) -> io::Result<Vec
             }
         }
         if feed.wants_icmp() {
-            match Channel::icmp(family, keys.clone()) {
+            match Channel::icmp(family, packet_size, keys.clone()) {
                 Ok((channel, kind)) => {
                     tracing::info!(?family, kind, "icmp probes are available");
                     session.with(|session| session.icmp_works(family));

@@ -41,6 +41,7 @@ fn prepare(socket: &Socket, family: Family) -> io::Result<()> {
         }
         Family::V6 => {
             setsockopt(socket, sockopt::Ipv6RecvHopLimit, &true)?;
+            set_number(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
             socket.set_unicast_hops_v6(u32::from(INITIAL_TTL))
         }
     }

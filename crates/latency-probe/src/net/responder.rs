@@ -132,8 +132,8 @@ impl Responder {
 
     /// Answers until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut inbox = Inbox::<LONGEST>::new(BATCH);
-        let mut outbox = Outbox::<PACKET_LEN>::new(BATCH);
+        let mut inbox = Inbox::new(BATCH, LONGEST);
+        let mut outbox = Outbox::new(BATCH, PACKET_LEN);
         let mut accepted = Vec::with_capacity(BATCH);
         loop {
             let index = tokio::select! {
@@ -161,7 +161,7 @@ impl Responder {
         .await
     }
 
-    fn accept(&mut self, inbox: &Inbox<LONGEST>, accepted: &mut Vec<Accepted>) {
+    fn accept(&mut self, inbox: &Inbox, accepted: &mut Vec<Accepted>) {
         accepted.clear();
         let (read, now) = (Wall::now(), Mono::now());
         for datagram in inbox.iter() {
@@ -190,7 +190,7 @@ impl Responder {
         Ok(Accepted { request, arrived: datagram.notes.stamp.unwrap_or(read), from, to: datagram.notes.to, signed_with })
     }
 
-    fn answer(&self, socket: &Socket, accepted: &[Accepted], outbox: &mut Outbox<PACKET_LEN>) {
+    fn answer(&self, socket: &Socket, accepted: &[Accepted], outbox: &mut Outbox) {
         outbox.clear();
         let keys = self.keys.borrow().clone();
         let answered = Wall::now();
@@ -199,7 +199,7 @@ impl Responder {
             if let Some((keys, with)) = keys.as_ref().zip(*signed_with) {
                 keys.sign(with, &mut packet);
             }
-            outbox.push(packet, *from, *to);
+            outbox.push(&packet, *from, *to);
         }
         let mut first = 0;
         while first < outbox.len() {

@@ -152,7 +152,7 @@ async fn get(stream: &TcpStream, to: SocketAddr, path: &str) -> io::Result<Resul
 /// The time of the response's first byte, by our clock and by the kernel's timestamp, and the
 /// response as far as its status. It may arrive in pieces.
 async fn answer_start(stream: &TcpStream) -> io::Result<(Reading, Option<Wall>, Vec<u8>)> {
-    let mut inbox = Inbox::<ANSWER_START_BYTES>::new(1);
+    let mut inbox = Inbox::new(1, ANSWER_START_BYTES);
     let mut first = None;
     let mut answer = Vec::with_capacity(ANSWER_START_BYTES);
     loop {
@@ -174,7 +174,7 @@ async fn answer_start(stream: &TcpStream) -> io::Result<(Reading, Option<Wall>, 
 
 /// The kernel's timestamp of the request's departure.
 fn departure(stream: &TcpStream) -> Option<Wall> {
-    let mut inbox = Inbox::<ANSWER_START_BYTES>::new(1);
+    let mut inbox = Inbox::new(1, ANSWER_START_BYTES);
     inbox.receive_errors(stream.as_fd()).ok()?;
     inbox.iter().next().filter(|note| note.notes.left.is_some())?.notes.stamp
 }

@@ -31,6 +31,14 @@ impl Family {
         }
     }
 
+    /// Length of the header of the internet protocol, without options.
+    pub(crate) const fn header_len(self) -> usize {
+        match self {
+            Self::V4 => 20,
+            Self::V6 => 40,
+        }
+    }
+
     const fn echo_request(self) -> IcmpType {
         match self {
             Self::V4 => IcmpType(8),

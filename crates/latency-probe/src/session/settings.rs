@@ -74,6 +74,9 @@ pub struct Settings {
     pub pair_bounds: Option<Bounds>,
     /// Number of source ports that UDP probes to each peer use in turn; at least 1.
     pub flows: u8,
+    /// Size of ICMP packets with their headers, in bytes; a smaller number than the smallest packet
+    /// means that.
+    pub packet_size: u16,
     /// Number of probes per peer; none for no limit.
     pub probes_per_peer: Option<u32>,
     /// Path of HTTP probes.

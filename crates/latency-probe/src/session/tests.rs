@@ -25,6 +25,7 @@ fn settings(feed: Feed) -> Settings {
         feed,
         pair_bounds: None,
         flows: 1,
+        packet_size: 0,
         probes_per_peer: None,
         http_path: "/healthz".into(),
     }
