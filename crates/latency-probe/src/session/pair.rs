@@ -144,6 +144,8 @@ pub struct PairStats {
     outcomes: VecDeque<Outcome>,
     /// Number of outcomes that are answers.
     answers: usize,
+    /// Number of answers whose RTTs count.
+    counted: usize,
     /// Number of oldest outcomes from before the route changed: their losses count, their RTTs do
     /// not.
     outdated: usize,
@@ -164,6 +166,7 @@ impl PairStats {
         Self {
             outcomes: VecDeque::with_capacity(window.samples),
             answers: 0,
+            counted: 0,
             outdated: 0,
             last_outcome: None,
             last_answer: None,
@@ -208,6 +211,7 @@ impl PairStats {
         self.lost_in_a_row = 0;
         self.outcomes.push_back(Outcome { at_millis: millis(at), rtt: Some(rtt) });
         self.answers += 1;
+        self.counted += 1;
         self.look_for_change();
     }
 
@@ -217,10 +221,10 @@ impl PairStats {
     /// a busy link has spikes. On a full window chance alone does that once in about 130,000
     /// answers, and only shortens the window.
     fn look_for_change(&mut self) {
+        let Some(number) = self.counted.checked_sub(EVIDENCE).filter(|number| *number >= EVIDENCE) else { return };
         let counted = self.answers_from(self.outdated);
         let Some((since, low, high)) = newest(counted.clone(), EVIDENCE) else { return };
         let older = counted.take_while(|(index, _)| *index < since);
-        let number = older.clone().count();
         let spared = number / 4;
         let (mut not_below, mut not_above) = (0, 0);
         for (_, rtt) in older {
@@ -231,10 +235,9 @@ impl PairStats {
                 return;
             }
         }
-        if number >= EVIDENCE {
-            self.outdated = since;
-            self.restart_averages();
-        }
+        self.outdated = since;
+        self.counted = EVIDENCE;
+        self.restart_averages();
     }
 
     /// The answers from this index on, oldest first, with their indices.
@@ -271,6 +274,7 @@ impl PairStats {
             Some(_) => {
                 self.outcomes.clear();
                 self.answers = 0;
+                self.counted = 0;
                 self.outdated = 0;
                 millis(now)
             }
@@ -288,7 +292,9 @@ impl PairStats {
 
     fn drop_oldest(&mut self) {
         let oldest = self.outcomes.pop_front();
-        self.answers -= usize::from(oldest.is_some_and(|oldest| oldest.rtt.is_some()));
+        let is_answer = oldest.is_some_and(|oldest| oldest.rtt.is_some());
+        self.answers -= usize::from(is_answer);
+        self.counted -= usize::from(is_answer && self.outdated == 0);
         self.outdated = self.outdated.saturating_sub(1);
     }
 
