@@ -9,8 +9,8 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use latency_probe::protocol::FleetKeys;
 use latency_probe::protocol::{Reply, Request, Sequence, SessionId};
 use latency_probe::session::Rtt;
-use latency_probe::session::{Feed, Returned, Session, Settings};
-use latency_probe::session::{PairStats, Silence, StateLimits, WindowLimits};
+use latency_probe::session::{Method, ReceivedReply, Session, Settings};
+use latency_probe::session::{PairWindow, Silence, StateLimits, WindowLimits};
 use latency_probe::{Mono, Reading, Wall};
 use latency_probe::{Peer, PeerSet};
 
@@ -29,7 +29,7 @@ fn session(peers: u32) -> Session {
         timeout: Duration::from_secs(2),
         window: WINDOW,
         states: STATES,
-        feed: Feed::Udp,
+        method: Method::Udp,
         pair_bounds: None,
         flows: 1,
         packet_size: 0,
@@ -51,13 +51,13 @@ fn probe(session: &mut Session, slot: u64) -> u64 {
     let now = at(slot * SLOT_NANOS);
     session.give_up(now.mono);
     let mut orders = Vec::new();
-    session.due(now, 1_000, &mut orders);
+    session.take_due(now, 1_000, &mut orders);
     for order in &orders {
-        session.sent(order.sequence, now);
+        session.mark_sent(order.sequence, now);
     }
     let read = at(slot * SLOT_NANOS + 200_000);
     for order in &orders {
-        let reply = Returned {
+        let reply = ReceivedReply {
             protocol: order.protocol,
             from: order.to,
             session: session.id(),
@@ -68,7 +68,7 @@ fn probe(session: &mut Session, slot: u64) -> u64 {
             prompt: true,
             ttl: Some(63),
         };
-        session.returned(&reply, read);
+        session.handle_reply(&reply, read);
     }
     orders.len() as u64
 }
@@ -94,9 +94,9 @@ fn sessions(criterion: &mut Criterion) {
 }
 
 fn pairs(criterion: &mut Criterion) {
-    let mut pair = PairStats::new(WINDOW);
+    let mut pair = PairWindow::new(WINDOW);
     let mut second = 0;
-    let mut answer = |pair: &mut PairStats| {
+    let mut answer = |pair: &mut PairWindow| {
         second += 1;
         let rtt = Rtt::from_nanos(1_000_000 + second % 7 * 1_000).unwrap();
         pair.answered(WINDOW, Mono::from_nanos(second * 1_000_000_000), rtt);

@@ -19,7 +19,7 @@ use crate::discovery::chooser::keep_choosing;
 use crate::discovery::selection::Selection;
 use crate::discovery::{DiscoveryError, Source, watch_file, watch_service};
 use crate::net::prober::Prober;
-use crate::net::responder::{ListenError, Policy, Responder, ResponderCounters};
+use crate::net::responder::{AnswerPolicy, ListenError, Responder, ResponderCounters};
 use crate::options::RunOptions;
 use crate::peers::PeerSet;
 use crate::process::use_batch_scheduling;
@@ -87,7 +87,7 @@ pub async fn run(options: &RunOptions, stop: CancellationToken) -> Result<(), Da
     })?;
     let answering = on_own_thread("responder", stop.clone(), {
         let (counters, stop, addresses) = (counters.clone(), stop.clone(), options.echo_listen.clone());
-        let policy = Policy { keys: keys_in, per_source_second: options.echo_rate };
+        let policy = AnswerPolicy { keys: keys_in, per_source_second: options.echo_rate };
         move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Thread)?;
             runtime.block_on(async {

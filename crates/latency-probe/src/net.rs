@@ -15,5 +15,5 @@ pub(crate) use open::{
     udp_responder, wait_readable,
 };
 pub use prober::Prober;
-pub use responder::{ListenError, Policy, Responder, ResponderCounters};
+pub use responder::{AnswerPolicy, ListenError, Responder, ResponderCounters};
 pub use stream::status;

@@ -16,7 +16,7 @@ use crate::protocol::fleet_key::{FleetKeys, KeyFileError};
 use crate::report::row::{PeerRow, Row};
 use crate::session::SharedSession;
 use crate::session::pair::{PairState, StateLimits, WindowLimits};
-use crate::session::{Feed, Session, Settings};
+use crate::session::{Method, Session, Settings};
 
 /// A failure before anything was measured.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,7 @@ pub enum OnceError {
 /// # Errors
 /// [`OnceError`] if it cannot start.
 pub async fn run(options: &OnceOptions) -> Result<Row, OnceError> {
-    if options.packet_size.is_some() && options.probe.latency_from != Feed::Icmp {
+    if options.packet_size.is_some() && options.probe.latency_from != Method::Icmp {
         return Err(OnceError::PacketSize);
     }
     let mut peers = PeerSet::new();
@@ -100,7 +100,7 @@ fn settings(options: &OnceOptions) -> Settings {
         window: WindowLimits { samples: usize::from(options.count), span: Duration::from_secs(24 * 60 * 60) },
         // A short run: ICMP is tried after the first loss.
         states: StateLimits { unreachable_after: 1, stale_after: Duration::from_secs(24 * 60 * 60) },
-        feed: options.probe.latency_from,
+        method: options.probe.latency_from,
         pair_bounds: None,
         flows: 1,
         packet_size: options.packet_size.unwrap_or(0),

@@ -15,7 +15,7 @@ use crate::report::exposition::RttStat;
 use crate::session::histogram::Bounds;
 use crate::session::pair::{StateLimits, WindowLimits};
 use crate::session::round_trip::Rtt;
-use crate::session::{Feed, Settings};
+use crate::session::{Method, Settings};
 
 /// Measures round-trip times between nodes.
 #[derive(Debug, Parser)]
@@ -51,7 +51,7 @@ pub struct ProbeOptions {
     /// Protocol to measure by: prefer-udp (for a peer whose responder is silent also ICMP, then TCP
     /// connect), udp, icmp, tcp (connect) or http (GET).
     #[arg(long, env = "KANTAI_LATENCY_FROM", default_value = "prefer-udp")]
-    pub latency_from: Feed,
+    pub latency_from: Method,
 
     /// Path of HTTP probes. Responses with status 200 to 399 count as answers.
     #[arg(long, env = "KANTAI_HTTP_PATH", default_value = "/healthz", value_parser = http_path)]
@@ -89,8 +89,8 @@ pub struct OnceOptions {
     #[arg(long, short, env = "KANTAI_COUNT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub count: u16,
 
-    /// Size of ICMP packets in bytes, with their headers. They are not fragmented, so their loss shows a
-    /// path that does not carry packets of this size. Needs --latency-from icmp.
+    /// Size of ICMP packets in bytes, with their headers. They are not fragmented, so their loss
+    /// shows a path that does not carry packets of this size. Needs --latency-from icmp.
     #[arg(long, env = "KANTAI_PACKET_SIZE", value_parser = clap::value_parser!(u16).range(72..=9216))]
     pub packet_size: Option<u16>,
 
@@ -255,7 +255,7 @@ impl RunOptions {
                 unreachable_after: self.unreachable_after,
                 stale_after: self.stale_after.unwrap_or_else(|| (self.probe.interval * 10).max(self.probe.timeout)),
             },
-            feed: self.probe.latency_from,
+            method: self.probe.latency_from,
             pair_bounds: self.pair_buckets.clone(),
             flows: self.flows,
             packet_size: 0,

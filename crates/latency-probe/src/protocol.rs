@@ -6,7 +6,7 @@ pub(crate) mod fleet_key;
 pub(crate) mod icmp;
 pub(crate) mod wire;
 
-pub use control_message::{LocalAddress, Notes, Verdict, read_name, read_notes};
+pub use control_message::{LocalAddress, Notes, Reachability, read_name, read_notes};
 pub use fleet_key::{FleetKeys, KeyFileError, KeyIndex, SharedKeys};
 pub use icmp::{Echo, Family, strip_ipv4_header};
 pub use wire::{PACKET_LEN, Packet, Reply, Request, Sequence, SessionId, WireError};

@@ -27,15 +27,15 @@ use self::entry::{Entry, Limits};
 pub use self::histogram::{Bounds, BoundsError, Histogram};
 use self::in_flight::{Fate, InFlight, Probe};
 pub use self::pair::{
-    LossSummary, PairState, PairStats, RttSummary, Silence, StateLimits, Summary, WindowLimits, loss, percentile,
+    LossSummary, PairState, PairWindow, RttSummary, Silence, StateLimits, Summary, WindowLimits, loss, percentile,
 };
 pub(crate) use self::path::INITIAL_TTL;
 pub use self::path::{Flow, Path};
-pub use self::probes::{Bounced, NotSent, Order, PeerView, Returned};
+pub use self::probes::{IcmpError, NotSent, Order, PeerView, ReceivedReply};
 pub use self::round_trip::{Discard, Rtt};
 use self::schedule::{PeerKey, Schedule};
 use self::second_opinion::SecondOpinion;
-pub use self::settings::{Feed, Settings};
+pub use self::settings::{Method, Settings};
 pub use self::shared::SharedSession;
 use crate::clock::{Mono, Reading, Wall};
 use crate::peers::{NodeName, PeerSet, Protocol};
@@ -139,7 +139,7 @@ impl Session {
     }
 
     /// Peers of this family can be probed by ICMP from now on.
-    pub const fn icmp_works(&mut self, family: Family) {
+    pub const fn enable_icmp(&mut self, family: Family) {
         self.icmp[family as usize] = true;
     }
 
@@ -184,7 +184,7 @@ impl Session {
                 node: node.clone(),
                 peer: peer.clone(),
                 generation: self.generation,
-                primary: PairStats::new(self.window),
+                primary: PairWindow::new(self.window),
                 fallback: None,
                 opinion: SecondOpinion::default(),
                 turns: 0,
@@ -200,8 +200,8 @@ impl Session {
     }
 
     /// The statistics that a probe's outcome belongs to, if its peer is still one.
-    fn pair(&mut self, probe: &Probe) -> Option<&mut PairStats> {
-        let primary = self.settings.feed.primary();
+    fn pair(&mut self, probe: &Probe) -> Option<&mut PairWindow> {
+        let primary = self.settings.method.primary();
         let entry = self.entry(probe.peer)?;
         match probe.protocol {
             protocol if protocol == primary => Some(&mut entry.primary),
@@ -230,13 +230,13 @@ impl Session {
 
     /// Writes off what is in flight after the program [was stopped](Self::was_stopped). Call it
     /// after reading the replies in the sockets, whose timestamps are good.
-    pub fn woke_late(&mut self) {
+    pub fn write_off_in_flight(&mut self) {
         self.counters.discarded_asleep += self.in_flight.write_off(|_| true);
     }
 
     /// Writes off the probes in flight by `protocol` after the kernel dropped replies because the
     /// socket was full: nobody knows which ones. Call it after reading replies.
-    pub fn overran(&mut self, protocol: Protocol, dropped: u64) {
+    pub fn note_overrun(&mut self, protocol: Protocol, dropped: u64) {
         self.counters.overrun += dropped;
         self.in_flight.write_off(|probe| probe.protocol == protocol);
     }
@@ -248,11 +248,11 @@ impl Session {
     }
 
     /// Appends the probes that are due to `orders`, for at most `limit` peers.
-    pub fn due(&mut self, now: Reading, limit: usize, orders: &mut Vec<Order>) {
+    pub fn take_due(&mut self, now: Reading, limit: usize, orders: &mut Vec<Order>) {
         for _ in 0..limit {
             let Some(turn) = self.schedule.take(now.mono) else { break };
             let (limits, last_turn, flows) = (self.limits(), self.settings.probes_per_peer, u32::from(self.settings.flows));
-            let (icmp, prefers_udp) = (self.icmp, self.settings.feed == Feed::PreferUdp);
+            let (icmp, prefers_udp) = (self.icmp, self.settings.method == Method::PreferUdp);
             let Some(entry) = self.entry(turn.peer) else { continue };
             let has_icmp = icmp[Family::of(entry.peer.address()) as usize];
             let protocols = [
@@ -283,18 +283,18 @@ impl Session {
     }
 
     const fn limits(&self) -> Limits {
-        Limits { window: self.window, states: self.states, primary: self.settings.feed.primary() }
+        Limits { window: self.window, states: self.states, primary: self.settings.method.primary() }
     }
 
     /// Records the time just before the probe is handed to the kernel.
-    pub fn sent(&mut self, sequence: Sequence, at: Reading) {
+    pub fn mark_sent(&mut self, sequence: Sequence, at: Reading) {
         if let Some(probe) = self.in_flight.get_mut(sequence) {
             probe.sent = at;
         }
     }
 
     /// Records the kernel's timestamp of the probe's departure.
-    pub fn sent_stamp(&mut self, sequence: Sequence, stamp: Wall) {
+    pub fn mark_departed(&mut self, sequence: Sequence, stamp: Wall) {
         if let Some(probe) = self.in_flight.get_mut(sequence) {
             probe.sent_stamp = Some(stamp);
         }

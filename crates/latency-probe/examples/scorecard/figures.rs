@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use latency_probe::discovery::Selection;
 use latency_probe::net::Prober as InProcessProber;
-use latency_probe::net::{Policy, Responder, ResponderCounters};
+use latency_probe::net::{AnswerPolicy, Responder, ResponderCounters};
 use latency_probe::report::PeerRow;
 use latency_probe::session::SharedSession;
-use latency_probe::session::{Feed, Session, Settings};
+use latency_probe::session::{Method, Session, Settings};
 use latency_probe::session::{PairState, StateLimits, WindowLimits, percentile};
 use latency_probe::use_batch_scheduling;
 use latency_probe::{NodeName, Peer, PeerSet};
@@ -38,7 +38,7 @@ fn settings(interval: Duration, samples: usize) -> Settings {
         timeout: Duration::from_secs(2),
         window: WindowLimits { samples, span: Duration::from_secs(600) },
         states: StateLimits { unreachable_after: 5, stale_after: Duration::from_secs(60) },
-        feed: Feed::Udp,
+        method: Method::Udp,
         pair_bounds: None,
         flows: 1,
         packet_size: 0,
@@ -94,7 +94,7 @@ fn respond(lab: &Lab, index: usize, stop: &CancellationToken) -> Pid {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let (_keys_out, keys) = watch::channel(None);
-                let policy = Policy { keys, per_source_second: 0 };
+                let policy = AnswerPolicy { keys, per_source_second: 0 };
                 let responder =
                     Responder::open(&["0.0.0.0:9799".parse().unwrap()], policy, Arc::new(ResponderCounters::default())).unwrap();
                 ready_out.send(gettid()).unwrap();

@@ -8,11 +8,11 @@ use latency_probe::discovery::parse_peers_file;
 use latency_probe::net::status;
 use latency_probe::protocol::FleetKeys;
 use latency_probe::protocol::{Echo, Family, strip_ipv4_header};
-use latency_probe::protocol::{Notes, Verdict, read_name, read_notes};
+use latency_probe::protocol::{Notes, Reachability, read_name, read_notes};
 use latency_probe::protocol::{PACKET_LEN, Reply, Request, Sequence, SessionId};
 use latency_probe::report::{Row, binary};
 use latency_probe::session::Bounds;
-use latency_probe::session::{Bounced, Feed, NotSent, Order, Returned, Session, Settings};
+use latency_probe::session::{IcmpError, Method, NotSent, Order, ReceivedReply, Session, Settings};
 use latency_probe::session::{StateLimits, WindowLimits};
 use latency_probe::{Mono, Reading, Wall};
 use latency_probe::{Peer, PeerSet, Ports, Protocol};
@@ -210,7 +210,7 @@ pub fn replies(bytes: &[u8]) -> bool {
         timeout: Duration::from_millis(100),
         window: WindowLimits { samples: 8, span: Duration::from_secs(1) },
         states: StateLimits { unreachable_after: 3, stale_after: Duration::from_millis(200) },
-        feed: Feed::PreferUdp,
+        method: Method::PreferUdp,
         pair_bounds: None,
         flows: 1,
         packet_size: 0,
@@ -221,7 +221,7 @@ pub fn replies(bytes: &[u8]) -> bool {
         (0..count % 4).map(|n| (format!("n{n}").into(), Peer::at(([10, 0, 0, n], 9_799).into()))).collect()
     };
     let mut session = Session::new("own".into(), settings, 7);
-    session.icmp_works(Family::V4);
+    session.enable_icmp(Family::V4);
     let (mut mono, mut wall) = (0_u64, EPOCH);
     let mut orders: Vec<Order> = Vec::new();
     session.set_peers(&peers(2), Mono::from_nanos(0));
@@ -236,8 +236,8 @@ pub fn replies(bytes: &[u8]) -> bool {
             }
             (1 | 2, Some(order)) => {
                 let off = |bit: u8| u64::from(how >> bit & 1);
-                session.returned(
-                    &Returned {
+                session.handle_reply(
+                    &ReceivedReply {
                         protocol: order.protocol,
                         from: order.to,
                         session: SessionId(session.id().0 ^ off(0)),
@@ -254,12 +254,12 @@ pub fn replies(bytes: &[u8]) -> bool {
             (3, _) => {
                 session.give_up(now.mono);
                 let before = orders.len();
-                session.due(now, 4, &mut orders);
+                session.take_due(now, 4, &mut orders);
                 for order in &orders[before..] {
-                    session.sent(order.sequence, now);
+                    session.mark_sent(order.sequence, now);
                 }
             }
-            (4, Some(order)) => session.sent_stamp(order.sequence, Wall::from_nanos(wall.wrapping_add(1 << (how % 48)))),
+            (4, Some(order)) => session.mark_departed(order.sequence, Wall::from_nanos(wall.wrapping_add(1 << (how % 48)))),
             (5, _) => session.set_peers(&peers(how), now.mono),
             (6, Some(order)) => {
                 session.not_sent(
@@ -269,14 +269,19 @@ pub fn replies(bytes: &[u8]) -> bool {
                 );
             }
             (7, _) if how < 8 => wall = EPOCH.wrapping_add(u64::from(how) << 40),
-            (7, _) if how < 32 => session.woke_late(),
+            (7, _) if how < 32 => session.write_off_in_flight(),
             (7, Some(order)) if how < 128 => {
-                let verdict = [Verdict::NobodyListens, Verdict::NoRoute, Verdict::Unclear][usize::from(how % 3)];
+                let reachability =
+                    [Reachability::NobodyListens, Reachability::NoRoute, Reachability::Unclear][usize::from(how % 3)];
                 let probe = (how < 96).then_some((session.id(), order.sequence));
                 let stamp = (how % 2 == 0).then_some(now.wall);
-                session.bounced(&Bounced { to: order.to, probe, verdict, stamp, ttl: Some(how) }, now, how % 5 == 0);
+                session.handle_icmp_error(
+                    &IcmpError { to: order.to, probe, reachability, stamp, ttl: Some(how) },
+                    now,
+                    how % 5 == 0,
+                );
             }
-            (7, _) => session.overran(Protocol::ALL[usize::from(how % 4)], u64::from(how)),
+            (7, _) => session.note_overrun(Protocol::ALL[usize::from(how % 4)], u64::from(how)),
             _ => {}
         }
     }

@@ -13,12 +13,12 @@ use socket2::Socket;
 use crate::clock::{Mono, Reading, Wall};
 use crate::net::{Datagram, IcmpSocket, Inbox, Outbox, dropped_packets, icmp, set_transmit_stamps, udp_prober};
 use crate::peers::Protocol;
-use crate::protocol::control_message::Verdict;
+use crate::protocol::control_message::Reachability;
 use crate::protocol::fleet_key::{FleetKeys, SharedKeys};
 use crate::protocol::icmp::{ECHO_LEN, Echo, Family, strip_ipv4_header};
 use crate::protocol::wire::{PACKET_LEN, Reply, Request, Sequence, SessionId, packet};
 use crate::session::SharedSession;
-use crate::session::{Bounced, NotSent, Order, Returned, Session};
+use crate::session::{IcmpError, NotSent, Order, ReceivedReply, Session};
 
 /// Largest number of packets per system call.
 pub(crate) const BATCH: usize = 64;
@@ -180,7 +180,7 @@ impl Channel {
         self.last_sent = Some(now.mono);
         session.with(|session| {
             for order in &self.orders {
-                session.sent(order.sequence, now);
+                session.mark_sent(order.sequence, now);
             }
         });
         let (mut first, mut tries) = (0, 0);
@@ -258,7 +258,10 @@ impl Channel {
                     continue;
                 };
                 let Decoded { protocol, session: id, sequence, held, turned } = decoded;
-                session.returned(&Returned { protocol, from, session: id, sequence, held, turned, stamp, prompt, ttl }, read);
+                session.handle_reply(
+                    &ReceivedReply { protocol, from, session: id, sequence, held, turned, stamp, prompt, ttl },
+                    read,
+                );
             }
         });
     }
@@ -272,10 +275,10 @@ impl Channel {
                 for datagram in self.inbox.iter() {
                     let sequence = datagram.notes.left.and_then(|number| self.departures.find(number));
                     if let Some((sequence, stamp)) = sequence.zip(datagram.notes.stamp) {
-                        session.sent_stamp(sequence, stamp);
+                        session.mark_departed(sequence, stamp);
                     }
-                    if let Some(bounced) = bounced(&datagram) {
-                        session.bounced(&bounced, read, prompt);
+                    if let Some(icmp_error) = icmp_error(&datagram) {
+                        session.handle_icmp_error(&icmp_error, read, prompt);
                     }
                 }
             });
@@ -290,7 +293,7 @@ impl Channel {
             let more = dropped.wrapping_sub(self.dropped);
             self.dropped = dropped;
             tracing::warn!(packets = more, "the kernel dropped packets because the socket was full");
-            session.with(|session| session.overran(self.framing.protocol(), more.into()));
+            session.with(|session| session.note_overrun(self.framing.protocol(), more.into()));
         }
     }
 }
@@ -302,13 +305,13 @@ impl AsFd for Channel {
 }
 
 /// The ICMP error in a message of the error queue.
-fn bounced(datagram: &Datagram<'_>) -> Option<Bounced> {
-    let (verdict, to) = datagram.notes.verdict.zip(datagram.from)?;
+fn icmp_error(datagram: &Datagram<'_>) -> Option<IcmpError> {
+    let (reachability, to) = datagram.notes.reachability.zip(datagram.from)?;
     // A firewall on the path may send "port unreachable" too.
     let by_node = datagram.notes.offender == Some(to.ip());
-    let verdict = if verdict == Verdict::NobodyListens && !by_node { Verdict::Unclear } else { verdict };
+    let reachability = if reachability == Reachability::NobodyListens && !by_node { Reachability::Unclear } else { reachability };
     let probe = Request::decode(datagram.bytes).ok().map(|request| (request.session, request.sequence));
-    Some(Bounced { to, probe, verdict, stamp: datagram.notes.stamp, ttl: datagram.notes.ttl })
+    Some(IcmpError { to, probe, reachability, stamp: datagram.notes.stamp, ttl: datagram.notes.ttl })
 }
 
 /// Echoes of other programs are common on ping and raw sockets. On our own UDP port a packet that
@@ -377,24 +380,24 @@ fn why_not_sent(error: &io::Error) -> NotSent {
 /// # Errors
 /// The error of the last channel if none could be opened.
 pub(crate) fn open(session: &SharedSession, keys: &SharedKeys) -> io::Result<Vec<Channel>> {
-    let (feed, flows, packet_size) = session.with(|session| {
+    let (method, flows, packet_size) = session.with(|session| {
         let settings = session.settings();
-        (settings.feed, settings.flows.max(1), settings.packet_size)
+        (settings.method, settings.flows.max(1), settings.packet_size)
     });
     let mut channels = Vec::new();
     let mut refused = None;
     for family in [Family::V4, Family::V6] {
-        for flow in 0..if feed.primary() == Protocol::Udp { flows } else { 0 } {
+        for flow in 0..if method.primary() == Protocol::Udp { flows } else { 0 } {
             match Channel::udp(family, flow, keys.clone()) {
                 Ok(channel) => channels.push(channel),
                 Err(error) => refused = Some(skip(family, "udp", error)),
             }
         }
-        if feed.wants_icmp() {
+        if method.wants_icmp() {
             match Channel::icmp(family, packet_size, keys.clone()) {
                 Ok((channel, kind)) => {
                     tracing::info!(?family, kind, "icmp probes are available");
-                    session.with(|session| session.icmp_works(family));
+                    session.with(|session| session.enable_icmp(family));
                     channels.push(channel);
                 }
                 Err(error) => refused = Some(skip(family, "icmp", error)),

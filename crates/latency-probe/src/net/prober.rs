@@ -71,7 +71,7 @@ impl Prober {
             let now = Reading::now();
             if Session::was_stopped(planned, before, now) {
                 self.receive(now.mono, Occasion::Late);
-                self.session.with(Session::woke_late);
+                self.session.with(Session::write_off_in_flight);
             } else if awaits {
                 self.receive(now.mono, Occasion::Awaited);
             }
@@ -113,9 +113,9 @@ impl Prober {
         let now = Reading::now();
         self.session.with(|session| {
             session.give_up(now.mono);
-            session.due(now, BATCH, orders);
+            session.take_due(now, BATCH, orders);
         });
-        self.pace.woke(now.mono, !orders.is_empty());
+        self.pace.record_waking(now.mono, !orders.is_empty());
         if !orders.is_empty() {
             for channel in &mut self.channels {
                 channel.send(orders, &self.session);

@@ -52,7 +52,7 @@ impl ResponderCounters {
 
 /// Which requests a responder answers.
 #[derive(Debug)]
-pub struct Policy {
+pub struct AnswerPolicy {
     /// Only requests signed with one of these keys, if there are any.
     pub keys: SharedKeys,
     /// Limit per source and second; 0 = none.
@@ -104,7 +104,7 @@ impl Responder {
     ///
     /// # Errors
     /// [`ListenError`] with the address.
-    pub fn open(addresses: &[SocketAddr], policy: Policy, counters: Arc<ResponderCounters>) -> Result<Self, ListenError> {
+    pub fn open(addresses: &[SocketAddr], policy: AnswerPolicy, counters: Arc<ResponderCounters>) -> Result<Self, ListenError> {
         let mut sockets = Vec::new();
         let mut missing = None;
         for &address in addresses {
@@ -249,7 +249,7 @@ mod tests {
         let keys = FleetKeys::parse("the key of the fleet of this test", Path::new("key")).unwrap();
         let (_keys_out, keys_in) = watch::channel(Some(Arc::new(keys.clone())));
         let counters = Arc::new(ResponderCounters::default());
-        let policy = Policy { keys: keys_in, per_source_second: LIMIT };
+        let policy = AnswerPolicy { keys: keys_in, per_source_second: LIMIT };
         let responder = Responder::open(&["127.0.0.1:0".parse().unwrap()], policy, counters.clone()).unwrap();
         let (to, stop) = (responder.addresses()[0], CancellationToken::new());
         let answering = tokio::spawn(responder.run(stop.clone()));

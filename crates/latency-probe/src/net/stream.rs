@@ -40,7 +40,7 @@ impl Streams {
     /// The system's error if the session needs a thread for stream probes and there is none.
     pub(crate) fn new(session: SharedSession) -> io::Result<Self> {
         let settings = session.with(|session| session.settings().clone());
-        let runtime = settings.feed.primary().is_stream().then(new_runtime).transpose()?;
+        let runtime = settings.method.primary().is_stream().then(new_runtime).transpose()?;
         Ok(Self { runtime, session, http_path: settings.http_path, timeout: settings.timeout })
     }
 
@@ -65,7 +65,7 @@ impl Streams {
                 // The session counts the loss after the timeout.
                 if let Ok(ended) = tokio::time::timeout(timeout, probe(&order, &http_path)).await {
                     session.with(|session| match ended {
-                        Ok(time) => session.measured(order.sequence, time, None, Mono::now()),
+                        Ok(time) => session.end_probe(order.sequence, time, None, Mono::now()),
                         Err(error) => {
                             tracing::debug!(to = %order.to, protocol = order.protocol.as_str(), %error, "a probe failed");
                             session.not_sent(order.sequence, why(&error), Mono::now());

@@ -30,14 +30,14 @@ pub struct Notes {
     /// In the error queue: the number of the sent packet that the timestamp is for.
     pub left: Option<u32>,
     /// In the error queue: what an ICMP error says.
-    pub verdict: Option<Verdict>,
+    pub reachability: Option<Reachability>,
     /// The sender of that error.
     pub offender: Option<IpAddr>,
 }
 
 /// What an ICMP error says about the target of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Reachability {
     /// Nobody listens on the port. If the node itself says so, it is reachable.
     NobodyListens,
     /// A router or this machine's kernel has no route to the node.
@@ -76,8 +76,12 @@ pub fn read_notes(control: &[u8]) -> Notes {
                 // The address of the error's sender follows the struct.
                 match (data.get(4).copied(), data.get(5), data.get(6)) {
                     (Some(libc::SO_EE_ORIGIN_TIMESTAMPING), ..) => notes.left = int32(data, 12).map(i32::cast_unsigned),
-                    (Some(libc::SO_EE_ORIGIN_ICMP), Some(kind), Some(code)) => notes.verdict = Some(verdict_v4(*kind, *code)),
-                    (Some(libc::SO_EE_ORIGIN_ICMP6), Some(kind), Some(code)) => notes.verdict = Some(verdict_v6(*kind, *code)),
+                    (Some(libc::SO_EE_ORIGIN_ICMP), Some(kind), Some(code)) => {
+                        notes.reachability = Some(reachability_v4(*kind, *code));
+                    }
+                    (Some(libc::SO_EE_ORIGIN_ICMP6), Some(kind), Some(code)) => {
+                        notes.reachability = Some(reachability_v6(*kind, *code));
+                    }
                     _ => {}
                 }
                 notes.offender = data.get(16..).and_then(read_name).map(|address| address.ip());
@@ -90,24 +94,24 @@ pub fn read_notes(control: &[u8]) -> Notes {
 }
 
 /// Types and codes of RFC 792 and RFC 1122.
-const fn verdict_v4(kind: u8, code: u8) -> Verdict {
+const fn reachability_v4(kind: u8, code: u8) -> Reachability {
     match (kind, code) {
         // Protocol or port unreachable.
-        (3, 2 | 3) => Verdict::NobodyListens,
+        (3, 2 | 3) => Reachability::NobodyListens,
         // Network or host unreachable or unknown.
-        (3, 0 | 1 | 6 | 7) => Verdict::NoRoute,
-        _ => Verdict::Unclear,
+        (3, 0 | 1 | 6 | 7) => Reachability::NoRoute,
+        _ => Reachability::Unclear,
     }
 }
 
 /// Types and codes of RFC 4443.
-const fn verdict_v6(kind: u8, code: u8) -> Verdict {
+const fn reachability_v6(kind: u8, code: u8) -> Reachability {
     match (kind, code) {
         // Port unreachable.
-        (1, 4) => Verdict::NobodyListens,
+        (1, 4) => Reachability::NobodyListens,
         // No route, or the address does not answer on its own link.
-        (1, 0 | 3) => Verdict::NoRoute,
-        _ => Verdict::Unclear,
+        (1, 0 | 3) => Reachability::NoRoute,
+        _ => Reachability::Unclear,
     }
 }
 
@@ -238,17 +242,17 @@ mod tests {
         };
         let (v4, v6) = ((libc::IPPROTO_IP, libc::IP_RECVERR), (libc::IPPROTO_IPV6, libc::IPV6_RECVERR));
         for ((level, option), error, from, wanted) in [
-            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 3, 3), "10.0.0.2:0", Some(Verdict::NobodyListens)),
-            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 3, 1), "10.0.0.1:0", Some(Verdict::NoRoute)),
-            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 3, 13), "10.0.0.1:0", Some(Verdict::Unclear)),
-            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 11, 0), "10.0.0.1:0", Some(Verdict::Unclear)),
-            (v6, origin(libc::SO_EE_ORIGIN_ICMP6, 1, 4), "[fd00::2]:0", Some(Verdict::NobodyListens)),
-            (v6, origin(libc::SO_EE_ORIGIN_ICMP6, 1, 3), "[fd00::1]:0", Some(Verdict::NoRoute)),
+            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 3, 3), "10.0.0.2:0", Some(Reachability::NobodyListens)),
+            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 3, 1), "10.0.0.1:0", Some(Reachability::NoRoute)),
+            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 3, 13), "10.0.0.1:0", Some(Reachability::Unclear)),
+            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 11, 0), "10.0.0.1:0", Some(Reachability::Unclear)),
+            (v6, origin(libc::SO_EE_ORIGIN_ICMP6, 1, 4), "[fd00::2]:0", Some(Reachability::NobodyListens)),
+            (v6, origin(libc::SO_EE_ORIGIN_ICMP6, 1, 3), "[fd00::1]:0", Some(Reachability::NoRoute)),
             (v4, origin(libc::SO_EE_ORIGIN_LOCAL, 3, 3), "10.0.0.1:0", None),
         ] {
             let offender: SocketAddr = from.parse().unwrap();
             let notes = read_notes(&extended_error(level, option, error, offender));
-            assert_eq!((notes.verdict, notes.offender, notes.left), (wanted, Some(offender.ip()), None));
+            assert_eq!((notes.reachability, notes.offender, notes.left), (wanted, Some(offender.ip()), None));
         }
     }
 

@@ -1,19 +1,19 @@
 //! The state of one peer. Pure.
 
 use super::histogram::Histogram;
-use super::pair::{PairState, PairStats, Silence, StateLimits, Summary, WindowLimits};
+use super::pair::{PairState, PairWindow, Silence, StateLimits, Summary, WindowLimits};
 use super::path::Path;
 use super::second_opinion::SecondOpinion;
 use crate::clock::Mono;
 use crate::peers::{NodeName, Peer, Protocol};
-use crate::protocol::control_message::Verdict;
+use crate::protocol::control_message::Reachability;
 
 /// One peer.
 pub(super) struct Entry {
     pub(super) node: NodeName,
     pub(super) peer: Peer,
     pub(super) generation: u32,
-    pub(super) primary: PairStats,
+    pub(super) primary: PairWindow,
     pub(super) fallback: Option<Box<Fallback>>,
     pub(super) opinion: SecondOpinion,
     pub(super) turns: u32,
@@ -37,14 +37,14 @@ pub(super) struct Limits {
 #[derive(Debug)]
 pub(super) struct Fallback {
     /// ICMP echo replies, and "port unreachable" in answer to UDP probes.
-    pub(super) icmp: PairStats,
+    pub(super) icmp: PairWindow,
     /// TCP handshakes, tried while ICMP does not answer: a firewall may pass only these.
-    pub(super) tcp: PairStats,
+    pub(super) tcp: PairWindow,
 }
 
 impl Fallback {
     pub(super) fn new(window: WindowLimits) -> Box<Self> {
-        Box::new(Self { icmp: PairStats::new(window), tcp: PairStats::new(window) })
+        Box::new(Self { icmp: PairWindow::new(window), tcp: PairWindow::new(window) })
     }
 }
 
@@ -70,7 +70,7 @@ impl Entry {
     /// The summary to report, and its protocol: the primary one's, or ICMP's or TCP's while that is
     /// silent.
     pub(super) fn summary(&self, limits: Limits, now: Mono) -> (Protocol, Summary) {
-        let of = |pair: &PairStats, silence| pair.summary(limits.window, limits.states, silence, now);
+        let of = |pair: &PairWindow, silence| pair.summary(limits.window, limits.states, silence, now);
         let primary = of(&self.primary, self.silence(limits, now));
         let is_told = matches!(primary.state, PairState::Known | PairState::Unreachable);
         let Some(fallback) = self.fallback.as_ref().filter(|_| !is_told) else { return (limits.primary, primary) };
@@ -95,7 +95,7 @@ impl Entry {
     /// Whether to try a TCP handshake in this turn: the responder is silent and ICMP does not
     /// answer.
     pub(super) fn asks_tcp(&self, limits: Limits, now: Mono) -> bool {
-        let is_known = |pair: &PairStats| {
+        let is_known = |pair: &PairWindow| {
             let silent = pair.lost_lately(limits.states.unreachable_after.min(ICMP_SILENT_AFTER));
             !silent && pair.state(limits.window, limits.states, Silence::Unexplained, now) == PairState::Known
         };
@@ -104,11 +104,11 @@ impl Entry {
     }
 
     /// Records what the network said about the node.
-    pub(super) const fn note_verdict(&mut self, verdict: Verdict, now: Mono) {
-        match verdict {
-            Verdict::NobodyListens => self.opinion.seen_alive(now),
-            Verdict::NoRoute => self.opinion.found_no_route(now),
-            Verdict::Unclear => {}
+    pub(super) const fn note_reachability(&mut self, reachability: Reachability, now: Mono) {
+        match reachability {
+            Reachability::NobodyListens => self.opinion.seen_alive(now),
+            Reachability::NoRoute => self.opinion.found_no_route(now),
+            Reachability::Unclear => {}
         }
     }
 }

@@ -6,12 +6,12 @@ use super::Session;
 use super::entry::Fallback;
 use super::in_flight::{Fate, Probe};
 use super::pair::PairState;
-use super::probes::{Bounced, NotSent, Returned};
+use super::probes::{IcmpError, NotSent, ReceivedReply};
 use super::round_trip::{Discard, Rtt, Trip, round_trip};
-use super::settings::Feed;
+use super::settings::Method;
 use crate::clock::{Mono, Reading, Wall};
 use crate::peers::Protocol;
-use crate::protocol::control_message::Verdict;
+use crate::protocol::control_message::Reachability;
 use crate::protocol::wire::Sequence;
 
 impl Session {
@@ -20,8 +20,8 @@ impl Session {
         let Some(probe) = self.in_flight.end(sequence, Fate::WrittenOff) else { return };
         match why {
             NotSent::OurFault => self.counters.not_sent += 1,
-            NotSent::NoRoute => self.bounced_probe(&probe, Verdict::NoRoute, now),
-            NotSent::Refused => self.bounced_probe(&probe, Verdict::NobodyListens, now),
+            NotSent::NoRoute => self.lose_undeliverable(&probe, Reachability::NoRoute, now),
+            NotSent::Refused => self.lose_undeliverable(&probe, Reachability::NobodyListens, now),
             NotSent::Failed => self.lost(&probe, now),
         }
     }
@@ -45,65 +45,65 @@ impl Session {
     }
 
     /// Counts a loss and records what the network said about the node.
-    fn bounced_probe(&mut self, probe: &Probe, verdict: Verdict, now: Mono) {
+    fn lose_undeliverable(&mut self, probe: &Probe, reachability: Reachability, now: Mono) {
         self.lost(probe, now);
         if let Some(entry) = self.entry(probe.peer) {
-            entry.note_verdict(verdict, now);
+            entry.note_reachability(reachability, now);
         }
-        self.count_verdict(verdict);
+        self.count_error(reachability);
     }
 
-    const fn count_verdict(&mut self, verdict: Verdict) {
-        match verdict {
-            Verdict::NobodyListens => self.counters.refused += 1,
-            Verdict::NoRoute => self.counters.no_route += 1,
-            Verdict::Unclear => {}
+    const fn count_error(&mut self, reachability: Reachability) {
+        match reachability {
+            Reachability::NobodyListens => self.counters.refused += 1,
+            Reachability::NoRoute => self.counters.no_route += 1,
+            Reachability::Unclear => {}
         }
     }
 
     /// Handles an ICMP error about a UDP probe, read at `read`. "Port unreachable" from the node is
     /// an answer of its kernel: it counts like an ICMP echo reply.
-    pub fn bounced(&mut self, bounced: &Bounced, read: Reading, prompt: bool) {
+    pub fn handle_icmp_error(&mut self, icmp_error: &IcmpError, read: Reading, prompt: bool) {
         // Some routers quote too little of a probe to identify it. And a kernel takes three seconds
         // to find that an address on its own link does not answer; the probe has timed out by then.
-        let Some((session, sequence)) = bounced.probe else { return self.note_late_verdict(bounced, read.mono) };
+        let Some((session, sequence)) = icmp_error.probe else { return self.note_late_error(icmp_error, read.mono) };
         if session != self.id {
             return;
         }
         if self.in_flight.is_past(sequence) {
-            return self.note_late_verdict(bounced, read.mono);
+            return self.note_late_error(icmp_error, read.mono);
         }
         let Some(&mut probe) = self.in_flight.get_mut(sequence) else { return };
-        let to_peer = self.entry(probe.peer).is_some_and(|entry| entry.peer.echo == bounced.to);
+        let to_peer = self.entry(probe.peer).is_some_and(|entry| entry.peer.echo == icmp_error.to);
         if !to_peer || probe.protocol != Protocol::Udp || self.in_flight.end(sequence, Fate::WrittenOff).is_none() {
             return;
         }
-        self.bounced_probe(&probe, bounced.verdict, read.mono);
+        self.lose_undeliverable(&probe, icmp_error.reachability, read.mono);
         let held = Duration::ZERO;
-        let trip = Trip { sent: probe.sent, sent_stamp: probe.sent_stamp, received_stamp: bounced.stamp, read, prompt, held };
-        let (window, prefers_udp) = (self.window, self.settings.feed == Feed::PreferUdp);
-        if bounced.verdict == Verdict::NobodyListens
+        let trip = Trip { sent: probe.sent, sent_stamp: probe.sent_stamp, received_stamp: icmp_error.stamp, read, prompt, held };
+        let (window, prefers_udp) = (self.window, self.settings.method == Method::PreferUdp);
+        if icmp_error.reachability == Reachability::NobodyListens
             && prefers_udp
             && let Ok(rtt) = round_trip(&trip)
             && let Some(entry) = self.entry(probe.peer)
         {
             let fallback = entry.fallback.get_or_insert_with(|| Fallback::new(window));
             fallback.icmp.answered(window, read.mono, rtt);
-            entry.path.answered(bounced.ttl);
+            entry.path.answered(icmp_error.ttl);
         }
     }
 
-    fn note_late_verdict(&mut self, bounced: &Bounced, now: Mono) {
+    fn note_late_error(&mut self, icmp_error: &IcmpError, now: Mono) {
         let mut entries = self.entries.iter_mut().flatten();
-        if let Some(entry) = entries.find(|entry| entry.peer.echo == bounced.to) {
-            entry.note_verdict(bounced.verdict, now);
+        if let Some(entry) = entries.find(|entry| entry.peer.echo == icmp_error.to) {
+            entry.note_reachability(icmp_error.reachability, now);
         }
-        self.count_verdict(bounced.verdict);
+        self.count_error(icmp_error.reachability);
     }
 
     /// Handles a reply that was read at `read`. Its content is untrusted: it counts only if it
     /// matches a probe in flight.
-    pub fn returned(&mut self, reply: &Returned, read: Reading) {
+    pub fn handle_reply(&mut self, reply: &ReceivedReply, read: Reading) {
         if reply.session != self.id {
             // For an earlier session of this prober, or for another prober on this machine (a raw
             // socket sees both).
@@ -122,7 +122,7 @@ impl Session {
         let from_peer = match reply.protocol {
             Protocol::Udp => reply.from == entry.peer.echo,
             Protocol::Icmp => reply.from.ip() == entry.peer.address(),
-            // Connections end by `measured`, not by packets.
+            // Connections end by `end_probe`, not by packets.
             Protocol::Tcp | Protocol::Http => false,
         };
         if probe.protocol != reply.protocol || !from_peer {
@@ -146,7 +146,7 @@ impl Session {
         if reply.stamp.is_none() && !reply.prompt {
             self.unstamped = Some(read.mono);
         }
-        let Returned { stamp: received_stamp, prompt, .. } = *reply;
+        let ReceivedReply { stamp: received_stamp, prompt, .. } = *reply;
         let time = reply.held.ok_or(Discard::Impossible).and_then(|held| {
             round_trip(&Trip { sent: probe.sent, sent_stamp: probe.sent_stamp, received_stamp, read, prompt, held })
         });
@@ -157,11 +157,11 @@ impl Session {
         {
             entry.path.differed(difference);
         }
-        self.measured(reply.sequence, time, reply.ttl, read.mono);
+        self.end_probe(reply.sequence, time, reply.ttl, read.mono);
     }
 
     /// Ends a probe in flight with its RTT, or with the reason why there is none.
-    pub fn measured(&mut self, sequence: Sequence, time: Result<Rtt, Discard>, ttl: Option<u8>, now: Mono) {
+    pub fn end_probe(&mut self, sequence: Sequence, time: Result<Rtt, Discard>, ttl: Option<u8>, now: Mono) {
         let Some(probe) = self.in_flight.end(sequence, Fate::Answered) else { return };
         self.counters.answered(probe.protocol, time.map(Rtt::as_seconds));
         let limits = self.limits();

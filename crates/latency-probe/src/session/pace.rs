@@ -50,7 +50,7 @@ impl Pace {
     }
 
     /// Records a waking. Sockets are read soon after a send, then less and less often.
-    pub(crate) fn woke(&mut self, now: Mono, sent: bool) {
+    pub(crate) fn record_waking(&mut self, now: Mono, sent: bool) {
         self.last = now;
         self.look_after = if sent { self.slot.max(SHORTEST_SLOT) } else { (self.look_after * 2).min(LONGEST_LOOK) };
     }
@@ -87,12 +87,12 @@ mod tests {
         assert_eq!(pace.next(None, false), millis(60_000));
         assert_eq!(pace.next(Some(millis(3)), false), millis(100), "not before the slot is over");
         assert_eq!(pace.next(Some(millis(163)), false), millis(163));
-        pace.woke(millis(163), true);
+        pace.record_waking(millis(163), true);
         let mut looks = Vec::new();
         for _ in 0..5 {
             let look = pace.next(Some(millis(1_000)), true);
             looks.push(look.as_nanos() / 1_000_000);
-            pace.woke(look, false);
+            pace.record_waking(look, false);
         }
         assert_eq!(looks, [263, 363, 463, 563, 663]);
     }
@@ -101,12 +101,12 @@ mod tests {
     fn a_reply_that_does_not_come_is_looked_for_less_and_less_often() {
         let mut pace = Pace::new(millis(0));
         pace.set(1, Duration::from_millis(100));
-        pace.woke(millis(0), true);
+        pace.record_waking(millis(0), true);
         let mut looks = Vec::new();
         for _ in 0..6 {
             let look = pace.next(None, true);
             looks.push(look.as_nanos() / 1_000_000);
-            pace.woke(look, false);
+            pace.record_waking(look, false);
         }
         assert_eq!(looks, [10, 30, 70, 150, 250, 350]);
     }
@@ -115,7 +115,7 @@ mod tests {
     fn a_prober_that_has_more_to_do_than_time_never_waits() {
         let mut pace = Pace::new(millis(5));
         pace.set(4_000, Duration::from_millis(5));
-        pace.woke(millis(7), true);
+        pace.record_waking(millis(7), true);
         assert_eq!(pace.next(Some(millis(6)), true), millis(7));
     }
 }

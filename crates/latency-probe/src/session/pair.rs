@@ -140,7 +140,7 @@ struct Outcome {
 
 /// Outcomes of the probes of one pair, and the averages over them.
 #[derive(Clone, Debug)]
-pub struct PairStats {
+pub struct PairWindow {
     outcomes: VecDeque<Outcome>,
     /// Number of outcomes that are answers.
     answers: usize,
@@ -159,7 +159,7 @@ pub struct PairStats {
     duplicates: u32,
 }
 
-impl PairStats {
+impl PairWindow {
     /// Empty statistics with capacity for a window.
     #[must_use]
     pub fn new(window: WindowLimits) -> Self {
@@ -461,7 +461,7 @@ mod tests {
 
     #[test]
     fn from_unknown_to_known_to_stale_to_unknown() {
-        let mut pair = PairStats::new(WINDOW);
+        let mut pair = PairWindow::new(WINDOW);
         assert_eq!(pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(0)).state, PairState::Unknown);
         pair.answered(WINDOW, second(1), ms(3));
         let known = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(2));
@@ -475,7 +475,7 @@ mod tests {
 
     #[test]
     fn loss_is_loss_and_never_a_time() {
-        let mut pair = PairStats::new(WINDOW);
+        let mut pair = PairWindow::new(WINDOW);
         pair.answered(WINDOW, second(1), ms(3));
         for at in 2..6 {
             pair.lost(WINDOW, second(at));
@@ -493,7 +493,7 @@ mod tests {
 
     #[test]
     fn averages_begin_anew_after_a_long_silence() {
-        let mut pair = PairStats::new(WINDOW);
+        let mut pair = PairWindow::new(WINDOW);
         pair.answered(WINDOW, second(1), ms(100));
         pair.answered(WINDOW, second(100), ms(1));
         let summary = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(100)).rtt.unwrap();
@@ -503,7 +503,7 @@ mod tests {
     #[test]
     fn a_way_that_changed_shows_within_fifteen_answers_and_loss_goes_on_being_counted() {
         for (before, after) in [(50, 55), (55, 50)] {
-            let mut pair = PairStats::new(WINDOW);
+            let mut pair = PairWindow::new(WINDOW);
             for at in 0..60 {
                 if at % 10 == 9 {
                     pair.lost(WINDOW, second(at));
@@ -523,7 +523,7 @@ mod tests {
 
     #[test]
     fn a_change_shows_on_a_busy_wire_too() {
-        let mut pair = PairStats::new(WINDOW);
+        let mut pair = PairWindow::new(WINDOW);
         for at in 0..75 {
             // Every fifth time is a spike, far above both ways.
             let spike = if at % 5 == 0 { 40 } else { 0 };
@@ -534,7 +534,7 @@ mod tests {
 
     #[test]
     fn a_single_spike_is_no_change() {
-        let mut pair = PairStats::new(WINDOW);
+        let mut pair = PairWindow::new(WINDOW);
         for at in 0..300 {
             let spike = if at % 7 < 2 { 40 } else { 0 };
             pair.answered(WINDOW, second(at), ms(10 + spike));
@@ -547,7 +547,7 @@ mod tests {
     #[test]
     fn the_average_lies_among_the_times_while_a_way_changes() {
         for (before, after) in [(5, 50), (50, 55), (50, 5)] {
-            let mut pair = PairStats::new(WINDOW);
+            let mut pair = PairWindow::new(WINDOW);
             for at in 0..60 {
                 pair.answered(WINDOW, second(at), ms(before));
             }
@@ -569,7 +569,7 @@ mod tests {
     #[test]
     fn the_average_lies_among_the_times_of_a_short_window() {
         let window = WindowLimits { samples: 2, ..WINDOW };
-        let mut pair = PairStats::new(window);
+        let mut pair = PairWindow::new(window);
         for (at, millis) in [1, 1, 1, 9, 9].into_iter().enumerate() {
             pair.answered(window, second(at as u64), ms(millis));
         }
@@ -638,7 +638,7 @@ mod tests {
     proptest! {
         #[test]
         fn agrees_with_a_plain_reference(trace in trace(), start in 0_u64..10_000_000_000, rest in 0_u64..120_000) {
-            let mut pair = PairStats::new(WINDOW);
+            let mut pair = PairWindow::new(WINDOW);
             let mut history = Vec::new();
             let mut counts_from = 0;
             let mut now = start;
@@ -702,7 +702,7 @@ mod tests {
         /// Reordered are the replies with an earlier number than any reply before them.
         #[test]
         fn reordered_replies_agree_with_their_definition(arrivals in proptest::collection::vec(0_u64..200, 0..200)) {
-            let mut pair = PairStats::new(WINDOW);
+            let mut pair = PairWindow::new(WINDOW);
             let mut distinct: Vec<u64> = Vec::new();
             for number in arrivals {
                 if distinct.contains(&number) {
@@ -721,7 +721,7 @@ mod tests {
         /// anew where the way changed, which short random traces show now and then.
         #[test]
         fn running_values_agree(times in proptest::collection::vec(1_u32..4_000_000, 1..100)) {
-            let mut pair = PairStats::new(WINDOW);
+            let mut pair = PairWindow::new(WINDOW);
             let (mut history, mut counts_from) = (Vec::new(), 0);
             for (at, micros) in (0..).zip(&times) {
                 history.push((at * 1_000, Some(f64::from(*micros) / 1e6)));

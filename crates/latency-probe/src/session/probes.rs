@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Wall;
 use crate::peers::{NodeName, Protocol};
-use crate::protocol::control_message::Verdict;
+use crate::protocol::control_message::Reachability;
 use crate::protocol::wire::{Sequence, SessionId};
 use crate::session::histogram::Histogram;
 use crate::session::pair::Summary;
@@ -39,13 +39,13 @@ pub enum NotSent {
 
 /// An ICMP error about a UDP probe.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounced {
+pub struct IcmpError {
     /// The target of the probe.
     pub to: SocketAddr,
     /// The probe, if the error quotes enough of it.
     pub probe: Option<(SessionId, Sequence)>,
     /// What the error says about the node.
-    pub verdict: Verdict,
+    pub reachability: Reachability,
     /// The kernel's timestamp of the error's arrival.
     pub stamp: Option<Wall>,
     /// Time to live of the error.
@@ -54,7 +54,7 @@ pub struct Bounced {
 
 /// A reply, not yet checked against the probes in flight.
 #[derive(Clone, Copy, Debug)]
-pub struct Returned {
+pub struct ReceivedReply {
     /// The protocol.
     pub protocol: Protocol,
     /// The sender.

@@ -9,7 +9,7 @@ use crate::session::pair::{StateLimits, WindowLimits};
 
 /// The protocol that latency is measured by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feed {
+pub enum Method {
     /// UDP echo; for a peer whose responder is silent also ICMP echo, and TCP connect if ICMP does
     /// not answer.
     PreferUdp,
@@ -23,7 +23,7 @@ pub enum Feed {
     Http,
 }
 
-impl Feed {
+impl Method {
     /// The protocol of every turn.
     #[must_use]
     pub const fn primary(self) -> Protocol {
@@ -42,7 +42,7 @@ impl Feed {
     }
 }
 
-impl std::str::FromStr for Feed {
+impl std::str::FromStr for Method {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -69,7 +69,7 @@ pub struct Settings {
     /// Limits between the states.
     pub states: StateLimits,
     /// The protocol to measure by.
-    pub feed: Feed,
+    pub method: Method,
     /// Bounds of a histogram per pair; none for no such histogram.
     pub pair_bounds: Option<Bounds>,
     /// Number of source ports that UDP probes to each peer use in turn; at least 1.
