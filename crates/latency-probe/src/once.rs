@@ -141,7 +141,8 @@ pub fn all_known(row: &Row) -> bool {
 /// let json = r#"{"from": "here", "measured_at_unix_seconds": 1.5e9, "peers": [
 ///   {"to": "b", "state": "known", "protocol": "udp", "jitter_seconds": 1e-5, "loss_ratio": 0.5,
 ///    "age_seconds": 0.1, "samples": 5, "hops": 2,
-///    "rtt_seconds": {"min": 0.001, "p50": 0.0012, "p90": 0.002, "p99": 0.003, "ewma": 0.0012}}]}"#;
+///    "rtt_seconds":
+///      {"min": 0.001, "p50": 0.0012, "p90": 0.002, "p99": 0.003, "ewma": 0.0012}}]}"#;
 /// let row: latency_probe::report::Row = serde_json::from_str(json).unwrap();
 /// assert_eq!(
 ///     latency_probe::once::table(&row).lines().nth(1).unwrap(),

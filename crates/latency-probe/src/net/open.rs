@@ -235,6 +235,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn waiting_ends_with_a_packet_or_with_patience() {
+        let receiver = udp_responder(([127, 0, 0, 1], 0).into()).unwrap();
+        let waited = |patience| {
+            let started = std::time::Instant::now();
+            wait_readable(std::iter::once(receiver.as_fd()), patience).unwrap();
+            started.elapsed()
+        };
+        assert!(waited(Duration::from_millis(50)) >= Duration::from_millis(50));
+        let to = receiver.local_addr().unwrap().as_socket().unwrap();
+        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[0; 64], to).unwrap();
+        assert!(waited(Duration::from_secs(60)) < Duration::from_secs(30));
+    }
+
+    #[test]
     fn a_full_socket_says_how_much_it_dropped() {
         let receiver = udp_responder(([127, 0, 0, 1], 0).into()).unwrap();
         receiver.set_recv_buffer_size(1).unwrap();
