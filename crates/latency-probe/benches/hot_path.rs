@@ -1,18 +1,18 @@
-//! What a probe costs apart from the kernel: its turn, its packet, its reply, and the statistics of its pair.
+//! What a probe costs apart from the kernel: its turn, its packet, its reply, and the statistics of
+//! its pair.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use latency_probe::clock::{Mono, Reading, Wall};
-use latency_probe::fleet_key::FleetKeys;
-use latency_probe::histogram::Bounds;
-use latency_probe::pair::{PairStats, StateLimits, WindowLimits};
-use latency_probe::peers::{Peer, PeerSet};
-use latency_probe::round_trip::Rtt;
-use latency_probe::session::{Feed, Returned, Session, Settings};
-use latency_probe::wire::{Reply, Request, Sequence, SessionId};
+use latency_probe::protocol::FleetKeys;
+use latency_probe::protocol::{Reply, Request, Sequence, SessionId};
+use latency_probe::session::Rtt;
+use latency_probe::session::{Method, ReceivedReply, Session, Settings};
+use latency_probe::session::{PairWindow, Silence, StateLimits, WindowLimits};
+use latency_probe::{Mono, Reading, Wall};
+use latency_probe::{Peer, PeerSet};
 
 const WINDOW: WindowLimits = WindowLimits { samples: 60, span: Duration::from_secs(60) };
 const STATES: StateLimits = StateLimits { unreachable_after: 5, stale_after: Duration::from_secs(10) };
@@ -29,8 +29,11 @@ fn session(peers: u32) -> Session {
         timeout: Duration::from_secs(2),
         window: WINDOW,
         states: STATES,
-        feed: Feed::Udp,
-        pair_bounds: Bounds::none(),
+        method: Method::Udp,
+        pair_bounds: None,
+        flows: 1,
+        packet_size: 0,
+        probes_per_peer: None,
         http_path: "/".into(),
     };
     let mut session = Session::new("own".into(), settings, 1);
@@ -48,22 +51,24 @@ fn probe(session: &mut Session, slot: u64) -> u64 {
     let now = at(slot * SLOT_NANOS);
     session.give_up(now.mono);
     let mut orders = Vec::new();
-    session.due(now, 1_000, &mut orders);
+    session.take_due(now, 1_000, &mut orders);
     for order in &orders {
-        session.sent(order.sequence, now);
+        session.mark_sent(order.sequence, now);
     }
     let read = at(slot * SLOT_NANOS + 200_000);
     for order in &orders {
-        let reply = Returned {
+        let reply = ReceivedReply {
             protocol: order.protocol,
             from: order.to,
             session: session.id(),
             sequence: order.sequence,
-            held: Duration::from_micros(20),
+            held: Some(Duration::from_micros(20)),
+            turned: None,
             stamp: None,
+            prompt: true,
             ttl: Some(63),
         };
-        session.returned(&reply, read);
+        session.handle_reply(&reply, read);
     }
     orders.len() as u64
 }
@@ -89,9 +94,9 @@ fn sessions(criterion: &mut Criterion) {
 }
 
 fn pairs(criterion: &mut Criterion) {
-    let mut pair = PairStats::new(WINDOW);
+    let mut pair = PairWindow::new(WINDOW);
     let mut second = 0;
-    let mut answer = |pair: &mut PairStats| {
+    let mut answer = |pair: &mut PairWindow| {
         second += 1;
         let rtt = Rtt::from_nanos(1_000_000 + second % 7 * 1_000).unwrap();
         pair.answered(WINDOW, Mono::from_nanos(second * 1_000_000_000), rtt);
@@ -99,7 +104,9 @@ fn pairs(criterion: &mut Criterion) {
     };
     criterion.bench_function("pair/answer", |bencher| bencher.iter(|| answer(&mut pair)));
     let now = answer(&mut pair);
-    criterion.bench_function("pair/summary", |bencher| bencher.iter(|| black_box(&pair).summary(WINDOW, STATES, now)));
+    criterion.bench_function("pair/summary", |bencher| {
+        bencher.iter(|| black_box(&pair).summary(WINDOW, STATES, Silence::Unexplained, now));
+    });
 }
 
 fn packets(criterion: &mut Criterion) {

@@ -1,16 +1,17 @@
-//! Two clocks. Durations are measured on the monotonic one, which nobody sets; the kernel stamps packets with the wall clock, which people
-//! and time daemons do set. A [`Reading`] of both at one moment is what lets a stamp be carried over from the one to the other.
+//! The monotonic and the wall clock. Durations are measured on the monotonic clock, which is never
+//! set. Kernel timestamps are wall-clock times, and the wall clock can be set. A [`Reading`] of
+//! both at one moment converts between the two.
 
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// A moment on this machine's monotonic clock, in nanoseconds since a point of no meaning.
+/// A time of this machine's monotonic clock, in nanoseconds since an arbitrary origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mono(u64);
 
 impl Mono {
-    /// The moment `nanos` nanoseconds after the clock's origin.
+    /// The time `nanos` nanoseconds after the clock's origin.
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
@@ -22,25 +23,25 @@ impl Mono {
         self.0
     }
 
-    /// How long after `earlier` this is; zero where it is not after it.
+    /// The duration since `earlier`; zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// The moment `duration` later.
+    /// The time `duration` later.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
 
-/// A moment on the wall clock, in nanoseconds since 1970. The kernel's packet stamps are of this kind.
+/// A time of the wall clock, in nanoseconds since 1970. Kernel packet timestamps are of this kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Wall(u64);
 
 impl Wall {
-    /// The moment `nanos` nanoseconds after 1970.
+    /// The time `nanos` nanoseconds after 1970.
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
@@ -68,12 +69,14 @@ pub struct Reading {
     pub wall: Wall,
 }
 
-/// How far apart two looks at the monotonic clock may be for the look at the wall clock between them to count as the same moment.
+/// Two readings of the monotonic clock at most this far apart count as the same moment as the
+/// reading of the wall clock between them.
 const SAME_MOMENT_NANOS: u64 = 500;
 const READING_TRIES: usize = 6;
 
 impl Reading {
-    /// Reads both clocks now. Being put aside by the scheduler in between would make them disagree, so of a few tries the tightest counts.
+    /// Reads both clocks. Preemption between the two readings would make them disagree, so the
+    /// closest of a few attempts is used.
     #[must_use]
     pub fn now() -> Self {
         let (mut reading, mut gap) = Self::attempt();
@@ -89,7 +92,8 @@ impl Reading {
         reading
     }
 
-    /// The wall clock between two looks at the monotonic one, and how far apart these were.
+    /// A reading of the wall clock between two of the monotonic clock, and how far apart these
+    /// were.
     fn attempt() -> (Self, u64) {
         let before = nanos(ClockId::CLOCK_MONOTONIC);
         let wall = Wall(nanos(ClockId::CLOCK_REALTIME));
@@ -115,11 +119,12 @@ impl Wall {
 }
 
 fn nanos(clock: ClockId) -> u64 {
-    // Both clocks exist on every Linux, and the only other error is a bad pointer, which the wrapper rules out.
+    // Both clocks exist on every Linux. The only other error is a bad pointer, which the wrapper
+    // rules out.
     clock_gettime(clock).map_or(0, |time| nanos_of(time.tv_sec(), time.tv_nsec()))
 }
 
-/// Nanoseconds of a kernel timespec; a negative one, which no clock of ours shows, is zero.
+/// Nanoseconds of a kernel `timespec`; zero if it is negative.
 pub(crate) fn nanos_of(seconds: i64, nanoseconds: i64) -> u64 {
     u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(u64::try_from(nanoseconds).unwrap_or(0))
 }

@@ -1,11 +1,12 @@
-//! The daemon: puts the parts together and takes part in the stop.
+//! `latency-probe run`: discovery, probing loop, responder and HTTP endpoints, and their common
+//! stop.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::response::IntoResponse as _;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -14,52 +15,52 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::background::push_nobody_aside;
-use crate::chooser::keep_choosing;
+use crate::discovery::chooser::keep_choosing;
+use crate::discovery::selection::Selection;
 use crate::discovery::{DiscoveryError, Source, watch_file, watch_service};
-use crate::exposition::{Exposition, SharedSession};
-use crate::fleet_key::{FleetKeys, KeyFileError, watch_keys};
+use crate::net::prober::Prober;
+use crate::net::responder::{AnswerPolicy, ListenError, Responder, ResponderCounters};
 use crate::options::RunOptions;
 use crate::peers::PeerSet;
-use crate::prober::Prober;
-use crate::responder::{ListenError, Policy, Responder, ResponderCounters};
-use crate::row::binary;
-use crate::selection::Selection;
-use crate::session::Session;
+use crate::process::use_batch_scheduling;
+use crate::protocol::fleet_key::{FleetKeys, KeyFileError, watch_keys};
+use crate::report::exposition::Exposition;
+use crate::report::row::binary;
+use crate::session::{Session, SharedSession};
 
-/// Why the daemon ended.
+/// A failure that ends the daemon.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// Nothing can be probed.
+    /// No socket to probe from.
     #[error("failed to open a socket to probe from")]
     Probe(#[source] std::io::Error),
-    /// Nobody can be answered.
+    /// No socket to answer on.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// There is no key where there should be one.
+    /// The key file cannot be used.
     #[error(transparent)]
     Key(#[from] KeyFileError),
-    /// Peers cannot be found.
+    /// No source of peers.
     #[error(transparent)]
     Discovery(#[from] DiscoveryError),
-    /// The endpoints cannot be served.
+    /// The HTTP endpoints failed.
     #[error(transparent)]
     Ops(#[from] OpsError),
-    /// A thread cannot be had.
+    /// The system grants no thread.
     #[error("failed to start a thread for probes")]
     Thread(#[source] std::io::Error),
 }
 
 const PEERS: &str = "peers";
-/// A file whose folder cannot be watched is looked at so often: a peer taken from it should be gone within an interval, of which there is usually
-/// one a second.
+/// Polling period of a peers file whose folder cannot be watched. A removed peer should be gone
+/// within an interval, which is usually a second.
 const FILE_PERIOD: Duration = Duration::from_millis(500);
 const KEY_PERIOD: Duration = Duration::from_secs(2);
 
 /// Runs until `stop`.
 ///
 /// # Errors
-/// [`DaemonError`] for what keeps it from starting.
+/// [`DaemonError`] if a part cannot start or fails.
 pub async fn run(options: &RunOptions, stop: CancellationToken) -> Result<(), DaemonError> {
     let readiness = Readiness::waiting_for([PEERS]);
     let session = SharedSession::new(Session::new(options.node_name.clone(), options.settings(), rand::random()));
@@ -74,7 +75,7 @@ pub async fn run(options: &RunOptions, stop: CancellationToken) -> Result<(), Da
         tokio::spawn(async move { watch_keys(&path, KEY_PERIOD, keys_out).await });
     }
 
-    // Whichever part ends first, for whatever reason, ends the others.
+    // The end of any part ends the others.
     let _stop_all = stop.clone().drop_guard();
     let prober = Prober::open(session.clone(), chosen_in, options.all_up_to, &keys_in).map_err(DaemonError::Probe)?;
     let probing = on_own_thread("prober", stop.clone(), {
@@ -86,13 +87,14 @@ pub async fn run(options: &RunOptions, stop: CancellationToken) -> Result<(), Da
     })?;
     let answering = on_own_thread("responder", stop.clone(), {
         let (counters, stop, addresses) = (counters.clone(), stop.clone(), options.echo_listen.clone());
-        let policy = Policy { keys: keys_in, per_source_second: options.echo_rate };
+        let policy = AnswerPolicy { keys: keys_in, per_source_second: options.echo_rate };
         move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Thread)?;
             runtime.block_on(async {
                 let responder = Responder::open(&addresses, policy, counters)?;
                 tracing::info!(addresses = ?responder.addresses(), "answering probes");
-                // As a task: those the runtime wakes at once, but what it blocks on only by way of the kernel.
+                // As a task of its own: the runtime wakes tasks directly, but the future it blocks
+                // on only by way of the kernel.
                 match tokio::spawn(responder.run(stop)).await {
                     Err(broken) if broken.is_panic() => std::panic::resume_unwind(broken.into_panic()),
                     _ => Ok(()),
@@ -102,7 +104,7 @@ pub async fn run(options: &RunOptions, stop: CancellationToken) -> Result<(), Da
     })?;
 
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Exposition::new(session.clone(), counters)));
+    registry.register_collector(Box::new(Exposition::new(session.clone(), counters, &options.pair_stats)));
     let router = ops_http::router(Arc::new(registry), readiness.clone()).merge(row_router(session));
     let listener = bind(options.http_listen).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %options.node_name, http = %options.http_listen, "latency-probe is up");
@@ -130,23 +132,38 @@ async fn discover(options: &RunOptions, peers: watch::Sender<Arc<PeerSet>>, foun
     Ok(())
 }
 
-/// `/v1/row`: the node's row of the matrix, in JSON, or in the [binary form](binary) for those that ask for its media type.
+/// A router with `/v1/row`: the node's row of the matrix as JSON, or in the [binary form](binary)
+/// if the client prefers its media type.
 pub fn row_router(session: SharedSession) -> Router {
     let answer = async move |headers: HeaderMap| {
         let row = session.row();
-        let wants_binary = headers.get_all(ACCEPT).iter().any(|accepted| {
-            accepted.to_str().is_ok_and(|accepted| accepted.split(',').any(|kind| kind.trim() == binary::MEDIA_TYPE))
-        });
-        if wants_binary {
+        let accepted: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|accepted| accepted.to_str().ok()).collect();
+        let accepted = accepted.join(",");
+        let wanted = quality(&accepted, binary::MEDIA_TYPE);
+        let answer = if wanted.is_some_and(|wanted| wanted > 0.0 && Some(wanted) >= quality(&accepted, JSON)) {
             ([(CONTENT_TYPE, binary::MEDIA_TYPE)], binary::encode(&row)).into_response()
         } else {
             Json(row).into_response()
-        }
+        };
+        ([(VARY, ACCEPT.as_str())], answer)
     };
     Router::new().route("/v1/row", get(answer))
 }
 
-/// Where a machine has no IPv6 at all, "any address" means any of IPv4.
+const JSON: &str = "application/json";
+
+/// The quality value of a media type in `Accept` (RFC 9110), 0 to 1; none if it is not named.
+fn quality(accepted: &str, media_type: &str) -> Option<f32> {
+    let named = |range: &&str| range.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(media_type));
+    let range = accepted.split(',').find(named)?;
+    let weight = range.split(';').skip(1).find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("q").then(|| value.trim().parse().unwrap_or(0.0))
+    });
+    Some(weight.unwrap_or(1.0))
+}
+
+/// Without IPv6 on this machine, `[::]` falls back to `0.0.0.0`.
 async fn bind(address: SocketAddr) -> Result<tokio::net::TcpListener, OpsError> {
     match ops_http::bind(address).await {
         Err(OpsError::Listen { source, .. })
@@ -158,8 +175,8 @@ async fn bind(address: SocketAddr) -> Result<tokio::net::TcpListener, OpsError> 
     }
 }
 
-/// Runs a part on a thread of its own, so that neither scrapes nor watches make a probe wait. What it gives in the end comes out of the channel;
-/// its end is everybody's end.
+/// Runs a part on a thread of its own, so that neither scrapes nor watches delay a probe. Its
+/// result comes through the channel; its end stops the daemon.
 fn on_own_thread(
     name: &str,
     stop: CancellationToken,
@@ -168,12 +185,28 @@ fn on_own_thread(
     let (ended_out, ended_in) = oneshot::channel();
     let run = move || {
         let _stop_all = stop.drop_guard();
-        if let Err(error) = push_nobody_aside() {
-            tracing::info!(%error, "probes may push the node's own work aside for a moment");
+        if let Err(error) = use_batch_scheduling() {
+            tracing::info!(%error, "failed to set SCHED_BATCH: probes may preempt the node's workload");
         }
-        // Nobody listens once the daemon is on its way out.
+        // The receiver is gone once the daemon stops.
         let _ = ended_out.send(part());
     };
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(DaemonError::Thread)?;
     Ok(ended_in)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_of_a_row_is_what_the_client_wants() {
+        let binary = |accepted: &str| quality(accepted, binary::MEDIA_TYPE);
+        assert_eq!(binary("application/vnd.kantai.latency-row"), Some(1.0));
+        assert_eq!(binary("application/json, Application/Vnd.Kantai.Latency-Row ; q=0.5"), Some(0.5));
+        assert_eq!(binary("application/vnd.kantai.latency-row;v=1;Q=0"), Some(0.0));
+        assert_eq!(binary("application/vnd.kantai.latency-row;q=much"), Some(0.0));
+        assert_eq!(binary("*/*, application/vnd.kantai.latency-row2"), None);
+        assert_eq!(binary(""), None);
+    }
 }

@@ -1,16 +1,22 @@
-//! Where peers come from: the endpoints of the prober's own Service, or a file. Both write the whole set into one channel that the prober
-//! reads; whoever is in neither is no peer.
+//! Discovery of peers: from the endpoints of the prober's own Service, or from a file. Each source
+//! publishes the complete set; a node that is not in it is no peer. In a large fleet, `selection`
+//! chooses the ones to probe.
 
+pub(crate) mod chooser;
 mod endpoint_slices;
 mod peers_file;
+pub(crate) mod selection;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-pub use self::endpoint_slices::{SliceView, watch_service};
-pub use self::peers_file::{PeersFileError, parse_peers_file, watch_file};
+pub use self::chooser::Choice;
+pub use self::endpoint_slices::watch_service;
+pub(crate) use self::peers_file::watch_file;
+pub use self::peers_file::{PeersFileError, parse_peers_file};
+pub use self::selection::{Selection, SelectionLimits};
 use crate::peers::PeerSet;
 
 /// A source of peers.
@@ -23,19 +29,19 @@ pub enum Source {
         /// Its name.
         service: String,
     },
-    /// A file that is read again whenever it changed.
+    /// A file that is re-read when it changes.
     File(PathBuf),
 }
 
-/// Why peers cannot be found.
+/// A failure to discover peers.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoveryError {
-    /// There is no way to the API server.
+    /// No configuration for the API server.
     #[error("failed to find the API server (outside Kubernetes, give --peers-file)")]
     Client(#[source] Box<kube::Error>),
 }
 
-/// The sending end of the channel of peers: it tells only when something changed.
+/// Publishes the set of peers if it changed.
 fn publish(peers: &watch::Sender<Arc<PeerSet>>, now: PeerSet) {
     let changed = peers.send_if_modified(|held| {
         let differs = **held != now;
@@ -45,7 +51,7 @@ fn publish(peers: &watch::Sender<Arc<PeerSet>>, now: PeerSet) {
         differs
     });
     if changed {
-        crate::footprint::give_memory_back();
+        crate::process::give_memory_back();
         tracing::info!(peers = peers.borrow().len(), "peers changed");
     }
 }

@@ -1,39 +1,29 @@
-//! The node-to-node latency prober: one on each node, each probing the others by UDP or ICMP echo, TCP connect or HTTP GET, and telling what it
-//! found.
+//! The node-to-node latency prober. One runs on each node. It probes the others by UDP or ICMP
+//! echo, TCP connect or HTTP GET, answers their probes, and exports what it measured.
 //!
-//! What decides is pure and takes time as an argument: [`wire`] and [`icmp`] (packets), [`round_trip`] (one time out of stamps), [`pair`]
-//! (what is kept of a pair), [`schedule`] and [`in_flight`] (who is next, what is out), [`session`] (all of it together). What touches
-//! the world is thin: the sockets behind [`prober`] and [`responder`], [`discovery`] of peers, [`exposition`] of results.
+//! An RTT sample passes the modules in this order:
+//!
+//! - [`discovery`]: which nodes there are, and which of them this one probes.
+//! - [`session`]: when each peer is probed, what a reply means, the state of each pair. Pure.
+//! - [`protocol`]: probes, replies and the kernel's control messages as bytes. Pure.
+//! - [`net`]: sockets, the probing loop, and the responder.
+//! - [`report`]: metrics, the node's row of the latency matrix, and the matrix.
+//!
+//! [`daemon`] and [`once`] put them together for the commands in [`options`].
 
-mod channel;
-mod net;
+mod clock;
+mod peers;
+mod process;
 
-pub mod background;
-pub mod chooser;
-pub mod clock;
-pub mod control_message;
 pub mod daemon;
 pub mod discovery;
-pub mod exposition;
-pub mod fetch_row;
-pub mod fleet_key;
-pub mod footprint;
-pub mod histogram;
-pub mod icmp;
-pub mod in_flight;
-pub mod limiter;
-pub mod matrix;
+pub mod net;
 pub mod once;
 pub mod options;
-pub mod pace;
-pub mod pair;
-pub mod peers;
-pub mod prober;
-pub mod responder;
-pub mod round_trip;
-pub mod row;
-pub mod schedule;
-pub mod selection;
+pub mod protocol;
+pub mod report;
 pub mod session;
-pub mod stream;
-pub mod wire;
+
+pub use clock::{Mono, Reading, Wall};
+pub use peers::{NodeName, Peer, PeerSet, Ports, Protocol};
+pub use process::use_batch_scheduling;

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use latency_probe::fetch_row::fetch_row;
-use latency_probe::matrix::Matrix;
 use latency_probe::options::{Command, MatrixOptions, OnceOptions, Options, RunOptions};
+use latency_probe::report::Matrix;
+use latency_probe::report::fetch_row;
 use latency_probe::{daemon, once};
 
-// The daemon's probes have threads of their own; this runtime serves scrapes and one watch.
+// Probing and answering have threads of their own; this runtime serves scrapes and one watch.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<ExitCode> {
     match Options::parse().command {

@@ -1,9 +1,19 @@
-//! Sockets: how they are opened, and packets by the batch with the kernel's stamps.
+//! Sockets: the probing loop with its channels and connections, and the responder. Packets are sent
+//! and received in batches, with kernel timestamps.
 
 mod batch;
+mod channel;
+mod limiter;
 mod open;
+pub(crate) mod prober;
+pub(crate) mod responder;
+pub(crate) mod stream;
 
 pub(crate) use batch::{Datagram, Inbox, Outbox};
 pub(crate) use open::{
-    IcmpSocket, connection_info, icmp, register, set_receive_stamps, set_transmit_stamps, udp_prober, udp_responder,
+    IcmpSocket, connection_info, dropped_packets, icmp, register, set_receive_stamps, set_transmit_stamps, udp_prober,
+    udp_responder, wait_readable,
 };
+pub use prober::Prober;
+pub use responder::{AnswerPolicy, ListenError, Responder, ResponderCounters};
+pub use stream::status;

@@ -1,4 +1,4 @@
-//! `latency-probe once`: probes some peers for a while and prints what came of it.
+//! `latency-probe once`: sends a number of probes to some peers and prints a table.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
@@ -8,57 +8,89 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::exposition::SharedSession;
-use crate::fleet_key::{FleetKeys, KeyFileError};
-use crate::histogram::Bounds;
+use crate::discovery::selection::Selection;
+use crate::net::prober::Prober;
 use crate::options::OnceOptions;
-use crate::pair::{PairState, StateLimits, WindowLimits};
 use crate::peers::{NodeName, Peer, PeerSet, Ports};
-use crate::prober::Prober;
-use crate::row::{PeerRow, Row};
-use crate::selection::Selection;
-use crate::session::{Session, Settings};
+use crate::protocol::fleet_key::{FleetKeys, KeyFileError};
+use crate::report::row::{PeerRow, Row};
+use crate::session::SharedSession;
+use crate::session::pair::{PairState, StateLimits, WindowLimits};
+use crate::session::{Method, Session, Settings};
 
-/// Why nothing was measured.
+/// A failure before anything was measured.
 #[derive(Debug, thiserror::Error)]
 pub enum OnceError {
-    /// A peer's name or address is none.
+    /// A peer's name or address cannot be resolved.
     #[error("failed to find the address of {peer}")]
     Address {
         /// The peer as given.
         peer: String,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// There is no key where there should be one.
+    /// Two peers have the same name.
+    #[error("failed to tell peers apart: {0} is given twice (write NAME=ADDRESS)")]
+    Twice(NodeName),
+    /// Only ICMP packets can be of any size.
+    #[error("failed to apply --packet-size: only ICMP packets have a size (add --latency-from icmp)")]
+    PacketSize,
+    /// The key file cannot be used.
     #[error(transparent)]
     Key(#[from] KeyFileError),
-    /// Nothing can be probed.
+    /// No socket or thread to probe from.
     #[error("failed to open a socket or start a thread to probe from")]
     Probe(#[source] std::io::Error),
 }
 
-/// Probes, and gives what is then known.
+/// Sends each peer `--count` probes, waits until all have ended, and returns the row.
 ///
 /// # Errors
-/// [`OnceError`] for what keeps it from starting.
+/// [`OnceError`] if it cannot start.
 pub async fn run(options: &OnceOptions) -> Result<Row, OnceError> {
-    let peers = options.peers.iter().map(|peer| resolve(peer, options.probe.ports())).collect::<Result<PeerSet, _>>()?;
+    if options.packet_size.is_some() && options.probe.latency_from != Method::Icmp {
+        return Err(OnceError::PacketSize);
+    }
+    let mut peers = PeerSet::new();
+    for given in &options.peers {
+        let (node, peer) = resolve(given, options.probe.ports())?;
+        if peers.insert(node.clone(), peer).is_some() {
+            return Err(OnceError::Twice(node));
+        }
+    }
     let keys = options.key_file.as_deref().map(FleetKeys::read).transpose()?;
-    let session = SharedSession::new(Session::new(NodeName::from("here"), settings(options), rand::random()));
+    let session = SharedSession::new(Session::new(own_name(&peers), settings(options), rand::random()));
     let fleet = peers.len() + 1;
-    let (_peers_out, peers_in) = watch::channel(Arc::new(Selection { peers, fleet }));
+    let (_peers_out, peers_in) = watch::channel(Arc::new(Selection { peers, fleet, is_choice: false }));
     let (_keys_out, keys_in) = watch::channel(keys.map(Arc::new));
     let prober = Prober::open(session.clone(), peers_in, fleet, &keys_in).map_err(OnceError::Probe)?;
-    let probing = options.probe.interval * u32::from(options.count);
-    // What was sent last may still come back, or be known to be lost.
-    let waiting = options.probe.timeout.min(probing + Duration::from_secs(1));
     let stop = CancellationToken::new();
     let end = stop.clone();
     std::thread::Builder::new().name("prober".into()).spawn(move || prober.run(&end)).map_err(OnceError::Probe)?;
-    tokio::time::sleep(probing + waiting).await;
+    // Intervals are jittered by 10 %. Only a starved machine takes longer than this.
+    let at_most = options.probe.interval * (2 * u32::from(options.count)) + options.probe.timeout + PATIENCE;
+    let finished = async {
+        while !session.with(|session| session.is_finished()) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    let _ = tokio::time::timeout(at_most, finished).await;
     stop.cancel();
     Ok(session.row())
+}
+
+/// How long to wait beyond the expected end.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Polling period for the end of all probes.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// A name for this node that no peer has: a peer with the own name is not probed.
+fn own_name(peers: &PeerSet) -> NodeName {
+    let mut name = String::from("here");
+    while peers.contains_key(&NodeName::from(name.as_str())) {
+        name.push('_');
+    }
+    name.into()
 }
 
 fn settings(options: &OnceOptions) -> Settings {
@@ -66,15 +98,19 @@ fn settings(options: &OnceOptions) -> Settings {
         interval: options.probe.interval,
         timeout: options.probe.timeout,
         window: WindowLimits { samples: usize::from(options.count), span: Duration::from_secs(24 * 60 * 60) },
-        // There is no time to be patient: ICMP is tried as soon as UDP failed once.
+        // A short run: ICMP is tried after the first loss.
         states: StateLimits { unreachable_after: 1, stale_after: Duration::from_secs(24 * 60 * 60) },
-        feed: options.probe.latency_from,
-        pair_bounds: Bounds::none(),
+        method: options.probe.latency_from,
+        pair_bounds: None,
+        flows: 1,
+        packet_size: options.packet_size.unwrap_or(0),
+        probes_per_peer: Some(options.count.into()),
         http_path: options.probe.http_path.clone(),
     }
 }
 
-/// `ADDRESS`, `ADDRESS:PORT`, `NAME:PORT`, `NAME`, each perhaps after `NODE=`. A port that is given is the one that is probed, whatever the protocol.
+/// Resolves `ADDRESS`, `ADDRESS:PORT`, `NAME` or `NAME:PORT`, optionally after `NODE=`. A given
+/// port is probed by every protocol.
 fn resolve(peer: &str, ports: Ports) -> Result<(NodeName, Peer), OnceError> {
     let (node, at) = peer.split_once('=').unwrap_or((peer, peer));
     let named = |source| OnceError::Address { peer: peer.to_owned(), source };
@@ -93,7 +129,7 @@ fn resolve(peer: &str, ports: Ports) -> Result<(NodeName, Peer), OnceError> {
     Ok((NodeName::from(node), Peer { http_port: given.unwrap_or(ports.http), ..Peer::at(echo) }))
 }
 
-/// Whether every peer answered.
+/// Whether every peer has an RTT.
 #[must_use]
 pub fn all_known(row: &Row) -> bool {
     row.peers.iter().all(|peer| peer.rtt_seconds.is_some())
@@ -102,11 +138,16 @@ pub fn all_known(row: &Row) -> bool {
 /// The row as a table for people.
 ///
 /// ```
-/// let row: latency_probe::row::Row = serde_json::from_str(r#"{"from": "here", "measured_at_unix_seconds": 1.5e9, "peers": [
-///   {"to": "b", "state": "known", "protocol": "udp", "jitter_seconds": 1e-5, "loss_ratio": 0.5, "age_seconds": 0.1, "samples": 5, "hops": 2,
-///    "rtt_seconds": {"min": 0.001, "p50": 0.0012, "p90": 0.002, "p99": 0.003, "ewma": 0.0012}}]}"#).unwrap();
-/// let table = latency_probe::once::table(&row);
-/// assert_eq!(table.lines().nth(1).unwrap(), "b     udp       5   50.0 %    1.000    1.200    2.000    3.000    0.010     2");
+/// let json = r#"{"from": "here", "measured_at_unix_seconds": 1.5e9, "peers": [
+///   {"to": "b", "state": "known", "protocol": "udp", "jitter_seconds": 1e-5, "loss_ratio": 0.5,
+///    "age_seconds": 0.1, "samples": 5, "hops": 2,
+///    "rtt_seconds":
+///      {"min": 0.001, "p50": 0.0012, "p90": 0.002, "p99": 0.003, "ewma": 0.0012}}]}"#;
+/// let row: latency_probe::report::Row = serde_json::from_str(json).unwrap();
+/// assert_eq!(
+///     latency_probe::once::table(&row).lines().nth(1).unwrap(),
+///     "b     udp       5   50.0 %    1.000    1.200    2.000    3.000    0.010     2"
+/// );
 /// ```
 #[must_use]
 pub fn table(row: &Row) -> String {
@@ -126,7 +167,15 @@ fn line(peer: &PeerRow) -> String {
     let loss = peer.loss_ratio.map_or_else(|| "-".to_owned(), |loss| format!("{:.1} %", loss * 100.0));
     let start = format!("{:5} {:>5} {loss:>8}", peer.protocol.as_str(), peer.samples);
     let Some(rtt) = peer.rtt_seconds else {
-        return format!("{start}  {}", if peer.state == PairState::Unreachable { "unreachable" } else { "unknown" });
+        let silent = peer.probes_ended > 0;
+        return format!(
+            "{start}  {}",
+            match peer.state {
+                PairState::Unreachable => "unreachable",
+                _ if silent => "no answer",
+                _ => "unknown",
+            }
+        );
     };
     let millis = |seconds: f64| seconds * 1e3;
     format!(
@@ -142,7 +191,28 @@ fn line(peer: &PeerRow) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+
+    async fn once(arguments: &[&str]) -> Result<Row, OnceError> {
+        let given = ["latency-probe", "once", "--latency-from", "tcp", "--interval", "20ms", "--timeout", "200ms"];
+        let options = crate::options::Options::parse_from(given.iter().chain(arguments));
+        let crate::options::Command::Once(options) = options.command else { panic!("not the command that was given") };
+        run(&options).await
+    }
+
+    #[tokio::test]
+    async fn each_peer_gets_its_number_of_probes_whatever_its_name() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap().to_string();
+        let row = once(&["--count", "7", &format!("here={to}"), &format!("b={to}")]).await.unwrap();
+        let ended: Vec<_> = row.peers.iter().map(|peer| (peer.to.as_str(), peer.probes_ended, peer.samples)).collect();
+        assert_eq!(ended, [("b", 7, 7), ("here", 7, 7)]);
+        assert!(all_known(&row));
+        let twice = once(&[&format!("b={to}"), &format!("b={to}")]).await.unwrap_err();
+        assert!(twice.to_string().contains("b is given twice"), "{twice}");
+    }
 
     #[test]
     fn peers_may_be_given_in_any_usual_way() {

@@ -1,4 +1,4 @@
-//! The command line. Every flag can come from the environment.
+//! The command line. Every flag has an environment variable.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,103 +7,110 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::chooser::Choice;
 use crate::discovery::Source;
-use crate::histogram::Bounds;
-use crate::pair::{StateLimits, WindowLimits};
+use crate::discovery::chooser::Choice;
+use crate::discovery::selection::SelectionLimits;
 use crate::peers::{NodeName, Ports};
-use crate::round_trip::Rtt;
-use crate::selection::SelectionLimits;
-use crate::session::{Feed, Settings};
+use crate::report::exposition::RttStat;
+use crate::session::histogram::Bounds;
+use crate::session::pair::{StateLimits, WindowLimits};
+use crate::session::round_trip::Rtt;
+use crate::session::{Method, Settings};
 
 /// Measures round-trip times between nodes.
 #[derive(Debug, Parser)]
 #[command(name = "latency-probe", version, about)]
 pub struct Options {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The subcommand.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Probe the other nodes and answer their probes, until stopped.
     Run(Box<RunOptions>),
-    /// Probe some peers for a while and print a table. Exit code 1 where one did not answer.
+    /// Send some probes to peers and print a table. Exit code 1 if a peer did not answer.
     Once(OnceOptions),
-    /// Ask probers for what they measured and print the matrix.
+    /// Read the rows of probers and print the matrix.
     Matrix(MatrixOptions),
 }
 
-/// How to probe, for every command that probes.
+/// Options of every command that probes.
 #[derive(Clone, Debug, Args)]
 pub struct ProbeOptions {
     /// Time between two probes of a peer.
     #[arg(long, env = "KANTAI_INTERVAL", default_value = "1s", value_parser = duration)]
     pub interval: Duration,
 
-    /// How long a probe may be out before it is lost; at most 4 s.
+    /// Time after which a probe counts as lost; at most 4s.
     #[arg(long, env = "KANTAI_TIMEOUT", default_value = "2s", value_parser = timeout)]
     pub timeout: Duration,
 
-    /// Which protocol the latency comes from: prefer-udp (ICMP only to a peer whose responder is silent), udp, icmp, tcp (connect), or http (GET).
+    /// Protocol to measure by: prefer-udp (for a peer whose responder is silent also ICMP, then TCP
+    /// connect), udp, icmp, tcp (connect) or http (GET).
     #[arg(long, env = "KANTAI_LATENCY_FROM", default_value = "prefer-udp")]
-    pub latency_from: Feed,
+    pub latency_from: Method,
 
-    /// What HTTP probes ask for. An answer with status 200 to 399 counts.
+    /// Path of HTTP probes. Responses with status 200 to 399 count as answers.
     #[arg(long, env = "KANTAI_HTTP_PATH", default_value = "/healthz", value_parser = http_path)]
     pub http_path: Arc<str>,
 
-    /// Port of peers that UDP probes go to, where nothing else says.
+    /// Default port for UDP probes.
     #[arg(long, env = "KANTAI_ECHO_PORT", default_value_t = Ports::DEFAULT.echo)]
     pub echo_port: u16,
 
-    /// Port of peers that TCP and HTTP probes go to, where nothing else says.
+    /// Default port for TCP and HTTP probes.
     #[arg(long, env = "KANTAI_HTTP_PORT", default_value_t = Ports::DEFAULT.http)]
     pub http_port: u16,
 }
 
 impl ProbeOptions {
-    /// The ports where nothing else says.
+    /// The default ports.
     #[must_use]
     pub const fn ports(&self) -> Ports {
         Ports { echo: self.echo_port, http: self.http_port }
     }
 }
 
-/// Whom to probe for a while.
+/// Options of `latency-probe once`.
 #[derive(Clone, Debug, Args)]
 pub struct OnceOptions {
     /// How to probe.
     #[command(flatten)]
     pub probe: ProbeOptions,
 
-    /// Addresses or names, with or without a port, each perhaps after NODE=.
+    /// Addresses or names of peers, with or without a port, optionally after NODE=.
     #[arg(required = true, value_name = "PEER")]
     pub peers: Vec<String>,
 
-    /// How many probes each gets.
+    /// Number of probes to each peer.
     #[arg(long, short, env = "KANTAI_COUNT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub count: u16,
 
-    /// File with the key that the fleet shares.
+    /// Size of ICMP packets in bytes, with their headers. They are not fragmented, so their loss
+    /// shows a path that does not carry packets of this size. Needs --latency-from icmp.
+    #[arg(long, env = "KANTAI_PACKET_SIZE", value_parser = clap::value_parser!(u16).range(72..=9216))]
+    pub packet_size: Option<u16>,
+
+    /// File with the fleet's shared key.
     #[arg(long, env = "KANTAI_KEY_FILE")]
     pub key_file: Option<PathBuf>,
 
-    /// Print JSON, as /v1/row has it.
+    /// Print JSON in the form of /v1/row.
     #[arg(long, env = "KANTAI_JSON")]
     pub json: bool,
 }
 
-/// Whom to ask.
+/// Options of `latency-probe matrix`.
 #[derive(Clone, Debug, Args)]
 pub struct MatrixOptions {
-    /// Probers: HOST, HOST:PORT or URL.
+    /// Probers to read: HOST, HOST:PORT or URL.
     #[arg(required = true, value_name = "URL")]
     pub probers: Vec<String>,
 
-    /// Port that probers serve on, where none is given.
+    /// Default port of probers.
     #[arg(long, env = "KANTAI_HTTP_PORT", default_value_t = 9798)]
     pub port: u16,
 
@@ -111,31 +118,32 @@ pub struct MatrixOptions {
     #[arg(long, env = "KANTAI_JSON")]
     pub json: bool,
 
-    /// Write the matrix as a picture to this file.
+    /// Write the matrix as an SVG heat map to this file.
     #[arg(long, env = "KANTAI_SVG")]
     pub svg: Option<PathBuf>,
 
-    /// Write it as a page to this file.
+    /// Write the heat map as an HTML page to this file.
     #[arg(long, env = "KANTAI_HTML")]
     pub html: Option<PathBuf>,
 }
 
-/// How to run the daemon.
+/// Options of `latency-probe run`.
 #[derive(Clone, Debug, Args)]
 pub struct RunOptions {
     /// How to probe.
     #[command(flatten)]
     pub probe: ProbeOptions,
 
-    /// The node probed from.
+    /// Name of the node that this prober runs on.
     #[arg(long, env = "NODE_NAME")]
     pub node_name: NodeName,
 
-    /// Peers from this file (TOML or JSON) instead of from Kubernetes. It is read anew all the time.
+    /// Read peers from this file (TOML or JSON) instead of from Kubernetes. Changes take effect at
+    /// once.
     #[arg(long, env = "KANTAI_PEERS_FILE")]
     pub peers_file: Option<PathBuf>,
 
-    /// Namespace of the prober's Service, whose endpoints are the peers.
+    /// Namespace of the prober's headless Service, whose endpoints are the peers.
     #[arg(long, env = "POD_NAMESPACE", required_unless_present = "peers_file")]
     pub namespace: Option<String>,
 
@@ -143,82 +151,96 @@ pub struct RunOptions {
     #[arg(long, env = "KANTAI_SERVICE", default_value = "latency-probe")]
     pub service: String,
 
-    /// Where to serve /metrics, /v1/row, /healthz and /readyz.
+    /// Address to serve /metrics, /v1/row, /healthz and /readyz on.
     #[arg(long, env = "KANTAI_HTTP_LISTEN", default_value = "[::]:9798")]
     pub http_listen: SocketAddr,
 
-    /// Where to answer the probes of others.
+    /// Addresses to answer the UDP probes of other nodes on.
     #[arg(long, env = "KANTAI_ECHO_LISTEN", default_value = "0.0.0.0:9799,[::]:9799", value_delimiter = ',')]
     pub echo_listen: Vec<SocketAddr>,
 
-    /// In a fleet of up to so many nodes, everybody probes everybody. Beyond it the interval grows with the logarithm of the fleet's size.
+    /// Largest fleet in which every node probes every other one. In a larger fleet each node probes
+    /// --peers others, and the interval grows with the logarithm of the fleet's size.
     #[arg(long, env = "KANTAI_ALL_UP_TO", default_value_t = 64)]
     pub all_up_to: usize,
 
-    /// In a larger fleet, each node probes so many others, spread over the zones.
+    /// Number of other nodes that each node probes in a larger fleet, spread over the zones.
     #[arg(long, env = "KANTAI_PEERS", default_value_t = 32)]
     pub peers: usize,
 
-    /// Time in which each of them is drawn anew once.
+    /// Time within which each of them is drawn again once.
     #[arg(long, env = "KANTAI_RENEWAL", default_value = "6h", value_parser = duration)]
     pub renewal: Duration,
 
-    /// File with nodes that are probed in any case, one a line. It is read anew all the time; while it is missing there are none.
+    /// Number of source ports that UDP probes to each peer use in turn. Routers with several routes
+    /// of equal cost choose by port, so one flow sees one route. /v1/row lists each flow.
+    #[arg(long, env = "KANTAI_FLOWS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub flows: u8,
+
+    /// File with the nodes that are always probed, one per line. It is re-read every 5 s; a missing
+    /// file means none.
     #[arg(long, env = "KANTAI_PINNED_FILE")]
     pub pinned_file: Option<PathBuf>,
 
-    /// File with the key that the fleet shares (one key a line: the first signs, each is believed). Probes without it are then neither
-    /// answered nor believed. It is read anew all the time.
+    /// File with the fleet's shared keys, one per line: the first signs, each is accepted. Unsigned
+    /// probes are then neither answered nor accepted. It is re-read every 2 s.
     #[arg(long, env = "KANTAI_KEY_FILE")]
     pub key_file: Option<PathBuf>,
 
-    /// At most so many probes a second of one source are answered; 0 = no limit.
+    /// Limit of answered probes per source and second; 0 = no limit.
     #[arg(long, env = "KANTAI_ECHO_RATE", default_value_t = 1_000)]
     pub echo_rate: u32,
 
-    /// At most so many of the last probes of a pair make its statistics.
+    /// Number of newest probes per pair that statistics are computed from.
     #[arg(long, env = "KANTAI_WINDOW_SAMPLES", default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub window_samples: u16,
 
-    /// Probes older than this are left out of them. Default: 60 s, or as long as the samples take where that is longer.
+    /// Age after which probes leave the statistics. Default: 60s, or --window-samples intervals if
+    /// that is longer. At most 24 days count.
     #[arg(long, env = "KANTAI_WINDOW", value_parser = duration)]
     pub window: Option<Duration>,
 
-    /// So many probes lost in a row make a peer unreachable.
+    /// Number of probes lost in a row after which a peer is unreachable if a second opinion agrees,
+    /// else unknown.
     #[arg(long, env = "KANTAI_UNREACHABLE_AFTER", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub unreachable_after: u32,
 
-    /// A last answer older than this makes a pair stale. Default: ten intervals.
+    /// Age of the last reply after which a pair is stale. Default: ten intervals.
     #[arg(long, env = "KANTAI_STALE_AFTER", value_parser = duration)]
     pub stale_after: Option<Duration>,
 
-    /// Bucket bounds in seconds, rising, of each pair's own node_rtt_seconds. Without any, a pair has its sum and count only, and the
-    /// distribution is that over all peers (latency_probe_rtt_seconds): a line per bucket and pair is a lot in a large cluster.
-    #[arg(long, env = "KANTAI_PAIR_BUCKETS", default_value = "")]
-    pub pair_buckets: Bounds,
+    /// Statistics of each pair's RTT to export, comma-separated; each is one series per pair.
+    #[arg(long, env = "KANTAI_PAIR_STATS", value_enum, value_delimiter = ',', default_value = "p50")]
+    pub pair_stats: Vec<RttStat>,
 
-    /// How log lines look: json or text.
+    /// Export a histogram per pair (kantai_probe_pair_rtt_seconds) with these upper bounds: rising
+    /// seconds, comma-separated; empty for sum and count only. Each bound is one series per pair.
+    /// The histogram over all peers (kantai_probe_node_rtt_seconds) is always exported.
+    #[arg(long, env = "KANTAI_PAIR_BUCKETS")]
+    pub pair_buckets: Option<Bounds>,
+
+    /// Log format: json or text.
     #[arg(long, env = "KANTAI_LOG_FORMAT", default_value = "json")]
     pub log_format: ops_http::LogFormat,
 
-    /// Log lines in JSON, whatever the format says: the flag that makes every command speak JSON.
+    /// Log in JSON, whatever --log-format says. Every command has this flag.
     #[arg(long, env = "KANTAI_JSON")]
     pub json: bool,
 }
 
-/// Choosing anew costs little and hurries nobody: peers that come or go are chosen among at once.
+/// Period for re-reading pins and renewing draws. Changes of the fleet take effect at once.
 const CHOICE_PERIOD: Duration = Duration::from_secs(5);
-/// The shortest window that still tells something, where the interval is short.
+/// Shortest default window, for short intervals.
 const SHORTEST_WINDOW: Duration = Duration::from_secs(60);
 
 impl RunOptions {
-    /// How log lines look.
+    /// The log format.
     #[must_use]
     pub const fn log_format(&self) -> ops_http::LogFormat {
         if self.json { ops_http::LogFormat::Json } else { self.log_format }
     }
 
-    /// How the session should probe.
+    /// The session's settings.
     #[must_use]
     pub fn settings(&self) -> Settings {
         let all_samples = self.probe.interval * u32::from(self.window_samples);
@@ -233,25 +255,28 @@ impl RunOptions {
                 unreachable_after: self.unreachable_after,
                 stale_after: self.stale_after.unwrap_or_else(|| (self.probe.interval * 10).max(self.probe.timeout)),
             },
-            feed: self.probe.latency_from,
+            method: self.probe.latency_from,
             pair_bounds: self.pair_buckets.clone(),
+            flows: self.flows,
+            packet_size: 0,
+            probes_per_peer: None,
             http_path: self.probe.http_path.clone(),
         }
     }
 
-    /// Whom of them to probe.
+    /// How to choose among the peers.
     #[must_use]
     pub fn choice(&self) -> Choice {
         let limits = SelectionLimits { all_up_to: self.all_up_to, peers: self.peers, renewal: self.renewal };
         Choice { own: self.node_name.clone(), limits, pinned_file: self.pinned_file.clone(), period: CHOICE_PERIOD }
     }
 
-    /// Where peers come from.
+    /// The source of peers.
     #[must_use]
     pub fn source(&self) -> Source {
         match (&self.peers_file, &self.namespace) {
             (Some(path), _) => Source::File(path.clone()),
-            // The command line demands one of the two.
+            // clap requires one of the two.
             (None, namespace) => {
                 Source::Service { namespace: namespace.clone().unwrap_or_default(), service: self.service.clone() }
             }
@@ -259,7 +284,7 @@ impl RunOptions {
     }
 }
 
-/// Longer than any sensible interval, shorter than what the window's clock can tell.
+/// An upper limit that no sensible interval reaches.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -272,7 +297,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// It goes into the first line of a request as it is.
+/// The path is sent in the request line as it is.
 fn http_path(text: &str) -> Result<Arc<str>, String> {
     let fits = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
     if fits { Ok(text.into()) } else { Err("must begin with / and hold no blanks and no characters beyond ASCII".into()) }
@@ -320,6 +345,9 @@ mod tests {
         assert_eq!((settings.window.samples, settings.window.span), (60, Duration::from_secs(60)));
         assert_eq!((settings.states.unreachable_after, settings.states.stale_after), (5, Duration::from_secs(10)));
         assert_eq!(options.echo_listen.len(), 2);
+        assert!(options.pair_buckets.is_none() && options.pair_stats == [RttStat::P50]);
+        let all = run_options(&["--peers-file", "p", "--pair-stats", "min,p50,p90,p99,ewma", "--pair-buckets", "0.1"]).unwrap();
+        assert_eq!((all.pair_stats.len(), all.settings().pair_bounds), (5, Some("0.1".parse().unwrap())));
         let slow = run_options(&["--peers-file", "peers.toml", "--interval", "10s"]).unwrap().settings();
         assert_eq!((slow.window.span, slow.states.stale_after), (Duration::from_secs(600), Duration::from_secs(100)));
     }
@@ -332,6 +360,7 @@ mod tests {
             ["--interval", "-1s"],
             ["--timeout", "5s"],
             ["--pair-buckets", "2,1"],
+            ["--pair-stats", "p42"],
             ["--latency-from", "sctp"],
             ["--http-path", "healthz"],
             ["--http-path", "/ HTTP/1.0"],

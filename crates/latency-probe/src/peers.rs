@@ -1,4 +1,4 @@
-//! Who is probed: plain data between the sources of peers and the prober.
+//! Peers: plain data shared by discovery and the session.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -53,23 +53,24 @@ impl std::str::FromStr for NodeName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// Echo between probers.
+    /// UDP echo, answered by the peer's responder.
     Udp,
-    /// ICMP echo, which every kernel answers.
+    /// ICMP echo, answered by the peer's kernel.
     Icmp,
-    /// A TCP connection being made, which the kernel of whoever listens there answers.
+    /// TCP handshake, answered by the peer's kernel where a program listens.
     Tcp,
-    /// HTTP GET over a fresh connection, from the request to the first byte of the answer: includes the server's own time.
+    /// HTTP GET over a new connection, from the request to the first byte of the response. Includes
+    /// the server's own time.
     Http,
 }
 
 impl Protocol {
-    /// How many there are.
+    /// Number of protocols.
     pub const COUNT: usize = 4;
     /// All protocols.
     pub const ALL: [Self; Self::COUNT] = [Self::Udp, Self::Icmp, Self::Tcp, Self::Http];
 
-    /// A stable name for labels.
+    /// The name in labels and rows.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -80,46 +81,46 @@ impl Protocol {
         }
     }
 
-    /// Whether a probe is a connection of its own, not a packet among others.
+    /// Whether each probe opens a connection of its own.
     #[must_use]
     pub const fn is_stream(self) -> bool {
         matches!(self, Self::Tcp | Self::Http)
     }
 }
 
-/// How to reach a peer.
+/// Where a peer is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its address, and the port its responder listens on.
+    /// The peer's address and the port of its responder.
     pub echo: SocketAddr,
-    /// The port of the same address that TCP and HTTP probes go to.
+    /// The port that TCP and HTTP probes go to, at the same address.
     pub http_port: u16,
-    /// The zone it is in, where that is known.
+    /// The peer's zone, if known.
     pub zone: Option<Arc<str>>,
 }
 
-/// The ports that probers listen on where nobody says otherwise.
+/// Default ports of probers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports {
-    /// The responder of UDP probes.
+    /// Port of the responder.
     pub echo: u16,
-    /// `/metrics` and the others; also what TCP and HTTP probes go to.
+    /// Port of `/metrics` and `/v1/row`, which is also the target of TCP and HTTP probes.
     pub http: u16,
 }
 
 impl Ports {
-    /// As the manifests have them.
+    /// The ports in the manifests.
     pub const DEFAULT: Self = Self { echo: 9799, http: 9798 };
 }
 
 impl Peer {
-    /// A peer of which nothing but its echo address is known.
+    /// A peer with default HTTP port and unknown zone.
     #[must_use]
     pub const fn at(echo: SocketAddr) -> Self {
         Self { echo, http_port: Ports::DEFAULT.http, zone: None }
     }
 
-    /// Where a probe by `protocol` goes. The port is of no meaning for ICMP.
+    /// The target of a probe by `protocol`. ICMP ignores the port.
     #[must_use]
     pub const fn target(&self, protocol: Protocol) -> SocketAddr {
         match protocol {
@@ -134,12 +135,12 @@ impl Peer {
         self.echo.ip()
     }
 
-    /// Whether `other` is reached the same way. Zones do not matter for that.
+    /// Whether both have the same address and ports. The zone does not matter.
     #[must_use]
     pub fn is_where(&self, other: &Self) -> bool {
         (self.echo, self.http_port) == (other.echo, other.http_port)
     }
 }
 
-/// The peers by node. A node is one peer, whichever of its addresses is probed.
+/// Peers by node. A node is one peer, whichever of its addresses is probed.
 pub type PeerSet = BTreeMap<NodeName, Peer>;

@@ -1,9 +1,20 @@
-//! The prober without its sockets: who is probed next, what a reply means, which probes are lost, and what is known of each peer. Pure:
-//! time comes in as an argument, probes go out as [`Order`]s.
+//! The prober without its sockets: when each peer is probed, what a reply means, which probes are
+//! lost, and the state of each peer. Pure: time is an argument, and probes leave as [`Order`]s.
 
 mod counters;
+mod entry;
+pub(crate) mod histogram;
+pub(crate) mod in_flight;
+mod outcomes;
+pub(crate) mod pace;
+pub(crate) mod pair;
+pub(crate) mod path;
 mod probes;
+pub(crate) mod round_trip;
+pub(crate) mod schedule;
+mod second_opinion;
 mod settings;
+mod shared;
 
 use std::collections::{BTreeMap, btree_map};
 use std::time::Duration;
@@ -12,40 +23,36 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
 pub use self::counters::Counters;
-pub use self::probes::{NotSent, Order, PeerView, Returned};
-pub use self::settings::{Feed, Settings};
+use self::entry::{Entry, Limits};
+pub use self::histogram::{Bounds, BoundsError, Histogram};
+use self::in_flight::{Fate, InFlight, Probe};
+pub use self::pair::{
+    LossSummary, PairState, PairWindow, RttSummary, Silence, StateLimits, Summary, WindowLimits, loss, percentile,
+};
+pub(crate) use self::path::INITIAL_TTL;
+pub use self::path::{Flow, Path};
+pub use self::probes::{IcmpError, NotSent, Order, PeerView, ReceivedReply};
+pub use self::round_trip::{Discard, Rtt};
+use self::schedule::{PeerKey, Schedule};
+use self::second_opinion::SecondOpinion;
+pub use self::settings::{Method, Settings};
+pub use self::shared::SharedSession;
 use crate::clock::{Mono, Reading, Wall};
-use crate::histogram::Histogram;
-use crate::icmp::Family;
-use crate::in_flight::{Fate, InFlight, Probe};
-use crate::pair::{PairState, PairStats, StateLimits, WindowLimits};
-use crate::peers::{NodeName, Peer, PeerSet, Protocol};
-use crate::round_trip::{Discard, Rtt, Trip, round_trip};
-use crate::row::{PeerRow, Row};
-use crate::schedule::{PeerKey, Schedule};
-use crate::wire::{Sequence, SessionId};
+use crate::peers::{NodeName, PeerSet, Protocol};
+use crate::protocol::icmp::Family;
+use crate::protocol::wire::{Sequence, SessionId};
 
-struct Entry {
-    node: NodeName,
-    peer: Peer,
-    generation: u32,
-    primary: PairStats,
-    fallback: Option<Box<PairStats>>,
-    times: Histogram,
-    hops: Option<u8>,
-}
-
-/// How long after its time a lost probe may be noticed, so that many are noticed at one waking.
+/// Losses are noticed up to this much late, so that one waking notices many.
 const NOTICE_SLACK: Duration = Duration::from_millis(50);
-/// Whoever wakes later than this after the time it set for itself was asleep, machine and all: what was out meanwhile tells nothing.
+/// A prober that wakes this much after the planned time was stopped.
 const ASLEEP_AFTER: Duration = Duration::from_millis(500);
-/// The time to live that packets of ours, and echo replies of Linux, begin with.
-pub const INITIAL_TTL: u8 = 64;
+/// How long after a reply without a kernel timestamp the prober waits for replies.
+const PROMPT_FOR: Duration = Duration::from_secs(60);
 
-/// One life of a prober.
+/// The state of a prober from its start to its end.
 pub struct Session {
     settings: Settings,
-    /// The settings' window, limits and interval at the present pace.
+    /// Window, limits and interval at the present stretch.
     window: WindowLimits,
     states: StateLimits,
     interval: Duration,
@@ -58,11 +65,12 @@ pub struct Session {
     schedule: Schedule,
     in_flight: InFlight,
     icmp: [bool; 2],
+    unstamped: Option<Mono>,
     counters: Counters,
 }
 
 impl Session {
-    /// A prober on node `own`. `seed` should be random: it also makes the session's number.
+    /// A session of node `own`. `seed` should be random; the session's number is drawn from it.
     #[must_use]
     pub fn new(own: NodeName, settings: Settings, seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
@@ -80,35 +88,37 @@ impl Session {
             by_node: BTreeMap::new(),
             in_flight: InFlight::default(),
             icmp: [false; 2],
+            unstamped: None,
             counters: Counters::default(),
         }
     }
 
-    /// The number in this life's probes.
+    /// The random number in this session's probes.
     #[must_use]
     pub const fn id(&self) -> SessionId {
         self.id
     }
 
-    /// The node probed from.
+    /// The node of this prober.
     #[must_use]
     pub const fn own(&self) -> &NodeName {
         &self.own
     }
 
-    /// How it probes.
+    /// The settings.
     #[must_use]
     pub const fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Time between two probes of a peer at the present pace.
+    /// Time between two probes of a peer, at the present stretch.
     #[must_use]
     pub const fn interval(&self) -> Duration {
         self.interval
     }
 
-    /// From now on probes are so many times as far apart as the settings say. What is kept, and what counts as old, stretches with that.
+    /// Multiplies the interval of the settings by `times`, and with it the window and the age at
+    /// which pairs are stale.
     pub fn set_stretch(&mut self, times: f64) {
         let Settings { window, states, interval, .. } = self.settings;
         self.interval = interval.mul_f64(times);
@@ -117,19 +127,19 @@ impl Session {
         self.states = StateLimits { stale_after: states.stale_after.mul_f64(times), ..states };
     }
 
-    /// What it counted.
+    /// Counters since the start.
     #[must_use]
     pub const fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// What it counted, to count what only the sockets know.
+    /// Counters, for the sockets to add what only they see.
     pub const fn counters_mut(&mut self) -> &mut Counters {
         &mut self.counters
     }
 
-    /// From now on, peers of this family can be probed by ICMP.
-    pub const fn icmp_works(&mut self, family: Family) {
+    /// Peers of this family can be probed by ICMP from now on.
+    pub const fn enable_icmp(&mut self, family: Family) {
         self.icmp[family as usize] = true;
     }
 
@@ -139,8 +149,8 @@ impl Session {
         self.icmp[family as usize]
     }
 
-    /// From now on these are the peers. Who is no longer among them is forgotten at once; whose address changed begins anew, because
-    /// what was measured was another way. The own node is never a peer.
+    /// Replaces the set of peers. A peer that is gone is forgotten at once; a peer whose address
+    /// changed starts without history, because its path is another. This node is never a peer.
     pub fn set_peers(&mut self, peers: &PeerSet, now: Mono) {
         let gone: Vec<NodeName> = self
             .by_node
@@ -174,10 +184,12 @@ impl Session {
                 node: node.clone(),
                 peer: peer.clone(),
                 generation: self.generation,
-                primary: PairStats::new(self.window),
+                primary: PairWindow::new(self.window),
                 fallback: None,
-                times: Histogram::new(self.settings.pair_bounds.clone()),
-                hops: None,
+                opinion: SecondOpinion::default(),
+                turns: 0,
+                times: self.settings.pair_bounds.clone().map(Histogram::new),
+                path: Path::new(self.settings.flows),
             });
             self.schedule.join(PeerKey { slot, generation: self.generation }, now, &mut self.rng);
         }
@@ -187,192 +199,132 @@ impl Session {
         self.entries.get_mut(peer.slot as usize)?.as_mut().filter(|entry| entry.generation == peer.generation)
     }
 
-    /// Where the outcome of a probe is kept, while its peer is one and its protocol is asked.
-    fn pair(&mut self, probe: &Probe) -> Option<&mut PairStats> {
-        let is_primary = probe.protocol == self.settings.feed.primary();
+    /// The statistics that a probe's outcome belongs to, if its peer is still one.
+    fn pair(&mut self, probe: &Probe) -> Option<&mut PairWindow> {
+        let primary = self.settings.method.primary();
         let entry = self.entry(probe.peer)?;
-        if is_primary { Some(&mut entry.primary) } else { entry.fallback.as_deref_mut() }
+        match probe.protocol {
+            protocol if protocol == primary => Some(&mut entry.primary),
+            Protocol::Icmp => entry.fallback.as_mut().map(|fallback| &mut fallback.icmp),
+            Protocol::Tcp => entry.fallback.as_mut().map(|fallback| &mut fallback.tcp),
+            Protocol::Udp | Protocol::Http => None,
+        }
     }
 
-    /// When there is something to do next, replies aside.
+    /// Time of the next turn or timeout.
     #[must_use]
     pub fn wake(&self) -> Option<Mono> {
         let timeout = self.in_flight.next_timeout(self.settings.timeout + NOTICE_SLACK);
         [self.schedule.next(), timeout].into_iter().flatten().min()
     }
 
-    /// The waking that was set for `planned` happened at `now`. To be called before replies are read.
-    pub fn woke(&mut self, planned: Mono, now: Mono) {
-        if now.since(planned) > ASLEEP_AFTER {
-            self.counters.discarded_asleep += self.in_flight.write_off_all();
-        }
+    /// Whether a prober that slept from `before`, planned to wake at `planned`, and woke at `now`,
+    /// was stopped for so long that probes in flight without a reply in the socket are neither
+    /// latency nor loss: starved of the processor, or suspended with the machine. Some kinds of
+    /// suspension stop the monotonic clock, so the wall clock is compared too.
+    #[must_use]
+    pub fn was_stopped(planned: Mono, before: Reading, now: Reading) -> bool {
+        let wall = Duration::from_nanos(now.wall.as_nanos().saturating_sub(before.wall.as_nanos()));
+        now.mono.since(planned) > ASLEEP_AFTER || wall.saturating_sub(now.mono.since(before.mono)) > ASLEEP_AFTER
     }
 
-    /// The probes whose turn has come, at most `limit` peers' worth, appended to `orders`.
-    pub fn due(&mut self, now: Reading, limit: usize, orders: &mut Vec<Order>) {
+    /// Writes off what is in flight after the program [was stopped](Self::was_stopped). Call it
+    /// after reading the replies in the sockets, whose timestamps are good.
+    pub fn write_off_in_flight(&mut self) {
+        self.counters.discarded_asleep += self.in_flight.write_off(|_| true);
+    }
+
+    /// Writes off the probes in flight by `protocol` after the kernel dropped replies because the
+    /// socket was full: nobody knows which ones. Call it after reading replies.
+    pub fn note_overrun(&mut self, protocol: Protocol, dropped: u64) {
+        self.counters.overrun += dropped;
+        self.in_flight.write_off(|probe| probe.protocol == protocol);
+    }
+
+    /// Whether kernel timestamps are missing, so that replies must be read as they arrive.
+    #[must_use]
+    pub fn needs_prompt_reading(&self, now: Mono) -> bool {
+        self.unstamped.is_some_and(|at| now.since(at) <= PROMPT_FOR)
+    }
+
+    /// Appends the probes that are due to `orders`, for at most `limit` peers.
+    pub fn take_due(&mut self, now: Reading, limit: usize, orders: &mut Vec<Order>) {
         for _ in 0..limit {
             let Some(turn) = self.schedule.take(now.mono) else { break };
-            let (feed, window, states) = (self.settings.feed, self.window, self.states);
-            let icmp = self.icmp;
+            let (limits, last_turn, flows) = (self.limits(), self.settings.probes_per_peer, u32::from(self.settings.flows));
+            let (icmp, prefers_udp) = (self.icmp, self.settings.method == Method::PreferUdp);
             let Some(entry) = self.entry(turn.peer) else { continue };
             let has_icmp = icmp[Family::of(entry.peer.address()) as usize];
-            match entry.primary.state(window, states, now.mono) {
-                PairState::Unreachable if feed == Feed::PreferUdp && has_icmp && entry.fallback.is_none() => {
-                    entry.fallback = Some(Box::new(PairStats::new(window)));
-                }
-                PairState::Known => entry.fallback = None,
-                _ => {}
-            }
-            let protocols = [Some(feed.primary()), entry.fallback.as_ref().map(|_| Protocol::Icmp)];
+            let protocols = [
+                Some(limits.primary).filter(|protocol| *protocol != Protocol::Icmp || has_icmp),
+                (prefers_udp && entry.asks_icmp(limits, now.mono) && has_icmp).then_some(Protocol::Icmp),
+                (prefers_udp && entry.asks_tcp(limits, now.mono)).then_some(Protocol::Tcp),
+            ];
+            let flow = u8::try_from(entry.turns % flows.max(1)).unwrap_or(0);
+            entry.turns = entry.turns.wrapping_add(1);
+            let is_last = last_turn.is_some_and(|last| entry.turns >= last);
             let ways = protocols.map(|protocol| protocol.map(|protocol| (protocol, entry.peer.target(protocol))));
-            for (protocol, to) in ways.into_iter().flatten().filter(|(protocol, _)| *protocol != Protocol::Icmp || has_icmp) {
-                let probe = Probe { peer: turn.peer, protocol, sent: now, sent_stamp: None, fate: Fate::Out };
-                orders.push(Order { sequence: self.in_flight.push(probe), protocol, to });
+            for (protocol, to) in ways.into_iter().flatten() {
+                let probe = Probe { peer: turn.peer, protocol, flow, sent: now, sent_stamp: None, fate: Fate::Out };
+                orders.push(Order { sequence: self.in_flight.push(probe), protocol, to, flow });
                 self.counters.sent[protocol as usize] += 1;
             }
             self.counters.lateness.observe(now.mono.since(turn.due).as_secs_f64());
-            self.schedule.again(turn, now.mono, &mut self.rng);
+            if !is_last {
+                self.schedule.again(turn, now.mono, &mut self.rng);
+            }
         }
     }
 
-    /// The probe is about to be handed to the kernel.
-    pub fn sent(&mut self, sequence: Sequence, at: Reading) {
+    /// Whether there are peers, each had all of its probes, and none is in flight.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        !self.by_node.is_empty() && self.schedule.next().is_none() && self.in_flight.out() == 0
+    }
+
+    const fn limits(&self) -> Limits {
+        Limits { window: self.window, states: self.states, primary: self.settings.method.primary() }
+    }
+
+    /// Records the time just before the probe is handed to the kernel.
+    pub fn mark_sent(&mut self, sequence: Sequence, at: Reading) {
         if let Some(probe) = self.in_flight.get_mut(sequence) {
             probe.sent = at;
         }
     }
 
-    /// The kernel passed the probe to the device at `stamp`.
-    pub fn sent_stamp(&mut self, sequence: Sequence, stamp: Wall) {
+    /// Records the kernel's timestamp of the probe's departure.
+    pub fn mark_departed(&mut self, sequence: Sequence, stamp: Wall) {
         if let Some(probe) = self.in_flight.get_mut(sequence) {
             probe.sent_stamp = Some(stamp);
         }
     }
 
-    /// The probe did not go out.
-    pub fn not_sent(&mut self, sequence: Sequence, why: NotSent, now: Mono) {
-        let Some(probe) = self.in_flight.end(sequence, Fate::WrittenOff) else { return };
-        match why {
-            NotSent::OurFault => self.counters.not_sent += 1,
-            NotSent::NoWay => self.lost(&probe, now),
-        }
-    }
-
-    fn lost(&mut self, probe: &Probe, now: Mono) {
-        self.counters.lost[probe.protocol as usize] += 1;
-        let window = self.window;
-        if let Some(pair) = self.pair(probe) {
-            pair.lost(window, now);
-        }
-    }
-
-    /// A reply came in, and was read at `read`. Anything may be in it: it counts only if it fits a probe that is out.
-    pub fn returned(&mut self, reply: &Returned, read: Reading) {
-        if reply.session != self.id {
-            // Ours, but to an earlier life of this prober, or to another prober on this machine (a raw socket sees those too).
-            self.counters.foreign += 1;
-            return;
-        }
-        let Some(&mut probe) = self.in_flight.get_mut(reply.sequence) else {
-            if self.in_flight.is_past(reply.sequence) {
-                self.counters.late += 1;
-            } else {
-                self.counters.rejected += 1;
-            }
-            return;
-        };
-        let Some(entry) = self.entry(probe.peer) else { return };
-        let from_peer = match reply.protocol {
-            Protocol::Udp => reply.from == entry.peer.echo,
-            Protocol::Icmp => reply.from.ip() == entry.peer.address(),
-            // Their outcomes come by `measured`, never in a packet.
-            Protocol::Tcp | Protocol::Http => false,
-        };
-        if probe.protocol != reply.protocol || !from_peer {
-            self.counters.rejected += 1;
-            return;
-        }
-        match probe.fate {
-            Fate::Out => {}
-            Fate::Answered => {
-                self.counters.duplicate += 1;
-                if let Some(pair) = self.pair(&probe) {
-                    pair.replied_again();
-                }
-                return;
-            }
-            Fate::WrittenOff => {
-                self.counters.late += 1;
-                return;
-            }
-        }
-        let trip = Trip { sent: probe.sent, sent_stamp: probe.sent_stamp, received_stamp: reply.stamp, read, held: reply.held };
-        self.measured(reply.sequence, round_trip(&trip), reply.ttl, read.mono);
-    }
-
-    /// The probe with that number came back, and took so long or gave no time. Nothing happens where it is out no longer.
-    pub fn measured(&mut self, sequence: Sequence, time: Result<Rtt, Discard>, ttl: Option<u8>, now: Mono) {
-        let Some(probe) = self.in_flight.end(sequence, Fate::Answered) else { return };
-        self.counters.answered(probe.protocol, time.map(Rtt::as_seconds));
-        let (primary, window, states) = (self.settings.feed.primary(), self.window, self.states);
-        let Some(pair) = self.pair(&probe) else { return };
-        let reordered = pair.replied(sequence);
-        if let Ok(rtt) = time {
-            pair.answered(window, now, rtt);
-        }
-        self.counters.reordered += u64::from(reordered);
-        if let Some((entry, rtt)) = self.entry(probe.peer).zip(time.ok()) {
-            if probe.protocol == primary || entry.primary.state(window, states, now) != PairState::Known {
-                entry.times.observe(rtt.as_seconds());
-            }
-            entry.hops = ttl.and_then(|ttl| INITIAL_TTL.checked_sub(ttl));
-        }
-    }
-
-    /// Gives up the probes that have been out for too long. To be called after replies were read.
-    pub fn give_up(&mut self, now: Mono) {
-        while let Some(probe) = self.in_flight.pop_over(now, self.settings.timeout) {
-            if probe.fate == Fate::Out {
-                self.lost(&probe, now);
-            }
-        }
-    }
-
-    /// How many probes are kept, out or lately ended.
+    /// Number of probes that are kept: in flight or recently ended.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
 
-    /// Whether a reply may come to any probe.
+    /// Whether any probe is in flight.
     #[must_use]
     pub const fn awaits_replies(&self) -> bool {
         self.in_flight.out() > 0
     }
 
-    /// The peers as they stand now, in order of name.
+    /// The peers at `now`, in order of name.
     pub fn peers(&self, now: Mono) -> impl Iterator<Item = PeerView<'_>> {
-        let (window, states, feed) = (self.window, self.states, self.settings.feed);
+        let limits = self.limits();
         self.by_node.values().filter_map(|slot| self.entries.get(*slot as usize)?.as_ref()).map(move |entry| {
-            let primary = entry.primary.summary(window, states, now);
-            let fallback = entry.fallback.as_ref().filter(|_| primary.state != PairState::Known);
-            let told = fallback.map(|pair| pair.summary(window, states, now)).filter(|summary| summary.rtt.is_some());
-            let (protocol, summary) = told.map_or((feed.primary(), primary), |summary| (Protocol::Icmp, summary));
-            PeerView { node: &entry.node, protocol, summary, times: &entry.times, hops: entry.hops }
+            let (protocol, summary) = entry.summary(limits, now);
+            PeerView { node: &entry.node, protocol, summary, times: entry.times.as_ref(), path: &entry.path }
         })
     }
 
-    /// The times of a peer that are kept, oldest first.
+    /// The kept RTTs of a peer, oldest first.
     pub fn times(&self, node: &NodeName) -> impl Iterator<Item = Rtt> {
         let entry = self.by_node.get(node).and_then(|slot| self.entries.get(*slot as usize)?.as_ref());
         entry.into_iter().flat_map(|entry| entry.primary.times())
-    }
-
-    /// The row of the matrix as it stands now.
-    #[must_use]
-    pub fn row(&self, now: Reading) -> Row {
-        let peers = self.peers(now.mono).map(|peer| PeerRow::new(peer.node.clone(), peer.protocol, &peer.summary, peer.hops));
-        Row::new(self.own.clone(), now.wall, peers.collect())
     }
 }
 

@@ -1,18 +1,19 @@
-//! Everything that goes over a wire, byte by byte: probes, replies, echoes and rows. These files may only change together with a version, because
-//! probers of two releases meet in every rolling update. With `UPDATE_GOLDEN` in the environment they are written anew.
+//! Everything that goes over a wire, byte by byte: probes, replies, echoes and rows. These files
+//! may only change together with a version, because probers of two releases meet in every rolling
+//! update. With `UPDATE_GOLDEN` in the environment they are written anew.
 
 #![expect(clippy::unwrap_used, reason = "in a test, what fails is to be seen")]
 
 use std::path::Path;
 
-use latency_probe::clock::Wall;
-use latency_probe::control_message::{LocalAddress, read_notes};
-use latency_probe::fleet_key::FleetKeys;
-use latency_probe::icmp::{Echo, Family, strip_ipv4_header};
-use latency_probe::pair::{PairState, loss};
-use latency_probe::peers::Protocol;
-use latency_probe::row::{PeerRow, Row, RttSeconds, binary};
-use latency_probe::wire::{Reply, Request, Sequence, SessionId};
+use latency_probe::Protocol;
+use latency_probe::Wall;
+use latency_probe::protocol::FleetKeys;
+use latency_probe::protocol::{Echo, Family, strip_ipv4_header};
+use latency_probe::protocol::{LocalAddress, read_notes};
+use latency_probe::protocol::{Reply, Request, Sequence, SessionId};
+use latency_probe::report::{PeerRow, Row, RttSeconds, binary};
+use latency_probe::session::{PairState, loss};
 
 fn path(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -81,6 +82,9 @@ fn peer(to: &str, state: PairState, protocol: Protocol) -> PeerRow {
         age_seconds: None,
         samples: 0,
         hops: None,
+        hop_changes: 0,
+        forward_minus_back_seconds: None,
+        flows: Vec::new(),
         reordered: 0,
         duplicates: 0,
     }

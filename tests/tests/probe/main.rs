@@ -12,7 +12,7 @@ use kantai_tests::eventually;
 use kube::Client;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use latency_probe::discovery::watch_service;
-use latency_probe::peers::{Peer, PeerSet, Ports};
+use latency_probe::{Peer, PeerSet, Ports};
 use netem_lab::control_plane::ControlPlane;
 use serde_json::json;
 use tokio::sync::watch;
@@ -31,6 +31,10 @@ async fn probers_client(control_plane: &ControlPlane) -> anyhow::Result<Client> 
 
 /// A prober's pod on a node in a zone, as scheduler and kubelet would leave it.
 async fn prober(client: &Client, node: &str, zone: &str, ip: &str, ready: bool) -> anyhow::Result<()> {
+    prober_named(client, &format!("{NAME}-{node}"), node, zone, ip, ready).await
+}
+
+async fn prober_named(client: &Client, name: &str, node: &str, zone: &str, ip: &str, ready: bool) -> anyhow::Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     let labels = json!({"topology.kubernetes.io/zone": zone});
     if nodes.get_opt(node).await?.is_none() {
@@ -38,7 +42,6 @@ async fn prober(client: &Client, node: &str, zone: &str, ip: &str, ready: bool) 
         nodes.create(&PostParams::default(), &created).await?;
     }
     let pods: Api<Pod> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-    let name = format!("{NAME}-{node}");
     let pod = serde_json::from_value(json!({
         "metadata": {"name": name, "labels": {"app.kubernetes.io/name": NAME}},
         "spec": {
@@ -54,7 +57,7 @@ async fn prober(client: &Client, node: &str, zone: &str, ip: &str, ready: bool) 
     let ready = if ready { "True" } else { "False" };
     let status = json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
         "conditions": [{"type": "Ready", "status": ready}]}});
-    pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(status)).await?;
+    pods.patch_status(name, &PatchParams::default(), &Patch::Strategic(status)).await?;
     Ok(())
 }
 
@@ -70,21 +73,60 @@ async fn peers_become(found: &watch::Receiver<Arc<PeerSet>>, wanted: PeerSet) ->
     .await
 }
 
-#[tokio::test]
-async fn probers_find_each_other_with_nodes_and_zones_and_lose_who_goes() -> anyhow::Result<()> {
+/// A real API server with the prober's Service and rights, in which pods may be made.
+async fn cluster() -> anyhow::Result<(ControlPlane, Client)> {
     let control_plane = ControlPlane::for_tests().await?;
     let client = control_plane.client();
     apply(&client, &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE}})).await?;
     for manifest in documents(RBAC)?.into_iter().chain(documents(SERVICE)?) {
         apply(&client, &manifest).await?;
     }
-
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     eventually("pods may be made", || async {
         Ok(accounts.get_opt("default").await?.map(drop).ok_or("no service account yet".to_owned()))
     })
     .await?;
+    Ok((control_plane, client))
+}
 
+/// A rollout that starts the new pod first publishes its address before its image is there; the old one answers until then.
+#[tokio::test]
+async fn a_pod_that_is_not_ready_does_not_displace_the_one_that_answers() -> anyhow::Result<()> {
+    let (control_plane, client) = cluster().await?;
+    let own = probers_client(&control_plane).await?;
+    let (peers_out, peers) = watch::channel(Arc::new(BTreeMap::new()));
+    let watching = tokio::spawn(async move {
+        watch_service(own, SYSTEM_NAMESPACE, NAME, Ports::DEFAULT, peers_out, || ()).await;
+    });
+    prober(&client, "node1", "east", "10.1.0.9", true).await?;
+    let answering = || Ok::<_, anyhow::Error>(PeerSet::from([("node1".into(), peer("10.1.0.9", "east")?)]));
+    peers_become(&peers, answering()?).await?;
+    prober_named(&client, "new-on-node1", "node1", "east", "10.1.0.1", false).await?;
+    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    eventually("both are published", || async {
+        let published = slices.list(&ListParams::default()).await?.items.into_iter().flat_map(|slice| slice.endpoints);
+        let conditions = published.filter_map(|endpoint| endpoint.conditions).collect::<Vec<_>>();
+        // The Service publishes addresses that are not ready, so that `ready` says nothing.
+        let ready = conditions.iter().all(|conditions| conditions.ready == Some(true));
+        let serving = conditions.iter().filter(|conditions| conditions.serving == Some(true)).count();
+        Ok(if (conditions.len(), ready, serving) == (2, true, 1) { Ok(()) } else { Err(format!("{conditions:?}")) })
+    })
+    .await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(**peers.borrow(), answering()?);
+
+    // Once it is up and the old one goes, it takes over.
+    let pods: Api<Pod> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    pods.delete("latency-probe-node1", &DeleteParams::default().grace_period(0)).await?;
+    peers_become(&peers, [("node1".into(), peer("10.1.0.1", "east")?)].into()).await?;
+    drop(peers);
+    watching.await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn probers_find_each_other_with_nodes_and_zones_and_lose_who_goes() -> anyhow::Result<()> {
+    let (control_plane, client) = cluster().await?;
     let own = probers_client(&control_plane).await?;
     let (peers_out, peers) = watch::channel(Arc::new(BTreeMap::new()));
     let watching = tokio::spawn(async move {

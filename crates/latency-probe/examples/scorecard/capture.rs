@@ -1,4 +1,5 @@
-//! What went over the wire, as a packet capture sees it: an independent witness of every round-trip time.
+//! What went over the wire, as a packet capture sees it: an independent witness of every round-trip
+//! time.
 
 use std::collections::HashMap;
 use std::io::IoSliceMut;
@@ -73,7 +74,8 @@ fn record(socket: &Socket, stop: &AtomicBool) -> Stamps {
     stamps
 }
 
-/// The time on the wire of each probe of one peer that both ends saw whole, in order of sequence number.
+/// The time on the wire of each probe of one peer that both ends saw whole, in order of sequence
+/// number.
 pub(crate) fn wire_nanos(peer: Ipv4Addr, near: &Stamps, far: &Stamps) -> Vec<i64> {
     let whole = |stamps: &Stamps, probe| stamps.get(probe).and_then(|[request, reply]| Some((*reply)? - (*request)?));
     let probes = near.keys().filter(|(answering, _)| *answering == peer);

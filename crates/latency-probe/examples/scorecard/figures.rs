@@ -6,16 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use latency_probe::background::push_nobody_aside;
-use latency_probe::exposition::SharedSession;
-use latency_probe::histogram::Bounds;
-use latency_probe::pair::{PairState, StateLimits, WindowLimits, percentile};
-use latency_probe::peers::{NodeName, Peer, PeerSet};
-use latency_probe::prober::Prober as InProcessProber;
-use latency_probe::responder::{Policy, Responder, ResponderCounters};
-use latency_probe::row::PeerRow;
-use latency_probe::selection::Selection;
-use latency_probe::session::{Feed, Session, Settings};
+use latency_probe::discovery::Selection;
+use latency_probe::net::Prober as InProcessProber;
+use latency_probe::net::{AnswerPolicy, Responder, ResponderCounters};
+use latency_probe::report::PeerRow;
+use latency_probe::session::SharedSession;
+use latency_probe::session::{Method, Session, Settings};
+use latency_probe::session::{PairState, StateLimits, WindowLimits, percentile};
+use latency_probe::use_batch_scheduling;
+use latency_probe::{NodeName, Peer, PeerSet};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, gettid};
@@ -39,8 +38,11 @@ fn settings(interval: Duration, samples: usize) -> Settings {
         timeout: Duration::from_secs(2),
         window: WindowLimits { samples, span: Duration::from_secs(600) },
         states: StateLimits { unreachable_after: 5, stale_after: Duration::from_secs(60) },
-        feed: Feed::Udp,
-        pair_bounds: Bounds::none(),
+        method: Method::Udp,
+        pair_bounds: None,
+        flows: 1,
+        packet_size: 0,
+        probes_per_peer: None,
         http_path: "/healthz".into(),
     }
 }
@@ -58,10 +60,10 @@ fn probe(lab: &Lab, peers: PeerSet, settings: Settings, lasting: Duration) -> Pr
     let shared = session.clone();
     lab.inside(0, || {
         // As the daemon's own thread does.
-        push_nobody_aside().unwrap();
+        use_batch_scheduling().unwrap();
         let (_keys_out, keys) = watch::channel(None);
         let fleet = peers.len() + 1;
-        let (_peers_out, chosen) = watch::channel(Arc::new(Selection { peers, fleet }));
+        let (_peers_out, chosen) = watch::channel(Arc::new(Selection { peers, fleet, is_choice: false }));
         let prober = InProcessProber::open(shared, chosen, fleet, &keys).unwrap();
         let stop = CancellationToken::new();
         let (started, cpu) = (Instant::now(), thread_cpu());
@@ -80,18 +82,19 @@ fn thread_cpu() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
 }
 
-/// A responder within this process, in a namespace of the lab, without limits; until the token is dropped. Gives its thread.
+/// A responder within this process, in a namespace of the lab, without limits; until the token is
+/// dropped. Gives its thread.
 fn respond(lab: &Lab, index: usize, stop: &CancellationToken) -> Pid {
     let stop = stop.clone();
     let (ready_out, ready_in) = std::sync::mpsc::channel();
     lab.inside(index, || {
         // A thread that is started in the namespace stays in it.
         std::thread::spawn(move || {
-            push_nobody_aside().unwrap();
+            use_batch_scheduling().unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let (_keys_out, keys) = watch::channel(None);
-                let policy = Policy { keys, per_source_second: 0 };
+                let policy = AnswerPolicy { keys, per_source_second: 0 };
                 let responder =
                     Responder::open(&["0.0.0.0:9799".parse().unwrap()], policy, Arc::new(ResponderCounters::default())).unwrap();
                 ready_out.send(gettid()).unwrap();
@@ -135,7 +138,8 @@ struct Accuracy {
 }
 
 impl Accuracy {
-    /// Probes peers that all live at the far end of a cable, with or without other work for all cores.
+    /// Probes peers that all live at the far end of a cable, with or without other work for all
+    /// cores.
     fn of(name: &str, peers: u16, busy: bool, probing: &Settings, lasting: Duration) -> Self {
         let lab = lab(name);
         let stop = CancellationToken::new();
@@ -187,7 +191,8 @@ impl Accuracy {
     }
 }
 
-/// How far our times are from the wire's. What was on the wire at the very end was not read any more, and how much that is nobody says.
+/// How far our times are from the wire's. What was on the wire at the very end was not read any
+/// more, and how much that is nobody says.
 fn differences(ours: &[i64], wire: &[i64]) -> Vec<u64> {
     let unread = |unread: usize| {
         let mut errors: Vec<u64> =
@@ -198,7 +203,8 @@ fn differences(ours: &[i64], wire: &[i64]) -> Vec<u64> {
     (0..8).map(unread).min_by_key(|errors| percentile(errors, 50)).unwrap()
 }
 
-/// How accurate the times are: of one peer, with the machine idle and busy, and of many whose probes leave together.
+/// How accurate the times are: of one peer, with the machine idle and busy, and of many whose
+/// probes leave together.
 pub(crate) fn accuracy(quick: bool) {
     let lasting = Duration::from_secs(if quick { 5 } else { 18 });
     let often = settings(Duration::from_millis(5), 4_000);
@@ -215,8 +221,8 @@ pub(crate) fn accuracy(quick: bool) {
     print("rtt_err_together_p99_us", p99, "us", "<= 100", p99 <= 100.0, &note);
 }
 
-/// What a packet of a probe's length costs this machine at the very least, by the plainest loop there is: one send, one receive, in processor
-/// seconds.
+/// What a packet of a probe's length costs this machine at the very least, by the plainest loop
+/// there is: one send, one receive, in processor seconds.
 fn bare_packet_seconds(lab: &Lab) -> f64 {
     const PACKETS: u32 = 50_000;
     lab.inside(0, || {
@@ -280,7 +286,7 @@ fn file_of(lab: &Lab, peers: &PeerSet) -> std::path::PathBuf {
 
 /// Waits until our daemon knows so many peers.
 fn await_known(daemon: &Prober<'_>, peers: usize) {
-    let known = || value(&daemon.get("/metrics"), "latency_probe_peers{state=\"known\"}").unwrap();
+    let known = || value(&daemon.get("/metrics"), "kantai_probe_peers{state=\"known\"}").unwrap();
     until(Duration::from_secs(60), || (known() >= peers as f64).then_some(()));
 }
 
@@ -342,8 +348,8 @@ fn children_cpu() -> f64 {
     [usage.user_time(), usage.system_time()].iter().map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6).sum()
 }
 
-/// Processor time per probe, theirs divided by ours: same targets, same rate, and at the same time, because what a probe costs depends on what
-/// else the machine does.
+/// Processor time per probe, theirs divided by ours: same targets, same rate, and at the same time,
+/// because what a probe costs depends on what else the machine does.
 fn against(id: &str, package: &str, goal: f64, quick: bool, theirs: impl FnOnce(&Lab, Duration) -> Option<f64> + Send) {
     let lab = lab(id);
     let lasting = Duration::from_secs(if quick { 5 } else { 20 });
@@ -406,7 +412,8 @@ pub(crate) fn against_smokeping(quick: bool) {
     });
 }
 
-/// Pairs that lose packets, beside the one that becomes slower: several, so that chance does not decide.
+/// Pairs that lose packets, beside the one that becomes slower: several, so that chance does not
+/// decide.
 const LOSSY: usize = 8;
 /// 5 % of them.
 const ONE_LOST_OF: u64 = 20;
@@ -437,7 +444,7 @@ pub(crate) fn detection() {
             slower.get_or_insert(now);
         }
         for (seen, name) in lossy.iter_mut().zip(&names[1..]) {
-            if value(&metrics, &format!("node_loss_ratio{{from=\"a\",to=\"{name}\"}}")).is_some_and(|ratio| ratio > 0.0) {
+            if value(&metrics, &format!("kantai_probe_loss_ratio{{from=\"a\",to=\"{name}\"}}")).is_some_and(|ratio| ratio > 0.0) {
                 seen.get_or_insert(now);
             }
         }

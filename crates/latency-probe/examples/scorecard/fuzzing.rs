@@ -8,7 +8,8 @@ use crate::{print, runner};
 /// Executions over all parsers.
 pub(crate) const GOAL: u64 = 100_000_000;
 
-/// Parsers of text take a hundred times as long as those of packets, and get fewer executions for that.
+/// Parsers of text take a hundred times as long as those of packets, and get fewer executions for
+/// that.
 fn share(target: &Target) -> u64 {
     match target.name {
         "row_json" | "peers_file" | "bucket_bounds" | "replies" => 1,

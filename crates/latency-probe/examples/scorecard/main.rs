@@ -1,7 +1,9 @@
-//! How good the prober is, in figures: `cargo run --release -p latency-probe --example scorecard [-- [quick] [FIGURES] | fuzz
-//! [EXECUTIONS]]`. Needs root; makes its own namespaces. Prints `id  value  unit  goal  ok|short` with tabs between, and behind that under which conditions, with the machine's
-//! own noise where that can spoil the figure. `quick` measures for a shorter time; FIGURES are some of accuracy, throughput,
-//! many_peers, fping, smokeping, detection, fuzzing; `fuzz` runs the parsers only.
+//! How good the prober is, in figures: `cargo run --release -p latency-probe --example scorecard
+//! [-- [quick] [FIGURES] | fuzz [EXECUTIONS]]`. Needs root; makes its own namespaces. Prints `id
+//! value  unit  goal  ok|short` with tabs between, and behind that under which conditions, with the
+//! machine's own noise where that can spoil the figure. `quick` measures for a shorter time;
+//! FIGURES are some of accuracy, throughput, many_peers, fping, smokeping, detection, fuzzing;
+//! `fuzz` runs the parsers only.
 //!
 //! The comparisons run the Debian packages fping and prometheus-smokeping-prober.
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot be made should say where it broke")]

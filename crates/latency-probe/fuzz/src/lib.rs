@@ -1,20 +1,21 @@
-//! What is fuzzed: every parser of bytes or text that comes from outside, each with what must hold whatever comes. The functions panic where it
-//! does not. They are run by cargo-fuzz (`fuzz_targets/`) and, without any tool, by the scorecard's own runner.
+//! What is fuzzed: every parser of bytes or text that comes from outside, each with what must hold
+//! whatever comes. The functions panic where it does not. They are run by cargo-fuzz
+//! (`fuzz_targets/`) and, without any tool, by the scorecard's own runner.
 
 use std::time::Duration;
 
-use latency_probe::clock::{Mono, Reading, Wall};
-use latency_probe::control_message::{Notes, read_name, read_notes};
 use latency_probe::discovery::parse_peers_file;
-use latency_probe::fleet_key::FleetKeys;
-use latency_probe::histogram::Bounds;
-use latency_probe::icmp::{Echo, Family, strip_ipv4_header};
-use latency_probe::pair::{StateLimits, WindowLimits};
-use latency_probe::peers::{Peer, PeerSet, Ports};
-use latency_probe::row::{Row, binary};
-use latency_probe::session::{Feed, NotSent, Order, Returned, Session, Settings};
-use latency_probe::stream::status;
-use latency_probe::wire::{PACKET_LEN, Reply, Request, Sequence, SessionId};
+use latency_probe::net::status;
+use latency_probe::protocol::FleetKeys;
+use latency_probe::protocol::{Echo, Family, strip_ipv4_header};
+use latency_probe::protocol::{Notes, Reachability, read_name, read_notes};
+use latency_probe::protocol::{PACKET_LEN, Reply, Request, Sequence, SessionId};
+use latency_probe::report::{Row, binary};
+use latency_probe::session::Bounds;
+use latency_probe::session::{IcmpError, Method, NotSent, Order, ReceivedReply, Session, Settings};
+use latency_probe::session::{StateLimits, WindowLimits};
+use latency_probe::{Mono, Reading, Wall};
+use latency_probe::{Peer, PeerSet, Ports, Protocol};
 
 /// A parser, its name, and inputs that it understands, to begin from.
 pub struct Target {
@@ -116,7 +117,8 @@ pub const TARGETS: [Target; 9] = [
     },
 ];
 
-/// A packet on the UDP port, as request and as reply: what is understood goes out again as it came in, as far as it means anything.
+/// A packet on the UDP port, as request and as reply: what is understood goes out again as it came
+/// in, as far as it means anything.
 pub fn udp_packet(bytes: &[u8]) -> bool {
     let request = Request::decode(bytes);
     if let Ok(request) = request {
@@ -198,8 +200,9 @@ pub fn peers_file(bytes: &[u8]) -> bool {
     peers.is_ok() | FleetKeys::parse(&text, std::path::Path::new("key")).is_ok()
 }
 
-/// Not a parser but what is behind it: whatever well-formed replies come, when and in which order, while peers come and go and clocks jump, books
-/// balance and memory stays bounded. Three bytes say what happens next.
+/// Not a parser but what is behind it: whatever well-formed replies come, when and in which order,
+/// while peers come and go and clocks jump, books balance and memory stays bounded. Three bytes say
+/// what happens next.
 pub fn replies(bytes: &[u8]) -> bool {
     const EPOCH: u64 = 1_700_000_000_000_000_000;
     let settings = Settings {
@@ -207,15 +210,18 @@ pub fn replies(bytes: &[u8]) -> bool {
         timeout: Duration::from_millis(100),
         window: WindowLimits { samples: 8, span: Duration::from_secs(1) },
         states: StateLimits { unreachable_after: 3, stale_after: Duration::from_millis(200) },
-        feed: Feed::PreferUdp,
-        pair_bounds: Bounds::none(),
+        method: Method::PreferUdp,
+        pair_bounds: None,
+        flows: 1,
+        packet_size: 0,
+        probes_per_peer: None,
         http_path: "/".into(),
     };
     let peers = |count: u8| -> PeerSet {
         (0..count % 4).map(|n| (format!("n{n}").into(), Peer::at(([10, 0, 0, n], 9_799).into()))).collect()
     };
     let mut session = Session::new("own".into(), settings, 7);
-    session.icmp_works(Family::V4);
+    session.enable_icmp(Family::V4);
     let (mut mono, mut wall) = (0_u64, EPOCH);
     let mut orders: Vec<Order> = Vec::new();
     session.set_peers(&peers(2), Mono::from_nanos(0));
@@ -230,14 +236,16 @@ pub fn replies(bytes: &[u8]) -> bool {
             }
             (1 | 2, Some(order)) => {
                 let off = |bit: u8| u64::from(how >> bit & 1);
-                session.returned(
-                    &Returned {
+                session.handle_reply(
+                    &ReceivedReply {
                         protocol: order.protocol,
                         from: order.to,
                         session: SessionId(session.id().0 ^ off(0)),
                         sequence: Sequence(order.sequence.0.wrapping_add(off(1))),
-                        held: Duration::from_nanos(off(2) << (how >> 3)),
+                        held: (how < 250).then(|| Duration::from_nanos(off(2) << (how >> 3))),
+                        turned: None,
                         stamp: (off(3) == 1).then(|| Wall::from_nanos(wall.wrapping_sub(u64::from(how) << (how % 32)))),
+                        prompt: how % 3 > 0,
                         ttl: Some(how),
                     },
                     now,
@@ -246,18 +254,34 @@ pub fn replies(bytes: &[u8]) -> bool {
             (3, _) => {
                 session.give_up(now.mono);
                 let before = orders.len();
-                session.due(now, 4, &mut orders);
+                session.take_due(now, 4, &mut orders);
                 for order in &orders[before..] {
-                    session.sent(order.sequence, now);
+                    session.mark_sent(order.sequence, now);
                 }
             }
-            (4, Some(order)) => session.sent_stamp(order.sequence, Wall::from_nanos(wall.wrapping_add(1 << (how % 48)))),
+            (4, Some(order)) => session.mark_departed(order.sequence, Wall::from_nanos(wall.wrapping_add(1 << (how % 48)))),
             (5, _) => session.set_peers(&peers(how), now.mono),
             (6, Some(order)) => {
-                session.not_sent(order.sequence, if how % 2 == 0 { NotSent::NoWay } else { NotSent::OurFault }, now.mono);
+                session.not_sent(
+                    order.sequence,
+                    [NotSent::NoRoute, NotSent::Refused, NotSent::Failed, NotSent::OurFault][usize::from(how % 4)],
+                    now.mono,
+                );
             }
             (7, _) if how < 8 => wall = EPOCH.wrapping_add(u64::from(how) << 40),
-            (7, _) => session.woke(Mono::from_nanos(mono.saturating_sub(1 << (how % 40))), now.mono),
+            (7, _) if how < 32 => session.write_off_in_flight(),
+            (7, Some(order)) if how < 128 => {
+                let reachability =
+                    [Reachability::NobodyListens, Reachability::NoRoute, Reachability::Unclear][usize::from(how % 3)];
+                let probe = (how < 96).then_some((session.id(), order.sequence));
+                let stamp = (how % 2 == 0).then_some(now.wall);
+                session.handle_icmp_error(
+                    &IcmpError { to: order.to, probe, reachability, stamp, ttl: Some(how) },
+                    now,
+                    how % 5 == 0,
+                );
+            }
+            (7, _) => session.note_overrun(Protocol::ALL[usize::from(how % 4)], u64::from(how)),
             _ => {}
         }
     }

@@ -1,5 +1,6 @@
-//! Fuzzing without any tool: inputs that a parser understands, changed at random, and changed again where it still understood them. No feedback
-//! from the code as cargo-fuzz has it, but it runs on any compiler and as fast as the parsers themselves.
+//! Fuzzing without any tool: inputs that a parser understands, changed at random, and changed again
+//! where it still understood them. No feedback from the code as cargo-fuzz has it, but it runs on
+//! any compiler and as fast as the parsers themselves.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -26,7 +27,8 @@ pub(crate) struct Ran {
     pub(crate) understood: u64,
 }
 
-/// Runs a parser on so many inputs. `parser` says whether it understood one; `words` are what its inputs are made of.
+/// Runs a parser on so many inputs. `parser` says whether it understood one; `words` are what its
+/// inputs are made of.
 ///
 /// # Errors
 /// The input that it broke on.
@@ -54,7 +56,8 @@ pub(crate) fn run(
                 (understood, begin_anew) = (understood + 1, false);
                 keep(&mut pool, &input, &mut rng);
             } else {
-                // What was refused seldom becomes right again by more changes, but it may become wrong in a worse way.
+                // What was refused seldom becomes right again by more changes, but it may become
+                // wrong in a worse way.
                 begin_anew = rng.random();
             }
         }

@@ -1,5 +1,5 @@
-//! Peers from the EndpointSlices of the prober's own headless Service: one watch of a few small objects per prober, whatever the size of
-//! the cluster, with node names in it.
+//! Peers from the EndpointSlices of the prober's own headless Service. Each prober watches these
+//! few objects, which carry the node names.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,16 +16,16 @@ use tokio::sync::watch;
 use super::publish;
 use crate::peers::{NodeName, Peer, PeerSet, Ports};
 
-/// Names of the ports in the Service: what responders listen on, and what `/metrics` is served on.
+/// Port names in the Service: the responder's, and that of `/metrics`.
 const ECHO_PORT_NAME: &str = "echo";
 const HTTP_PORT_NAME: &str = "metrics";
 
-/// What slices say, as one set of peers. Pure: events in, peers out.
+/// The peers that a set of slices describes. Pure: watch events in, peers out.
 #[derive(Debug)]
-pub struct SliceView {
+pub(super) struct SliceView {
     ports: Ports,
     slices: BTreeMap<String, Vec<Candidate>>,
-    /// While the slices are listed anew, the old ones stay in force.
+    /// Slices of a list in progress. The old ones are in force until it is complete.
     relisted: Option<BTreeMap<String, Vec<Candidate>>>,
 }
 
@@ -34,17 +34,18 @@ struct Candidate {
     node: NodeName,
     peer: Peer,
     terminating: bool,
+    serving: bool,
 }
 
 impl SliceView {
-    /// Nothing yet. `ports` are taken where a slice does not name its ports `echo` and `metrics`.
+    /// No slices yet. `ports` are the defaults for slices without ports named `echo` and `metrics`.
     #[must_use]
-    pub const fn new(ports: Ports) -> Self {
+    pub(super) const fn new(ports: Ports) -> Self {
         Self { ports, slices: BTreeMap::new(), relisted: None }
     }
 
-    /// Takes in an event, and gives the peers if they are now complete.
-    pub fn apply(&mut self, event: Event<EndpointSlice>) -> Option<PeerSet> {
+    /// Applies an event. Returns the peers if they are complete.
+    pub(super) fn apply(&mut self, event: Event<EndpointSlice>) -> Option<PeerSet> {
         match event {
             Event::Init => {
                 self.relisted = Some(BTreeMap::new());
@@ -77,11 +78,13 @@ impl SliceView {
         slice.endpoints.iter().filter_map(|endpoint| candidate(endpoint, ports)).collect()
     }
 
-    /// One peer per node: of several endpoints (two families, or a pod that goes while the next one comes) the one that stays, version 4
-    /// before version 6, the lowest address.
+    /// One peer per node. Of several endpoints (two families, or a pod being replaced) the
+    /// preferred one is not terminating, then serving, then IPv4, then has the lowest address.
     fn peers(&self) -> PeerSet {
         let mut best: BTreeMap<&NodeName, &Candidate> = BTreeMap::new();
-        let rank = |candidate: &Candidate| (candidate.terminating, candidate.peer.address().is_ipv6(), candidate.peer.echo);
+        let rank = |candidate: &Candidate| {
+            (candidate.terminating, !candidate.serving, candidate.peer.address().is_ipv6(), candidate.peer.echo)
+        };
         for candidate in self.slices.values().flatten() {
             let held = best.entry(&candidate.node).or_insert(candidate);
             if rank(candidate) < rank(held) {
@@ -92,18 +95,23 @@ impl SliceView {
     }
 }
 
-/// Ready or not does not matter: a prober that is up answers, and one that does not answer is what is to be found out.
+/// An endpoint that is not serving is still a peer if it is the node's only one: its silence is
+/// what is to be measured.
 fn candidate(endpoint: &Endpoint, ports: Ports) -> Option<Candidate> {
     let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
     let node: NodeName = endpoint.node_name.as_deref()?.parse().ok()?;
     let zone = endpoint.zone.as_deref().map(Into::into);
-    let terminating = endpoint.conditions.as_ref().and_then(|conditions| conditions.terminating).unwrap_or(false);
+    let conditions = endpoint.conditions.as_ref();
+    let terminating = conditions.and_then(|conditions| conditions.terminating).unwrap_or(false);
+    // With `publishNotReadyAddresses` the endpoint controller sets `ready` on every endpoint. The
+    // pod's readiness is in `serving`. A missing condition counts as true.
+    let serving = conditions.and_then(|conditions| conditions.serving.or(conditions.ready)).unwrap_or(true);
     let peer = Peer { echo: SocketAddr::new(address, ports.echo), http_port: ports.http, zone };
-    Some(Candidate { node, peer, terminating })
+    Some(Candidate { node, peer, terminating, serving })
 }
 
-/// Tells `peers` of the Service's endpoints for as long as anybody listens. Failures of the API server change nothing: the last known
-/// peers stay, and the watch is taken up again with growing pauses.
+/// Publishes the Service's endpoints to `peers` until there are no receivers. While the API server
+/// fails, the last known peers stay; the watch is retried with growing pauses.
 pub async fn watch_service(
     client: Client,
     namespace: &str,
@@ -113,7 +121,8 @@ pub async fn watch_service(
     found: impl Fn(),
 ) {
     let slices: Api<EndpointSlice> = Api::namespaced(client, namespace);
-    let of_service = Config::default().labels(&format!("kubernetes.io/service-name={service}"));
+    // Serve lists from the API server's cache: all probers list at once when it restarts.
+    let of_service = Config::default().labels(&format!("kubernetes.io/service-name={service}")).any_semantic();
     let mut view = SliceView::new(ports);
     let mut events = std::pin::pin!(watcher(slices, of_service).default_backoff());
     loop {
@@ -195,6 +204,22 @@ mod tests {
             let peers = view.apply(Event::InitDone).unwrap();
             assert!(peers.keys().map(NodeName::as_str).eq(round));
         }
+    }
+
+    /// A pod's address is published before its image is pulled; the old pod answers until then.
+    #[test]
+    fn a_pod_that_is_not_up_yet_does_not_displace_the_one_that_serves() {
+        let both = |conditions: [EndpointConditions; 2]| {
+            let mut slice = slice("a", None, &[("node1", "10.0.0.1", false), ("node1", "10.0.0.2", false)]);
+            for (endpoint, conditions) in slice.endpoints.iter_mut().zip(conditions) {
+                endpoint.conditions = Some(conditions);
+            }
+            shown(&SliceView::new(Ports::DEFAULT).apply(Event::Apply(slice)).unwrap())
+        };
+        let with = |ready, serving| EndpointConditions { ready, serving, ..Default::default() };
+        assert_eq!(both([with(Some(true), Some(false)), with(Some(true), Some(true))]), ["node1=10.0.0.2:9799"]);
+        assert_eq!(both([with(Some(false), None), with(None, None)]), ["node1=10.0.0.2:9799"]);
+        assert_eq!(both([with(Some(false), None), with(Some(false), None)]), ["node1=10.0.0.1:9799"]);
     }
 
     #[test]

@@ -8,8 +8,8 @@
 //! http_port = 9798            # optional: where TCP and HTTP probes go
 //! ```
 //!
-//! The same in JSON: `{"peers": [{"node": "node2", "address": "10.0.0.2"}]}`. The prober's own node may be in it, so that all nodes can share
-//! one file.
+//! The same in JSON: `{"peers": [{"node": "node2", "address": "10.0.0.2"}]}`. The file may list the
+//! prober's own node, so that all nodes can share one file.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -43,44 +43,45 @@ struct Line {
     http_port: Option<u16>,
 }
 
-/// What is wrong with a file of peers.
+/// Why a peers file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PeersFileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("failed to read {path}")]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is neither what it should be in TOML nor in JSON.
+    /// The text is neither valid TOML nor valid JSON of this form.
     #[error("failed to understand the peers: {0}")]
     Syntax(String),
-    /// A node has no name.
+    /// A node's name is empty.
     #[error("failed to understand the peers: the node at {0:?} has no name")]
     NoName(String),
-    /// A node is there twice.
+    /// A node is listed twice.
     #[error("failed to understand the peers: node {0} is listed twice")]
     Twice(NodeName),
-    /// An address is none.
+    /// An address cannot be parsed.
     #[error("failed to understand the peers: {address:?} of node {node} is no address")]
     Address {
-        /// Whose.
+        /// The node.
         node: NodeName,
-        /// What is there.
+        /// The text in place of an address.
         address: String,
     },
 }
 
-/// Reads a file's text. Where an address has no port, or a peer no HTTP port, it is that of `ports`.
+/// Parses a peers file. `ports` are the defaults.
 ///
 /// # Errors
-/// [`PeersFileError`] naming what is wrong.
+/// [`PeersFileError`] with the entry that is wrong.
 ///
 /// ```
-/// use latency_probe::peers::Ports;
-/// let peers = latency_probe::discovery::parse_peers_file("[[peers]]\nnode = \"b\"\naddress = \"10.0.0.2\"", Ports::DEFAULT).unwrap();
+/// use latency_probe::{Ports, discovery::parse_peers_file};
+/// let text = "[[peers]]\nnode = \"b\"\naddress = \"10.0.0.2\"";
+/// let peers = parse_peers_file(text, Ports::DEFAULT).unwrap();
 /// assert_eq!(peers[&"b".into()].echo, "10.0.0.2:9799".parse().unwrap());
 /// ```
 pub fn parse_peers_file(text: &str, ports: Ports) -> Result<PeerSet, PeersFileError> {
@@ -104,7 +105,7 @@ pub fn parse_peers_file(text: &str, ports: Ports) -> Result<PeerSet, PeersFileEr
     Ok(peers)
 }
 
-/// An address with its port, or with `port` where it has none.
+/// Parses an address, with `port` as default.
 fn parse_address(text: &str, port: u16) -> Option<SocketAddr> {
     let alone = || text.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, port));
     text.parse().ok().or_else(alone)
@@ -115,12 +116,18 @@ async fn read(path: &Path, ports: Ports) -> Result<PeerSet, PeersFileError> {
     parse_peers_file(&text, ports)
 }
 
-/// Tells `peers` what the file says, anew whenever something was put into its folder, for as long as anybody listens. While the file cannot
-/// be read or understood, the last known peers stay.
+/// Publishes the file's peers to `peers` until there are no receivers, again whenever something in
+/// its folder changes. While the file cannot be read or parsed, the last known peers stay.
 ///
-/// The folder and not the file is watched, because a mounted ConfigMap changes by a link beside it being turned. Where the folder cannot be
-/// watched, the file is looked at every `period`.
-pub async fn watch_file(path: &Path, ports: Ports, period: Duration, peers: watch::Sender<Arc<PeerSet>>, found: impl Fn()) {
+/// The folder is watched, not the file: a mounted ConfigMap changes by replacing a symlink beside
+/// it. If the folder cannot be watched, the file is polled every `period`.
+pub(crate) async fn watch_file(
+    path: &Path,
+    ports: Ports,
+    period: Duration,
+    peers: watch::Sender<Arc<PeerSet>>,
+    found: impl Fn(),
+) {
     let mut complained = None;
     let mut seen = None;
     let folder = match watch_folder(path) {
@@ -137,7 +144,7 @@ pub async fn watch_file(path: &Path, ports: Ports, period: Duration, peers: watc
             _ = ticks.tick() => {}
             () = something_was_put_in(folder.as_ref()) => {}
         }
-        // Reading thousands of peers each time would cost more than probing them.
+        // Parsing thousands of peers each time would cost more than probing them.
         let found_there = Version::of(path);
         if found_there.is_some() && found_there == seen {
             continue;
@@ -160,12 +167,13 @@ pub async fn watch_file(path: &Path, ports: Ports, period: Duration, peers: watc
     }
 }
 
-/// What is watched is still looked at so often: a file may be a link to a place that is not.
+/// Polling period of a watched file: it may be a link into a folder that is not watched.
 const WATCHED_PERIOD: Duration = Duration::from_secs(10);
-/// A folder in which much happens is no reason to look more often than this.
+/// Shortest time between two reads in a busy folder.
 const CALM: Duration = Duration::from_millis(50);
 
-/// A descriptor that becomes readable when a file was written, or put in by a rename, where `path` is.
+/// An inotify descriptor that becomes readable when a file is written in, or renamed into, the
+/// folder of `path`.
 fn watch_folder(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let events = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
@@ -173,18 +181,18 @@ fn watch_folder(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
     register(OwnedFd::from(events))
 }
 
-/// Waits until something was; for ever where nobody watches.
+/// Waits for a change; for ever without a watch.
 async fn something_was_put_in(folder: Option<&AsyncFd<OwnedFd>>) {
     let Some(folder) = folder else { return std::future::pending().await };
     let Ok(mut ready) = folder.readable().await else { return std::future::pending().await };
     tokio::time::sleep(CALM).await;
-    // What it was is seen from the file itself.
+    // The events are discarded: the file itself shows what changed.
     let mut events = [0; 4_096];
     while nix::unistd::read(folder, &mut events).is_ok_and(|length| length > 0) {}
     ready.clear_ready();
 }
 
-/// What tells one version of a file from another without reading it.
+/// Identifies a version of a file without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Version {
     device: u64,
@@ -195,7 +203,7 @@ struct Version {
 }
 
 impl Version {
-    /// Of what is there now; none where nothing is.
+    /// The present version; none if there is no file.
     fn of(path: &Path) -> Option<Self> {
         let there = std::fs::metadata(path).ok()?;
         Some(Self {
@@ -238,7 +246,8 @@ mod tests {
         }
     }
 
-    /// As the kubelet does with a mounted ConfigMap: the file is a link through another one, which is turned.
+    /// As the kubelet does with a mounted ConfigMap: the file is a link through another one, which
+    /// is turned.
     #[tokio::test]
     async fn a_link_that_is_turned_is_noticed_without_looking() {
         let folder = tempfile::tempdir().unwrap();

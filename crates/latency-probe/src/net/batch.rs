@@ -1,12 +1,13 @@
-//! Packets by the batch: one system call for up to so many of them. The only module of this crate that needs `unsafe` to send and receive,
-//! because the system calls take pointers; everything they point to is owned here and laid out anew before every call.
+//! Packets in batches: one system call for many. Sending and receiving need `unsafe`, because the
+//! system calls take pointers; everything they point to is owned here and laid out again before
+//! every call.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use crate::control_message::{
+use crate::protocol::control_message::{
     CONTROL_LEN, LocalAddress, NAME_LEN, Notes, SOURCE_LEN, read_name, read_notes, write_name, write_source,
 };
 
@@ -22,9 +23,11 @@ struct Source([u8; SOURCE_LEN]);
 #[repr(align(8))]
 struct Name([u8; NAME_LEN]);
 
-/// Packets of at most `PACKET` bytes as they came in.
-pub(crate) struct Inbox<const PACKET: usize> {
-    packets: Box<[[u8; PACKET]]>,
+/// Received packets of at most `size` bytes.
+pub(crate) struct Inbox {
+    /// One after the other, `size` bytes each.
+    packets: Box<[u8]>,
+    size: usize,
     controls: Box<[Control]>,
     names: Box<[Name]>,
     lengths: Box<[Lengths]>,
@@ -38,20 +41,21 @@ struct Lengths {
     name: usize,
 }
 
-/// One packet that came in.
+/// A received packet.
 #[derive(Debug)]
 pub(crate) struct Datagram<'a> {
     pub(crate) bytes: &'a [u8],
-    /// Where from; none for what the error queue holds.
+    /// The sender; in the error queue, the target of the packet that failed.
     pub(crate) from: Option<SocketAddr>,
     pub(crate) notes: Notes,
 }
 
-impl<const PACKET: usize> Inbox<PACKET> {
-    /// Room for `batch` packets.
-    pub(crate) fn new(batch: usize) -> Self {
+impl Inbox {
+    /// An empty inbox for `batch` packets of at most `size` bytes, which is not 0.
+    pub(crate) fn new(batch: usize, size: usize) -> Self {
         Self {
-            packets: vec![[0; PACKET]; batch].into(),
+            packets: vec![0; batch * size].into(),
+            size,
             controls: vec![Control([0; CONTROL_LEN]); batch].into(),
             names: vec![Name([0; NAME_LEN]); batch].into(),
             lengths: vec![Lengths::default(); batch].into(),
@@ -59,20 +63,20 @@ impl<const PACKET: usize> Inbox<PACKET> {
         }
     }
 
-    /// Takes what is there, without waiting, in place of what the box held. True where there may be more.
+    /// Receives what is in the socket without waiting, in place of the previous packets. Returns
+    /// whether there may be more.
     pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
         self.receive_with(socket, libc::MSG_DONTWAIT)
     }
 
-    /// The same from the socket's error queue, where the kernel says when packets left.
+    /// The same for the error queue, where the kernel puts departure timestamps and ICMP errors.
     pub(crate) fn receive_errors(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
         self.receive_with(socket, libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE)
     }
 
     fn receive_with(&mut self, socket: BorrowedFd<'_>, flags: i32) -> io::Result<bool> {
         self.received = 0;
-        let mut vectors: Vec<libc::iovec> =
-            self.packets.iter_mut().map(|packet| libc::iovec { iov_base: packet.as_mut_ptr().cast(), iov_len: PACKET }).collect();
+        let mut vectors: Vec<libc::iovec> = vectors(&mut self.packets, self.size).collect();
         let mut headers: Vec<libc::mmsghdr> = vectors
             .iter_mut()
             .zip(&mut self.controls)
@@ -80,25 +84,27 @@ impl<const PACKET: usize> Inbox<PACKET> {
             .map(|((vector, control), name)| header(&mut name.0, NAME_LEN, vector, control.0.as_mut_ptr(), CONTROL_LEN))
             .collect();
         let batch = u32::try_from(headers.len()).unwrap_or(u32::MAX);
-        // SAFETY: each header points to a vector, a control buffer and a name that live until after the call and are not otherwise
-        // borrowed during it; the lengths in the header are theirs; `batch` is the number of headers.
+        // SAFETY: each header points to a vector, a control buffer and a name that outlive the call
+        // and are not otherwise borrowed during it; the lengths in the header are theirs; `batch`
+        // is the number of headers.
         let received = unsafe { libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), batch, flags, std::ptr::null_mut()) };
         self.received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
         for (lengths, header) in self.lengths.iter_mut().zip(&headers).take(self.received) {
             let truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
             *lengths = Lengths {
-                // What did not fit is none of ours: show nothing of it.
-                packet: if truncated { 0 } else { usize::try_from(header.msg_len).unwrap_or(0).min(PACKET) },
+                // A packet that did not fit is not ours: show nothing of it.
+                packet: if truncated { 0 } else { usize::try_from(header.msg_len).unwrap_or(0).min(self.size) },
                 control: header.msg_hdr.msg_controllen.min(CONTROL_LEN),
                 name: usize::try_from(header.msg_hdr.msg_namelen).unwrap_or(0).min(NAME_LEN),
             };
         }
-        Ok(self.received == self.packets.len())
+        Ok(self.received == self.lengths.len())
     }
 
-    /// What came in last.
+    /// The packets received last.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Datagram<'_>> {
-        let parts = self.packets.iter().zip(&self.controls).zip(&self.names).zip(&self.lengths).take(self.received);
+        let packets = self.packets.chunks_exact(self.size);
+        let parts = packets.zip(&self.controls).zip(&self.names).zip(&self.lengths).take(self.received);
         parts.map(|(((packet, control), name), lengths)| Datagram {
             bytes: &packet[..lengths.packet],
             from: read_name(&name.0[..lengths.name]),
@@ -107,17 +113,29 @@ impl<const PACKET: usize> Inbox<PACKET> {
     }
 }
 
-/// Packets of exactly `PACKET` bytes about to go out.
-pub(crate) struct Outbox<const PACKET: usize> {
-    packets: Vec<[u8; PACKET]>,
+/// The vectors of packets of `size` bytes that lie one after the other.
+fn vectors(packets: &mut [u8], size: usize) -> impl Iterator<Item = libc::iovec> {
+    packets.chunks_exact_mut(size).map(move |packet| libc::iovec { iov_base: packet.as_mut_ptr().cast(), iov_len: size })
+}
+
+/// Packets of exactly `size` bytes to be sent.
+pub(crate) struct Outbox {
+    /// One after the other, `size` bytes each.
+    packets: Vec<u8>,
+    size: usize,
     controls: Vec<(Source, usize)>,
     names: Vec<(Name, usize)>,
 }
 
-impl<const PACKET: usize> Outbox<PACKET> {
-    /// An empty box that will not grow up to `batch` packets.
-    pub(crate) fn new(batch: usize) -> Self {
-        Self { packets: Vec::with_capacity(batch), controls: Vec::with_capacity(batch), names: Vec::with_capacity(batch) }
+impl Outbox {
+    /// An empty outbox with capacity for `batch` packets of `size` bytes, which is not 0.
+    pub(crate) fn new(batch: usize, size: usize) -> Self {
+        Self {
+            packets: Vec::with_capacity(batch * size),
+            size,
+            controls: Vec::with_capacity(batch),
+            names: Vec::with_capacity(batch),
+        }
     }
 
     /// Empties it.
@@ -127,33 +145,31 @@ impl<const PACKET: usize> Outbox<PACKET> {
         self.names.clear();
     }
 
-    /// One more packet, to leave from a given address of this machine or from the one the kernel takes.
-    pub(crate) fn push(&mut self, packet: [u8; PACKET], to: SocketAddr, from: Option<LocalAddress>) {
+    /// Adds a packet, to leave from the given local address or from one that the kernel chooses. A
+    /// shorter packet is padded with zeros.
+    pub(crate) fn push(&mut self, packet: &[u8], to: SocketAddr, from: Option<LocalAddress>) {
         let mut name = Name([0; NAME_LEN]);
         let name_len = write_name(&mut name.0, to);
         let mut control = Source([0; SOURCE_LEN]);
         let control_len = from.map_or(0, |from| write_source(&mut control.0, from));
-        self.packets.push(packet);
+        let end = self.packets.len() + self.size;
+        self.packets.extend_from_slice(packet);
+        self.packets.resize(end, 0);
         self.controls.push((control, control_len));
         self.names.push((name, name_len));
     }
 
-    /// How many there are.
+    /// Number of packets.
     pub(crate) fn len(&self) -> usize {
-        self.packets.len()
+        self.names.len()
     }
 
-    /// Sends the packets from the `first` one on, without waiting, and says how many went out.
+    /// Sends the packets from index `first` on without waiting. Returns how many were sent.
     ///
     /// # Errors
-    /// What kept the `first` packet from going out.
+    /// The error of the packet at `first`.
     pub(crate) fn send(&mut self, socket: BorrowedFd<'_>, first: usize) -> io::Result<usize> {
-        let mut vectors: Vec<libc::iovec> = self
-            .packets
-            .iter_mut()
-            .skip(first)
-            .map(|packet| libc::iovec { iov_base: packet.as_mut_ptr().cast(), iov_len: PACKET })
-            .collect();
+        let mut vectors: Vec<libc::iovec> = vectors(&mut self.packets, self.size).skip(first).collect();
         let mut headers: Vec<libc::mmsghdr> = vectors
             .iter_mut()
             .zip(self.controls.iter_mut().skip(first))
@@ -177,7 +193,8 @@ fn header(
     control: *mut u8,
     control_len: usize,
 ) -> libc::mmsghdr {
-    // SAFETY: all fields are numbers and pointers, for which zero is a value (its padding differs between C libraries, hence not a literal).
+    // SAFETY: all fields are numbers and pointers, for which zero is valid (padding differs between
+    // C libraries, hence no literal).
     let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
     header.msg_hdr.msg_name = name.as_mut_ptr().cast();
     header.msg_hdr.msg_namelen = u32::try_from(name_len).unwrap_or(0);

@@ -1,39 +1,47 @@
-//! What a prober counts about itself.
+//! Counters of a session.
 
-use crate::histogram::{Bounds, Histogram};
 use crate::peers::Protocol;
-use crate::round_trip::Discard;
+use crate::session::histogram::{Bounds, Histogram};
+use crate::session::round_trip::Discard;
 
-/// Totals of one life of a prober. Arrays are by [`Protocol`].
+/// Totals since the session's start. Arrays are indexed by [`Protocol`].
 #[derive(Clone, Debug)]
 pub struct Counters {
     /// Probes sent.
     pub sent: [u64; Protocol::COUNT],
-    /// Probes that came back in time.
+    /// Probes answered before their timeout.
     pub answered: [u64; Protocol::COUNT],
-    /// Probes that did not.
+    /// Probes lost.
     pub lost: [u64; Protocol::COUNT],
-    /// Probes that came back and gave no time, because the clock was set meanwhile.
+    /// Answered probes without an RTT: the wall clock was set meanwhile.
     pub discarded_clock_stepped: u64,
-    /// Probes that came back and gave no time, because the responder's part does not fit.
+    /// Answered probes without an RTT: the responder's times contradict ours.
     pub discarded_impossible: u64,
-    /// Probes that were out while this machine slept.
+    /// Answered probes without an RTT: the time of arrival is unknown.
+    pub discarded_unstamped: u64,
+    /// Probes in flight when the machine or the program had been stopped.
     pub discarded_asleep: u64,
-    /// Probes that could not be sent for a reason of our own.
+    /// Packets that the kernel dropped because the socket was full.
+    pub overrun: u64,
+    /// Probes refused by the peer's node: nobody listens on the port.
+    pub refused: u64,
+    /// Probes that could not be delivered: there is no route to the peer's node.
+    pub no_route: u64,
+    /// Probes not sent because of this node's own limits.
     pub not_sent: u64,
-    /// Replies after their probe was given up.
+    /// Replies after the probe's timeout.
     pub late: u64,
-    /// Second replies to a probe.
+    /// Further replies to an answered probe.
     pub duplicate: u64,
-    /// Replies that came after the reply to a later probe of the same peer.
+    /// Replies that were overtaken by the reply to a later probe of the same peer.
     pub reordered: u64,
-    /// Replies to probes of another life or another prober.
+    /// Replies to another session: an earlier one of this prober, or another prober's.
     pub foreign: u64,
-    /// Packets that fit no probe: malformed, wrongly tagged, from elsewhere.
+    /// Packets that are no valid reply: malformed, wrongly signed, or from another address.
     pub rejected: u64,
-    /// Times to all peers.
+    /// RTTs to all peers.
     pub times: Histogram,
-    /// How late turns were taken.
+    /// How late probes were sent.
     pub lateness: Histogram,
 }
 
@@ -45,7 +53,11 @@ impl Default for Counters {
             lost: [0; Protocol::COUNT],
             discarded_clock_stepped: 0,
             discarded_impossible: 0,
+            discarded_unstamped: 0,
             discarded_asleep: 0,
+            overrun: 0,
+            refused: 0,
+            no_route: 0,
             not_sent: 0,
             late: 0,
             duplicate: 0,
@@ -59,13 +71,34 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// A probe came back, and took so many seconds or gave no time.
+    /// Events that are neither an RTT nor a loss, by kind. The README explains the kinds.
+    #[must_use]
+    pub const fn anomalies(&self) -> [(&'static str, u64); 13] {
+        [
+            ("clock_stepped", self.discarded_clock_stepped),
+            ("impossible", self.discarded_impossible),
+            ("unstamped", self.discarded_unstamped),
+            ("asleep", self.discarded_asleep),
+            ("overrun", self.overrun),
+            ("refused", self.refused),
+            ("no_route", self.no_route),
+            ("not_sent", self.not_sent),
+            ("late", self.late),
+            ("duplicate", self.duplicate),
+            ("reordered", self.reordered),
+            ("foreign", self.foreign),
+            ("rejected", self.rejected),
+        ]
+    }
+
+    /// Counts an answered probe and its RTT in seconds, or why there is none.
     pub fn answered(&mut self, protocol: Protocol, seconds: Result<f64, Discard>) {
         self.answered[protocol as usize] += 1;
         match seconds {
             Ok(seconds) => self.times.observe(seconds),
             Err(Discard::ClockStepped) => self.discarded_clock_stepped += 1,
             Err(Discard::Impossible) => self.discarded_impossible += 1,
+            Err(Discard::Unstamped) => self.discarded_unstamped += 1,
         }
     }
 }

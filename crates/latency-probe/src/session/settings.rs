@@ -1,29 +1,30 @@
-//! How to probe.
+//! Settings of a session.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::histogram::Bounds;
-use crate::pair::{StateLimits, WindowLimits};
 use crate::peers::Protocol;
+use crate::session::histogram::Bounds;
+use crate::session::pair::{StateLimits, WindowLimits};
 
-/// Which protocol the exported latency comes from.
+/// The protocol that latency is measured by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feed {
-    /// UDP echo, and ICMP echo to a peer whose responder is silent for as long as it is.
+pub enum Method {
+    /// UDP echo; for a peer whose responder is silent also ICMP echo, and TCP connect if ICMP does
+    /// not answer.
     PreferUdp,
-    /// UDP echo alone.
+    /// UDP echo only.
     Udp,
-    /// ICMP echo alone.
+    /// ICMP echo only.
     Icmp,
-    /// TCP connect alone.
+    /// TCP connect only.
     Tcp,
-    /// HTTP GET alone.
+    /// HTTP GET only.
     Http,
 }
 
-impl Feed {
-    /// The protocol that is always used.
+impl Method {
+    /// The protocol of every turn.
     #[must_use]
     pub const fn primary(self) -> Protocol {
         match self {
@@ -41,7 +42,7 @@ impl Feed {
     }
 }
 
-impl std::str::FromStr for Feed {
+impl std::str::FromStr for Method {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -56,21 +57,28 @@ impl std::str::FromStr for Feed {
     }
 }
 
-/// How to probe.
+/// Settings of a session.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Time between two probes of a peer.
     pub interval: Duration,
-    /// How long a probe may be out before it is lost; at most [`Rtt::MAX`](crate::round_trip::Rtt::MAX).
+    /// Time after which a probe counts as lost; at most [`Rtt::MAX`](crate::session::Rtt::MAX).
     pub timeout: Duration,
-    /// What is kept of each pair.
+    /// The window of each pair.
     pub window: WindowLimits,
-    /// When a pair is no longer known.
+    /// Limits between the states.
     pub states: StateLimits,
-    /// Which protocol tells.
-    pub feed: Feed,
-    /// Buckets of each pair's own histogram.
-    pub pair_bounds: Bounds,
-    /// What HTTP probes ask for.
+    /// The protocol to measure by.
+    pub method: Method,
+    /// Bounds of a histogram per pair; none for no such histogram.
+    pub pair_bounds: Option<Bounds>,
+    /// Number of source ports that UDP probes to each peer use in turn; at least 1.
+    pub flows: u8,
+    /// Size of ICMP packets with their headers, in bytes; a smaller number than the smallest packet
+    /// means that.
+    pub packet_size: u16,
+    /// Number of probes per peer; none for no limit.
+    pub probes_per_peer: Option<u32>,
+    /// Path of HTTP probes.
     pub http_path: Arc<str>,
 }

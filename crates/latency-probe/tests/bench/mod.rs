@@ -1,6 +1,6 @@
 #![allow(dead_code, reason = "each user of the bench needs another part of it")]
-//! A test bench: two namespaces joined by a cable, probers in them, and a way to talk to both. All of it goes away with its owner, also
-//! when a test fails.
+//! A test bench: two namespaces joined by a cable, probers in them, and a way to talk to both. All
+//! of it goes away with its owner, also when a test fails.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use latency_probe::row::{PeerRow, Row};
+use latency_probe::report::{PeerRow, Row};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid};
@@ -39,8 +39,9 @@ impl Lab {
         std::fs::create_dir_all(&folder).unwrap();
         // From here on a failure cleans up.
         let lab = Self { program: folder.join("latency-probe"), namespaces, folder };
-        // Where it was built may be hidden from users without privileges. Copied by another process: a file that this one had open for
-        // writing could not be executed while any of its other threads is just starting a program.
+        // Where it was built may be hidden from users without privileges. Copied by another
+        // process: a file that this one had open for writing could not be executed while any of its
+        // other threads is just starting a program.
         run(&["cp", &program.into().to_string_lossy(), &lab.program.to_string_lossy()]);
         for namespace in &lab.namespaces {
             run(&["ip", "netns", "add", namespace]);
@@ -194,6 +195,14 @@ impl<'lab> Prober<'lab> {
     pub(crate) fn peer(&self, node: &str) -> Option<PeerRow> {
         let row: Row = serde_json::from_str(&self.get("/v1/row")).unwrap();
         row.peers.into_iter().find(|peer| peer.to.as_str() == node)
+    }
+
+    /// Keeps it from running for so long.
+    pub(crate) fn pause(&self, duration: Duration) {
+        let process = Pid::from_raw(self.child.id().cast_signed());
+        kill(process, Signal::SIGSTOP).unwrap();
+        std::thread::sleep(duration);
+        kill(process, Signal::SIGCONT).unwrap();
     }
 
     /// Asks it to stop, and gives its exit code.

@@ -1,5 +1,6 @@
-//! The key that the probers of one fleet may share, so that nobody else's packets are answered or believed. A packet's last bytes are then
-//! an HMAC-SHA256 over the rest, cut to 128 bits.
+//! The key that the probers of one fleet may share, so that only their packets are answered and
+//! accepted. The last bytes of a packet are then an HMAC-SHA256 over the rest, truncated to 128
+//! bits.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,10 +9,10 @@ use std::time::Duration;
 use ring::hmac;
 use tokio::sync::watch;
 
-use crate::wire::{Packet, SIGNED_LEN, TAG_LEN};
+use crate::protocol::wire::{Packet, SIGNED_LEN, TAG_LEN};
 
-/// One or more keys: the first signs, any of them is believed. With two, a key is changed without a gap: first the new one is added
-/// everywhere, then it is put in front everywhere, then the old one is taken away.
+/// One or more keys: the first signs, each is accepted. A key is rotated without a gap in three
+/// steps: add the new one everywhere, put it first everywhere, remove the old one.
 #[derive(Clone, Debug)]
 pub struct FleetKeys(Vec<hmac::Key>);
 
@@ -19,38 +20,38 @@ pub struct FleetKeys(Vec<hmac::Key>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyIndex(usize);
 
-/// What is wrong with a file of keys.
+/// Why a key file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("failed to read the fleet's key from {path}")]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// There is no key in it.
+    /// The file has no key.
     #[error("failed to find a key in {0}")]
     Empty(PathBuf),
-    /// A key can be guessed.
+    /// A key is too short.
     #[error("failed to take the key in line {line} of {path}: a key has at least 16 bytes")]
     Short {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Which line of it, from 1.
+        /// The line, from 1.
         line: usize,
     },
 }
 
-/// Shorter keys than the tag are the easier ones to guess.
+/// A key shorter than the tag would be easier to guess than the tag.
 const SHORTEST_KEY: usize = 16;
 
 impl FleetKeys {
-    /// Reads keys, one a line; empty lines are passed over. `path` is for errors only.
+    /// Parses keys, one per line; empty lines are skipped. `path` is for error texts.
     ///
     /// # Errors
-    /// [`KeyFileError`] where there is no key, or one that is too short.
+    /// [`KeyFileError`] if there is no key, or one is too short.
     pub fn parse(text: &str, path: &Path) -> Result<Self, KeyFileError> {
         let lines = (1..).zip(text.lines().map(str::trim)).filter(|(_, key)| !key.is_empty());
         let key = |(line, key): (usize, &str)| match key.as_bytes() {
@@ -64,13 +65,13 @@ impl FleetKeys {
     /// Reads a file of keys.
     ///
     /// # Errors
-    /// [`KeyFileError`] naming the file.
+    /// [`KeyFileError`] with the file.
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
         let text = std::fs::read_to_string(path).map_err(|source| KeyFileError::Read { path: path.to_owned(), source })?;
         Self::parse(&text, path)
     }
 
-    /// The key that signs what we send of our own accord.
+    /// The index of the key that signs requests.
     #[must_use]
     pub const fn signing() -> KeyIndex {
         KeyIndex(0)
@@ -84,12 +85,13 @@ impl FleetKeys {
         }
     }
 
-    /// Which key the tag was made with, or none.
+    /// The key that a packet was signed with; none if it was with none of ours.
     #[must_use]
     pub fn verify(&self, packet: &Packet) -> Option<KeyIndex> {
         let made_with = |key: &hmac::Key| {
             let tag = hmac::sign(key, &packet[..SIGNED_LEN]);
-            // Every byte is looked at, so that the time this takes does not tell how many were right.
+            // All keys are compared in constant time, so that timing does not show how many bytes
+            // were right.
             let difference =
                 tag.as_ref().iter().zip(&packet[SIGNED_LEN..]).fold(0, |difference, (ours, theirs)| difference | (ours ^ theirs));
             std::hint::black_box(difference) == 0
@@ -98,12 +100,12 @@ impl FleetKeys {
     }
 }
 
-/// The keys as whoever sends or receives sees them; none where the fleet has no key.
+/// The present keys as senders and receivers see them; none if the fleet has no key.
 pub type SharedKeys = watch::Receiver<Option<Arc<FleetKeys>>>;
 
-/// Tells `keys` what the file says, every `period` anew, for as long as anybody listens. While it cannot be read or understood, the last known
-/// keys stay.
-pub async fn watch_keys(path: &Path, period: Duration, keys: watch::Sender<Option<Arc<FleetKeys>>>) {
+/// Re-reads the file every `period` and publishes its keys to `keys` until there are no receivers.
+/// While it cannot be read or parsed, the last known keys stay.
+pub(crate) async fn watch_keys(path: &Path, period: Duration, keys: watch::Sender<Option<Arc<FleetKeys>>>) {
     let mut held = std::fs::read_to_string(path).ok();
     loop {
         tokio::select! {
@@ -134,7 +136,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::PACKET_LEN;
+    use crate::protocol::wire::PACKET_LEN;
 
     fn keys(text: &str) -> FleetKeys {
         FleetKeys::parse(text, Path::new("key")).unwrap()

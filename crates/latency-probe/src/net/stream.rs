@@ -1,5 +1,5 @@
-//! TCP connect and HTTP GET probes: a connection each, closed at once. Kernel stamps as far as a connection gives them: the time of a connect is
-//! the kernel's own measurement of the handshake, and an HTTP request and its answer are stamped like packets.
+//! TCP connect and HTTP GET probes: a connection each, closed at once. The time of a connect is the
+//! kernel's own RTT of the handshake; HTTP requests and responses are timestamped like packets.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,20 +13,20 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::clock::{Mono, Reading, Wall};
-use crate::exposition::SharedSession;
 use crate::net::{Inbox, connection_info, set_receive_stamps, set_transmit_stamps};
 use crate::peers::Protocol;
-use crate::round_trip::{Discard, Rtt, Trip, round_trip};
+use crate::session::SharedSession;
+use crate::session::round_trip::{Discard, Rtt, Trip, round_trip};
 use crate::session::{NotSent, Order};
 
-/// The start of an answer, which is all that is read of it.
+/// Bytes that are read of a response.
 const ANSWER_START_BYTES: usize = 64;
-/// So much of it says what it is: `HTTP/1.1 200` and what is behind that.
+/// Bytes up to and behind the status: `HTTP/1.1 200` and a separator.
 const STATUS_BYTES: usize = 13;
 
-/// Where stream probes are sent from.
+/// Sends stream probes.
 pub(crate) struct Streams {
-    /// With a thread of its own; none where there are no stream probes.
+    /// A runtime with one thread; none until the first stream probe.
     runtime: Option<Runtime>,
     session: SharedSession,
     http_path: Arc<str>,
@@ -34,27 +34,38 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    /// Probes for this session.
+    /// Stream probes of this session.
     ///
     /// # Errors
-    /// Where there should be stream probes and the system grants no thread for them.
+    /// The system's error if the session needs a thread for stream probes and there is none.
     pub(crate) fn new(session: SharedSession) -> io::Result<Self> {
         let settings = session.with(|session| session.settings().clone());
-        let runtime = || Builder::new_multi_thread().worker_threads(1).thread_name("streams").enable_all().build();
-        let runtime = settings.feed.primary().is_stream().then(runtime).transpose()?;
+        let runtime = settings.method.primary().is_stream().then(new_runtime).transpose()?;
         Ok(Self { runtime, session, http_path: settings.http_path, timeout: settings.timeout })
     }
 
-    /// Sends the orders that are for streams, each in a task of its own. There are never more of them than probes that are out.
-    pub(crate) fn send(&self, orders: &[Order]) {
-        let Some(runtime) = &self.runtime else { return };
-        for order in orders.iter().copied().filter(|order| order.protocol.is_stream()) {
+    /// Sends the orders that are for streams, each in a task of its own. Their number is bounded by
+    /// the probes in flight.
+    pub(crate) fn send(&mut self, orders: &[Order]) {
+        let mut orders = orders.iter().copied().filter(|order| order.protocol.is_stream()).peekable();
+        if orders.peek().is_none() {
+            return;
+        }
+        if self.runtime.is_none() {
+            self.runtime =
+                new_runtime().inspect_err(|error| tracing::warn!(%error, "failed to start a thread for TCP probes")).ok();
+        }
+        for order in orders {
+            let Some(runtime) = &self.runtime else {
+                self.session.with(|session| session.not_sent(order.sequence, NotSent::OurFault, Mono::now()));
+                continue;
+            };
             let (session, http_path, timeout) = (self.session.clone(), self.http_path.clone(), self.timeout);
             runtime.spawn(async move {
-                // After the timeout the session finds the probe lost by itself.
+                // The session counts the loss after the timeout.
                 if let Ok(ended) = tokio::time::timeout(timeout, probe(&order, &http_path)).await {
                     session.with(|session| match ended {
-                        Ok(time) => session.measured(order.sequence, time, None, Mono::now()),
+                        Ok(time) => session.end_probe(order.sequence, time, None, Mono::now()),
                         Err(error) => {
                             tracing::debug!(to = %order.to, protocol = order.protocol.as_str(), %error, "a probe failed");
                             session.not_sent(order.sequence, why(&error), Mono::now());
@@ -66,20 +77,26 @@ impl Streams {
     }
 }
 
+fn new_runtime() -> io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(1).thread_name("streams").enable_all().build()
+}
+
 impl Drop for Streams {
     fn drop(&mut self) {
-        // Probes that are out then tell nobody anything.
+        // Probes in flight are abandoned.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-/// What is full or missing on this side tells nothing of the peer.
+/// A limit of this machine says nothing about the peer.
 fn why(error: &io::Error) -> NotSent {
     match error.raw_os_error() {
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL) => NotSent::OurFault,
-        _ => NotSent::NoWay,
+        Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EHOSTDOWN | libc::ENETDOWN) => NotSent::NoRoute,
+        Some(libc::ECONNREFUSED | libc::ECONNRESET) => NotSent::Refused,
+        _ => NotSent::Failed,
     }
 }
 
@@ -88,7 +105,7 @@ async fn probe(order: &Order, http_path: &str) -> io::Result<Result<Rtt, Discard
     let stream = connect(order.to).await?;
     let connected = connect_time(&stream, before);
     let time = if order.protocol == Protocol::Http { get(&stream, order.to, http_path).await? } else { connected };
-    // The kernel sends again what was lost, after a time that is no latency.
+    // A retransmission took a timeout, which is no latency.
     if connection_info(&stream).is_some_and(|info| info.resent) {
         return Err(io::Error::other("a packet of the connection was lost"));
     }
@@ -97,16 +114,17 @@ async fn probe(order: &Order, http_path: &str) -> io::Result<Result<Rtt, Discard
 
 async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Closed by a reset: a connection that lingers would hold its port for a minute, and ports run out.
+    // Close by reset: a lingering connection would keep its port for a minute, and ports would run
+    // out.
     SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
     set_receive_stamps(&socket)?;
     socket.connect(to).await
 }
 
-/// As the kernel measured it, or else as we did.
+/// The kernel's RTT, else the time we measured.
 fn connect_time(stream: &TcpStream, before: Reading) -> Result<Rtt, Discard> {
-    let ours = Trip { sent: before, sent_stamp: None, received_stamp: None, read: Reading::now(), held: Duration::ZERO };
-    let ours = round_trip(&ours)?;
+    let (read, held) = (Reading::now(), Duration::ZERO);
+    let ours = round_trip(&Trip { sent: before, sent_stamp: None, received_stamp: None, read, prompt: true, held })?;
     let theirs = connection_info(stream).and_then(|info| info.round_trip);
     let theirs = theirs.and_then(|time| Rtt::from_nanos(u64::try_from(time.as_nanos()).ok()?));
     Ok(theirs.map_or(ours, |theirs| theirs.min(ours)))
@@ -128,12 +146,13 @@ async fn get(stream: &TcpStream, to: SocketAddr, path: &str) -> io::Result<Resul
         None => return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP")),
     }
     let sent_stamp = if stamped { departure(stream) } else { None };
-    Ok(round_trip(&Trip { sent, sent_stamp, received_stamp, read, held: Duration::ZERO }))
+    Ok(round_trip(&Trip { sent, sent_stamp, received_stamp, read, prompt: true, held: Duration::ZERO }))
 }
 
-/// When the first byte of the answer came, by our clock and by the kernel's stamp, and the answer as far as its status needs: it may come in pieces.
+/// The time of the response's first byte, by our clock and by the kernel's timestamp, and the
+/// response as far as its status. It may arrive in pieces.
 async fn answer_start(stream: &TcpStream) -> io::Result<(Reading, Option<Wall>, Vec<u8>)> {
-    let mut inbox = Inbox::<ANSWER_START_BYTES>::new(1);
+    let mut inbox = Inbox::new(1, ANSWER_START_BYTES);
     let mut first = None;
     let mut answer = Vec::with_capacity(ANSWER_START_BYTES);
     loop {
@@ -146,25 +165,25 @@ async fn answer_start(stream: &TcpStream) -> io::Result<(Reading, Option<Wall>, 
         let (piece, stamp) = inbox.iter().next().map_or((&[][..], None), |piece| (piece.bytes, piece.notes.stamp));
         let (read, stamp) = *first.get_or_insert_with(|| (Reading::now(), stamp));
         answer.extend_from_slice(piece);
-        // An empty piece is the end.
+        // An empty piece is the end of the stream.
         if answer.len() >= STATUS_BYTES || piece.is_empty() {
             return Ok((read, stamp, answer));
         }
     }
 }
 
-/// When the request left, which by now is known.
+/// The kernel's timestamp of the request's departure.
 fn departure(stream: &TcpStream) -> Option<Wall> {
-    let mut inbox = Inbox::<ANSWER_START_BYTES>::new(1);
+    let mut inbox = Inbox::new(1, ANSWER_START_BYTES);
     inbox.receive_errors(stream.as_fd()).ok()?;
     inbox.iter().next().filter(|note| note.notes.left.is_some())?.notes.stamp
 }
 
-/// The status of an HTTP answer, from its first line.
+/// The status of an HTTP response, from its first line.
 ///
 /// ```
-/// assert_eq!(latency_probe::stream::status(b"HTTP/1.1 204 No Content\r\n"), Some(204));
-/// assert_eq!(latency_probe::stream::status(b"SSH-2.0-OpenSSH_9.2p1\r\n"), None);
+/// assert_eq!(latency_probe::net::status(b"HTTP/1.1 204 No Content\r\n"), Some(204));
+/// assert_eq!(latency_probe::net::status(b"SSH-2.0-OpenSSH_9.2p1\r\n"), None);
 /// ```
 #[must_use]
 pub fn status(answer: &[u8]) -> Option<u16> {

@@ -1,4 +1,4 @@
-//! Keeps the choice of peers up to date: with the peers that are known, with the nodes that are pinned, and with time.
+//! Keeps the selection up to date when peers, pins or draws change.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,32 +8,37 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::clock::Wall;
+use crate::discovery::selection::{Selection, SelectionLimits, select};
 use crate::peers::{NodeName, PeerSet};
-use crate::selection::{Selection, SelectionLimits, select};
 
-/// How to choose.
+/// What the selection depends on.
 #[derive(Clone, Debug)]
 pub struct Choice {
-    /// The node probed from.
+    /// The node of this prober.
     pub own: NodeName,
-    /// How many.
+    /// Limits of the selection.
     pub limits: SelectionLimits,
-    /// File with nodes that are always probed, one a line. Where it is missing, there are none.
+    /// File with the nodes that are always probed, one per line. A missing file means none.
     pub pinned_file: Option<PathBuf>,
-    /// How often that is read, and looked whose draw is over.
+    /// Period for re-reading the file and renewing draws.
     pub period: Duration,
 }
 
-/// Tells `chosen` whom to probe, for as long as anybody listens.
-pub async fn keep_choosing(choice: Choice, mut known: watch::Receiver<Arc<PeerSet>>, chosen: watch::Sender<Arc<Selection>>) {
+/// Publishes the selection to `chosen` until there are no receivers.
+pub(crate) async fn keep_choosing(
+    choice: Choice,
+    mut known: watch::Receiver<Arc<PeerSet>>,
+    chosen: watch::Sender<Arc<Selection>>,
+) {
     let mut source_lives = true;
     loop {
         let pinned = read_pins(choice.pinned_file.as_deref()).await;
         let peers = known.borrow_and_update().clone();
         let unix_seconds = Wall::now().as_nanos() / 1_000_000_000;
-        let selection = select(&choice.own, &peers, &pinned, choice.limits, unix_seconds);
-        // In a fleet that is probed whole, neither pins nor time change anything.
-        let is_whole = selection.fleet <= choice.limits.all_up_to;
+        let was_choice = chosen.borrow().is_choice;
+        let selection = select(&choice.own, &peers, &pinned, choice.limits, was_choice, unix_seconds);
+        // While all pairs are probed, neither pins nor time matter.
+        let is_whole = !selection.is_choice;
         chosen.send_if_modified(|held| {
             let differs = **held != selection;
             if differs {

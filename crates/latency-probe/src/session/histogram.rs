@@ -1,33 +1,28 @@
-//! A histogram with fixed upper bounds, as Prometheus reads it.
+//! A histogram with fixed upper bounds, in the form of Prometheus.
 
 use std::sync::Arc;
 
-/// Upper bounds of buckets, rising; everything above the last falls into one more.
+/// Rising upper bounds of buckets. A last bucket holds everything above.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bounds(Arc<[f64]>);
 
-/// Why a list of bounds is none.
+/// A list of bounds that cannot be parsed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("failed to read bucket bounds {0:?}: they must be positive seconds, each above the one before")]
 pub struct BoundsError(String);
 
 impl Bounds {
-    /// From within a rack to the other side of the world, three to a decade.
+    /// For RTTs: from within a rack to the other side of the world, two or three bounds per decade.
     #[must_use]
     pub fn wide() -> Self {
-        Self([0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0].into())
+        Self([0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 1.0].into())
     }
 
-    /// For the lateness of turns: up to a slot they are gathered on purpose, beyond that the machine was busy.
+    /// For lateness: probes are batched by up to a slot on purpose; more means that the machine was
+    /// busy.
     #[must_use]
     pub fn lateness() -> Self {
-        Self([0.105, 0.2].into())
-    }
-
-    /// No bound: one bucket for everything.
-    #[must_use]
-    pub fn none() -> Self {
-        Self(Arc::new([]))
+        Self([0.105].into())
     }
 
     /// The bounds in seconds.
@@ -40,11 +35,11 @@ impl Bounds {
 impl std::str::FromStr for Bounds {
     type Err = BoundsError;
 
-    /// Seconds, separated by commas; nothing for none.
+    /// Parses seconds separated by commas; an empty text is a single bucket.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || BoundsError(text.to_owned());
         if text.trim().is_empty() {
-            return Ok(Self::none());
+            return Ok(Self(Arc::new([])));
         }
         let seconds: Vec<f64> = text.split(',').map(|part| part.trim().parse().map_err(|_| wrong())).collect::<Result<_, _>>()?;
         let rising = seconds.windows(2).all(|pair| pair[0] < pair[1]);
@@ -56,7 +51,7 @@ impl std::str::FromStr for Bounds {
     }
 }
 
-/// How many times fell between which bounds.
+/// Counts of durations by bucket, and their sum.
 #[derive(Clone, Debug)]
 pub struct Histogram {
     bounds: Bounds,
@@ -65,13 +60,13 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Nothing yet.
+    /// An empty histogram.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
         Self { counts: vec![0; bounds.0.len() + 1].into(), bounds, seconds_total: 0.0 }
     }
 
-    /// One more.
+    /// Counts a duration.
     pub fn observe(&mut self, seconds: f64) {
         let bucket = self.bounds.0.partition_point(|&bound| bound < seconds);
         if let Some(count) = self.counts.get_mut(bucket) {
@@ -80,7 +75,7 @@ impl Histogram {
         self.seconds_total += seconds;
     }
 
-    /// Sum in seconds, number, and what fell into each bucket by its upper bound.
+    /// Sum in seconds, number of durations, and number per bucket by its upper bound.
     #[must_use]
     pub fn read(&self) -> (f64, u64, Vec<(f64, u64)>) {
         let upper = self.bounds.0.iter().copied().chain([f64::INFINITY]);

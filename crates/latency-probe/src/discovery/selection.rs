@@ -1,8 +1,9 @@
-//! Whom to probe in a large fleet: all others up to a limit, above it a fixed number of them. Pure.
+//! Which peers to probe: all of them up to a limit, above it a fixed number. Pure.
 //!
-//! The chosen ones are spread over the zones and picked by rendezvous hashing, so that a node that comes or goes changes at most one choice of
-//! each prober. The draw is renewed slowly, each candidate at its own time, so that over the days all pairs are seen without the series
-//! of all pairs changing at once. Pinned nodes (those that serve or send) are always probed.
+//! The selected peers are spread over the zones by rendezvous hashing, so that a node that comes or
+//! goes changes at most one choice of each prober. Draws are renewed slowly, each candidate's at
+//! its own time, so that all pairs are seen over the days without all series changing at once.
+//! Pinned nodes (those that serve or send) are always selected.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher as _};
@@ -10,64 +11,62 @@ use std::time::Duration;
 
 use crate::peers::{NodeName, Peer, PeerSet};
 
-/// How many are probed.
+/// Limits of the selection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SelectionLimits {
-    /// Up to so many nodes in the fleet (the own one included), everybody is probed.
+    /// Largest fleet (including this node) in which all pairs are probed. A fleet that was larger
+    /// must fall below nine tenths of it, so that one node that comes and goes does not change the
+    /// peers of all others.
     pub all_up_to: usize,
-    /// In a larger fleet, so many are.
+    /// Number of peers in a larger fleet.
     pub peers: usize,
-    /// In so much time, each choice is renewed once.
+    /// Time within which each choice is renewed once.
     pub renewal: Duration,
 }
 
-/// Whom to probe now.
+/// The peers to probe.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Selection {
-    /// These.
+    /// The peers.
     pub peers: PeerSet,
-    /// Nodes in the fleet, the own one included.
+    /// Number of nodes in the fleet, including this one.
     pub fleet: usize,
+    /// Whether the peers are a choice, not all of the fleet.
+    pub is_choice: bool,
 }
 
-/// Chooses among `known` at `unix_seconds` of the wall clock.
-///
-/// ```
-/// use latency_probe::peers::{Peer, PeerSet};
-/// use latency_probe::selection::{SelectionLimits, select};
-/// use std::time::Duration;
-///
-/// let known: PeerSet = (0..100_u8).map(|n| (format!("node{n}").as_str().into(), Peer::at(([10, 0, 0, n], 9799).into()))).collect();
-/// let limits = SelectionLimits { all_up_to: 64, peers: 8, renewal: Duration::from_secs(3_600) };
-/// let chosen = select(&"node0".into(), &known, &["node7".into()].into(), limits, 0);
-/// assert_eq!((chosen.peers.len(), chosen.fleet), (9, 100));
-/// assert!(chosen.peers.contains_key(&"node7".into()) && !chosen.peers.contains_key(&"node0".into()));
-/// ```
+/// Selects among `known` at `unix_seconds` of the wall clock. `was_choice` is
+/// [`Selection::is_choice`] of the previous selection.
 #[must_use]
-pub fn select(
+pub(crate) fn select(
     own: &NodeName,
     known: &PeerSet,
     pinned: &BTreeSet<NodeName>,
     limits: SelectionLimits,
+    was_choice: bool,
     unix_seconds: u64,
 ) -> Selection {
     let others = || known.iter().filter(|(node, _)| *node != own);
     let fleet = others().count() + 1;
-    if fleet <= limits.all_up_to {
-        return Selection { peers: others().map(owned).collect(), fleet };
+    let all_up_to = if was_choice { limits.all_up_to * 9 / 10 } else { limits.all_up_to };
+    if fleet <= all_up_to {
+        return Selection { peers: others().map(owned).collect(), fleet, is_choice: false };
     }
     let mut zones: BTreeMap<Option<&str>, Vec<(u64, &NodeName, &Peer)>> = BTreeMap::new();
     for (node, peer) in others() {
         zones.entry(peer.zone.as_deref()).or_default().push((draw(own, node, limits.renewal, unix_seconds), node, peer));
     }
     for candidates in zones.values_mut() {
-        // Best draw last, to be popped.
+        // Best draw last, for `pop`.
         candidates.sort_unstable_by(|a, b| (b.0, b.1).cmp(&(a.0, a.1)));
     }
     let mut peers: PeerSet = others().filter(|(node, _)| pinned.contains(*node)).map(owned).collect();
     let wanted = (peers.len() + limits.peers).min(fleet - 1);
-    // One of each zone in turn, until there are enough. Which zones come first in an incomplete turn differs from prober to prober.
-    let mut turn: Vec<_> = zones.into_iter().map(|(zone, candidates)| (hash(&(own, zone)), candidates)).collect();
+    // One of each zone in turn. This node's zone is first, because most requests stay in it; the
+    // order of the others differs from prober to prober.
+    let own_zone = known.get(own).map(|peer| peer.zone.as_deref());
+    let order = |zone| (Some(zone) != own_zone, hash(&(own, zone)));
+    let mut turn: Vec<_> = zones.into_iter().map(|(zone, candidates)| (order(zone), candidates)).collect();
     turn.sort_unstable_by_key(|(order, _)| *order);
     while peers.len() < wanted {
         for (_, candidates) in &mut turn {
@@ -77,14 +76,14 @@ pub fn select(
             }
         }
     }
-    Selection { peers, fleet }
+    Selection { peers, fleet, is_choice: true }
 }
 
 fn owned((node, peer): (&NodeName, &Peer)) -> (NodeName, Peer) {
     (node.clone(), peer.clone())
 }
 
-/// A candidate's draw: the lowest win. It holds for one renewal, which begins at another time for each candidate.
+/// A candidate's draw; the lowest win. Each candidate's draw is renewed at its own time.
 fn draw(own: &NodeName, node: &NodeName, renewal: Duration, unix_seconds: u64) -> u64 {
     let period = renewal.as_secs().max(1);
     let phase = hash(&(own, node)) % period;
@@ -92,23 +91,18 @@ fn draw(own: &NodeName, node: &NodeName, renewal: Duration, unix_seconds: u64) -
 }
 
 fn hash(value: &impl std::hash::Hash) -> u64 {
-    // Only this prober must agree with itself, so it need not be the same in every build.
+    // The hash need not be stable across builds: only this prober uses it.
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()
 }
 
-/// By how much the interval grows with the fleet: not at all up to the limit, then with the logarithm of how far beyond it the fleet is.
-/// With a limit of 64 and an interval of 1 s: 2.4 s at 256 nodes, 3.7 s at 1,000, 5.4 s at 5,000.
-///
-/// ```
-/// use latency_probe::selection::stretch;
-/// assert_eq!(stretch(64, 64), 1.0);
-/// assert!((stretch(5_000, 64) - 5.36).abs() < 0.01);
-/// ```
+/// Factor by which the interval grows with the fleet: 1 up to the limit, then plus the logarithm of
+/// the fleet's size over the limit. With a limit of 64 and an interval of 1 s: 2.4 s at 256 nodes,
+/// 3.7 s at 1,000, 5.4 s at 5,000.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "numbers of nodes are small")]
-pub fn stretch(fleet: usize, all_up_to: usize) -> f64 {
+pub(crate) fn stretch(fleet: usize, all_up_to: usize) -> f64 {
     1.0 + (fleet.max(1) as f64 / all_up_to.max(1) as f64).ln().max(0.0)
 }
 
@@ -126,7 +120,21 @@ mod tests {
     }
 
     fn chosen(own: &str, known: &PeerSet, at: u64) -> BTreeSet<NodeName> {
-        select(&own.into(), known, &BTreeSet::new(), LIMITS, at).peers.into_keys().collect()
+        select(&own.into(), known, &BTreeSet::new(), LIMITS, false, at).peers.into_keys().collect()
+    }
+
+    #[test]
+    fn pins_are_probed_beside_the_chosen_ones() {
+        let limits = SelectionLimits { peers: 8, ..LIMITS };
+        let chosen = select(&"node0".into(), &fleet(100, 1), &["node7".into()].into(), limits, false, 0);
+        assert_eq!((chosen.peers.len(), chosen.fleet), (9, 100));
+        assert!(chosen.peers.contains_key(&"node7".into()) && !chosen.peers.contains_key(&"node0".into()));
+    }
+
+    #[test]
+    fn the_interval_grows_with_the_logarithm_of_the_fleet() {
+        assert_eq!((stretch(1, 64), stretch(64, 64)), (1.0, 1.0));
+        assert!((stretch(5_000, 64) - 5.36).abs() < 0.01);
     }
 
     #[test]
@@ -134,6 +142,25 @@ mod tests {
         assert_eq!(chosen("node0", &fleet(64, 3), 0).len(), 63);
         assert_eq!(chosen("elsewhere", &fleet(63, 3), 0).len(), 63);
         assert_eq!(chosen("node0", &fleet(65, 3), 0).len(), 32);
+    }
+
+    #[test]
+    fn a_node_that_comes_and_goes_changes_no_peers_of_the_others() {
+        let select = |nodes, was_choice| select(&"node0".into(), &fleet(nodes, 3), &BTreeSet::new(), LIMITS, was_choice, 0);
+        let grown = select(65, false);
+        assert!(grown.is_choice && !select(64, false).is_choice);
+        let shrunk = select(64, grown.is_choice);
+        assert!(shrunk.is_choice && shrunk.peers.keys().filter(|node| grown.peers.contains_key(*node)).count() >= 31);
+        assert!(select(58, true).is_choice && !select(57, true).is_choice);
+    }
+
+    #[test]
+    fn the_own_zone_is_never_left_out() {
+        let known = fleet(1_000, 100);
+        for own in ["node7", "node42", "node99"] {
+            let own_zone = &known[&own.into()].zone;
+            assert!(chosen(own, &known, 0).iter().any(|node| known[node].zone == *own_zone), "{own}");
+        }
     }
 
     #[test]
@@ -192,13 +219,13 @@ mod tests {
             let known = fleet(nodes, zones);
             let pinned: BTreeSet<NodeName> = pins.iter().map(|n| NodeName::from(format!("node{n}"))).collect();
             let own = NodeName::from("node0");
-            let selection = select(&own, &known, &pinned, LIMITS, u64::from(at));
+            let selection = select(&own, &known, &pinned, LIMITS, false, u64::from(at));
             let others = known.keys().filter(|node| **node != own).count();
             let pinned_here = pinned.iter().filter(|node| **node != own && known.contains_key(*node)).count();
             prop_assert_eq!(selection.peers.len(), if others < 64 { others } else { (32 + pinned_here).min(others) });
             prop_assert!(!selection.peers.contains_key(&own));
             prop_assert!(pinned.iter().all(|node| *node == own || !known.contains_key(node) || selection.peers.contains_key(node)));
-            prop_assert_eq!(selection, select(&own, &known, &pinned, LIMITS, u64::from(at)));
+            prop_assert_eq!(selection, select(&own, &known, &pinned, LIMITS, false, u64::from(at)));
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The row in a compact binary form, about a tenth of its JSON: what a reader of thousands of nodes asks for. Pure.
+//! The row in a compact binary form, about a tenth of its JSON, for readers of thousands of nodes.
+//! It leaves out flows, hop changes and the difference of directions. Pure.
 //!
 //! | what | how |
 //! |---|---|
@@ -8,16 +9,19 @@
 //! | number of peers | number |
 //! | each peer, in order of name | as below |
 //!
-//! A peer: how many bytes its name shares with the start of the name before it, the length of the rest and the rest; one byte of state (low two
-//! bits), protocol (the next two), and whether times (16), loss (32), age (64) and hops (128) follow; then, of these, times in ns (min, then how much
-//! more p50, p90 and p99 each are than the one before, then EWMA and jitter), probes lost and probes ended, age in us, hops (one byte); and always the
-//! samples, reordered and duplicate replies. Numbers are unsigned LEB128 in their shortest form, so that a row has one form only.
+//! A peer is: the number of bytes that its name shares with the start of the previous name, the
+//! length of the rest, and the rest; one byte with the state (lowest two bits), the protocol (next
+//! two), and flags for RTTs (16), loss (32), age (64) and hops (128); then, as flagged, RTTs in ns
+//! (min, then the differences to p50, p90 and p99, then EWMA and jitter), probes lost and ended,
+//! age in us, hops (one byte); and always the numbers of samples, of reordered and of duplicate
+//! replies. Numbers are unsigned LEB128 in their shortest form, so that a row has exactly one
+//! encoding.
 
 use super::{PeerRow, Row, RttSeconds};
-use crate::pair::{PairState, loss};
 use crate::peers::{NodeName, Protocol};
+use crate::session::pair::{PairState, loss};
 
-/// The media type to ask for it by.
+/// The media type of this form.
 pub const MEDIA_TYPE: &str = "application/vnd.kantai.latency-row";
 
 const MAGIC: [u8; 5] = *b"KLPR\x01";
@@ -26,37 +30,38 @@ const LOSS: u8 = 32;
 const AGE: u8 = 64;
 const HOPS: u8 = 128;
 
-/// More peers, or longer names, are no row: sharing names' beginnings would let a small message become a large row.
+/// Limits: shared prefixes would let a small message become a large row.
 const MOST_PEERS: u64 = 1 << 16;
 const LONGEST_NAME: usize = 1 << 10;
 
-/// Why bytes are no row.
+/// Why bytes are no row in this form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RowError {
-    /// Neither our magic nor a version that is spoken here.
+    /// Another magic number or version.
     #[error("failed to read a row: not of this format and version")]
     Format,
-    /// It ends before it is whole.
+    /// The row is incomplete.
     #[error("failed to read a row: it ends early")]
     Short,
-    /// It goes on after its end.
+    /// Bytes follow the row.
     #[error("failed to read a row: {0} bytes follow it")]
     Long(usize),
-    /// A number is longer than it need be, or too large.
+    /// A number is not in its shortest form, or too large.
     #[error("failed to read a row: a number that is none")]
     Number,
-    /// A name is empty, too long, out of order, or no UTF-8.
+    /// A name is empty, too long, out of order, or not UTF-8.
     #[error("failed to read a row: a name that is none, or out of order")]
     Name,
 }
 
-/// A row as bytes. Times are rounded to nanoseconds, ages to microseconds.
+/// Encodes a row. RTTs are rounded to nanoseconds, ages to microseconds.
 ///
 /// ```
-/// use latency_probe::row::{Row, binary};
-/// let row: Row = serde_json::from_str(r#"{"from": "a", "measured_at_unix_seconds": 1.5, "peers": [
-///   {"to": "b", "state": "unknown", "protocol": "udp", "jitter_seconds": null, "loss_ratio": null, "age_seconds": null, "samples": 0,
-///    "rtt_seconds": null}]}"#).unwrap();
+/// use latency_probe::report::{Row, binary};
+/// let json = r#"{"from": "a", "measured_at_unix_seconds": 1.5, "peers": [
+///   {"to": "b", "state": "unknown", "protocol": "udp", "jitter_seconds": null,
+///    "loss_ratio": null, "age_seconds": null, "samples": 0, "rtt_seconds": null}]}"#;
+/// let row: Row = serde_json::from_str(json).unwrap();
 /// let bytes = binary::encode(&row);
 /// assert_eq!((bytes.len(), binary::decode(&bytes).unwrap()), (23, row));
 /// ```
@@ -112,10 +117,10 @@ fn put_peer(bytes: &mut Vec<u8>, peer: &PeerRow) {
     put(bytes, peer.duplicates.into());
 }
 
-/// Bytes as a row.
+/// Decodes a row.
 ///
 /// # Errors
-/// [`RowError`] for everything that [`encode`] does not make.
+/// [`RowError`] for bytes that [`encode`] does not produce.
 pub fn decode(bytes: &[u8]) -> Result<Row, RowError> {
     let mut rest = bytes.strip_prefix(&MAGIC).ok_or(RowError::Format)?;
     let (at, after) = rest.split_first_chunk::<8>().ok_or(RowError::Short)?;
@@ -130,7 +135,7 @@ pub fn decode(bytes: &[u8]) -> Result<Row, RowError> {
     if count > MOST_PEERS {
         return Err(RowError::Number);
     }
-    // Room for what is announced is made only as it comes.
+    // Capacity grows with the content, not with the announced number.
     let mut peers: Vec<PeerRow> = Vec::new();
     for _ in 0..count {
         let before = peers.last().map_or(&b""[..], |peer| peer.to.as_str().as_bytes());
@@ -138,7 +143,7 @@ pub fn decode(bytes: &[u8]) -> Result<Row, RowError> {
         let length = take_length(&mut rest)?;
         let own = take_bytes(&mut rest, length)?;
         let name = [before.get(..shared).ok_or(RowError::Name)?, own].concat();
-        // In the shortest form the name before goes on differently, and comes first.
+        // In the shortest form the previous name continues differently, and sorts before this one.
         let in_order = before.is_empty() || name.as_slice() > before;
         let shortest = before.get(shared).zip(own.first()).is_none_or(|(theirs, ours)| theirs != ours);
         if !in_order || !shortest {
@@ -191,12 +196,15 @@ fn take_peer(rest: &mut &[u8], to: NodeName) -> Result<PeerRow, RowError> {
         age_seconds: age.map(|micros| parts(micros, 1e6)),
         samples: take_size(rest)?,
         hops,
+        hop_changes: 0,
+        forward_minus_back_seconds: None,
+        flows: Vec::new(),
         reordered: u32::try_from(take(rest)?).map_err(|_| RowError::Number)?,
         duplicates: u32::try_from(take(rest)?).map_err(|_| RowError::Number)?,
     })
 }
 
-/// What a float holds exactly, with room to spare.
+/// Far below the integers that a double holds exactly.
 const MOST_NANOS: u64 = 1 << 50;
 
 const fn state_code(state: PairState) -> u8 {
@@ -208,7 +216,7 @@ const fn state_code(state: PairState) -> u8 {
     }
 }
 
-/// Seconds in parts of a second. Nothing here is negative or out of reach, and what is becomes the nearest that is not.
+/// Seconds in integer units. Values out of range saturate.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturation is meant")]
 fn rounded(seconds: f64, parts_a_second: f64) -> u64 {
     (seconds * parts_a_second).round() as u64
@@ -249,7 +257,7 @@ fn take(rest: &mut &[u8]) -> Result<u64, RowError> {
     for place in 0..10 {
         let byte = take_byte(rest)?;
         let bits = u64::from(byte & 0x7f);
-        // The tenth byte holds the last bit only; a last byte of nothing could be left out.
+        // The tenth byte holds one bit only; a last byte of zero could be left out.
         if (place == 9 && bits > 1) || (place > 0 && byte == 0) {
             return Err(RowError::Number);
         }
@@ -305,6 +313,9 @@ mod tests {
                 age_seconds: age.map(|micros| parts(micros, 1e6)),
                 samples,
                 hops,
+                hop_changes: 0,
+                forward_minus_back_seconds: None,
+                flows: Vec::new(),
                 reordered: odd[0],
                 duplicates: odd[1],
             }

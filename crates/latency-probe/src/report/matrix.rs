@@ -1,13 +1,13 @@
-//! `latency-probe matrix`: rows of several probers side by side, for a terminal or as a picture. Pure; fetching is the caller's.
+//! `latency-probe matrix`: the rows of several probers as a table or a heat map. Pure.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use crate::pair::PairState;
 use crate::peers::NodeName;
-use crate::row::{PeerRow, Row};
+use crate::report::row::{PeerRow, Row};
+use crate::session::pair::PairState;
 
-/// Rows side by side.
+/// A matrix of rows.
 #[derive(Clone, Debug)]
 pub struct Matrix<'a> {
     rows: &'a [Row],
@@ -15,7 +15,7 @@ pub struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// All nodes that occur in the rows, as source or as target, in order of name.
+    /// All nodes in the rows, as source or target, in order of name.
     #[must_use]
     pub fn new(rows: &'a [Row]) -> Self {
         let targets = rows.iter().flat_map(|row| row.peers.iter().map(|peer| &peer.to));
@@ -27,8 +27,8 @@ impl<'a> Matrix<'a> {
         self.rows.iter().find(|row| row.from == *from)?.peers.iter().find(|peer| peer.to == *to)
     }
 
-    /// For a terminal: medians in milliseconds from the left node to the upper one. `~` marks a stale one, `?` is not known, `x` is unreachable,
-    /// an empty field was not measured by anybody asked.
+    /// A table for a terminal: medians in milliseconds from the node on the left to the node above.
+    /// `~` = stale, `?` = unknown, `x` = unreachable, empty = not measured by any of the probers.
     #[must_use]
     pub fn text(&self) -> String {
         let name_width = self.nodes.iter().map(|node| node.as_str().chars().count()).max().unwrap_or(0);
@@ -48,7 +48,7 @@ impl<'a> Matrix<'a> {
         text
     }
 
-    /// As a heat map, in SVG. Colour goes with the logarithm of the median, from 0.1 ms to 1 s.
+    /// An SVG heat map. Colour shows the logarithm of the median, from 0.1 ms to 1 s.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "pixels")]
     pub fn svg(&self) -> String {
@@ -87,7 +87,7 @@ impl<'a> Matrix<'a> {
         svg
     }
 
-    /// The heat map as a page of its own.
+    /// An HTML page with the heat map.
     #[must_use]
     pub fn html(&self) -> String {
         format!(
@@ -108,7 +108,7 @@ fn label(cell: Option<&PeerRow>) -> String {
     }
 }
 
-/// Green for near, by yellow, to red for far.
+/// Green for near, through yellow, to red for far.
 fn colour(seconds: f64) -> String {
     let far = ((seconds.max(1e-4).log10() + 4.0) / 4.0).clamp(0.0, 1.0);
     format!("hsl({:.0},70%,65%)", 120.0 * (1.0 - far))

@@ -1,5 +1,6 @@
-//! ICMP echo, version 4 and 6: the request as it goes out, and the reply to it as it comes in. The payload carries the prober's session
-//! and the whole sequence number, because the identifier of ICMP is the kernel's on a ping socket and its sequence number is short.
+//! ICMP echo for IPv4 and IPv6: requests and the replies to them. The payload carries the prober's
+//! session and the whole sequence number: on a ping socket the kernel sets the identifier, and
+//! ICMP's own sequence number has 16 bits.
 
 use std::net::IpAddr;
 
@@ -9,7 +10,7 @@ use pnet_packet::icmp::echo_request::MutableEchoRequestPacket;
 use pnet_packet::icmp::{IcmpCode, IcmpPacket, IcmpType, checksum};
 use pnet_packet::ipv4::Ipv4Packet;
 
-use crate::wire::{Sequence, SessionId};
+use crate::protocol::wire::{Sequence, SessionId};
 
 /// Internet protocol version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +28,14 @@ impl Family {
         match address {
             IpAddr::V4(_) => Self::V4,
             IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// Length of the header of the internet protocol, without options.
+    pub(crate) const fn header_len(self) -> usize {
+        match self {
+            Self::V4 => 20,
+            Self::V6 => 40,
         }
     }
 
@@ -49,20 +58,21 @@ const HEADER_LEN: usize = 8;
 const PAYLOAD_LEN: usize = 24;
 const MAGIC: [u8; 8] = *b"KLPBicmp";
 
-/// Length of an echo request of ours.
-pub const ECHO_LEN: usize = HEADER_LEN + PAYLOAD_LEN;
+/// Length of an echo request.
+pub(crate) const ECHO_LEN: usize = HEADER_LEN + PAYLOAD_LEN;
 
-/// An echo of ours.
+/// An echo request or reply of a prober.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Echo {
-    /// Whose probe.
+    /// The prober's session.
     pub session: SessionId,
-    /// Which probe.
+    /// The probe's sequence number.
     pub sequence: Sequence,
 }
 
 impl Echo {
-    /// The request as handed to the kernel. On a ping socket the kernel overwrites the identifier; for version 6 it also writes the checksum.
+    /// The request as handed to the kernel. On a ping socket the kernel sets the identifier; for
+    /// IPv6 it also sets the checksum.
     #[must_use]
     pub fn encode(&self, family: Family) -> [u8; ECHO_LEN] {
         let mut payload = [0; PAYLOAD_LEN];
@@ -84,7 +94,8 @@ impl Echo {
         bytes
     }
 
-    /// Reads a reply to one of our echoes, or none where the message is anything else. `bytes` begins with the ICMP header.
+    /// Parses a reply to one of our echo requests; none for any other message. `bytes` begins with
+    /// the ICMP header.
     #[must_use]
     pub fn decode_reply(bytes: &[u8], family: Family) -> Option<Self> {
         let packet = EchoReplyPacket::new(bytes)?;
@@ -100,7 +111,8 @@ impl Echo {
     }
 }
 
-/// What follows the IPv4 header, which a raw socket hands over in front of the message; none where the header does not hold together.
+/// The ICMP message behind the IPv4 header, which a raw socket includes; none if the header is
+/// malformed.
 #[must_use]
 pub fn strip_ipv4_header(bytes: &[u8]) -> Option<&[u8]> {
     let header = Ipv4Packet::new(bytes)?;

@@ -1,4 +1,5 @@
-//! The other end of a UDP probe: answers well-formed requests, with the kernel's stamp of their arrival.
+//! The responder of UDP probes: answers valid requests, with the kernel's timestamp of their
+//! arrival.
 
 use std::future::poll_fn;
 use std::io;
@@ -13,18 +14,18 @@ use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Mono, Wall};
-use crate::control_message::LocalAddress;
-use crate::fleet_key::{KeyIndex, SharedKeys};
-use crate::limiter::Limiter;
+use crate::net::limiter::Limiter;
 use crate::net::{Datagram, Inbox, Outbox, register, udp_responder};
-use crate::wire::{PACKET_LEN, Reply, Request, WireError, packet};
+use crate::protocol::control_message::LocalAddress;
+use crate::protocol::fleet_key::{KeyIndex, SharedKeys};
+use crate::protocol::wire::{PACKET_LEN, Reply, Request, WireError, packet};
 
-/// Few enough that the first answer of a batch is not stamped long before the last one leaves.
+/// Few enough that the first answer of a batch is not timestamped long before the last one leaves.
 const BATCH: usize = 4;
-/// One byte more than a probe, so that a longer packet is seen to be longer.
+/// One byte more than a probe, to recognise longer packets.
 const LONGEST: usize = PACKET_LEN + 1;
 
-/// What a responder did with the requests.
+/// Counters of a responder.
 #[derive(Debug, Default)]
 pub struct ResponderCounters {
     answered: AtomicU64,
@@ -35,7 +36,7 @@ pub struct ResponderCounters {
 }
 
 impl ResponderCounters {
-    /// Each by its name.
+    /// The counters by name.
     #[must_use]
     pub fn read(&self) -> [(&'static str, u64); 5] {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -49,16 +50,16 @@ impl ResponderCounters {
     }
 }
 
-/// Whom a responder answers.
+/// Which requests a responder answers.
 #[derive(Debug)]
-pub struct Policy {
-    /// Only who has the fleet's key, where there is one.
+pub struct AnswerPolicy {
+    /// Only requests signed with one of these keys, if there are any.
     pub keys: SharedKeys,
-    /// Only so often per source and second; 0 = as often as asked.
+    /// Limit per source and second; 0 = none.
     pub per_source_second: u32,
 }
 
-/// A responder with its sockets open.
+/// A responder with open sockets.
 #[derive(Debug)]
 pub struct Responder {
     sockets: Vec<AsyncFd<Socket>>,
@@ -89,7 +90,7 @@ impl From<WireError> for Refused {
     }
 }
 
-/// Why there is no responder.
+/// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to listen for probes on {address}")]
 pub struct ListenError {
@@ -98,12 +99,12 @@ pub struct ListenError {
 }
 
 impl Responder {
-    /// Listens on all `addresses`. One of a family that this machine has not is left out, unless none remains. To be called on the runtime
-    /// that will run it.
+    /// Listens on all `addresses`. Those of a family that this machine lacks are skipped, unless
+    /// none remains. Call it on the runtime that will run the responder.
     ///
     /// # Errors
-    /// [`ListenError`] naming the address that cannot be had.
-    pub fn open(addresses: &[SocketAddr], policy: Policy, counters: Arc<ResponderCounters>) -> Result<Self, ListenError> {
+    /// [`ListenError`] with the address.
+    pub fn open(addresses: &[SocketAddr], policy: AnswerPolicy, counters: Arc<ResponderCounters>) -> Result<Self, ListenError> {
         let mut sockets = Vec::new();
         let mut missing = None;
         for &address in addresses {
@@ -111,7 +112,7 @@ impl Responder {
             match opened.map_err(|source| ListenError { address, source }) {
                 Ok(socket) => sockets.push(socket),
                 Err(error) if is_family_missing(&error.source) => {
-                    tracing::info!(%address, error = %error.source, "not listening here");
+                    tracing::info!(%address, error = %error.source, "skipped a listen address of a family that this machine lacks");
                     missing = Some(error);
                 }
                 Err(error) => return Err(error),
@@ -123,7 +124,7 @@ impl Responder {
         }
     }
 
-    /// Where it listens.
+    /// The addresses that it listens on.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.sockets.iter().filter_map(|socket| socket.get_ref().local_addr().ok()?.as_socket()).collect()
@@ -131,8 +132,8 @@ impl Responder {
 
     /// Answers until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut inbox = Inbox::<LONGEST>::new(BATCH);
-        let mut outbox = Outbox::<PACKET_LEN>::new(BATCH);
+        let mut inbox = Inbox::new(BATCH, LONGEST);
+        let mut outbox = Outbox::new(BATCH, PACKET_LEN);
         let mut accepted = Vec::with_capacity(BATCH);
         loop {
             let index = tokio::select! {
@@ -160,7 +161,7 @@ impl Responder {
         .await
     }
 
-    fn accept(&mut self, inbox: &Inbox<LONGEST>, accepted: &mut Vec<Accepted>) {
+    fn accept(&mut self, inbox: &Inbox, accepted: &mut Vec<Accepted>) {
         accepted.clear();
         let (read, now) = (Wall::now(), Mono::now());
         for datagram in inbox.iter() {
@@ -173,21 +174,23 @@ impl Responder {
         }
     }
 
-    /// What costs nothing is looked at first, so that a flood costs little.
+    /// The tag is checked before the limit, because a source address can be forged and a tag
+    /// cannot: without the key nobody can use up the limit of a node. Without keys the address is
+    /// all there is.
     fn judge(&mut self, datagram: &Datagram<'_>, read: Wall, now: Mono) -> Result<Accepted, Refused> {
         let request = Request::decode(datagram.bytes)?;
         let from = datagram.from.ok_or(Refused::Malformed)?;
-        if self.limiter.as_mut().is_some_and(|limiter| !limiter.allows(from.ip(), now)) {
-            return Err(Refused::Limited);
-        }
         let signed_with = match &*self.keys.borrow() {
             Some(keys) => Some(keys.verify(packet(datagram.bytes)?).ok_or(Refused::Unsigned)?),
             None => None,
         };
+        if self.limiter.as_mut().is_some_and(|limiter| !limiter.allows(from.ip(), now)) {
+            return Err(Refused::Limited);
+        }
         Ok(Accepted { request, arrived: datagram.notes.stamp.unwrap_or(read), from, to: datagram.notes.to, signed_with })
     }
 
-    fn answer(&self, socket: &Socket, accepted: &[Accepted], outbox: &mut Outbox<PACKET_LEN>) {
+    fn answer(&self, socket: &Socket, accepted: &[Accepted], outbox: &mut Outbox) {
         outbox.clear();
         let keys = self.keys.borrow().clone();
         let answered = Wall::now();
@@ -196,7 +199,7 @@ impl Responder {
             if let Some((keys, with)) = keys.as_ref().zip(*signed_with) {
                 keys.sign(with, &mut packet);
             }
-            outbox.push(packet, *from, *to);
+            outbox.push(&packet, *from, *to);
         }
         let mut first = 0;
         while first < outbox.len() {
@@ -221,4 +224,61 @@ fn count(counter: &AtomicU64, by: usize) {
 
 fn is_family_missing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use tokio::net::UdpSocket;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::protocol::fleet_key::FleetKeys;
+    use crate::protocol::wire::{Packet, Sequence, SessionId};
+
+    fn request(sequence: u64) -> Packet {
+        Request { session: SessionId(1), sequence: Sequence(sequence), sent: Wall::from_nanos(2) }.encode()
+    }
+
+    /// Whoever has no key may forge a node's address, but uses up nothing of what the node may ask.
+    #[tokio::test]
+    async fn packets_without_the_key_do_not_count_against_the_limit() {
+        const LIMIT: u32 = 5;
+        let keys = FleetKeys::parse("the key of the fleet of this test", Path::new("key")).unwrap();
+        let (_keys_out, keys_in) = watch::channel(Some(Arc::new(keys.clone())));
+        let counters = Arc::new(ResponderCounters::default());
+        let policy = AnswerPolicy { keys: keys_in, per_source_second: LIMIT };
+        let responder = Responder::open(&["127.0.0.1:0".parse().unwrap()], policy, counters.clone()).unwrap();
+        let (to, stop) = (responder.addresses()[0], CancellationToken::new());
+        let answering = tokio::spawn(responder.run(stop.clone()));
+
+        let source = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        for sequence in 0..200 {
+            source.send_to(&request(sequence), to).await.unwrap();
+        }
+        let mut signed = request(1_000);
+        keys.sign(FleetKeys::signing(), &mut signed);
+        source.send_to(&signed, to).await.unwrap();
+        let mut reply = [0; PACKET_LEN];
+        let answered = tokio::time::timeout(Duration::from_secs(5), source.recv_from(&mut reply)).await;
+        assert_eq!(answered.expect("the one with the key is answered").unwrap(), (PACKET_LEN, to));
+        assert_eq!(Reply::decode(&reply).unwrap().request.sequence, Sequence(1_000));
+
+        // Who has the key has the limit.
+        for _ in 0..100 {
+            source.send_to(&signed, to).await.unwrap();
+        }
+        let limited = || counters.read().into_iter().find(|(name, _)| *name == "limited").map(|(_, count)| count);
+        for _ in 0..200 {
+            if limited() >= Some(90) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(limited() >= Some(90), "{:?}", counters.read());
+        stop.cancel();
+        answering.await.unwrap();
+    }
 }

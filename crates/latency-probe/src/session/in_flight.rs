@@ -1,65 +1,67 @@
-//! The probes that are out. Sequence numbers are given in the order of sending and every probe waits equally long, so the ones out form a
-//! queue: a reply finds its probe by subtraction, and the oldest is always the next to be given up. Memory is rate times timeout.
+//! The probes in flight. Sequence numbers rise in the order of sending and every probe has the same
+//! timeout, so they form a queue: a reply finds its probe by subtraction, and the oldest is the
+//! next to time out. Memory is bounded by rate times timeout.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::clock::{Mono, Reading, Wall};
 use crate::peers::Protocol;
-use crate::schedule::PeerKey;
-use crate::wire::Sequence;
+use crate::protocol::wire::Sequence;
+use crate::session::schedule::PeerKey;
 
-/// A probe that is out, or that came back while older ones are still out.
+/// A probe in flight, or one that ended while older ones are in flight.
 #[derive(Clone, Copy, Debug)]
-pub struct Probe {
-    /// To whom.
+pub(crate) struct Probe {
+    /// The peer.
     pub peer: PeerKey,
-    /// By which protocol.
     pub protocol: Protocol,
-    /// When.
+    /// The peer's flow that it belongs to.
+    pub flow: u8,
+    /// Just before the send.
     pub sent: Reading,
-    /// When the kernel passed it to the device, once that is known.
+    /// The kernel's timestamp of the departure, once known.
     pub sent_stamp: Option<Wall>,
-    /// What became of it.
     pub fate: Fate,
 }
 
-/// What became of a probe.
+/// How a probe ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It may still come back.
+pub(crate) enum Fate {
+    /// In flight.
     Out,
-    /// It came back.
+    /// Answered.
     Answered,
-    /// Whether it comes back or not tells nothing any more.
+    /// Neither latency nor loss, whatever happens to it.
     WrittenOff,
 }
 
-/// The probes that are out.
+/// The probes in flight.
 #[derive(Debug, Default)]
-pub struct InFlight {
+pub(crate) struct InFlight {
     first: u64,
     probes: VecDeque<Probe>,
     out: usize,
 }
 
 impl InFlight {
-    /// One more is out.
-    pub fn push(&mut self, probe: Probe) -> Sequence {
+    /// Adds a probe.
+    pub(crate) fn push(&mut self, probe: Probe) -> Sequence {
         let sequence = Sequence(self.first + self.probes.len() as u64);
         self.out += usize::from(probe.fate == Fate::Out);
         self.probes.push_back(probe);
         sequence
     }
 
-    /// The probe with that number, unless it was given up or never sent. Its fate is for [`InFlight::end`] to change.
-    pub fn get_mut(&mut self, sequence: Sequence) -> Option<&mut Probe> {
+    /// The probe with that number, unless it timed out or was never sent. Change its fate by
+    /// [`InFlight::end`] only.
+    pub(crate) fn get_mut(&mut self, sequence: Sequence) -> Option<&mut Probe> {
         let index = sequence.0.checked_sub(self.first)?;
         self.probes.get_mut(usize::try_from(index).ok()?)
     }
 
-    /// The probe is out no longer. Gives it as it was, or none where it was not out.
-    pub fn end(&mut self, sequence: Sequence, fate: Fate) -> Option<Probe> {
+    /// Ends a probe in flight. Returns it as it was; none if it was not in flight.
+    pub(crate) fn end(&mut self, sequence: Sequence, fate: Fate) -> Option<Probe> {
         let probe = self.get_mut(sequence).filter(|probe| probe.fate == Fate::Out)?;
         let was = *probe;
         probe.fate = fate;
@@ -67,22 +69,26 @@ impl InFlight {
         Some(was)
     }
 
-    /// None of those that are out tells anything any more. Gives their number.
-    pub fn write_off_all(&mut self) -> u64 {
-        for probe in self.probes.iter_mut().filter(|probe| probe.fate == Fate::Out) {
+    /// Writes off the probes in flight that match. Returns their number.
+    pub(crate) fn write_off(&mut self, tell_nothing: impl Fn(&Probe) -> bool) -> u64 {
+        let mut written_off = 0;
+        for probe in self.probes.iter_mut().filter(|probe| probe.fate == Fate::Out && tell_nothing(probe)) {
             probe.fate = Fate::WrittenOff;
+            written_off += 1;
         }
-        std::mem::take(&mut self.out) as u64
+        self.out -= written_off;
+        written_off as u64
     }
 
-    /// Whether a probe with that number was given up.
+    /// Whether the probe with that number has been removed.
     #[must_use]
-    pub const fn is_past(&self, sequence: Sequence) -> bool {
+    pub(crate) const fn is_past(&self, sequence: Sequence) -> bool {
         sequence.0 < self.first
     }
 
-    /// Removes the oldest probe if it went out `timeout` ago. One that ended stays as long, so that a second reply to it is known as such.
-    pub fn pop_over(&mut self, now: Mono, timeout: Duration) -> Option<Probe> {
+    /// Removes the oldest probe if it was sent `timeout` ago. Probes that ended stay as long, so
+    /// that further replies to them are recognised.
+    pub(crate) fn pop_over(&mut self, now: Mono, timeout: Duration) -> Option<Probe> {
         self.probes.front().filter(|oldest| now.since(oldest.sent.mono) >= timeout)?;
         self.first += 1;
         let oldest = self.probes.pop_front()?;
@@ -90,28 +96,22 @@ impl InFlight {
         Some(oldest)
     }
 
-    /// How many may still come back.
+    /// Number of probes in flight.
     #[must_use]
-    pub const fn out(&self) -> usize {
+    pub(crate) const fn out(&self) -> usize {
         self.out
     }
 
-    /// When the oldest probe will have gone out `timeout` ago.
+    /// When the oldest probe will have been sent `timeout` ago.
     #[must_use]
-    pub fn next_timeout(&self, timeout: Duration) -> Option<Mono> {
+    pub(crate) fn next_timeout(&self, timeout: Duration) -> Option<Mono> {
         self.probes.front().map(|oldest| oldest.sent.mono.plus(timeout))
     }
 
-    /// How many are kept.
+    /// Number of probes that are kept.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.probes.len()
-    }
-
-    /// Whether none is out.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.probes.is_empty()
     }
 }
 
@@ -123,6 +123,7 @@ mod tests {
         Probe {
             peer: PeerKey { slot: 0, generation: 0 },
             protocol: Protocol::Udp,
+            flow: 0,
             sent: Reading { mono: Mono::from_nanos(at), wall: Wall::from_nanos(at) },
             sent_stamp: None,
             fate: Fate::Out,
@@ -146,7 +147,8 @@ mod tests {
             out.get_mut(numbers[0]).is_none() && out.get_mut(Sequence(3)).is_none() && out.get_mut(Sequence(u64::MAX)).is_none()
         );
         assert_eq!((out.next_timeout(TIMEOUT), out.len(), out.out()), (Some(Mono::from_nanos(12)), 1, 1));
-        assert_eq!((out.write_off_all(), out.out()), (1, 0));
+        assert_eq!((out.write_off(|probe| probe.protocol == Protocol::Icmp), out.out()), (0, 1));
+        assert_eq!((out.write_off(|_| true), out.out()), (1, 0));
         assert_eq!(out.pop_over(Mono::from_nanos(12), TIMEOUT).unwrap().fate, Fate::WrittenOff);
     }
 }

@@ -1,5 +1,6 @@
-//! When to probe whom. Every peer has its own phase and its steps are jittered, so that probes spread over the interval instead of going
-//! out in one burst, and two probers never fall into step. Pure: time and randomness are arguments.
+//! When each peer is probed. Every peer has its own phase and jittered steps, so that probes spread
+//! over the interval instead of leaving in bursts, and probers do not synchronise. Pure: time and
+//! randomness are arguments.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,66 +11,66 @@ use rand::rngs::SmallRng;
 
 use crate::clock::Mono;
 
-/// A peer's place in the prober's table; `generation` tells a new peer in an old place from the one that was there.
+/// A peer's slot in the session's table. `generation` distinguishes a new peer in a reused slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PeerKey {
-    /// The place.
+pub(crate) struct PeerKey {
+    /// The slot.
     pub slot: u32,
-    /// Which peer in that place.
+    /// The peer in that slot.
     pub generation: u32,
 }
 
-/// A turn that has come.
+/// A peer's turn to be probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Turn {
-    /// Whose.
+pub(crate) struct Turn {
     pub peer: PeerKey,
-    /// When it should have been.
+    /// When it was due.
     pub due: Mono,
 }
 
-/// Part of the interval by which a step may be longer or shorter.
+/// Fraction of the interval by which a step may be longer or shorter.
 const JITTER: f64 = 0.1;
 
-/// The order of turns.
+/// The queue of turns.
 #[derive(Debug)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     turns: BinaryHeap<Reverse<(Mono, PeerKey)>>,
     interval: Duration,
 }
 
 impl Schedule {
-    /// Nobody yet.
+    /// An empty queue.
     #[must_use]
-    pub const fn new(interval: Duration) -> Self {
+    pub(crate) const fn new(interval: Duration) -> Self {
         Self { turns: BinaryHeap::new(), interval }
     }
 
-    /// From each peer's next turn on, turns come so far apart.
-    pub const fn set_interval(&mut self, interval: Duration) {
+    /// Sets the interval, effective from each peer's next turn.
+    pub(crate) const fn set_interval(&mut self, interval: Duration) {
         self.interval = interval;
     }
 
-    /// A new peer: its first turn comes at a random moment of the interval that begins now.
-    pub fn join(&mut self, peer: PeerKey, now: Mono, rng: &mut SmallRng) {
+    /// Adds a peer. Its first turn is at a random time within an interval from `now`.
+    pub(crate) fn join(&mut self, peer: PeerKey, now: Mono, rng: &mut SmallRng) {
         self.turns.push(Reverse((now.plus(self.interval.mul_f64(rng.random_range(0.0..1.0))), peer)));
     }
 
-    /// When the next turn comes.
+    /// When the next turn is due.
     #[must_use]
-    pub fn next(&self) -> Option<Mono> {
+    pub(crate) fn next(&self) -> Option<Mono> {
         self.turns.peek().map(|Reverse((due, _))| *due)
     }
 
-    /// Takes the next turn if it has come. The peer gets no further turn until [`Schedule::again`].
-    pub fn take(&mut self, now: Mono) -> Option<Turn> {
+    /// Takes the next turn if it is due. The peer has no further turn until [`Schedule::again`].
+    pub(crate) fn take(&mut self, now: Mono) -> Option<Turn> {
         self.turns.peek().filter(|Reverse((due, _))| *due <= now)?;
         self.turns.pop().map(|Reverse((due, peer))| Turn { peer, due })
     }
 
-    /// The turn after `turn`, an interval more or less after it was due. Where that has passed too (the machine slept, or there is more
-    /// to do than time), the missed turns are not made up for: the peer begins again at a random moment of the next interval.
-    pub fn again(&mut self, turn: Turn, now: Mono, rng: &mut SmallRng) {
+    /// Schedules the next turn, about an interval after `turn` was due. If that has passed too
+    /// (after a suspension, or under overload), missed turns are skipped: the next one is at a
+    /// random time within an interval.
+    pub(crate) fn again(&mut self, turn: Turn, now: Mono, rng: &mut SmallRng) {
         let step = self.interval.mul_f64(1.0 + rng.random_range(-JITTER..JITTER));
         let due = turn.due.plus(step);
         if due > now {

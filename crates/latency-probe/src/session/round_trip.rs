@@ -1,24 +1,26 @@
-//! One round-trip time out of two clock readings, the kernel's stamps and the responder's own time. Pure.
+//! Computes an RTT from two clock readings, the kernel's timestamps and the responder's own time.
+//! Pure.
 //!
-//! The elapsed time is taken on the monotonic clock from just before the send to the moment the reply was read. The kernel's stamps
-//! then cut off what was not the wire: how long the request waited between our reading and its leaving, how long the reply lay in the
-//! socket before we read it, and how long the responder held the request. Each of these lags is short and measured within one machine,
-//! so neither clocks that differ between machines nor a wall clock that is set in between can change a result.
+//! The elapsed time is measured on the monotonic clock, from just before the send to the reading of
+//! the reply. Kernel timestamps then remove what was not the network: the delay between our reading
+//! and the departure, the time the reply lay in the socket, and the time the responder held the
+//! request. Each of these is short and measured within one machine, so neither an offset between
+//! machines nor a clock that is set meanwhile changes the result.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::clock::{Reading, Wall};
 
-/// A round-trip time: above zero and under 4.29 s, kept in nanoseconds.
+/// A round-trip time between 0 (exclusive) and 4.29 s, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rtt(NonZeroU32);
 
 impl Rtt {
-    /// The longest time that can be kept. A probe's timeout must be shorter.
+    /// The longest RTT. Timeouts must be shorter.
     pub const MAX: Duration = Duration::from_nanos(u32::MAX as u64 - 1);
 
-    /// The time as given, or none where it is zero or longer than [`Rtt::MAX`].
+    /// An RTT; none if zero or longer than [`Rtt::MAX`].
     #[must_use]
     pub fn from_nanos(nanos: u64) -> Option<Self> {
         u32::try_from(nanos).ok().filter(|&nanos| nanos < u32::MAX).and_then(NonZeroU32::new).map(Self)
@@ -43,81 +45,76 @@ impl Rtt {
     }
 }
 
-/// What is known of one probe that came back.
+/// The times of one answered probe.
 #[derive(Clone, Copy, Debug)]
-pub struct Trip {
+pub(crate) struct Trip {
     /// The clocks just before the request was handed to the kernel.
     pub sent: Reading,
-    /// When the kernel passed the request to the device, where it says so.
+    /// The kernel's timestamp of the request's departure, if there is one.
     pub sent_stamp: Option<Wall>,
-    /// When the kernel had the reply from the device, where it says so.
+    /// The kernel's timestamp of the reply's arrival, if there is one.
     pub received_stamp: Option<Wall>,
-    /// The clocks when we read the reply.
+    /// The clocks when the reply was read.
     pub read: Reading,
-    /// How long the responder says it held the request.
+    /// Whether the reply was read as soon as it arrived. Without a kernel timestamp only then is
+    /// `read` the time of arrival.
+    pub prompt: bool,
+    /// How long the responder held the request, as it says.
     pub held: Duration,
 }
 
-/// Why a probe that came back gives no time. Such a probe is neither latency nor loss.
+/// Why an answered probe has no RTT. Such a probe is neither latency nor loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Discard {
-    /// The wall clock was set, or the machine slept, while the probe was out.
+    /// The wall clock was set, or the machine was suspended, while the probe was in flight.
     ClockStepped,
-    /// The responder's own time does not fit into the time the probe was out.
+    /// The responder's time exceeds the elapsed time, or is negative.
     Impossible,
+    /// The time of arrival is unknown: no kernel timestamp, and the reply was read later.
+    Unstamped,
 }
 
 impl Discard {
-    /// A stable name for labels.
+    /// The name in labels.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ClockStepped => "clock_stepped",
             Self::Impossible => "impossible",
+            Self::Unstamped => "unstamped",
         }
     }
 }
 
-/// Time daemons turn the wall clock's rate by at most 500 parts in a million; twice that, and what two readings themselves are apart,
-/// is the most by which two clocks that nobody set can differ.
+/// Time daemons slew the wall clock by at most 500 ppm. Twice that, plus the gap between two
+/// readings, is the most by which the clocks differ unless one was set.
 const SLEW_PARTS_PER_MILLION: u64 = 1_000;
 const READING_SLACK_NANOS: u64 = 20_000;
 
-/// The time the two packets were on the wire.
+/// The time that the two packets spent on the network.
 ///
 /// # Errors
-/// A [`Discard`] where the parts cannot be true together.
-///
-/// ```
-/// use latency_probe::clock::{Mono, Reading, Wall};
-/// use latency_probe::round_trip::{Trip, round_trip};
-/// use std::time::Duration;
-///
-/// let at = |micros: u64| Reading { mono: Mono::from_nanos(micros * 1_000), wall: Wall::from_nanos((7_000_000 + micros) * 1_000) };
-/// let trip = Trip {
-///     sent: at(0),
-///     sent_stamp: Some(at(4).wall),        // 4 us until the request left,
-///     received_stamp: Some(at(1_104).wall),
-///     read: at(1_900),                     // the reply lay in the socket while others used the processor,
-///     held: Duration::from_micros(100),    // and the responder held the request for 100 us.
-/// };
-/// assert_eq!(round_trip(&trip).unwrap().as_nanos(), 1_000_000);
-/// ```
-pub fn round_trip(trip: &Trip) -> Result<Rtt, Discard> {
+/// A [`Discard`] if the times contradict each other.
+pub(crate) fn round_trip(trip: &Trip) -> Result<Rtt, Discard> {
     let elapsed = trip.read.mono.as_nanos().checked_sub(trip.sent.mono.as_nanos()).ok_or(Discard::ClockStepped)?;
     let wall_elapsed = trip.read.wall.as_nanos().checked_sub(trip.sent.wall.as_nanos()).ok_or(Discard::ClockStepped)?;
     let tolerance = READING_SLACK_NANOS + elapsed / 1_000_000 * SLEW_PARTS_PER_MILLION;
     if elapsed.abs_diff(wall_elapsed) > tolerance {
         return Err(Discard::ClockStepped);
     }
-    // A stamp may seem to come a hair before its reading, because the two clocks were not read in the very same instant.
+    // A timestamp may precede its reading by a little, because the clocks are not read at the same
+    // instant.
     let lag = |earlier: Wall, later: Wall| match later.as_nanos().checked_sub(earlier.as_nanos()) {
         Some(lag) => Ok(lag),
         None if earlier.as_nanos() - later.as_nanos() <= READING_SLACK_NANOS => Ok(0),
         None => Err(Discard::ClockStepped),
     };
     let before = trip.sent_stamp.map_or(Ok(0), |stamp| lag(trip.sent.wall, stamp))?;
-    let after = trip.received_stamp.map_or(Ok(0), |stamp| lag(stamp, trip.read.wall))?;
+    let after = match trip.received_stamp {
+        Some(stamp) => lag(stamp, trip.read.wall)?,
+        None if trip.prompt => 0,
+        None => return Err(Discard::Unstamped),
+    };
     let held = u64::try_from(trip.held.as_nanos()).unwrap_or(u64::MAX);
     let wire = elapsed.checked_sub(before).and_then(|rest| rest.checked_sub(after)).and_then(|rest| rest.checked_sub(held));
     wire.and_then(Rtt::from_nanos).ok_or(Discard::Impossible)
@@ -137,12 +134,29 @@ mod tests {
     const EPOCH: u64 = 1_700_000_000_000_000_000;
 
     #[test]
+    fn only_the_time_on_the_wire_remains() {
+        let at = |micros: u64| reading(micros * 1_000, EPOCH + micros * 1_000);
+        let trip = Trip {
+            sent: at(0),
+            // 4 us until the request left, the reply lay in the socket for 796 us, and the
+            // responder held the request for 100 us.
+            sent_stamp: Some(at(4).wall),
+            received_stamp: Some(at(1_104).wall),
+            read: at(1_900),
+            prompt: false,
+            held: Duration::from_micros(100),
+        };
+        assert_eq!(round_trip(&trip).unwrap().as_nanos(), 1_000_000);
+    }
+
+    #[test]
     fn without_stamps_it_is_the_elapsed_time_less_what_the_responder_held() {
         let trip = Trip {
             sent: reading(10, EPOCH),
             sent_stamp: None,
             received_stamp: None,
             read: reading(5_000_010, EPOCH + 5_000_000),
+            prompt: true,
             held: Duration::from_millis(1),
         };
         assert_eq!(round_trip(&trip).unwrap().as_nanos(), 4_000_000);
@@ -156,6 +170,7 @@ mod tests {
                 sent_stamp: None,
                 received_stamp: None,
                 read: reading(5_000_000, (EPOCH + 5_000_000).checked_add_signed(step).unwrap()),
+                prompt: true,
                 held: Duration::ZERO,
             };
             assert_eq!(round_trip(&trip), Err(Discard::ClockStepped), "{step}");
@@ -169,9 +184,25 @@ mod tests {
             sent_stamp: None,
             received_stamp: None,
             read: reading(5_000_000, EPOCH + 5_000_000),
+            prompt: true,
             held: Duration::from_millis(5),
         };
         assert_eq!(round_trip(&trip), Err(Discard::Impossible));
+    }
+
+    /// Replies are read when it suits the prober, up to a tenth of a second late.
+    #[test]
+    fn a_reply_of_which_nobody_knows_when_it_came_gives_no_time() {
+        let trip = Trip {
+            sent: reading(0, EPOCH),
+            sent_stamp: None,
+            received_stamp: None,
+            read: reading(90_000_000, EPOCH + 90_000_000),
+            prompt: false,
+            held: Duration::ZERO,
+        };
+        assert_eq!(round_trip(&trip), Err(Discard::Unstamped));
+        assert_eq!(round_trip(&Trip { prompt: true, ..trip }).unwrap().as_nanos(), 90_000_000);
     }
 
     proptest! {
@@ -185,12 +216,14 @@ mod tests {
                 sent_stamp: Some(Wall::from_nanos(wall + before)),
                 received_stamp: Some(Wall::from_nanos(wall + total - after)),
                 read: reading(mono + total, wall + total),
+                prompt: false,
                 held: Duration::from_nanos(held),
             };
             prop_assert_eq!(round_trip(&trip).map(|rtt| u64::from(rtt.as_nanos())), Ok(wire));
         }
 
-        /// Nothing that hosts or clocks can say makes it panic, and no time comes out longer than the probe was out.
+        /// Nothing that hosts or clocks can say makes it panic, and no time comes out longer than
+        /// the probe was out.
         #[test]
         fn nothing_makes_it_panic(a in any::<[u64; 7]>(), stamps in any::<(bool, bool)>()) {
             let trip = Trip {
@@ -198,6 +231,7 @@ mod tests {
                 sent_stamp: stamps.0.then_some(Wall::from_nanos(a[2])),
                 received_stamp: stamps.1.then_some(Wall::from_nanos(a[3])),
                 read: reading(a[4], a[5]),
+                prompt: stamps.0,
                 held: Duration::from_nanos(a[6]),
             };
             if let Ok(rtt) = round_trip(&trip) {

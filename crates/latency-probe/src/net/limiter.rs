@@ -1,12 +1,12 @@
-//! How many probes of one source are answered. Memory is fixed, whoever sends: sources share a table of buckets, spread over it by a hash
-//! that nobody outside can predict. Pure: time is an argument.
+//! Limits the probes per source that are answered. Memory is fixed: sources share a table of
+//! buckets by a hash that nobody outside can predict. Pure: time is an argument.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
 use crate::clock::Mono;
 
-/// Few enough to stay small, many enough that two sources seldom share one.
+/// Few enough to be small, many enough that two sources rarely share one.
 const BUCKETS: usize = 4_096;
 
 #[derive(Clone, Copy, Debug)]
@@ -15,19 +15,19 @@ struct Bucket {
     filled: Mono,
 }
 
-/// A token bucket per source.
+/// Token buckets by source.
 #[derive(Debug)]
-pub struct Limiter {
+pub(super) struct Limiter {
     buckets: Box<[Bucket]>,
     hash: RandomState,
     per_second: f32,
 }
 
 impl Limiter {
-    /// At most `per_second` from one source, lately or at once; none for no limit.
+    /// At most `per_second` probes of one source, which is also the burst; none if 0.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a limit need not be exact to the last of sixteen million")]
-    pub fn new(per_second: u32) -> Option<Self> {
+    pub(super) fn new(per_second: u32) -> Option<Self> {
         (per_second > 0).then(|| {
             let per_second = per_second as f32;
             let full = Bucket { tokens: per_second, filled: Mono::from_nanos(0) };
@@ -35,11 +35,11 @@ impl Limiter {
         })
     }
 
-    /// Whether one more from this source is within the limit.
-    pub fn allows(&mut self, source: IpAddr, now: Mono) -> bool {
+    /// Takes a token of the source; false if there is none.
+    pub(super) fn allows(&mut self, source: IpAddr, now: Mono) -> bool {
         let hash = match source {
             IpAddr::V4(address) => self.hash.hash_one(address),
-            // Whoever has one address of version 6 has 2^64 of them.
+            // An IPv6 host usually has 2^64 addresses.
             IpAddr::V6(address) => self.hash.hash_one(&address.octets()[..8]),
         };
         let index = usize::try_from(hash % BUCKETS as u64).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! Asks a prober for its row.
+//! Reads the row of another prober over HTTP.
 
 use std::time::Duration;
 
@@ -9,40 +9,41 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
-use crate::row::{Row, binary};
+use crate::report::row::{Row, binary};
 
-/// Why there is no row.
+/// A row that cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The address is none.
+    /// The address cannot be parsed.
     #[error("failed to understand {0:?} as the address of a prober")]
     Address(String),
-    /// No answer, or none in time.
+    /// No response, or none in time.
     #[error("failed to reach the prober at {url}: {reason}")]
     Reach {
-        /// Whom.
+        /// The address.
         url: String,
-        /// What went wrong.
+        /// The error.
         reason: String,
     },
-    /// Not a row.
+    /// The response is no row.
     #[error("failed to understand the row of {url}: {reason}")]
     Content {
-        /// Whose.
+        /// The address.
         url: String,
-        /// What is wrong with it.
+        /// The error.
         reason: String,
     },
 }
 
-/// Ten thousand peers fit in.
+/// Enough for ten thousand peers.
 const LONGEST_ROW_BYTES: usize = 16 << 20;
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The row of the prober at `prober`: `HOST`, `HOST:PORT`, or a URL with or without the path of the row.
+/// Reads the row of the prober at `prober`: `HOST`, `HOST:PORT`, or a URL with or without the row's
+/// path.
 ///
 /// # Errors
-/// [`FetchError`] naming the prober.
+/// [`FetchError`] with the prober's address.
 pub async fn fetch_row(prober: &str, port: u16) -> Result<Row, FetchError> {
     let url = row_url(prober, port);
     let uri: axum::http::Uri = url.parse().map_err(|_| FetchError::Address(prober.to_owned()))?;
@@ -57,7 +58,7 @@ pub async fn fetch_row(prober: &str, port: u16) -> Result<Row, FetchError> {
     read.map_err(|reason| FetchError::Content { url, reason })
 }
 
-/// The body, and whether it is in the binary form: that is asked for, and JSON taken from whoever knows it not.
+/// The body, and whether it is in the binary form, which is requested; older probers send JSON.
 async fn get(uri: axum::http::Uri) -> Result<(bool, Bytes), Box<dyn std::error::Error + Send + Sync>> {
     let client: Client<_, Body> = Client::builder(TokioExecutor::new()).build_http();
     let accepted = format!("{}, application/json", binary::MEDIA_TYPE);

@@ -1,4 +1,5 @@
-//! The UDP probe on the wire: 64 bytes each way, so that an answer is never larger than what asked for it. All numbers are big-endian.
+//! The UDP probe on the network: 64 bytes each way, so that an answer is never larger than its
+//! request. All numbers are big-endian.
 //!
 //! | bytes | what |
 //! |---|---|
@@ -6,14 +7,14 @@
 //! | 4 | version, 1 |
 //! | 5 | 1 = request, 2 = reply |
 //! | 6..8 | zero |
-//! | 8..16 | the prober's session: random, so that a reply to an earlier life of the prober is not taken for one to this |
+//! | 8..16 | the prober's session: random, so that replies to an earlier session do not match |
 //! | 16..24 | sequence number within the session |
 //! | 24..32 | prober's wall clock at the send (ns since 1970) |
 //! | 32..40 | responder's wall clock when its kernel had the request; zero in a request |
 //! | 40..48 | responder's wall clock just before it answered; zero in a request |
 //! | 48..64 | tag over bytes 0..48 where the fleet shares a key, else zero |
 //!
-//! The fourth timestamp, the reply's arrival, never travels.
+//! The fourth timestamp, the reply's arrival, is taken by the prober and not sent.
 
 use std::time::Duration;
 
@@ -22,18 +23,18 @@ use crate::clock::Wall;
 /// Length of every probe and every reply.
 pub const PACKET_LEN: usize = 64;
 
-/// What is tagged.
-pub const SIGNED_LEN: usize = 48;
+/// Number of leading bytes that the tag covers.
+pub(crate) const SIGNED_LEN: usize = 48;
 
 /// Length of the tag.
-pub const TAG_LEN: usize = PACKET_LEN - SIGNED_LEN;
+pub(crate) const TAG_LEN: usize = PACKET_LEN - SIGNED_LEN;
 
 const MAGIC: [u8; 4] = *b"KLPB";
 const VERSION: u8 = 1;
 const REQUEST: u8 = 1;
 const REPLY: u8 = 2;
 
-/// A random number that stands for one life of one prober.
+/// A random number that identifies one session of one prober.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionId(pub u64);
 
@@ -44,47 +45,47 @@ pub struct Sequence(pub u64);
 /// A packet on the wire.
 pub type Packet = [u8; PACKET_LEN];
 
-/// A prober asks.
+/// A probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Whose probe.
+    /// The prober's session.
     pub session: SessionId,
-    /// Which probe.
+    /// The probe's sequence number.
     pub sequence: Sequence,
-    /// Prober's clock at the send.
+    /// The prober's clock at the send.
     pub sent: Wall,
 }
 
-/// A responder answers.
+/// The answer to a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// The request, as it came.
+    /// The request.
     pub request: Request,
-    /// Responder's clock when its kernel had the request.
+    /// The responder's clock when its kernel had the request.
     pub arrived: Wall,
-    /// Responder's clock just before the answer left.
+    /// The responder's clock just before it answered.
     pub answered: Wall,
 }
 
-/// Why a packet is none of ours.
+/// Why bytes are no packet of this protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// Any other length than [`PACKET_LEN`].
     #[error("failed to read a probe: {0} bytes instead of 64")]
     Length(usize),
-    /// Not our magic.
+    /// Another magic number.
     #[error("failed to read a probe: not a packet of this protocol")]
     Magic,
-    /// A version that is not spoken here.
+    /// An unknown version.
     #[error("failed to read a probe: version {0} is not spoken here")]
     Version(u8),
-    /// Neither request nor reply, or the other of the two.
+    /// Not of the expected kind.
     #[error("failed to read a probe: kind {0} is not expected here")]
     Kind(u8),
 }
 
 impl Request {
-    /// As it goes out, without a tag.
+    /// Encodes it without a tag.
     #[must_use]
     pub fn encode(&self) -> Packet {
         self.encode_as(REQUEST)
@@ -101,10 +102,10 @@ impl Request {
         packet
     }
 
-    /// Reads a request. The tag, if any, is for the caller to check.
+    /// Parses a request. The caller checks the tag.
     ///
     /// # Errors
-    /// [`WireError`] for everything that is not a request of this version.
+    /// [`WireError`] if it is not a request of this version.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         Self::decode_as(packet(bytes)?, REQUEST)
     }
@@ -128,7 +129,7 @@ impl Request {
 }
 
 impl Reply {
-    /// As it goes out, without a tag.
+    /// Encodes it without a tag.
     #[must_use]
     pub fn encode(&self) -> Packet {
         let mut packet = self.request.encode_as(REPLY);
@@ -137,10 +138,10 @@ impl Reply {
         packet
     }
 
-    /// Reads a reply. The tag, if any, is for the caller to check.
+    /// Parses a reply. The caller checks the tag.
     ///
     /// # Errors
-    /// [`WireError`] for everything that is not a reply of this version.
+    /// [`WireError`] if it is not a reply of this version.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let packet = packet(bytes)?;
         Ok(Self {
@@ -150,18 +151,18 @@ impl Reply {
         })
     }
 
-    /// How long the responder held the request, or none where its clock went backwards meanwhile.
+    /// How long the responder held the request; none if its clock was set back meanwhile.
     #[must_use]
     pub fn held(&self) -> Option<Duration> {
         self.answered.as_nanos().checked_sub(self.arrived.as_nanos()).map(Duration::from_nanos)
     }
 }
 
-/// The bytes as a packet, if they are as many as a packet has.
+/// The bytes as a packet.
 ///
 /// # Errors
-/// [`WireError::Length`] otherwise.
-pub fn packet(bytes: &[u8]) -> Result<&Packet, WireError> {
+/// [`WireError::Length`] if there are more or fewer bytes.
+pub(crate) fn packet(bytes: &[u8]) -> Result<&Packet, WireError> {
     bytes.try_into().map_err(|_| WireError::Length(bytes.len()))
 }
 
@@ -189,7 +190,8 @@ mod tests {
         bytes.chunks(8).map(|row| row.iter().map(|byte| format!("{byte:02x}")).collect::<String>()).collect::<Vec<_>>().join(" ")
     }
 
-    /// The wire format is a promise between releases: these bytes may only change together with the version.
+    /// The wire format is a promise between releases: these bytes may only change together with the
+    /// version.
     #[test]
     fn golden() {
         assert_eq!(

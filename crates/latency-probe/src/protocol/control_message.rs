@@ -1,4 +1,5 @@
-//! Socket addresses and control messages as the kernel lays them out in memory, read and written as plain bytes. Pure.
+//! Socket addresses and control messages in the kernel's memory layout, read and written as plain
+//! bytes. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -8,36 +9,52 @@ const WORD: usize = size_of::<usize>();
 /// `struct cmsghdr`: length, level, type.
 const HEADER: usize = WORD + 8;
 
-/// Room for the control messages of one packet that came in: stamps, time to live, addresses, an extended error.
+/// Size of the buffer for the control messages of a received packet.
 pub(crate) const CONTROL_LEN: usize = 256;
-/// Room for the one that says where a packet is to leave from: the longer of the two kinds.
+/// Size of the control message that sets a packet's source address.
 pub(crate) const SOURCE_LEN: usize = (HEADER + 20).next_multiple_of(WORD);
 
-/// The address of this machine that a packet came to, and that the answer should come from.
+/// The local address that a packet arrived at, and that its answer leaves from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalAddress(pub IpAddr);
 
-/// What the kernel said about one packet.
+/// What control messages say about one packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
-    /// When it had the packet, or for a packet's echo from the error queue: when the packet left.
+    /// Timestamp of the arrival; in the error queue, of a sent packet's departure.
     pub stamp: Option<Wall>,
-    /// Time to live it came with.
+    /// Time to live of the packet.
     pub ttl: Option<u8>,
-    /// The address it came to.
+    /// The local address that it arrived at.
     pub to: Option<LocalAddress>,
-    /// For an echo from the error queue: which of the socket's packets left.
+    /// In the error queue: the number of the sent packet that the timestamp is for.
     pub left: Option<u32>,
+    /// In the error queue: what an ICMP error says.
+    pub reachability: Option<Reachability>,
+    /// The sender of that error.
+    pub offender: Option<IpAddr>,
 }
 
-/// Reads what the kernel wrote. Anything of another shape is passed over.
+/// What an ICMP error says about the target of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reachability {
+    /// Nobody listens on the port. If the node itself says so, it is reachable.
+    NobodyListens,
+    /// A router or this machine's kernel has no route to the node.
+    NoRoute,
+    /// Anything else, such as a firewall: says nothing about the node.
+    Unclear,
+}
+
+/// Parses control messages. Unknown ones are skipped.
 #[must_use]
 pub fn read_notes(control: &[u8]) -> Notes {
     let mut notes = Notes::default();
     let mut rest = control;
     while let Some((level, kind, data, next)) = first_message(rest) {
         match (level, kind) {
-            // A timespec, or three of them of which the first is the software's; zero means none.
+            // One `timespec`, or three of which the first is the software timestamp; zero means
+            // none.
             (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS | libc::SCM_TIMESTAMPING) => {
                 let stamp = int64(data, 0).zip(int64(data, 8)).filter(|&(seconds, _)| seconds > 0);
                 notes.stamp = notes.stamp.or(stamp.map(|(seconds, nanos)| Wall::from_nanos(nanos_of(seconds, nanos))));
@@ -53,16 +70,49 @@ pub fn read_notes(control: &[u8]) -> Notes {
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                 notes.to = bytes::<16>(data, 0).map(|address| LocalAddress(Ipv6Addr::from(address).into()));
             }
-            // struct sock_extended_err: errno u32, origin u8, type u8, code u8, pad u8, info u32, data u32.
+            // struct sock_extended_err: errno u32, origin u8, type u8, code u8, pad u8, info u32,
+            // data u32.
             (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
-                let origin = data.get(4).copied();
-                notes.left = int32(data, 12).filter(|_| origin == Some(libc::SO_EE_ORIGIN_TIMESTAMPING)).map(i32::cast_unsigned);
+                // The address of the error's sender follows the struct.
+                match (data.get(4).copied(), data.get(5), data.get(6)) {
+                    (Some(libc::SO_EE_ORIGIN_TIMESTAMPING), ..) => notes.left = int32(data, 12).map(i32::cast_unsigned),
+                    (Some(libc::SO_EE_ORIGIN_ICMP), Some(kind), Some(code)) => {
+                        notes.reachability = Some(reachability_v4(*kind, *code));
+                    }
+                    (Some(libc::SO_EE_ORIGIN_ICMP6), Some(kind), Some(code)) => {
+                        notes.reachability = Some(reachability_v6(*kind, *code));
+                    }
+                    _ => {}
+                }
+                notes.offender = data.get(16..).and_then(read_name).map(|address| address.ip());
             }
             _ => {}
         }
         rest = next;
     }
     notes
+}
+
+/// Types and codes of RFC 792 and RFC 1122.
+const fn reachability_v4(kind: u8, code: u8) -> Reachability {
+    match (kind, code) {
+        // Protocol or port unreachable.
+        (3, 2 | 3) => Reachability::NobodyListens,
+        // Network or host unreachable or unknown.
+        (3, 0 | 1 | 6 | 7) => Reachability::NoRoute,
+        _ => Reachability::Unclear,
+    }
+}
+
+/// Types and codes of RFC 4443.
+const fn reachability_v6(kind: u8, code: u8) -> Reachability {
+    match (kind, code) {
+        // Port unreachable.
+        (1, 4) => Reachability::NobodyListens,
+        // No route, or the address does not answer on its own link.
+        (1, 0 | 3) => Reachability::NoRoute,
+        _ => Reachability::Unclear,
+    }
 }
 
 fn first_message(control: &[u8]) -> Option<(i32, i32, &[u8], &[u8])> {
@@ -84,7 +134,7 @@ fn int64(from: &[u8], at: usize) -> Option<i64> {
     bytes(from, at).map(i64::from_ne_bytes)
 }
 
-/// Writes the control message that makes a packet leave from `from`, and says how long it is.
+/// Writes the control message that sets a packet's source address. Returns its length.
 pub(crate) fn write_source(control: &mut [u8; SOURCE_LEN], from: LocalAddress) -> usize {
     let (level, kind, data): (i32, i32, &[u8]) = match from.0 {
         IpAddr::V4(address) => {
@@ -124,7 +174,7 @@ pub fn read_name(name: &[u8]) -> Option<SocketAddr> {
     }
 }
 
-/// Writes a socket address, and says how long it is.
+/// Writes a socket address. Returns its length.
 pub(crate) fn write_name(name: &mut [u8; NAME_LEN], address: SocketAddr) -> usize {
     *name = [0; NAME_LEN];
     let (family, length) = match address {
@@ -138,7 +188,7 @@ pub(crate) fn write_name(name: &mut [u8; NAME_LEN], address: SocketAddr) -> usiz
             (libc::AF_INET6, NAME_LEN)
         }
     };
-    // Families are small numbers.
+    // Address families are small numbers.
     name[..2].copy_from_slice(&u16::try_from(family).unwrap_or_default().to_ne_bytes());
     name[2..4].copy_from_slice(&address.port().to_be_bytes());
     length
@@ -167,6 +217,42 @@ mod tests {
             let mut control = [0; SOURCE_LEN];
             let length = write_source(&mut control, from);
             assert_eq!(read_notes(&control[..length]).to, Some(from));
+        }
+    }
+
+    /// A control message as the kernel writes it: header, `sock_extended_err`, the offender's
+    /// address.
+    fn extended_error(level: i32, kind: i32, error: [u8; 16], offender: SocketAddr) -> Vec<u8> {
+        let mut name = [0; NAME_LEN];
+        let length = write_name(&mut name, offender);
+        let data = [&error[..], &name[..length]].concat();
+        let mut message = (HEADER + data.len()).to_ne_bytes().to_vec();
+        message.extend(level.to_ne_bytes());
+        message.extend(kind.to_ne_bytes());
+        message.extend(data);
+        message
+    }
+
+    #[test]
+    fn the_network_s_word_on_a_packet_is_read() {
+        let origin = |origin, kind, code| {
+            let mut error = [0; 16];
+            (error[4], error[5], error[6]) = (origin, kind, code);
+            error
+        };
+        let (v4, v6) = ((libc::IPPROTO_IP, libc::IP_RECVERR), (libc::IPPROTO_IPV6, libc::IPV6_RECVERR));
+        for ((level, option), error, from, wanted) in [
+            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 3, 3), "10.0.0.2:0", Some(Reachability::NobodyListens)),
+            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 3, 1), "10.0.0.1:0", Some(Reachability::NoRoute)),
+            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 3, 13), "10.0.0.1:0", Some(Reachability::Unclear)),
+            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 11, 0), "10.0.0.1:0", Some(Reachability::Unclear)),
+            (v6, origin(libc::SO_EE_ORIGIN_ICMP6, 1, 4), "[fd00::2]:0", Some(Reachability::NobodyListens)),
+            (v6, origin(libc::SO_EE_ORIGIN_ICMP6, 1, 3), "[fd00::1]:0", Some(Reachability::NoRoute)),
+            (v4, origin(libc::SO_EE_ORIGIN_LOCAL, 3, 3), "10.0.0.1:0", None),
+        ] {
+            let offender: SocketAddr = from.parse().unwrap();
+            let notes = read_notes(&extended_error(level, option, error, offender));
+            assert_eq!((notes.reachability, notes.offender, notes.left), (wanted, Some(offender.ip()), None));
         }
     }
 

@@ -1,0 +1,12 @@
+//! Bytes on the network and in the kernel's buffers: UDP probes and their signature, ICMP echo,
+//! socket addresses and control messages. Pure.
+
+pub(crate) mod control_message;
+pub(crate) mod fleet_key;
+pub(crate) mod icmp;
+pub(crate) mod wire;
+
+pub use control_message::{LocalAddress, Notes, Reachability, read_name, read_notes};
+pub use fleet_key::{FleetKeys, KeyFileError, KeyIndex, SharedKeys};
+pub use icmp::{Echo, Family, strip_ipv4_header};
+pub use wire::{PACKET_LEN, Packet, Reply, Request, Sequence, SessionId, WireError};
