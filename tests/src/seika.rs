@@ -11,3 +11,4 @@ pub mod keeper;
 pub mod observer;
 pub mod process;
 pub mod proxy;
+pub mod relay;

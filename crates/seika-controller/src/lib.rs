@@ -6,6 +6,7 @@
 
 mod announce;
 pub mod backoff;
+pub mod client;
 pub mod controller;
 pub mod crd;
 mod history;
