@@ -9,6 +9,7 @@ mod nodes;
 mod original;
 mod ownership;
 mod placement;
+mod rights;
 mod rollout;
 mod running;
 mod scale;
@@ -85,6 +86,7 @@ async fn cases_in_turn(cluster: &Cluster) -> anyhow::Result<()> {
         original::running_is_not_ready,
         original::the_templates_own_constraints_stay,
         original::pods_that_always_fail_do_not_fill_the_namespace,
+        rights::rights_in_one_namespace_are_enough,
         running::the_lease_passes_on,
         running::a_leader_that_is_gone_is_replaced_within_ten_seconds,
         running::silence_of_the_api_server_is_noticed,
