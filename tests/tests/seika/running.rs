@@ -10,6 +10,7 @@ use kantai_tests::seika::chaos::Chaos;
 use kantai_tests::seika::cluster::{Cluster, Controller, until};
 use kantai_tests::seika::faults::{Faults, Weather};
 use kantai_tests::seika::relay::Relay;
+use kantai_tests::seika::silence::noticed_after;
 use kube::Client;
 use kube::api::Api;
 use lease_election::{LeaseSettings, act_while_leading};
@@ -108,15 +109,8 @@ pub(crate) async fn silence_of_the_api_server_is_noticed(cluster: &Cluster) -> a
 
 async fn is_noticed(cluster: &Cluster, what: &str, client: Client, fall_silent: impl Fn()) -> anyhow::Result<()> {
     let case = cluster.case_without_controller(1).await?;
-    case.create(case.sample(&[1])?).await?;
     let controller = Controller::start(client, &case.namespace);
-    case.until_per_node(&[1]).await?;
-    case.until_status("it is told of", |seika| seika.status.is_some()).await?;
-    fall_silent();
-    let begun = Instant::now();
-    case.set(&[3]).await?;
-    case.until_per_node(&[3]).await?;
-    let took = begun.elapsed();
+    let took = noticed_after(&case, fall_silent).await?;
     println!("       {what} were noticed after {:.1} s", took.as_secs_f64());
     anyhow::ensure!(took <= Duration::from_secs(30), "{what} were noticed after {took:?}");
     controller.stop().await

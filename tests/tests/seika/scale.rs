@@ -2,55 +2,14 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Output;
 
 use k8s_openapi::api::autoscaling::v1::Scale;
-use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
-use kantai_tests::api_server::apply;
+use kantai_tests::seika::budgets::{kinds, lets_a_drain_pass};
 use kantai_tests::seika::cluster::{Case, Cluster, until};
-use kube::ResourceExt as _;
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
-use netem_lab::components::{Component, Components};
-use netem_lab::control_plane::User;
-use netem_lab::progress::Progress;
+use kantai_tests::seika::kubectl::Kubectl;
+use kube::api::{Patch, PatchParams};
 use seika_controller::crd::Seika;
 use serde_json::{Value, json};
-
-/// The real one.
-struct Kubectl {
-    binary: PathBuf,
-    kubeconfig: PathBuf,
-}
-
-impl Kubectl {
-    async fn of(cluster: &Cluster) -> anyhow::Result<Self> {
-        let ensure = || Components::ensure(&[Component::Kubectl], &Progress::to_stderr());
-        let components = tokio::task::spawn_blocking(ensure).await??;
-        let kubeconfig = cluster.control_plane().kubeconfig(User::Admin);
-        Ok(Self { binary: components.path(Component::Kubectl)?.to_owned(), kubeconfig })
-    }
-
-    async fn run(&self, case: &Case, arguments: &[&str]) -> anyhow::Result<Output> {
-        let mut command = tokio::process::Command::new(&self.binary);
-        command.arg("--kubeconfig").arg(&self.kubeconfig).args(["--namespace", &case.namespace]).args(arguments);
-        Ok(command.kill_on_drop(true).output().await?)
-    }
-
-    /// What it prints; it must succeed.
-    async fn done(&self, case: &Case, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = self.run(case, arguments).await?;
-        let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        anyhow::ensure!(output.status.success(), "kubectl {}: {out}{error}", arguments.join(" "));
-        Ok(out.into_owned())
-    }
-
-    /// What it complains of; it must not succeed.
-    async fn refused(&self, case: &Case, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = self.run(case, arguments).await?;
-        anyhow::ensure!(!output.status.success(), "kubectl {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stdout));
-        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
-    }
-}
 
 async fn until_total(case: &Case, total: i32) -> anyhow::Result<Seika> {
     case.until_status(&format!("the total is {total}"), |seika| seika.spec.replicas == Some(total)).await
@@ -159,78 +118,11 @@ pub(crate) async fn a_manifest_that_is_applied_again_changes_nothing(cluster: &C
 }
 
 pub(crate) async fn budgets_of_every_kind_let_a_drain_pass(cluster: &Cluster) -> anyhow::Result<()> {
-    // Of three pods, each of these lets one go at a time.
-    let budgets = [
-        json!({ "minAvailable": 2 }),
-        json!({ "minAvailable": "50%" }),
-        json!({ "maxUnavailable": 1 }),
-        json!({ "maxUnavailable": "30%" }),
-    ];
     let kubectl = Kubectl::of(cluster).await?;
-    futures::future::try_join_all(budgets.into_iter().map(|budget| lets_a_drain_pass(cluster, &kubectl, budget))).await?;
+    let drains = kinds().into_iter().map(async |budget| {
+        let case = cluster.case(3).await?;
+        lets_a_drain_pass(&case, &kubectl, &budget).await
+    });
+    futures::future::try_join_all(drains).await?;
     Ok(())
-}
-
-async fn lets_a_drain_pass(cluster: &Cluster, kubectl: &Kubectl, budget: Value) -> anyhow::Result<()> {
-    let case = cluster.case(3).await?;
-    case.create(case.sample(&[1, 1, 1])?).await?;
-    case.until_per_node(&[1, 1, 1]).await?;
-    case.make_all_ready().await?;
-    let mut manifest = json!({ "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
-        "metadata": { "name": "hello", "namespace": case.namespace }, "spec": budget });
-    manifest["spec"]["selector"] = json!({ "matchLabels": { "app": "hello" } });
-    apply(&case.client, &manifest).await?;
-    let budgets: Api<PodDisruptionBudget> = Api::namespaced(case.client.clone(), &case.namespace);
-    let until_allowed = async |allowed: i32| {
-        until(&format!("{budget} allows {allowed}"), async || {
-            let status = budgets.get("hello").await?.status.unwrap_or_default();
-            let PodDisruptionBudgetStatus { disruptions_allowed, expected_pods, .. } = status;
-            Ok((disruptions_allowed, expected_pods) == (allowed, 3))
-        })
-        .await
-    };
-    until_allowed(1).await?;
-    let drained = async |node: usize, patience: &str| {
-        // Only the nodes' own pods are asked about, so that drains of the other cases are none of
-        // this one's.
-        let selector = ["drain", &case.nodes[node], "--pod-selector=app=hello", "--timeout", patience];
-        tokio::select! {
-            output = kubectl.run(&case, &selector) => output,
-            error = end_what_is_going(&case) => Err(error),
-        }
-    };
-    let first = drained(0, "60s").await?;
-    anyhow::ensure!(first.status.success(), "{budget}: {}", String::from_utf8_lossy(&first.stderr));
-    // The pod that takes its place waits for the node, so that a second one may not go.
-    case.until_per_node(&[1, 1, 1]).await?;
-    until_allowed(0).await?;
-    let second = drained(1, "2s").await?;
-    let complaint = String::from_utf8_lossy(&second.stderr).into_owned();
-    anyhow::ensure!(
-        !second.status.success() && complaint.contains("violate the pod's disruption budget"),
-        "{budget}: {complaint}"
-    );
-    // Whoever decides on the counts puts it elsewhere.
-    case.set(&[0, 1, 2]).await?;
-    case.until_per_node(&[0, 1, 2]).await?;
-    case.make_all_ready().await?;
-    until_allowed(1).await?;
-    let second = drained(1, "60s").await?;
-    anyhow::ensure!(second.status.success(), "{budget}: {}", String::from_utf8_lossy(&second.stderr));
-    Ok(())
-}
-
-/// The kubelet's part: pods that are to go are gone. Comes back only when that fails.
-async fn end_what_is_going(case: &Case) -> anyhow::Error {
-    loop {
-        let pods = match case.pods.list(&Default::default()).await {
-            Ok(pods) => pods.items,
-            Err(error) => return error.into(),
-        };
-        for pod in pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()) {
-            // It may have gone by itself.
-            let _ = case.pods.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
 }
