@@ -252,3 +252,20 @@ pub struct NodeStatus {
 fn is_zero(number: &i32) -> bool {
     *number == 0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_total_is_nothing_that_is_asked_for() {
+        let counts = |on_node2| [("node1".to_owned(), 1), ("node2".to_owned(), on_node2)].into();
+        let spec = SeikaSpec { repurika: counts(2), ..SeikaSpec::default() };
+        assert_eq!(spec.total(), 3);
+        assert!(spec.asks_the_same(&SeikaSpec { replicas: Some(3), ..spec.clone() }));
+        assert!(!spec.asks_the_same(&SeikaSpec { repurika: counts(3), ..spec.clone() }));
+        assert!(!spec.asks_the_same(&SeikaSpec { min_ready_seconds: 1, ..spec.clone() }));
+        let huge = SeikaSpec { repurika: [("node1".to_owned(), i32::MAX), ("node2".to_owned(), 1)].into(), ..spec };
+        assert_eq!(huge.total(), i32::MAX);
+    }
+}

@@ -33,6 +33,8 @@ use crate::writes::{Claimant, WriteError};
 
 /// For how long a name that somebody else holds is not asked for again.
 const TAKEN_FOR: Duration = Duration::from_secs(60);
+/// How far the watch is behind, commonly.
+const WATCH_LAG: Duration = Duration::from_millis(300);
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LAST: Duration = Duration::from_secs(60);
 
@@ -179,8 +181,12 @@ async fn keep_total(valid: &Valid<'_>, context: &Context) -> Result<(), WriteErr
             context.with_book(&valid.owner, |book| book.total = Some(written));
             Ok(())
         }
-        // Of counts that have changed meanwhile it is no longer the sum.
-        Err(error) if error.is_refusal() && !is_still_wanted(valid, context) => Ok(()),
+        // Of counts that have changed meanwhile it is no longer the sum. The watch may be about to
+        // say so.
+        Err(error) if error.is_refusal() => {
+            tokio::time::sleep(WATCH_LAG).await;
+            if is_still_wanted(valid, context) { Err(error) } else { Ok(()) }
+        }
         Err(error) => Err(error),
     }
 }

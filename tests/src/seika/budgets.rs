@@ -79,8 +79,8 @@ pub async fn lets_a_drain_pass(case: &Case, kubectl: &Kubectl, budget: &Value) -
     Ok(())
 }
 
-/// The disruption controller learns of new kinds of objects twice a minute, and tries again what failed with a growing
-/// delay. A change of the budget makes it try at once.
+/// The disruption controller learns of new kinds of objects twice a minute, and tries again what
+/// failed with a growing delay. A change of the budget makes it try at once.
 async fn try_again(budgets: &Api<PodDisruptionBudget>) -> anyhow::Result<()> {
     let touched = json!({ "metadata": { "annotations": { "touched": k8s_openapi::jiff::Timestamp::now().to_string() } } });
     budgets.patch("hello", &PatchParams::default(), &Patch::Merge(touched)).await?;

@@ -3,28 +3,39 @@
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kantai_tests::api_server::{SYSTEM_NAMESPACE, apply, config_of, documents};
 use kantai_tests::seika::cluster::{Cluster, Controller, until};
+use kantai_tests::seika::kubectl::Kubectl;
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PropagationPolicy};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::condition;
 
-const RBAC: &str = include_str!("../../../deploy/seika-controller-namespaced/rbac.yaml");
-const KUSTOMIZATION: &str = include_str!("../../../deploy/seika-controller-namespaced/kustomization.yaml");
-const PATCH: &str = include_str!("../../../deploy/seika-controller-namespaced/watched-namespace.patch.yaml");
+const OVERLAY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/seika-controller-namespaced");
 
 /// An account with the rights of the overlay in the case's namespace, and none else.
 pub(crate) async fn rights_in_one_namespace_are_enough(cluster: &Cluster) -> anyhow::Result<()> {
     let case = cluster.case_without_controller(2).await?;
+    let manifests = documents(&Kubectl::of(cluster).await?.done(&case, &["kustomize", OVERLAY]).await?)?;
+    let deployment = manifests.iter().find(|manifest| manifest["kind"] == "Deployment").expect("it has one");
+    let environment = deployment["spec"]["template"]["spec"]["containers"][0]["env"].as_array().expect("it has some");
+    anyhow::ensure!(environment.contains(&json!({ "name": "KANTAI_NAMESPACE", "value": "default" })), "{environment:?}");
+
     let account = format!("confined-to-{}", case.namespace);
     let metadata = json!({ "name": account, "namespace": SYSTEM_NAMESPACE });
     apply(&case.client, &json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata })).await?;
-    for mut manifest in documents(RBAC)? {
+    let rights = |manifest: &Value| manifest["kind"].as_str().is_some_and(|kind| kind.contains("Role"));
+    for mut manifest in manifests.into_iter().filter(rights) {
+        // Beside what the other cases stand on.
+        let name = format!("{}-{}", manifest["metadata"]["name"].as_str().unwrap_or_default(), case.namespace);
+        manifest["metadata"]["name"] = json!(name);
         if manifest["metadata"]["namespace"] == "default" {
             manifest["metadata"]["namespace"] = json!(case.namespace);
         }
-        if let Some(subject) = manifest.pointer_mut("/subjects/0") {
-            subject["name"] = json!(account);
+        if manifest["kind"].as_str().is_some_and(|kind| kind.ends_with("Binding")) {
+            anyhow::ensure!(manifest["subjects"].as_array().is_some_and(|subjects| subjects.len() == 1), "{manifest}");
+            manifest["subjects"][0]["name"] = json!(account);
+            let role = format!("{}-{}", manifest["roleRef"]["name"].as_str().unwrap_or_default(), case.namespace);
+            manifest["roleRef"]["name"] = json!(role);
         }
         apply(&case.client, &manifest).await?;
     }
@@ -58,15 +69,4 @@ pub(crate) async fn rights_in_one_namespace_are_enough(cluster: &Cluster) -> any
     anyhow::ensure!(case.uids().await? == before, "they were replaced and not adopted");
     case.until_status("nothing is wrong", |seika| condition(seika, "Degraded").0 == "False").await?;
     Ok(())
-}
-
-/// The overlay names the namespace in more than one place.
-#[test]
-fn the_overlay_is_about_one_namespace() {
-    let kustomization: serde_json::Value = serde_saphyr::from_str(KUSTOMIZATION).unwrap();
-    let moved = kustomization["patches"][3]["patch"].as_str().unwrap_or_default();
-    let operations: serde_json::Value = serde_saphyr::from_str(moved).unwrap();
-    let patch: serde_json::Value = serde_saphyr::from_str(PATCH).unwrap();
-    let watched = &patch["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"];
-    assert_eq!((&operations[0]["value"], watched), (&json!("default"), &json!("default")));
 }
