@@ -47,6 +47,7 @@ pub(crate) async fn orphans_are_taken_in_and_relabelled_pods_let_go(cluster: &Cl
         .delete("hello", &DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..Default::default() })
         .await?;
     until("the pods are orphans", async || Ok(case.active().await?.iter().all(|pod| pod.owner_references().is_empty()))).await?;
+    until("the Seika is gone", async || Ok(case.seikas.get_opt("hello").await?.is_none())).await?;
     let observer = case.observe().await?;
     let seika = case.create(case.sample(&[2])?).await?;
     until("the orphans are its own", async || {

@@ -62,6 +62,7 @@ pub(crate) async fn rights_in_one_namespace_are_enough(cluster: &Cluster) -> any
     let orphaning = DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
     case.seikas.delete("hello", &orphaning).await?;
     until("the pods are orphans", async || Ok(case.active().await?.iter().all(|pod| pod.owner_references().is_empty()))).await?;
+    until("the Seika is gone", async || Ok(case.seikas.get_opt("hello").await?.is_none())).await?;
     let mut paused = case.sample(&[1, 1])?;
     paused["spec"]["rollout"] = json!({ "paused": true });
     case.create(paused).await?;
