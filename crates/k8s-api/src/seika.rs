@@ -23,11 +23,16 @@ pub const NODE_LABEL: &str = "bonavadeur.io/seika-hostname";
 pub const REVISION_LABEL: &str = "bonavadeur.io/seika-revision";
 /// Carried by what is kept of a Seika's earlier templates: its UID.
 pub const UID_LABEL: &str = "bonavadeur.io/seika-uid";
+/// Annotation of pods whose node's name is too long for [`NODE_LABEL`]: the name in full.
+pub const NODE_ANNOTATION: &str = "bonavadeur.io/seika-node";
+/// Labels and annotations that this controller writes. No selector may name one of them: the value
+/// differs from pod to pod, so the selector would match some of a Seika's pods and not others.
+pub const OWN_KEYS: [&str; 4] = [NODE_LABEL, REVISION_LABEL, UID_LABEL, NODE_ANNOTATION];
 /// How many of those are kept unless told.
 pub const REVISION_HISTORY_LIMIT: i32 = 10;
 /// The most pods that one node can be asked to hold.
 pub const COUNT_MAX: i32 = 1000;
-/// The most nodes that one Seika can name.
+/// The most nodes that one Seika can name: as many as Kubernetes supports in a cluster.
 pub const NODES_MAX: u32 = 5000;
 
 /// A Seika, or why it cannot be read: one that cannot must not hide the others from the watch.
@@ -44,6 +49,12 @@ pub type MaybeSeika = DeserializeGuard<Seika>;
     plural = "seikas",
     namespaced,
     status = "SeikaStatus",
+    // Disruption budgets read the total from here. The path has to be one below `.spec`.
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.currentReplicas",
+        label_selector_path = ".status.selector"
+    ),
     derive = "PartialEq",
     derive = "Default",
     doc = "Keeps exactly N pods on each named node.",
@@ -82,7 +93,15 @@ pub struct SeikaSpec {
     #[schemars(schema_with = "schema::repurika")]
     pub repurika: BTreeMap<String, i32>,
 
-    /// Which pods are this Seika's. Its `matchLabels` are added to the labels of the pods; they cannot change.
+    /// The sum of `repurika`, for the `scale` subresource. The controller keeps it; who writes
+    /// `repurika` may write it too, and may as well leave it out. Any other number is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::replicas")]
+    pub replicas: Option<i32>,
+
+    /// Which pods are this Seika's. Its `matchLabels` are added to the labels of the pods; they
+    /// cannot change. The controller's own labels (`bonavadeur.io/seika-hostname` and the like)
+    /// cannot be part of it.
     #[schemars(schema_with = "schema::selector")]
     pub selector: LabelSelector,
 
@@ -104,6 +123,25 @@ pub struct SeikaSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::revision_history_limit")]
     pub revision_history_limit: Option<i32>,
+}
+
+impl SeikaSpec {
+    /// How many pods all nodes together are to have.
+    #[must_use]
+    pub fn total(&self) -> i32 {
+        self.repurika.values().fold(0, |total, count| total.saturating_add(*count))
+    }
+
+    /// Whether both ask for the same. The total is left out: it only repeats the counts.
+    pub(crate) fn asks_the_same(&self, other: &Self) -> bool {
+        let Self { repurika, replicas: _, selector, template, min_ready_seconds, rollout, revision_history_limit } = self;
+        *repurika == other.repurika
+            && *rollout == other.rollout
+            && *min_ready_seconds == other.min_ready_seconds
+            && *revision_history_limit == other.revision_history_limit
+            && *selector == other.selector
+            && *template == other.template
+    }
 }
 
 /// How pods are replaced when the template changes.
@@ -147,15 +185,18 @@ pub struct SeikaStatus {
     /// Node name -> how many pods it has (those that are going or finished do not count).
     #[schemars(schema_with = "schema::observed_counts")]
     pub repurika: BTreeMap<String, i32>,
-    /// The cluster's nodes in name order, and any other node that the Seika names or has pods on. In clusters of more than 32 nodes: only the
-    /// latter.
+    /// The cluster's nodes in name order, and any other node that the Seika names or has pods on.
+    /// In clusters of more than 32 nodes: only the latter; where those are more than 32 themselves,
+    /// a single entry that says how many: "200 nodes".
     pub nodes: Vec<String>,
     /// Ready pods per node, "/", desired pods per node, in the order of `nodes`: "1-2-3/1-2-3".
+    /// Where `nodes` only says how many there are: the totals.
     pub ready: String,
     /// The generation of the spec that all of this is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The nodes that the Seika names or has pods on, in name order.
+    /// The nodes that the Seika names or has pods on, in name order. Where there are more than 32:
+    /// those that have not what they should, the first 100 of them.
     #[schemars(schema_with = "schema::per_node")]
     pub per_node: Vec<NodeStatus>,
     /// Pods wanted in all.
@@ -168,6 +209,9 @@ pub struct SeikaStatus {
     pub available_replicas: i32,
     /// Pods made from the present template.
     pub updated_replicas: i32,
+    /// The selector as text, for the `scale` subresource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
     /// The revision of the present template, as pods carry it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
@@ -175,7 +219,10 @@ pub struct SeikaStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub progressed_at: Option<Time>,
-    /// `Available`, `Progressing`, `Degraded`, `SelectorOverlap`.
+    /// `Available`, `Progressing`, `Degraded`, `SelectorOverlap`. The last tells of pods of other
+    /// owners that carry the label `bonavadeur.io/seika-hostname`, and of other Seikas. Pods
+    /// without that label are not looked at: watching every pod of the cluster would cost more than
+    /// the warning is worth, and no count can include them.
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
 }
@@ -204,4 +251,21 @@ pub struct NodeStatus {
 
 fn is_zero(number: &i32) -> bool {
     *number == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_total_is_nothing_that_is_asked_for() {
+        let counts = |on_node2| [("node1".to_owned(), 1), ("node2".to_owned(), on_node2)].into();
+        let spec = SeikaSpec { repurika: counts(2), ..SeikaSpec::default() };
+        assert_eq!(spec.total(), 3);
+        assert!(spec.asks_the_same(&SeikaSpec { replicas: Some(3), ..spec.clone() }));
+        assert!(!spec.asks_the_same(&SeikaSpec { repurika: counts(3), ..spec.clone() }));
+        assert!(!spec.asks_the_same(&SeikaSpec { min_ready_seconds: 1, ..spec.clone() }));
+        let huge = SeikaSpec { repurika: [("node1".to_owned(), i32::MAX), ("node2".to_owned(), 1)].into(), ..spec };
+        assert_eq!(huge.total(), i32::MAX);
+    }
 }

@@ -12,12 +12,13 @@ use kube::api::{Api, ObjectMeta, PostParams};
 
 use super::LeaseSettings;
 
-/// For how long a holder that is not heard of is believed to be alive.
-const LEASE: Duration = Duration::from_secs(15);
+/// For how long a holder that is not heard of is believed to be alive. In whole seconds, as the
+/// object has it.
+const LEASE: Duration = Duration::from_secs(8);
 /// A holder that could not renew the lease for this long takes it for lost, well before another may take it.
-pub(super) const RENEW_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const RENEW_WITHIN: Duration = Duration::from_millis(5500);
 /// How long to wait for an answer: short enough for another try before it is too late.
-const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why the lease could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +117,13 @@ impl Election {
         given.map(|lease| self.saw(lease))
     }
 
+    /// How long the present holder has to be believed to be alive, if it is not heard of meanwhile.
+    pub(super) fn free_in(&self) -> Option<Duration> {
+        let seen = self.seen.as_ref()?;
+        let left = length(&seen.lease).saturating_sub(seen.at.elapsed());
+        (holder(&seen.lease).is_some() && !self.is_ours(&seen.lease)).then_some(left)
+    }
+
     /// Whether it was ours when we looked last.
     pub(super) fn is_held(&self) -> bool {
         self.seen.as_ref().is_some_and(|seen| self.is_ours(&seen.lease))
@@ -170,9 +178,12 @@ fn holder(lease: &Lease) -> Option<&String> {
 
 /// Whether the holder, last heard of so long ago, has to be believed to be alive.
 fn is_alive(lease: &Lease, unheard_for: Duration) -> bool {
+    holder(lease).is_some() && unheard_for < length(lease)
+}
+
+fn length(lease: &Lease) -> Duration {
     let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
-    let length = seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or(LEASE, Duration::from_secs);
-    holder(lease).is_some() && unheard_for < length
+    seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or(LEASE, Duration::from_secs)
 }
 
 /// The lease as `identity`'s from `now`.
@@ -193,6 +204,7 @@ fn claimed(lease: &Lease, identity: &str, now: Timestamp) -> Lease {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{LOOK_EVERY, RENEW_AGAIN_AFTER, RENEW_EVERY};
     use super::*;
 
     const A_MINUTE: Duration = Duration::from_secs(60);
@@ -234,5 +246,19 @@ mod tests {
     #[test]
     fn there_is_time_for_another_try_before_another_may_lead() {
         assert!(RENEW_WITHIN + ANSWER_WITHIN < LEASE);
+        // The first try goes unanswered, and there is still time for a second one.
+        assert!(RENEW_EVERY + ANSWER_WITHIN + RENEW_AGAIN_AFTER < RENEW_WITHIN);
+    }
+
+    /// Who waits may see a renewal as late as its next look, and counts from there.
+    #[test]
+    fn a_holder_that_is_gone_is_replaced_within_ten_seconds() {
+        assert!(LOOK_EVERY + LEASE < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn the_object_says_how_long_the_lease_is() {
+        let lease = claimed(&Lease::default(), "first", at(100));
+        assert_eq!(length(&lease), LEASE);
     }
 }

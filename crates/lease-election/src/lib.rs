@@ -1,7 +1,9 @@
 //! Only the holder of a Lease acts.
 //!
-//! Several replicas of a daemon run, and one of them leads. Where it ends it gives the Lease back, so that another one leads at once; where it
-//! is gone without a word, another one leads after 15 seconds. Clocks need not agree: each replica counts by its own from when it saw the Lease renewed.
+//! Several replicas of a daemon run, and one of them leads. Where it ends it gives the Lease back,
+//! so that another one leads at once; where it is gone without a word, another one leads within 10
+//! seconds. Clocks need not agree: each replica counts by its own from when it saw the Lease
+//! renewed.
 //!
 //! Source: client-go's `tools/leaderelection`; unlike it, each write carries the version it was decided on also when the Lease is given back.
 
@@ -15,9 +17,13 @@ use tokio_util::sync::CancellationToken;
 use self::election::{Election, RENEW_WITHIN};
 
 /// Who leads renews the lease this often.
-const RENEW_EVERY: Duration = Duration::from_secs(4);
-/// Who waits for the lease, or could not renew it, tries again after this.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+const RENEW_EVERY: Duration = Duration::from_secs(2);
+/// Who could not renew it tries again after this.
+const RENEW_AGAIN_AFTER: Duration = Duration::from_millis(250);
+/// Who waits for the lease looks at it this often, and when it runs out.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Who could not give it back tries again after this.
+const GIVE_BACK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// For how long giving the lease back is tried: well within the grace period of a pod.
 const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
 
@@ -80,8 +86,14 @@ async fn until_held(election: &mut Election, ready: impl Fn()) -> Instant {
             }
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "failed to ask for the lease, trying again"),
         }
-        tokio::time::sleep(RETRY_AFTER).await;
+        tokio::time::sleep(election.free_in().map_or(LOOK_EVERY, next_look)).await;
     }
+}
+
+/// When to look again at a lease that runs out in `left`. One that has run out and still could not
+/// be had is not asked for without a pause.
+fn next_look(left: Duration) -> Duration {
+    if left.is_zero() { LOOK_EVERY } else { left.min(LOOK_EVERY) }
 }
 
 /// Comes back when the lease is no longer ours, or may no longer be: where it could not be renewed in time, somebody else may hold it.
@@ -98,11 +110,11 @@ async fn until_lost(election: &mut Election, mut held_at: Instant) {
         match tokio::time::timeout(left, renewed).await {
             Ok((asked, Ok(true))) => (held_at, wait) = (asked, RENEW_EVERY),
             // One that was refused for another reason than that somebody else holds it is ours still: the next try tells.
-            Ok((_, Ok(false))) if election.is_held() => wait = RETRY_AFTER,
+            Ok((_, Ok(false))) if election.is_held() => wait = RENEW_AGAIN_AFTER,
             Ok((_, Ok(false))) | Err(_) => return,
             Ok((_, Err(error))) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "failed to renew the lease, trying again");
-                wait = RETRY_AFTER;
+                wait = RENEW_AGAIN_AFTER;
             }
         }
     }
@@ -116,6 +128,18 @@ async fn give_back(election: &mut Election) {
         if begun.elapsed() > GIVE_BACK_WITHIN {
             return;
         }
-        tokio::time::sleep(RETRY_AFTER / 5).await;
+        tokio::time::sleep(GIVE_BACK_AGAIN_AFTER).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_looks_when_the_lease_runs_out_and_never_without_a_pause() {
+        assert_eq!(next_look(Duration::from_secs(5)), LOOK_EVERY);
+        assert_eq!(next_look(Duration::from_millis(300)), Duration::from_millis(300));
+        assert_eq!(next_look(Duration::ZERO), LOOK_EVERY);
     }
 }

@@ -1,5 +1,7 @@
 //! The watches and what they set going.
 
+mod tasks;
+
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -15,10 +17,12 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{WatchStreamExt as _, reflector as reflect};
 use kube::{Client, Resource as _, ResourceExt as _};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use self::tasks::Ended;
+use self::tasks::Tasks;
 use crate::announce::Announcer;
+use crate::client::WATCH_SECONDS;
 use crate::crd::{MaybeSeika, NODE_LABEL, Seika};
 use crate::index::{Owner, Stray, Told};
 use crate::metrics::Metrics;
@@ -56,29 +60,34 @@ impl Default for Settings {
 ///
 /// The caches are filled anew each time this is called: who takes over starts from what the API server holds, not from what a watch had told
 /// it while another acted.
-pub async fn run(client: Client, settings: Settings, metrics: Metrics, stop: CancellationToken) {
+///
+/// # Errors
+/// Where a part of it ends though `stop` has not come. It should be run by a new process then.
+pub async fn run(client: Client, settings: Settings, metrics: Metrics, stop: CancellationToken) -> Result<(), Ended> {
     let waiting = Waiting::default();
-    let (queue, mut queued) = Queue::new(waiting.clone());
+    let (store, store_writer) = reflector::store::<MaybeSeika>();
+    let (queue, mut queued) = Queue::new(waiting.clone(), store.clone());
     let index = SharedIndex::default();
     let nodes = Arc::new(RwLock::new(Nodes::default()));
-    let (store, store_writer) = reflector::store::<MaybeSeika>();
     // Dropped, and with it ended, when this function ends.
-    let mut tasks = JoinSet::new();
+    let mut tasks = Tasks::default();
 
     let (announcer, publish) = Announcer::new(client.clone(), settings.instance.clone(), metrics.clone());
-    tasks.spawn(publish);
+    tasks.spawn("the publisher of events", publish);
     let (pods_known, pods_are_known) = watch::channel(false);
-    tasks.spawn(watch_pods(api(&client, &settings), index.clone(), store.clone(), queue.clone(), pods_known, metrics.clone()));
+    let pods = watch_pods(api(&client, &settings), index.clone(), store.clone(), queue.clone(), pods_known, metrics.clone());
+    tasks.spawn("the watch of pods", pods);
     let (nodes_known, nodes_are_known) = watch::channel(false);
     let watching = NodeWatch { nodes: Arc::clone(&nodes), index: index.clone(), seikas: store.clone(), queue };
-    tasks.spawn(watching.run(Api::all(client.clone()), nodes_known, metrics.clone()));
+    tasks.spawn("the watch of nodes", watching.run(Api::all(client.clone()), nodes_known, metrics.clone()));
 
     // Before both are whole, every pod would look missing and every node gone.
     let whole = async |mut known: watch::Receiver<bool>| {
         let _ = known.wait_for(|known| *known).await;
     };
     tokio::select! {
-        () = stop.cancelled() => return,
+        () = stop.cancelled() => return Ok(()),
+        ended = tasks.one_ends() => return Err(ended),
         _ = future::join(whole(pods_are_known), whole(nodes_are_known)) => {}
     }
 
@@ -104,11 +113,18 @@ pub async fn run(client: Client, settings: Settings, metrics: Metrics, stop: Can
         QueueConfig::default().concurrency(settings.seikas_at_once),
     )
     .for_each(|_| future::ready(()));
-    tokio::select! {
-        () = kept => {}
-        () = never_began => {}
-    }
+    let result = tokio::select! {
+        () = kept => if stop.is_cancelled() { Ok(()) } else { Err(Ended::by_itself("the watch of seikas")) },
+        () = never_began => Ok(()),
+        ended = tasks.one_ends() => Err(ended),
+    };
     tracing::info!("no longer keeping seikas");
+    result
+}
+
+/// See [`crate::client`].
+fn watched() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
 /// Comes back when `stop` comes before the Seikas have been listed, and then only. The applier would wait for that list, which nobody asks for
@@ -139,7 +155,7 @@ fn watch_seikas(
 ) -> BoxStream<'static, Result<ObjectRef<MaybeSeika>, watcher::Error>> {
     let (metrics, waiting) = (context.metrics.clone(), context.waiting.clone());
     // Who manages which field is nothing to us, and takes more room than all the rest.
-    let seikas = watcher(seikas, watcher::Config::default()).modify(|seika| seika.meta_mut().managed_fields = None);
+    let seikas = watcher(seikas, watched()).modify(|seika| seika.meta_mut().managed_fields = None);
     reflect(store_writer, seikas)
         .backoff(Patience::default())
         .inspect_err(move |error| broken("seikas", error, &metrics))
@@ -201,7 +217,7 @@ async fn watch_pods(
     known: watch::Sender<bool>,
     metrics: Metrics,
 ) {
-    let config = watcher::Config::default().labels(NODE_LABEL);
+    let config = watched().labels(NODE_LABEL);
     let mut events = watcher(pods, config).backoff(Patience::default()).boxed();
     while let Some(event) = events.next().await {
         let event = match event {
@@ -275,7 +291,7 @@ struct NodeWatch {
 impl NodeWatch {
     /// Keeps the nodes; queues the Seikas that a change concerns.
     async fn run(self, api: Api<Node>, known: watch::Sender<bool>, metrics: Metrics) {
-        let mut events = watcher(api, watcher::Config::default()).backoff(Patience::default()).boxed();
+        let mut events = watcher(api, watched()).backoff(Patience::default()).boxed();
         let mut listed = Nodes::default();
         while let Some(event) = events.next().await {
             match event {

@@ -8,6 +8,7 @@ pub use k8s_api::seika as crd;
 
 mod announce;
 pub mod backoff;
+pub mod client;
 pub mod controller;
 mod history;
 pub mod index;

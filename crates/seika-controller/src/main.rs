@@ -1,15 +1,15 @@
 //! `seika-controller`: keeps exactly N pods on each named node.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use kube::Client;
 use lease_election::{LeaseSettings, act_while_leading};
 use prometheus_client::registry::Registry;
 use seika_controller::controller::{self, Settings};
 use seika_controller::metrics::Metrics;
+use tokio_util::sync::CancellationToken;
 
 /// Keeps exactly N pods on each named node.
 #[derive(Parser)]
@@ -77,10 +77,17 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     let metrics = Metrics::new(&mut registry);
     let readiness = ops_http::Readiness::waiting_for(["lease"]);
     let listener = ops_http::bind(arguments.ops_listen).await?;
-    let endpoints =
-        tokio::spawn(ops_http::serve(listener, ops_http::router(Arc::new(registry), readiness.clone()), stop.clone()));
+    let serving = ops_http::serve(listener, ops_http::router(Arc::new(registry), readiness.clone()), stop.clone());
+    let ends = stop.clone().drop_guard();
+    let endpoints = tokio::spawn(async move {
+        // Whatever ends it ends the process: one that cannot be asked how it is should be started
+        // anew.
+        let _ends = ends;
+        serving.await
+    });
 
-    let client = Client::try_default().await.context("failed to find the API server")?;
+    let config = kube::Config::infer().await.context("failed to find the API server")?;
+    let client = seika_controller::client::client(config).context("failed to make a client of the API server")?;
     let settings = Settings {
         namespace: arguments.namespace,
         writes_at_once: arguments.writes_at_once,
@@ -90,12 +97,20 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     };
     let lease =
         LeaseSettings { name: "seika-controller".into(), namespace: arguments.lease_namespace, identity: arguments.identity };
-    let act = |stop| controller::run(client.clone(), settings.clone(), metrics.clone(), stop);
+    let failure = OnceLock::new();
+    let act = async |stop: CancellationToken| {
+        if let Err(ended) = controller::run(client.clone(), settings.clone(), metrics.clone(), stop.clone()).await {
+            tracing::error!(error = &ended as &dyn std::error::Error, "giving up");
+            let _ = failure.set(ended);
+            // This process does not lead again.
+            stop.cancel();
+        }
+    };
     // Who waits for the lease is ready too: else an update of the Deployment would wait for a lease that the old pod holds.
     let ready = || readiness.reached("lease");
     let leads = |leads| metrics.leads(leads);
     act_while_leading(client.clone(), lease, stop.clone(), ready, leads, act).await;
     stop.cancel();
     endpoints.await??;
-    Ok(())
+    failure.into_inner().map_or(Ok(()), |ended| Err(ended.into()))
 }

@@ -5,11 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Map, Value, json};
 
-use crate::crd::{NODE_LABEL, PodTemplate, REVISION_LABEL};
+use crate::crd::{NODE_ANNOTATION, NODE_LABEL, PodTemplate, REVISION_LABEL};
 use crate::naming::node_label;
-
-/// Carried by pods whose node's name is too long for [`NODE_LABEL`]: the name in full.
-pub const NODE_ANNOTATION: &str = "bonavadeur.io/seika-node";
 
 /// The labels of a Seika's pods, but for the node's: those that the selector wants, and the template's own.
 #[must_use]
@@ -32,6 +29,9 @@ pub fn pod(
     let mut labels = labels.clone();
     let label = node_label(node);
     let mut annotations = template.metadata.annotations.clone();
+    // A template that was copied from a pod may name another node, and the pod would be taken for
+    // that node's.
+    annotations.remove(NODE_ANNOTATION);
     if label != node {
         annotations.insert(NODE_ANNOTATION.to_owned(), node.to_owned());
     }
@@ -153,6 +153,15 @@ mod tests {
         let wanted = json!({ "app": "hello", "tier": "front", NODE_LABEL: "node1", REVISION_LABEL: "rev" });
         assert_eq!(pod["metadata"]["labels"], wanted);
         assert_eq!(pod["metadata"]["annotations"], json!({}));
+    }
+
+    #[test]
+    fn a_node_that_the_template_names_in_our_annotation_is_not_the_pods() {
+        let mut template = PodTemplate::default();
+        template.metadata.annotations.insert(NODE_ANNOTATION.into(), "node9".into());
+        template.metadata.annotations.insert("other".into(), "stays".into());
+        let pod = pod("p", "node1", "rev", &BTreeMap::new(), &template, &OwnerReference::default());
+        assert_eq!(pod["metadata"]["annotations"], json!({ "other": "stays" }));
     }
 
     #[test]

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, PodStatus};
 
-use crate::crd::{NODE_LABEL, REVISION_LABEL};
-use crate::manifest::NODE_ANNOTATION;
+use crate::crd::{NODE_ANNOTATION, NODE_LABEL, REVISION_LABEL};
 use crate::taints::{Taint, Tolerations};
 use crate::watched::WatchedPod;
 
@@ -64,7 +63,7 @@ pub struct PodView {
     pub restarts: i32,
     /// When it was created.
     pub created: Option<Timestamp>,
-    /// Its labels but for those that we give it, which say where it belongs. Not known of a pod that the API server has not shown yet.
+    /// All of its labels. Not known of a pod that the API server has not shown yet.
     pub labels: Option<Arc<BTreeMap<String, String>>>,
 }
 
@@ -97,8 +96,6 @@ impl PodView {
         let bound_to = pod.spec.node_name.as_ref().filter(|node| !node.is_empty());
         let progress = progress(pod.status.as_ref(), bound_to.is_some());
         let said = || annotation(NODE_ANNOTATION).cloned().or_else(|| label(NODE_LABEL)).unwrap_or_default();
-        let own = [NODE_LABEL, REVISION_LABEL];
-        let labels = metadata.labels.iter().flatten().filter(|(key, _)| !own.contains(&key.as_str()));
         Self {
             name: metadata.name.clone().unwrap_or_default(),
             uid: metadata.uid.clone().unwrap_or_default(),
@@ -116,7 +113,7 @@ impl PodView {
                 .and_then(|status| status.container_statuses.as_ref())
                 .map_or(0, |containers| containers.iter().map(|container| container.restart_count).sum()),
             created: metadata.creation_timestamp.as_ref().map(|time| time.0),
-            labels: Some(Arc::new(labels.map(|(key, value)| (key.clone(), value.clone())).collect())),
+            labels: Some(Arc::new(metadata.labels.clone().unwrap_or_default())),
         }
     }
 

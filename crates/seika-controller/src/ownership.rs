@@ -4,10 +4,13 @@
 //! longer matches (somebody relabelled them, to look at one in peace, say) are let go. Pods of other owners are only told of. All of it is
 //! about pods that carry the node label: without it a pod is for no node in particular, so that no count could include it.
 
+mod attempts;
+
 use std::sync::Arc;
 
 use kube::core::{Selector, SelectorExt as _};
 
+pub(crate) use self::attempts::Attempts;
 use crate::index::{Picture, Stray};
 use crate::observed::PodView;
 
@@ -62,6 +65,17 @@ mod tests {
 
     fn names(pods: &[Arc<PodView>]) -> Vec<&str> {
         pods.iter().map(|pod| pod.name.as_str()).collect()
+    }
+
+    /// A selector may name any label but our own, and whatever labels a pod has count.
+    #[test]
+    fn all_labels_of_a_pod_count() {
+        let watched = serde_json::json!({ "metadata": { "name": "p", "uid": "u", "labels": {
+            "app": "hello", crate::crd::NODE_LABEL: "node1", crate::crd::REVISION_LABEL: "rev" } } });
+        let pod = PodView::of(&serde_json::from_value(watched).unwrap());
+        let of_node: Selector = [(crate::crd::NODE_LABEL.to_owned(), "node1".to_owned())].into_iter().collect();
+        let picture = Picture { pods: vec![Arc::new(pod)], unresolved: Vec::new() };
+        assert!(claims(&of_node, &picture, &[]).release.is_empty());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::sync::mpsc;
 
 use crate::crd::MaybeSeika;
@@ -26,6 +26,12 @@ impl Waiting {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.remove(&(namespace.to_owned(), name.to_owned())).map(|since| since.elapsed())
     }
+
+    /// Only those of which `is_there` says yes are left.
+    pub(crate) fn retain(&self, is_there: impl Fn(&str, &str) -> bool) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|(namespace, name), _| is_there(namespace, name));
+    }
 }
 
 /// Sends Seikas to be worked on.
@@ -33,26 +39,56 @@ impl Waiting {
 pub(crate) struct Queue {
     sender: mpsc::UnboundedSender<ObjectRef<MaybeSeika>>,
     waiting: Waiting,
+    seikas: Store<MaybeSeika>,
 }
 
 impl Queue {
-    /// A queue, and its other end.
-    pub(crate) fn new(waiting: Waiting) -> (Self, mpsc::UnboundedReceiver<ObjectRef<MaybeSeika>>) {
+    /// A queue of Seikas out of `seikas`, and its other end.
+    pub(crate) fn new(waiting: Waiting, seikas: Store<MaybeSeika>) -> (Self, mpsc::UnboundedReceiver<ObjectRef<MaybeSeika>>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Self { sender, waiting }, receiver)
+        (Self { sender, waiting, seikas }, receiver)
     }
 
-    /// This one is to be worked on.
+    /// This one is to be worked on. One that is not there (any more) is not: its pods go one by
+    /// one, and each of them asks for it.
     pub(crate) fn push(&self, owner: &Owner) {
+        let seika = ObjectRef::new(&owner.name).within(&owner.namespace);
+        // In this order, for who forgets a Seika that goes meanwhile does so after it has left the
+        // store.
         self.waiting.begins(&owner.namespace, &owner.name);
+        if self.seikas.get(&seika).is_none() {
+            self.waiting.ends(&owner.namespace, &owner.name);
+            return;
+        }
         // Nobody listens any more only when all of it is being stopped.
-        let _ = self.sender.send(ObjectRef::new(&owner.name).within(&owner.namespace));
+        let _ = self.sender.send(seika);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use kube::runtime::{reflector, watcher};
+
     use super::*;
+    use crate::crd::Seika;
+
+    #[test]
+    fn who_is_not_there_does_not_wait() {
+        let (store, mut writer) = reflector::store::<MaybeSeika>();
+        let waiting = Waiting::default();
+        let (queue, mut queued) = Queue::new(waiting.clone(), store);
+        let owner = Owner { uid: "uid".into(), namespace: "default".into(), name: "hello".into() };
+        queue.push(&owner);
+        assert!(waiting.0.lock().unwrap().is_empty() && queued.try_recv().is_err());
+
+        let mut seika = Seika::new(&owner.name, Default::default());
+        seika.metadata.namespace = Some(owner.namespace.clone());
+        writer.apply_watcher_event(&watcher::Event::Apply(kube::core::DeserializeGuard(Ok(seika))));
+        queue.push(&owner);
+        assert_eq!(queued.try_recv().unwrap().name, "hello");
+        waiting.retain(|_, name| name != "hello");
+        assert!(waiting.0.lock().unwrap().is_empty());
+    }
 
     #[test]
     fn waiting_counts_from_the_first_time_and_once() {

@@ -1,16 +1,20 @@
 //! What the Seika's status says: a pure function of what is asked and what is seen.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod listing;
+
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use self::listing::Listing;
 use crate::crd::{NodeStatus, Rollout, SeikaStatus};
 use crate::observed::{Known, Obstacle, PodView, Progress};
 use crate::plan::{Asked, Seen};
 
-/// In clusters of more nodes than this the status lists only those that concern the Seika.
-pub const NODES_LISTED_MAX: usize = 32;
+/// What a scheduler or an admission webhook says can be long, and a status has to fit into etcd.
+const NODE_MESSAGE_BYTES_MAX: usize = 500;
+const CONDITION_MESSAGE_BYTES_MAX: usize = 2000;
 
 /// Something that went wrong and is not to be seen in pods or nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +34,8 @@ pub struct Circumstances<'a> {
     pub trouble: Option<&'a Trouble>,
     /// Pods of others that the selector matches too: name and owner.
     pub foreign: &'a [String],
+    /// The selector as text.
+    pub selector: Option<&'a str>,
     /// The status so far: what did not change keeps its time.
     pub before: Option<&'a SeikaStatus>,
 }
@@ -42,40 +48,27 @@ pub fn status(asked: &Asked<'_>, seen: &Seen<'_>, circumstances: &Circumstances<
         by_node.entry(&pod.node).or_default().push(pod);
     }
     let per_node: Vec<NodeStatus> = by_node.iter().map(|(node, pods)| node_status(asked, seen, node, pods)).collect();
-
-    let concerned = by_node.keys().copied();
-    let listed: BTreeSet<&str> = if seen.nodes.names().len() <= NODES_LISTED_MAX {
-        concerned.chain(seen.nodes.names()).collect()
-    } else {
-        concerned.collect()
-    };
-    let of = |node: &str| per_node.iter().find(|status| status.node == node);
-    let joined = |number: fn(&NodeStatus) -> i32| {
-        listed.iter().map(|node| of(node).map_or(0, number).to_string()).collect::<Vec<_>>().join("-")
-    };
     let total = |number: fn(&NodeStatus) -> i32| per_node.iter().map(number).sum::<i32>();
     let available = seen.picture.pods.iter().filter(|pod| asked.is_available(pod, seen.now)).count();
 
     let mut status = SeikaStatus {
         repurika: per_node.iter().map(|status| (status.node.clone(), status.current)).collect(),
-        nodes: listed.iter().map(|node| (*node).to_owned()).collect(),
-        ready: format!("{}/{}", joined(|status| status.ready), joined(|status| status.desired)),
         observed_generation: circumstances.generation,
         desired_replicas: total(|status| status.desired),
         current_replicas: total(|status| status.current),
         ready_replicas: total(|status| status.ready),
         available_replicas: number(available),
         updated_replicas: total(|status| status.updated),
+        selector: circumstances.selector.map(str::to_owned),
         revision: Some(asked.revision.to_owned()),
-        per_node,
-        progressed_at: None,
-        conditions: Vec::new(),
+        ..SeikaStatus::default()
     };
     let before = circumstances.before.filter(|before| marks(before) == marks(&status));
     let since = before.and_then(|before| before.progressed_at.clone());
     status.progressed_at = Some(since.unwrap_or_else(|| Time(whole_seconds(seen.now))));
-    status.conditions = conditions(&status, asked, seen, circumstances);
-    status
+    status.conditions = conditions(&status, &per_node, asked, seen, circumstances);
+    let Listing { nodes, ready, per_node } = Listing::of(per_node, seen.nodes);
+    SeikaStatus { nodes, ready, per_node, ..status }
 }
 
 /// What changes as long as there is progress.
@@ -131,7 +124,7 @@ fn node_status(asked: &Asked<'_>, seen: &Seen<'_>, node: &str, pods: &[&PodView]
     if status.ready < status.desired || is_stuck {
         let (reason, message) = shortfall(asked, seen, node, pods, &active);
         status.reason = Some(reason);
-        status.message = message;
+        status.message = message.map(|message| shortened(message, NODE_MESSAGE_BYTES_MAX));
     }
     status
 }
@@ -174,15 +167,19 @@ fn shortfall(asked: &Asked<'_>, seen: &Seen<'_>, node: &str, pods: &[&PodView], 
     ("Starting".into(), None)
 }
 
-fn conditions(status: &SeikaStatus, asked: &Asked<'_>, seen: &Seen<'_>, circumstances: &Circumstances<'_>) -> Vec<Condition> {
-    let missing_nodes: Vec<&str> = status
-        .per_node
+fn conditions(
+    status: &SeikaStatus,
+    per_node: &[NodeStatus],
+    asked: &Asked<'_>,
+    seen: &Seen<'_>,
+    circumstances: &Circumstances<'_>,
+) -> Vec<Condition> {
+    let missing_nodes: Vec<&str> = per_node
         .iter()
         .filter(|node| node.desired > 0 && !matches!(seen.nodes.look_up(&node.node), Known::Present(_)))
         .map(|node| node.node.as_str())
         .collect();
-    let short: Vec<&str> =
-        status.per_node.iter().filter(|node| node.ready < node.desired).map(|node| node.node.as_str()).collect();
+    let short: Vec<&str> = per_node.iter().filter(|node| node.ready < node.desired).map(|node| node.node.as_str()).collect();
     let available = if short.is_empty() && status.available_replicas >= status.desired_replicas {
         (true, "AllPodsAvailable", format!("{} pods are available", status.desired_replicas))
     } else if short.is_empty() {
@@ -192,7 +189,7 @@ fn conditions(status: &SeikaStatus, asked: &Asked<'_>, seen: &Seen<'_>, circumst
     };
 
     let outdated = status.current_replicas - status.updated_replicas;
-    let beyond = status.per_node.iter().any(|node| node.current != node.desired);
+    let beyond = per_node.iter().any(|node| node.current != node.desired);
     let progressing = if asked.rollout.paused && outdated > 0 {
         (false, "Paused", format!("{outdated} pods are of an earlier template, which stay while the roll-out is paused"))
     } else if outdated > 0 {
@@ -257,7 +254,7 @@ fn condition(
         type_: type_.to_owned(),
         status: value.to_owned(),
         reason: reason.to_owned(),
-        message,
+        message: shortened(message, CONDITION_MESSAGE_BYTES_MAX),
         observed_generation: generation,
         last_transition_time: same.map_or_else(|| Time(whole_seconds(now)), |same| same.last_transition_time.clone()),
     }
@@ -273,6 +270,17 @@ fn some_of(names: &[&str]) -> String {
     const SHOWN: usize = 5;
     let shown = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
     if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
+}
+
+/// At most `bytes` bytes of `text`, and a sign that there is more.
+fn shortened(mut text: String, bytes: usize) -> String {
+    const MORE: &str = " ...";
+    if text.len() > bytes {
+        let end = (0..=bytes.saturating_sub(MORE.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str(MORE);
+    }
+    text
 }
 
 fn number(count: usize) -> i32 {
@@ -388,6 +396,59 @@ mod tests {
         assert_eq!(status.ready, "0-0-0-0/1-1-2-1");
         assert_eq!(condition(&status, "Degraded").message, "there is no node node9");
         assert_eq!(condition(&status, "Available").status, "False");
+    }
+
+    /// A Seika that names `count` nodes with names of the length that clouds give them, none of
+    /// which is there.
+    fn case_of(count: u32) -> Case {
+        let counts = (0..count).map(|node| (format!("{:0>41}", format!("node{node}")), 7)).collect();
+        Case { counts, ..case(&[], Vec::new()) }
+    }
+
+    #[test]
+    fn of_many_nodes_only_those_that_lack_something_are_listed() {
+        let mut case = case_of(200);
+        for node in case.counts.keys() {
+            case.nodes.put(node, NodeView::USABLE);
+        }
+        let nodes: Vec<String> = case.counts.keys().cloned().collect();
+        let pods = nodes.iter().flat_map(|node| (0..7).map(move |pod| ready_pod(&format!("{node}-{pod}"), node)));
+        let mut pods: Vec<Arc<PodView>> = pods.map(Arc::new).collect();
+        case.picture.pods.clone_from(&pods);
+        let status = case.status(&Circumstances::default());
+        assert_eq!((status.nodes, status.ready, status.per_node), (vec!["200 nodes".to_owned()], "1400/1400".to_owned(), vec![]));
+        assert_eq!(status.repurika.len(), 200);
+
+        pods.remove(20);
+        case.picture.pods = pods;
+        let status = case.status(&Circumstances::default());
+        assert_eq!(status.ready, "1399/1400");
+        let [lacking] = &status.per_node[..] else { panic!("{:?}", status.per_node) };
+        assert_eq!((&lacking.node, lacking.desired, lacking.current), (&nodes[2], 7, 6));
+        assert_eq!(condition(&status, "Available").message, format!("fewer pods are ready than wanted on {}", nodes[2]));
+    }
+
+    #[test]
+    fn the_status_of_as_many_nodes_as_there_may_be_is_bounded() {
+        let mut case = case_of(crate::crd::NODES_MAX);
+        let unschedulable = Hindrance { reason: "Unschedulable".into(), message: "0/5000 nodes are available: ".repeat(500) };
+        let waits = |node: &String| PodView { hindrance: Some(unschedulable.clone()), ..pod(&format!("pod-{node}"), node) };
+        case.picture.pods = case.counts.keys().map(waits).map(Arc::new).collect();
+        for node in case.counts.keys() {
+            case.nodes.put(node, NodeView::USABLE);
+        }
+        let trouble = Trouble { reason: "FailedCreate", message: "no ".repeat(10_000) };
+        let status = case.status(&Circumstances { trouble: Some(&trouble), ..Circumstances::default() });
+        assert_eq!(status.per_node.len(), 100);
+        assert_eq!(condition(&status, "Degraded").message.len(), CONDITION_MESSAGE_BYTES_MAX);
+        let bytes = serde_json::to_vec(&status).unwrap().len();
+        assert!(bytes < 400_000, "{bytes} bytes of the 1.5 MiB that etcd takes, which the spec shares");
+    }
+
+    #[test]
+    fn long_messages_are_cut_where_a_character_ends() {
+        assert_eq!(shortened("short".into(), 5), "short");
+        assert_eq!(shortened("\u{e9}".repeat(10), 11), format!("{} ...", "\u{e9}".repeat(3)));
     }
 
     #[test]

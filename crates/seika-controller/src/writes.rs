@@ -10,7 +10,7 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::core::{PartialObjectMeta, Request};
+use kube::core::{PartialObjectMeta, Request, Selector};
 use kube::{Client, Resource as _};
 use serde_json::json;
 
@@ -23,6 +23,9 @@ use crate::pace::Pace;
 
 /// The field manager of the status, and the user agent of all else.
 pub(crate) const FIELD_MANAGER: &str = "seika-controller";
+/// The field manager of `spec.replicas`: of that field and no other, so that who manages the rest
+/// of the spec is not asked to give way.
+const TOTAL_MANAGER: &str = "seika-controller-total";
 /// After this an answer is not waited for any more, and the outcome counts as unknown.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
@@ -35,6 +38,14 @@ impl SharedIndex {
         // No method of the index panics half way through a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// For whom pods are asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claimant<'a> {
+    pub(crate) owner: &'a Owner,
+    /// What its pods are to match.
+    pub(crate) selector: &'a Selector,
 }
 
 /// Writes for all Seikas.
@@ -95,6 +106,26 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Applies the sum of the counts, and nothing else of the spec.
+    pub(crate) async fn write_total(&self, owner: &Owner, total: i32) -> Result<(), WriteError> {
+        let seikas: Api<Seika> = Api::namespaced(self.client.clone(), &owner.namespace);
+        let patch = json!({
+            "apiVersion": Seika::api_version(&()),
+            "kind": Seika::kind(&()),
+            "metadata": { "name": owner.name, "uid": owner.uid },
+            "spec": { "replicas": total },
+        });
+        let parameters = PatchParams::apply(TOTAL_MANAGER).force();
+        let _turn = self.pace.turn().await;
+        match answered(seikas.patch_metadata(&owner.name, &parameters, &Patch::Apply(&patch))).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(answer)) if answer.is_not_found() => Ok(()),
+            Err(source) => {
+                Err(WriteError::Total { namespace: owner.namespace.clone(), name: owner.name.clone(), source: Box::new(source) })
+            }
+        }
     }
 
     /// Applies the status, all of it ours.

@@ -157,6 +157,9 @@ fn any_weather(chance: &mut StdRng) -> Weather {
         watch_expired: sometimes(0.5),
         watch_lag: Duration::from_secs_f64(sometimes(0.2)),
         watch_cut: sometimes(0.8),
+        // Each takes half a minute to be noticed, which leaves no time for anything else. It has a
+        // test of its own.
+        watch_stall: 0.0,
     }
 }
 

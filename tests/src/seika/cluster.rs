@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use netem_lab::control_plane::{ControlPlane, User};
-use seika_controller::controller::{Settings, run};
+use seika_controller::controller::{Ended, Settings, run};
 use seika_controller::crd::{NODE_LABEL, Seika};
 use seika_controller::metrics::Metrics;
 use serde_json::{Value, json};
@@ -78,7 +78,7 @@ impl Cluster {
     /// # Errors
     /// Where the API server gives out no token.
     pub async fn controllers_client(&self) -> anyhow::Result<Client> {
-        Ok(Client::try_from(self.controllers_config().await?)?)
+        Ok(seika_controller::client::client(self.controllers_config().await?)?)
     }
 
     /// The configuration of a client with the controller's own rights.
@@ -170,7 +170,7 @@ impl Cluster {
 /// A controller at work; dropping it is a kill.
 pub struct Controller {
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<(), Ended>>,
 }
 
 impl Controller {
@@ -190,7 +190,7 @@ impl Controller {
     /// Lets it finish what it is doing.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.stop.cancel();
-        Ok((&mut self.task).await?)
+        Ok((&mut self.task).await??)
     }
 }
 

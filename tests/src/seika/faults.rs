@@ -1,4 +1,5 @@
-//! An unreliable way to the API server: answers that come late, say no, get lost or break off, and watches that lag and break.
+//! An unreliable way to the API server: answers that come late, say no, get lost or break off, and
+//! watches that lag, break, or fall silent.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -36,6 +37,8 @@ pub struct Weather {
     pub watch_lag: Duration,
     /// Watches that break off after some thousand bytes, at any of them.
     pub watch_cut: f64,
+    /// Watches that deliver nothing more after some of their parts, and do not end either.
+    pub watch_stall: f64,
 }
 
 /// The faults of all clients made with it.
@@ -44,6 +47,7 @@ pub struct Faults {
     chance: Arc<Mutex<StdRng>>,
     weather: watch::Sender<Weather>,
     watches: watch::Sender<u64>,
+    stalls: watch::Sender<u64>,
 }
 
 impl Faults {
@@ -53,7 +57,14 @@ impl Faults {
             chance: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
             weather: watch::Sender::new(Weather::default()),
             watches: watch::Sender::new(0),
+            stalls: watch::Sender::new(0),
         }
+    }
+
+    /// Every watch that is open now delivers nothing more, and does not end. Those that begin later
+    /// work.
+    pub fn stall_watches(&self) {
+        self.stalls.send_modify(|stalls| *stalls += 1);
     }
 
     /// A client that has to live with them.
@@ -120,8 +131,9 @@ where
                 return Box::pin(future::ready(Ok(refusal(410, "Expired"))));
             }
             let cut_after = if faults.happens(weather.watch_cut) { faults.bytes_up_to(20_000) } else { usize::MAX };
+            let stall_after = if faults.happens(weather.watch_stall) { faults.bytes_up_to(20) } else { usize::MAX };
             let answer = self.inner.call(request);
-            return Box::pin(async move { Ok(answer.await?.map(|body| watch_body(body, faults, cut_after))) });
+            return Box::pin(async move { Ok(answer.await?.map(|body| watch_body(body, faults, cut_after, stall_after))) });
         }
         if faults.happens(weather.refused) {
             let all = [
@@ -150,10 +162,10 @@ where
     }
 }
 
-fn watch_body(body: Box<DynBody>, faults: Faults, cut_after: usize) -> Box<DynBody> {
+fn watch_body(body: Box<DynBody>, faults: Faults, cut_after: usize, stall_after: usize) -> Box<DynBody> {
     let mut cuts = faults.watches.subscribe();
     cuts.mark_unchanged();
-    let lagging = chunks(body).then(move |chunk| {
+    let lagging = stalling(chunks(body), faults.stalls.subscribe(), stall_after).then(move |chunk| {
         let lag = faults.up_to(faults.weather.borrow().watch_lag);
         async move {
             tokio::time::sleep(lag).await;
@@ -172,6 +184,23 @@ fn body_of(chunks: BoxStream<'static, Result<Bytes, BoxError>>) -> Box<DynBody> 
 
 fn chunks(body: Box<DynBody>) -> BoxStream<'static, Result<Bytes, BoxError>> {
     body.into_data_stream().boxed()
+}
+
+/// The first `parts` chunks, or those that come until `stalls` changes; then nothing, and no end.
+fn stalling(
+    chunks: BoxStream<'static, Result<Bytes, BoxError>>,
+    stalls: watch::Receiver<u64>,
+    parts: usize,
+) -> BoxStream<'static, Result<Bytes, BoxError>> {
+    futures::stream::unfold((chunks, stalls, parts), async |(mut chunks, mut stalls, left)| {
+        let Some(left) = left.checked_sub(1) else { return future::pending().await };
+        tokio::select! {
+            biased;
+            Ok(()) = stalls.changed() => future::pending().await,
+            chunk = chunks.next() => Some((chunk?, (chunks, stalls, left))),
+        }
+    })
+    .boxed()
 }
 
 /// The first `length` bytes, then an error.

@@ -115,7 +115,7 @@ impl Cluster {
         let stop = CancellationToken::new();
         let metrics = seika_controller::metrics::Metrics::new(&mut prometheus_client::registry::Registry::default());
         let settings = seika_controller::controller::Settings::default();
-        let seikas = tokio::spawn(seika_controller::controller::run(client.clone(), settings, metrics, stop.clone()));
+        let seikas = seika_controller::controller::run(client.clone(), settings, metrics, stop.clone());
         let loud = async |name: &str, part: anyhow::Result<()>| {
             if let Err(error) = part {
                 eprintln!("{name}: {error:#}");
@@ -123,7 +123,7 @@ impl Cluster {
         };
         let (kubelets, services) = (fakes::kubelets(client.clone()), fakes::serverless_services(client));
         let tasks = vec![
-            seikas,
+            tokio::spawn(async move { loud("seikas", seikas.await.map_err(Into::into)).await }),
             tokio::spawn(async move { loud("kubelets", kubelets.await).await }),
             tokio::spawn(async move { loud("serverless services", services.await).await }),
         ];

@@ -3,11 +3,17 @@
 use std::time::Duration;
 
 use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kantai_tests::api_server::documents;
 use kantai_tests::seika::cluster::{Cluster, until};
-use kube::api::{Api, Patch, PatchParams};
-use serde_json::{Value, json};
+use kube::ResourceExt as _;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use seika_controller::crd::{NODE_ANNOTATION, NODE_LABEL, NODES_MAX, REVISION_LABEL, Seika};
+use serde_json::{Map, Value, json};
 
 use crate::condition;
+
+const CRD: &str = include_str!("../../../deploy/seika-controller/crd.yaml");
 
 pub(crate) async fn the_definition_takes_the_sample_and_refuses_nonsense(cluster: &Cluster) -> anyhow::Result<()> {
     let case = cluster.case_without_controller(3).await?;
@@ -25,6 +31,8 @@ pub(crate) async fn the_definition_takes_the_sample_and_refuses_nonsense(cluster
     refused(json!({ "spec": { "template": { "metadata": { "labels": { "app": "other" } } } } }), "contradict").await?;
     refused(json!({ "spec": { "template": { "spec": { "containers": [] } } } }), "should have at least 1 items").await?;
     refused(json!({ "spec": { "rollout": { "maxSurgePerNode": 0 } } }), "must not both be 0").await?;
+    let of_a_pod = json!({ "metadata": { "annotations": { NODE_ANNOTATION: "node1" } } });
+    refused(json!({ "spec": { "template": of_a_pod } }), "template must not have the annotation").await?;
 
     // The seed's own sample has a template without labels: the pods get the selector's.
     let mut bare = case.sample(&[1])?;
@@ -58,11 +66,17 @@ pub(crate) async fn selectors_match_the_pods_to_be(cluster: &Cluster) -> anyhow:
             true,
         ),
         (json!({ "matchLabels": { "app": "hello" }, "matchExpressions": [{ "key": "app", "operator": "Exists" }] }), true),
+        // What one gets by copying the labels of a pod.
+        (json!({ "matchLabels": { "app": "hello", NODE_LABEL: "node1" } }), false),
+        (json!({ "matchLabels": { "app": "hello", REVISION_LABEL: "rev" } }), false),
+        (json!({ "matchExpressions": [{ "key": NODE_LABEL, "operator": "Exists" }] }), false),
+        (json!({ "matchExpressions": [{ "key": NODE_LABEL, "operator": "In", "values": ["node1"] }] }), false),
+        (json!({ "matchLabels": { "bonavadeur.io/seika": "hello" } }), true),
     ];
     for (number, (selector, taken)) in cases.into_iter().enumerate() {
         let mut sample = case.sample(&[0])?;
         sample["metadata"]["name"] = json!(format!("hello-{number}"));
-        sample["spec"]["template"]["metadata"]["labels"] = json!({ "tier": "front" });
+        sample["spec"]["template"]["metadata"]["labels"] = json!({ "tier": "front", NODE_LABEL: "node1", REVISION_LABEL: "rev" });
         sample["spec"]["selector"] = selector.clone();
         let answer = case.create(sample).await;
         anyhow::ensure!(answer.is_ok() == taken, "{selector}: {answer:?}");
@@ -155,4 +169,88 @@ pub(crate) async fn events_tell_of_changes_only(cluster: &Cluster) -> anyhow::Re
     anyhow::ensure!(reasons().await? == told, "{:?} where nothing was done; before {told:?}", reasons().await?);
     case.set(&[1]).await?;
     until("the deletion is told of", async || Ok(reasons().await?.iter().any(|(reason, _)| reason == "SuccessfulDelete"))).await
+}
+
+/// With the names that clouds give to nodes, and each manager's account of what it manages.
+pub(crate) async fn a_seika_of_as_many_nodes_as_there_may_be_has_a_status(cluster: &Cluster) -> anyhow::Result<()> {
+    let case = cluster.case(1).await?;
+    let counts: Map<String, Value> =
+        (0..NODES_MAX).map(|node| (format!("{:0>41}", format!("node{node}")), json!(1000))).collect();
+    let mut seika = case.sample(&[])?;
+    seika["spec"]["repurika"] = counts.into();
+    case.seikas.patch("hello", &PatchParams::apply("autoscaler"), &Patch::Apply(&seika)).await?;
+    let total = i32::try_from(NODES_MAX)? * 1000;
+    let told = |seika: &Seika| {
+        let status = seika.status.clone().unwrap_or_default();
+        status.desired_replicas == total && seika.spec.replicas == Some(total)
+    };
+    let seika = case.until_status("all of them are told of", told).await?;
+    let bytes = serde_json::to_vec(&seika)?.len();
+    let status = seika.status.unwrap_or_default();
+    anyhow::ensure!(status.repurika.len() == counts_len(NODES_MAX) && status.per_node.len() == 100, "{}", status.per_node.len());
+    anyhow::ensure!(status.nodes == [format!("{NODES_MAX} nodes")] && status.ready == format!("0/{total}"), "{}", status.ready);
+    println!("       {bytes} bytes");
+    anyhow::ensure!(bytes < 1_200_000, "{bytes} bytes of the 1.5 MiB that etcd takes");
+
+    // Who lowers the counts writes only those that change.
+    let none: Map<String, Value> = (0..NODES_MAX).map(|node| (format!("{:0>41}", format!("node{node}")), json!(0))).collect();
+    case.seikas.patch("hello", &PatchParams::default(), &Patch::Merge(json!({ "spec": { "repurika": none } }))).await?;
+    case.until_status("none is wanted", |seika| seika.spec.replicas == Some(0)).await?;
+    Ok(())
+}
+
+/// Seikas that the API server would refuse today. What is wrong with one must neither make pods
+/// without end nor keep its counts from changing.
+pub(crate) async fn what_was_stored_before_the_rules_does_no_harm(cluster: &Cluster) -> anyhow::Result<()> {
+    let mut case = cluster.case_without_controller(1).await?;
+    let definitions: Api<CustomResourceDefinition> = Api::all(case.client.clone());
+    let with_rules = documents(CRD)?.remove(0);
+    let mut without = with_rules.clone();
+    let spec = &mut without["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+    for part in ["selector", "template"] {
+        spec[part].as_object_mut().and_then(|part| part.remove("x-kubernetes-validations")).expect("it has rules");
+    }
+    let put = async |definition: &Value| {
+        let parameters = PatchParams::apply("test").force();
+        definitions.patch("seikas.batch.bonavadeur.io", &parameters, &Patch::Apply(definition)).await
+    };
+    let mut annotated = case.sample(&[1])?;
+    annotated["spec"]["template"]["metadata"]["annotations"] = json!({ NODE_ANNOTATION: "another-node" });
+    let mut looping = case.sample(&[1])?;
+    looping["metadata"]["name"] = json!("looping");
+    looping["spec"]["template"]["metadata"]["labels"] = json!({ "app": "looping" });
+    looping["spec"]["selector"] = json!({ "matchLabels": { "app": "looping", NODE_LABEL: case.nodes[0] } });
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let probe: Seika = serde_json::from_value(looping.clone())?;
+    let is_taken = async || anyhow::Ok(case.seikas.create(&dry, &probe).await.is_ok());
+    put(&without).await?;
+    let stored = async {
+        until("the rules are gone", async || is_taken().await).await?;
+        case.create(annotated).await?;
+        case.create(looping).await
+    };
+    let stored = stored.await;
+    put(&with_rules).await?;
+    stored?;
+    until("the rules hold", async || Ok(!is_taken().await?)).await?;
+
+    let observer = case.observe().await?;
+    case.controller = Some(cluster.controller(&case.namespace).await?);
+    case.until_per_node(&[1]).await?;
+    case.set(&[2]).await?;
+    case.until_per_node(&[2]).await?;
+    case.until_status("the total follows", |seika| seika.spec.replicas == Some(2)).await?;
+    until("the other is told of", async || {
+        let seika = case.seikas.get("looping").await?;
+        Ok(condition(&seika, "Degraded").1 == "Invalid")
+    })
+    .await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    anyhow::ensure!((observer.seen().created, observer.seen().deleted) == (2, 0), "{:?}", observer.seen());
+    anyhow::ensure!(case.active().await?.iter().all(|pod| !pod.annotations().contains_key(NODE_ANNOTATION)));
+    Ok(())
+}
+
+fn counts_len(nodes: u32) -> usize {
+    usize::try_from(nodes).unwrap_or(0)
 }

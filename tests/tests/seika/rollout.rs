@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kantai_tests::api_server::{apply, documents};
 use kantai_tests::seika::cluster::{Cluster, until};
 use kube::api::{Api, DeleteParams, EvictParams, Patch, PatchParams};
@@ -74,6 +74,18 @@ pub(crate) async fn templates_of_the_past_are_kept(cluster: &Cluster) -> anyhow:
         .await?;
     }
     Ok(())
+}
+
+/// Whoever wrote a template that no pod can be made from may want it back, or the one before it.
+pub(crate) async fn a_template_that_makes_no_pods_is_kept_all_the_same(cluster: &Cluster) -> anyhow::Result<()> {
+    let case = cluster.case(1).await?;
+    let namespaces: Api<Namespace> = Api::all(case.client.clone());
+    let strict = json!({ "metadata": { "labels": { "pod-security.kubernetes.io/enforce": "restricted" } } });
+    namespaces.patch(&case.namespace, &PatchParams::default(), &Patch::Merge(strict)).await?;
+    case.create(case.sample(&[1])?).await?;
+    case.until_status("the refusal is told of", |seika| condition(seika, "Degraded").1 == "FailedCreate").await?;
+    let kept: Api<ControllerRevision> = Api::namespaced(case.client.clone(), &case.namespace);
+    until("the template is kept", async || Ok(kept.list(&Default::default()).await?.items.len() == 1)).await
 }
 
 pub(crate) async fn a_budget_holds_up_evictions_and_no_roll_out(cluster: &Cluster) -> anyhow::Result<()> {

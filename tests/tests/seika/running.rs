@@ -1,18 +1,23 @@
 //! Leadership, and chaos.
 
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kantai_tests::api_server::SYSTEM_NAMESPACE;
 use kantai_tests::seika::chaos::Chaos;
-use kantai_tests::seika::cluster::Cluster;
+use kantai_tests::seika::cluster::{Cluster, Controller, until};
 use kantai_tests::seika::faults::{Faults, Weather};
+use kantai_tests::seika::relay::Relay;
+use kantai_tests::seika::silence::noticed_after;
+use kube::Client;
 use kube::api::Api;
 use lease_election::{LeaseSettings, act_while_leading};
 use prometheus_client::registry::Registry;
 use seika_controller::controller::{self, Settings};
 use seika_controller::metrics::Metrics;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) async fn the_lease_passes_on(cluster: &Cluster) -> anyhow::Result<()> {
@@ -20,24 +25,7 @@ pub(crate) async fn the_lease_passes_on(cluster: &Cluster) -> anyhow::Result<()>
     let observer = case.observe().await?;
     case.create(case.sample(&[3])?).await?;
     let client = cluster.controllers_client().await?;
-    let replica = |identity: &str| {
-        let stop = CancellationToken::new();
-        let settings = LeaseSettings {
-            name: "seika-controller".into(),
-            namespace: SYSTEM_NAMESPACE.into(),
-            identity: format!("{}-{identity}", case.namespace),
-        };
-        let metrics = Metrics::new(&mut Registry::default());
-        let (client, namespace, stopped) = (client.clone(), case.namespace.clone(), stop.clone());
-        let task = tokio::spawn(async move {
-            let act = |stop| {
-                let settings = Settings { namespace: Some(namespace.clone()), ..Settings::default() };
-                controller::run(client.clone(), settings, metrics.clone(), stop)
-            };
-            act_while_leading(client.clone(), settings, stopped, || (), |_| (), act).await;
-        });
-        (stop, task)
-    };
+    let replica = |identity: &str| replica(&client, &case.namespace, SYSTEM_NAMESPACE, identity);
     let (first, second) = (replica("first"), replica("second"));
     case.until_per_node(&[3]).await?;
     let leases: Api<Lease> = Api::namespaced(case.client.clone(), SYSTEM_NAMESPACE);
@@ -51,6 +39,81 @@ pub(crate) async fn the_lease_passes_on(cluster: &Cluster) -> anyhow::Result<()>
     follower.0.cancel();
     follower.1.await?;
     Ok(())
+}
+
+/// One of several that want the Lease in `lease_namespace`, and keeps the Seikas of `namespace`
+/// while it has it.
+fn replica(client: &Client, namespace: &str, lease_namespace: &str, identity: &str) -> (CancellationToken, JoinHandle<()>) {
+    let stop = CancellationToken::new();
+    let settings = LeaseSettings {
+        name: "seika-controller".into(),
+        namespace: lease_namespace.into(),
+        identity: format!("{namespace}-{identity}"),
+    };
+    let metrics = Metrics::new(&mut Registry::default());
+    let (client, namespace, stopped) = (client.clone(), namespace.to_owned(), stop.clone());
+    let task = tokio::spawn(async move {
+        let act = |stop| {
+            let settings = Settings { namespace: Some(namespace.clone()), ..Settings::default() };
+            let kept = controller::run(client.clone(), settings, metrics.clone(), stop);
+            async { kept.await.unwrap() }
+        };
+        act_while_leading(client.clone(), settings, stopped, || (), |_| (), act).await;
+    });
+    (stop, task)
+}
+
+pub(crate) async fn a_leader_that_is_gone_is_replaced_within_ten_seconds(cluster: &Cluster) -> anyhow::Result<()> {
+    let case = cluster.case_without_controller(1).await?;
+    cluster.allow_lease_in(&case.namespace).await?;
+    case.create(case.sample(&[1])?).await?;
+    let client = cluster.controllers_client().await?;
+    let replica = |identity: &str| replica(&client, &case.namespace, &case.namespace, identity);
+    let leases: Api<Lease> = Api::namespaced(case.client.clone(), &case.namespace);
+    let holder = async || {
+        let lease = leases.get_opt("seika-controller").await?;
+        anyhow::Ok(lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default())
+    };
+    let (_, first) = replica("first");
+    until("the first leads", async || Ok(holder().await?.ends_with("first"))).await?;
+    let (stop, second) = replica("second");
+    case.until_per_node(&[1]).await?;
+    // Long enough for several renewals, which the second one sees.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    first.abort();
+    let begun = Instant::now();
+    until("the second leads", async || Ok(holder().await?.ends_with("second"))).await?;
+    let took = begun.elapsed();
+    println!("       the next led after {:.1} s", took.as_secs_f64());
+    anyhow::ensure!(took <= Duration::from_secs(10), "the next led after {took:?}");
+    case.set(&[2]).await?;
+    case.until_per_node(&[2]).await?;
+    stop.cancel();
+    Ok(second.await?)
+}
+
+/// Neither an end nor an error tells that nothing will come any more.
+pub(crate) async fn silence_of_the_api_server_is_noticed(cluster: &Cluster) -> anyhow::Result<()> {
+    let faults = Faults::new(0);
+    let stalling = faults.client(cluster.controllers_config().await?)?;
+    let stalled = is_noticed(cluster, "watches that stall", stalling, || faults.stall_watches());
+
+    let mut config = cluster.controllers_config().await?;
+    let port = config.cluster_url.port_u16().unwrap_or(443);
+    let relay = Relay::start((Ipv4Addr::LOCALHOST, port).into()).await?;
+    config.cluster_url = format!("https://{}", relay.address()).parse()?;
+    let silent = is_noticed(cluster, "silent connections", seika_controller::client::client(config)?, || relay.silence());
+    futures::future::try_join(stalled, silent).await?;
+    Ok(())
+}
+
+async fn is_noticed(cluster: &Cluster, what: &str, client: Client, fall_silent: impl Fn()) -> anyhow::Result<()> {
+    let case = cluster.case_without_controller(1).await?;
+    let controller = Controller::start(client, &case.namespace);
+    let took = noticed_after(&case, fall_silent).await?;
+    println!("       {what} were noticed after {:.1} s", took.as_secs_f64());
+    anyhow::ensure!(took <= Duration::from_secs(30), "{what} were noticed after {took:?}");
+    controller.stop().await
 }
 
 /// Replay one run with KANTAI_CHAOS_SEED=<its seed> KANTAI_CHAOS_RUNS=1.

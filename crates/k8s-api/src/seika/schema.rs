@@ -5,7 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt as _;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use super::{COUNT_MAX, NODES_MAX, REVISION_HISTORY_LIMIT, Seika};
+use super::{COUNT_MAX, NODE_ANNOTATION, NODES_MAX, OWN_KEYS, REVISION_HISTORY_LIMIT, Seika};
 
 /// Labels may have a prefix of 253 characters, a slash, and 63 more.
 const LABEL_KEY_LENGTH_MAX: u32 = 317;
@@ -52,6 +52,15 @@ pub(super) fn rules() -> serde_json::Value {
              || self.template.metadata.labels[k] == self.selector.matchLabels[k])",
         ),
         rule(".selector", "selector.matchExpressions do not match the labels of the pods", &matches_own_pods()),
+        // Who changes the counts need not know of the total, so a total that stays as it was is
+        // taken whatever the counts.
+        rule(
+            ".replicas",
+            "replicas is the sum of repurika and cannot be set by itself: which node would gain or lose pods? \
+             Write repurika, the pods per node",
+            "!has(self.replicas) || has(oldSelf.replicas) && self.replicas == oldSelf.replicas \
+             || self.replicas == (has(self.repurika) ? self.repurika.map(node, self.repurika[node]).sum() : 0)",
+        ),
         rule(
             ".rollout",
             "maxSurgePerNode and maxUnavailablePerNode must not both be 0",
@@ -88,17 +97,30 @@ pub(super) fn repurika(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+pub(super) fn replicas(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "format": "int32", "minimum": 0 })
+}
+
+/// Atomic, for the status has one writer: else who owns which of thousands of keys takes as much
+/// room in the object as the counts.
 pub(super) fn observed_counts(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
+        "x-kubernetes-map-type": "atomic",
         "additionalProperties": { "type": "integer", "format": "int32" },
     })
 }
 
+/// Its rule stands here and not with the others of the spec, because the API server goes on taking
+/// a stored object that breaks a rule as long as the part that the rule is about does not change.
 pub(super) fn selector(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "x-kubernetes-map-type": "atomic",
+        "x-kubernetes-validations": [{
+            "message": "selector must not name a label that the controller itself gives to the pods, such as bonavadeur.io/seika-hostname",
+            "rule": names_no_own_label(),
+        }],
         "properties": {
             "matchLabels": {
                 "type": "object",
@@ -126,10 +148,27 @@ pub(super) fn selector(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// That neither the selector's labels nor its expressions are about what differs from pod to pod.
+fn names_no_own_label() -> String {
+    let listed = OWN_KEYS.map(|key| format!("'{key}'")).join(", ");
+    let among_labels = OWN_KEYS.map(|key| format!("'{key}' in self.matchLabels")).join(" || ");
+    format!(
+        "(!has(self.matchLabels) || !({among_labels})) \
+         && (!has(self.matchExpressions) || !self.matchExpressions.exists(e, e.key in [{listed}]))"
+    )
+}
+
+/// Its rule stands here for the same reason as that of [`selector`].
 pub(super) fn template(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "required": ["spec"],
+        "x-kubernetes-validations": [{
+            "message": format!("template must not have the annotation {NODE_ANNOTATION}: the controller gives it to the pods"),
+            "rule": format!(
+                "!has(self.metadata) || !has(self.metadata.annotations) || !('{NODE_ANNOTATION}' in self.metadata.annotations)"
+            ),
+        }],
         "properties": {
             "metadata": {
                 "type": "object",

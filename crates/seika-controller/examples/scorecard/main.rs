@@ -10,6 +10,7 @@ mod cluster;
 mod creation;
 mod idle;
 mod node_gone;
+mod operating;
 mod process;
 mod report;
 mod rollout;
@@ -59,6 +60,10 @@ enum Part {
     Creation,
     /// node_gone_s.
     NodeGone,
+    /// stall_notice_s.
+    Stall,
+    /// pdb_ok.
+    Budgets,
     /// idle_writes, idle_mcores, rss_mib.
     Idle,
     /// chaos_points, chaos_bad.
@@ -68,13 +73,15 @@ enum Part {
 }
 
 impl Part {
-    const ON_AN_API_SERVER: [Self; 4] = [Self::Creation, Self::NodeGone, Self::Idle, Self::Chaos];
+    const ON_AN_API_SERVER: [Self; 6] = [Self::Creation, Self::NodeGone, Self::Stall, Self::Budgets, Self::Idle, Self::Chaos];
 
     /// Its figures, each with its unit.
     fn figures(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Creation => &[("step_1000_s", "s"), ("ceiling_pct", "%"), ("vs_replicaset_ratio", "ratio")],
             Self::NodeGone => &[("node_gone_s", "s")],
+            Self::Stall => &[("stall_notice_s", "s")],
+            Self::Budgets => &[("pdb_ok", "kinds")],
             Self::Idle => &[("idle_writes", "writes"), ("idle_mcores", "mcores"), ("rss_mib", "MiB")],
             Self::Chaos => &[("chaos_points", "disturbances"), ("chaos_bad", "runs")],
             Self::Rollout => &[("rollout_failed_requests", "requests")],
@@ -138,6 +145,20 @@ async fn on_an_api_server(arguments: &Arguments, report: &mut Report) -> anyhow:
         report.figure("node_gone_s", seconds, "s", Goal::AtMost(5.0));
     } else {
         absent(Part::NodeGone, report);
+    }
+
+    if arguments.wants(Part::Stall) {
+        let seconds = operating::stall(&audited, &binary).await?;
+        report.figure("stall_notice_s", seconds, "s", Goal::AtMost(30.0));
+    } else {
+        absent(Part::Stall, report);
+    }
+
+    if arguments.wants(Part::Budgets) {
+        let (passed, kinds) = operating::budgets(&audited, &binary).await?;
+        report.figure("pdb_ok", passed as f64, "kinds", Goal::AtLeast(kinds as f64));
+    } else {
+        absent(Part::Budgets, report);
     }
 
     if arguments.wants(Part::Idle) {

@@ -25,9 +25,19 @@ pub(crate) enum WriteError {
         /// What the API server said.
         source: Box<kube::Error>,
     },
-    /// A pod could not be taken in or let go.
-    #[error("failed to take in or let go pod {namespace}/{name}")]
+    /// An orphan could not be adopted.
+    #[error("failed to adopt pod {namespace}/{name}")]
     Adopt {
+        /// The pod's namespace.
+        namespace: String,
+        /// The pod's name.
+        name: String,
+        /// What the API server said.
+        source: Box<kube::Error>,
+    },
+    /// A pod could not be released.
+    #[error("failed to release pod {namespace}/{name}")]
+    Release {
         /// The pod's namespace.
         namespace: String,
         /// The pod's name.
@@ -46,6 +56,16 @@ pub(crate) enum WriteError {
     /// The template could not be kept.
     #[error("failed to keep the template of seika {namespace}/{name}")]
     History {
+        /// The Seika's namespace.
+        namespace: String,
+        /// The Seika's name.
+        name: String,
+        /// What the API server said.
+        source: Box<kube::Error>,
+    },
+    /// The sum of the counts could not be written.
+    #[error("failed to write the total of seika {namespace}/{name}")]
+    Total {
         /// The Seika's namespace.
         namespace: String,
         /// The Seika's name.
@@ -73,8 +93,10 @@ impl WriteError {
             Self::Create { .. } => "FailedCreate",
             Self::Delete { .. } => "FailedDelete",
             Self::Adopt { .. } => "FailedAdopt",
+            Self::Release { .. } => "FailedRelease",
             Self::NoAnswer { .. } => "NoAnswer",
             Self::History { .. } => "FailedHistory",
+            Self::Total { .. } => "FailedTotal",
             Self::Status { .. } => "FailedStatus",
         }
     }
@@ -82,16 +104,29 @@ impl WriteError {
     /// The error and what it comes from, in a line.
     #[must_use]
     pub(crate) fn whole_message(&self) -> String {
+        match self.source() {
+            Some(kube::Error::Api(status)) => format!("{self}: {}", status.message),
+            Some(other) => format!("{self}: {other}"),
+            None => self.to_string(),
+        }
+    }
+
+    /// Whether the API server said no. If so, it has done so without delay.
+    #[must_use]
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.source().is_some_and(is_refusal)
+    }
+
+    fn source(&self) -> Option<&kube::Error> {
         match self {
             Self::Create { source, .. }
             | Self::Delete { source, .. }
             | Self::Adopt { source, .. }
+            | Self::Release { source, .. }
             | Self::History { source, .. }
-            | Self::Status { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) => format!("{self}: {}", status.message),
-                other => format!("{self}: {other}"),
-            },
-            Self::NoAnswer { .. } => self.to_string(),
+            | Self::Total { source, .. }
+            | Self::Status { source, .. } => Some(source),
+            Self::NoAnswer { .. } => None,
         }
     }
 }
@@ -101,9 +136,10 @@ pub(super) fn is_refusal(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code))
 }
 
-/// Whether the pod is gone, is another one by now, or became somebody else's.
+/// Whether the pod is gone, or is another one by now. One that is invalid is not among these: that
+/// is also what admission policies answer.
 pub(super) fn is_no_longer_so(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.is_not_found() || status.is_conflict() || status.is_invalid())
+    matches!(error, kube::Error::Api(status) if status.is_not_found() || status.is_conflict())
 }
 
 pub(super) fn is_conflict(error: &kube::Error) -> bool {

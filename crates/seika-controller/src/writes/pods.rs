@@ -1,5 +1,7 @@
 //! Creating, deleting, adopting and releasing pods.
 
+use std::collections::BTreeMap;
+
 use futures::StreamExt as _;
 use futures::future;
 use futures::stream::{self, FuturesUnordered};
@@ -9,12 +11,13 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::SelectorExt as _;
 use kube::core::{PartialObjectMeta, Request};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::{WriteError, is_conflict, is_no_longer_so, is_refusal, no_answer};
-use super::{ANSWER_WITHIN, FIELD_MANAGER, Writer, answered};
+use super::{ANSWER_WITHIN, Claimant, FIELD_MANAGER, Writer, answered};
 use crate::crd::Seika;
 use crate::index::{CreateEnd, DeleteEnd, Owner};
 use crate::metrics::Outcome;
@@ -27,7 +30,16 @@ pub(crate) struct Created {
     pub(crate) pods: Vec<Create>,
     /// Names that somebody else holds.
     pub(crate) taken: Vec<String>,
+    /// Of `pods`, those that came out with labels that the selector does not match.
+    pub(crate) unlike: Vec<Unlike>,
     pub(crate) error: Option<WriteError>,
+}
+
+/// A pod that was asked for with labels that the selector matches, and has others.
+#[derive(Debug)]
+pub(crate) struct Unlike {
+    pub(crate) uid: String,
+    pub(crate) name: String,
 }
 
 /// What became of a plan's deletes.
@@ -40,19 +52,8 @@ pub(crate) struct Deleted {
 /// Asks for the pod's metadata only: the rest of it we have just sent.
 const METADATA_ONLY: HeaderValue = HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
-/// What is read of the answer to a create.
-#[derive(Deserialize)]
-struct Made {
-    metadata: MadeMetadata,
-}
-
-#[derive(Deserialize)]
-struct MadeMetadata {
-    uid: String,
-}
-
 enum CreateAnswer {
-    Made,
+    Made(Option<Unlike>),
     Taken,
     Failed(WriteError),
 }
@@ -64,7 +65,7 @@ impl Writer {
     /// is not filled up first.
     pub(crate) async fn create_all(
         &self,
-        owner: &Owner,
+        claimant: &Claimant<'_>,
         revision: &str,
         creates: Vec<Create>,
         manifest: impl Fn(&Create) -> Value + Sync,
@@ -86,7 +87,7 @@ impl Writer {
                     }
                     under_way.extend(waiting.next().map(async |create| {
                         let _turn = turn;
-                        let answer = self.create(owner, revision, &create, manifest(&create)).await;
+                        let answer = self.create(claimant, revision, &create, manifest(&create)).await;
                         (create, answer)
                     }));
                     continue;
@@ -94,8 +95,9 @@ impl Writer {
                 else => break,
             };
             match answer {
-                CreateAnswer::Made => {
+                CreateAnswer::Made(unlike) => {
                     created.pods.push(create);
+                    created.unlike.extend(unlike);
                     window = (window + 1).min(self.at_once);
                 }
                 CreateAnswer::Taken => created.taken.push(create.name),
@@ -105,15 +107,15 @@ impl Writer {
         created
     }
 
-    async fn create(&self, owner: &Owner, revision: &str, create: &Create, manifest: Value) -> CreateAnswer {
-        let Create { node, name } = create;
+    async fn create(&self, claimant: &Claimant<'_>, revision: &str, create: &Create, manifest: Value) -> CreateAnswer {
+        let (Create { node, name }, owner) = (create, claimant.owner);
         self.index.lock().create_begins(owner, name, node, revision);
         let (end, answer) = match tokio::time::timeout(ANSWER_WITHIN, self.post(&owner.namespace, &manifest)).await {
-            Ok(Ok(uid)) => (CreateEnd::Exists(uid), CreateAnswer::Made),
-            Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => self.who_holds(owner, name).await,
+            Ok(Ok(made)) => made_for(claimant, made),
+            Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => self.who_holds(claimant, name).await,
             Ok(Err(error)) => {
                 let end = if is_refusal(&error) { CreateEnd::Refused } else { CreateEnd::Unknown };
-                (end, CreateAnswer::Failed(self.create_error(owner, name, error)))
+                (end, CreateAnswer::Failed(create_error(owner, name, error)))
             }
             Err(_elapsed) => (CreateEnd::Unknown, CreateAnswer::Failed(no_answer(owner, name))),
         };
@@ -126,50 +128,61 @@ impl Writer {
         answer
     }
 
-    async fn post(&self, namespace: &str, manifest: &Value) -> Result<String, kube::Error> {
+    async fn post(&self, namespace: &str, manifest: &Value) -> Result<Made, kube::Error> {
         let body = serde_json::to_vec(manifest).map_err(kube::Error::SerdeError)?;
         let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let mut request =
             Request::new(Pod::url_path(&(), Some(namespace))).create(&parameters, body).map_err(kube::Error::BuildRequest)?;
         request.headers_mut().insert(ACCEPT, METADATA_ONLY);
-        let pod: Made = self.client.request(request).await?;
-        Ok(pod.metadata.uid)
+        self.client.request(request).await
     }
 
     /// A pod of that name is there already. If it is this Seika's and stays, it is the very pod that was wanted, and the watch has yet to say
     /// so; else another name is needed.
-    async fn who_holds(&self, owner: &Owner, name: &str) -> (CreateEnd, CreateAnswer) {
+    async fn who_holds(&self, claimant: &Claimant<'_>, name: &str) -> (CreateEnd, CreateAnswer) {
         self.metrics.names_taken.inc();
+        let owner = claimant.owner;
         match self.holder(owner, name).await {
-            Ok(Some(CreateEnd::Exists(uid))) => (CreateEnd::Exists(uid), CreateAnswer::Made),
-            Ok(Some(held)) => (held, CreateAnswer::Taken),
+            Ok(Some(Holder::Ours(made))) => made_for(claimant, made),
+            Ok(Some(Holder::Other)) => (CreateEnd::NameHeld, CreateAnswer::Taken),
             // It has just gone: the next pass asks again.
             Ok(None) => (CreateEnd::Refused, CreateAnswer::Failed(no_answer(owner, name))),
             Err(error) => (CreateEnd::Unknown, CreateAnswer::Failed(error)),
         }
     }
 
-    async fn holder(&self, owner: &Owner, name: &str) -> Result<Option<CreateEnd>, WriteError> {
+    async fn holder(&self, owner: &Owner, name: &str) -> Result<Option<Holder>, WriteError> {
         let pods: Api<PartialObjectMeta<Pod>> = Api::namespaced(self.client.clone(), &owner.namespace);
-        let found = answered(pods.get_opt(name)).await.map_err(|error| self.create_error(owner, name, error))?;
-        Ok(found.map(|pod| {
-            let references = pod.metadata.owner_references.as_deref().unwrap_or_default();
+        let found = answered(pods.get_opt(name)).await.map_err(|error| create_error(owner, name, error))?;
+        Ok(found.map(|PartialObjectMeta { metadata, .. }| {
+            let references = metadata.owner_references.as_deref().unwrap_or_default();
             let ours = Owner::controlling(&owner.namespace, references).is_some_and(|holder| holder.uid == owner.uid);
-            if ours && pod.metadata.deletion_timestamp.is_none() {
-                CreateEnd::Exists(pod.metadata.uid.unwrap_or_default())
-            } else {
-                CreateEnd::NameHeld
+            if !ours || metadata.deletion_timestamp.is_some() {
+                return Holder::Other;
             }
+            Holder::Ours(Made {
+                metadata: MadeMetadata {
+                    name: metadata.name.unwrap_or_default(),
+                    uid: metadata.uid.unwrap_or_default(),
+                    labels: metadata.labels.unwrap_or_default(),
+                },
+            })
         }))
     }
 
     /// A create of this name may or may not have been done. Finds out whether it has; if it has not, it still may be.
-    pub(crate) async fn settle_create(&self, owner: &Owner, name: &str) -> Result<(), WriteError> {
-        match self.holder(owner, name).await? {
-            Some(end) => self.index.lock().create_ends(owner, name, &end),
-            None => self.index.lock().no_such_pod(owner, name),
-        }
-        Ok(())
+    pub(crate) async fn settle_create(&self, claimant: &Claimant<'_>, name: &str) -> Result<Option<Unlike>, WriteError> {
+        let owner = claimant.owner;
+        let (end, answer) = match self.holder(owner, name).await? {
+            Some(Holder::Ours(made)) => made_for(claimant, made),
+            Some(Holder::Other) => (CreateEnd::NameHeld, CreateAnswer::Taken),
+            None => {
+                self.index.lock().no_such_pod(owner, name);
+                return Ok(None);
+            }
+        };
+        self.index.lock().create_ends(owner, name, &end);
+        Ok(if let CreateAnswer::Made(unlike) = answer { unlike } else { None })
     }
 
     /// Whether the API server itself, and not only the watch, says that the Seika is there and stays: who is being deleted must not take in
@@ -196,7 +209,7 @@ impl Writer {
             Ok(Err(error)) if is_no_longer_so(&error) => (CreateEnd::NameHeld, Ok(false)),
             Ok(Err(error)) => {
                 let end = if is_refusal(&error) { CreateEnd::NameHeld } else { CreateEnd::Unknown };
-                (end, Err(self.adopt_error(owner, &orphan.name, error)))
+                (end, Err(adopt_error(owner, &orphan.name, error)))
             }
             Err(_elapsed) => (CreateEnd::Unknown, Err(no_answer(owner, &orphan.name))),
         };
@@ -212,7 +225,9 @@ impl Writer {
         match tokio::time::timeout(ANSWER_WITHIN, self.patch_pod(owner, &pod.name, &patch)).await {
             Ok(Ok(())) => Ok(true),
             Ok(Err(error)) if is_no_longer_so(&error) => Ok(false),
-            Ok(Err(error)) => Err(self.adopt_error(owner, &pod.name, error)),
+            Ok(Err(source)) => {
+                Err(WriteError::Release { namespace: owner.namespace.clone(), name: pod.name.clone(), source: Box::new(source) })
+            }
             Err(_elapsed) => Err(no_answer(owner, &pod.name)),
         }
     }
@@ -221,14 +236,6 @@ impl Writer {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &owner.namespace);
         let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         pods.patch_metadata(name, &parameters, &Patch::Strategic(patch)).await.map(drop)
-    }
-
-    fn adopt_error(&self, owner: &Owner, name: &str, source: kube::Error) -> WriteError {
-        WriteError::Adopt { namespace: owner.namespace.clone(), name: name.to_owned(), source: Box::new(source) }
-    }
-
-    fn create_error(&self, owner: &Owner, name: &str, source: kube::Error) -> WriteError {
-        WriteError::Create { namespace: owner.namespace.clone(), name: name.to_owned(), source: Box::new(source) }
     }
 
     /// Deletes all of them, each as that very pod; begins no more once `still_wanted` says no.
@@ -309,4 +316,41 @@ impl Writer {
         self.index.lock().delete_ends(owner, uid, if stays { DeleteEnd::Refused } else { DeleteEnd::Going });
         Ok(())
     }
+}
+
+/// What is read of the answer to a create.
+#[derive(Deserialize)]
+struct Made {
+    metadata: MadeMetadata,
+}
+
+#[derive(Deserialize)]
+struct MadeMetadata {
+    name: String,
+    uid: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+/// Who has a name that was asked for.
+enum Holder {
+    /// A pod of this Seika that stays.
+    Ours(Made),
+    /// Any other pod.
+    Other,
+}
+
+/// The pod is there. Whether it is as it was asked for is another matter.
+fn made_for(claimant: &Claimant<'_>, Made { metadata }: Made) -> (CreateEnd, CreateAnswer) {
+    let end = CreateEnd::Exists(metadata.uid.clone());
+    let is_unlike = !claimant.selector.matches(&metadata.labels);
+    (end, CreateAnswer::Made(is_unlike.then_some(Unlike { uid: metadata.uid, name: metadata.name })))
+}
+
+fn adopt_error(owner: &Owner, name: &str, source: kube::Error) -> WriteError {
+    WriteError::Adopt { namespace: owner.namespace.clone(), name: name.to_owned(), source: Box::new(source) }
+}
+
+fn create_error(owner: &Owner, name: &str, source: kube::Error) -> WriteError {
+    WriteError::Create { namespace: owner.namespace.clone(), name: name.to_owned(), source: Box::new(source) }
 }
