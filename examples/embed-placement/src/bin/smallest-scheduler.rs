@@ -1,9 +1,9 @@
-//! The smallest scheduler that embeds `placement`: it knows three edge sites and a cloud, and decides
-//! where a video service runs. Fixed numbers, no options.
+//! The smallest scheduler that embeds `placement`: it knows three edge sites and a cloud, and
+//! decides where a video service runs. Fixed numbers, no options.
 
 use placement::{Demand, LatencyMatrix, NodeCapacity, NodeName, PairState, PairStats, Plan, Problem, WeightMatrix, score};
 
-/// What this scheduler knows of its world; a real one measures the round trips, counts requests and lists its machines.
+/// What this scheduler knows; a real one measures round trips, counts requests and lists machines.
 const ROUND_TRIPS_MS: [(&str, &str, f64); 6] = [
     ("hanoi", "danang", 14.0),
     ("hanoi", "saigon", 32.0),

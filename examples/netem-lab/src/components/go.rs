@@ -50,7 +50,8 @@ pub enum GoPackage<'a> {
     },
 }
 
-/// Builds `package` of `module` into the cache under `name`, unless it is there already, and gives back where it is.
+/// Builds `package` of `module` into the cache under `name`, unless it is there already, and gives
+/// back where it is.
 pub fn build_package(
     places: &Places,
     module: GoModule,
@@ -79,8 +80,9 @@ pub fn build_package(
     Ok(target)
 }
 
-/// The source folders of `paths`, modules that `module` depends on, downloaded if need be: from there come the manifests that a project
-/// ships. They are read-only and shared with everything else on this machine that uses Go.
+/// The source folders of `paths`, modules that `module` depends on, downloaded if need be: from
+/// there come the manifests that a project ships. They are read-only and shared with everything
+/// else on this machine that uses Go.
 pub fn module_folders(places: &Places, module: GoModule, paths: &[&str]) -> Result<Vec<PathBuf>, ComponentsError> {
     let folder = write_module(places, module)?;
     let mut command = go(&folder);
@@ -107,7 +109,8 @@ fn downloaded_folder(printed: &str, module: &str) -> Result<PathBuf, ComponentsE
         .ok_or_else(|| ComponentsError::NoModuleFolder { module: module.to_owned() })
 }
 
-/// The Go toolchain, at work in `folder`, whatever the user's own settings are: no C compiler, no version control, no workspace.
+/// The Go toolchain, at work in `folder`, whatever the user's own settings are: no C compiler, no
+/// version control, no workspace.
 fn go(folder: &std::path::Path) -> Command {
     let mut command = Command::new("go");
     command.current_dir(folder).env("CGO_ENABLED", "0").env("GOFLAGS", "-buildvcs=false").env("GOWORK", "off");

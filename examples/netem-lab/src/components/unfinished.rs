@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::ComponentsError;
 
-/// A path beside `target` that no other process uses. Makes the folder, and removes what runs that were killed have left there.
+/// A path beside `target` that no other process uses. Makes the folder, and removes what runs that
+/// were killed have left there.
 pub(super) fn beside(target: &Path) -> Result<PathBuf, ComponentsError> {
     let folder = target.parent().unwrap_or(Path::new("/"));
     let name = target.file_name().unwrap_or_default().to_string_lossy();

@@ -16,7 +16,8 @@ const INSTALL_CARGO: &str = "install Rust with cargo and a C compiler to link wi
 /// Builds `wanted` and gives back where each of them is.
 pub(super) fn build(wanted: &[Program], progress: &Progress) -> Result<BTreeMap<Program, PathBuf>, ImagesError> {
     let mut built = BTreeMap::new();
-    // What is in the lab's own package is built alone: with the others, cargo would choose other features and build the lab again.
+    // What is in the lab's own package is built alone: with the others, cargo would choose other
+    // features and build the lab again.
     let (own, others): (Vec<&Program>, Vec<&Program>) =
         wanted.iter().partition(|program| program.package() == env!("CARGO_PKG_NAME"));
     for programs in [others, own] {
