@@ -26,6 +26,7 @@ mod wheel;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use catalog::{Component, Source};
 pub use error::ComponentsError;
@@ -127,10 +128,33 @@ fn make(places: &Places, missing: &[Component], progress: &Progress) -> Result<(
         let count = programs.len();
         progress.line(format_args!("{count} programs have to be built; on two cores all of them take about ten minutes, once"));
     }
+    let modules = by_module(&programs);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // One module's sources arrive while another one is built.
+        scope.spawn(|| {
+            for (module, programs) in modules.iter().skip(1) {
+                if !stop.load(Ordering::Relaxed) {
+                    go::fetch(places, *module, &programs.iter().map(|(_, package)| *package).collect::<Vec<_>>());
+                }
+            }
+        });
+        let built = modules.iter().try_for_each(|(module, programs)| go::build(places, *module, programs, progress));
+        stop.store(true, Ordering::Relaxed);
+        built
+    })
+}
+
+/// The programs of each module together, modules in the order in which they come first.
+fn by_module<'a>(programs: &[(Component, GoModule, &'a str)]) -> Vec<(GoModule, Vec<(Component, &'a str)>)> {
+    let mut modules: Vec<(GoModule, Vec<(Component, &str)>)> = Vec::new();
     for (component, module, package) in programs {
-        go::build(places, component, module, package, progress)?;
+        match modules.iter_mut().find(|(known, _)| known == module) {
+            Some((_, programs)) => programs.push((*component, package)),
+            None => modules.push((*module, vec![(*component, package)])),
+        }
     }
-    Ok(())
+    modules
 }
 
 #[cfg(test)]
@@ -147,6 +171,24 @@ mod tests {
 
     fn quiet() -> Progress {
         Progress::to(|_| {})
+    }
+
+    #[test]
+    fn programs_of_one_module_are_built_together_and_what_is_shared_most_comes_first() {
+        let go = |component: Component| match component.source() {
+            Source::Go { module, package } => Some((component, module, package)),
+            Source::Wheel { .. } | Source::Debian { .. } => None,
+        };
+        let programs: Vec<_> = Component::ALL.into_iter().filter_map(go).collect();
+        let modules = by_module(&programs);
+        let order: Vec<GoModule> = modules.iter().map(|(module, _)| *module).collect();
+        assert_eq!(order, [GoModule::Kubernetes, GoModule::Etcd, GoModule::KnativeServing, GoModule::Coredns]);
+        assert_eq!(modules.iter().map(|(_, programs)| programs.len()).sum::<usize>(), programs.len());
+        // Where several are built by one command, Go names them, and no two alike.
+        for (_, programs) in modules.iter().filter(|(_, programs)| programs.len() > 1) {
+            let names: std::collections::BTreeSet<_> = programs.iter().map(|(_, package)| package.rsplit('/').next()).collect();
+            assert_eq!(names.len(), programs.len());
+        }
     }
 
     #[test]
