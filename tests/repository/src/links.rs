@@ -109,6 +109,16 @@ mod tests {
     }
 
     #[test]
+    fn every_document_is_on_the_site() {
+        let folder = tree::root().join("docs");
+        let listed: BTreeSet<String> =
+            targets(&tree::read(Path::new("docs/SUMMARY.md"))).into_iter().map(|(_, target)| target).collect();
+        let documents = tree::files_below(&folder, &["md"]).into_iter().map(|path| path.display().to_string());
+        let missing: Vec<String> = documents.filter(|path| path != "SUMMARY.md" && !listed.contains(path)).collect();
+        assert_eq!(missing, Vec::<String>::new(), "docs/SUMMARY.md does not list these");
+    }
+
+    #[test]
     fn a_link_to_nowhere_and_a_heading_that_is_not_there_are_found() {
         let text = "[a](b.md) [c](gone.md)\n[d](b.md#two-words)\n[e](b.md#three) [f](https://x.example/)\n`[g](h)`\n";
         let exists = |path: &Path| path == Path::new("docs/b.md");
