@@ -1,6 +1,8 @@
-//! Whose the lease is, as client-go's leader election has it: a holder is believed to be alive for as long as the lease says, counted by *our*
-//! clock from when we saw it renewed, so that clocks need not agree; and each write carries the version that it was decided on, so that of two
-//! who want the lease one is refused.
+//! Who holds the lease, by the rules of client-go's leader election.
+//!
+//! A holder counts as alive for the lease's duration, measured by *our* clock from when we saw it
+//! renewed, so that clocks need not agree. Every write carries the resource version that it was
+//! decided on, so that the API server refuses one of two candidates.
 
 use std::time::{Duration, Instant};
 
@@ -12,21 +14,21 @@ use kube::api::{Api, ObjectMeta, PostParams};
 
 use super::LeaseSettings;
 
-/// For how long a holder that is not heard of is believed to be alive. In whole seconds, as the
-/// object has it.
+/// How long a holder counts as alive after its last renewal. In whole seconds, as the object has it.
 const LEASE: Duration = Duration::from_secs(8);
-/// A holder that could not renew the lease for this long takes it for lost, well before another may take it.
+/// A holder that failed to renew for this long considers the lease lost, well before another
+/// replica may take it.
 pub(super) const RENEW_WITHIN: Duration = Duration::from_millis(5500);
-/// How long to wait for an answer: short enough for another try before it is too late.
+/// Time limit of one request: short enough for a retry before the lease is lost.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why the lease could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ElectionError {
-    /// The API server said no, or nothing that makes sense.
+    /// The API server refused, or its answer cannot be read.
     #[error("failed to {action} lease {namespace}/{name}")]
     Request {
-        /// What was tried.
+        /// The request: `get`, `create`, `renew` or `release`.
         action: &'static str,
         /// The lease's namespace.
         namespace: String,
@@ -35,8 +37,8 @@ pub(super) enum ElectionError {
         /// What the API server said.
         source: Box<kube::Error>,
     },
-    /// Nothing was answered in time.
-    #[error("failed to hear from the API server about lease {namespace}/{name}")]
+    /// No answer within the time limit; whether the request took effect is unknown.
+    #[error("failed to get an answer about lease {namespace}/{name} in time")]
     NoAnswer {
         /// The lease's namespace.
         namespace: String,
@@ -54,9 +56,10 @@ pub(super) struct Election {
 
 struct Seen {
     lease: Lease,
-    /// When it changed last, to our knowledge.
+    /// When we saw it change last.
     at: Instant,
-    /// Nobody can have changed it since but by a write that makes ours fail.
+    /// No write of ours is of unknown outcome: a change by another replica makes our next write
+    /// fail.
     current: bool,
 }
 
@@ -65,10 +68,10 @@ impl Election {
         Self { leases: Api::namespaced(client, &settings.namespace), settings, seen: None }
     }
 
-    /// Takes the lease, or renews it, if that is for us to do. Returns whether it is ours.
+    /// Acquires or renews the lease if it is free or ours. Returns whether we hold it.
     ///
     /// # Errors
-    /// Where nobody knows. It may be ours then.
+    /// When the outcome is unknown. We may hold the lease then.
     pub(super) async fn try_hold(&mut self) -> Result<bool, ElectionError> {
         if !self.seen.as_ref().is_some_and(|seen| seen.current && self.is_ours(&seen.lease)) {
             self.look().await?;
@@ -92,7 +95,7 @@ impl Election {
                 self.saw(lease);
                 Ok(true)
             }
-            // Somebody else was quicker, or what is there is not what we saw last.
+            // Another replica was quicker, or the lease changed since we read it.
             Err(ElectionError::Request { source, .. }) if is_conflict(&source) => {
                 self.look().await?;
                 Ok(false)
@@ -101,18 +104,18 @@ impl Election {
         }
     }
 
-    /// Gives the lease back if it is ours, so that nobody has to wait for it.
+    /// Releases the lease if we hold it, so that the next leader need not wait.
     ///
     /// # Errors
-    /// Where nobody knows.
-    pub(super) async fn give_back(&mut self) -> Result<(), ElectionError> {
+    /// When the outcome is unknown.
+    pub(super) async fn release(&mut self) -> Result<(), ElectionError> {
         self.look().await?;
         let Some(seen) = self.seen.as_ref().filter(|seen| self.is_ours(&seen.lease)) else { return Ok(()) };
         let mut lease = seen.lease.clone();
         let spec = lease.spec.get_or_insert_default();
         spec.holder_identity = Some(String::new());
         spec.lease_duration_seconds = Some(1);
-        let given = self.answered("give back", self.leases.replace(&self.settings.name, &PostParams::default(), &lease)).await;
+        let given = self.answered("release", self.leases.replace(&self.settings.name, &PostParams::default(), &lease)).await;
         self.doubt();
         given.map(|lease| self.saw(lease))
     }
@@ -124,7 +127,7 @@ impl Election {
         (holder(&seen.lease).is_some() && !self.is_ours(&seen.lease)).then_some(left)
     }
 
-    /// Whether it was ours when we looked last.
+    /// Whether we held it when we read it last.
     pub(super) fn is_held(&self) -> bool {
         self.seen.as_ref().is_some_and(|seen| self.is_ours(&seen.lease))
     }

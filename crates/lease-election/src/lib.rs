@@ -1,11 +1,11 @@
-//! Only the holder of a Lease acts.
+//! Leader election by a Lease: only its holder acts.
 //!
-//! Several replicas of a daemon run, and one of them leads. Where it ends it gives the Lease back,
-//! so that another one leads at once; where it is gone without a word, another one leads within 10
-//! seconds. Clocks need not agree: each replica counts by its own from when it saw the Lease
-//! renewed.
+//! Several replicas of a daemon run, and one of them leads. A leader that stops releases the Lease,
+//! and another replica leads at once. A leader that vanishes is replaced within 10 seconds.
+//! Clocks need not agree: each replica counts by its own clock from when it saw the Lease renewed.
 //!
-//! Source: client-go's `tools/leaderelection`; unlike it, each write carries the version it was decided on also when the Lease is given back.
+//! Source: client-go's `tools/leaderelection`. Unlike it, every write carries the resource version
+//! that it was decided on, the release included.
 
 mod election;
 
@@ -16,31 +16,36 @@ use tokio_util::sync::CancellationToken;
 
 use self::election::{Election, RENEW_WITHIN};
 
-/// Who leads renews the lease this often.
+/// How often the leader renews the lease.
 const RENEW_EVERY: Duration = Duration::from_secs(2);
-/// Who could not renew it tries again after this.
+/// How long to wait after a failed renewal.
 const RENEW_AGAIN_AFTER: Duration = Duration::from_millis(250);
-/// Who waits for the lease looks at it this often, and when it runs out.
+/// How often a candidate reads the lease; it reads it once more when it expires.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Who could not give it back tries again after this.
-const GIVE_BACK_AGAIN_AFTER: Duration = Duration::from_millis(200);
-/// For how long giving the lease back is tried: well within the grace period of a pod.
-const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
+/// How long to wait after a failed release.
+const RELEASE_AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// How long the release is retried: well within the grace period of a pod.
+const RELEASE_WITHIN: Duration = Duration::from_secs(5);
 
-/// The Lease that is held.
+/// Which Lease, and as whom.
 #[derive(Clone, Debug)]
 pub struct LeaseSettings {
     /// Its name.
     pub name: String,
     /// Its namespace.
     pub namespace: String,
-    /// Who we are in it; another process must have another name.
+    /// Our holder identity; every process needs its own.
     pub identity: String,
 }
 
-/// Runs `act` whenever the lease is ours, until `stop`; calls `ready` once the lease can be read, and tells `leads` before `act` begins and after it
-/// has ended. The token that `act` gets is `stop`; `act` is then waited for and the lease given back, so that another can take over at once. When the
-/// lease is lost, `act` is dropped where it stands. What goes wrong is logged and tried again.
+/// Runs `act` whenever this process leads, until `stop` is cancelled.
+///
+/// - `ready` is called once the lease can be read, by candidates too.
+/// - `leads` is called with true before `act` starts and with false after it has ended.
+/// - `act` gets `stop`. When that is cancelled, `act` is awaited and the lease released.
+/// - When the lease is lost, `act` is dropped at its current await point.
+///
+/// Errors are logged and retried.
 pub async fn act_while_leading<F, A>(
     client: Client,
     settings: LeaseSettings,
@@ -68,12 +73,12 @@ pub async fn act_while_leading<F, A>(
         if is_lost {
             tracing::warn!("no longer leading");
         } else {
-            give_back(&mut election).await;
+            release(&mut election).await;
         }
     }
 }
 
-/// Comes back when the lease is ours; returns from when on it is.
+/// Waits until the lease is ours. Returns when the request that won it was sent.
 async fn until_held(election: &mut Election, ready: impl Fn()) -> Instant {
     loop {
         let asked = Instant::now();
@@ -84,7 +89,7 @@ async fn until_held(election: &mut Election, ready: impl Fn()) -> Instant {
                     return asked;
                 }
             }
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "failed to ask for the lease, trying again"),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "failed to acquire the lease, retrying"),
         }
         tokio::time::sleep(election.free_in().map_or(LOOK_EVERY, next_look)).await;
     }
@@ -96,11 +101,11 @@ fn next_look(left: Duration) -> Duration {
     if left.is_zero() { LOOK_EVERY } else { left.min(LOOK_EVERY) }
 }
 
-/// Comes back when the lease is no longer ours, or may no longer be: where it could not be renewed in time, somebody else may hold it.
+/// Waits until the lease is lost, or could not be renewed before another replica may take it.
 async fn until_lost(election: &mut Election, mut held_at: Instant) {
     let mut wait = RENEW_EVERY;
     loop {
-        // Whatever happens meanwhile, not beyond the time that nobody else may take it.
+        // Never beyond the time after which another replica may take it.
         let Some(left) = RENEW_WITHIN.checked_sub(held_at.elapsed()) else { return };
         let renewed = async {
             tokio::time::sleep(wait).await;
@@ -109,26 +114,26 @@ async fn until_lost(election: &mut Election, mut held_at: Instant) {
         };
         match tokio::time::timeout(left, renewed).await {
             Ok((asked, Ok(true))) => (held_at, wait) = (asked, RENEW_EVERY),
-            // One that was refused for another reason than that somebody else holds it is ours still: the next try tells.
+            // A refused renewal (a conflict) does not mean that the lease is lost: retry.
             Ok((_, Ok(false))) if election.is_held() => wait = RENEW_AGAIN_AFTER,
             Ok((_, Ok(false))) | Err(_) => return,
             Ok((_, Err(error))) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "failed to renew the lease, trying again");
+                tracing::warn!(error = &error as &dyn std::error::Error, "failed to renew the lease, retrying");
                 wait = RENEW_AGAIN_AFTER;
             }
         }
     }
 }
 
-/// Tries for a while: otherwise whoever comes next has to wait until the lease runs out.
-async fn give_back(election: &mut Election) {
+/// Retries for a while: without a release the next leader has to wait until the lease expires.
+async fn release(election: &mut Election) {
     let begun = Instant::now();
-    while let Err(error) = election.give_back().await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "failed to give the lease back");
-        if begun.elapsed() > GIVE_BACK_WITHIN {
+    while let Err(error) = election.release().await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "failed to release the lease");
+        if begun.elapsed() > RELEASE_WITHIN {
             return;
         }
-        tokio::time::sleep(GIVE_BACK_AGAIN_AFTER).await;
+        tokio::time::sleep(RELEASE_AGAIN_AFTER).await;
     }
 }
 

@@ -13,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{OpsError, Readiness};
 
-/// What Prometheus asks for when it asks for OpenMetrics.
+/// The media type of OpenMetrics.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// A router with `/healthz` (200 while the process answers at all), `/readyz` (200, or 503 with what is missing, a line each) and
-/// `/metrics` (the registry as OpenMetrics). Merge it into a daemon's own router, or serve it alone.
+/// A router with `/healthz` (200 while the process answers at all), `/readyz` (200, or 503 with the
+/// missing conditions, one per line) and `/metrics` (the registry as OpenMetrics). Merge it into a
+/// daemon's own router, or serve it alone.
 pub fn router(registry: Arc<Registry>, readiness: Readiness) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
@@ -43,12 +44,12 @@ pub fn router(registry: Arc<Registry>, readiness: Readiness) -> Router {
 /// Listens on `address`.
 ///
 /// # Errors
-/// [`OpsError::Listen`] with the address, where it cannot be had.
+/// [`OpsError::Listen`] with the address, when it cannot be bound.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, OpsError> {
     TcpListener::bind(address).await.map_err(|source| OpsError::Listen { address, source })
 }
 
-/// Serves until `stop`, then lets the requests in flight finish.
+/// Serves until `stop` is cancelled, then lets requests in flight finish.
 ///
 /// # Errors
 /// [`OpsError::Serve`] when the listener breaks.

@@ -1,5 +1,5 @@
-//! What an operator expects of a daemon, and nothing more: `/healthz`, `/readyz` and `/metrics` over HTTP, structured logs, and a stop
-//! that SIGTERM or SIGINT starts and everything takes part in.
+//! What an operator expects of a daemon: `/healthz`, `/readyz` and `/metrics` over HTTP, structured
+//! logs, and a clean stop on SIGTERM or SIGINT.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), ops_http::OpsError> {
@@ -27,10 +27,10 @@ pub use logging::{LogFormat, init_logging};
 pub use readiness::Readiness;
 pub use stop::stop_on_signal;
 
-/// Why a daemon could not offer its endpoints.
+/// Why a daemon could not serve its endpoints.
 #[derive(Debug, thiserror::Error)]
 pub enum OpsError {
-    /// The address is taken, or not ours to take.
+    /// The address is in use, or may not be bound.
     #[error("failed to listen on {address}")]
     Listen {
         /// The address asked for.
@@ -38,7 +38,7 @@ pub enum OpsError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The listener broke.
+    /// The listener failed.
     #[error("failed to serve HTTP")]
     Serve {
         /// What the system said.

@@ -2,7 +2,7 @@
 
 use tracing_subscriber::EnvFilter;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// One JSON object a line, for collectors.
@@ -24,7 +24,8 @@ impl std::str::FromStr for LogFormat {
     }
 }
 
-/// Logs to standard error from now on, at `info` unless `RUST_LOG` says otherwise. Has no effect where logging is set up already.
+/// Starts logging to standard error, at `info` unless `RUST_LOG` says otherwise. Has no effect when
+/// a subscriber is already set.
 pub fn init_logging(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

@@ -1,9 +1,9 @@
-//! What must have happened before a daemon is ready.
+//! The conditions under which a daemon is ready.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A set of things still missing; ready when it is empty. Cheap to clone, all clones share the set.
+/// The set of missing conditions; ready when it is empty. Clones are cheap and share the set.
 #[derive(Clone, Debug)]
 pub struct Readiness {
     missing: Arc<Mutex<BTreeSet<&'static str>>>,
@@ -37,7 +37,7 @@ impl Readiness {
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut BTreeSet<&'static str>) -> T) -> T {
-        // A set of names is whole after every operation, so a panic elsewhere while it was held does no harm.
+        // The set is valid after every operation, so a poisoned lock is harmless.
         change(&mut self.missing.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

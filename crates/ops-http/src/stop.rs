@@ -1,11 +1,11 @@
-//! One stop for the whole daemon.
+//! One stop signal for the whole daemon.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::OpsError;
 
-/// A token that the first SIGTERM or SIGINT cancels. A second signal ends the process at once, for people who will not wait.
+/// A token that the first SIGTERM or SIGINT cancels. A second signal ends the process at once.
 ///
 /// # Errors
 /// [`OpsError::Signals`] where signals cannot be caught.

@@ -1,51 +1,72 @@
-//! A scheduler of its own that embeds `placement`: it knows three edge sites and a cloud, and decides where a video service runs.
+//! A first taste of placement: a small fleet, three decisions about it, and the reasons for each.
+//!
+//! `cargo run -p embed-placement [FLEET.toml [PAGE.html]]`
 
-use placement::{Demand, LatencyMatrix, NodeCapacity, NodeName, PairState, PairStats, Plan, Problem, WeightMatrix, score};
+mod decide;
+mod fleet;
+mod page;
+mod text;
+mod wording;
 
-/// What this scheduler knows of its world; a real one measures the round trips, counts requests and lists its machines.
-const ROUND_TRIPS_MS: [(&str, &str, f64); 6] = [
-    ("hanoi", "danang", 14.0),
-    ("hanoi", "saigon", 32.0),
-    ("danang", "saigon", 19.0),
-    ("cloud", "hanoi", 58.0),
-    ("cloud", "danang", 51.0),
-    ("cloud", "saigon", 40.0),
-];
-const VIEWERS: [(&str, f64); 3] = [("hanoi", 30.0), ("danang", 4.0), ("saigon", 18.0)];
-const MACHINES: [(&str, u32); 4] = [("hanoi", 2), ("danang", 1), ("saigon", 2), ("cloud", 50)];
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let nodes: Vec<NodeName> = MACHINES.map(|(name, _)| NodeName::from(name)).to_vec();
+use fleet::{COAST, Fleet};
 
-    // Measurements -> matrix -> costs.
-    let mut matrix = LatencyMatrix::new(nodes.clone())?;
-    for (one, other, milliseconds) in ROUND_TRIPS_MS {
-        matrix.set_symmetric(&one.into(), &other.into(), PairState::Known(PairStats::constant(milliseconds / 1000.0)))?;
+const USAGE: &str = "usage: embed-placement [FLEET.toml [PAGE.html]]
+
+Decides where the service of a fleet runs and which way its requests go, prints the latency matrix,
+the plans, the routes and why, and writes the same as an HTML page.
+
+FLEET.toml  the fleet [default: the one in examples/embed-placement/fleets/coast.toml]
+PAGE.html   where the page goes [default: target/embed-placement.html in the source tree]";
+
+fn main() -> ExitCode {
+    let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    if arguments.len() > 2 || arguments.iter().any(|argument| argument.to_string_lossy().starts_with('-')) {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
     }
-    let costs = placement::CostPolicy::default().costs(&matrix);
-
-    // Demand, room and the number of replicas -> plan. One replica streams to twelve viewers.
-    let demand = Demand::from_concurrency(VIEWERS.map(|(name, viewers)| (name.into(), viewers)))?;
-    let plan = Problem::new("video", costs.clone(), 5, 12.0)
-        .with_demand(demand.clone())
-        .with_capacities(MACHINES.map(|(name, room)| NodeCapacity::new(name.into(), room)))
-        .with_running([("cloud".into(), 1)])
-        .solve()?;
-    print_plan(&plan);
-
-    // Plan -> weights for the load balancers, scores for whoever places the next pod.
-    let weights = WeightMatrix::assigned(&nodes, &plan, &costs);
-    for node in &nodes {
-        let targets: Vec<String> = weights.targets(node).map(|(target, weight)| format!("{target} {weight}")).collect();
-        println!("requests at {node} -> {}", targets.join(", "));
+    let page_file = arguments.get(1).cloned().unwrap_or_else(default_page);
+    match run(arguments.first().map(PathBuf::as_path), &page_file) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", with_causes(error.as_ref()));
+            ExitCode::FAILURE
+        }
     }
-    println!("scores {:?}", score::for_demand(&nodes, &costs, &demand, 0.004).values().collect::<Vec<_>>());
+}
+
+fn run(file: Option<&Path>, page_file: &Path) -> Result<(), Box<dyn Error>> {
+    let fleet = match file {
+        Some(path) => Fleet::from_file(path)?,
+        None => Fleet::from_text(COAST, "coast.toml")?,
+    };
+    let story = decide::decide(fleet)?;
+    print!("{}", text::render(&story));
+    let write = |source| format!("failed to write the page to {}: {source}", page_file.display());
+    if let Some(folder) = page_file.parent() {
+        std::fs::create_dir_all(folder).map_err(write)?;
+    }
+    std::fs::write(page_file, page::render(&story)).map_err(write)?;
+    println!("\nthe same as a page: {}", page_file.display());
     Ok(())
 }
 
-fn print_plan(plan: &Plan) {
-    for (node, count) in &plan.replicas {
-        println!("{node}: {count} replicas for {:.1} viewers", plan.load_on(node));
+fn default_page() -> PathBuf {
+    // Two folders up from this package.
+    let source_tree = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."));
+    source_tree.join("target/embed-placement.html")
+}
+
+/// What went wrong, and why, and why that.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
     }
-    println!("mean network time {:.2} ms, {:?}", plan.cost.network_seconds * 1000.0, plan.proof);
+    text
 }

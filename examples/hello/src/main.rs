@@ -1,7 +1,9 @@
-//! The demo function: answers `Konnichiwa from <pod> in <node>`, after a service time of its caller's choosing.
+//! The demo function: answers `Konnichiwa from <pod> in <node>`, after a service time that the
+//! caller chooses.
 //!
-//! `GET /` answers at once, or after the default service time. `GET /?busy_ms=20` computes for 20 ms first (a core is taken);
-//! `GET /?wait_ms=20` waits for 20 ms first (no core is taken). Any other path answers the same, so that it can stand behind any route.
+//! `GET /` answers at once, or after the default service time. `GET /?busy_ms=20` computes for 20
+//! ms first (occupies a core); `GET /?wait_ms=20` waits for 20 ms first (occupies none). Any other
+//! path answers the same, so that it can stand behind any route.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! Removes everything a lab has made, from what its state folder says, whoever made it and however that one ended.
+//! Removes everything a lab has made, from what its state folder says, whoever made it and however
+//! that one ended.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,10 +30,12 @@ pub enum CleanupError {
     LeftOver(Vec<String>),
 }
 
-/// Removes everything that the folder lists. Does nothing when there is nothing, so it may be called any number of times.
+/// Removes everything that the folder lists. Does nothing when there is nothing, so it may be
+/// called any number of times.
 ///
 /// # Errors
-/// When something resists; everything else is removed nevertheless, and only what resisted stays listed.
+/// When something resists; everything else is removed nevertheless, and only what resisted stays
+/// listed.
 pub fn down(state: &mut StateFolder) -> Result<(), CleanupError> {
     let resources = state.state().resources.clone();
     if resources.is_empty() {
@@ -50,9 +53,11 @@ pub fn down(state: &mut StateFolder) -> Result<(), CleanupError> {
     }
     state.retain(|resource| resisting.contains(resource))?;
     if left.is_empty() {
-        // The cluster's data is worth nothing without its processes and would only confuse the next run; logs stay for reading.
+        // The cluster's data is worth nothing without its processes and would only confuse the next
+        // run; logs stay for reading.
         for name in ["nodes", "control-plane/etcd", "control-plane/pki", "control-plane/kubeconfig", "control-plane/pids"] {
-            // A folder that is not there, or that is busy for another moment, does no harm: the next run starts by removing it.
+            // A folder that is not there, or that is busy for another moment, does no harm: the
+            // next run starts by removing it.
             let _ = remove_data(&state.path().join(name));
         }
         Ok(())
@@ -78,9 +83,11 @@ fn remove_data(folder: &Path) -> io::Result<()> {
 /// Processes that were killed are waited for until none of them has ended for so long.
 const STUBBORN_AFTER: Duration = Duration::from_secs(30);
 
-/// Kills every process that is listed, or is in one of the lab's namespaces or control groups, and waits until they are gone.
+/// Kills every process that is listed, or is in one of the lab's namespaces or control groups, and
+/// waits until they are gone.
 fn end_processes(resources: &[Resource]) {
-    // On an overloaded machine a single look at all processes takes seconds: time only counts against processes while none ends.
+    // On an overloaded machine a single look at all processes takes seconds: time only counts
+    // against processes while none ends.
     let mut fewest = usize::MAX;
     let mut deadline = Instant::now() + STUBBORN_AFTER;
     let hierarchies = cgroups::hierarchies().unwrap_or_default();
@@ -122,7 +129,8 @@ fn listed_processes(resources: &[Resource]) -> BTreeSet<i32> {
         .collect()
 }
 
-/// Finds also those that were started in the moment before the lab was killed, when they were not listed yet.
+/// Finds also those that were started in the moment before the lab was killed, when they were not
+/// listed yet.
 fn processes_in_namespaces(resources: &[Resource]) -> BTreeSet<i32> {
     let namespaces: BTreeSet<u64> = resources
         .iter()

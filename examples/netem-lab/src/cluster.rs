@@ -1,7 +1,9 @@
-//! A small real cluster on this machine: a control plane and up to eight nodes, each in namespaces of its own, with stock Knative on it.
+//! A small real cluster on this machine: a control plane and up to eight nodes, each in namespaces
+//! of its own, with stock Knative on it.
 //!
-//! Everything that is made is written down in the [`StateFolder`] first, and removed when the [`Cluster`] is dropped, whether by the end of
-//! a run, an error, Ctrl-C or a panic. What a killed lab left behind, [`crate::cleanup::down`] removes.
+//! Everything that is made is written down in the [`StateFolder`] first, and removed when the
+//! [`Cluster`] is dropped, whether by the end of a run, an error, Ctrl-C or a panic. What a killed
+//! lab left behind, [`crate::cleanup::down`] removes.
 
 mod apply;
 pub mod cgroups;
@@ -51,7 +53,8 @@ pub struct ClusterSpec {
     pub deploy: Option<PathBuf>,
 }
 
-/// A running cluster. Dropping it removes it from this machine, unless [`Cluster::leave_running`] was called.
+/// A running cluster. Dropping it removes it from this machine, unless [`Cluster::leave_running`]
+/// was called.
 pub struct Cluster {
     nodes: Vec<NodeHandle>,
     layouts: Vec<NodeLayout>,
@@ -204,13 +207,15 @@ impl Cluster {
         &mut self.guard.state
     }
 
-    /// The control group of those who help the lab but are not part of the cluster, such as a link emulator with a process of its own.
+    /// The control group of those who help the lab but are not part of the cluster, such as a link
+    /// emulator with a process of its own.
     #[must_use]
     pub fn helpers_cgroup(&self) -> String {
         helpers_cgroup(self.slot)
     }
 
-    /// Lets the cluster run on when this value and this process are gone. [`cleanup::down`] on its state folder removes it.
+    /// Lets the cluster run on when this value and this process are gone. [`cleanup::down`] on its
+    /// state folder removes it.
     pub fn leave_running(mut self) {
         self.guard.armed = false;
         if let Some(control_plane) = self.control_plane.take() {
@@ -218,7 +223,8 @@ impl Cluster {
         }
     }
 
-    /// Removes the cluster from this machine. Dropping does the same, but cannot report what resisted.
+    /// Removes the cluster from this machine. Dropping does the same, but cannot report what
+    /// resisted.
     ///
     /// # Errors
     /// When something cannot be removed.

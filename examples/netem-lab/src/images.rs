@@ -1,7 +1,9 @@
-//! Images for the cluster's nodes, written as archives that `ctr images import` reads. There is no registry anywhere.
+//! Images for the cluster's nodes, written as archives that `ctr images import` reads. There is no
+//! registry anywhere.
 //!
-//! Each image has one layer with one program, at `/ko-app/<name>` as in images that ko builds; a program that is linked dynamically brings
-//! its libraries along, at the paths where it looks for them. An archive is written again only when what it is made from has changed.
+//! Each image has one layer with one program, at `/ko-app/<name>` as in images that ko builds; a
+//! program that is linked dynamically brings its libraries along, at the paths where it looks for
+//! them. An archive is written again only when what it is made from has changed.
 
 mod archive;
 mod catalog;
@@ -59,7 +61,8 @@ pub fn of_programs(wanted: &[Program], progress: &Progress) -> Result<BTreeMap<P
     Ok(images)
 }
 
-/// Writes the images of our own programs from a folder in which they are already built, into its subfolder `images`.
+/// Writes the images of our own programs from a folder in which they are already built, into its
+/// subfolder `images`.
 pub fn of_built_programs(
     folder: &Path,
     wanted: &[Program],

@@ -1,4 +1,5 @@
-//! The lab: a small real cluster on one machine, with network delay between its nodes, and scenarios to run on it.
+//! The lab: a small real cluster on one machine, with network delay between its nodes, and
+//! scenarios to run on it.
 
 pub mod cleanup;
 pub mod cluster;

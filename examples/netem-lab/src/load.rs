@@ -1,14 +1,16 @@
 //! Sends requests from inside a node and writes what became of each as a line of JSON.
 //!
-//! The lab starts these two commands in a node's namespaces, so that a request takes the way that a program on that node's would:
+//! The lab starts these two commands in a node's namespaces, so that a request takes the way that a
+//! program on that node's would:
 //!
 //! ```text
 //! netem-lab request --from-node west --url http://greeter.shop.svc.cluster.local/
-//! netem-lab load    --from-node west --url ... --rate 50 --seconds 20       open loop: sent on time, whatever is still under way
-//! netem-lab load    --from-node west --url ... --workers 5 --seconds 20     closed loop: each worker sends when it has its answer
+//! netem-lab load --from-node west --url ... --rate 50 --seconds 20    open loop: sent on time
+//! netem-lab load --from-node west --url ... --workers 5 --seconds 20  closed loop
 //! ```
 //!
-//! Times count from when a request was meant to be sent, so that a slow start shows as slow answers and not as fewer requests.
+//! Times count from when a request was meant to be sent, so that a slow start shows as slow answers
+//! and not as fewer requests.
 
 mod client;
 mod pace;
@@ -93,7 +95,8 @@ pub struct LoadArgs {
     /// Whether connections are used again.
     #[arg(long, value_enum, default_value_t = Connections::KeepAlive)]
     pub connections: Connections,
-    /// Stop sending when standard input ends, so that whoever started this can stop it, and stops it by going away.
+    /// Stop sending when standard input ends, so that whoever started this can stop it, and stops
+    /// it by going away.
     #[arg(long)]
     pub stop_on_stdin_end: bool,
 }
@@ -120,7 +123,8 @@ pub enum LoadError {
 ///
 /// # Errors
 ///
-/// When the timeout makes no sense or the outcome cannot be written. A request that fails is an outcome.
+/// When the timeout makes no sense or the outcome cannot be written. A request that fails is an
+/// outcome.
 pub async fn request(args: RequestArgs) -> Result<(), LoadError> {
     let client = Client::new(&args.target, Connections::New)?;
     let (sender, outcomes) = mpsc::unbounded_channel();
@@ -205,10 +209,12 @@ pub fn request_command(from_node: &str, url: &str, timeout_seconds: f64) -> Vec<
     target_flags("request", from_node, url, timeout_seconds)
 }
 
-/// The command line that makes `program` keep this many requests in flight until its standard input ends or `seconds` have passed.
+/// The command line that makes `program` keep this many requests in flight until its standard input
+/// ends or `seconds` have passed.
 ///
-/// Closed loop, because the lab shares its machine with what it measures: at a fixed rate, answers that are slow for want of processors
-/// would look like more demand, which makes more pods, which makes answers slower.
+/// Closed loop, because the lab shares its machine with what it measures: at a fixed rate, answers
+/// that are slow for want of processors would look like more demand, which makes more pods, which
+/// makes answers slower.
 #[must_use]
 pub fn load_command(from_node: &str, url: &str, in_flight: u32, seconds: f64) -> Vec<String> {
     let mut command = target_flags("load", from_node, url, 30.0);

@@ -24,7 +24,8 @@ use netem_lab::state::{LabState, StateFolder};
 use netem_lab::wire::{self, WireArgs};
 use tracing_subscriber::filter::EnvFilter;
 
-/// A small real cluster on this machine, with network delay between its nodes. Without a command it runs a scenario.
+/// A small real cluster on this machine, with network delay between its nodes. Without a command it
+/// runs a scenario.
 #[derive(Debug, Parser)]
 #[command(name = "netem-lab", bin_name = "cargo lab --", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
@@ -83,7 +84,8 @@ struct ScenarioArguments {
 struct RunArguments {
     #[command(flatten)]
     scenario: ScenarioArguments,
-    /// The autoscaling class: `kpa` for the stock autoscaler as the baseline, `kantai`, or a class in full. Without it, the scenario's.
+    /// The autoscaling class: `kpa` for the stock autoscaler as the baseline, `kantai`, or a class
+    /// in full. Without it, the scenario's.
     #[arg(long)]
     class: Option<String>,
     /// Where the folder of the report goes [default: target/lab in the source tree]
@@ -96,7 +98,8 @@ struct RunArguments {
 
 #[derive(Debug, Args)]
 struct ConformanceArguments {
-    /// A scenario file, of which only the nodes and the links count. Without it, three nodes near each other.
+    /// A scenario file, of which only the nodes and the links count. Without it, three nodes near
+    /// each other.
     #[arg(long)]
     scenario: Option<PathBuf>,
     /// A folder with our own programs, already built. Without it they are built now.
@@ -252,7 +255,8 @@ impl Parts {
     }
 }
 
-/// Does the work unless a signal to stop comes first; then everything the work holds is dropped, and with it the cluster removed.
+/// Does the work unless a signal to stop comes first; then everything the work holds is dropped,
+/// and with it the cluster removed.
 fn unless_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Runtime::new().context("failed to start the async runtime")?;
     runtime.block_on(async {

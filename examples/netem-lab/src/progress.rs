@@ -1,7 +1,7 @@
 //! One line per step, with the time it took, so that nobody watches a silent terminal for minutes.
 //!
-//! A step that is over within a blink prints one line. A longer one says at once what it is about, and again every ten seconds that it
-//! still is.
+//! A step that is over within a blink prints one line. A longer one says at once what it is about,
+//! and again every ten seconds that it still is.
 
 use std::fmt;
 use std::sync::Arc;
@@ -41,7 +41,8 @@ impl Progress {
         (self.sink)(&format!("[{:6.1} s] {text}", self.started.elapsed().as_secs_f64()));
     }
 
-    /// Begins a step. Dropping it without [`Step::done`] reports it as given up, so an early `?` needs no care.
+    /// Begins a step. Dropping it without [`Step::done`] reports it as given up, so an early `?`
+    /// needs no care.
     pub fn step(&self, what: impl Into<String>) -> Step {
         let what = what.into();
         let (over, told) = channel::<()>();

@@ -1,4 +1,5 @@
-//! What a run leaves behind: `report.json` for programs and `report.html`, which needs nothing else, for people.
+//! What a run leaves behind: `report.json` for programs and `report.html`, which needs nothing
+//! else, for people.
 
 mod bars;
 mod html;
@@ -14,7 +15,8 @@ use serde::Serialize;
 use crate::wire::{Lateness, LinkMatrix, Slice, WireStatus};
 pub use summary::{ResponseSummary, summaries};
 
-/// A run whose emulator let more than 1 % of packets go later than this, outside bursts of pod starts, is not to be relied on.
+/// A run whose emulator let more than 1 % of packets go later than this, outside bursts of pod
+/// starts, is not to be relied on.
 pub const UNRELIABLE_LATENESS_SECONDS: f64 = 0.002;
 
 /// Round trips in milliseconds: source node to other node.

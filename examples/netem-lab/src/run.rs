@@ -1,22 +1,27 @@
-//! Runs a scenario on a running cluster, step by step, and finds out whether each step shows what it should.
+//! Runs a scenario on a running cluster, step by step, and finds out whether each step shows what
+//! it should.
 //!
-//! Every step has a deadline; one that does not hold says what was expected and what was seen, and the run goes on where going on makes
-//! sense, so that a report shows all there is to see. The steps, in order:
+//! Every step has a deadline; one that does not hold says what was expected and what was seen, and
+//! the run goes on where going on makes sense, so that a report shows all there is to see. The
+//! steps, in order:
 //!
 //! 1. the cluster is up (by whoever made it);
 //! 2. the wire is laid, and what the probers measure is what the scenario injects;
 //! 3. the service is applied and Ready;
 //! 4. its bootstrap pod is handed over to the Seika (Kantai's class);
 //! 5. it is scaled to zero;
-//! 6. a request from inside the far node, by name, wakes it up and, with Kantai's class, is answered on that node;
+//! 6. a request from inside the far node, by name, wakes it up and, with Kantai's class, is
+//!    answered on that node;
 //! 7. `kubectl` shows the objects, the Seika with one ready pod on the far node (Kantai's class);
 //! 8. load from the near node moves its pods there; once it has, it is measured;
 //! 9. load from both nodes: each is answered on its own node;
-//! 10. the toggle off: the revision is handed back to the stock autoscaler; 11. and on again (Kantai's class);
+//! 10. the toggle off: the revision is handed back to the stock autoscaler; 11. and on again
+//!     (Kantai's class);
 //! 12. the service is deleted and nothing of it is left.
 //!
-//! For another class the same steps run; what only Kantai promises is recorded, not demanded, and steps about things that only Kantai has
-//! are listed as not applicable. Load flows without a break from step 8 on: every answer on the way counts, also while pods move.
+//! For another class the same steps run; what only Kantai promises is recorded, not demanded, and
+//! steps about things that only Kantai has are listed as not applicable. Load flows without a break
+//! from step 8 on: every answer on the way counts, also while pods move.
 
 mod check;
 mod diagnostics;
@@ -39,7 +44,8 @@ pub use steps::run_scenario;
 
 use crate::scenario::{KPA_CLASS, Scenario};
 
-/// Why a scenario could not be run at all. A step that does not hold is no such error: it is in the report.
+/// Why a scenario could not be run at all. A step that does not hold is no such error: it is in the
+/// report.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The wire could not be laid.
@@ -78,7 +84,8 @@ pub struct Verdict {
     pub page: PathBuf,
 }
 
-/// The folder of a scenario's report below `out`: another class than Kantai's is told by its first part, as in `hello-kpa`.
+/// The folder of a scenario's report below `out`: another class than Kantai's is told by its first
+/// part, as in `hello-kpa`.
 #[must_use]
 pub fn report_folder(out: &Path, scenario: &Scenario) -> PathBuf {
     let class = &scenario.service.class;

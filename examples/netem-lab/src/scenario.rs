@@ -1,19 +1,20 @@
-//! Scenarios: which nodes there are, how far apart they are, which service runs on them and how it is loaded.
+//! Scenarios: which nodes there are, how far apart they are, which service runs on them and how it
+//! is loaded.
 //!
 //! A scenario is a TOML file. What it may say:
 //!
 //! ```toml
-//! name = "coast"                       # names the folder of the report; lower-case letters, digits and '-'
+//! name = "coast"                       # the report's folder; lower-case letters, digits and '-'
 //! description = "Five nodes on a line" # optional, shown in the report
 //!
-//! [nodes]                              # either names, or a count (then the nodes are node1, node2, ...; `prefix` changes "node")
+//! [nodes]                              # names, or a count (node1, node2, ...; see `prefix`)
 //! names = ["west", "mid", "east"]      # 1 to 8, in the order the report shows them
 //! # count = 5
 //! # prefix = "edge"
 //!
-//! [link_defaults]                      # every pair that no [[links]] names; without this table such pairs have no delay
+//! [link_defaults]                      # pairs that no [[links]] names; by default no delay
 //! rtt_ms = 2.0                         # there and back; each way takes half
-//! jitter_ms = 0.0                      # how far a round trip strays from rtt_ms at most; each way half
+//! jitter_ms = 0.0                      # how far a round trip strays from rtt_ms; each way half
 //! loss_ratio = 0.0                     # share of packets lost, each way, 0 to 1
 //!
 //! [[links]]                            # any number of these; a later one wins over an earlier one
@@ -32,17 +33,17 @@
 //! namespace = "shop"                   # default "default"; created if it is not there
 //! image = "dev.local/kantai/hello:0.1.0" # one that the lab has, or that the nodes' registry has
 //! args = []                            # of the container; optional
-//! env = { WAIT_MS = "0" }              # of the container, beside NODE_NAME, which the lab sets; optional
-//! class = "miporin.autoscaling.bonavadeur.io" # autoscaling class; optional. `--class` overrides it
+//! env = { WAIT_MS = "0" }              # of the container, beside NODE_NAME; optional
+//! class = "miporin.autoscaling.bonavadeur.io" # optional; `--class` overrides it
 //! window_seconds = 12                  # Knative's stable window; 6 to 3600; optional
 //! target = 10                          # requests in flight per pod to aim for; optional
 //! container_concurrency = 0            # Knative's hard limit, 0 = none; optional
 //!
 //! [steps]                              # all optional
-//! far = "east"                         # sends the cold request; default: the node with the largest mean round trip to the others
-//! near = "west"                        # the second source of load; default: the node with the smallest mean round trip
+//! far = "east"                         # sends the cold request; default: largest mean round trip
+//! near = "west"                        # second source of load; default: smallest mean round trip
 //! load_path = "/?wait_ms=100"          # what the load asks for
-//! in_flight = 5                        # requests that each loaded node keeps in flight: it sends the next when one is answered
+//! in_flight = 5                        # requests that each loaded node keeps in flight
 //! load_seconds = 10                    # how long each load is measured
 //! settle_seconds = 90                  # how long the controller may take to move pods before that
 //! ```

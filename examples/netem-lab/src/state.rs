@@ -1,5 +1,5 @@
-//! The state folder of a lab: what it has made on this machine, written down before it is made, so that everything can be removed again,
-//! also when the lab was killed without warning.
+//! The state folder of a lab: what it has made on this machine, written down before it is made, so
+//! that everything can be removed again, also when the lab was killed without warning.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -14,8 +14,8 @@ use thiserror::Error;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Resource {
-    /// A process, with the time it was started (in the kernel's clock ticks since boot), which tells it from a later process
-    /// that was given the same number.
+    /// A process, with the time it was started (in the kernel's clock ticks since boot), which
+    /// tells it from a later process that was given the same number.
     Process {
         /// What the process is, for messages.
         what: String,
@@ -59,8 +59,8 @@ pub struct LabState {
 const NODE_PROCESS: &str = "node ";
 
 impl LabState {
-    /// What a lab that works with this folder, or has left a cluster running, has written there; nothing where there is none. Takes no
-    /// lock: it is for looking only.
+    /// What a lab that works with this folder, or has left a cluster running, has written there;
+    /// nothing where there is none. Takes no lock: it is for looking only.
     ///
     /// # Errors
     /// When the state file is there and cannot be read.
@@ -115,7 +115,8 @@ pub enum StateError {
     },
 }
 
-/// An open, locked state folder. The lock is gone with the value or the process, whichever ends first.
+/// An open, locked state folder. The lock is gone with the value or the process, whichever ends
+/// first.
 #[derive(Debug)]
 pub struct StateFolder {
     path: PathBuf,
@@ -177,7 +178,8 @@ impl StateFolder {
         Ok(())
     }
 
-    /// Writes down a process that has just been started. One that has ended already is not worth a line.
+    /// Writes down a process that has just been started. One that has ended already is not worth a
+    /// line.
     ///
     /// # Errors
     /// When the state file cannot be written.
@@ -232,7 +234,8 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Stat
     move |source| StateError::Io { action, path, source }
 }
 
-/// When the process was started, in clock ticks since boot; nothing when there is no such process or it is only a zombie.
+/// When the process was started, in clock ticks since boot; nothing when there is no such process
+/// or it is only a zombie.
 #[must_use]
 pub fn process_start_ticks(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -246,7 +249,8 @@ pub fn is_running(pid: i32, start_ticks: u64) -> bool {
 }
 
 fn parse_start_ticks(stat: &str) -> Option<u64> {
-    // The second field is the program's name in parentheses, which may itself hold spaces and parentheses.
+    // The second field is the program's name in parentheses, which may itself hold spaces and
+    // parentheses.
     let mut after_name = stat.rsplit_once(") ")?.1.split_ascii_whitespace();
     let state = after_name.next()?;
     if matches!(state, "Z" | "X") {

@@ -1,15 +1,18 @@
 //! The network between the nodes: every ordered pair of nodes has its own delay, jitter and loss.
 //!
-//! Where the kernel has `netem`, [`kernel`] sets it up on each node's uplink and the kernel does the rest. Where it has not, our own
-//! emulator does: a process with one TUN device in each node's network namespace, to which the routes to the other nodes and their pods
-//! are turned. Its one real-time thread reads packets, holds each for the delay of its pair ([`queue`](self)) and writes it to the
-//! receiving node's device. It records how late it lets packets go; a reader of results should mistrust a run in which that is much.
+//! Where the kernel has `netem`, [`kernel`] sets it up on each node's uplink and the kernel does
+//! the rest. Where it has not, our own emulator does: a process with one TUN device in each node's
+//! network namespace, to which the routes to the other nodes and their pods are turned. Its one
+//! real-time thread reads packets, holds each for the delay of its pair ([`queue`](self)) and
+//! writes it to the receiving node's device. It records how late it lets packets go; a reader of
+//! results should mistrust a run in which that is much.
 //!
 //! Traffic with the control plane does not pass: only routes to nodes and pods are turned.
 //!
-//! What the two ways do not share: the emulator keeps the order of a pair's packets and draws the offset of a jittering link five times a
-//! second; netem draws per packet and lets packets overtake. And netem does not say how late it is. **The kernel way has been tested only
-//! as far as its command lines go**, on a kernel without netem.
+//! What the two ways do not share: the emulator keeps the order of a pair's packets and draws the
+//! offset of a jittering link five times a second; netem draws per packet and lets packets
+//! overtake. And netem does not say how late it is. **The kernel way has been tested only as far as
+//! its command lines go**, on a kernel without netem.
 //!
 //! ```text
 //!   netem-lab wire --config wire.json          one process, started by `up`, left running

@@ -1,4 +1,5 @@
-//! The wire between real network namespaces: delays are kept, changes take hold, nothing is left behind. Needs root.
+//! The wire between real network namespaces: delays are kept, changes take hold, nothing is left
+//! behind. Needs root.
 // A test may panic, also in its helpers.
 #![allow(clippy::unwrap_used)]
 
@@ -15,7 +16,8 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// What a clock read in a program and a measured correction may make a round trip shorter than asked for.
+/// What a clock read in a program and a measured correction may make a round trip shorter than
+/// asked for.
 const SLACK: Duration = Duration::from_micros(300);
 
 fn ip(arguments: &str) {

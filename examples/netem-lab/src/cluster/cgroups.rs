@@ -1,4 +1,5 @@
-//! Control groups, in every hierarchy of the machine: each v1 controller has a tree of its own, v2 has one for all.
+//! Control groups, in every hierarchy of the machine: each v1 controller has a tree of its own, v2
+//! has one for all.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -67,8 +68,8 @@ fn parse_hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
         .collect()
 }
 
-/// Makes a control group in every hierarchy. `inner` says that others will be made inside it, which in v2 means that its
-/// controllers are handed on and no process may be put into it.
+/// Makes a control group in every hierarchy. `inner` says that others will be made inside it, which
+/// in v2 means that its controllers are handed on and no process may be put into it.
 ///
 /// # Errors
 /// When a hierarchy refuses.
@@ -105,7 +106,8 @@ fn enable(path: &Path, controllers: &str) -> Result<(), CgroupError> {
     Ok(())
 }
 
-/// A new v1 cpuset group is empty and takes no process until it is given processors and memory nodes.
+/// A new v1 cpuset group is empty and takes no process until it is given processors and memory
+/// nodes.
 fn seed_cpuset(path: &Path) -> Result<(), CgroupError> {
     for name in ["cpuset.cpus", "cpuset.mems"] {
         let file = path.join(name);
@@ -157,7 +159,8 @@ pub fn processes(hierarchies: &[Hierarchy], group: &str) -> BTreeSet<i32> {
         .collect()
 }
 
-/// Kills everything in the group and removes it with all groups inside it. A group that is not there is fine.
+/// Kills everything in the group and removes it with all groups inside it. A group that is not
+/// there is fine.
 ///
 /// # Errors
 /// When processes do not end within ten seconds, or a folder cannot be removed.

@@ -1,5 +1,6 @@
-//! All images, unpacked once. Importing takes seconds per node, because every file is written and every digest computed; so one container
-//! runtime imports what is new since the last time, and the nodes get its folder by hard links. Nothing ever writes to a file of an image.
+//! All images, unpacked once. Importing takes seconds per node, because every file is written and
+//! every digest computed; so one container runtime imports what is new since the last time, and the
+//! nodes get its folder by hard links. Nothing ever writes to a file of an image.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -139,7 +140,8 @@ impl Filling {
     }
 }
 
-/// The databases in a container runtime's folder, relative to it: one for all, and one per kind of storage.
+/// The databases in a container runtime's folder, relative to it: one for all, and one per kind of
+/// storage.
 fn databases(root: &Path) -> Result<Vec<PathBuf>, ClusterError> {
     let mut found = Vec::new();
     for part in fs::read_dir(root).map_err(ClusterError::file("read", root))? {

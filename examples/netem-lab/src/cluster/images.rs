@@ -47,7 +47,8 @@ impl NodeImages {
         self.by_name.values().map(|image| image.archive.clone()).collect()
     }
 
-    /// The image that a placeholder in a manifest stands for: `component://coredns`, or a Go import path as Knative's YAML has it.
+    /// The image that a placeholder in a manifest stands for: `component://coredns`, or a Go import
+    /// path as Knative's YAML has it.
     #[must_use]
     pub fn resolve(&self, placeholder: &str) -> Option<String> {
         let name = match placeholder.strip_prefix("component://") {

@@ -1,9 +1,11 @@
-//! Stock Knative Serving, as it is shipped: its own YAML, read from the folders of its Go modules, with only the image names and an operator's
-//! usual settings changed. Pure functions from documents to documents.
+//! Stock Knative Serving, as it is shipped: its own YAML, read from the folders of its Go modules,
+//! with only the image names and an operator's usual settings changed. Pure functions from
+//! documents to documents.
 
 use serde_json::{Map, Value, json};
 
-/// The file names below Serving's `config/core`, and those of its sibling modules that Serving's own tree only links to.
+/// The file names below Serving's `config/core`, and those of its sibling modules that Serving's
+/// own tree only links to.
 pub(super) mod files {
     /// In Serving: definitions of its own kinds.
     pub(in crate::cluster) const SERVING_CRDS: &str = "config/core/300-resources";
@@ -14,7 +16,8 @@ pub(super) mod files {
         "config/core/200-serviceaccount.yaml",
         "config/core/configmaps",
     ];
-    /// In Serving: the object that makes nodes fetch the queue-proxy's image early. Its kind is one of the caching module's.
+    /// In Serving: the object that makes nodes fetch the queue-proxy's image early. Its kind is one
+    /// of the caching module's.
     pub(in crate::cluster) const SERVING_CACHE: &str = "config/core/999-cache.yaml";
     /// In Serving: what guards its objects.
     pub(in crate::cluster) const SERVING_WEBHOOKS: &str = "config/core/webhooks";
@@ -78,7 +81,8 @@ pub(super) fn apply_settings(documents: &mut [Value], settings: &KnativeSettings
     }
 }
 
-/// Places the programs: an activator on every node, everything else once, on the system node; and asks for little.
+/// Places the programs: an activator on every node, everything else once, on the system node; and
+/// asks for little.
 pub(super) fn place_deployments(documents: &mut [Value], settings: &KnativeSettings) {
     for document in documents.iter_mut().filter(|document| document["kind"] == "Deployment") {
         let labels = document["spec"]["selector"]["matchLabels"].clone();
@@ -92,7 +96,8 @@ pub(super) fn place_deployments(documents: &mut [Value], settings: &KnativeSetti
                     }],
                 },
             });
-            // With a pod on every node and none to spare, one must go before its successor can come.
+            // With a pod on every node and none to spare, one must go before its successor can
+            // come.
             document["spec"]["strategy"] =
                 json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 0, "maxUnavailable": 1 } });
         } else {
@@ -113,7 +118,8 @@ pub(super) fn pin_deployments(documents: &mut [Value], node: &str) {
     }
 }
 
-/// Replaces every text, wherever it stands, for which `image` knows an image. Returns the placeholders it does not know.
+/// Replaces every text, wherever it stands, for which `image` knows an image. Returns the
+/// placeholders it does not know.
 pub(super) fn replace_images(value: &mut Value, image: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
     match value {
         Value::String(text) if text.starts_with("ko://") || text.starts_with("component://") => match image(text) {

@@ -1,5 +1,6 @@
-//! Starting programs inside the lab: in its control groups, in a network namespace, in a session of their own so that the terminal's
-//! Ctrl-C reaches only the lab. The lab's own binary does this, as hidden subcommands that set the scene and then become the program.
+//! Starting programs inside the lab: in its control groups, in a network namespace, in a session of
+//! their own so that the terminal's Ctrl-C reaches only the lab. The lab's own binary does this, as
+//! hidden subcommands that set the scene and then become the program.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -40,7 +41,8 @@ pub fn become_inside(args: &InsideArgs) -> Result<std::convert::Infallible> {
     Err(error).with_context(|| format!("failed to start {}", program.display()))
 }
 
-/// The command that starts a program inside the lab. Callers add arguments, environment and standard streams as to any other.
+/// The command that starts a program inside the lab. Callers add arguments, environment and
+/// standard streams as to any other.
 #[must_use]
 pub fn inside(lab_binary: &Path, cgroup: &str, netns: Option<&Path>, program: &Path) -> tokio::process::Command {
     let mut command = tokio::process::Command::new(lab_binary);
@@ -57,13 +59,15 @@ pub fn inside(lab_binary: &Path, cgroup: &str, netns: Option<&Path>, program: &P
 pub struct ExecArgs {
     /// The node.
     node: String,
-    /// The program and its arguments. `netem-lab` is this very program: `netem-lab request --help`, `netem-lab load --help`.
+    /// The program and its arguments. `netem-lab` is this very program: `netem-lab request --help`,
+    /// `netem-lab load --help`.
     #[arg(last = true, required = true)]
     program: Vec<OsString>,
 }
 
-/// Enters a running node's network, file system and host name and becomes the program; returns only when that fails. The program finds
-/// Services by their names and is routed like everything else on the node.
+/// Enters a running node's network, file system and host name and becomes the program; returns only
+/// when that fails. The program finds Services by their names and is routed like everything else on
+/// the node.
 ///
 /// # Errors
 /// When there is no such node, it cannot be entered, or the program not be started.
@@ -110,7 +114,8 @@ pub struct NodeLaunchArgs {
     plan: PathBuf,
 }
 
-/// Makes a node's namespaces and starts `node-init` as their first process. Prints its process id as this machine sees it.
+/// Makes a node's namespaces and starts `node-init` as their first process. Prints its process id
+/// as this machine sees it.
 ///
 /// # Errors
 /// When the system refuses a namespace or the process.
@@ -120,7 +125,8 @@ pub fn launch_node(args: &NodeLaunchArgs) -> Result<()> {
     let log = log.with_context(|| format!("failed to open {}", args.log.display()))?;
     let namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWPID;
     unshare(namespaces).context("failed to make the node's namespaces")?;
-    // The next child is the first process of the new process namespace; when it ends, the kernel ends all others there.
+    // The next child is the first process of the new process namespace; when it ends, the kernel
+    // ends all others there.
     let init = Command::new("/proc/self/exe")
         .arg("node-init")
         .arg("--plan")
@@ -149,7 +155,8 @@ fn enter(cgroup: &str, netns: Option<&Path>) -> Result<()> {
         let namespace = File::open(netns).with_context(|| format!("failed to open network namespace {}", netns.display()))?;
         setns(namespace, CloneFlags::CLONE_NEWNET).with_context(|| format!("failed to enter {}", netns.display()))?;
     }
-    // Fails only for the leader of a process group, which a freshly started child is not unless its parent made it one.
+    // Fails only for the leader of a process group, which a freshly started child is not unless its
+    // parent made it one.
     let _ = setsid();
     // The terminal's folder may go; nothing inside the lab depends on it.
     std::env::set_current_dir("/").context("failed to change to the root folder")

@@ -1,5 +1,6 @@
-//! Who has which name and address. Every address of the cluster is chosen here; all of them but the host's end of one cable exist only inside
-//! the lab's own network namespaces, so that two labs may use the same ones.
+//! Who has which name and address. Every address of the cluster is chosen here; all of them but the
+//! host's end of one cable exist only inside the lab's own network namespaces, so that two labs may
+//! use the same ones.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,7 +13,8 @@ use thiserror::Error;
 pub const MAX_NODES: usize = 8;
 /// The most labs that can run on one machine at once.
 pub const MAX_LABS: u8 = 16;
-/// The control plane's address on the wire between the nodes; it is also the nodes' gateway to each other.
+/// The control plane's address on the wire between the nodes; it is also the nodes' gateway to each
+/// other.
 pub const CONTROL_PLANE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 89, 0, 1);
 /// Length of the prefix of the network that the control plane and the nodes share.
 pub const NODE_NETWORK_PREFIX: u8 = 24;
@@ -23,7 +25,8 @@ pub const DNS_SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// The cluster's DNS domain.
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
 
-/// Which of the labs on this machine this is. All names the machine can see start with [`LabSlot::prefix`].
+/// Which of the labs on this machine this is. All names the machine can see start with
+/// [`LabSlot::prefix`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LabSlot(u8);
 
@@ -57,7 +60,8 @@ impl LabSlot {
         Ipv4Addr::new(10, 88, 0, self.0 * 4 + 1)
     }
 
-    /// The control plane's address at the other end: the API server's, for the host and for the nodes.
+    /// The control plane's address at the other end: the API server's, for the host and for the
+    /// nodes.
     #[must_use]
     pub fn control_plane_host_address(self) -> Ipv4Addr {
         Ipv4Addr::new(10, 88, 0, self.0 * 4 + 2)

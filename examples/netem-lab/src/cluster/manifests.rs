@@ -1,4 +1,5 @@
-//! What only the lab needs in its cluster; our own daemons come from the workspace's `deploy` folder.
+//! What only the lab needs in its cluster; our own daemons come from the workspace's `deploy`
+//! folder.
 
 /// Cluster DNS.
 pub(super) const COREDNS: &str = include_str!("../../manifests/coredns.yaml");

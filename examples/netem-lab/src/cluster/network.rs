@@ -1,4 +1,5 @@
-//! Network namespaces and the cables between them: what `ip` is told, decided by pure functions, and the telling.
+//! Network namespaces and the cables between them: what `ip` is told, decided by pure functions,
+//! and the telling.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -56,7 +57,8 @@ pub enum NetworkError {
     State(#[from] StateError),
 }
 
-/// Claims the first free slot by making the lab's cable to the host: the kernel lets only one lab have a device of that name.
+/// Claims the first free slot by making the lab's cable to the host: the kernel lets only one lab
+/// have a device of that name.
 ///
 /// # Errors
 /// When all slots are taken or `ip` does not work.
@@ -74,7 +76,8 @@ pub async fn claim_slot(ip: &Path, state: &mut StateFolder) -> Result<LabSlot, N
         let batch = format!("link add {link} type veth peer name {}\n", host_cable_peer(slot));
         match run_batch(ip, None, &batch, "make the cable to the host").await {
             Ok(()) => {
-                // Written down after it is made, unlike all else: before, it might have been another lab's.
+                // Written down after it is made, unlike all else: before, it might have been
+                // another lab's.
                 state.record(Resource::Link { name: link })?;
                 return Ok(slot);
             }
@@ -91,7 +94,8 @@ pub async fn claim_slot(ip: &Path, state: &mut StateFolder) -> Result<LabSlot, N
 /// When the system refuses any of them.
 pub async fn lay(ip: &Path, slot: LabSlot, nodes: &[NodeLayout], state: &mut StateFolder) -> Result<(), NetworkError> {
     if !is_mount_point(Path::new("/run/netns")) {
-        // The first named namespace on a machine makes this a mount, which stays when the namespace goes.
+        // The first named namespace on a machine makes this a mount, which stays when the namespace
+        // goes.
         state.record(Resource::Mount { path: "/run/netns".into() })?;
     }
     let control_plane = slot.control_plane_netns();
@@ -121,7 +125,8 @@ fn host_cable_peer(slot: LabSlot) -> String {
     format!("{}h", slot.prefix())
 }
 
-/// What `ip -batch` is told in the control plane's namespace: the cable to the host, the bridge, a port per node, the way to the pods.
+/// What `ip -batch` is told in the control plane's namespace: the cable to the host, the bridge, a
+/// port per node, the way to the pods.
 fn control_plane_batch(slot: LabSlot, nodes: &[NodeLayout]) -> String {
     let mut batch = format!(
         "link set lo up\n\
@@ -189,7 +194,8 @@ async fn run_batch(ip: &Path, netns: Option<&str>, batch: &str, what: &str) -> R
     Err(NetworkError::Refused { what: what.to_owned(), status: output.status, stderr })
 }
 
-/// Lets packets pass through a namespace, whichever way they come back, and lets its processes use what a node's usually may.
+/// Lets packets pass through a namespace, whichever way they come back, and lets its processes use
+/// what a node's usually may.
 fn set_up(netns: &Path) -> Result<(), NetworkError> {
     let error = |setting| {
         let netns = netns.to_owned();
@@ -212,7 +218,8 @@ fn set(setting: &str, value: &str) -> io::Result<()> {
     fs::write(Path::new("/proc/sys/net").join(setting), value)
 }
 
-/// Does something in a network namespace, on a thread of its own that ends with it. Sockets opened there stay in that namespace.
+/// Does something in a network namespace, on a thread of its own that ends with it. Sockets opened
+/// there stay in that namespace.
 ///
 /// # Errors
 /// When the namespace cannot be entered.

@@ -47,7 +47,8 @@ pub struct NodeHandle {
     pub uplink: &'static str,
     /// The ways to the other nodes and their pods, which the link emulator takes over.
     pub peers: Vec<PeerRoute>,
-    /// The process that is the first one inside the node, by its id outside. Killing it ends all that is in the node.
+    /// The process that is the first one inside the node, by its id outside. Killing it ends all
+    /// that is in the node.
     pub pid1: i32,
     /// When it was started; see [`crate::state::is_running`].
     pub pid1_start_ticks: u64,
@@ -57,8 +58,9 @@ pub struct NodeHandle {
 }
 
 impl NodeHandle {
-    /// A command that runs a program inside the node's network, file system and host name: it finds Services by their names, and is routed like
-    /// everything else on the node. The program is not one of the node's processes, and is the caller's to end.
+    /// A command that runs a program inside the node's network, file system and host name: it finds
+    /// Services by their names, and is routed like everything else on the node. The program is not
+    /// one of the node's processes, and is the caller's to end.
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(&self.nsenter);
@@ -101,7 +103,8 @@ pub(super) struct NodeMaker<'a> {
 }
 
 impl NodeMaker<'_> {
-    /// Makes the node's folder and namespaces and starts its container runtime. The kubelet waits for [`NodeMaker::admit`].
+    /// Makes the node's folder and namespaces and starts its container runtime. The kubelet waits
+    /// for [`NodeMaker::admit`].
     pub(super) async fn launch(&self, layout: &NodeLayout, store: &ImageStore) -> Result<NodeHandle, ClusterError> {
         let folder = self.state_folder.join("nodes").join(&layout.name);
         let archives = if in_memory(self.state_folder)? {
@@ -114,7 +117,8 @@ impl NodeMaker<'_> {
         self.launch_in(layout, folder, archives).await
     }
 
-    /// Imports what the store lacks, by something that is a node but for its name: the layout is that of any node, before it is launched.
+    /// Imports what the store lacks, by something that is a node but for its name: the layout is
+    /// that of any node, before it is launched.
     pub(super) async fn fill(&self, layout: &NodeLayout, store: &ImageStore) -> Result<(), ClusterError> {
         if in_memory(self.state_folder)? {
             return Ok(());
@@ -219,7 +223,8 @@ impl NodeMaker<'_> {
         let own = Path::new(NODE_FOLDER);
         let secrets = node.folder.join("secrets");
         fs::create_dir_all(&secrets).map_err(ClusterError::file("create", &secrets))?;
-        // Copied, because the node has its own view of the file system, in which the originals may be hidden.
+        // Copied, because the node has its own view of the file system, in which the originals may
+        // be hidden.
         let copy = |from: &Path, name: &str| {
             fs::copy(from, secrets.join(name)).map_err(ClusterError::file("copy", from))?;
             Ok::<_, ClusterError>(own.join("secrets").join(name))
@@ -245,7 +250,8 @@ impl NodeMaker<'_> {
                 arguments: vec![format!("--config={}", own.join("kube-proxy.json").display())],
             },
         ];
-        // Appears at once with all its content, because the node looks at it as soon as it is there.
+        // Appears at once with all its content, because the node looks at it as soon as it is
+        // there.
         let next = node.folder.join("may-join.next");
         write_json(&next, &daemons)?;
         let may_join = node.folder.join(MAY_JOIN);
@@ -253,7 +259,8 @@ impl NodeMaker<'_> {
     }
 }
 
-/// Whether what nodes write must be kept in memory: layers cannot be laid on a file system that itself consists of layers, as in a container.
+/// Whether what nodes write must be kept in memory: layers cannot be laid on a file system that
+/// itself consists of layers, as in a container.
 fn in_memory(state_folder: &Path) -> Result<bool, ClusterError> {
     let file_system = statfs(state_folder).map_err(|errno| ClusterError::file("examine", state_folder)(errno.into()))?;
     Ok(file_system.filesystem_type() == OVERLAYFS_SUPER_MAGIC)

@@ -10,7 +10,8 @@ use super::layout::{CLUSTER_CIDR, CLUSTER_DOMAIN, DNS_SERVICE_ADDRESS, NodeLayou
 /// Where containerd listens, as the node sees it.
 pub(super) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 
-/// Content of a node's `/etc/resolv.conf`: the cluster's DNS, so that what is run in the node finds Services by their names.
+/// Content of a node's `/etc/resolv.conf`: the cluster's DNS, so that what is run in the node finds
+/// Services by their names.
 #[must_use]
 pub(super) fn resolv_conf() -> String {
     format!(
@@ -21,7 +22,8 @@ pub(super) fn resolv_conf() -> String {
 /// containerd's `config.toml`. Understood by containerd 1.6 to 2.x.
 #[must_use]
 pub(super) fn containerd(runc: &Path, cni_plugins: &Path, cni_config: &Path, pause_image: &str) -> String {
-    // Debug formatting of a string is a valid TOML basic string for any path without control characters.
+    // Debug formatting of a string is a valid TOML basic string for any path without control
+    // characters.
     let quoted = |path: &Path| format!("{:?}", path.to_string_lossy());
     format!(
         r#"version = 2
@@ -65,8 +67,8 @@ conf_dir = {conf_dir}
     )
 }
 
-/// The CNI network of a node: a cable per pod and a route to each. Packets between two pods of a node are routed, not bridged, so that
-/// Service addresses work between them on every kernel.
+/// The CNI network of a node: a cable per pod and a route to each. Packets between two pods of a
+/// node are routed, not bridged, so that Service addresses work between them on every kernel.
 #[must_use]
 pub(super) fn cni(node: &NodeLayout) -> Value {
     json!({
@@ -91,7 +93,8 @@ pub(super) fn kubelet(node: &NodeLayout, client_ca: &Path, certificate: &Path, k
     json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
-        // The machine may still be on cgroup v1, and is whatever it is: no swap, no eviction, no OOM scores are the lab's to manage.
+        // The machine may still be on cgroup v1, and is whatever it is: no swap, no eviction, no
+        // OOM scores are the lab's to manage.
         "failCgroupV1": false,
         "failSwapOn": false,
         "cgroupDriver": "cgroupfs",

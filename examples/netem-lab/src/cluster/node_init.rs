@@ -1,5 +1,6 @@
-//! The first process of a node: makes the node's own view of the file system, starts its daemons, keeps them running and collects what ends.
-//! When it is killed, the kernel ends everything in the node and drops every mount the node made.
+//! The first process of a node: makes the node's own view of the file system, starts its daemons,
+//! keeps them running and collects what ends. When it is killed, the kernel ends everything in the
+//! node and drops every mount the node made.
 
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
@@ -19,11 +20,13 @@ use serde::{Deserialize, Serialize};
 
 use super::node_config::CONTAINERD_SOCKET;
 
-/// Where the node sees its own folder, wherever that is on this machine. Short, because sockets below it have short names.
+/// Where the node sees its own folder, wherever that is on this machine. Short, because sockets
+/// below it have short names.
 pub const NODE_FOLDER: &str = "/run/netem-lab";
 /// The file in the node's folder that appears when all images are in.
 pub const IMAGES_READY: &str = "images-ready";
-/// The file in the node's folder whose appearance lets the node join its cluster. It lists what is then started: [`Daemon`]s, as JSON.
+/// The file in the node's folder whose appearance lets the node join its cluster. It lists what is
+/// then started: [`Daemon`]s, as JSON.
 pub const MAY_JOIN: &str = "may-join.json";
 
 /// `node-init`: not for use by hand.
@@ -41,7 +44,8 @@ pub struct NodePlan {
     pub name: String,
     /// The node's folder on this machine.
     pub folder: PathBuf,
-    /// Whether what the node writes must be kept in memory, because the folder's file system cannot carry containers.
+    /// Whether what the node writes must be kept in memory, because the folder's file system cannot
+    /// carry containers.
     pub storage_in_memory: bool,
     /// Content of `/etc/resolv.conf`.
     pub resolv_conf: String,
@@ -71,7 +75,8 @@ pub struct Daemon {
 /// Runs the node. Returns only on failure.
 ///
 /// # Errors
-/// When the node's file system cannot be made, the container runtime does not start or an image cannot be imported.
+/// When the node's file system cannot be made, the container runtime does not start or an image
+/// cannot be imported.
 pub fn run(args: &NodeInitArgs) -> Result<std::convert::Infallible> {
     let plan = fs::read(&args.plan).with_context(|| format!("failed to read {}", args.plan.display()))?;
     let plan: NodePlan = serde_json::from_slice(&plan).with_context(|| format!("failed to parse {}", args.plan.display()))?;
@@ -97,8 +102,8 @@ pub fn run(args: &NodeInitArgs) -> Result<std::convert::Infallible> {
     keeper.keep_for_ever()
 }
 
-/// Gives the node a private view: its own /etc, /var and /run over the machine's, its own /proc, and settings of the kernel that only
-/// seem to be written.
+/// Gives the node a private view: its own /etc, /var and /run over the machine's, its own /proc,
+/// and settings of the kernel that only seem to be written.
 fn make_file_system(plan: &NodePlan) -> Result<()> {
     const NOTHING: Option<&str> = None;
     // From here on nothing that is mounted shows outside.
@@ -144,7 +149,8 @@ fn make_file_system(plan: &NodePlan) -> Result<()> {
 
     mount(Some("proc"), "/proc", Some("proc"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, NOTHING)
         .context("failed to mount /proc")?;
-    // The kubelet insists on these and they belong to the whole machine. It writes them into files of the node instead.
+    // The kubelet insists on these and they belong to the whole machine. It writes them into files
+    // of the node instead.
     for (setting, wanted) in [("vm/overcommit_memory", "1"), ("kernel/panic", "10"), ("kernel/panic_on_oops", "1")] {
         let file = own.join(format!("storage/sysctl-{}", setting.replace('/', "-")));
         fs::write(&file, format!("{wanted}\n")).with_context(|| format!("failed to write {}", file.display()))?;

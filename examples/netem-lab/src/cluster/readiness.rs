@@ -80,7 +80,8 @@ fn deployment_lacks(deployment: &Deployment) -> Option<String> {
     (!complete).then(|| format!("{}: {available} of {wanted} available", deployment.name_any()))
 }
 
-/// A DaemonSet that was just made knows of no node yet, so the number that counts is ours. None leaves out a node.
+/// A DaemonSet that was just made knows of no node yet, so the number that counts is ours. None
+/// leaves out a node.
 fn daemon_set_lacks(set: &DaemonSet, nodes: usize) -> Option<String> {
     let status = set.status.clone().unwrap_or_default();
     let current = status.observed_generation >= set.metadata.generation;

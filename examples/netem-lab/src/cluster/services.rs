@@ -1,5 +1,6 @@
-//! What runs on the cluster: DNS, Prometheus, stock Knative, our own daemons. Gathers the documents, has them decided on by
-//! [`super::knative`], and applies them in the order in which they work.
+//! What runs on the cluster: DNS, Prometheus, stock Knative, our own daemons. Gathers the
+//! documents, has them decided on by [`super::knative`], and applies them in the order in which
+//! they work.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -91,7 +92,8 @@ impl Services {
         if unknown.is_empty() { Ok(()) } else { Err(ClusterError::UnknownImages(unknown.join(", "))) }
     }
 
-    /// What needs no node: definitions, namespaces, rights, settings; and cluster DNS, so that it is up before those who ask it.
+    /// What needs no node: definitions, namespaces, rights, settings; and cluster DNS, so that it
+    /// is up before those who ask it.
     pub(super) async fn apply_foundations(&self) -> Result<(), ClusterError> {
         self.applier.apply_in_order(&self.dns).await?;
         self.applier.apply(&self.definitions).await?;
@@ -102,7 +104,8 @@ impl Services {
         Ok(())
     }
 
-    /// The programs, our own among them. The settings must be there already: from now on they are guarded by a program that is still to come.
+    /// The programs, our own among them. The settings must be there already: from now on they are
+    /// guarded by a program that is still to come.
     pub(super) async fn apply_programs(&self, kubeconfig: &Path) -> Result<(), ClusterError> {
         let knative = async {
             self.applier.apply(&self.guards).await?;

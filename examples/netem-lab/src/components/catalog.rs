@@ -62,7 +62,8 @@ pub enum Source {
 }
 
 impl Component {
-    /// Every component, in the order in which they are made: what takes longest and is shared most comes first.
+    /// Every component, in the order in which they are made: what takes longest and is shared most
+    /// comes first.
     pub const ALL: [Component; 26] = [
         Component::KubeApiserver,
         Component::Etcd,

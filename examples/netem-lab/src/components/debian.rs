@@ -12,7 +12,8 @@ use crate::progress::Progress;
 
 const INSTALL_APT: &str = "this system has no apt-get; install the programs by its own means";
 
-/// Installs the packages that hold the missing components, without what they merely recommend and without starting their services.
+/// Installs the packages that hold the missing components, without what they merely recommend and
+/// without starting their services.
 pub(super) fn install(missing: &[(Component, &'static str)], progress: &Progress) -> Result<(), ComponentsError> {
     if missing.is_empty() {
         return Ok(());
@@ -51,8 +52,9 @@ fn apt_get() -> Command {
     command
 }
 
-/// While it lives, packages that are installed do not start their services: the lab runs a containerd and a Prometheus of its own, and
-/// nobody asked for others. Debian asks this script before it starts one (its policy for containers and images that are being built).
+/// While it lives, packages that are installed do not start their services: the lab runs a
+/// containerd and a Prometheus of its own, and nobody asked for others. Debian asks this script
+/// before it starts one (its policy for containers and images that are being built).
 struct NoServices {
     script: Option<PathBuf>,
 }
@@ -80,7 +82,8 @@ impl NoServices {
 impl Drop for NoServices {
     fn drop(&mut self) {
         if let Some(script) = &self.script {
-            // Nothing better can be done about a script that will not go; it says itself that it may be removed.
+            // Nothing better can be done about a script that will not go; it says itself that it
+            // may be removed.
             let _ = std::fs::remove_file(script);
         }
     }

@@ -1,7 +1,8 @@
-//! The pinned wrapper modules that the Go toolchain builds from. Pure: what they hold, which version they pin, how they are stamped.
+//! The pinned wrapper modules that the Go toolchain builds from. Pure: what they hold, which
+//! version they pin, how they are stamped.
 //!
-//! Their files are compiled into the lab and written to the cache before a build, so the lab's program works wherever it is started and
-//! never builds from pins other than its own.
+//! Their files are compiled into the lab and written to the cache before a build, so the lab's
+//! program works wherever it is started and never builds from pins other than its own.
 
 use sha2::{Digest, Sha256};
 
@@ -12,7 +13,8 @@ pub enum GoModule {
     Kubernetes,
     Etcd,
     KnativeServing,
-    /// Knative's networking module at the version that the pinned Serving uses: its conformance suite and the images that that needs.
+    /// Knative's networking module at the version that the pinned Serving uses: its conformance
+    /// suite and the images that that needs.
     KnativeNetworking,
     Coredns,
 }
@@ -46,20 +48,23 @@ impl GoModule {
         }
     }
 
-    /// The upstream release that is pinned, without a leading `v`: `1.36.3`. Knative's is the release's name (1.15.2), not its module's.
+    /// The upstream release that is pinned, without a leading `v`: `1.36.3`. Knative's is the
+    /// release's name (1.15.2), not its module's.
     pub fn version(self) -> String {
         let go_mod = self.files().iter().find(|(name, _)| *name == "go.mod").map_or("", |(_, content)| content);
         let pinned = |module| pinned_version(go_mod, module).unwrap_or("unknown");
         match self {
             GoModule::Kubernetes => pinned("k8s.io/kubernetes").to_owned(),
             GoModule::Etcd => pinned("go.etcd.io/etcd/server/v3").to_owned(),
-            // The networking module has no releases of its own: it is Serving's that says which commit is meant.
+            // The networking module has no releases of its own: it is Serving's that says which
+            // commit is meant.
             GoModule::KnativeServing | GoModule::KnativeNetworking => knative_release(pinned("knative.dev/serving")),
             GoModule::Coredns => pinned("github.com/coredns/coredns").to_owned(),
         }
     }
 
-    /// What the linker gets. Kubernetes carries its version only if it is stamped, and Knative refuses an API server that does not.
+    /// What the linker gets. Kubernetes carries its version only if it is stamped, and Knative
+    /// refuses an API server that does not.
     pub fn ldflags(self) -> String {
         let stripped = "-s -w".to_owned();
         if self != GoModule::Kubernetes {
@@ -77,7 +82,8 @@ impl GoModule {
         stamps.iter().fold(stripped, |flags, (name, value)| flags + &format!(" -X k8s.io/component-base/version.{name}={value}"))
     }
 
-    /// What the module's programs depend on, in a few characters: another pin or other flags give another key, hence another build.
+    /// What the module's programs depend on, in a few characters: another pin or other flags give
+    /// another key, hence another build.
     pub fn key(self) -> String {
         let mut hash = Sha256::new();
         for (name, content) in self.files() {

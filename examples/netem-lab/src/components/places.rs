@@ -73,7 +73,8 @@ impl Places {
         supplied.chain(self.cached(component)).chain(self.system_paths(component)).find(|path| usable(component, path))
     }
 
-    /// Where the cache keeps `component`; nothing for what the system installs. The folder's name changes with everything that the program is made from.
+    /// Where the cache keeps `component`; nothing for what the system installs. The folder's name
+    /// changes with everything that the program is made from.
     pub fn cached(&self, component: Component) -> Option<PathBuf> {
         let folder = match component.source() {
             Source::Go { module, .. } => self.programs_of(module),

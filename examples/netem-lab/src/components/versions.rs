@@ -51,7 +51,8 @@ fn ask(component: Component, path: &Path) -> Option<String> {
     first_version(&String::from_utf8_lossy(&said))
 }
 
-/// The first word of `text` that looks like a version: digits and dots at its head, with or without a `v`.
+/// The first word of `text` that looks like a version: digits and dots at its head, with or without
+/// a `v`.
 fn first_version(text: &str) -> Option<String> {
     text.split(|c: char| c.is_whitespace() || matches!(c, ',' | '/' | '-')).find_map(|word| {
         let version = word.trim_start_matches('v').trim_end_matches(':');

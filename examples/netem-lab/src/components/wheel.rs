@@ -20,7 +20,8 @@ pub(super) fn check() -> Result<(), ComponentsError> {
     })
 }
 
-/// Downloads the wheel, unpacks it with Python's own means, and moves the program into its place in the cache.
+/// Downloads the wheel, unpacks it with Python's own means, and moves the program into its place in
+/// the cache.
 pub(super) fn unpack(
     places: &Places,
     component: Component,
@@ -32,7 +33,8 @@ pub(super) fn unpack(
     let step = progress.step(format!("downloading {component} {version}"));
     std::fs::create_dir_all(places.cache()).map_err(ComponentsError::file("create", places.cache()))?;
     remove_abandoned(places.cache())?;
-    // On the cache's file system, so that the program can be renamed into its place; gone again whatever happens.
+    // On the cache's file system, so that the program can be renamed into its place; gone again
+    // whatever happens.
     let folder = tempfile::Builder::new()
         .prefix(UNPACKED_IN)
         .tempdir_in(places.cache())
@@ -71,7 +73,8 @@ pub(super) fn unpack(
     Ok(())
 }
 
-/// Removes what runs that were killed have left. We hold the cache's lock, so nobody is at work there.
+/// Removes what runs that were killed have left. We hold the cache's lock, so nobody is at work
+/// there.
 fn remove_abandoned(cache: &Path) -> Result<(), ComponentsError> {
     for entry in std::fs::read_dir(cache).map_err(ComponentsError::file("read", cache))? {
         let entry = entry.map_err(ComponentsError::file("read", cache))?;

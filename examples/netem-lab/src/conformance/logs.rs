@@ -1,4 +1,5 @@
-//! What our ingress and its gateways wrote meanwhile, put beside the report of a run in which a test failed.
+//! What our ingress and its gateways wrote meanwhile, put beside the report of a run in which a
+//! test failed.
 
 use std::path::Path;
 

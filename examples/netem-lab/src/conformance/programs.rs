@@ -1,4 +1,5 @@
-//! The suite itself, and the programs that run in the pods that it makes: built from the networking module, like the components.
+//! The suite itself, and the programs that run in the pods that it makes: built from the networking
+//! module, like the components.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,7 +1,8 @@
 //! What the suite says of its tests, line by line. Pure.
 //!
-//! The suite is a program made by `go test -c`, run with `-test.v=test2json`: what Go's test runner says of a test begins with the control
-//! character SYN and comes as soon as it is so, in between whatever the tests themselves print.
+//! The suite is a program made by `go test -c`, run with `-test.v=test2json`: what Go's test runner
+//! says of a test begins with the control character SYN and comes as soon as it is so, in between
+//! whatever the tests themselves print.
 
 use std::collections::BTreeMap;
 use std::fmt;

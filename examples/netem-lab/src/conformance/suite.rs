@@ -100,7 +100,8 @@ impl Suite {
         self.only.as_deref()
     }
 
-    /// What Go's test runner takes to run these and no others. It matches the parts of a name between slashes one by one.
+    /// What Go's test runner takes to run these and no others. It matches the parts of a name
+    /// between slashes one by one.
     #[must_use]
     pub fn pattern(&self) -> String {
         let names: Vec<_> = self.levels.keys().map(|name| format!("^{GO_TEST}$/^{}$", name.replace('/', "$/^"))).collect();
@@ -118,7 +119,8 @@ impl fmt::Display for Level {
     }
 }
 
-/// The tests in the suite's list: per level one Go map, whose keys are the names. What was not found is the error.
+/// The tests in the suite's list: per level one Go map, whose keys are the names. What was not
+/// found is the error.
 fn parse(text: &str) -> Result<Suite, String> {
     let mut levels = BTreeMap::new();
     for level in [Level::Stable, Level::Beta, Level::Alpha] {

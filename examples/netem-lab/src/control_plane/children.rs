@@ -33,13 +33,15 @@ impl Children {
         Self { folder, namespace, lifetime, running: Vec::new(), parent: Parent::new() }
     }
 
-    /// Starts a program; what it writes goes to `<folder>/logs/<name>.log`, its process id is noted, for [`left_running::stop`].
+    /// Starts a program; what it writes goes to `<folder>/logs/<name>.log`, its process id is
+    /// noted, for [`left_running::stop`].
     pub(super) fn start(&mut self, name: &'static str, program: &Path, arguments: &[String]) -> Result<(), ControlPlaneError> {
         let log_path = self.log_path(name);
         let log = File::create(&log_path).map_err(|source| ControlPlaneError::File { what: "create", path: log_path, source })?;
         let mut line: Vec<std::ffi::OsString> = Vec::new();
         if let Some(namespace) = &self.namespace {
-            // Not `ip netns exec`: that mounts another /sys, in which the tree of control groups is missing.
+            // Not `ip netns exec`: that mounts another /sys, in which the tree of control groups is
+            // missing.
             let mut option = std::ffi::OsString::from("--net=");
             option.push(namespace);
             line.extend(["nsenter".into(), option]);
@@ -88,7 +90,8 @@ impl Children {
         self.running.iter().map(|(name, child)| (*name, child.id()))
     }
 
-    /// Kills them, the last one started first. Their state is thrown away with the lab, so there is nothing to shut down gracefully.
+    /// Kills them, the last one started first. Their state is thrown away with the lab, so there is
+    /// nothing to shut down gracefully.
     pub(super) fn stop(&mut self) {
         for (_, child) in self.running.iter_mut().rev() {
             // It fails only for a process that has ended already.
@@ -116,8 +119,9 @@ impl Drop for Children {
     }
 }
 
-/// The thread that starts the processes. The kernel's "kill the child when its parent dies" means the parent *thread*, and a thread of an
-/// async runtime or of one test may well end before the process does; this one ends with [`Children`].
+/// The thread that starts the processes. The kernel's "kill the child when its parent dies" means
+/// the parent *thread*, and a thread of an async runtime or of one test may well end before the
+/// process does; this one ends with [`Children`].
 struct Parent {
     requests: Sender<(Command, Sender<io::Result<Child>>)>,
 }
@@ -127,7 +131,8 @@ impl Parent {
         let (requests, received) = channel::<(Command, Sender<io::Result<Child>>)>();
         std::thread::spawn(move || {
             while let Ok((mut command, reply)) = received.recv() {
-                // Nobody waits for the reply only if the one who asked is gone, and then so is everything else.
+                // Nobody waits for the reply only if the one who asked is gone, and then so is
+                // everything else.
                 let _ = reply.send(command.spawn());
             }
         });

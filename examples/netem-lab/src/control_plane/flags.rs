@@ -53,7 +53,8 @@ pub(super) fn kube_apiserver(listeners: &Listeners, folder: &Path) -> Vec<String
         format!("--etcd-servers={}", listeners.etcd_url()),
         format!("--bind-address={}", listeners.address),
         format!("--advertise-address={}", listeners.address),
-        // A loopback address is not accepted as an endpoint; without one the Service `kubernetes` has none.
+        // A loopback address is not accepted as an endpoint; without one the Service `kubernetes`
+        // has none.
         format!("--endpoint-reconciler-type={}", if loopback { "none" } else { "lease" }),
         format!("--secure-port={}", listeners.api_port),
         format!("--service-cluster-ip-range={SERVICE_RANGE}"),

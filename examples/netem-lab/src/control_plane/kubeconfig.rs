@@ -1,4 +1,5 @@
-//! Kubeconfigs that carry their certificates in themselves, so that one file is all that a client needs.
+//! Kubeconfigs that carry their certificates in themselves, so that one file is all that a client
+//! needs.
 
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};

@@ -1,6 +1,7 @@
 //! Ends processes that an earlier run left running, by their noted ids.
 //!
-//! A process id is used again one day, so the process's start is noted with it: what started at another time is somebody else's.
+//! A process id is used again one day, so the process's start is noted with it: what started at
+//! another time is somebody else's.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -24,7 +25,8 @@ pub(super) fn forget(folder: &Path, name: &str) {
     let _ = std::fs::remove_file(folder.join("pids").join(name));
 }
 
-/// Kills what is noted in `folder` and still runs, and waits until it is gone. Tells whether there was anything.
+/// Kills what is noted in `folder` and still runs, and waits until it is gone. Tells whether there
+/// was anything.
 pub(super) fn stop(folder: &Path) -> Result<bool, ControlPlaneError> {
     let pids = folder.join("pids");
     let entries = match std::fs::read_dir(&pids) {
@@ -54,13 +56,15 @@ fn parse(noted: &str) -> Option<(u32, u64)> {
     Some((pid.parse().ok()?, start.parse().ok()?))
 }
 
-/// When the process started, in clock ticks since the machine did; nothing if it has ended, even if its parent has not noticed yet.
+/// When the process started, in clock ticks since the machine did; nothing if it has ended, even if
+/// its parent has not noticed yet.
 fn started(pid: u32) -> Option<u64> {
     start_in(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
 fn start_in(stat: &str) -> Option<u64> {
-    // The program's name, in parentheses, may hold anything; what follows it does not. The state is field 3, the start field 22.
+    // The program's name, in parentheses, may hold anything; what follows it does not. The state is
+    // field 3, the start field 22.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
     let start = fields.nth(18)?.parse().ok()?;

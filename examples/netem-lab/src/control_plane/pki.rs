@@ -1,4 +1,5 @@
-//! The cluster's certificates: one authority for the cluster, one for the front proxy, and what they sign.
+//! The cluster's certificates: one authority for the cluster, one for the front proxy, and what
+//! they sign.
 
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
@@ -81,7 +82,8 @@ pub(super) fn service_account_keys() -> Result<(String, String), ControlPlaneErr
     Ok((key.serialize_pem(), key.public_key_pem()))
 }
 
-/// Writes `content` to a file that only its owner can read: most of what is written here is a secret.
+/// Writes `content` to a file that only its owner can read: most of what is written here is a
+/// secret.
 pub(super) fn write_private(path: &Path, content: &str) -> Result<(), ControlPlaneError> {
     use std::io::Write;
     let failed = |source| ControlPlaneError::File { what: "write", path: path.to_owned(), source };
@@ -89,7 +91,8 @@ pub(super) fn write_private(path: &Path, content: &str) -> Result<(), ControlPla
     file.write_all(content.as_bytes()).map_err(failed)
 }
 
-/// Writes an identity to `<folder>/<name>.crt` and `<folder>/<name>.key`, and gives back both paths.
+/// Writes an identity to `<folder>/<name>.crt` and `<folder>/<name>.key`, and gives back both
+/// paths.
 pub(super) fn write_identity(folder: &Path, name: &str, identity: &Identity) -> Result<(PathBuf, PathBuf), ControlPlaneError> {
     let (certificate, key) = (folder.join(format!("{name}.crt")), folder.join(format!("{name}.key")));
     write_private(&certificate, &identity.certificate)?;

@@ -17,7 +17,8 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// Writes the image into `folder`, unless the archive that is there is of the same content, and gives back the archive's path.
+/// Writes the image into `folder`, unless the archive that is there is of the same content, and
+/// gives back the archive's path.
 pub(super) fn write(folder: &Path, name: &str, content: &Content) -> Result<PathBuf, ImagesError> {
     std::fs::create_dir_all(folder).map_err(ImagesError::file("create", folder))?;
     let base = file_name(name);
@@ -27,7 +28,8 @@ pub(super) fn write(folder: &Path, name: &str, content: &Content) -> Result<Path
         return Ok(archive);
     }
     remove_abandoned(folder)?;
-    // Another run may be reading the old archive: it goes on reading that, and finds the new one at its next start.
+    // Another run may be reading the old archive: it goes on reading that, and finds the new one at
+    // its next start.
     let unfinished =
         tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder).map_err(ImagesError::file("create a file in", folder))?;
     let mut layer = tempfile::tempfile_in(folder).map_err(ImagesError::file("create a file in", folder))?;
@@ -41,7 +43,8 @@ pub(super) fn write(folder: &Path, name: &str, content: &Content) -> Result<Path
     Ok(archive)
 }
 
-/// Removes what runs that were killed while they wrote have left: whatever nobody has written to for an hour.
+/// Removes what runs that were killed while they wrote have left: whatever nobody has written to
+/// for an hour.
 fn remove_abandoned(folder: &Path) -> Result<(), ImagesError> {
     for entry in std::fs::read_dir(folder).map_err(ImagesError::file("read", folder))? {
         let entry = entry.map_err(ImagesError::file("read", folder))?;
@@ -148,7 +151,8 @@ fn manifest((config_digest, config_size): (&str, usize), (layer_digest, layer_si
     })
 }
 
-/// containerd takes the image's name from its own annotation; other tools know only the standard one, which holds the tag.
+/// containerd takes the image's name from its own annotation; other tools know only the standard
+/// one, which holds the tag.
 fn index((manifest_digest, manifest_size): (&str, usize), name: &str) -> Value {
     let tag = name.rsplit_once(':').map_or("latest", |(_, tag)| tag);
     json!({

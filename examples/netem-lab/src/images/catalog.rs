@@ -60,8 +60,9 @@ impl Program {
     }
 }
 
-/// The full name of a component's image; nothing for a component that does not run in a pod. What we pin is named by the pin, whoever
-/// supplied the program, so that manifests can name it; the rest by its `version`.
+/// The full name of a component's image; nothing for a component that does not run in a pod. What
+/// we pin is named by the pin, whoever supplied the program, so that manifests can name it; the
+/// rest by its `version`.
 pub fn component_image_name(component: Component, version: &str) -> Option<String> {
     let runs_in_a_pod = match component.source() {
         Source::Go { module, .. } => matches!(module, GoModule::KnativeServing | GoModule::Coredns),
@@ -111,7 +112,8 @@ pub(super) fn content(name: &str, also_at: Option<&str>, executable: &Path) -> R
     }
     for library in linked::libraries(executable)? {
         let at = library.to_string_lossy().into_owned();
-        // A library's path is usually a link to the file of its exact version; the image gets that file at the path that is asked for.
+        // A library's path is usually a link to the file of its exact version; the image gets that
+        // file at the path that is asked for.
         entries.push((at, Entry::Copy { from: library, mode: 0o755 }));
     }
     Ok(Content {

@@ -6,7 +6,8 @@ use std::process::Command;
 use super::ImagesError;
 use crate::components::ComponentsError;
 
-/// The libraries that `program` loads when it starts, its loader among them, at the paths where it looks for them. None if it is static.
+/// The libraries that `program` loads when it starts, its loader among them, at the paths where it
+/// looks for them. None if it is static.
 pub(super) fn libraries(program: &Path) -> Result<Vec<PathBuf>, ImagesError> {
     let output = Command::new("ldd").arg(program).env("LC_ALL", "C").output();
     let output = output.map_err(|source| ComponentsError::Run { tool: "ldd".to_owned(), source })?;

@@ -109,7 +109,8 @@ impl Client {
     async fn exchange(&self) -> Result<Answer, String> {
         while let Some(mut sender) = self.take_idle() {
             match self.ask(&mut sender).await {
-                // The other side had closed the idle connection and nothing was sent: as every HTTP client does, take another.
+                // The other side had closed the idle connection and nothing was sent: as every HTTP
+                // client does, take another.
                 Err(error) if error.is_canceled() => {}
                 Err(error) => return Err(describe(&error)),
                 Ok(answer) => return self.finish(sender, answer),

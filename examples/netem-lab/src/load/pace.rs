@@ -29,7 +29,8 @@ pub(super) async fn open_loop(
             sleep_until(intended).await;
             let (client, outcomes) = (Arc::clone(client), outcomes.clone());
             under_way.spawn(async move {
-                // Nobody reads any more only when the output is gone, and then the program ends with that error.
+                // Nobody reads any more only when the output is gone, and then the program ends
+                // with that error.
                 let _ = outcomes.send(client.send(intended).await);
             });
             while under_way.try_join_next().is_some() {}

@@ -12,7 +12,8 @@ const TOP: f64 = 34.0;
 /// A value's place between pale (0) and deep (1), and its text.
 type Shade<'a> = &'a dyn Fn(f64) -> (f64, String);
 
-/// Round trips. The colour goes with the logarithm: a millisecond and a hundred must both be told apart from their like.
+/// Round trips. The colour goes with the logarithm: a millisecond and a hundred must both be told
+/// apart from their like.
 pub(super) fn heat_map(nodes: &[String], table: &RttTable, largest_ms: f64) -> String {
     map(nodes, &|from, to| table.get(from)?.get(to).copied(), &|ms| (heat(ms, largest_ms), format_ms(ms)), colour)
 }
@@ -75,7 +76,8 @@ fn heat(ms: f64, largest_ms: f64) -> f64 {
     ((1.0 + ms.max(0.0)).ln() / (1.0 + largest_ms.max(1.0)).ln()).clamp(0.0, 1.0)
 }
 
-/// From a pale yellow by way of green to a deep blue: steady in lightness, so that it also reads in grey.
+/// From a pale yellow by way of green to a deep blue: steady in lightness, so that it also reads in
+/// grey.
 fn colour(heat: f64) -> String {
     const STOPS: [[f64; 3]; 5] =
         [[255.0, 255.0, 217.0], [199.0, 233.0, 180.0], [65.0, 182.0, 196.0], [34.0, 94.0, 168.0], [8.0, 29.0, 88.0]];

@@ -17,7 +17,8 @@ pub struct ResponseSummary {
     pub requests: usize,
     /// How many were not answered with success.
     pub failed: usize,
-    /// Share of the answered ones that were answered on their source node; none when none was answered.
+    /// Share of the answered ones that were answered on their source node; none when none was
+    /// answered.
     pub local_share: Option<f64>,
     /// Answers per serving node.
     pub served_by: BTreeMap<String, usize>,

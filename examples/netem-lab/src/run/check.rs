@@ -85,7 +85,8 @@ pub(super) fn describe(outcome: &Outcome) -> String {
     format!("{status} after {:.3} s{error}", outcome.seconds)
 }
 
-/// What the Seika's READY column shows when `counts` pods are wanted and ready: nodes in name order.
+/// What the Seika's READY column shows when `counts` pods are wanted and ready: nodes in name
+/// order.
 pub(super) fn ready_column(nodes: &[String], counts: &BTreeMap<String, u32>) -> String {
     let mut sorted: Vec<&String> = nodes.iter().collect();
     sorted.sort();
@@ -94,7 +95,8 @@ pub(super) fn ready_column(nodes: &[String], counts: &BTreeMap<String, u32>) -> 
     format!("{side}/{side}")
 }
 
-/// Whether an object of this name belongs to the service: it is called like it or begins with the name of one of its revisions.
+/// Whether an object of this name belongs to the service: it is called like it or begins with the
+/// name of one of its revisions.
 pub(super) fn belongs(object: &str, service: &str, revisions: &[String]) -> bool {
     object == service || revisions.iter().any(|revision| object == revision || object.starts_with(&format!("{revision}-")))
 }

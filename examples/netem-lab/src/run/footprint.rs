@@ -1,4 +1,5 @@
-//! What each component costs: memory and processor time of the processes in the lab's control groups, by program.
+//! What each component costs: memory and processor time of the processes in the lab's control
+//! groups, by program.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -40,7 +41,8 @@ impl Account {
         self.rss_pages.clear();
         for process in processes {
             *self.rss_pages.entry(process.component.clone()).or_default() += process.rss_pages;
-            // What was used before the first look does not count; a process that is new since the last look began at zero.
+            // What was used before the first look does not count; a process that is new since the
+            // last look began at zero.
             let before =
                 self.last_ticks.insert(process.identity, process.cpu_ticks).unwrap_or(if first { process.cpu_ticks } else { 0 });
             *self.used_ticks.entry(process.component.clone()).or_default() += process.cpu_ticks.saturating_sub(before);
@@ -139,7 +141,8 @@ fn is_below(cgroups: &str, group: &str) -> bool {
         .any(|path| path.strip_prefix(group).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
-/// Processor time used (user and system), start time and resident pages, of a line of `/proc/<pid>/stat`.
+/// Processor time used (user and system), start time and resident pages, of a line of
+/// `/proc/<pid>/stat`.
 fn figures(stat: &str) -> Option<(u64, u64, u64)> {
     // The name, in parentheses, may hold anything; what follows it are fields 3 and up.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
@@ -147,7 +150,8 @@ fn figures(stat: &str) -> Option<(u64, u64, u64)> {
     Some((field(14)? + field(15)?, field(22)?, field(24)?))
 }
 
-/// The program's name; for this program, what it is at. None for what has no command line: kernel threads and the dead.
+/// The program's name; for this program, what it is at. None for what has no command line: kernel
+/// threads and the dead.
 fn component(arguments: &[u8]) -> Option<String> {
     let mut arguments = arguments.split(|byte| *byte == 0).map(String::from_utf8_lossy);
     let program = arguments.next().filter(|program| !program.is_empty())?;

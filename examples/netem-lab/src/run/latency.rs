@@ -1,4 +1,5 @@
-//! What was measured between the nodes: from Prometheus, or from the probers themselves where that does not answer.
+//! What was measured between the nodes: from Prometheus, or from the probers themselves where that
+//! does not answer.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;

@@ -9,11 +9,13 @@ use super::RunError;
 use crate::cluster::{Cluster, NodeHandle, launch};
 use crate::wire::{LinkMatrix, WireClient, WireConfig, WireError, WireNode, WireStatus};
 
-/// Starts the wire process for a cluster's nodes and waits until the wire is laid. The process ends with the cluster.
+/// Starts the wire process for a cluster's nodes and waits until the wire is laid. The process ends
+/// with the cluster.
 ///
 /// # Errors
 ///
-/// When the process cannot be started or does not lay the wire in time; the error then holds the end of its log.
+/// When the process cannot be started or does not lay the wire in time; the error then holds the
+/// end of its log.
 pub async fn lay_wire(
     cluster: &mut Cluster,
     lab_binary: &Path,
@@ -37,7 +39,8 @@ pub async fn lay_wire(
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(errors)
-        // A Ctrl-C on the terminal is for the lab, which then takes the wire down with everything else.
+        // A Ctrl-C on the terminal is for the lab, which then takes the wire down with everything
+        // else.
         .process_group(0)
         .spawn()
         .map_err(|source| RunError::Start { program: format!("{} wire", lab_binary.display()), source })?;

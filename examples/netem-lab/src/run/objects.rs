@@ -210,7 +210,8 @@ impl Objects {
         Ok(left)
     }
 
-    /// Sets an environment variable of a Deployment's first container, and says when the change is rolled out: ask again until it is true.
+    /// Sets an environment variable of a Deployment's first container, and says when the change is
+    /// rolled out: ask again until it is true.
     pub(super) async fn set_deployment_env(
         &self,
         namespace: &str,

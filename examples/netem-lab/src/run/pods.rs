@@ -1,4 +1,5 @@
-//! Follows all pods of the cluster from the beginning of a run: when each was first seen, when it was ready, when it was gone.
+//! Follows all pods of the cluster from the beginning of a run: when each was first seen, when it
+//! was ready, when it was gone.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

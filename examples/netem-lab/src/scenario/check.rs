@@ -1,4 +1,5 @@
-//! From the file's shape to a scenario that makes sense. Pure; a problem carries its place in the text.
+//! From the file's shape to a scenario that makes sense. Pure; a problem carries its place in the
+//! text.
 
 use toml::Spanned;
 

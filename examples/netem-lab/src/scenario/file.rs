@@ -1,4 +1,5 @@
-//! The shape of a scenario file, before anything is checked. Values keep their place in the text, for the line in an error.
+//! The shape of a scenario file, before anything is checked. Values keep their place in the text,
+//! for the line in an error.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! Measures what the way through the emulator costs beyond the delay asked for, so that it can be taken off.
+//! Measures what the way through the emulator costs beyond the delay asked for, so that it can be
+//! taken off.
 
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
@@ -18,8 +19,9 @@ const PROBES: usize = 60;
 /// More than this is not the constant cost of the way but a busy machine: better not taken off.
 const MOST_SECONDS: f64 = 0.000_4;
 
-/// Sends datagrams from one node to another and answers with how much longer than `delay_seconds` the median one was under way, from the
-/// sender's call to the kernel's stamp at the receiver: what a program sees beyond that is its own wake-up. None when too few arrived.
+/// Sends datagrams from one node to another and answers with how much longer than `delay_seconds`
+/// the median one was under way, from the sender's call to the kernel's stamp at the receiver: what
+/// a program sees beyond that is its own wake-up. None when too few arrived.
 pub(super) fn excess_seconds(from: &WireNode, to: &WireNode, delay_seconds: f64) -> Result<Option<f64>, WireError> {
     let sender = bound(from)?;
     let receiver = bound(to)?;
@@ -64,7 +66,8 @@ fn bound(node: &WireNode) -> Result<UdpSocket, WireError> {
     })
 }
 
-/// The kernel's stamp of the datagram with this mark; none when it does not come in time. Earlier ones that were late are passed over.
+/// The kernel's stamp of the datagram with this mark; none when it does not come in time. Earlier
+/// ones that were late are passed over.
 fn receive(socket: &UdpSocket, mark: [u8; 4]) -> io::Result<Option<Duration>> {
     loop {
         let mut payload = [0_u8; 4];

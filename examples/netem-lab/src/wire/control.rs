@@ -1,4 +1,5 @@
-//! How others talk with the wire process: one JSON request per connection on a Unix socket, one JSON answer.
+//! How others talk with the wire process: one JSON request per connection on a Unix socket, one
+//! JSON answer.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,7 +32,8 @@ pub struct WireStatus {
     pub compensation_seconds: f64,
     /// What lies between the nodes now.
     pub links: LinkMatrix,
-    /// The statistics since the start, or since the moment asked for; empty for the kernel's emulator, which keeps none.
+    /// The statistics since the start, or since the moment asked for; empty for the kernel's
+    /// emulator, which keeps none.
     pub slices: Vec<Slice>,
 }
 
@@ -57,7 +59,8 @@ pub struct WireClient {
 }
 
 impl WireClient {
-    /// A client of the process with this control socket ([`WireConfig::socket`](super::WireConfig::socket)).
+    /// A client of the process with this control socket
+    /// ([`WireConfig::socket`](super::WireConfig::socket)).
     #[must_use]
     pub fn new(socket: &Path) -> Self {
         Self { socket: socket.to_owned() }
@@ -79,7 +82,8 @@ impl WireClient {
         }
     }
 
-    /// What the wire says of itself, with the statistics of slices that began at this moment or later.
+    /// What the wire says of itself, with the statistics of slices that began at this moment or
+    /// later.
     ///
     /// # Errors
     ///

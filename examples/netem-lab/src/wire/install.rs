@@ -8,9 +8,11 @@ use super::{WireConfig, WireError, WireNode};
 /// The emulator's device in every node's network namespace.
 pub(super) const DEVICE: &str = "wire0";
 
-/// What `ip -batch` must be told in the namespace of `node`. The device has no address of its own: packets keep the node's.
+/// What `ip -batch` must be told in the namespace of `node`. The device has no address of its own:
+/// packets keep the node's.
 fn batch(node: &WireNode, all: &[WireNode]) -> String {
-    // The long queue holds what arrives while the emulator is kept from running; link-local IPv6 would only make noise.
+    // The long queue holds what arrives while the emulator is kept from running; link-local IPv6
+    // would only make noise.
     let mut lines = format!("link set {DEVICE} addrgenmode none\nlink set {DEVICE} mtu 1500 txqueuelen 10000 up\n");
     for other in all.iter().filter(|other| other.name != node.name) {
         for destination in [format!("{}/32", other.address), other.pod_cidr.to_string()] {

@@ -1,5 +1,6 @@
-//! The kernel's own emulator: an `htb` qdisc on a node's uplink sorts packets by where they go, and one `netem` per other node delays
-//! them. What goes nowhere else (to the control plane) is left alone.
+//! The kernel's own emulator: an `htb` qdisc on a node's uplink sorts packets by where they go, and
+//! one `netem` per other node delays them. What goes nowhere else (to the control plane) is left
+//! alone.
 
 use std::process::Command;
 
@@ -9,7 +10,8 @@ use super::{Link, LinkMatrix, WireConfig, WireError, WireNode};
 /// A command line: the program's arguments.
 pub type Arguments = Vec<String>;
 
-/// Whether this kernel has netem: tries it on the loopback interface of a network namespace that lasts as long as the try.
+/// Whether this kernel has netem: tries it on the loopback interface of a network namespace that
+/// lasts as long as the try.
 #[must_use]
 pub fn has_netem() -> bool {
     Command::new("unshare")
@@ -18,9 +20,11 @@ pub fn has_netem() -> bool {
         .is_ok_and(|output| output.status.success())
 }
 
-/// What `tc` must be told in the namespace of `node` so that its packets to each other node take what `links` says.
+/// What `tc` must be told in the namespace of `node` so that its packets to each other node take
+/// what `links` says.
 ///
-/// The class of the n-th node (from 0) is `1:` and n + 16 in hexadecimal; class `1:1` takes everything else.
+/// The class of the n-th node (from 0) is `1:` and n + 16 in hexadecimal; class `1:1` takes
+/// everything else.
 #[must_use]
 pub fn setup_commands(node: &WireNode, others: &[WireNode], links: &LinkMatrix) -> Vec<Arguments> {
     let device = node.uplink.as_str();

@@ -1,11 +1,12 @@
-//! How late the emulator lets packets go, kept per second, so that a reader can judge the stretches of time that matter and leave out
-//! the bursts of pod starts that it knows about.
+//! How late the emulator lets packets go, kept per second, so that a reader can judge the stretches
+//! of time that matter and leave out the bursts of pod starts that it knows about.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Below this many nanoseconds every bucket is [`FINE_NANOS`] wide; above it a power of two is cut into [`STEPS`] buckets.
+/// Below this many nanoseconds every bucket is [`FINE_NANOS`] wide; above it a power of two is cut
+/// into [`STEPS`] buckets.
 const FINE_LIMIT_NANOS: u64 = 64_000;
 const FINE_NANOS: u64 = 1_000;
 const FINE_BUCKETS: u32 = 64;
@@ -37,7 +38,8 @@ impl Lateness {
         }
     }
 
-    /// The lateness that a share `quantile` of packets did not exceed (the upper edge of its bucket); none when nothing was counted.
+    /// The lateness that a share `quantile` of packets did not exceed (the upper edge of its
+    /// bucket); none when nothing was counted.
     #[must_use]
     pub fn quantile_seconds(&self, quantile: f64) -> Option<f64> {
         let total = self.count();
@@ -70,7 +72,8 @@ pub struct Slice {
     pub delivered: u64,
     /// Packets that the scenario's loss took.
     pub lost: u64,
-    /// Packets dropped because too many of their pair were under way: a fault of the emulator, not of the scenario.
+    /// Packets dropped because too many of their pair were under way: a fault of the emulator, not
+    /// of the scenario.
     pub overflowed: u64,
     /// Packets for no node, or not IPv4.
     pub unroutable: u64,

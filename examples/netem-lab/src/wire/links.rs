@@ -21,7 +21,8 @@ pub struct Link {
 /// ```
 /// use netem_lab::wire::{Link, LinkMatrix};
 ///
-/// let mut links = LinkMatrix::uniform(vec!["a".into(), "b".into()], Link { delay_seconds: 0.001, ..Link::default() });
+/// let link = Link { delay_seconds: 0.001, ..Link::default() };
+/// let mut links = LinkMatrix::uniform(vec!["a".into(), "b".into()], link);
 /// links.set("a", "b", Link { delay_seconds: 0.020, ..Link::default() });
 /// assert_eq!(links.rtt_seconds("a", "b"), Some(0.021));
 /// assert_eq!(links.get("a", "nowhere"), None);
@@ -67,7 +68,8 @@ impl LinkMatrix {
         self.rows[row][column]
     }
 
-    /// There and back without jitter; none when either node is not in the matrix, zero from a node to itself.
+    /// There and back without jitter; none when either node is not in the matrix, zero from a node
+    /// to itself.
     #[must_use]
     pub fn rtt_seconds(&self, from: &str, to: &str) -> Option<f64> {
         if from == to {
@@ -87,7 +89,8 @@ impl LinkMatrix {
         })
     }
 
-    /// Whether there is one row and one column per node and every number makes sense. A matrix that came from a file may not be so.
+    /// Whether there is one row and one column per node and every number makes sense. A matrix that
+    /// came from a file may not be so.
     pub(super) fn is_sound(&self) -> bool {
         let counts_fit = self.rows.len() == self.nodes.len() && self.rows.iter().all(|row| row.len() == self.nodes.len());
         counts_fit

@@ -1,4 +1,5 @@
-//! The emulator's core, without a clock or a device: packets go in with the time of their arrival and come out when they are due.
+//! The emulator's core, without a clock or a device: packets go in with the time of their arrival
+//! and come out when they are due.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,8 +12,8 @@ use super::links::{Link, LinkMatrix};
 /// Nanoseconds on the emulator's own clock.
 pub(super) type Nanos = u64;
 
-/// How long a drawn offset of a jittering link lasts. A new offset for every packet would, because packets of a pair keep their order,
-/// push the mean towards the largest offset.
+/// How long a drawn offset of a jittering link lasts. A new offset for every packet would, because
+/// packets of a pair keep their order, push the mean towards the largest offset.
 const JITTER_HOLD: Nanos = 200_000_000;
 
 /// What became of a packet that arrived.
@@ -103,7 +104,8 @@ impl DelayQueue {
         }
     }
 
-    /// Other delays from now on; packets under way keep the time they were given. The matrix must have as many nodes as before.
+    /// Other delays from now on; packets under way keep the time they were given. The matrix must
+    /// have as many nodes as before.
     pub(super) fn set_links(&mut self, links: &LinkMatrix) {
         for (index, pair) in self.pairs.iter_mut().enumerate() {
             pair.link = links.at(index / self.node_count, index % self.node_count);
@@ -111,12 +113,14 @@ impl DelayQueue {
         }
     }
 
-    /// How much sooner than the link says packets are let go, to make up for the constant cost of the way through the emulator.
+    /// How much sooner than the link says packets are let go, to make up for the constant cost of
+    /// the way through the emulator.
     pub(super) fn set_compensation(&mut self, compensation: Nanos) {
         self.compensation = compensation;
     }
 
-    /// Takes a packet in. Gives it back when it will not be delivered, so that its memory can be used again.
+    /// Takes a packet in. Gives it back when it will not be delivered, so that its memory can be
+    /// used again.
     pub(super) fn push(&mut self, now: Nanos, from: usize, to: usize, packet: Vec<u8>) -> (Verdict, Option<Vec<u8>>) {
         let index = from * self.node_count + to;
         let pair = &mut self.pairs[index];

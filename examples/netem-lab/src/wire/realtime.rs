@@ -1,4 +1,5 @@
-//! Makes the calling thread one that is woken on time: real-time priority, no swapping, no timer slack.
+//! Makes the calling thread one that is woken on time: real-time priority, no swapping, no timer
+//! slack.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,8 +13,9 @@ use super::sys;
 /// Middle of the real-time range: above other programs, below the kernel's own threads.
 const PRIORITY: i32 = 50;
 
-/// The share of each second that a control group may run real-time threads, most first. All groups share what the kernel allows
-/// altogether (0.95 of a second), so that a second lab beside this one gets less, or none.
+/// The share of each second that a control group may run real-time threads, most first. All groups
+/// share what the kernel allows altogether (0.95 of a second), so that a second lab beside this one
+/// gets less, or none.
 const GROUP_BUDGETS_MICROS: [u32; 4] = [400_000, 200_000, 100_000, 50_000];
 
 /// Does what the system lets us do. Answers with what it refused, empty when all went well.
@@ -36,7 +38,8 @@ pub(super) fn prepare_thread() -> Vec<String> {
     refused
 }
 
-/// Gives every control group from the top of the `cpu` hierarchy down to ours a real-time budget, as far as we may.
+/// Gives every control group from the top of the `cpu` hierarchy down to ours a real-time budget,
+/// as far as we may.
 fn grant_budget() -> Vec<PathBuf> {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
@@ -48,7 +51,8 @@ fn grant_budget() -> Vec<PathBuf> {
     if GROUP_BUDGETS_MICROS.into_iter().any(grant) { groups } else { Vec::new() }
 }
 
-/// Our groups in the `cpu` hierarchy, outermost first, without its root. None where there is no such hierarchy (cgroup v2 has no budget).
+/// Our groups in the `cpu` hierarchy, outermost first, without its root. None where there is no
+/// such hierarchy (cgroup v2 has no budget).
 fn groups_to_grant(own_cgroups: &str, mounts: &str) -> Vec<PathBuf> {
     let has_cpu = |controllers: &str| controllers.split(',').any(|controller| controller == "cpu");
     let Some(own) = own_cgroups.lines().find_map(|line| {

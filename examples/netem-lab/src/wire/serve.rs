@@ -38,7 +38,8 @@ struct Wire {
     kept: VecDeque<Slice>,
 }
 
-/// Lays the wire and keeps it until SIGTERM or SIGINT. SIGHUP reads the links again from the configuration.
+/// Lays the wire and keeps it until SIGTERM or SIGINT. SIGHUP reads the links again from the
+/// configuration.
 ///
 /// # Errors
 ///
@@ -109,7 +110,8 @@ impl Wire {
         Ok(wire)
     }
 
-    /// Measures the constant cost between the first two nodes, both ways, under a short delay, and takes it off from then on.
+    /// Measures the constant cost between the first two nodes, both ways, under a short delay, and
+    /// takes it off from then on.
     fn calibrate(&self) -> Result<(), WireError> {
         let Way::Userspace { orders, .. } = &self.way else { return Ok(()) };
         let [first, second, ..] = &self.config.nodes[..] else { return Ok(()) };

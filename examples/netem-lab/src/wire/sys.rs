@@ -20,7 +20,8 @@ pub(super) fn in_network_namespace<T>(netns: &Path, action: impl FnOnce() -> io:
     result
 }
 
-/// Opens a TUN device of this name in the current network namespace: packets without a header of ours, never waiting.
+/// Opens a TUN device of this name in the current network namespace: packets without a header of
+/// ours, never waiting.
 pub(super) fn open_tun(name: &str) -> io::Result<File> {
     let device =
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open("/dev/net/tun")?;
@@ -33,7 +34,8 @@ pub(super) fn open_tun(name: &str) -> io::Result<File> {
         *place = byte.cast_signed();
     }
     request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_TUN | libc::IFF_NO_PI).map_err(io::Error::other)?;
-    // SAFETY: TUNSETIFF reads and writes one ifreq, which lives until after the call; the descriptor is open.
+    // SAFETY: TUNSETIFF reads and writes one ifreq, which lives until after the call; the
+    // descriptor is open.
     let status = unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETIFF as libc::Ioctl, &raw mut request) };
     if status < 0 { Err(io::Error::last_os_error()) } else { Ok(device) }
 }
@@ -43,7 +45,8 @@ pub(super) fn run_first_in_first_out(priority: i32) -> io::Result<()> {
     // SAFETY: all bytes zero is a valid sched_param: integers.
     let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
     parameters.sched_priority = priority;
-    // SAFETY: process 0 is the calling thread, and the call only reads the parameters, which live until after it.
+    // SAFETY: process 0 is the calling thread, and the call only reads the parameters, which live
+    // until after it.
     let status = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) };
     if status < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -16,7 +16,8 @@ use super::lateness::Slice;
 use super::queue::{DelayQueue, Delivery, Nanos, Verdict};
 use super::{LinkMatrix, WireConfig, WireError, WireNode, realtime, sys};
 
-/// Shortly before a packet is due the thread stops sleeping and watches the clock: a sleep ends some tens of microseconds late.
+/// Shortly before a packet is due the thread stops sleeping and watches the clock: a sleep ends
+/// some tens of microseconds late.
 const SPIN: Nanos = 150_000;
 
 /// The longest sleep, so that orders from other threads are seen soon.
@@ -91,7 +92,8 @@ impl Emulator {
         })
     }
 
-    /// Runs on a thread of its own until told to stop. Tells `ready` what the system refused to do for punctuality.
+    /// Runs on a thread of its own until told to stop. Tells `ready` what the system refused to do
+    /// for punctuality.
     pub(super) fn run(mut self, ready: &mpsc::Sender<Vec<String>>) -> io::Result<()> {
         let _ = ready.send(realtime::prepare_thread());
         while !self.orders.stop.load(Ordering::Acquire) {
@@ -123,7 +125,8 @@ impl Emulator {
                     self.queue.set_links(&links);
                 }
             }
-            // Whoever holds it is giving an order right now: look again, rather than wait for a thread of lower priority.
+            // Whoever holds it is giving an order right now: look again, rather than wait for a
+            // thread of lower priority.
             Err(_) => self.orders.changed.store(true, Ordering::Release),
         }
     }

@@ -85,7 +85,8 @@ impl Runner<'_, '_> {
         Err(Failure::new(format!("no request failed{demand}"), seen))
     }
 
-    /// Waits until all loaded nodes are served at home, at most as long as the scenario allows. Answers with how long it took.
+    /// Waits until all loaded nodes are served at home, at most as long as the scenario allows.
+    /// Answers with how long it took.
     async fn settle(&mut self, begun: f64, loaded: &[String]) -> f64 {
         if !self.is_kantai() {
             tokio::time::sleep(BASELINE_SETTLES).await;
@@ -100,7 +101,8 @@ impl Runner<'_, '_> {
         }
     }
 
-    /// Whether all requests of the last seconds that can have an answer by now were answered at home.
+    /// Whether all requests of the last seconds that can have an answer by now were answered at
+    /// home.
     fn all_at_home(&self, loaded: &[String], begun: f64, now: f64) -> bool {
         let to = now - ANSWER_SECONDS;
         let from = to - MOVED_SECONDS;
@@ -108,8 +110,9 @@ impl Runner<'_, '_> {
         from >= begun && loaded.iter().all(|node| Tally::of(&outcomes, node, from, to).is_local())
     }
 
-    /// Turns Kantai's switch under load, and waits until the revision has changed hands: off, when only the Deployment's pods serve; on, when
-    /// every loaded node is served at home again. (By whose pods does not matter then: the Deployment's count where they run until they go.)
+    /// Turns Kantai's switch under load, and waits until the revision has changed hands: off, when
+    /// only the Deployment's pods serve; on, when every loaded node is served at home again. (By
+    /// whose pods does not matter then: the Deployment's count where they run until they go.)
     pub(super) async fn toggled(&mut self, on: bool) -> StepResult {
         let before = unix_seconds();
         self.objects.set_toggle(on).await?;

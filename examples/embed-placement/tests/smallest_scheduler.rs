@@ -1,10 +1,10 @@
-//! The example runs and decides what its comments promise.
+//! The smallest scheduler runs and decides what its comments promise.
 
 use std::process::Command;
 
 #[test]
 fn viewers_are_served_where_they_are_as_far_as_there_is_room() {
-    let output = Command::new(env!("CARGO_BIN_EXE_embed-placement")).output().expect("failed to run the example");
+    let output = Command::new(env!("CARGO_BIN_EXE_smallest-scheduler")).output().expect("failed to run the example");
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).expect("failed to read the example's output as text");
     for line in
