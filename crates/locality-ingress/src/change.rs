@@ -1,8 +1,8 @@
 //! What goes into the [`World`](crate::world::World).
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 
+use crate::activators::Concurrency;
 use crate::load::ByServing;
 use crate::objects::{IngressObject, ObjectName, SecretObject, ServiceObject, SliceObject};
 use crate::plan::PlanChange;
@@ -22,8 +22,8 @@ pub enum Change {
     Secret(ObjectName, Option<SecretObject>),
     /// The plan.
     Plan(PlanChange),
-    /// How many requests a pod of a revision takes at once; gone where there is no such limit.
-    Concurrency(ObjectName, Option<NonZeroU32>),
+    /// How many requests a pod of a revision takes at once; gone with the revision.
+    Concurrency(ObjectName, Option<Concurrency>),
     /// What a revision has in flight: source node -> serving node.
     Load(ObjectName, BTreeMap<String, ByServing>),
     /// All objects of this kind that were there at the start have been told.

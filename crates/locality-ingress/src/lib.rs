@@ -12,8 +12,9 @@
 //!
 //! Around them: watches ([`kube_io`]), the reader of the plan ([`plan_stream`]), the ADS server ([`xds::server`]) and what proves to Serving
 //! that all gateways follow ([`readiness`]). The gateways tell what they have in flight ([`demand`]), which also moves shares away from
-//! nodes whose pods are full ([`spill`]).
+//! nodes whose pods are full ([`spill`]). Where activators stand in for a revision's pods, each gets what it can use ([`activators`]).
 
+pub mod activators;
 pub mod change;
 pub mod daemon;
 pub mod demand;

@@ -1,6 +1,6 @@
 //! What we keep of the Kubernetes objects that routes depend on: plain data, nothing of the API client's types.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -67,6 +67,9 @@ pub struct ServiceObject {
     pub ports: Vec<ServicePort>,
     /// Where `type` is `ExternalName`, the name.
     pub external_name: Option<String>,
+    /// Where Knative made it to select the pods of a revision, the name of that revision's public Service, which may lead to activators instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods_of: Option<String>,
 }
 
 /// One port of a Service.
@@ -145,6 +148,14 @@ pub struct Endpoint {
 }
 
 impl Objects {
+    /// How many pods are ready behind `service`, whatever their ports.
+    #[must_use]
+    pub fn ready_pods(&self, service: &ObjectName) -> u32 {
+        let endpoints = self.slices.get(service).into_iter().flatten().flat_map(|(_, slice)| &slice.endpoints);
+        let ready: BTreeSet<IpAddr> = endpoints.filter(|endpoint| endpoint.ready).map(|endpoint| endpoint.address).collect();
+        u32::try_from(ready.len()).unwrap_or(u32::MAX)
+    }
+
     /// The endpoints of `service` behind its port named `port_name`, sorted, each once. While none is ready, those that are being
     /// ended but still answer.
     #[must_use]

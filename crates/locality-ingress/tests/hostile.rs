@@ -101,7 +101,7 @@ proptest! {
         let spec = IngressSpec { rules: vec![rule], ..IngressSpec::default() }.defaulted();
         let one = IngressObject { uid: String::new(), generation: 1, created_unix_seconds: 0, spec, status: IngressStatus::default() };
         let port = ServicePort { name: "http".into(), number: 80, http2: false };
-        let service = ServiceObject { ports: vec![port], external_name: None };
+        let service = ServiceObject { ports: vec![port], external_name: None, pods_of: None };
         let services = (0..percents.len()).map(|i| (ObjectName::new("ns", format!("s{i}")), service.clone())).collect();
         let objects = Objects { services, ..Objects::default() };
         let routes = translate(&ObjectName::new("ns", "i"), &one, &objects, &settings()).unwrap();

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use locality_ingress::activators::Concurrency;
 use locality_ingress::change::Change;
 use locality_ingress::kingress::{
     BackendSplit, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, IngressTls, KCondition,
@@ -60,7 +61,8 @@ impl Bench {
 
     fn service(&mut self, name: &str) {
         let port = ServicePort { name: "http".into(), number: 80, http2: false };
-        self.world.note(Change::Service(named(name), Some(ServiceObject { ports: vec![port], external_name: None })));
+        self.world
+            .note(Change::Service(named(name), Some(ServiceObject { ports: vec![port], external_name: None, pods_of: None })));
     }
 
     fn endpoints(&mut self, service: &str, on: &[(u8, &str)]) {
@@ -73,6 +75,25 @@ impl Bench {
         };
         let slice = SliceObject { ports: vec![("http".into(), 8012)], endpoints: on.iter().map(endpoint).collect() };
         self.world.note(Change::Slice(named(&format!("{service}-x")), Some((named(service), slice))));
+    }
+
+    /// The activators that the public Service of `revision` leads to.
+    fn activators(&mut self, revision: &str, on: &[(u8, &str)]) {
+        let endpoint = |&(last, node): &(u8, &str)| SliceEndpoint {
+            address: [10, 0, 1, last].into(),
+            node: Some(node.to_owned()),
+            ready: true,
+            serving_last: false,
+            stand_in: true,
+        };
+        let slice = SliceObject { ports: vec![("http".into(), 8012)], endpoints: on.iter().map(endpoint).collect() };
+        self.world.note(Change::Slice(named(&format!("{revision}-x")), Some((named(revision), slice))));
+    }
+
+    /// The Service that selects the pods of `revision`.
+    fn pods_service(&mut self, revision: &str) {
+        let service = ServiceObject { pods_of: Some(revision.to_owned()), ..ServiceObject::default() };
+        self.world.note(Change::Service(named(&format!("{revision}-private")), Some(service)));
     }
 
     fn ingress(&mut self, name: &str, generation: i64, host: &str, service: &str) {
@@ -133,6 +154,50 @@ fn an_endpoint_touches_one_assignment_and_nothing_else() {
     bench.endpoints("a", &[(1, "node1"), (2, "node2")]);
     bench.settle();
     assert_eq!(bench.changed(), []);
+}
+
+#[test]
+fn with_pods_there_activators_get_what_each_can_use_and_at_zero_the_nearest_holds() {
+    let limited = |limit| std::num::NonZeroU32::new(limit).map(Concurrency::Limited);
+    let mut bench = Bench::new();
+    bench.service("a");
+    bench.ingress("a", 1, "a.example", "a");
+    bench.pods_service("a");
+    bench.world.note(Change::Concurrency(named("a"), limited(5)));
+    bench.activators("a", &[(1, "node1"), (2, "node2"), (3, "node3")]);
+    bench.settle();
+    let nearest = [(0, "node1".into(), 1), (1, "node2".into(), 1), (1, "node3".into(), 1)];
+    assert_eq!(bench.serving("node1", "ns/a/80"), nearest);
+    // Pods become ready behind the other Service; the public one still leads to activators.
+    bench.changed();
+    let pods: Vec<_> = (1..=8).map(|pod| (pod, "node2")).collect();
+    bench.endpoints("a-private", &pods);
+    bench.settle();
+    assert_eq!(bench.changed(), [(Kind::Assignment, "ns/a/80".to_owned())]);
+    for source in ["node1", "node3", "elsewhere"] {
+        let shares = [(0, "node1".into(), 3), (0, "node2".into(), 3), (0, "node3".into(), 2)];
+        assert_eq!(bench.serving(source, "ns/a/80"), shares, "from {source}");
+    }
+    // Whatever the plan says: it speaks of pods.
+    let routes = RevisionRoutes::new(RevisionKey::new("ns", "a"), [("node1", [("node1", 100)])]).unwrap();
+    bench.world.note(Change::Plan(PlanChange::Event(Event::Snapshot { version: 1, routes: vec![routes] })));
+    bench.settle();
+    assert_eq!(bench.serving("node1", "ns/a/80").len(), 3);
+    assert!(bench.serving("node1", "ns/a/80").iter().all(|(priority, ..)| *priority == 0));
+    // With one pod there is one activator that can use it; the others are there for when that one is not.
+    bench.endpoints("a-private", &[(1, "node2")]);
+    bench.settle();
+    let one = [(0, "node1".into(), 1), (1, "node3".into(), 1), (2, "node2".into(), 1)];
+    assert_eq!(bench.serving("node3", "ns/a/80"), one);
+    // Without a limit each activator can use every pod.
+    bench.world.note(Change::Concurrency(named("a"), Some(Concurrency::Unlimited)));
+    bench.settle();
+    assert_eq!(bench.serving("node1", "ns/a/80"), nearest);
+    // Back at zero.
+    bench.world.note(Change::Concurrency(named("a"), limited(5)));
+    bench.endpoints("a-private", &[]);
+    bench.settle();
+    assert_eq!(bench.serving("node1", "ns/a/80"), nearest);
 }
 
 #[test]

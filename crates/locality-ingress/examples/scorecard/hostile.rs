@@ -141,7 +141,7 @@ impl Chance {
 fn ingresses() -> usize {
     let settings = TranslateSettings { internal_gateway: "i.example".into() };
     let port = ServicePort { name: "http".into(), number: 80, http2: true };
-    let service = ServiceObject { ports: vec![port], external_name: None };
+    let service = ServiceObject { ports: vec![port], external_name: None, pods_of: None };
     let named = ServiceObject { external_name: Some("b.example".into()), ..ServiceObject::default() };
     let services = [("a", service), ("ns", named)].map(|(name, service)| (ObjectName::new("ns", name), service)).into();
     let objects = Objects { services, ..Objects::default() };

@@ -126,7 +126,7 @@ fn service(number: u32) -> [Change; 3] {
     let status = IngressStatus::default();
     let ingress = IngressObject { uid: String::new(), generation: 1, created_unix_seconds: 0, spec, status };
     let port = ServicePort { name: "http".into(), number: 80, http2: false };
-    let public = ServiceObject { ports: vec![port], external_name: None };
+    let public = ServiceObject { ports: vec![port], external_name: None, pods_of: None };
     [
         Change::Ingress(ObjectName::new("default", name), Some(Box::new(ingress))),
         Change::Service(ObjectName::new("default", revision), Some(public)),

@@ -9,6 +9,10 @@ use crate::objects::{IngressObject, ObjectName, SecretObject, ServiceObject, Ser
 
 /// The label by which a slice names its Service.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// The label by which Knative tells a revision's Service that selects its pods (`Private`) from the one that requests go to.
+const SERVICE_TYPE_LABEL: &str = "networking.internal.knative.dev/serviceType";
+/// The label of both with the name of their ServerlessService, which is that of the public one, too.
+const SERVERLESS_SERVICE_LABEL: &str = "networking.internal.knative.dev/serverlessservice";
 
 /// An Ingress.
 #[must_use]
@@ -32,7 +36,10 @@ pub fn service(object: Service) -> ServiceObject {
         Some(ServicePort { name, number: u16::try_from(port.port).ok()?, http2 })
     });
     let external_name = spec.external_name.filter(|_| spec.type_.as_deref() == Some("ExternalName"));
-    ServiceObject { ports: ports.collect(), external_name }
+    let mut labels = object.metadata.labels.unwrap_or_default();
+    let private = labels.get(SERVICE_TYPE_LABEL).is_some_and(|kind| kind == "Private");
+    let pods_of = labels.remove(SERVERLESS_SERVICE_LABEL).filter(|_| private);
+    ServiceObject { ports: ports.collect(), external_name, pods_of }
 }
 
 /// An EndpointSlice, and the Service that it is of. Slices of names instead of addresses, and of no Service, are not ours.
@@ -100,6 +107,19 @@ mod tests {
         assert_eq!(slice.ports, [("http".to_owned(), 8012)]);
         let flags: Vec<_> = slice.endpoints.iter().map(|e| (e.node.as_deref(), e.ready, e.serving_last, e.stand_in)).collect();
         assert_eq!(flags, [(Some("node1"), true, false, true), (None, true, false, false), (None, false, true, false)]);
+    }
+
+    #[test]
+    fn the_service_that_selects_a_revisions_pods_is_known_by_its_labels() {
+        let of = |kind: &str| {
+            let labels = json!({
+                "networking.internal.knative.dev/serverlessservice": "hello-00001",
+                "networking.internal.knative.dev/serviceType": kind,
+            });
+            service(read(json!({"metadata": {"name": "any", "labels": labels}, "spec": {}}))).pods_of
+        };
+        assert_eq!(of("Private").as_deref(), Some("hello-00001"));
+        assert_eq!(of("Public"), None);
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub fn spawn(client: &Client, class: &str, changes: &mpsc::Sender<Change>, held:
 
     // Where there is no Serving there is no such kind, which holds nothing up.
     let revisions = watcher(Api::<Revision>::all(client.clone()), all());
-    let limit = |revision: Revision| revision.concurrency_limit();
+    let limit = |revision: Revision| Some(revision.concurrency());
     start(Box::pin(relay(revisions, Source::Revisions, changes.clone(), limit, Change::Concurrency)));
 
     let secrets = watcher(Api::<Secret>::all(client.clone()), all().fields("type=kubernetes.io/tls"));

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::crowding::Crowding;
+use crate::activators::shares;
 use crate::change::Change;
-use crate::objects::{IngressObject, ObjectName, Objects};
+use crate::objects::{IngressObject, ObjectName, Objects, ServiceObject};
 use crate::plan::Plan;
 use crate::route_table::Target;
 use crate::translate::IngressRoutes;
@@ -19,6 +20,8 @@ pub(super) struct Known {
     // Who names a Service or Secret.
     users: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     slice_owners: BTreeMap<ObjectName, ObjectName>,
+    // The Service that selects the pods of a revision, by the revision's public one.
+    pod_services: BTreeMap<ObjectName, ObjectName>,
 }
 
 /// What may have to be made anew.
@@ -59,6 +62,18 @@ impl Known {
                 dirty.ingresses.insert(name);
             }
             Change::Service(name, service) => {
+                let public = |service: &ServiceObject| Some(ObjectName::new(&name.namespace, service.pods_of.as_ref()?));
+                let before = self.objects.services.get(&name).and_then(public);
+                let now = service.as_ref().and_then(public);
+                if before != now {
+                    if let Some(public) = &before {
+                        self.pod_services.remove(public);
+                    }
+                    if let Some(public) = &now {
+                        self.pod_services.insert(public.clone(), name.clone());
+                    }
+                    dirty.services.extend(before.into_iter().chain(now));
+                }
                 replace(&mut self.objects.services, name.clone(), service);
                 dirty.ingresses.extend(self.users_of(&name).cloned());
                 dirty.services.insert(name);
@@ -72,7 +87,7 @@ impl Known {
                             self.objects.slices.remove(&before);
                         }
                     }
-                    dirty.services.insert(before);
+                    self.touch(before, dirty);
                 }
                 if let Some((service, slice)) = slice {
                     self.slice_owners.insert(name.clone(), service.clone());
@@ -83,7 +98,7 @@ impl Known {
                     slices.insert(place, (name.name, slice));
                     // An Ingress that waits for endpoints may wait for these.
                     dirty.ingresses.extend(self.users_of(&service).filter(|user| waits(user)).cloned());
-                    dirty.services.insert(service);
+                    self.touch(service, dirty);
                 }
             }
             Change::Zone(node, zone) => {
@@ -97,7 +112,7 @@ impl Known {
             }
             Change::Plan(change) => dirty.services.extend(self.plan.take(change)),
             Change::Concurrency(revision, limit) => {
-                self.crowding.set_limit(&revision, limit);
+                self.crowding.set_concurrency(&revision, limit);
                 dirty.services.insert(revision);
             }
             Change::Load(revision, loads) => {
@@ -107,6 +122,13 @@ impl Known {
             }
             Change::Listed(_) => {}
         }
+    }
+
+    /// Notes that the endpoints of a Service may be different now. How many pods a revision has is a matter of its public Service, too.
+    fn touch(&self, service: ObjectName, dirty: &mut Dirty) {
+        let public = self.objects.services.get(&service).and_then(|of| of.pods_of.as_ref());
+        dirty.services.extend(public.map(|public| ObjectName::new(&service.namespace, public)));
+        dirty.services.insert(service);
     }
 
     fn note_ingress(&mut self, name: &ObjectName, ingress: Option<IngressObject>) {
@@ -140,6 +162,11 @@ impl Known {
         match target {
             Target::Endpoints { port_name } => {
                 let endpoints = self.objects.endpoints(service, port_name);
+                if endpoints.iter().any(|endpoint| endpoint.stand_in) {
+                    let ready_pods = self.pod_services.get(service).map_or(0, |pods| self.objects.ready_pods(pods));
+                    let shares = shares(&endpoints, ready_pods, self.crowding.concurrency(service));
+                    return Some(ClusterEndpoints::Activators { endpoints, shares });
+                }
                 let rows = self.crowding.relieve(service, &endpoints, self.plan.rows(service));
                 Some(ClusterEndpoints::Pods { endpoints, rows })
             }

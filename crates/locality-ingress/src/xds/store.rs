@@ -41,6 +41,13 @@ pub enum ClusterEndpoints {
         /// The plan, where there is one.
         rows: Option<Arc<BTreeMap<String, BTreeMap<String, u32>>>>,
     },
+    /// Activators that stand in for pods. The plan speaks of pods, so it does not count here.
+    Activators {
+        /// Where they are.
+        endpoints: Vec<Endpoint>,
+        /// Serving node -> weight, the same from everywhere; `None` where the nearest is right.
+        shares: Option<BTreeMap<String, u32>>,
+    },
     /// The gateway's own internal listener.
     OwnInternalListener,
 }
@@ -235,11 +242,12 @@ impl Store {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).table.clone()
     }
 
-    /// The plan's row that the assignment of cluster `name` follows.
+    /// The plan's row, or the activators' shares, that the assignment of cluster `name` follows.
     #[must_use]
     pub fn row(&self, view: &View, name: &str) -> Option<BTreeMap<String, u32>> {
         match self.inner.read().unwrap_or_else(PoisonError::into_inner).endpoints.get(name)? {
             ClusterEndpoints::Pods { rows, .. } => rows.as_ref()?.get(&view.node).cloned(),
+            ClusterEndpoints::Activators { shares, .. } => shares.clone(),
             ClusterEndpoints::OwnInternalListener => None,
         }
     }
@@ -254,6 +262,9 @@ impl Store {
             ClusterEndpoints::Pods { endpoints, rows } => {
                 let row = rows.as_ref().and_then(|rows| rows.get(&view.node));
                 assign(self.policy, &view.node, &inner.zones, endpoints, row)
+            }
+            ClusterEndpoints::Activators { endpoints, shares } => {
+                assign(self.policy, &view.node, &inner.zones, endpoints, shares.as_ref())
             }
             ClusterEndpoints::OwnInternalListener => {
                 let address = view.listen_address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
