@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::activators::Concurrency;
 use crate::load::ByServing;
-use crate::objects::{IngressObject, ObjectName, SecretObject, ServiceObject, SliceObject};
+use crate::objects::{IngressObject, NodeObject, ObjectName, SecretObject, ServiceObject, SliceObject};
 use crate::plan::PlanChange;
 
 /// One object, or one part of the plan, that is different now. `None` means gone.
@@ -16,8 +16,8 @@ pub enum Change {
     Service(ObjectName, Option<ServiceObject>),
     /// An EndpointSlice by its own name: the Service that it is of, and it.
     Slice(ObjectName, Option<(ObjectName, SliceObject)>),
-    /// The zone of a node.
-    Zone(String, Option<String>),
+    /// A node.
+    Node(String, Option<NodeObject>),
     /// A TLS Secret.
     Secret(ObjectName, Option<SecretObject>),
     /// The plan.

@@ -15,6 +15,7 @@ use crate::demand;
 use crate::demand::metrics::DemandMetrics;
 use crate::demand::reports::{Demand, Reports};
 use crate::explain;
+use crate::kernel;
 use crate::kube_io::events::Events;
 use crate::kube_io::status_writer::StatusWriter;
 use crate::kube_io::watches;
@@ -51,6 +52,8 @@ pub struct Settings {
     pub tls: Option<TlsFiles>,
     /// How gateways listen.
     pub listening: ListenerSettings,
+    /// The Secret with the certificate for clients from outside that name no host that has one.
+    pub fallback_certificate: Option<ObjectName>,
     /// Where the plan is.
     pub plan: FollowSettings,
     /// How often gateways report what they have in flight.
@@ -117,6 +120,8 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
     let world_settings = WorldSettings {
         policy: settings.policy,
         translate: TranslateSettings { internal_gateway: names.private.clone() },
+        bounds_retransmissions: kernel::bounds_retransmissions_here().await,
+        fallback_certificate: settings.fallback_certificate,
         gateway_service: ObjectName::new(&settings.namespace, &settings.gateway_internal_service),
     };
     let world = World::new(store.clone(), world_settings);

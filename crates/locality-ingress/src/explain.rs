@@ -51,7 +51,7 @@ pub fn explain(store: &Store, host: &str, node: &str) -> Option<Explanation> {
     let table = store.table();
     let host = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let found = table.internal.get(host).or_else(|| table.internal.get(ANY_HOST))?;
-    let view = View { node: node.to_owned(), listen_address: None, pod_address: None };
+    let view = View::of(node);
     let splits = found.routes.iter().filter_map(|route| match &route.action {
         Action::Forward { splits, .. } => Some(splits),
         _ => None,

@@ -8,8 +8,9 @@ use anyhow::Context as _;
 use clap::Parser;
 use locality_ingress::daemon::{Listeners, Settings, run};
 use locality_ingress::locality::Policy;
+use locality_ingress::objects::ObjectName;
 use locality_ingress::plan_stream::FollowSettings;
-use locality_ingress::xds::listeners::{GatewayPorts, ListenerSettings};
+use locality_ingress::xds::listeners::{DEFAULT_REQUEST_HEADERS_KIB, GatewayPorts, ListenerSettings};
 use locality_ingress::xds::tls::TlsFiles;
 
 /// Knative ingress class on stock Envoy: one view per node, so that a request is answered near where it entered.
@@ -73,6 +74,19 @@ struct Flags {
     /// Have gateways write a line of JSON per request to their standard output.
     #[arg(long, env = "KANTAI_ACCESS_LOG")]
     access_log: bool,
+    /// How many proxies stand in front of the gateways' external ports whose X-Forwarded-For and X-Forwarded-Proto count: with 1, a load balancer
+    /// that ends TLS. Whoever reaches the ports past it can then claim any address.
+    #[arg(long, env = "KANTAI_TRUSTED_HOPS", default_value_t = 0)]
+    trusted_hops: u32,
+    /// Connections to the gateways' external ports may begin with a header of the PROXY protocol, version 1 or 2, which then says where they come from.
+    #[arg(long, env = "KANTAI_PROXY_PROTOCOL")]
+    proxy_protocol: bool,
+    /// How large the headers of a request may be together, in KiB; larger ones are answered with 431.
+    #[arg(long, env = "KANTAI_REQUEST_HEADERS_KIB", default_value_t = DEFAULT_REQUEST_HEADERS_KIB, value_parser = clap::value_parser!(u32).range(1..=8192))]
+    request_headers_kib: u32,
+    /// The TLS Secret, as namespace/name, for HTTPS clients from outside that name no host, or one without a certificate of its own.
+    #[arg(long, env = "KANTAI_FALLBACK_CERTIFICATE")]
+    fallback_certificate: Option<ObjectName>,
     /// Our namespace, which is the gateways', too.
     #[arg(long, env = "POD_NAMESPACE", default_value = "kantai-system")]
     namespace: String,
@@ -102,7 +116,14 @@ async fn main() -> anyhow::Result<()> {
         class: flags.ingress_class,
         policy: flags.policy,
         tls: TlsFiles::given(flags.xds_certificate_file, flags.xds_key_file, flags.xds_client_ca_file)?,
-        listening: ListenerSettings { ports, access_log: flags.access_log },
+        listening: ListenerSettings {
+            ports,
+            access_log: flags.access_log,
+            trusted_hops: flags.trusted_hops,
+            proxy_protocol: flags.proxy_protocol,
+            request_headers_kib: flags.request_headers_kib,
+        },
+        fallback_certificate: flags.fallback_certificate,
         plan: FollowSettings {
             url: flags.routes_url,
             silence_limit: Duration::from_secs(flags.routes_silence_seconds),

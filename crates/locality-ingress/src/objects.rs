@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::{Deserialize, Serialize};
 
+use crate::kernel::Release;
 use crate::kingress::{IngressSpec, IngressStatus};
 
 /// Namespace and name of an object.
@@ -21,6 +22,27 @@ impl ObjectName {
     /// The object `name` in `namespace`.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+/// Not the name of an object.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("failed to read the name {text:?}: it is not of the form namespace/name")]
+pub struct NoObjectName {
+    /// What it says.
+    pub text: String,
+}
+
+impl std::str::FromStr for ObjectName {
+    type Err = NoObjectName;
+
+    fn from_str(text: &str) -> Result<Self, NoObjectName> {
+        match text.split_once('/') {
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+                Ok(Self::new(namespace, name))
+            }
+            _ => Err(NoObjectName { text: text.to_owned() }),
+        }
     }
 }
 
@@ -41,6 +63,8 @@ pub struct Objects {
     pub slices: BTreeMap<ObjectName, Vec<(String, SliceObject)>>,
     /// Zone by node name, for nodes that have one.
     pub zones: BTreeMap<String, String>,
+    /// The release of the kernel by node name, where that is known.
+    pub kernels: BTreeMap<String, Release>,
     /// TLS Secrets.
     pub secrets: BTreeMap<ObjectName, SecretObject>,
 }
@@ -114,8 +138,19 @@ pub struct SliceEndpoint {
     pub ready: bool,
     /// Whether it still answers although it is being ended.
     pub serving_last: bool,
+    /// The name of its pod, where it is known to be one.
+    pub pod: Option<String>,
     /// Whether its pod lives in another namespace than the Service: an activator that stands in for a revision.
     pub stand_in: bool,
+}
+
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeObject {
+    /// Its zone, where it has one.
+    pub zone: Option<String>,
+    /// The release of its kernel, where that is known.
+    pub kernel: Option<Release>,
 }
 
 /// A TLS Secret.
@@ -185,7 +220,7 @@ mod tests {
     use super::*;
 
     fn endpoint(last_byte: u8, ready: bool, serving_last: bool) -> SliceEndpoint {
-        SliceEndpoint { address: [10, 0, 0, last_byte].into(), node: None, ready, serving_last, stand_in: false }
+        SliceEndpoint { address: [10, 0, 0, last_byte].into(), node: None, ready, serving_last, pod: None, stand_in: false }
     }
 
     fn objects(endpoints: Vec<SliceEndpoint>) -> Objects {

@@ -24,6 +24,9 @@ pub struct RouteTable {
     pub external_certificates: BTreeMap<Host, ObjectName>,
     /// Certificates for HTTPS from inside.
     pub internal_certificates: BTreeMap<Host, ObjectName>,
+    /// The certificate for clients from outside that name no host, or one without a certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback_certificate: Option<ObjectName>,
     /// Where requests can go.
     pub clusters: BTreeMap<ClusterKey, Cluster>,
 }

@@ -13,7 +13,7 @@ use locality_ingress::kingress::{
 };
 use locality_ingress::locality::Policy;
 use locality_ingress::objects::{
-    IngressObject, ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject,
+    IngressObject, NodeObject, ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject,
 };
 use locality_ingress::plan::PlanChange;
 use locality_ingress::route_table::Action;
@@ -42,6 +42,8 @@ impl Bench {
         let settings = WorldSettings {
             policy: Policy::Locality,
             translate: TranslateSettings { internal_gateway: "internal.example".into() },
+            bounds_retransmissions: "6.15".parse().ok(),
+            fallback_certificate: Some(named("fallback")),
             gateway_service: ObjectName::new("kantai-system", "kantai-gateway-internal"),
         };
         let world = World::new(store.clone(), settings);
@@ -71,6 +73,7 @@ impl Bench {
             node: Some(node.to_owned()),
             ready: true,
             serving_last: false,
+            pod: None,
             stand_in: false,
         };
         let slice = SliceObject { ports: vec![("http".into(), 8012)], endpoints: on.iter().map(endpoint).collect() };
@@ -84,6 +87,7 @@ impl Bench {
             node: Some(node.to_owned()),
             ready: true,
             serving_last: false,
+            pod: None,
             stand_in: true,
         };
         let slice = SliceObject { ports: vec![("http".into(), 8012)], endpoints: on.iter().map(endpoint).collect() };
@@ -126,7 +130,7 @@ impl Bench {
     }
 
     fn serving(&self, node: &str, cluster: &str) -> Vec<(u32, String, u32)> {
-        let view = View { node: node.into(), listen_address: None, pod_address: None };
+        let view = View::of(node);
         let assignment = self.store.assignment(&view, cluster).unwrap_or_default();
         assignment.localities.into_iter().map(|one| (one.priority, one.node, one.weight)).collect()
     }
@@ -268,6 +272,7 @@ fn a_gateway_that_is_being_ended_loses_its_listeners_and_its_successor_keeps_the
         node: Some("node1".to_owned()),
         ready,
         serving_last: !ready,
+        pod: None,
         stand_in: false,
     };
     let service = ObjectName::new("kantai-system", "kantai-gateway-internal");
@@ -276,7 +281,7 @@ fn a_gateway_that_is_being_ended_loses_its_listeners_and_its_successor_keeps_the
     bench.world.note(Change::Slice(name, Some((service, slice(vec![endpoint(1, false), endpoint(2, true)])))));
     let news = bench.settle();
     assert_eq!(news.gateways.map(|all| all.len()), Some(1));
-    let view = |last: u8| View { node: "node1".into(), listen_address: None, pod_address: Some([10, 0, 0, last].into()) };
+    let view = |last: u8| View { pod_addresses: vec![[10, 0, 0, last].into()], ..View::of("node1") };
     let listens = |bench: &Bench, last| bench.store.resource(&view(last), Kind::Listener, "external").is_some();
     assert!(listens(&bench, 1) && listens(&bench, 2));
     bench.changed();
@@ -375,7 +380,7 @@ fn certificates_come_rotate_and_go_with_their_secret_and_ingress() {
     bench.ingress_with("i", "h.example", "a", |one| one.spec.tls.push(tls));
     bench.settle();
     bench.changed();
-    assert_eq!(bench.store.names(Kind::Listener), ["external", "internal"].map(Name::new));
+    assert_eq!(bench.store.names(Kind::Listener), ["external", "internal", "statistics"].map(Name::new));
     bench.world.note(Change::Secret(named("cert"), Some(secret("one"))));
     bench.settle();
     let changed: Vec<_> = bench.changed().into_iter().map(|(kind, name)| (kind.label(), name)).collect();
@@ -386,8 +391,124 @@ fn certificates_come_rotate_and_go_with_their_secret_and_ingress() {
     assert_eq!(bench.changed(), [(Kind::Secret, "ns/cert".to_owned())]);
     bench.world.note(Change::Ingress(named("i"), None));
     bench.settle();
-    assert_eq!(bench.store.names(Kind::Listener), ["external", "internal"].map(Name::new));
+    assert_eq!(bench.store.names(Kind::Listener), ["external", "internal", "statistics"].map(Name::new));
     assert_eq!(bench.store.names(Kind::Secret), Vec::<Name>::new());
+}
+
+#[test]
+fn a_certificate_stays_while_an_ingress_names_its_secret_and_goes_with_it() {
+    let secret = SecretObject { certificate_pem: "one".into(), key_pem: "one".into() };
+    let mut bench = Bench::new();
+    bench.service("a");
+    bench.endpoints("a", &[(1, "node1")]);
+    let tls = IngressTls { hosts: vec!["h.example".into()], secret_name: "cert".into(), secret_namespace: "ns".into() };
+    bench.ingress_with("i", "h.example", "a", |one| {
+        one.spec.tls.push(tls);
+        one.spec.http_option = "Redirected".into();
+    });
+    let redirects = |bench: &Bench| matches!(bench.store.table().external["h.example"].routes[0].action, Action::RedirectToHttps);
+    bench.settle();
+    assert!(!redirects(&bench), "nobody is sent to where nothing listens yet");
+    bench.world.note(Change::Secret(named("cert"), Some(secret)));
+    bench.settle();
+    assert!(redirects(&bench));
+    bench.changed();
+    bench.world.note(Change::Secret(named("cert"), None));
+    let news = bench.settle();
+    assert_eq!(bench.changed(), []);
+    let warned: Vec<_> = news.warnings.iter().map(|(ingress, reason, _)| (ingress.clone(), *reason)).collect();
+    assert_eq!(warned, [(named("i"), "CertificateLost")]);
+    // Whatever else happens meanwhile.
+    bench.ingress("other", 1, "other.example", "a");
+    bench.settle();
+    assert!(bench.store.names(Kind::Listener).contains(&Name::new("external-tls")));
+    assert!(bench.store.resource(&View::of("node1"), Kind::Secret, "ns/cert").is_some());
+    // The key is not kept for longer than it is needed.
+    bench.world.note(Change::Ingress(named("i"), None));
+    bench.settle();
+    assert_eq!(bench.store.names(Kind::Secret), Vec::<Name>::new());
+    bench.ingress_with("i", "h.example", "a", |one| {
+        one.spec.tls.push(IngressTls {
+            hosts: vec!["h.example".into()],
+            secret_name: "cert".into(),
+            secret_namespace: "ns".into(),
+        });
+    });
+    bench.settle();
+    assert_eq!(bench.store.names(Kind::Secret), Vec::<Name>::new());
+}
+
+#[test]
+fn a_fallback_certificate_is_there_for_clients_without_a_name_whoever_has_certificates() {
+    let mut bench = Bench::new();
+    bench.settle();
+    let secure = |bench: &Bench| bench.store.resource(&View::of("node1"), Kind::Listener, "external-tls").is_some();
+    assert!(!secure(&bench));
+    let secret = SecretObject { certificate_pem: "one".into(), key_pem: "one".into() };
+    bench.world.note(Change::Secret(named("fallback"), Some(secret)));
+    bench.settle();
+    assert!(secure(&bench));
+    assert_eq!(bench.store.names(Kind::Secret), [Name::new("ns/fallback")]);
+    bench.world.note(Change::Secret(named("fallback"), None));
+    bench.settle();
+    assert!(secure(&bench));
+}
+
+#[test]
+fn a_refusal_is_forgotten_when_the_secret_that_it_was_about_is_put_right() {
+    let secret = |text: &str| SecretObject { certificate_pem: text.into(), key_pem: text.into() };
+    let mut bench = Bench::new();
+    bench.service("a");
+    bench.endpoints("a", &[(1, "node1")]);
+    let tls = IngressTls { hosts: vec!["h.example".into()], secret_name: "cert".into(), secret_namespace: "ns".into() };
+    bench.world.note(Change::Secret(named("cert"), Some(secret("key of another"))));
+    bench.ingress_with("i", "h.example", "a", |one| one.spec.tls.push(tls));
+    bench.settle();
+    let names = vec!["ns/cert".to_owned()];
+    let nack = Nack { kind: Kind::Secret, names: names.clone(), at_fault: names, ..nack("bad key", 0, 1) };
+    assert_eq!(bench.world.refused("node1", &nack), [named("i")]);
+    assert!(refused(&bench.settle(), "i"));
+    // Anything else that changes does not help.
+    bench.endpoints("a", &[(2, "node1")]);
+    bench.ingress("other", 1, "other.example", "a");
+    assert_eq!(progress(&bench.settle(), "i"), None);
+    bench.world.note(Change::Secret(named("cert"), Some(secret("its own key"))));
+    let news = bench.settle();
+    assert!(matches!(progress(&news, "i"), Some(Progress::Served { .. })), "{:?}", progress(&news, "i"));
+    // And is said again if that is refused, too.
+    assert_eq!(bench.world.refused("node1", &nack), [named("i")]);
+    assert!(refused(&bench.settle(), "i"));
+}
+
+#[test]
+fn only_gateways_on_kernels_at_least_as_new_as_the_one_that_was_tried_bound_retransmissions() {
+    use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+    use prost::Message as _;
+    let mut bench = Bench::new();
+    bench.service("a");
+    bench.endpoints("a", &[(1, "node1")]);
+    bench.ingress("a", 1, "a.example", "a");
+    let node = |name: &str, kernel: &str| Change::Node(name.into(), Some(NodeObject { zone: None, kernel: kernel.parse().ok() }));
+    bench.world.note(node("new", "6.15.3-arch1"));
+    bench.world.note(node("old", "5.15.0-139-generic"));
+    bench.settle();
+    let options = |bench: &Bench, node: &str| {
+        let encoded = bench.store.resource(&View::of(node), Kind::Cluster, "ns/a/80").unwrap();
+        let cluster = Cluster::decode(encoded.content).unwrap();
+        cluster.upstream_bind_config.unwrap().socket_options.into_iter().map(|one| one.description).collect::<Vec<_>>()
+    };
+    assert_eq!(options(&bench, "new"), ["TCP_RTO_MAX_MS"]);
+    assert_eq!(options(&bench, "old"), ["TCP_USER_TIMEOUT"]);
+    assert_eq!(options(&bench, "unknown"), ["TCP_USER_TIMEOUT"]);
+    bench.changed();
+    bench.world.note(node("old", "6.18.44"));
+    bench.settle();
+    assert_eq!(bench.changed(), [(Kind::Cluster, "ns/a/80".to_owned())]);
+    assert_eq!(options(&bench, "old"), ["TCP_RTO_MAX_MS"]);
+    // A node that only says that it is well.
+    bench.world.note(node("old", "6.18.44"));
+    bench.settle();
+    assert_eq!(bench.changed(), []);
 }
 
 #[test]

@@ -36,7 +36,11 @@ const TLS_FILES: [(&str, &str); 2] = [
 ];
 const RBAC: &str = include_str!("../../../deploy/locality-ingress/rbac.yaml");
 /// What is not run here is at least taken by the API server.
-const OTHER_MANIFESTS: [&str; 4] = [
+const OTHER_MANIFESTS: [&str; 8] = [
+    include_str!("../../../deploy/locality-ingress/disruption-budget.yaml"),
+    include_str!("../../../deploy/locality-ingress/network-policy.yaml"),
+    include_str!("../../../deploy/kantai-gateway/network-policy.yaml"),
+    include_str!("../../../deploy/kantai-gateway/resource-quota.yaml"),
     include_str!("../../../deploy/locality-ingress/deployment.yaml"),
     include_str!("../../../deploy/locality-ingress/service.yaml"),
     include_str!("../../../deploy/kantai-gateway/daemonset.yaml"),
@@ -44,9 +48,9 @@ const OTHER_MANIFESTS: [&str; 4] = [
 ];
 /// As the DaemonSet has them.
 #[allow(dead_code)]
-const PRE_STOP: Duration = Duration::from_secs(15);
+const PRE_STOP: Duration = Duration::from_secs(75);
 #[allow(dead_code)]
-const GRACE: Duration = Duration::from_secs(30);
+const GRACE: Duration = Duration::from_secs(90);
 /// As the bootstrap has it.
 const GATEWAY_HEAP_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 const SOON: Duration = Duration::from_secs(20);
@@ -208,7 +212,7 @@ impl Bench {
         let deployed_heap = format!("max_heap_size_bytes: {GATEWAY_HEAP_BYTES}");
         let replacements = [
             ("address: locality-ingress.kantai-system.svc", "address: 127.0.0.1".to_owned()),
-            ("port_value: 9901", format!("port_value: {}", 9900 + 10 * u16::from(pod) + u16::from(node))),
+            ("/run/kantai/admin.sock", self.folder.path().join(format!("admin{node}-{pod}.sock")).to_string_lossy().into_owned()),
             ("address: 0.0.0.0, port_value: 9000", format!("address: {address}, port_value: 9000")),
             (deployed_heap.as_str(), format!("max_heap_size_bytes: {}", self.gateway_heap_bytes)),
         ];
@@ -473,6 +477,7 @@ fn settings(policy: Policy, routes_url: &str) -> Settings {
         policy,
         listening: ListenerSettings::default(),
         tls: None,
+        fallback_certificate: None,
         plan: FollowSettings { url: routes_url.into(), silence_limit: Duration::from_secs(15), expiry: Duration::from_secs(300) },
         demand_interval: Duration::from_millis(50),
         gateway_service: "kantai-gateway".into(),

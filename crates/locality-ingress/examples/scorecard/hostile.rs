@@ -183,7 +183,7 @@ fn requests() -> usize {
         })
         .collect();
     store.publish(update);
-    let view = View { node: "node1".into(), listen_address: None, pod_address: None };
+    let view = View::of("node1");
     let mut chance = Chance(11);
     let mut session = Session::new(view.clone());
     let mut now = Instant::now();

@@ -47,6 +47,8 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     let settings = WorldSettings {
         policy: Policy::Locality,
         translate: TranslateSettings { internal_gateway: "internal.example".into() },
+        bounds_retransmissions: None,
+        fallback_certificate: None,
         gateway_service: ObjectName::new("kantai-system", "kantai-gateway-internal"),
     };
     let mut world = World::new(store.clone(), settings);
@@ -143,6 +145,7 @@ fn slice(number: u32, pods: u8) -> Change {
             node: Some(format!("node{}", (number + u32::from(pod)) % 50)),
             ready: true,
             serving_last: false,
+            pod: None,
             stand_in: false,
         }
     };

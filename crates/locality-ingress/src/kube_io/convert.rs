@@ -1,12 +1,16 @@
 //! Kubernetes objects as the plain data that we keep.
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::core::v1::{Node, Secret, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use crate::kingress::KIngress;
-use crate::objects::{IngressObject, ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject};
+use crate::objects::{
+    IngressObject, NodeObject, ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject,
+};
 
+/// Where a node's zone is written.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// The label by which a slice names its Service.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 /// The label by which Knative tells a revision's Service that selects its pods (`Private`) from the one that requests go to.
@@ -56,15 +60,26 @@ pub fn slice(object: EndpointSlice) -> Option<(ObjectName, SliceObject)> {
 
 fn slice_endpoint(endpoint: Endpoint, namespace: &str) -> Option<SliceEndpoint> {
     let conditions = endpoint.conditions.unwrap_or_default();
-    let pod_namespace = endpoint.target_ref.and_then(|target| target.namespace);
+    let target = endpoint.target_ref.unwrap_or_default();
+    let pod = target.name.filter(|_| target.kind.as_deref() == Some("Pod"));
+    let pod_namespace = target.namespace;
     Some(SliceEndpoint {
         address: endpoint.addresses.first()?.parse().ok()?,
         node: endpoint.node_name,
         // The API says that an unknown readiness is to be taken as ready.
         ready: conditions.ready.unwrap_or(true),
         serving_last: conditions.serving.unwrap_or(false) && conditions.terminating.unwrap_or(false),
+        pod,
         stand_in: pod_namespace.is_some_and(|pod_namespace| pod_namespace != namespace),
     })
+}
+
+/// A node.
+#[must_use]
+pub fn node(object: &Node) -> NodeObject {
+    let zone = object.metadata.labels.as_ref().and_then(|labels| labels.get(ZONE_LABEL)).cloned();
+    let info = object.status.as_ref().and_then(|status| status.node_info.as_ref());
+    NodeObject { zone, kernel: info.and_then(|info| info.kernel_version.parse().ok()) }
 }
 
 /// A TLS Secret that has both of its parts, in PEM.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Node, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
@@ -21,9 +21,6 @@ use super::revision::Revision;
 use crate::change::{Change, Source};
 use crate::kingress::{FOREIGN_FINALIZER, KIngress};
 use crate::objects::ObjectName;
-
-/// Where a node's zone is written.
-const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// How long until a kind that the API server does not serve is asked for again: its definition may come at any time.
 const UNSERVED_PAUSE: Duration = Duration::from_secs(10);
@@ -76,9 +73,9 @@ pub fn spawn(client: &Client, class: &str, changes: &mpsc::Sender<Change>, held:
     let slices = watcher(Api::<EndpointSlice>::all(client.clone()), all());
     start(Box::pin(relay(slices, Source::Slices, changes.clone(), convert::slice, Change::Slice)));
 
-    let nodes = watcher(Api::<PartialObjectMeta<Node>>::all(client.clone()), all());
-    let zone = |node: PartialObjectMeta<Node>| node.labels().get(ZONE_LABEL).cloned();
-    start(Box::pin(relay(nodes, Source::Nodes, changes.clone(), zone, |name, zone| Change::Zone(name.name, zone))));
+    let nodes = watcher(Api::<Node>::all(client.clone()), all());
+    let node = |node: Node| Some(convert::node(&node));
+    start(Box::pin(relay(nodes, Source::Nodes, changes.clone(), node, |name, node| Change::Node(name.name, node))));
 
     // Where there is no Serving there is no such kind, which holds nothing up.
     let revisions = watcher(Api::<Revision>::all(client.clone()), all());

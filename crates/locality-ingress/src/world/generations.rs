@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::known::Known;
-use super::refusals::{Refusals, at_fault};
+use super::refusals::{Blame, Refusals, at_fault};
 use crate::objects::ObjectName;
 use crate::route_table::{Host, VirtualHost};
 use crate::translate::{IngressRoutes, TranslateSettings, translate};
 use crate::validate::Problem;
+use crate::xds::Kind;
 use crate::xds::refusal::Nack;
 use crate::xds::store::Revision;
 
@@ -115,8 +116,18 @@ impl Generations {
     }
 
     /// Notes what a gateway said against a generation.
-    pub(super) fn blame(&mut self, name: &ObjectName, generation: i64, message: String) {
-        self.refusals.blame(name, generation, message);
+    pub(super) fn blame(&mut self, name: &ObjectName, blame: Blame) {
+        self.refusals.blame(name, blame);
+    }
+
+    /// Whether anything is held against an Ingress because of one of its resources.
+    pub(super) fn blames_resources(&self) -> bool {
+        self.refusals.blames_resources()
+    }
+
+    /// Forgets what gateways said against resources that are different now. The Ingresses that were blamed for them.
+    pub(super) fn forgive(&mut self, changed: &BTreeSet<(Kind, String)>) -> Vec<ObjectName> {
+        self.refusals.forgive(changed)
     }
 
     /// What a gateway said against a generation.

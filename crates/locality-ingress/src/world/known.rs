@@ -20,6 +20,10 @@ pub(super) struct Known {
     // Who names a Service or Secret.
     users: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     slice_owners: BTreeMap<ObjectName, ObjectName>,
+    // The Secret that is needed whoever names it.
+    always_needed: Option<ObjectName>,
+    // Secrets that are gone and still served, for some Ingress names them.
+    outlived_secrets: BTreeSet<ObjectName>,
     // The Service that selects the pods of a revision, by the revision's public one.
     pod_services: BTreeMap<ObjectName, ObjectName>,
 }
@@ -30,12 +34,20 @@ pub(super) struct Dirty {
     pub(super) ingresses: BTreeSet<ObjectName>,
     pub(super) services: BTreeSet<ObjectName>,
     pub(super) secrets: BTreeSet<ObjectName>,
+    // Those that are gone and still needed.
+    pub(super) lost_secrets: BTreeSet<ObjectName>,
     pub(super) zones: bool,
+    pub(super) kernels: bool,
     // What is served changed without an object having done so.
     pub(super) merge: bool,
 }
 
 impl Known {
+    /// Nothing, with a Secret that is needed whoever names it.
+    pub(super) fn needing(secret: Option<ObjectName>) -> Self {
+        Self { always_needed: secret, ..Self::default() }
+    }
+
     pub(super) fn objects(&self) -> &Objects {
         &self.objects
     }
@@ -101,11 +113,27 @@ impl Known {
                     self.touch(service, dirty);
                 }
             }
-            Change::Zone(node, zone) => {
-                replace(&mut self.objects.zones, node, zone);
-                dirty.zones = true;
+            Change::Node(name, node) => {
+                let node = node.unwrap_or_default();
+                // A node says that it is well several times a minute.
+                if self.objects.zones.get(&name) != node.zone.as_ref() {
+                    replace(&mut self.objects.zones, name.clone(), node.zone);
+                    dirty.zones = true;
+                }
+                if self.objects.kernels.get(&name) != node.kernel.as_ref() {
+                    replace(&mut self.objects.kernels, name, node.kernel);
+                    dirty.kernels = true;
+                }
             }
             Change::Secret(name, secret) => {
+                // Half an encrypted site is worse than an old certificate: what an Ingress still names stays as it was.
+                let needed = self.users.contains_key(&name) || self.always_needed.as_ref() == Some(&name);
+                if secret.is_none() && needed && self.objects.secrets.contains_key(&name) {
+                    dirty.lost_secrets.insert(name.clone());
+                    self.outlived_secrets.insert(name);
+                    return;
+                }
+                self.outlived_secrets.remove(&name);
                 replace(&mut self.objects.secrets, name.clone(), secret);
                 dirty.ingresses.extend(self.users_of(&name).cloned());
                 dirty.secrets.insert(name);
@@ -132,11 +160,13 @@ impl Known {
     }
 
     fn note_ingress(&mut self, name: &ObjectName, ingress: Option<IngressObject>) {
+        let mut forgotten = Vec::new();
         for used in self.objects.ingresses.get(name).map(uses).unwrap_or_default() {
             if let Some(users) = self.users.get_mut(&used) {
                 users.remove(name);
                 if users.is_empty() {
                     self.users.remove(&used);
+                    forgotten.push(used);
                 }
             }
         }
@@ -144,6 +174,11 @@ impl Known {
             self.users.entry(used).or_default().insert(name.clone());
         }
         replace(&mut self.objects.ingresses, name.clone(), ingress);
+        for secret in forgotten {
+            if !self.users.contains_key(&secret) && self.outlived_secrets.remove(&secret) {
+                self.objects.secrets.remove(&secret);
+            }
+        }
     }
 
     /// What `routes` need and is not there yet.

@@ -56,11 +56,12 @@ impl Publication {
         &mut self,
         generations: &Generations,
         known: &Known,
-        policy: Policy,
+        (policy, fallback): (Policy, Option<&ObjectName>),
         now: Instant,
         update: &mut Update,
     ) -> BTreeSet<ClusterKey> {
-        let (table, conflicts) = merge(generations.all());
+        let (mut table, conflicts) = merge(generations.all());
+        table.fallback_certificate = fallback.filter(|name| known.objects().secrets.contains_key(name)).cloned();
         let mut changed = BTreeSet::new();
         for (key, cluster) in &table.clusters {
             self.lingering.remove(key);
@@ -124,14 +125,13 @@ impl Publication {
 }
 
 fn encode_secret(name: &ObjectName, known: &Known, update: &mut Update) {
-    // A Secret that is gone stays as it was with the gateways: half an encrypted site is worse than an old certificate.
     if let Some(secret) = known.objects().secrets.get(name) {
         update.shared.insert((Kind::Secret, name.to_string()), Some(Encoded::new(&certificate(name, secret))));
     }
 }
 
 fn certificates(table: &RouteTable) -> impl Iterator<Item = &ObjectName> {
-    table.external_certificates.values().chain(table.internal_certificates.values())
+    table.external_certificates.values().chain(table.internal_certificates.values()).chain(&table.fallback_certificate)
 }
 
 /// The hosts of each route configuration, by its name.

@@ -3,12 +3,13 @@
 //! A listener's routes are one resource: one bad virtual host holds up them all. So the Ingress at fault is held back (what it had before is
 //! served instead) until its next generation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::objects::ObjectName;
 use crate::route_table::{ANY_HOST, Host, VirtualHost};
 use crate::translate::IngressRoutes;
+use crate::xds::Kind;
 use crate::xds::refusal::Nack;
 use crate::xds::routes::ingress_of_virtual_host;
 use crate::xds::store::Revision;
@@ -19,10 +20,20 @@ const KEPT: Duration = Duration::from_secs(60);
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    // The generation about which a gateway complained, and how.
-    blamed: BTreeMap<ObjectName, (i64, String)>,
+    blamed: BTreeMap<ObjectName, Blame>,
     held: BTreeMap<ObjectName, Held>,
     before: BTreeMap<ObjectName, (IngressRoutes, Instant)>,
+}
+
+/// What a gateway said against an Ingress.
+#[derive(Clone, Debug)]
+pub(super) struct Blame {
+    /// The generation that it is about.
+    pub(super) generation: i64,
+    /// In words.
+    pub(super) message: String,
+    /// Where it is about a Secret's or Service's content, which may change under the same generation: the resources that were refused.
+    pub(super) resources: BTreeSet<(Kind, String)>,
 }
 
 #[derive(Debug)]
@@ -34,13 +45,25 @@ struct Held {
 }
 
 impl Refusals {
-    pub(super) fn blame(&mut self, name: &ObjectName, generation: i64, message: String) {
-        self.blamed.insert(name.clone(), (generation, message));
+    pub(super) fn blame(&mut self, name: &ObjectName, blame: Blame) {
+        self.blamed.insert(name.clone(), blame);
+    }
+
+    pub(super) fn blames_resources(&self) -> bool {
+        self.blamed.values().any(|blame| !blame.resources.is_empty())
+    }
+
+    /// Forgets what was said against resources that are different now: if those are refused, too, it will be said again.
+    pub(super) fn forgive(&mut self, changed: &BTreeSet<(Kind, String)>) -> Vec<ObjectName> {
+        let concerned = |blame: &Blame| !blame.resources.is_disjoint(changed);
+        let forgiven = self.blamed.iter().filter(|(_, blame)| concerned(blame)).map(|(name, _)| name.clone()).collect();
+        self.blamed.retain(|_, blame| !concerned(blame));
+        forgiven
     }
 
     /// What a gateway said against this generation.
     pub(super) fn against(&self, name: &ObjectName, generation: i64) -> Option<&str> {
-        self.blamed.get(name).filter(|(of, _)| *of == generation).map(|(_, message)| message.as_str())
+        self.blamed.get(name).filter(|blame| blame.generation == generation).map(|blame| blame.message.as_str())
     }
 
     /// Keeps what was served until now.

@@ -70,6 +70,8 @@ pub struct GatewayPod {
 pub struct News {
     /// Ingresses whose standing changed; `None` for those that are gone.
     pub standings: Vec<(ObjectName, Option<Standing>)>,
+    /// What people should know about Ingresses: the Ingress, a reason for programs, and a note.
+    pub warnings: Vec<(ObjectName, &'static str, String)>,
     /// The gateways, where they changed.
     pub gateways: Option<Vec<GatewayPod>>,
 }

@@ -117,6 +117,14 @@ impl Encoded {
     }
 }
 
+impl Encoded {
+    /// With `more` of the same message: what a field says twice is put together, or the latter counts.
+    #[must_use]
+    pub fn and(&self, more: &[u8]) -> Self {
+        Self::from([&self.content, more].concat())
+    }
+}
+
 impl From<Vec<u8>> for Encoded {
     fn from(content: Vec<u8>) -> Self {
         Self { version: content_version(&content), content: content.into_boxed_slice().into() }
