@@ -18,9 +18,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use client::{Manner, Way, ask, connect, get, read_answer};
 use echo::Echo;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use locality_ingress::activators::Concurrency;
 use locality_ingress::change::Change;
-use locality_ingress::objects::{ServiceObject, SliceEndpoint, SliceObject};
+use locality_ingress::objects::{ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use stage::{GATEWAY, Plan, Stage, in_own_network, named, rule, to};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -150,6 +152,85 @@ fn a_backend_that_vanished_is_noticed_within_15_seconds_where_the_kernel_bounds_
         let noticed = vanished(envoy, true).await?;
         eprintln!("noticed after {noticed:?}");
         ensure!(noticed < Duration::from_secs(15 + 4), "only after {noticed:?}");
+        Ok(())
+    })
+}
+
+/// What a queue-proxy or activator of that name shows, of the authority.
+fn encrypted(authority: &Authority, name: &str) -> anyhow::Result<rustls::ServerConfig> {
+    let key = KeyPair::generate()?;
+    let certificate = CertificateParams::new([name.to_owned()])?.signed_by(&key, &authority.issuer)?;
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13])?;
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into());
+    let mut config = builder.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+struct Authority {
+    certificate: rcgen::Certificate,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> anyhow::Result<Self> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "authority");
+        let key = KeyPair::generate()?;
+        Ok(Self { certificate: params.self_signed(&key)?, issuer: Issuer::new(params, key) })
+    }
+}
+
+#[test]
+fn internal_encryption_is_spoken_with_those_who_show_the_right_name() -> anyhow::Result<()> {
+    in_own_network(async |envoy| {
+        let mut stage = Stage::start(envoy, Plan::default()).await?;
+        let ports = ["http", "https"].map(|name| ServicePort {
+            name: name.into(),
+            number: if name == "https" { 443 } else { 80 },
+            http2: false,
+        });
+        for name in ["queue", "activator", "stranger", "forger"] {
+            let service = ServiceObject { ports: ports.to_vec(), of_revision: true, ..ServiceObject::default() };
+            stage.note(Change::Service(named(name), Some(service)));
+        }
+        let (authority, other) = (Authority::new()?, Authority::new()?);
+        let mut backends = Vec::new();
+        for (number, (name, shows, of)) in (1..).zip([
+            ("queue", "kn-user-default", &authority),
+            ("activator", "kn-routing", &authority),
+            ("stranger", "kn-user-other", &authority),
+            ("forger", "kn-routing", &other),
+        ]) {
+            let address = SocketAddr::new(pod(1, 1).ip(), 8112 + number);
+            let endpoint = SliceEndpoint {
+                address: address.ip(),
+                node: Some("node1".into()),
+                ready: true,
+                serving_last: false,
+                pod: None,
+                stand_in: false,
+            };
+            let slice = SliceObject { ports: vec![("https".into(), address.port())], endpoints: vec![endpoint] };
+            stage.note(Change::Slice(named(&format!("{name}-x")), Some((named(name), slice))));
+            let mut path = to(name);
+            path.splits[0].service_port = IntOrString::Int(443);
+            stage.ingress(name, vec![rule(&[&format!("{name}.example")], "ExternalIP", vec![path])], |_| {});
+            backends.push(Echo::over_tls(name, address, encrypted(of, shows)?).await?);
+        }
+        let secret = SecretObject {
+            certificate_pem: Vec::new(),
+            key_pem: Vec::new(),
+            authority_pem: Some(authority.certificate.pem().into_bytes()),
+        };
+        stage.note(Change::Secret(ObjectName::new("knative-serving", "routing-serving-certs"), Some(secret)));
+        stage.settled().await?;
+        for (name, expected) in [("queue", 200), ("activator", 200), ("stranger", 503), ("forger", 503)] {
+            let answer = ask(&way(), Manner::Http11, &get(&format!("{name}.example"))).await?;
+            ensure!(answer.status == expected, "{name}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+        }
         Ok(())
     })
 }

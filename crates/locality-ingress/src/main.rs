@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use locality_ingress::daemon::{Listeners, Settings, run};
+use locality_ingress::daemon::{Listeners, Settings, noticing_silence, run};
 use locality_ingress::locality::Policy;
 use locality_ingress::objects::ObjectName;
 use locality_ingress::plan_stream::FollowSettings;
@@ -87,6 +87,14 @@ struct Flags {
     /// The TLS Secret, as namespace/name, for HTTPS clients from outside that name no host, or one without a certificate of its own.
     #[arg(long, env = "KANTAI_FALLBACK_CERTIFICATE")]
     fallback_certificate: Option<ObjectName>,
+    /// The Secret, as namespace/name, with the authority (ca.crt) of what activators and queue-proxies show with Knative's internal encryption
+    /// (system-internal-tls).
+    #[arg(long, env = "KANTAI_INTERNAL_AUTHORITY", default_value = "knative-serving/routing-serving-certs")]
+    internal_authority: ObjectName,
+    /// The namespaces whose Secrets are read for certificates, with commas between them; all where there are none. With some, Roles in each of them
+    /// may take the place of the ClusterRole's rule for Secrets.
+    #[arg(long, env = "KANTAI_SECRET_NAMESPACES", value_delimiter = ',')]
+    secret_namespaces: Vec<String>,
     /// Our namespace, which is the gateways', too.
     #[arg(long, env = "POD_NAMESPACE", default_value = "kantai-system")]
     namespace: String,
@@ -104,7 +112,8 @@ async fn main() -> anyhow::Result<()> {
     ops_http::init_logging(flags.log_format);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), class = flags.ingress_class, policy = ?flags.policy, "starting");
     let stop = ops_http::stop_on_signal()?;
-    let client = kube::Client::try_default().await.context("failed to find the API server")?;
+    let config = kube::Config::infer().await.context("failed to find the API server")?;
+    let client = kube::Client::try_from(noticing_silence(config)).context("failed to make a client of the API server")?;
     let listeners = Listeners { xds: ops_http::bind(flags.xds_listen).await?, ops: ops_http::bind(flags.ops_listen).await? };
     let ports = GatewayPorts {
         external: flags.external_port,
@@ -124,6 +133,8 @@ async fn main() -> anyhow::Result<()> {
             request_headers_kib: flags.request_headers_kib,
         },
         fallback_certificate: flags.fallback_certificate,
+        internal_authority: flags.internal_authority,
+        secret_namespaces: flags.secret_namespaces,
         plan: FollowSettings {
             url: flags.routes_url,
             silence_limit: Duration::from_secs(flags.routes_silence_seconds),

@@ -94,6 +94,9 @@ pub struct ServiceObject {
     /// Where Knative made it to select the pods of a revision, the name of that revision's public Service, which may lead to activators instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods_of: Option<String>,
+    /// Whether Knative made it for a revision.
+    #[serde(default)]
+    pub of_revision: bool,
 }
 
 /// One port of a Service.
@@ -160,6 +163,8 @@ pub struct SecretObject {
     pub certificate_pem: Vec<u8>,
     /// `tls.key`.
     pub key_pem: Vec<u8>,
+    /// `ca.crt`, where it has one.
+    pub authority_pem: Option<Vec<u8>>,
 }
 
 impl std::fmt::Debug for SecretObject {

@@ -139,7 +139,7 @@ mod tests {
 
     fn table(hosts: &[(&str, Vec<Route>)]) -> RouteTable {
         let mut table = RouteTable::default();
-        table.clusters.insert(key("self"), Cluster { http2: true, target: Target::OwnInternalListener });
+        table.clusters.insert(key("self"), Cluster { http2: true, tls: false, target: Target::OwnInternalListener });
         for (host, routes) in hosts {
             let of_host = VirtualHost { ingress: ObjectName::new("ns", *host), hash: "h".into(), routes: routes.clone().into() };
             table.internal.insert((*host).to_owned(), of_host.clone());

@@ -16,11 +16,16 @@ use crate::own_hosts;
 use crate::route_table::{ANY_HOST, Action, Cluster, ClusterKey, Host, Route, RouteTable, Routes, Split, Target, VirtualHost};
 use crate::validate::{Problem, check_header, check_host, check_match_header, check_prefix, check_rewrite, is_allowed_backend};
 
+/// The port of a revision's Services that is served with TLS.
+const HTTPS: u16 = 443;
+
 /// What translation must know about the gateways.
 #[derive(Clone, Debug)]
 pub struct TranslateSettings {
     /// The name, in the cluster's DNS, of the Service in front of the gateways' internal listeners.
     pub internal_gateway: String,
+    /// The Secret with the authority (`ca.crt`) of the certificates that activators and queue-proxies show with Knative's internal encryption.
+    pub internal_authority: ObjectName,
 }
 
 impl TranslateSettings {
@@ -223,7 +228,7 @@ fn backend(
 ) -> Result<(ClusterKey, Cluster), Problem> {
     let key = cluster_key(split);
     // No endpoint has a port of this name, so requests are answered with 503 until the Service is there.
-    let nowhere = Cluster { http2: false, target: Target::Endpoints { port_name: "-".to_owned() } };
+    let nowhere = Cluster { http2: false, tls: false, target: Target::Endpoints { port_name: "-".to_owned() } };
     let Some(service) = objects.services.get(&key.service) else {
         missing.push(format!("Service {}", key.service));
         return Ok((key, nowhere));
@@ -232,7 +237,7 @@ fn backend(
     let http2 = port.is_some_and(|port| port.http2);
     if let Some(host) = &service.external_name {
         if settings.is_ourselves(host) {
-            return Ok((key, Cluster { http2, target: Target::OwnInternalListener }));
+            return Ok((key, Cluster { http2, tls: false, target: Target::OwnInternalListener }));
         }
         if !is_allowed_backend(host) {
             return Err(Problem::ForbiddenName { service: key.service.to_string(), name: host.clone() });
@@ -243,11 +248,21 @@ fn backend(
             IntOrString::String(_) => None,
         });
         if let Some(port) = number.filter(|&number| number > 0) {
-            return Ok((key, Cluster { http2, target: Target::Name { host: host.clone(), port } }));
+            return Ok((key, Cluster { http2, tls: false, target: Target::Name { host: host.clone(), port } }));
         }
     }
     Ok(match port {
-        Some(port) => (key, Cluster { http2, target: Target::Endpoints { port_name: port.name.clone() } }),
+        // A revision's port for HTTPS is only ever asked for with internal encryption.
+        Some(port) if service.of_revision && port.number == HTTPS => {
+            let authority = &settings.internal_authority;
+            if objects.secrets.get(authority).is_none_or(|secret| secret.authority_pem.is_none()) {
+                missing.push(format!("ca.crt of Secret {authority}, for internal encryption"));
+            }
+            // Which protocol is spoken within TLS is said of the port without it.
+            let http2 = service.ports.iter().any(|port| port.http2);
+            (key, Cluster { http2, tls: true, target: Target::Endpoints { port_name: port.name.clone() } })
+        }
+        Some(port) => (key, Cluster { http2, tls: false, target: Target::Endpoints { port_name: port.name.clone() } }),
         None => {
             missing.push(format!("port {} of Service {}", key.port, key.service));
             (key, nowhere)

@@ -71,7 +71,7 @@ impl World {
     pub fn new(store: Arc<Store>, settings: WorldSettings) -> Self {
         Self {
             store,
-            known: Known::needing(settings.fallback_certificate.clone()),
+            known: Known::needing(settings.fallback_certificate.clone(), settings.translate.internal_authority.clone()),
             dirty: Dirty::default(),
             generations: Generations::default(),
             publication: Publication::default(),
@@ -179,6 +179,10 @@ impl World {
         for key in clusters {
             let endpoints = self.publication.endpoints(&key, &self.known);
             update.endpoints.insert(key.to_string(), endpoints);
+        }
+        let authority = &self.settings.translate.internal_authority;
+        if merge_anew || dirty.secrets.contains(authority) {
+            self.publication.authority(authority, &self.known, &mut update);
         }
         for name in &dirty.secrets {
             self.publication.secret_changed(name, &self.known, &mut update);

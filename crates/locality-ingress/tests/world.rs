@@ -41,7 +41,10 @@ impl Bench {
         let store = Arc::new(Store::new(Policy::Locality, ListenerSettings::default()));
         let settings = WorldSettings {
             policy: Policy::Locality,
-            translate: TranslateSettings { internal_gateway: "internal.example".into() },
+            translate: TranslateSettings {
+                internal_gateway: "internal.example".into(),
+                internal_authority: ObjectName::new("knative-serving", "routing-serving-certs"),
+            },
             bounds_retransmissions: "6.15".parse().ok(),
             fallback_certificate: Some(named("fallback")),
             gateway_service: ObjectName::new("kantai-system", "kantai-gateway-internal"),
@@ -63,8 +66,10 @@ impl Bench {
 
     fn service(&mut self, name: &str) {
         let port = ServicePort { name: "http".into(), number: 80, http2: false };
-        self.world
-            .note(Change::Service(named(name), Some(ServiceObject { ports: vec![port], external_name: None, pods_of: None })));
+        self.world.note(Change::Service(
+            named(name),
+            Some(ServiceObject { ports: vec![port], external_name: None, pods_of: None, of_revision: false }),
+        ));
     }
 
     fn endpoints(&mut self, service: &str, on: &[(u8, &str)]) {
@@ -372,7 +377,7 @@ fn the_plan_touches_only_its_revision_and_is_forgotten_when_it_expires() {
 
 #[test]
 fn certificates_come_rotate_and_go_with_their_secret_and_ingress() {
-    let secret = |text: &str| SecretObject { certificate_pem: text.into(), key_pem: text.into() };
+    let secret = |text: &str| SecretObject { certificate_pem: text.into(), key_pem: text.into(), authority_pem: None };
     let mut bench = Bench::new();
     bench.service("a");
     bench.endpoints("a", &[(1, "node1")]);
@@ -397,7 +402,7 @@ fn certificates_come_rotate_and_go_with_their_secret_and_ingress() {
 
 #[test]
 fn a_certificate_stays_while_an_ingress_names_its_secret_and_goes_with_it() {
-    let secret = SecretObject { certificate_pem: "one".into(), key_pem: "one".into() };
+    let secret = SecretObject { certificate_pem: "one".into(), key_pem: "one".into(), authority_pem: None };
     let mut bench = Bench::new();
     bench.service("a");
     bench.endpoints("a", &[(1, "node1")]);
@@ -444,7 +449,7 @@ fn a_fallback_certificate_is_there_for_clients_without_a_name_whoever_has_certif
     bench.settle();
     let secure = |bench: &Bench| bench.store.resource(&View::of("node1"), Kind::Listener, "external-tls").is_some();
     assert!(!secure(&bench));
-    let secret = SecretObject { certificate_pem: "one".into(), key_pem: "one".into() };
+    let secret = SecretObject { certificate_pem: "one".into(), key_pem: "one".into(), authority_pem: None };
     bench.world.note(Change::Secret(named("fallback"), Some(secret)));
     bench.settle();
     assert!(secure(&bench));
@@ -455,8 +460,50 @@ fn a_fallback_certificate_is_there_for_clients_without_a_name_whoever_has_certif
 }
 
 #[test]
+fn with_internal_encryption_an_ingress_waits_for_the_authority_and_then_clusters_speak_tls() {
+    let mut bench = Bench::new();
+    let ports = [("http2", 80, true), ("https", 443, false)];
+    let ports = ports.map(|(name, number, http2)| ServicePort { name: name.into(), number, http2 });
+    let service = ServiceObject { ports: ports.to_vec(), of_revision: true, ..ServiceObject::default() };
+    bench.world.note(Change::Service(named("a"), Some(service)));
+    bench.endpoints("a", &[(1, "node1")]);
+    let https = SliceObject {
+        ports: vec![("https".into(), 8112)],
+        endpoints: vec![SliceEndpoint {
+            address: [10, 0, 0, 1].into(),
+            node: None,
+            ready: true,
+            serving_last: false,
+            pod: None,
+            stand_in: false,
+        }],
+    };
+    bench.world.note(Change::Slice(named("a-x"), Some((named("a"), https))));
+    bench.ingress_with("i", "h.example", "a", |one| {
+        let path = &mut one.spec.rules[0].http.as_mut().unwrap().paths[0];
+        path.splits[0].service_port = k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(443);
+    });
+    let news = bench.settle();
+    let waits =
+        matches!(progress(&news, "i"), Some(Progress::Waiting { missing }) if missing[0].contains("routing-serving-certs"));
+    assert!(waits, "{:?}", progress(&news, "i"));
+    let authority = SecretObject { certificate_pem: "c".into(), key_pem: "k".into(), authority_pem: Some("ca".into()) };
+    let name = ObjectName::new("knative-serving", "routing-serving-certs");
+    bench.world.note(Change::Secret(name.clone(), Some(authority)));
+    let news = bench.settle();
+    assert!(matches!(progress(&news, "i"), Some(Progress::Served { .. })), "{:?}", progress(&news, "i"));
+    let cluster = &bench.store.table().clusters[&"ns/a/443".parse().unwrap()];
+    assert!(cluster.tls && cluster.http2);
+    assert_eq!(bench.store.names(Kind::Secret), [Name::new("internal-authority")]);
+    // Neither its keys nor its certificate are anybody's business; and it stays when it is gone.
+    bench.world.note(Change::Secret(name, None));
+    bench.settle();
+    assert_eq!(bench.store.names(Kind::Secret), [Name::new("internal-authority")]);
+}
+
+#[test]
 fn a_refusal_is_forgotten_when_the_secret_that_it_was_about_is_put_right() {
-    let secret = |text: &str| SecretObject { certificate_pem: text.into(), key_pem: text.into() };
+    let secret = |text: &str| SecretObject { certificate_pem: text.into(), key_pem: text.into(), authority_pem: None };
     let mut bench = Bench::new();
     bench.service("a");
     bench.endpoints("a", &[(1, "node1")]);

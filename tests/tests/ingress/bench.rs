@@ -58,6 +58,8 @@ const SOON: Duration = Duration::from_secs(20);
 /// Where things are in the test's own network: gateways and pods of node N have the addresses 10.44.N.x.
 pub(crate) const NODES: [u8; 3] = [1, 2, 3];
 pub(crate) const XDS: &str = "127.0.0.1:18000";
+/// Of a second replica.
+pub(crate) const SECOND_XDS: &str = "127.0.0.1:18001";
 pub(crate) const OPS: &str = "127.0.0.1:8080";
 
 pub(crate) fn gateway_address(node: u8) -> IpAddr {
@@ -112,6 +114,8 @@ pub(crate) struct Bench {
     pub(crate) folder: tempfile::TempDir,
     /// Whether the daemon that is started next has gateways log requests.
     pub(crate) access_log: bool,
+    /// Where the gateways that are started next get their configuration.
+    pub(crate) xds_port: u16,
     /// What the gateways that are started next may have in memory.
     pub(crate) gateway_heap_bytes: u64,
     http: reqwest::Client,
@@ -128,6 +132,7 @@ impl Bench {
             envoy: components.path(Component::Envoy)?.to_owned(),
             folder: tempfile::tempdir()?,
             access_log: false,
+            xds_port: 18000,
             gateway_heap_bytes: GATEWAY_HEAP_BYTES,
             http: reqwest::Client::builder()
                 .no_proxy()
@@ -163,7 +168,27 @@ impl Bench {
 
     /// Starts the daemon as its ServiceAccount, with the plan from `routes_url`.
     pub(crate) async fn daemon(&self, policy: Policy, routes_url: &str) -> anyhow::Result<Daemon> {
-        let client = client_of_daemon(&self.control_plane.kubeconfig(User::Admin)).await?;
+        self.daemon_through(None, policy, routes_url).await
+    }
+
+    /// A second replica, on ports of its own.
+    pub(crate) async fn second_daemon(&self, policy: Policy, routes_url: &str) -> anyhow::Result<Daemon> {
+        let client = client_of_daemon(&self.control_plane.kubeconfig(User::Admin), None).await?;
+        let listeners = Listeners { xds: listen(SECOND_XDS).await?, ops: listen("127.0.0.1:8082").await? };
+        let settings = Settings { pod_name: "locality-ingress-1".into(), ..settings(policy, routes_url) };
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(daemon::run(client, settings, listeners, stop.clone()));
+        Ok(Daemon { stop, task: Some(task) })
+    }
+
+    /// As [`Bench::daemon`], with another way to the API server.
+    pub(crate) async fn daemon_through(
+        &self,
+        way: Option<SocketAddr>,
+        policy: Policy,
+        routes_url: &str,
+    ) -> anyhow::Result<Daemon> {
+        let client = client_of_daemon(&self.control_plane.kubeconfig(User::Admin), way).await?;
         let listeners = Listeners { xds: listen(XDS).await?, ops: listen(OPS).await? };
         let stop = CancellationToken::new();
         let tls = self.certificates.as_ref().map(|certificates| TlsFiles {
@@ -212,6 +237,7 @@ impl Bench {
         let deployed_heap = format!("max_heap_size_bytes: {GATEWAY_HEAP_BYTES}");
         let replacements = [
             ("address: locality-ingress.kantai-system.svc", "address: 127.0.0.1".to_owned()),
+            ("port_value: 18000", format!("port_value: {}", self.xds_port)),
             ("/run/kantai/admin.sock", self.folder.path().join(format!("admin{node}-{pod}.sock")).to_string_lossy().into_owned()),
             ("address: 0.0.0.0, port_value: 9000", format!("address: {address}, port_value: 9000")),
             (deployed_heap.as_str(), format!("max_heap_size_bytes: {}", self.gateway_heap_bytes)),
@@ -387,6 +413,14 @@ impl Bench {
         .await
     }
 
+    /// Where the API server is.
+    pub(crate) fn api_server(&self) -> anyhow::Result<SocketAddr> {
+        let kubeconfig = kube::config::Kubeconfig::read_from(self.control_plane.kubeconfig(User::Admin))?;
+        let server = kubeconfig.clusters.into_iter().find_map(|named| named.cluster?.server).context("no server")?;
+        let uri: http::Uri = server.parse()?;
+        Ok(SocketAddr::new(uri.host().context("no host")?.parse()?, uri.port_u16().unwrap_or(443)))
+    }
+
     pub(crate) fn ingresses(&self) -> Api<KIngress> {
         Api::namespaced(self.client.clone(), "default")
     }
@@ -457,18 +491,23 @@ impl Bench {
 #[allow(dead_code)]
 pub(crate) async fn serve(kubeconfig: &Path, policy: Policy, routes_url: &str) -> anyhow::Result<()> {
     let listeners = Listeners { xds: listen(XDS).await?, ops: listen(OPS).await? };
-    let client = client_of_daemon(kubeconfig).await?;
+    let client = client_of_daemon(kubeconfig, None).await?;
     Ok(daemon::run(client, settings(policy, routes_url), listeners, CancellationToken::new()).await?)
 }
 
 /// Whoever has every right speaks as the daemon's ServiceAccount, and then has no other rights than that.
-async fn client_of_daemon(kubeconfig: &Path) -> anyhow::Result<Client> {
+async fn client_of_daemon(kubeconfig: &Path, way: Option<SocketAddr>) -> anyhow::Result<Client> {
     let mut kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig)?;
+    if let Some(way) = way {
+        for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
+            cluster.server = Some(format!("https://{way}"));
+        }
+    }
     for info in kubeconfig.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
         info.impersonate = Some(format!("system:serviceaccount:{NAMESPACE}:locality-ingress"));
         info.impersonate_groups = Some(vec!["system:serviceaccounts".into(), "system:authenticated".into()]);
     }
-    Ok(Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?)?)
+    Ok(Client::try_from(daemon::noticing_silence(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?))?)
 }
 
 fn settings(policy: Policy, routes_url: &str) -> Settings {
@@ -478,6 +517,8 @@ fn settings(policy: Policy, routes_url: &str) -> Settings {
         listening: ListenerSettings::default(),
         tls: None,
         fallback_certificate: None,
+        secret_namespaces: Vec::new(),
+        internal_authority: locality_ingress::objects::ObjectName::new("knative-serving", "routing-serving-certs"),
         plan: FollowSettings { url: routes_url.into(), silence_limit: Duration::from_secs(15), expiry: Duration::from_secs(300) },
         demand_interval: Duration::from_millis(50),
         gateway_service: "kantai-gateway".into(),

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -12,6 +13,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::either::Either;
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -26,12 +29,30 @@ impl Drop for Echo {
 
 impl Echo {
     pub(crate) async fn start(name: &'static str, address: SocketAddr) -> anyhow::Result<Self> {
+        Self::serve(name, address, None).await
+    }
+
+    /// The same over TLS.
+    #[allow(dead_code)]
+    pub(crate) async fn over_tls(name: &'static str, address: SocketAddr, config: rustls::ServerConfig) -> anyhow::Result<Self> {
+        Self::serve(name, address, Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn serve(name: &'static str, address: SocketAddr, tls: Option<TlsAcceptor>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         Ok(Self(tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let _ = stream.set_nodelay(true);
+                let tls = tls.clone();
                 connections.spawn(async move {
+                    let stream = match tls {
+                        None => Either::Left(stream),
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => Either::Right(stream),
+                            Err(_) => return,
+                        },
+                    };
                     let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
                     // As a queue-proxy, which takes 1 MiB.
                     server.http1().max_buf_size(1024 * 1024);

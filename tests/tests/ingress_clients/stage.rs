@@ -100,7 +100,10 @@ impl Stage {
         let kernel = "6.15".parse().ok();
         let settings = WorldSettings {
             policy: Policy::Locality,
-            translate: TranslateSettings { internal_gateway: OURSELVES.to_owned() },
+            translate: TranslateSettings {
+                internal_gateway: OURSELVES.to_owned(),
+                internal_authority: ObjectName::new("knative-serving", "routing-serving-certs"),
+            },
             bounds_retransmissions: kernel,
             fallback_certificate: plan.fallback_certificate.clone(),
             gateway_service: ObjectName::new("kantai-system", "kantai-gateway-internal"),
@@ -213,6 +216,7 @@ impl Stage {
         let secret = SecretObject {
             certificate_pem: made.cert.pem().into_bytes(),
             key_pem: made.signing_key.serialize_pem().into_bytes(),
+            authority_pem: None,
         };
         self.note(Change::Secret(named(name), Some(secret)));
         Ok(made.cert)

@@ -41,9 +41,10 @@ pub fn service(object: Service) -> ServiceObject {
     });
     let external_name = spec.external_name.filter(|_| spec.type_.as_deref() == Some("ExternalName"));
     let mut labels = object.metadata.labels.unwrap_or_default();
-    let private = labels.get(SERVICE_TYPE_LABEL).is_some_and(|kind| kind == "Private");
+    let kind = labels.remove(SERVICE_TYPE_LABEL);
+    let private = kind.as_deref() == Some("Private");
     let pods_of = labels.remove(SERVERLESS_SERVICE_LABEL).filter(|_| private);
-    ServiceObject { ports: ports.collect(), external_name, pods_of }
+    ServiceObject { ports: ports.collect(), external_name, pods_of, of_revision: kind.is_some() }
 }
 
 /// An EndpointSlice, and the Service that it is of. Slices of names instead of addresses, and of no Service, are not ours.
@@ -91,7 +92,7 @@ pub fn secret(object: Secret) -> Option<SecretObject> {
         // A gateway would refuse anything else.
         bytes.windows(11).any(|window| window == b"-----BEGIN ").then_some(bytes)
     };
-    Some(SecretObject { certificate_pem: pem("tls.crt")?, key_pem: pem("tls.key")? })
+    Some(SecretObject { certificate_pem: pem("tls.crt")?, key_pem: pem("tls.key")?, authority_pem: pem("ca.crt") })
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ pub(super) struct Known {
     slice_owners: BTreeMap<ObjectName, ObjectName>,
     // The Secret that is needed whoever names it.
     always_needed: Option<ObjectName>,
+    internal_authority: Option<ObjectName>,
     // Secrets that are gone and still served, for some Ingress names them.
     outlived_secrets: BTreeSet<ObjectName>,
     // The Service that selects the pods of a revision, by the revision's public one.
@@ -43,9 +44,9 @@ pub(super) struct Dirty {
 }
 
 impl Known {
-    /// Nothing, with a Secret that is needed whoever names it.
-    pub(super) fn needing(secret: Option<ObjectName>) -> Self {
-        Self { always_needed: secret, ..Self::default() }
+    /// Nothing yet, with two Secrets that are needed whoever names them: that of a certificate, and that of an authority.
+    pub(super) fn needing(certificate: Option<ObjectName>, internal_authority: ObjectName) -> Self {
+        Self { always_needed: certificate, internal_authority: Some(internal_authority), ..Self::default() }
     }
 
     pub(super) fn objects(&self) -> &Objects {
@@ -127,13 +128,18 @@ impl Known {
             }
             Change::Secret(name, secret) => {
                 // Half an encrypted site is worse than an old certificate: what an Ingress still names stays as it was.
-                let needed = self.users.contains_key(&name) || self.always_needed.as_ref() == Some(&name);
+                let needed = self.users.contains_key(&name)
+                    || [&self.always_needed, &self.internal_authority].into_iter().any(|needed| needed.as_ref() == Some(&name));
                 if secret.is_none() && needed && self.objects.secrets.contains_key(&name) {
                     dirty.lost_secrets.insert(name.clone());
                     self.outlived_secrets.insert(name);
                     return;
                 }
                 self.outlived_secrets.remove(&name);
+                if self.internal_authority.as_ref() == Some(&name) {
+                    // Whether it is there matters to all with internal encryption.
+                    dirty.ingresses.extend(self.objects.ingresses.keys().cloned());
+                }
                 replace(&mut self.objects.secrets, name.clone(), secret);
                 dirty.ingresses.extend(self.users_of(&name).cloned());
                 dirty.secrets.insert(name);

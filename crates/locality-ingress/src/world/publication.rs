@@ -10,7 +10,7 @@ use crate::locality::Policy;
 use crate::objects::ObjectName;
 use crate::route_table::{Cluster, ClusterKey, Host, RouteTable, VirtualHost};
 use crate::translate::{Conflicts, merge};
-use crate::xds::clusters::cluster as envoy_cluster;
+use crate::xds::clusters::{INTERNAL_AUTHORITY, cluster as envoy_cluster, internal_authority};
 use crate::xds::listeners::{EXTERNAL, EXTERNAL_TLS, INTERNAL, INTERNAL_TLS, certificate};
 use crate::xds::routes::encoded_route_configuration;
 use crate::xds::store::{ClusterEndpoints, Update};
@@ -114,6 +114,14 @@ impl Publication {
     pub(super) fn endpoints(&self, key: &ClusterKey, known: &Known) -> Option<ClusterEndpoints> {
         let cluster = self.table.clusters.get(key).or_else(|| self.lingering.get(key).map(|(cluster, _)| cluster))?;
         known.endpoints(&key.service, &cluster.target)
+    }
+
+    /// Tells the authority of internal encryption, where any cluster needs it.
+    pub(super) fn authority(&self, name: &ObjectName, known: &Known, update: &mut Update) {
+        let needed = self.table.clusters.values().any(|cluster| cluster.tls);
+        let pem = known.objects().secrets.get(name).and_then(|secret| secret.authority_pem.as_ref()).filter(|_| needed);
+        let encoded = pem.map(|pem| Encoded::new(&internal_authority(pem)));
+        update.shared.insert((Kind::Secret, INTERNAL_AUTHORITY.to_owned()), encoded);
     }
 
     /// Tells the certificate in a Secret that changed, where it is in use.

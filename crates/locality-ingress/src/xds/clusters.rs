@@ -12,18 +12,28 @@ use envoy_types::pb::envoy::config::cluster::v3::{
 };
 use envoy_types::pb::envoy::config::core::v3::socket_option::{self, SocketState};
 use envoy_types::pb::envoy::config::core::v3::{
-    BindConfig, Http1ProtocolOptions, Http2ProtocolOptions, SocketOption, TcpKeepalive,
+    BindConfig, DataSource, Http1ProtocolOptions, Http2ProtocolOptions, SocketOption, TcpKeepalive, TransportSocket, data_source,
+    transport_socket,
 };
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints};
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
+    CombinedCertificateValidationContext, ValidationContextType,
+};
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
+    CertificateValidationContext, CommonTlsContext, SdsSecretConfig, Secret, SubjectAltNameMatcher, TlsParameters,
+    UpstreamTlsContext, secret, subject_alt_name_matcher, tls_parameters,
+};
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions,
 };
+use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
+use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use envoy_types::pb::envoy::r#type::v3::Percent;
 
-use super::proto::{duration, named_socket, number, one_extension, over_ads};
+use super::proto::{any, duration, named_socket, number, one_extension, over_ads};
 use crate::kernel::TCP_RTO_MAX_MS;
 use crate::locality::Policy;
 use crate::route_table::{Cluster, ClusterKey, Target};
@@ -92,6 +102,7 @@ pub fn cluster(key: &ClusterKey, cluster: &Cluster, policy: Policy) -> EnvoyClus
             ..CircuitBreakers::default()
         }),
         outlier_detection: Some(unreachable_endpoints()),
+        transport_socket: cluster.tls.then(|| internal_encryption(&key.service.namespace, cluster.http2)),
         typed_extension_protocol_options: one_extension(
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
             &protocol(cluster.http2),
@@ -129,6 +140,61 @@ pub fn lost_peers(bounds_retransmissions: bool) -> EnvoyCluster {
     EnvoyCluster {
         upstream_bind_config: Some(BindConfig { socket_options: vec![option], ..BindConfig::default() }),
         ..EnvoyCluster::default()
+    }
+}
+
+/// The name under which gateways are told the authority of internal encryption.
+pub const INTERNAL_AUTHORITY: &str = "internal-authority";
+
+/// The authority of internal encryption, in PEM.
+#[must_use]
+pub fn internal_authority(pem: &[u8]) -> Secret {
+    let inline = data_source::Specifier::InlineBytes(pem.to_vec());
+    Secret {
+        name: INTERNAL_AUTHORITY.to_owned(),
+        r#type: Some(secret::Type::ValidationContext(CertificateValidationContext {
+            trusted_ca: Some(DataSource { specifier: Some(inline), ..DataSource::default() }),
+            ..CertificateValidationContext::default()
+        })),
+    }
+}
+
+/// TLS as activators and queue-proxies speak it: the former show a certificate of one name for all, the latter one of their namespace.
+fn internal_encryption(namespace: &str, http2: bool) -> TransportSocket {
+    let name = |name: String| SubjectAltNameMatcher {
+        san_type: subject_alt_name_matcher::SanType::Dns.into(),
+        matcher: Some(StringMatcher { match_pattern: Some(MatchPattern::Exact(name)), ..StringMatcher::default() }),
+        ..SubjectAltNameMatcher::default()
+    };
+    let version = tls_parameters::TlsProtocol::TlSv13.into();
+    let context = UpstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            tls_params: Some(TlsParameters {
+                tls_minimum_protocol_version: version,
+                tls_maximum_protocol_version: version,
+                ..TlsParameters::default()
+            }),
+            alpn_protocols: http2.then(|| "h2".to_owned()).into_iter().collect(),
+            validation_context_type: Some(ValidationContextType::CombinedValidationContext(
+                CombinedCertificateValidationContext {
+                    default_validation_context: Some(CertificateValidationContext {
+                        match_typed_subject_alt_names: vec![name("kn-routing".to_owned()), name(format!("kn-user-{namespace}"))],
+                        ..CertificateValidationContext::default()
+                    }),
+                    validation_context_sds_secret_config: Some(SdsSecretConfig {
+                        name: INTERNAL_AUTHORITY.to_owned(),
+                        sds_config: over_ads(),
+                    }),
+                    ..CombinedCertificateValidationContext::default()
+                },
+            )),
+            ..CommonTlsContext::default()
+        }),
+        ..UpstreamTlsContext::default()
+    };
+    TransportSocket {
+        name: "envoy.transport_sockets.tls".to_owned(),
+        config_type: Some(transport_socket::ConfigType::TypedConfig(any(&context))),
     }
 }
 

@@ -94,6 +94,7 @@ impl Ads {
         tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+            .max_concurrent_streams(Some(STREAMS))
             .add_service(self)
             .add_service(reports.service())
             .serve_with_incoming_shutdown(connections(listener, tls), async move { stop.cancelled().await })
@@ -192,6 +193,11 @@ fn view(node: Option<&Node>) -> Result<View, Status> {
     Ok(View { node: node.id.clone(), listen_address, pod_addresses })
 }
 
+/// How long a gateway may take to say who it is and what it wants.
+const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(10);
+/// Streams of one connection at a time: a gateway has one for its configuration and one for its reports.
+const STREAMS: u32 = 8;
+
 /// The only method that is served.
 const DELTA_METHOD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 /// A first request carries the name and version of everything that a gateway holds.
@@ -222,7 +228,7 @@ impl Service<http::Request<Body>> for Ads {
         let ads = self.clone();
         // The first request may come only after the response headers, so it is awaited in the task.
         tokio::spawn(async move {
-            let Some(Ok(first)) = requests.next().await else { return };
+            let Ok(Some(Ok(first))) = tokio::time::timeout(FIRST_REQUEST_WITHIN, requests.next()).await else { return };
             match view(first.node.as_ref()) {
                 Ok(view) => ads.follow(Session::new(view), first, requests, sender).await,
                 Err(status) => {

@@ -226,7 +226,7 @@ mod tests {
     }
 
     fn add(update: &mut Update, name: &str) {
-        let made = Cluster { http2: false, target: Target::Endpoints { port_name: "http".into() } };
+        let made = Cluster { http2: false, tls: false, target: Target::Endpoints { port_name: "http".into() } };
         let encoded = Encoded::new(&cluster(&key(name), &made, Policy::Locality));
         update.shared.insert((Kind::Cluster, key(name).to_string()), Some(encoded));
         let pods = ClusterEndpoints::Pods { endpoints: Vec::new(), rows: None };
@@ -512,7 +512,7 @@ mod tests {
     #[test]
     fn a_cluster_that_changes_gets_its_endpoints_again() {
         let mut bench = Bench::in_sync();
-        let http2 = Cluster { http2: true, target: Target::Endpoints { port_name: "http".into() } };
+        let http2 = Cluster { http2: true, tls: false, target: Target::Endpoints { port_name: "http".into() } };
         let mut update = Update::default();
         let encoded = Encoded::new(&cluster(&key("a"), &http2, Policy::Locality));
         update.shared.insert((Kind::Cluster, key("a").to_string()), Some(encoded));
