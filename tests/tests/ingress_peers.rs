@@ -156,6 +156,54 @@ fn a_backend_that_vanished_is_noticed_within_15_seconds_where_the_kernel_bounds_
     })
 }
 
+#[test]
+fn a_gateway_that_is_being_ended_still_answers_what_it_has_and_mapped_domains_too() -> anyhow::Result<()> {
+    in_own_network(async |envoy| {
+        let mut stage = Stage::start(envoy, Plan::default()).await?;
+        stage.service("slow", false, &[(1, pod(1, 1))]);
+        stage.service("plain", false, &[(3, pod(3, 1))]);
+        let ourselves = ServiceObject { external_name: Some(stage::OURSELVES.into()), ..ServiceObject::default() };
+        stage.note(Change::Service(named("ourselves"), Some(ourselves)));
+        let mut mapped = to("ourselves");
+        mapped.rewrite_host = "plain.example".into();
+        for (host, path) in [(HOST, to("slow")), ("plain.example", to("plain")), ("vanity.example", mapped)] {
+            stage.ingress(host, vec![rule(&[host], "ExternalIP", vec![path])], |_| {});
+        }
+        stage.settled().await?;
+        let _slow = pausing(pod(1, 1), Duration::from_secs(8)).await?;
+        let _plain = Echo::start("plain", pod(3, 1)).await?;
+        // A long request is under way, and a connection for others is open.
+        let long = tokio::spawn(async { ask(&way(), Manner::Http11, &get(HOST)).await });
+        let mut kept = connect(&way(), false).await?;
+        let request = b"GET / HTTP/1.1\r\nhost: vanity.example\r\n\r\n";
+        kept.write_all(request).await?;
+        ensure!(read_answer(&mut *kept).await?.status == 200);
+
+        let ending = SliceEndpoint {
+            address: GATEWAY,
+            node: Some("node1".into()),
+            ready: false,
+            serving_last: true,
+            pod: None,
+            stand_in: false,
+        };
+        let service = ObjectName::new("kantai-system", "kantai-gateway-internal");
+        let slice = SliceObject { ports: vec![("http2".into(), 8081)], endpoints: vec![ending] };
+        let of_gateways = ObjectName::new("kantai-system", "kantai-gateway-internal-x");
+        stage.note(Change::Slice(of_gateways, Some((service, slice))));
+        stage.settled().await?;
+        tokio::time::sleep(Duration::from_millis(2_100)).await;
+        stage.settled().await?;
+        ensure!(TcpStream::connect(way().to).await.is_err(), "a new connection is taken");
+        kept.write_all(request).await?;
+        let answer = read_answer(&mut *kept).await?;
+        ensure!(answer.status == 200 && answer.header("connection") == Some("close"), "{answer:?}");
+        let answer = long.await??;
+        ensure!(answer.status == 200 && answer.body == b"ok", "{answer:?}");
+        Ok(())
+    })
+}
+
 /// What a queue-proxy or activator of that name shows, of the authority.
 fn encrypted(authority: &Authority, name: &str) -> anyhow::Result<rustls::ServerConfig> {
     let key = KeyPair::generate()?;

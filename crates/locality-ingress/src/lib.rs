@@ -16,6 +16,7 @@
 
 pub mod activators;
 pub mod change;
+pub mod cluster_domain;
 pub mod daemon;
 pub mod demand;
 pub mod explain;

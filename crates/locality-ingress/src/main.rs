@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
+use locality_ingress::cluster_domain::cluster_domain;
 use locality_ingress::daemon::{Listeners, Settings, noticing_silence, run};
 use locality_ingress::locality::Policy;
 use locality_ingress::objects::ObjectName;
@@ -56,9 +57,9 @@ struct Flags {
     /// The Service in front of the gateways' internal listeners; its ready endpoints are the live gateways.
     #[arg(long, env = "KANTAI_GATEWAY_INTERNAL_SERVICE", default_value = "kantai-gateway-internal")]
     gateway_internal_service: String,
-    /// The cluster's DNS suffix.
-    #[arg(long, env = "KANTAI_CLUSTER_DOMAIN", default_value = "cluster.local")]
-    cluster_domain: String,
+    /// The cluster's DNS suffix. Unless it is given, the one in /etc/resolv.conf, as the kubelet writes it, or else cluster.local.
+    #[arg(long, env = "KANTAI_CLUSTER_DOMAIN")]
+    cluster_domain: Option<String>,
     /// The gateways' port of plain HTTP from outside.
     #[arg(long, env = "KANTAI_EXTERNAL_PORT", default_value_t = GatewayPorts::default().external)]
     external_port: u16,
@@ -143,7 +144,7 @@ async fn main() -> anyhow::Result<()> {
         demand_interval: Duration::from_millis(flags.demand_interval_milliseconds.max(1)),
         gateway_service: flags.gateway_service,
         gateway_internal_service: flags.gateway_internal_service,
-        cluster_domain: flags.cluster_domain,
+        cluster_domain: flags.cluster_domain.unwrap_or_else(cluster_domain),
         namespace: flags.namespace,
         pod_name: flags.pod_name,
     };

@@ -588,6 +588,22 @@ fn a_refusal_by_a_gateway_is_said_of_the_ingress_at_fault_until_its_next_generat
     assert!(matches!(progress(&news, "a"), Some(Progress::Served { .. })));
 }
 
+#[test]
+fn a_port_that_a_gateway_cannot_have_is_no_ingress_s_fault() {
+    let mut bench = Bench::new();
+    bench.service("a");
+    bench.endpoints("a", &[(1, "node1")]);
+    bench.ingress("a", 1, "a.example", "a");
+    bench.settle();
+    bench.ingress("a", 2, "a2.example", "a");
+    bench.settle();
+    let listener = |message: &str| Nack { kind: Kind::Listener, ..nack(message, 1, 2) };
+    let bind = "Error adding/updating listener(s) external: cannot bind '0.0.0.0:8080': Address already in use";
+    assert_eq!(bench.world.refused("node1", &listener(bind)), []);
+    let chains = "error adding listener: multiple filter chains with the same matching rules are defined";
+    assert_eq!(bench.world.refused("node1", &listener(chains)), [named("a")]);
+}
+
 /// A refusal of what came after revision `confirmed` and up to `revision`.
 fn nack(message: &str, confirmed: Revision, revision: Revision) -> Nack {
     let names = vec!["external".to_owned(), "internal".to_owned()];

@@ -125,6 +125,14 @@ async fn say(name: &ObjectName, standing: &Standing, before: &IngressStatus, ver
     status
 }
 
+/// The first few, and how many more: on a large cluster a status would not hold them all, nor would anybody read them.
+fn summary(lacking: &[String]) -> String {
+    const MOST: usize = 3;
+    let (first, rest) = lacking.split_at(lacking.len().min(MOST));
+    let more = if rest.is_empty() { String::new() } else { format!("; and {} more", rest.len()) };
+    first.join("; ") + &more
+}
+
 struct Proof<'a> {
     since: Revision,
     hash: &'a str,
@@ -165,7 +173,7 @@ impl Proof<'_> {
         if self.proved.is_empty() && lacking.is_empty() {
             return Some("no gateway can be reached".to_owned());
         }
-        (!lacking.is_empty()).then(|| lacking.join("; "))
+        (!lacking.is_empty()).then(|| summary(&lacking))
     }
 
     async fn ask(&self, gateway: &GatewayPod, means: &Means) -> Found {
@@ -185,5 +193,17 @@ impl Proof<'_> {
             }
         }
         Found::Proved
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_gateways_that_lag_the_first_are_named_and_the_others_counted() {
+        let lacking: Vec<_> = (0..200).map(|node| format!("gateway of node{node}: answers 404")).collect();
+        assert_eq!(summary(&lacking[..1]), "gateway of node0: answers 404");
+        assert!(summary(&lacking).ends_with("gateway of node2: answers 404; and 197 more"));
     }
 }

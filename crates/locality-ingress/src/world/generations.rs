@@ -105,7 +105,7 @@ impl Generations {
         let new = |served: &Served| nack.confirmed < served.since && served.since <= nack.revision;
         let suspects: Vec<_> =
             self.served.iter().filter(|(_, served)| new(served)).map(|(name, served)| (name, &served.routes)).collect();
-        let found: BTreeSet<ObjectName> = at_fault(&nack.message, &suspects, refused).into_iter().cloned().collect();
+        let found: BTreeSet<ObjectName> = at_fault(nack, &suspects, refused).into_iter().cloned().collect();
         for name in &found {
             let (Some(served), Some(ingress)) = (self.served.remove(name), known.ingress(name)) else { continue };
             if let Some(routes) = self.refusals.hold(name, ingress.generation, (served.since, told)) {

@@ -100,12 +100,13 @@ impl Refusals {
 }
 
 /// Which of the `suspects` the message means: by one of its hosts, by the number of its virtual host in one of the route configurations
-/// `refused`, or because there is no other.
+/// `refused`, or because there is no other. Of listeners Ingresses make the chains only: an address that cannot be had is nobody's fault.
 pub(super) fn at_fault<'a>(
-    message: &str,
+    nack: &Nack,
     suspects: &[(&'a ObjectName, &IngressRoutes)],
     refused: &[&BTreeMap<Host, VirtualHost>],
 ) -> Vec<&'a ObjectName> {
+    let message = nack.message.as_str();
     let mentions = |host: &Host| host != ANY_HOST && words(message).any(|word| word == host);
     let by_host = suspects.iter().filter(|(_, routes)| routes.external.keys().chain(routes.local.keys()).any(mentions));
     let by_host: Vec<_> = by_host.map(|(name, _)| *name).collect();
@@ -115,8 +116,10 @@ pub(super) fn at_fault<'a>(
     let number = message.split_once("VirtualHosts[").and_then(|(_, rest)| rest.split_once(']')?.0.parse::<usize>().ok());
     let by_number = refused.iter().filter_map(|hosts| ingress_of_virtual_host(hosts, number?));
     let by_number: Vec<_> = by_number.filter_map(|found| suspects.iter().find(|(name, _)| *name == found)).collect();
+    let may_be_theirs = nack.kind != Kind::Listener || message.contains("filter chain");
     match (by_number.as_slice(), suspects) {
-        ([(only, _)], _) | ([], [(only, _)]) => vec![*only],
+        ([(only, _)], _) => vec![*only],
+        ([], [(only, _)]) if may_be_theirs => vec![*only],
         ([(one, _), (other, _)], _) if one == other => vec![*one],
         _ => Vec::new(),
     }
