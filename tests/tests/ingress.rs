@@ -596,3 +596,38 @@ fn gateways_are_served_over_tls_and_both_sides_take_new_certificates_over() -> a
         daemon.end().await
     })
 }
+
+#[test]
+fn gateways_are_served_with_certificates_that_the_daemon_made_and_nobody_else_is() -> anyhow::Result<()> {
+    in_own_network(async |components| {
+        let mut bench = Bench::start(&components).await?;
+        let plan = PlanWriter::start().await?;
+        bench.secure_by_itself().await?;
+        let first = bench.daemon(Policy::Locality, &plan.url).await?;
+        bench.mount_made_certificates().await?;
+        let _pod = Backend::start("pod", pod_address(1, 1)).await?;
+        bench.service("default", "hello-00001", "http").await?;
+        bench.pods("hello-00001", &[(1, 1)]).await?;
+        let _gateway = bench.gateway(1).await?;
+        bench.gateways_ready(&[1]).await?;
+        bench.ingress("hello", &[("hello-00001", 100)]).await?;
+        bench.ready("hello").await?;
+        assert_eq!(bench.get(1, 8081, HOST, "/").await?, (200, "pod".into()));
+        // Whoever comes without a certificate is not even listened to.
+        let mut stranger = tokio::net::TcpStream::connect(bench::XDS).await?;
+        stranger.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
+        let mut answer = Vec::new();
+        let _ = tokio::time::timeout(Duration::from_secs(10), stranger.read_to_end(&mut answer)).await?;
+        // No frame of HTTP/2: at most an alert of TLS.
+        assert!(answer.is_empty() || answer[0] == 0x15, "{answer:?}");
+
+        // Another replica, or the same one later, has the same certificates.
+        first.end().await?;
+        let second = bench.daemon(Policy::Locality, &plan.url).await?;
+        bench.service("default", "hello-00002", "http").await?;
+        bench.pods("hello-00002", &[(1, 1)]).await?;
+        bench.ingress("hello", &[("hello-00002", 100)]).await?;
+        bench.ready("hello").await?;
+        second.end().await
+    })
+}

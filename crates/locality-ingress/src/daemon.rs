@@ -29,6 +29,7 @@ use crate::readiness::probe::Prober;
 use crate::readiness::pursuit::Means;
 use crate::readiness::status::LoadBalancerNames;
 use crate::readiness::supervisor::supervise;
+use crate::self_made::SelfMade;
 use crate::translate::TranslateSettings;
 use crate::world::{World, WorldSettings};
 use crate::world_loop::{self, Outputs};
@@ -43,6 +44,17 @@ const LEASE: &str = "locality-ingress";
 /// Probes on their way at the same time.
 const PROBES: usize = 64;
 
+/// With what gateways are served.
+#[derive(Clone, Debug)]
+pub enum XdsTls {
+    /// In plain text.
+    Off,
+    /// Over TLS, with certificates from files.
+    Files(TlsFiles),
+    /// Over TLS, with certificates that we make and keep in Secrets of our namespace.
+    SelfMade,
+}
+
 /// What the daemon is told.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -50,8 +62,8 @@ pub struct Settings {
     pub class: String,
     /// How gateways choose endpoints.
     pub policy: Policy,
-    /// With what gateways are served over TLS; `None` for plain text.
-    pub tls: Option<TlsFiles>,
+    /// With what gateways are served.
+    pub tls: XdsTls,
     /// How gateways listen.
     pub listening: ListenerSettings,
     /// The Secret with the certificate for clients from outside that name no host that has one.
@@ -128,7 +140,21 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
         private: in_cluster(&settings.gateway_internal_service),
     };
     let mut tasks = Tasks::default();
-    let tls = tls(settings.tls, &metrics, &stop, &mut tasks).await?;
+    let tls = match settings.tls {
+        XdsTls::Off => {
+            tracing::warn!(
+                "gateways are served in plain text, keys of certificates included: keep that traffic inside the cluster"
+            );
+            None
+        }
+        XdsTls::Files(files) => Some(tls(files, &metrics, &stop, &mut tasks).await?),
+        XdsTls::SelfMade => {
+            let Some(made) = SelfMade::begin(&client, &settings.namespace, &stop).await? else { return Ok(()) };
+            let current = made.current.subscribe();
+            tasks.spawn("the renewal of certificates", made.follow(metrics.clone(), stop.clone()));
+            Some(current)
+        }
+    };
     let store = Arc::new(Store::new(settings.policy, settings.listening));
     let world_settings = WorldSettings {
         policy: settings.policy,
@@ -252,15 +278,11 @@ impl Tasks {
 
 /// What gateways are to be served with, and what is to be said of it.
 async fn tls(
-    files: Option<TlsFiles>,
+    files: TlsFiles,
     metrics: &Metrics,
     stop: &CancellationToken,
     tasks: &mut Tasks,
-) -> Result<Option<watch::Receiver<Arc<ServerConfig>>>, TlsError> {
-    let Some(files) = files else {
-        tracing::warn!("gateways are served in plain text, keys of certificates included: keep that traffic inside the cluster");
-        return Ok(None);
-    };
+) -> Result<watch::Receiver<Arc<ServerConfig>>, TlsError> {
     if files.client_authorities.is_none() {
         tracing::warn!("gateways need no certificate: whoever reaches the port is sent the keys of certificates");
     }
@@ -268,7 +290,7 @@ async fn tls(
     let tls = ServerTls::load(files).await?;
     let current = tls.watch();
     tasks.spawn("the renewal of our certificate", tls.follow(metrics.clone(), stop.clone()));
-    Ok(Some(current))
+    Ok(current)
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ pub mod plan;
 pub mod plan_stream;
 pub mod readiness;
 pub mod route_table;
+mod self_made;
 pub mod spill;
 pub mod translate;
 pub mod validate;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser;
 use locality_ingress::cluster_domain::cluster_domain;
-use locality_ingress::daemon::{Listeners, Settings, noticing_silence, run};
+use locality_ingress::daemon::{Listeners, Settings, XdsTls, noticing_silence, run};
 use locality_ingress::locality::Policy;
 use locality_ingress::objects::ObjectName;
 use locality_ingress::plan_stream::FollowSettings;
@@ -30,6 +30,10 @@ struct Flags {
     /// The authorities that the gateways' own certificates are of. With TLS but without this whoever reaches the port is served.
     #[arg(long, env = "KANTAI_XDS_CLIENT_CA_FILE")]
     xds_client_ca_file: Option<PathBuf>,
+    /// Serve gateways over TLS with certificates that the daemon makes, keeps in Secrets of its namespace and renews: an authority
+    /// (kantai-xds-authority), its own (locality-ingress-xds), and the one that gateways have to show (kantai-gateway-xds).
+    #[arg(long, env = "KANTAI_XDS_SELF_MADE_CERTIFICATES")]
+    xds_self_made_certificates: bool,
     /// Where /healthz, /readyz, /metrics, /v1/demand and /v1/explain are served.
     #[arg(long, env = "KANTAI_OPS_LISTEN", default_value = "[::]:8080")]
     ops_listen: SocketAddr,
@@ -125,7 +129,14 @@ async fn main() -> anyhow::Result<()> {
     let settings = Settings {
         class: flags.ingress_class,
         policy: flags.policy,
-        tls: TlsFiles::given(flags.xds_certificate_file, flags.xds_key_file, flags.xds_client_ca_file)?,
+        tls: match TlsFiles::given(flags.xds_certificate_file, flags.xds_key_file, flags.xds_client_ca_file)? {
+            Some(_) if flags.xds_self_made_certificates => {
+                anyhow::bail!("failed to set TLS up: files are given for certificates, and certificates are to be made")
+            }
+            Some(files) => XdsTls::Files(files),
+            None if flags.xds_self_made_certificates => XdsTls::SelfMade,
+            None => XdsTls::Off,
+        },
         listening: ListenerSettings {
             ports,
             access_log: flags.access_log,

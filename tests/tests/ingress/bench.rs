@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::discovery::ApiResource;
 use kube::{Client, Config};
-use locality_ingress::daemon::{self, Listeners, Settings};
+use locality_ingress::daemon::{self, Listeners, Settings, XdsTls};
 use locality_ingress::kingress::KIngress;
 use locality_ingress::locality::Policy;
 use locality_ingress::plan_stream::FollowSettings;
@@ -34,6 +34,7 @@ const TLS_FILES: [(&str, &str); 2] = [
     ("gateway-certificate.yaml", include_str!("../../../deploy/xds-tls/gateway-certificate.yaml")),
     ("authority.yaml", include_str!("../../../deploy/xds-tls/authority.yaml")),
 ];
+const SELF_MADE_RBAC: &str = include_str!("../../../deploy/xds-tls/rbac.yaml");
 const RBAC: &str = include_str!("../../../deploy/locality-ingress/rbac.yaml");
 /// What is not run here is at least taken by the API server.
 const OTHER_MANIFESTS: [&str; 8] = [
@@ -119,6 +120,8 @@ pub(crate) struct Bench {
     /// What the gateways that are started next may have in memory.
     pub(crate) gateway_heap_bytes: u64,
     http: reqwest::Client,
+    // Whether the daemon makes the certificates.
+    self_made: bool,
     // With what gateways are served over TLS, where they are.
     certificates: Option<XdsCertificates>,
 }
@@ -140,6 +143,7 @@ impl Bench {
                 .timeout(Duration::from_secs(10))
                 .build()?,
             certificates: None,
+            self_made: false,
         };
         let folders = tokio::task::spawn_blocking(|| {
             let places = Places::from_env()?;
@@ -191,11 +195,15 @@ impl Bench {
         let client = client_of_daemon(&self.control_plane.kubeconfig(User::Admin), way).await?;
         let listeners = Listeners { xds: listen(XDS).await?, ops: listen(OPS).await? };
         let stop = CancellationToken::new();
-        let tls = self.certificates.as_ref().map(|certificates| TlsFiles {
-            certificate: certificates.server.join("tls.crt"),
-            key: certificates.server.join("tls.key"),
-            client_authorities: Some(certificates.server.join("ca.crt")),
-        });
+        let tls = match &self.certificates {
+            None => XdsTls::Off,
+            Some(_) if self.self_made => XdsTls::SelfMade,
+            Some(certificates) => XdsTls::Files(TlsFiles {
+                certificate: certificates.server.join("tls.crt"),
+                key: certificates.server.join("tls.key"),
+                client_authorities: Some(certificates.server.join("ca.crt")),
+            }),
+        };
         let listening = ListenerSettings { access_log: self.access_log, ..ListenerSettings::default() };
         let settings = Settings { tls, listening, ..settings(policy, routes_url) };
         let task = tokio::spawn(daemon::run(client, settings, listeners, stop.clone()));
@@ -206,6 +214,28 @@ impl Bench {
     #[allow(dead_code)]
     pub(crate) fn secure(&mut self, authority: &Authority) -> anyhow::Result<()> {
         self.certificates = Some(XdsCertificates::of(authority, self.folder.path())?);
+        Ok(())
+    }
+
+    /// From now on gateways are served over TLS, with certificates that the daemon makes.
+    #[allow(dead_code)]
+    pub(crate) async fn secure_by_itself(&mut self) -> anyhow::Result<()> {
+        self.apply_yaml(SELF_MADE_RBAC).await?;
+        self.certificates = Some(XdsCertificates::to_come(self.folder.path()));
+        self.self_made = true;
+        Ok(())
+    }
+
+    /// Mounts the gateways' Secret where the next ones look for it, as the kubelet does.
+    #[allow(dead_code)]
+    pub(crate) async fn mount_made_certificates(&self) -> anyhow::Result<()> {
+        let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let secret = eventually("the gateways' Secret", async || Ok(secrets.get("kantai-gateway-xds").await?)).await?;
+        let folder = &self.certificates.as_ref().context("no TLS")?.gateway;
+        std::fs::create_dir_all(folder)?;
+        for (file, bytes) in secret.data.unwrap_or_default() {
+            std::fs::write(folder.join(file), bytes.0)?;
+        }
         Ok(())
     }
 
@@ -515,7 +545,7 @@ fn settings(policy: Policy, routes_url: &str) -> Settings {
         class: CLASS.into(),
         policy,
         listening: ListenerSettings::default(),
-        tls: None,
+        tls: XdsTls::Off,
         fallback_certificate: None,
         secret_namespaces: Vec::new(),
         internal_authority: locality_ingress::objects::ObjectName::new("knative-serving", "routing-serving-certs"),

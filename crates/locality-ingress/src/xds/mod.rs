@@ -14,6 +14,7 @@ pub mod listeners;
 pub mod proto;
 pub mod refusal;
 pub mod routes;
+pub mod self_made;
 pub mod server;
 pub mod session;
 pub mod store;
