@@ -560,7 +560,8 @@ fn tls_redirects_web_sockets_and_other_names_of_ourselves() -> anyhow::Result<()
 #[test]
 fn gateways_are_served_over_tls_and_both_sides_take_new_certificates_over() -> anyhow::Result<()> {
     // What is deployed with TLS differs from what is deployed without by that alone.
-    let [plain, tls] = [include_str!("../../deploy/kantai-gateway/envoy.yaml"), include_str!("../../deploy/xds-tls/envoy.yaml")];
+    let [plain, tls] =
+        [include_str!("../../deploy/xds-plain/envoy.yaml"), include_str!("../../deploy/kantai-gateway/envoy.yaml")];
     let (before, socket) = tls.split_once("      transport_socket:\n").expect("it has TLS");
     let (_, after) = socket.split_once("      load_assignment:\n").expect("something follows");
     assert_eq!(format!("{before}      load_assignment:\n{after}"), plain);
@@ -602,7 +603,7 @@ fn gateways_are_served_with_certificates_that_the_daemon_made_and_nobody_else_is
     in_own_network(async |components| {
         let mut bench = Bench::start(&components).await?;
         let plan = PlanWriter::start().await?;
-        bench.secure_by_itself().await?;
+        bench.secure_by_itself();
         let first = bench.daemon(Policy::Locality, &plan.url).await?;
         bench.mount_made_certificates().await?;
         let _pod = Backend::start("pod", pod_address(1, 1)).await?;

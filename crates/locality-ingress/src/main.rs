@@ -21,19 +21,20 @@ struct Flags {
     /// Where gateways connect (delta ADS over HTTP/2).
     #[arg(long, env = "KANTAI_XDS_LISTEN", default_value = "[::]:18000")]
     xds_listen: SocketAddr,
-    /// Our certificate for gateways, in PEM; with its key it turns TLS on. Taken over again whenever it changes.
+    /// Our certificate for gateways, in PEM, where it is not to be made here. Taken over again whenever it changes.
     #[arg(long, env = "KANTAI_XDS_CERTIFICATE_FILE")]
     xds_certificate_file: Option<PathBuf>,
     /// The key of that certificate.
     #[arg(long, env = "KANTAI_XDS_KEY_FILE")]
     xds_key_file: Option<PathBuf>,
-    /// The authorities that the gateways' own certificates are of. With TLS but without this whoever reaches the port is served.
+    /// The authorities that the gateways' own certificates are of. With a certificate of ours but without this whoever reaches the port is served.
     #[arg(long, env = "KANTAI_XDS_CLIENT_CA_FILE")]
     xds_client_ca_file: Option<PathBuf>,
-    /// Serve gateways over TLS with certificates that the daemon makes, keeps in Secrets of its namespace and renews: an authority
-    /// (kantai-xds-authority), its own (locality-ingress-xds), and the one that gateways have to show (kantai-gateway-xds).
-    #[arg(long, env = "KANTAI_XDS_SELF_MADE_CERTIFICATES")]
-    xds_self_made_certificates: bool,
+    /// Serve gateways in plain text: whoever reaches the port is sent everything, keys of certificates included. Otherwise they are served over TLS, and
+    /// without files with certificates that the daemon makes, keeps in Secrets of its namespace and renews: an authority (kantai-xds-authority), its own
+    /// (locality-ingress-xds), and the one that gateways have to show (kantai-gateway-xds).
+    #[arg(long, env = "KANTAI_XDS_PLAIN_TEXT")]
+    xds_plain_text: bool,
     /// Where /healthz, /readyz, /metrics, /v1/demand and /v1/explain are served.
     #[arg(long, env = "KANTAI_OPS_LISTEN", default_value = "[::]:8080")]
     ops_listen: SocketAddr,
@@ -130,12 +131,14 @@ async fn main() -> anyhow::Result<()> {
         class: flags.ingress_class,
         policy: flags.policy,
         tls: match TlsFiles::given(flags.xds_certificate_file, flags.xds_key_file, flags.xds_client_ca_file)? {
-            Some(_) if flags.xds_self_made_certificates => {
-                anyhow::bail!("failed to set TLS up: files are given for certificates, and certificates are to be made")
+            Some(_) if flags.xds_plain_text => {
+                anyhow::bail!(
+                    "failed to set TLS up: files are given for certificates, and gateways are to be served in plain text"
+                )
             }
             Some(files) => XdsTls::Files(files),
-            None if flags.xds_self_made_certificates => XdsTls::SelfMade,
-            None => XdsTls::Off,
+            None if flags.xds_plain_text => XdsTls::Off,
+            None => XdsTls::SelfMade,
         },
         listening: ListenerSettings {
             ports,

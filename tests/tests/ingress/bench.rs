@@ -27,14 +27,13 @@ use crate::certificates::{Authority, XdsCertificates};
 
 pub(crate) const CLASS: &str = "kantai.ingress.networking.knative.dev";
 const NAMESPACE: &str = "kantai-system";
-const BOOTSTRAP: &str = include_str!("../../../deploy/kantai-gateway/envoy.yaml");
-/// The same over TLS, and the files that it names.
-const TLS_BOOTSTRAP: &str = include_str!("../../../deploy/xds-tls/envoy.yaml");
+const BOOTSTRAP: &str = include_str!("../../../deploy/xds-plain/envoy.yaml");
+/// As it is deployed, over TLS, and the files that it names.
+const TLS_BOOTSTRAP: &str = include_str!("../../../deploy/kantai-gateway/envoy.yaml");
 const TLS_FILES: [(&str, &str); 2] = [
-    ("gateway-certificate.yaml", include_str!("../../../deploy/xds-tls/gateway-certificate.yaml")),
-    ("authority.yaml", include_str!("../../../deploy/xds-tls/authority.yaml")),
+    ("gateway-certificate.yaml", include_str!("../../../deploy/kantai-gateway/gateway-certificate.yaml")),
+    ("authority.yaml", include_str!("../../../deploy/kantai-gateway/authority.yaml")),
 ];
-const SELF_MADE_RBAC: &str = include_str!("../../../deploy/xds-tls/rbac.yaml");
 const RBAC: &str = include_str!("../../../deploy/locality-ingress/rbac.yaml");
 /// What is not run here is at least taken by the API server.
 const OTHER_MANIFESTS: [&str; 8] = [
@@ -219,11 +218,9 @@ impl Bench {
 
     /// From now on gateways are served over TLS, with certificates that the daemon makes.
     #[allow(dead_code)]
-    pub(crate) async fn secure_by_itself(&mut self) -> anyhow::Result<()> {
-        self.apply_yaml(SELF_MADE_RBAC).await?;
+    pub(crate) fn secure_by_itself(&mut self) {
         self.certificates = Some(XdsCertificates::to_come(self.folder.path()));
         self.self_made = true;
-        Ok(())
     }
 
     /// Mounts the gateways' Secret where the next ones look for it, as the kubelet does.
@@ -245,7 +242,7 @@ impl Bench {
         self.certificates.as_ref().context("no TLS")?.renew(authority)
     }
 
-    /// The deployed bootstrap; over TLS with its files where this finds them.
+    /// The bootstrap: that without TLS, or as it is deployed with its files where this finds them.
     fn bootstrap(&self) -> anyhow::Result<String> {
         let Some(certificates) = &self.certificates else { return Ok(BOOTSTRAP.to_owned()) };
         let folder = self.folder.path().to_string_lossy();

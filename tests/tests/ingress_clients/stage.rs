@@ -28,7 +28,7 @@ use netem_lab::progress::Progress;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-const BOOTSTRAP: &str = include_str!("../../../deploy/kantai-gateway/envoy.yaml");
+const BOOTSTRAP: &str = include_str!("../../../deploy/xds-plain/envoy.yaml");
 const XDS: &str = "127.0.0.1:18000";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The Service that is another name of the gateways' internal listeners.
