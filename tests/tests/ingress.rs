@@ -8,6 +8,8 @@ mod bench;
 mod certificates;
 #[path = "ingress/plan.rs"]
 mod plan;
+#[path = "ingress/relay.rs"]
+mod relay;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -18,6 +20,7 @@ use bench::{Bench, eventually, in_own_network, pod_address};
 use certificates::Authority;
 use locality_ingress::locality::Policy;
 use plan::PlanWriter;
+use relay::Relay;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -338,6 +341,121 @@ fn demand_is_told_full_pods_spill_and_a_gateway_that_ends_sends_its_clients_away
 }
 
 #[test]
+fn a_refusal_is_told_whichever_replica_the_gateway_is_connected_to_and_goes_with_its_cause() -> anyhow::Result<()> {
+    in_own_network(async |components| {
+        let mut bench = Bench::start(&components).await?;
+        let plan = PlanWriter::start().await?;
+        // The first leads; the only gateway is connected to the second.
+        let leader = bench.daemon(Policy::Locality, &plan.url).await?;
+        let leases: kube::Api<k8s_openapi::api::coordination::v1::Lease> =
+            kube::Api::namespaced(bench.client.clone(), "kantai-system");
+        eventually("the first replica to lead", async || {
+            let holder = leases.get("locality-ingress").await?.spec.and_then(|spec| spec.holder_identity);
+            anyhow::ensure!(holder.as_deref() == Some("locality-ingress-0"), "{holder:?}");
+            Ok(())
+        })
+        .await?;
+        let follower = bench.second_daemon(Policy::Locality, &plan.url).await?;
+        let _pod = Backend::start("pod", pod_address(1, 1)).await?;
+        bench.service("default", "hello-00001", "http").await?;
+        bench.pods("hello-00001", &[(1, 1)]).await?;
+        bench.xds_port = 18001;
+        let _gateway = bench.gateway(1).await?;
+        bench.gateways_ready(&[1]).await?;
+        bench.ingress("hello", &[("hello-00001", 100)]).await?;
+        bench.ready("hello").await?;
+
+        // A key that does not belong to its certificate passes with everybody but a gateway.
+        let (one, other) = (
+            rcgen::generate_simple_self_signed(["secure.example.com".to_owned()])?,
+            rcgen::generate_simple_self_signed(["other.example.com".to_owned()])?,
+        );
+        let certificate = async |key: &rcgen::KeyPair| {
+            bench
+                .apply(json!({
+                    "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": {"namespace": "default", "name": "cert"},
+                    "stringData": {"tls.crt": one.cert.pem(), "tls.key": key.serialize_pem()},
+                }))
+                .await
+        };
+        certificate(&other.signing_key).await?;
+        let splits = json!([{"serviceNamespace": "default", "serviceName": "hello-00001", "servicePort": 80}]);
+        bench
+            .apply(json!({
+                "apiVersion": "networking.internal.knative.dev/v1alpha1", "kind": "Ingress",
+                "metadata": {"namespace": "default", "name": "secure", "annotations": {"networking.knative.dev/ingress.class": bench::CLASS}},
+                "spec": {
+                    "tls": [{"hosts": ["secure.example.com"], "secretName": "cert", "secretNamespace": "default"}],
+                    "rules": [{"hosts": ["secure.example.com"], "visibility": "ExternalIP", "http": {"paths": [{"splits": splits}]}}],
+                },
+            }))
+            .await?;
+        let reason = async || -> anyhow::Result<String> {
+            let status = bench.ingresses().get("secure").await?.status;
+            let ready = status.conditions.into_iter().find(|one| one.type_ == "Ready").context("no condition yet")?;
+            Ok(format!("{} {}", ready.status, ready.reason))
+        };
+        let began = Instant::now();
+        eventually("the refusal to be told", async || {
+            let reason = reason().await?;
+            anyhow::ensure!(reason == "False RefusedByGateway", "{reason}");
+            Ok(())
+        })
+        .await?;
+        eprintln!("a refusal is told after {:?}", began.elapsed());
+        // Who leads does not say otherwise.
+        for _ in 0..30 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert_eq!(reason().await?, "False RefusedByGateway");
+        }
+        certificate(&one.signing_key).await?;
+        bench.ready("secure").await?;
+        assert_eq!(bench.get_tls(1, "secure.example.com", &one.cert).await?, "pod");
+        follower.end().await?;
+        leader.end().await
+    })
+}
+
+#[test]
+fn a_silent_api_server_is_noticed_and_an_open_demand_stream_does_not_hold_up_the_stop() -> anyhow::Result<()> {
+    in_own_network(async |components| {
+        let bench = Bench::start(&components).await?;
+        let plan = PlanWriter::start().await?;
+        let relay = Relay::to(bench.api_server()?).await?;
+        let daemon = bench.daemon_through(Some(relay.address), Policy::Locality, &plan.url).await?;
+        let _pods = [Backend::start("old", pod_address(1, 1)).await?, Backend::start("new", pod_address(1, 2)).await?];
+        bench.service("default", "hello-00001", "http").await?;
+        bench.pods("hello-00001", &[(1, 1)]).await?;
+        let _gateway = bench.gateway(1).await?;
+        bench.gateways_ready(&[1]).await?;
+        bench.ingress("hello", &[("hello-00001", 100)]).await?;
+        bench.ready("hello").await?;
+        assert_eq!(bench.get(1, 8081, HOST, "/").await?, (200, "old".into()));
+
+        relay.fall_silent();
+        bench.pods("hello-00001", &[(1, 2)]).await?;
+        let began = Instant::now();
+        while bench.get(1, 8081, HOST, "/").await?.1 != "new" {
+            anyhow::ensure!(began.elapsed() < Duration::from_secs(30), "a change is not followed");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        eprintln!("a change during a silence is followed after {:?}", began.elapsed());
+        // What is written to the API server is, too.
+        bench.service("default", "hello-00002", "http").await?;
+        bench.pods("hello-00002", &[(1, 1)]).await?;
+        bench.ingress("hello", &[("hello-00002", 100)]).await?;
+        bench.ready("hello").await?;
+
+        // Somebody reads demand, and goes on reading.
+        let _reader = reqwest::get(format!("http://{}{}", bench::OPS, locality_ingress::demand::stream::DEMAND_PATH)).await?;
+        let began = Instant::now();
+        daemon.end().await?;
+        anyhow::ensure!(began.elapsed() < Duration::from_secs(5), "stopped after {:?}", began.elapsed());
+        Ok(())
+    })
+}
+
+#[test]
 fn tls_redirects_web_sockets_and_other_names_of_ourselves() -> anyhow::Result<()> {
     in_own_network(async |components| {
         let bench = Bench::start(&components).await?;
@@ -374,18 +492,19 @@ fn tls_redirects_web_sockets_and_other_names_of_ourselves() -> anyhow::Result<()
 
         // HTTPS, from a Secret that comes with the Ingress and is renewed later. Plain HTTP is sent there.
         let secure = "secure.default.example.com";
-        let certificate = async || {
+        // As tools make it, and as people do.
+        let certificate = async |of_type: &str| {
             let made = rcgen::generate_simple_self_signed([secure.to_owned()])?;
             bench
                 .apply(json!({
-                    "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+                    "apiVersion": "v1", "kind": "Secret", "type": of_type,
                     "metadata": {"namespace": "default", "name": "cert"},
                     "stringData": {"tls.crt": made.cert.pem(), "tls.key": made.signing_key.serialize_pem()},
                 }))
                 .await?;
             anyhow::Ok(made.cert)
         };
-        let first = certificate().await?;
+        let first = certificate("kubernetes.io/tls").await?;
         let splits = json!([{"serviceNamespace": "default", "serviceName": "hello-00001", "servicePort": 80}]);
         bench
             .apply(json!({
@@ -402,7 +521,12 @@ fn tls_redirects_web_sockets_and_other_names_of_ourselves() -> anyhow::Result<()
         assert_eq!(bench.get_tls(1, secure, &first).await?, "pod");
         assert_eq!(bench.get(1, 8080, secure, "/x").await?.0, 301);
         assert_eq!(bench.get(1, 8081, secure, "/").await?, (200, "pod".into()));
-        let second = certificate().await?;
+        // Its type cannot be changed. Meanwhile the certificate stays.
+        let secrets: kube::Api<k8s_openapi::api::core::v1::Secret> = kube::Api::namespaced(bench.client.clone(), "default");
+        secrets.delete("cert", &kube::api::DeleteParams::default()).await?;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(bench.get_tls(1, secure, &first).await?, "pod");
+        let second = certificate("Opaque").await?;
         eventually("the renewed certificate", async || bench.get_tls(1, secure, &second).await).await?;
         assert!(bench.get_tls(1, secure, &first).await.is_err());
 
@@ -436,7 +560,8 @@ fn tls_redirects_web_sockets_and_other_names_of_ourselves() -> anyhow::Result<()
 #[test]
 fn gateways_are_served_over_tls_and_both_sides_take_new_certificates_over() -> anyhow::Result<()> {
     // What is deployed with TLS differs from what is deployed without by that alone.
-    let [plain, tls] = [include_str!("../../deploy/kantai-gateway/envoy.yaml"), include_str!("../../deploy/xds-tls/envoy.yaml")];
+    let [plain, tls] =
+        [include_str!("../../deploy/xds-plain/envoy.yaml"), include_str!("../../deploy/kantai-gateway/envoy.yaml")];
     let (before, socket) = tls.split_once("      transport_socket:\n").expect("it has TLS");
     let (_, after) = socket.split_once("      load_assignment:\n").expect("something follows");
     assert_eq!(format!("{before}      load_assignment:\n{after}"), plain);
@@ -470,5 +595,40 @@ fn gateways_are_served_over_tls_and_both_sides_take_new_certificates_over() -> a
         let stats = bench.stats(1, "upstream_rq_active").await?;
         assert!(stats.contains("default/hello-00002"), "{stats}");
         daemon.end().await
+    })
+}
+
+#[test]
+fn gateways_are_served_with_certificates_that_the_daemon_made_and_nobody_else_is() -> anyhow::Result<()> {
+    in_own_network(async |components| {
+        let mut bench = Bench::start(&components).await?;
+        let plan = PlanWriter::start().await?;
+        bench.secure_by_itself();
+        let first = bench.daemon(Policy::Locality, &plan.url).await?;
+        bench.mount_made_certificates().await?;
+        let _pod = Backend::start("pod", pod_address(1, 1)).await?;
+        bench.service("default", "hello-00001", "http").await?;
+        bench.pods("hello-00001", &[(1, 1)]).await?;
+        let _gateway = bench.gateway(1).await?;
+        bench.gateways_ready(&[1]).await?;
+        bench.ingress("hello", &[("hello-00001", 100)]).await?;
+        bench.ready("hello").await?;
+        assert_eq!(bench.get(1, 8081, HOST, "/").await?, (200, "pod".into()));
+        // Whoever comes without a certificate is not even listened to.
+        let mut stranger = tokio::net::TcpStream::connect(bench::XDS).await?;
+        stranger.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
+        let mut answer = Vec::new();
+        let _ = tokio::time::timeout(Duration::from_secs(10), stranger.read_to_end(&mut answer)).await?;
+        // No frame of HTTP/2: at most an alert of TLS.
+        assert!(answer.is_empty() || answer[0] == 0x15, "{answer:?}");
+
+        // Another replica, or the same one later, has the same certificates.
+        first.end().await?;
+        let second = bench.daemon(Policy::Locality, &plan.url).await?;
+        bench.service("default", "hello-00002", "http").await?;
+        bench.pods("hello-00002", &[(1, 1)]).await?;
+        bench.ingress("hello", &[("hello-00002", 100)]).await?;
+        bench.ready("hello").await?;
+        second.end().await
     })
 }

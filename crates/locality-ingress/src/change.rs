@@ -1,10 +1,10 @@
 //! What goes into the [`World`](crate::world::World).
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use crate::activators::Concurrency;
 use crate::load::ByServing;
-use crate::objects::{IngressObject, ObjectName, SecretObject, ServiceObject, SliceObject};
+use crate::objects::{IngressObject, NodeObject, ObjectName, SecretObject, ServiceObject, SliceObject};
 use crate::plan::PlanChange;
 
 /// One object, or one part of the plan, that is different now. `None` means gone.
@@ -16,14 +16,14 @@ pub enum Change {
     Service(ObjectName, Option<ServiceObject>),
     /// An EndpointSlice by its own name: the Service that it is of, and it.
     Slice(ObjectName, Option<(ObjectName, SliceObject)>),
-    /// The zone of a node.
-    Zone(String, Option<String>),
+    /// A node.
+    Node(String, Option<NodeObject>),
     /// A TLS Secret.
     Secret(ObjectName, Option<SecretObject>),
     /// The plan.
     Plan(PlanChange),
-    /// How many requests a pod of a revision takes at once; gone where there is no such limit.
-    Concurrency(ObjectName, Option<NonZeroU32>),
+    /// How many requests a pod of a revision takes at once; gone with the revision.
+    Concurrency(ObjectName, Option<Concurrency>),
     /// What a revision has in flight from one source node.
     Load(ObjectName, LoadChange),
     /// All objects of this kind that were there at the start have been told.

@@ -1,5 +1,6 @@
 //! All parts put together.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +10,14 @@ use prometheus_client::registry::Registry;
 use rustls::server::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::demand;
 use crate::demand::metrics::DemandMetrics;
 use crate::demand::reports::{Demand, Reports};
 use crate::explain;
+use crate::kernel;
 use crate::kube_io::events::Events;
 use crate::kube_io::status_writer::StatusWriter;
 use crate::kube_io::watches;
@@ -26,6 +29,7 @@ use crate::readiness::probe::Prober;
 use crate::readiness::pursuit::Means;
 use crate::readiness::status::LoadBalancerNames;
 use crate::readiness::supervisor::supervise;
+use crate::self_made::SelfMade;
 use crate::translate::TranslateSettings;
 use crate::world::{World, WorldSettings};
 use crate::world_loop::{self, Outputs};
@@ -40,6 +44,17 @@ const LEASE: &str = "locality-ingress";
 /// Probes on their way at the same time.
 const PROBES: usize = 64;
 
+/// With what gateways are served.
+#[derive(Clone, Debug)]
+pub enum XdsTls {
+    /// In plain text.
+    Off,
+    /// Over TLS, with certificates from files.
+    Files(TlsFiles),
+    /// Over TLS, with certificates that we make and keep in Secrets of our namespace.
+    SelfMade,
+}
+
 /// What the daemon is told.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -47,10 +62,16 @@ pub struct Settings {
     pub class: String,
     /// How gateways choose endpoints.
     pub policy: Policy,
-    /// With what gateways are served over TLS; `None` for plain text.
-    pub tls: Option<TlsFiles>,
+    /// With what gateways are served.
+    pub tls: XdsTls,
     /// How gateways listen.
     pub listening: ListenerSettings,
+    /// The Secret with the certificate for clients from outside that name no host that has one.
+    pub fallback_certificate: Option<ObjectName>,
+    /// The Secret with the authority of Knative's internal encryption.
+    pub internal_authority: ObjectName,
+    /// The namespaces whose Secrets may be read; all where there are none.
+    pub secret_namespaces: Vec<String>,
     /// Where the plan is.
     pub plan: FollowSettings,
     /// How often gateways report what they have in flight.
@@ -94,6 +115,12 @@ pub enum DaemonError {
         /// Why.
         source: tonic::transport::Error,
     },
+    /// Something that is never to end did.
+    #[error("failed to go on: {task} ended")]
+    Ended {
+        /// What it does.
+        task: &'static str,
+    },
     /// The operators' listener broke.
     #[error(transparent)]
     Ops(#[from] ops_http::OpsError),
@@ -112,11 +139,31 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
         public: in_cluster(&settings.gateway_service),
         private: in_cluster(&settings.gateway_internal_service),
     };
-    let tls = tls(settings.tls, &metrics, &stop).await?;
+    let mut tasks = Tasks::default();
+    let tls = match settings.tls {
+        XdsTls::Off => {
+            tracing::warn!(
+                "gateways are served in plain text, keys of certificates included: keep that traffic inside the cluster"
+            );
+            None
+        }
+        XdsTls::Files(files) => Some(tls(files, &metrics, &stop, &mut tasks).await?),
+        XdsTls::SelfMade => {
+            let Some(made) = SelfMade::begin(&client, &settings.namespace, &stop).await? else { return Ok(()) };
+            let current = made.current.subscribe();
+            tasks.spawn("the renewal of certificates", made.follow(metrics.clone(), stop.clone()));
+            Some(current)
+        }
+    };
     let store = Arc::new(Store::new(settings.policy, settings.listening));
     let world_settings = WorldSettings {
         policy: settings.policy,
-        translate: TranslateSettings { internal_gateway: names.private.clone() },
+        translate: TranslateSettings {
+            internal_gateway: names.private.clone(),
+            internal_authority: settings.internal_authority.clone(),
+        },
+        bounds_retransmissions: kernel::bounds_retransmissions_here().await,
+        fallback_certificate: settings.fallback_certificate,
         gateway_service: ObjectName::new(&settings.namespace, &settings.gateway_internal_service),
     };
     let world = World::new(store.clone(), world_settings);
@@ -127,14 +174,16 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
     let (nacks, nacks_received) = mpsc::channel(1024);
     let (standings, standings_received) = mpsc::unbounded_channel();
     let (gateways, gateways_received) = watch::channel(None);
-    watches::spawn(&client, &settings.class, &changes, held, &stop);
+    for watch in watches::all(&client, &settings.class, &settings.secret_namespaces, &changes, held) {
+        tasks.spawn("a watch", watch);
+    }
     let demand = Demand::new(format!("{} at {}", settings.pod_name, jiff::Timestamp::now()));
     let reports = Reports::new(demand.clone(), store.clone(), settings.demand_interval, changes.clone(), stop.clone());
     registry.register_collector(Box::new(DemandMetrics::new(demand.clone())));
-    tokio::spawn(plan_stream::follow(settings.plan, changes, metrics.clone(), stop.clone()));
+    tasks.spawn("the reader of the plan", plan_stream::follow(settings.plan, changes, metrics.clone(), stop.clone()));
     let events = Some(Events::new(client.clone(), Some(settings.pod_name.clone())));
     let outputs = Outputs { standings, gateways, events, readiness: readiness.clone(), metrics: metrics.clone() };
-    tokio::spawn(world_loop::run(world, changes_received, nacks_received, outputs, stop.clone()));
+    tasks.spawn("the making of routes", world_loop::run(world, changes_received, nacks_received, outputs, stop.clone()));
 
     let connected = Connected::default();
     registry.register_collector(Box::new(connected.clone()));
@@ -168,27 +217,104 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
         supervise(standings_received, held_received, leading, means, stop.clone()).await;
         Ok(())
     };
-    let ads = async { ads.await.map_err(|source| DaemonError::Xds { source }) };
-    let ops = async { ops.await.map_err(DaemonError::from) };
-    tokio::try_join!(ads, ops, election, supervisor).map(|_| ())
+    // Whoever still reads or says nothing must not keep us.
+    let ads = async {
+        tokio::select! {
+            served = ads => served.map_err(|source| DaemonError::Xds { source }),
+            () = after(&stop) => Ok(()),
+        }
+    };
+    let ops = async {
+        tokio::select! {
+            served = ops => served.map_err(DaemonError::from),
+            () = after(&stop) => Ok(()),
+        }
+    };
+    tokio::try_join!(ads, ops, election, supervisor, tasks.first_that_ends(&stop)).map(|_| ())
+}
+
+/// How long connections that are open when everything stops may take to end.
+const CONNECTIONS_END_WITHIN: Duration = Duration::from_secs(3);
+
+async fn after(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(CONNECTIONS_END_WITHIN).await;
+}
+
+/// A client's configuration with which a connection to the API server that died without a word is noticed within half a minute, also one that was idle:
+/// nothing that is asked there may take longer than a watch is let be.
+#[must_use]
+pub fn noticing_silence(mut config: kube::Config) -> kube::Config {
+    config.read_timeout = Some(Duration::from_secs(25));
+    config.reset_reader_on_write = true;
+    config
+}
+
+/// What runs beside everything until the stop. It ends with this.
+#[derive(Default)]
+struct Tasks {
+    set: JoinSet<()>,
+    names: HashMap<task::Id, &'static str>,
+}
+
+impl Tasks {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let id = self.set.spawn(task).id();
+        self.names.insert(id, name);
+    }
+
+    /// Waits for the stop. Where a task ends before, by itself or by a panic, what we would go on to tell is old: so nothing goes on.
+    async fn first_that_ends(mut self, stop: &CancellationToken) -> Result<(), DaemonError> {
+        tokio::select! {
+            Some(ended) = self.set.join_next_with_id() => {
+                if stop.is_cancelled() {
+                    return Ok(());
+                }
+                let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+                Err(DaemonError::Ended { task: self.names.get(&id).copied().unwrap_or("a task") })
+            }
+            () = stop.cancelled() => Ok(()),
+        }
+    }
 }
 
 /// What gateways are to be served with, and what is to be said of it.
 async fn tls(
-    files: Option<TlsFiles>,
+    files: TlsFiles,
     metrics: &Metrics,
     stop: &CancellationToken,
-) -> Result<Option<watch::Receiver<Arc<ServerConfig>>>, TlsError> {
-    let Some(files) = files else {
-        tracing::warn!("gateways are served in plain text, keys of certificates included: keep that traffic inside the cluster");
-        return Ok(None);
-    };
+    tasks: &mut Tasks,
+) -> Result<watch::Receiver<Arc<ServerConfig>>, TlsError> {
     if files.client_authorities.is_none() {
         tracing::warn!("gateways need no certificate: whoever reaches the port is sent the keys of certificates");
     }
     tracing::info!(certificate = %files.certificate.display(), "gateways are served over TLS");
     let tls = ServerTls::load(files).await?;
     let current = tls.watch();
-    tokio::spawn(tls.follow(metrics.clone(), stop.clone()));
-    Ok(Some(current))
+    tasks.spawn("the renewal of our certificate", tls.follow(metrics.clone(), stop.clone()));
+    Ok(current)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_ends_or_panics_ends_everything_and_is_named() {
+        for panics in [false, true] {
+            let mut tasks = Tasks::default();
+            tasks.spawn("one that goes on", std::future::pending());
+            tasks.spawn("one that ends", async move { assert!(!panics, "meant") });
+            let error = tasks.first_that_ends(&CancellationToken::new()).await.unwrap_err();
+            assert_eq!(error.to_string(), "failed to go on: one that ends ended");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_after_the_stop_is_none() {
+        let (mut tasks, stop) = (Tasks::default(), CancellationToken::new());
+        tasks.spawn("one that stops", stop.clone().cancelled_owned());
+        stop.cancel();
+        tasks.first_that_ends(&stop).await.unwrap();
+    }
 }

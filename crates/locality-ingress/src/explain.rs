@@ -39,7 +39,7 @@ pub struct Explanation {
 /// How one cluster is used from the node.
 #[derive(Debug, Serialize)]
 pub struct ClusterExplanation {
-    /// The plan's weights, where there is a plan for this node.
+    /// The plan's weights, where there is a plan for this node; with activators in the request path, what each of them can use.
     pub plan: Option<BTreeMap<String, u32>>,
     /// The endpoints, by priority and serving node; none where a name is resolved instead.
     pub assignment: Option<Assignment>,
@@ -51,7 +51,7 @@ pub fn explain(store: &Store, host: &str, node: &str) -> Option<Explanation> {
     let table = store.table();
     let host = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let found = table.internal.get(host).or_else(|| table.internal.get(ANY_HOST))?;
-    let view = View { node: node.to_owned(), listen_address: None, pod_address: None };
+    let view = View::of(node);
     let splits = found.routes.iter().filter_map(|route| match &route.action {
         Action::Forward { splits, .. } => Some(splits),
         _ => None,

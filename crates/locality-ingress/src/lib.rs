@@ -12,24 +12,29 @@
 //!
 //! Around them: watches ([`kube_io`]), the reader of the plan ([`plan_stream`]), the ADS server ([`xds::server`]) and what proves to Serving
 //! that all gateways follow ([`readiness`]). The gateways tell what they have in flight ([`demand`]), which also moves shares away from
-//! nodes whose pods are full ([`spill`]).
+//! nodes whose pods are full ([`spill`]). Where activators stand in for a revision's pods, each gets what it can use ([`activators`]).
 
 pub use k8s_api::kingress;
 
+pub mod activators;
 pub mod change;
+pub mod cluster_domain;
 pub mod daemon;
 pub mod demand;
 pub mod explain;
+pub mod kernel;
 pub mod kube_io;
 pub mod load;
 pub mod locality;
 pub mod metrics;
 pub mod network_hash;
 pub mod objects;
+mod own_hosts;
 pub mod plan;
 pub mod plan_stream;
 pub mod readiness;
 pub mod route_table;
+mod self_made;
 pub mod spill;
 pub mod translate;
 pub mod validate;

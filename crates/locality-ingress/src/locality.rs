@@ -55,9 +55,9 @@ pub struct Locality {
 
 /// Chooses for a gateway on `source_node`.
 ///
-/// `row` is the plan's serving node -> weight for requests that enter there. It speaks of the revision's own pods: where activators
-/// stand in for them, the nearest activator is right. Planned nodes that have an endpoint are priority 0 in the planned proportion. With no
-/// plan, or no planned node that has an endpoint, priority 0 is the source node itself, else its zone, else everything.
+/// `row` is serving node -> weight for requests that enter there: the plan's, or the [shares of activators](crate::activators). Nodes in it
+/// that have an endpoint are priority 0 in that proportion. With no row, or no node in it that has an endpoint, priority 0 is the source node
+/// itself, else its zone, else everything.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -88,10 +88,7 @@ pub fn assign(
     for endpoint in endpoints {
         by_node.entry(endpoint.node.as_deref().unwrap_or_default()).or_default().push((endpoint.address, endpoint.port));
     }
-    let planned = |node: &str| {
-        let row = row.filter(|_| !endpoints.iter().any(|endpoint| endpoint.stand_in))?;
-        row.get(node).copied().filter(|&weight| weight > 0)
-    };
+    let planned = |node: &str| row?.get(node).copied().filter(|&weight| weight > 0);
     let own_zone = zones.get(source_node);
     // Lower is nearer.
     let distance = |node: &str| match node {
@@ -152,14 +149,6 @@ mod tests {
         let gone = row(&[("gone", 100)]);
         let chosen = assign(Policy::Locality, "a", &BTreeMap::new(), &endpoints, Some(&gone));
         assert_eq!(short(&chosen), [(0, "a", 1), (1, "b", 1), (1, "c", 1)]);
-    }
-
-    #[test]
-    fn activators_are_chosen_by_nearness_whatever_the_plan_says() {
-        let mut endpoints = [on("a", 1), on("b", 2)];
-        endpoints.iter_mut().for_each(|endpoint| endpoint.stand_in = true);
-        let chosen = assign(Policy::Locality, "a", &BTreeMap::new(), &endpoints, Some(&row(&[("b", 100)])));
-        assert_eq!(short(&chosen), [(0, "a", 1), (1, "b", 1)]);
     }
 
     #[test]

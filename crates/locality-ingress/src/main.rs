@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use locality_ingress::daemon::{Listeners, Settings, run};
+use locality_ingress::cluster_domain::cluster_domain;
+use locality_ingress::daemon::{Listeners, Settings, XdsTls, noticing_silence, run};
 use locality_ingress::locality::Policy;
+use locality_ingress::objects::ObjectName;
 use locality_ingress::plan_stream::FollowSettings;
-use locality_ingress::xds::listeners::{GatewayPorts, ListenerSettings};
+use locality_ingress::xds::listeners::{DEFAULT_REQUEST_HEADERS_KIB, GatewayPorts, ListenerSettings};
 use locality_ingress::xds::tls::TlsFiles;
 
 /// Knative ingress class on stock Envoy: one view per node, so that a request is answered near where it entered.
@@ -19,15 +21,20 @@ struct Flags {
     /// Where gateways connect (delta ADS over HTTP/2).
     #[arg(long, env = "KANTAI_XDS_LISTEN", default_value = "[::]:18000")]
     xds_listen: SocketAddr,
-    /// Our certificate for gateways, in PEM; with its key it turns TLS on. Taken over again whenever it changes.
+    /// Our certificate for gateways, in PEM, where it is not to be made here. Taken over again whenever it changes.
     #[arg(long, env = "KANTAI_XDS_CERTIFICATE_FILE")]
     xds_certificate_file: Option<PathBuf>,
     /// The key of that certificate.
     #[arg(long, env = "KANTAI_XDS_KEY_FILE")]
     xds_key_file: Option<PathBuf>,
-    /// The authorities that the gateways' own certificates are of. With TLS but without this whoever reaches the port is served.
+    /// The authorities that the gateways' own certificates are of. With a certificate of ours but without this whoever reaches the port is served.
     #[arg(long, env = "KANTAI_XDS_CLIENT_CA_FILE")]
     xds_client_ca_file: Option<PathBuf>,
+    /// Serve gateways in plain text: whoever reaches the port is sent everything, keys of certificates included. Otherwise they are served over TLS, and
+    /// without files with certificates that the daemon makes, keeps in Secrets of its namespace and renews: an authority (kantai-xds-authority), its own
+    /// (locality-ingress-xds), and the one that gateways have to show (kantai-gateway-xds).
+    #[arg(long, env = "KANTAI_XDS_PLAIN_TEXT")]
+    xds_plain_text: bool,
     /// Where /healthz, /readyz, /metrics, /v1/demand and /v1/explain are served.
     #[arg(long, env = "KANTAI_OPS_LISTEN", default_value = "[::]:8080")]
     ops_listen: SocketAddr,
@@ -55,9 +62,9 @@ struct Flags {
     /// The Service in front of the gateways' internal listeners; its ready endpoints are the live gateways.
     #[arg(long, env = "KANTAI_GATEWAY_INTERNAL_SERVICE", default_value = "kantai-gateway-internal")]
     gateway_internal_service: String,
-    /// The cluster's DNS suffix.
-    #[arg(long, env = "KANTAI_CLUSTER_DOMAIN", default_value = "cluster.local")]
-    cluster_domain: String,
+    /// The cluster's DNS suffix. Unless it is given, the one in /etc/resolv.conf, as the kubelet writes it, or else cluster.local.
+    #[arg(long, env = "KANTAI_CLUSTER_DOMAIN")]
+    cluster_domain: Option<String>,
     /// The gateways' port of plain HTTP from outside.
     #[arg(long, env = "KANTAI_EXTERNAL_PORT", default_value_t = GatewayPorts::default().external)]
     external_port: u16,
@@ -73,6 +80,27 @@ struct Flags {
     /// Have gateways write a line of JSON per request to their standard output.
     #[arg(long, env = "KANTAI_ACCESS_LOG")]
     access_log: bool,
+    /// How many proxies stand in front of the gateways' external ports whose X-Forwarded-For and X-Forwarded-Proto count: with 1, a load balancer
+    /// that ends TLS. Whoever reaches the ports past it can then claim any address.
+    #[arg(long, env = "KANTAI_TRUSTED_HOPS", default_value_t = 0)]
+    trusted_hops: u32,
+    /// Connections to the gateways' external ports may begin with a header of the PROXY protocol, version 1 or 2, which then says where they come from.
+    #[arg(long, env = "KANTAI_PROXY_PROTOCOL")]
+    proxy_protocol: bool,
+    /// How large the headers of a request may be together, in KiB; larger ones are answered with 431.
+    #[arg(long, env = "KANTAI_REQUEST_HEADERS_KIB", default_value_t = DEFAULT_REQUEST_HEADERS_KIB, value_parser = clap::value_parser!(u32).range(1..=8192))]
+    request_headers_kib: u32,
+    /// The TLS Secret, as namespace/name, for HTTPS clients from outside that name no host, or one without a certificate of its own.
+    #[arg(long, env = "KANTAI_FALLBACK_CERTIFICATE")]
+    fallback_certificate: Option<ObjectName>,
+    /// The Secret, as namespace/name, with the authority (ca.crt) of what activators and queue-proxies show with Knative's internal encryption
+    /// (system-internal-tls).
+    #[arg(long, env = "KANTAI_INTERNAL_AUTHORITY", default_value = "knative-serving/routing-serving-certs")]
+    internal_authority: ObjectName,
+    /// The namespaces whose Secrets are read for certificates, with commas between them; all where there are none. With some, Roles in each of them
+    /// may take the place of the ClusterRole's rule for Secrets.
+    #[arg(long, env = "KANTAI_SECRET_NAMESPACES", value_delimiter = ',')]
+    secret_namespaces: Vec<String>,
     /// Our namespace, which is the gateways', too.
     #[arg(long, env = "POD_NAMESPACE", default_value = "kantai-system")]
     namespace: String,
@@ -90,7 +118,8 @@ async fn main() -> anyhow::Result<()> {
     ops_http::init_logging(flags.log_format);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), class = flags.ingress_class, policy = ?flags.policy, "starting");
     let stop = ops_http::stop_on_signal()?;
-    let client = kube::Client::try_default().await.context("failed to find the API server")?;
+    let config = kube::Config::infer().await.context("failed to find the API server")?;
+    let client = kube::Client::try_from(noticing_silence(config)).context("failed to make a client of the API server")?;
     let listeners = Listeners { xds: ops_http::bind(flags.xds_listen).await?, ops: ops_http::bind(flags.ops_listen).await? };
     let ports = GatewayPorts {
         external: flags.external_port,
@@ -101,8 +130,26 @@ async fn main() -> anyhow::Result<()> {
     let settings = Settings {
         class: flags.ingress_class,
         policy: flags.policy,
-        tls: TlsFiles::given(flags.xds_certificate_file, flags.xds_key_file, flags.xds_client_ca_file)?,
-        listening: ListenerSettings { ports, access_log: flags.access_log },
+        tls: match TlsFiles::given(flags.xds_certificate_file, flags.xds_key_file, flags.xds_client_ca_file)? {
+            Some(_) if flags.xds_plain_text => {
+                anyhow::bail!(
+                    "failed to set TLS up: files are given for certificates, and gateways are to be served in plain text"
+                )
+            }
+            Some(files) => XdsTls::Files(files),
+            None if flags.xds_plain_text => XdsTls::Off,
+            None => XdsTls::SelfMade,
+        },
+        listening: ListenerSettings {
+            ports,
+            access_log: flags.access_log,
+            trusted_hops: flags.trusted_hops,
+            proxy_protocol: flags.proxy_protocol,
+            request_headers_kib: flags.request_headers_kib,
+        },
+        fallback_certificate: flags.fallback_certificate,
+        internal_authority: flags.internal_authority,
+        secret_namespaces: flags.secret_namespaces,
         plan: FollowSettings {
             url: flags.routes_url,
             silence_limit: Duration::from_secs(flags.routes_silence_seconds),
@@ -111,7 +158,7 @@ async fn main() -> anyhow::Result<()> {
         demand_interval: Duration::from_millis(flags.demand_interval_milliseconds.max(1)),
         gateway_service: flags.gateway_service,
         gateway_internal_service: flags.gateway_internal_service,
-        cluster_domain: flags.cluster_domain,
+        cluster_domain: flags.cluster_domain.unwrap_or_else(cluster_domain),
         namespace: flags.namespace,
         pod_name: flags.pod_name,
     };

@@ -1,11 +1,12 @@
 //! What we keep of the Kubernetes objects that routes depend on: plain data, nothing of the API client's types.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::{Deserialize, Serialize};
 
+use crate::kernel::Release;
 use crate::kingress::{IngressSpec, IngressStatus};
 
 /// Namespace and name of an object.
@@ -21,6 +22,27 @@ impl ObjectName {
     /// The object `name` in `namespace`.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+/// Not the name of an object.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("failed to read the name {text:?}: it is not of the form namespace/name")]
+pub struct NoObjectName {
+    /// What it says.
+    pub text: String,
+}
+
+impl std::str::FromStr for ObjectName {
+    type Err = NoObjectName;
+
+    fn from_str(text: &str) -> Result<Self, NoObjectName> {
+        match text.split_once('/') {
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+                Ok(Self::new(namespace, name))
+            }
+            _ => Err(NoObjectName { text: text.to_owned() }),
+        }
     }
 }
 
@@ -41,6 +63,8 @@ pub struct Objects {
     pub slices: BTreeMap<ObjectName, Vec<(String, SliceObject)>>,
     /// Zone by node name, for nodes that have one.
     pub zones: BTreeMap<String, String>,
+    /// The release of the kernel by node name, where that is known.
+    pub kernels: BTreeMap<String, Release>,
     /// TLS Secrets.
     pub secrets: BTreeMap<ObjectName, SecretObject>,
 }
@@ -67,6 +91,12 @@ pub struct ServiceObject {
     pub ports: Vec<ServicePort>,
     /// Where `type` is `ExternalName`, the name.
     pub external_name: Option<String>,
+    /// Where Knative made it to select the pods of a revision, the name of that revision's public Service, which may lead to activators instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods_of: Option<String>,
+    /// Whether Knative made it for a revision.
+    #[serde(default)]
+    pub of_revision: bool,
 }
 
 /// One port of a Service.
@@ -111,8 +141,19 @@ pub struct SliceEndpoint {
     pub ready: bool,
     /// Whether it still answers although it is being ended.
     pub serving_last: bool,
+    /// The name of its pod, where it is known to be one.
+    pub pod: Option<String>,
     /// Whether its pod lives in another namespace than the Service: an activator that stands in for a revision.
     pub stand_in: bool,
+}
+
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeObject {
+    /// Its zone, where it has one.
+    pub zone: Option<String>,
+    /// The release of its kernel, where that is known.
+    pub kernel: Option<Release>,
 }
 
 /// A TLS Secret.
@@ -122,6 +163,8 @@ pub struct SecretObject {
     pub certificate_pem: Vec<u8>,
     /// `tls.key`.
     pub key_pem: Vec<u8>,
+    /// `ca.crt`, where it has one.
+    pub authority_pem: Option<Vec<u8>>,
 }
 
 impl std::fmt::Debug for SecretObject {
@@ -145,6 +188,14 @@ pub struct Endpoint {
 }
 
 impl Objects {
+    /// How many pods are ready behind `service`, whatever their ports.
+    #[must_use]
+    pub fn ready_pods(&self, service: &ObjectName) -> u32 {
+        let endpoints = self.slices.get(service).into_iter().flatten().flat_map(|(_, slice)| &slice.endpoints);
+        let ready: BTreeSet<IpAddr> = endpoints.filter(|endpoint| endpoint.ready).map(|endpoint| endpoint.address).collect();
+        u32::try_from(ready.len()).unwrap_or(u32::MAX)
+    }
+
     /// The endpoints of `service` behind its port named `port_name`, sorted, each once. While none is ready, those that are being
     /// ended but still answer.
     #[must_use]
@@ -174,7 +225,7 @@ mod tests {
     use super::*;
 
     fn endpoint(last_byte: u8, ready: bool, serving_last: bool) -> SliceEndpoint {
-        SliceEndpoint { address: [10, 0, 0, last_byte].into(), node: None, ready, serving_last, stand_in: false }
+        SliceEndpoint { address: [10, 0, 0, last_byte].into(), node: None, ready, serving_last, pod: None, stand_in: false }
     }
 
     fn objects(endpoints: Vec<SliceEndpoint>) -> Objects {

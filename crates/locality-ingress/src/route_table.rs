@@ -24,6 +24,9 @@ pub struct RouteTable {
     pub external_certificates: BTreeMap<Host, ObjectName>,
     /// Certificates for HTTPS from inside.
     pub internal_certificates: BTreeMap<Host, ObjectName>,
+    /// The certificate for clients from outside that name no host, or one without a certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback_certificate: Option<ObjectName>,
     /// Where requests can go.
     pub clusters: BTreeMap<ClusterKey, Cluster>,
 }
@@ -161,6 +164,9 @@ impl<'de> Deserialize<'de> for ClusterKey {
 pub struct Cluster {
     /// Whether it speaks HTTP/2 without TLS; HTTP/1.1 otherwise.
     pub http2: bool,
+    /// Whether it speaks TLS, as activators and queue-proxies do with Knative's internal encryption (`system-internal-tls`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tls: bool,
     /// What it is.
     pub target: Target,
 }

@@ -12,14 +12,35 @@ use serde::{Deserialize, Serialize};
 use crate::kingress::{BackendSplit, HTTP_REDIRECTED, HttpPath, VISIBILITY_EXTERNAL, VISIBILITY_LOCAL};
 use crate::network_hash::network_hash;
 use crate::objects::{IngressObject, ObjectName, Objects};
+use crate::own_hosts;
 use crate::route_table::{ANY_HOST, Action, Cluster, ClusterKey, Host, Route, RouteTable, Routes, Split, Target, VirtualHost};
-use crate::validate::{Problem, check_header, check_host, check_match_header, check_prefix, check_rewrite};
+use crate::validate::{Problem, check_header, check_host, check_match_header, check_prefix, check_rewrite, is_allowed_backend};
+
+/// The port of a revision's Services that is served with TLS.
+const HTTPS: u16 = 443;
 
 /// What translation must know about the gateways.
 #[derive(Clone, Debug)]
 pub struct TranslateSettings {
     /// The name, in the cluster's DNS, of the Service in front of the gateways' internal listeners.
     pub internal_gateway: String,
+    /// The Secret with the authority (`ca.crt`) of the certificates that activators and queue-proxies show with Knative's internal encryption.
+    pub internal_authority: ObjectName,
+}
+
+impl TranslateSettings {
+    /// Whether a name of the cluster's DNS is that of our own internal listeners, in any of the forms that resolve.
+    fn is_ourselves(&self, host: &str) -> bool {
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let mut parts = self.internal_gateway.splitn(3, '.');
+        match (parts.next(), parts.next()) {
+            _ if host == self.internal_gateway => true,
+            (Some(service), Some(namespace)) => {
+                host == format!("{service}.{namespace}") || host == format!("{service}.{namespace}.svc")
+            }
+            _ => false,
+        }
+    }
 }
 
 /// What one generation of one Ingress asks for.
@@ -113,12 +134,30 @@ pub fn translate(
     }
     let paths = ingress.spec.rules.iter().filter_map(|rule| rule.http.as_ref()).flat_map(|http| &http.paths);
     let splits = paths.flat_map(|path| &path.splits).filter(|split| split.percent > 0);
-    let mut clusters: Vec<_> = splits.map(|split| backend(split, objects, settings, &mut routes.missing)).collect();
+    let clusters: Result<Vec<_>, _> = splits.map(|split| backend(split, objects, settings, &mut routes.missing)).collect();
+    let mut clusters = clusters?;
     clusters.sort_by(|(one, _), (other, _)| one.cmp(other));
     clusters.dedup_by(|(one, _), (other, _)| one == other);
     routes.clusters = clusters.into();
-    certificates(ingress, objects, &mut routes)?;
+    check_circles(&routes)?;
+    certificates(name, ingress, objects, &mut routes)?;
     Ok(routes)
+}
+
+/// Requests that come back to us with a host of the same Ingress would do so again and again.
+fn check_circles(routes: &IngressRoutes) -> Result<(), Problem> {
+    let own: Vec<&ClusterKey> =
+        routes.clusters.iter().filter(|(_, cluster)| cluster.target == Target::OwnInternalListener).map(|(key, _)| key).collect();
+    let hosts = || routes.external.iter().chain(&routes.local);
+    for route in hosts().flat_map(|(_, of_host)| &of_host.routes) {
+        let Action::Forward { rewrite_host, splits } = &route.action else { continue };
+        let Some(split) = splits.iter().find(|split| own.contains(&&split.cluster)) else { continue };
+        let elsewhere = rewrite_host.as_ref().is_some_and(|asked| hosts().all(|(host, _)| !asked.eq_ignore_ascii_case(host)));
+        if !elsewhere {
+            return Err(Problem::Circle { service: split.cluster.service.to_string() });
+        }
+    }
+    Ok(())
 }
 
 /// `routes`, as they already are in memory where they are `alike` those of another host.
@@ -145,7 +184,7 @@ fn path_route(name: &ObjectName, path: &HttpPath) -> Result<Route, Problem> {
     let mut headers = BTreeMap::new();
     for (header, matched) in &path.headers {
         check_match_header(header, &matched.exact)?;
-        headers.insert(header.clone(), matched.exact.clone());
+        headers.insert(header.to_ascii_lowercase(), matched.exact.clone());
     }
     let mut splits = Vec::new();
     for split in &path.splits {
@@ -162,7 +201,8 @@ fn path_route(name: &ObjectName, path: &HttpPath) -> Result<Route, Problem> {
         let mut set_headers = BTreeMap::new();
         for (header, value) in path.append_headers.iter().chain(&split.append_headers) {
             check_header(header, value)?;
-            set_headers.insert(header.clone(), value.clone());
+            // Names that differ in case only are one header: which of two would win must not be left to their order.
+            set_headers.insert(header.to_ascii_lowercase(), value.clone());
         }
         splits.push(Split { cluster: cluster_key(split), weight, set_headers });
     }
@@ -185,19 +225,22 @@ fn backend(
     objects: &Objects,
     settings: &TranslateSettings,
     missing: &mut Vec<String>,
-) -> (ClusterKey, Cluster) {
+) -> Result<(ClusterKey, Cluster), Problem> {
     let key = cluster_key(split);
     // No endpoint has a port of this name, so requests are answered with 503 until the Service is there.
-    let nowhere = Cluster { http2: false, target: Target::Endpoints { port_name: "-".to_owned() } };
+    let nowhere = Cluster { http2: false, tls: false, target: Target::Endpoints { port_name: "-".to_owned() } };
     let Some(service) = objects.services.get(&key.service) else {
         missing.push(format!("Service {}", key.service));
-        return (key, nowhere);
+        return Ok((key, nowhere));
     };
     let port = service.port(&split.service_port);
     let http2 = port.is_some_and(|port| port.http2);
     if let Some(host) = &service.external_name {
-        if host.trim_end_matches('.') == settings.internal_gateway {
-            return (key, Cluster { http2, target: Target::OwnInternalListener });
+        if settings.is_ourselves(host) {
+            return Ok((key, Cluster { http2, tls: false, target: Target::OwnInternalListener }));
+        }
+        if !is_allowed_backend(host) {
+            return Err(Problem::ForbiddenName { service: key.service.to_string(), name: host.clone() });
         }
         // A Service without selector need not list its ports, so a number stands for itself.
         let number = port.map(|port| port.number).or(match split.service_port {
@@ -205,20 +248,39 @@ fn backend(
             IntOrString::String(_) => None,
         });
         if let Some(port) = number.filter(|&number| number > 0) {
-            return (key, Cluster { http2, target: Target::Name { host: host.clone(), port } });
+            return Ok((key, Cluster { http2, tls: false, target: Target::Name { host: host.clone(), port } }));
         }
     }
-    match port {
-        Some(port) => (key, Cluster { http2, target: Target::Endpoints { port_name: port.name.clone() } }),
+    Ok(match port {
+        // A revision's port for HTTPS is only ever asked for with internal encryption.
+        Some(port) if service.of_revision && port.number == HTTPS => {
+            let authority = &settings.internal_authority;
+            if objects.secrets.get(authority).is_none_or(|secret| secret.authority_pem.is_none()) {
+                missing.push(format!("ca.crt of Secret {authority}, for internal encryption"));
+            }
+            // Which protocol is spoken within TLS is said of the port without it.
+            let http2 = service.ports.iter().any(|port| port.http2);
+            (key, Cluster { http2, tls: true, target: Target::Endpoints { port_name: port.name.clone() } })
+        }
+        Some(port) => (key, Cluster { http2, tls: false, target: Target::Endpoints { port_name: port.name.clone() } }),
         None => {
             missing.push(format!("port {} of Service {}", key.port, key.service));
             (key, nowhere)
         }
-    }
+    })
 }
 
-fn certificates(ingress: &IngressObject, objects: &Objects, routes: &mut IngressRoutes) -> Result<(), Problem> {
+fn certificates(
+    name: &ObjectName,
+    ingress: &IngressObject,
+    objects: &Objects,
+    routes: &mut IngressRoutes,
+) -> Result<(), Problem> {
     for tls in &ingress.spec.tls {
+        // Who may write an Ingress may not for that reason use keys of other namespaces.
+        if tls.secret_namespace != name.namespace {
+            return Err(Problem::ForeignSecret { namespace: tls.secret_namespace.clone(), name: tls.secret_name.clone() });
+        }
         let secret = ObjectName::new(&tls.secret_namespace, &tls.secret_name);
         let there = objects.secrets.contains_key(&secret);
         if !there {
@@ -226,11 +288,12 @@ fn certificates(ingress: &IngressObject, objects: &Objects, routes: &mut Ingress
         }
         // An entry belongs to a visibility when a rule of that visibility has all its hosts.
         for visibility in [VISIBILITY_EXTERNAL, VISIBILITY_LOCAL] {
-            let belongs = ingress
-                .spec
-                .rules
-                .iter()
-                .any(|rule| rule.visibility == visibility && tls.hosts.iter().all(|host| rule.hosts.contains(host)));
+            let belongs = !tls.hosts.is_empty()
+                && ingress
+                    .spec
+                    .rules
+                    .iter()
+                    .any(|rule| rule.visibility == visibility && tls.hosts.iter().all(|host| rule.hosts.contains(host)));
             if !belongs {
                 continue;
             }
@@ -276,6 +339,7 @@ pub fn merge<'a>(all: impl IntoIterator<Item = (&'a ObjectName, &'a IngressRoute
         insert_hosts(&mut table, name, routes);
         table.clusters.extend(routes.clusters.iter().map(|(key, cluster)| (key.clone(), cluster.clone())));
     }
+    own_hosts::resolve(&mut table);
     (table, conflicts)
 }
 
@@ -284,7 +348,9 @@ fn insert_hosts(table: &mut RouteTable, name: &ObjectName, routes: &IngressRoute
         |routes_of_host: Routes| VirtualHost { ingress: name.clone(), hash: routes.hash.clone(), routes: routes_of_host };
     for (host, forwarded) in &routes.external {
         let forwarded = &forwarded.routes;
-        let outside = if routes.redirect_to_https { redirected(forwarded).into() } else { forwarded.clone() };
+        // Nobody is sent to where there is no certificate.
+        let redirects = routes.redirect_to_https && routes.external_certificates.contains_key(host);
+        let outside = if redirects { redirected(forwarded).into() } else { forwarded.clone() };
         table.external.insert(host.clone(), host_of(outside));
         table.internal.insert(host.clone(), host_of(forwarded.clone()));
         if !routes.external_certificates.is_empty() {

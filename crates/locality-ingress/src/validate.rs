@@ -1,6 +1,8 @@
 //! What Envoy would refuse, found before it is asked. All routes of a listener travel as one resource, so one bad host or header would
 //! hold up everybody's updates.
 
+use std::net::IpAddr;
+
 /// Why an Ingress is not served at all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
@@ -36,6 +38,30 @@ pub enum Problem {
     BadPercent {
         /// What it says.
         percent: i64,
+    },
+    /// A backend whose name leads to where a gateway must not be sent.
+    #[error("failed to route to Service {service}: its external name {name:?} leads to a node's own or a link-local address")]
+    ForbiddenName {
+        /// The Service.
+        service: String,
+        /// What it says.
+        name: String,
+    },
+    /// A backend that is the gateway itself, asked for a host of the same Ingress.
+    #[error(
+        "failed to route to Service {service}: it is the gateway itself, and without another host in rewriteHost requests would go in circles"
+    )]
+    Circle {
+        /// The Service.
+        service: String,
+    },
+    /// A certificate elsewhere.
+    #[error("failed to use the TLS Secret {name:?} of namespace {namespace:?}: it must be in the namespace of its Ingress")]
+    ForeignSecret {
+        /// What it says.
+        namespace: String,
+        /// The Secret.
+        name: String,
     },
     /// A backend elsewhere.
     #[error("failed to route to namespace {namespace:?}: a backend must be in the namespace of its Ingress")]
@@ -80,6 +106,25 @@ pub(crate) fn check_match_header(name: &str, value: &str) -> Result<(), Problem>
     (is_token(name) && is_value(value)).then_some(()).ok_or_else(|| Problem::BadHeader { header: name.to_owned() })
 }
 
+/// Whether a gateway may connect to `host`: not to its own node or pod, nor to what a cloud serves on addresses of the link (metadata with
+/// credentials, for one). What a name of the DNS resolves to is for network policies to guard.
+pub(crate) fn is_allowed_backend(host: &str) -> bool {
+    let name = host.trim_end_matches('.').to_ascii_lowercase();
+    match name.parse::<IpAddr>().map(|address| address.to_canonical()) {
+        Ok(IpAddr::V4(address)) => {
+            !(address.is_loopback() || address.is_link_local() || address.is_unspecified() || address.octets()[0] == 0)
+        }
+        Ok(IpAddr::V6(address)) => !(address.is_loopback() || address.is_unicast_link_local() || address.is_unspecified()),
+        Err(_) => {
+            // Resolvers read fewer numbers than four, and numbers in other bases, as addresses, too.
+            let last = name.rsplit('.').next().unwrap_or_default();
+            let numeric =
+                last.parse::<u64>().is_ok() || last.strip_prefix("0x").is_some_and(|hex| u64::from_str_radix(hex, 16).is_ok());
+            !(numeric || last == "localhost" || last == "localdomain" || name.is_empty())
+        }
+    }
+}
+
 fn is_token(name: &str) -> bool {
     (1..=256).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
@@ -99,6 +144,36 @@ mod tests {
         check_prefix("/.well-known/acme-challenge/a_b-c").unwrap();
         check_header("Knative-Serving-Revision", "hello-00001").unwrap();
         check_match_header("Knative-Serving-Tag", "").unwrap();
+    }
+
+    #[test]
+    fn names_that_lead_to_the_node_itself_or_the_link_are_known_however_they_are_written() {
+        for name in [
+            "localhost",
+            "LocalHost.",
+            "x.localhost",
+            "localhost.localdomain",
+            "127.0.0.1",
+            "127.8.8.8",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "::1",
+            "::",
+            "fe80::1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "127.1",
+            "2130706433",
+            "0x7f000001",
+            "0x7f.1",
+            "",
+        ] {
+            assert!(!is_allowed_backend(name), "{name}");
+        }
+        for name in ["example.com", "10.0.0.1", "192.168.0.1", "fd00::1", "localhost.example.com", "v1.example"] {
+            assert!(is_allowed_backend(name), "{name}");
+        }
     }
 
     #[test]

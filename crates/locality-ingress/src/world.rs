@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::change::Change;
+use crate::kernel::Release;
 use crate::locality::Policy;
 use crate::objects::ObjectName;
 use crate::route_table::ClusterKey;
@@ -29,8 +30,10 @@ use crate::xds::store::{Store, Update};
 use gateways::Gateways;
 use generations::{Generations, Verdict};
 use judgement::Judgement;
+pub use judgement::REFUSED_BY_GATEWAY;
 use known::{Dirty, Known};
 use publication::Publication;
+use refusals::Blame;
 pub use standing::{GatewayPod, News, ProbeTarget, Progress, Standing};
 
 /// See the module.
@@ -54,6 +57,10 @@ pub struct WorldSettings {
     pub policy: Policy,
     /// For translation.
     pub translate: TranslateSettings,
+    /// The kernel with which it was tried that retransmissions can be bounded: it is so with newer ones, too.
+    pub bounds_retransmissions: Option<Release>,
+    /// The Secret with the certificate for clients from outside that name no host that has one.
+    pub fallback_certificate: Option<ObjectName>,
     /// The Service whose endpoints are the gateways.
     pub gateway_service: ObjectName,
 }
@@ -64,14 +71,14 @@ impl World {
     pub fn new(store: Arc<Store>, settings: WorldSettings) -> Self {
         Self {
             store,
-            settings,
-            known: Known::default(),
+            known: Known::needing(settings.fallback_certificate.clone(), settings.translate.internal_authority.clone()),
             dirty: Dirty::default(),
             generations: Generations::default(),
             publication: Publication::default(),
             judgement: Judgement::default(),
             gateways: Gateways::default(),
             draining: BTreeSet::new(),
+            settings,
         }
     }
 
@@ -83,6 +90,12 @@ impl World {
     /// Notes that the gateway of `node` refused something. Returns the Ingresses at fault: the present generation of each is blamed, and held
     /// back where it would hold up others. The next one is judged anew.
     pub fn refused(&mut self, node: &str, nack: &Nack) -> Vec<ObjectName> {
+        let resources: BTreeSet<(Kind, String)> = match nack.kind {
+            Kind::Cluster | Kind::Assignment | Kind::Secret => {
+                nack.at_fault.iter().map(|name| (nack.kind, name.clone())).collect()
+            }
+            Kind::Routes | Kind::Listener => BTreeSet::new(),
+        };
         let at_fault: BTreeSet<ObjectName> = match nack.kind {
             Kind::Cluster | Kind::Assignment => nack.at_fault.iter().flat_map(|cluster| self.users_of_cluster(cluster)).collect(),
             Kind::Secret => {
@@ -99,7 +112,8 @@ impl World {
         let message = nack.by_gateway_of(node);
         for name in &at_fault {
             if let Some(ingress) = self.known.ingress(name) {
-                self.generations.blame(name, ingress.generation, message.clone());
+                let blame = Blame { generation: ingress.generation, message: message.clone(), resources: resources.clone() };
+                self.generations.blame(name, blame);
                 self.dirty.ingresses.insert(name.clone());
             }
         }
@@ -145,7 +159,8 @@ impl World {
     pub fn settle(&mut self, now: Instant) -> News {
         let dirty = std::mem::take(&mut self.dirty);
         let mut verdicts: BTreeMap<ObjectName, Verdict> = BTreeMap::new();
-        let mut merge_anew = dirty.merge || !self.publication.has_begun();
+        let fallback_changed = self.settings.fallback_certificate.as_ref().is_some_and(|name| dirty.secrets.contains(name));
+        let mut merge_anew = dirty.merge || fallback_changed || !self.publication.has_begun();
         for name in &dirty.ingresses {
             let (verdict, changes) = self.generations.follow(name, &self.known, &self.settings.translate, now);
             merge_anew |= changes;
@@ -154,7 +169,8 @@ impl World {
         let mut update = Update::default();
         let mut clusters: BTreeSet<ClusterKey> = BTreeSet::new();
         if merge_anew {
-            clusters = self.publication.merge(&self.generations, &self.known, self.settings.policy, now, &mut update);
+            let means = (self.settings.policy, self.settings.fallback_certificate.as_ref());
+            clusters = self.publication.merge(&self.generations, &self.known, means, now, &mut update);
         }
         self.publication.drop_lingering(now, &mut update);
         for service in &dirty.services {
@@ -164,13 +180,28 @@ impl World {
             let endpoints = self.publication.endpoints(&key, &self.known);
             update.endpoints.insert(key.to_string(), endpoints);
         }
+        let authority = &self.settings.translate.internal_authority;
+        if merge_anew || dirty.secrets.contains(authority) {
+            self.publication.authority(authority, &self.known, &mut update);
+        }
         for name in &dirty.secrets {
             self.publication.secret_changed(name, &self.known, &mut update);
         }
         if dirty.zones {
             update.zones = Some(self.known.objects().zones.clone());
         }
+        if dirty.kernels {
+            let able = |kernel: &Release| self.settings.bounds_retransmissions.is_some_and(|tried| *kernel >= tried);
+            let nodes = self.known.objects().kernels.iter().filter(|(_, kernel)| able(kernel));
+            update.bounds_retransmissions = Some(nodes.map(|(node, _)| node.clone()).collect());
+        }
         let mut news = News::default();
+        for secret in &dirty.lost_secrets {
+            let note =
+                format!("the TLS Secret {secret} is gone or has no usable certificate: the last one that had is still served");
+            let users = self.known.users_of(secret).cloned();
+            news.warnings.extend(users.map(|ingress| (ingress, "CertificateLost", note.clone())));
+        }
         if dirty.services.contains(&self.settings.gateway_service) {
             let slices = self.known.objects().slices.get(&self.settings.gateway_service);
             news.gateways = self.gateways.follow(slices.into_iter().flatten().map(|(_, slice)| slice), now);
@@ -180,7 +211,15 @@ impl World {
             self.draining.clone_from(&draining);
             update.draining = Some(draining);
         }
+        let before = self.store.revision().0;
         let revision = self.store.publish(update);
+        if revision > before && self.generations.blames_resources() {
+            let mut changed = BTreeSet::new();
+            self.store.changes_since(before, |kind, name| _ = changed.insert((kind, name.as_str().to_owned())));
+            for name in self.generations.forgive(&changed) {
+                verdicts.entry(name).or_insert(Verdict::Served);
+            }
+        }
         let everything = (&self.known, &mut self.generations, self.publication.conflicts());
         self.judgement.pass(verdicts, everything, revision, &mut news);
         news

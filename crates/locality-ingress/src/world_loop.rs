@@ -11,7 +11,7 @@ use crate::change::{Change, Source};
 use crate::kube_io::events::Events;
 use crate::metrics::Metrics;
 use crate::objects::ObjectName;
-use crate::world::{GatewayPod, Standing, World};
+use crate::world::{GatewayPod, REFUSED_BY_GATEWAY, Standing, World};
 use crate::xds::server::NackReport;
 
 /// Changes taken together at most, so that a long list does not hold up what came before it.
@@ -68,6 +68,9 @@ pub async fn run(
             tracing::info!(count = gateways.len(), "gateways");
             outputs.gateways.send_replace(Some(gateways));
         }
+        for (ingress, reason, note) in news.warnings {
+            warn(&world, &outputs, ingress, reason, note);
+        }
         for standing in news.standings {
             // Nobody listens any more only while everything stops.
             let _ = outputs.standings.send(standing);
@@ -86,11 +89,14 @@ fn count(number: usize) -> i64 {
 /// Tells each Ingress at fault.
 fn blame(world: &mut World, report: &NackReport, outputs: &Outputs) {
     for ingress in world.refused(&report.node, &report.nack) {
-        if let Some(events) = outputs.events.clone() {
-            let uid = world.uid(&ingress).unwrap_or_default();
-            let note = report.nack.by_gateway_of(&report.node);
-            // An API server that is slow must not hold up the gateways.
-            tokio::spawn(async move { events.warn(&ingress, &uid, "RefusedByGateway", &note).await });
-        }
+        warn(world, outputs, ingress, REFUSED_BY_GATEWAY, report.nack.by_gateway_of(&report.node));
+    }
+}
+
+fn warn(world: &World, outputs: &Outputs, ingress: ObjectName, reason: &'static str, note: String) {
+    if let Some(events) = outputs.events.clone() {
+        let uid = world.uid(&ingress).unwrap_or_default();
+        // An API server that is slow must not hold up the gateways.
+        tokio::spawn(async move { events.warn(&ingress, &uid, reason, &note).await });
     }
 }

@@ -53,7 +53,10 @@ fn outcome(case: Case) -> Outcome {
         let name = name_of(&secret);
         objects.secrets.extend(convert::secret(secret).map(|secret| (name, secret)));
     }
-    let settings = TranslateSettings { internal_gateway: "kantai-gateway-internal.kantai-system.svc.cluster.local".into() };
+    let settings = TranslateSettings {
+        internal_gateway: "kantai-gateway-internal.kantai-system.svc.cluster.local".into(),
+        internal_authority: ObjectName::new("knative-serving", "routing-serving-certs"),
+    };
     let mut translated: BTreeMap<ObjectName, IngressRoutes> = BTreeMap::new();
     let mut refused = BTreeMap::new();
     for ingress in case.ingresses {

@@ -52,7 +52,10 @@ prop_compose! {
 }
 
 fn settings() -> TranslateSettings {
-    TranslateSettings { internal_gateway: "i.example".into() }
+    TranslateSettings {
+        internal_gateway: "i.example".into(),
+        internal_authority: ObjectName::new("knative-serving", "routing-serving-certs"),
+    }
 }
 
 proptest! {
@@ -101,7 +104,7 @@ proptest! {
         let spec = IngressSpec { rules: vec![rule], ..IngressSpec::default() }.defaulted();
         let one = IngressObject { uid: String::new(), generation: 1, created_unix_seconds: 0, spec, status: IngressStatus::default() };
         let port = ServicePort { name: "http".into(), number: 80, http2: false };
-        let service = ServiceObject { ports: vec![port], external_name: None };
+        let service = ServiceObject { ports: vec![port], external_name: None, pods_of: None, of_revision: false };
         let services = (0..percents.len()).map(|i| (ObjectName::new("ns", format!("s{i}")), service.clone())).collect();
         let objects = Objects { services, ..Objects::default() };
         let routes = translate(&ObjectName::new("ns", "i"), &one, &objects, &settings()).unwrap();

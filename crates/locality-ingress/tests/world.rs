@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gateway_link::{Event, RevisionKey, RevisionRoutes};
+use locality_ingress::activators::Concurrency;
 use locality_ingress::change::Change;
 use locality_ingress::kingress::{
     BackendSplit, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, IngressTls, KCondition,
 };
 use locality_ingress::locality::Policy;
 use locality_ingress::objects::{
-    IngressObject, ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject,
+    IngressObject, NodeObject, ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject,
 };
 use locality_ingress::plan::PlanChange;
 use locality_ingress::route_table::Action;
@@ -40,7 +41,12 @@ impl Bench {
         let store = Arc::new(Store::new(Policy::Locality, ListenerSettings::default()));
         let settings = WorldSettings {
             policy: Policy::Locality,
-            translate: TranslateSettings { internal_gateway: "internal.example".into() },
+            translate: TranslateSettings {
+                internal_gateway: "internal.example".into(),
+                internal_authority: ObjectName::new("knative-serving", "routing-serving-certs"),
+            },
+            bounds_retransmissions: "6.15".parse().ok(),
+            fallback_certificate: Some(named("fallback")),
             gateway_service: ObjectName::new("kantai-system", "kantai-gateway-internal"),
         };
         let world = World::new(store.clone(), settings);
@@ -60,7 +66,10 @@ impl Bench {
 
     fn service(&mut self, name: &str) {
         let port = ServicePort { name: "http".into(), number: 80, http2: false };
-        self.world.note(Change::Service(named(name), Some(ServiceObject { ports: vec![port], external_name: None })));
+        self.world.note(Change::Service(
+            named(name),
+            Some(ServiceObject { ports: vec![port], external_name: None, pods_of: None, of_revision: false }),
+        ));
     }
 
     fn endpoints(&mut self, service: &str, on: &[(u8, &str)]) {
@@ -69,10 +78,31 @@ impl Bench {
             node: Some(node.to_owned()),
             ready: true,
             serving_last: false,
+            pod: None,
             stand_in: false,
         };
         let slice = SliceObject { ports: vec![("http".into(), 8012)], endpoints: on.iter().map(endpoint).collect() };
         self.world.note(Change::Slice(named(&format!("{service}-x")), Some((named(service), slice))));
+    }
+
+    /// The activators that the public Service of `revision` leads to.
+    fn activators(&mut self, revision: &str, on: &[(u8, &str)]) {
+        let endpoint = |&(last, node): &(u8, &str)| SliceEndpoint {
+            address: [10, 0, 1, last].into(),
+            node: Some(node.to_owned()),
+            ready: true,
+            serving_last: false,
+            pod: None,
+            stand_in: true,
+        };
+        let slice = SliceObject { ports: vec![("http".into(), 8012)], endpoints: on.iter().map(endpoint).collect() };
+        self.world.note(Change::Slice(named(&format!("{revision}-x")), Some((named(revision), slice))));
+    }
+
+    /// The Service that selects the pods of `revision`.
+    fn pods_service(&mut self, revision: &str) {
+        let service = ServiceObject { pods_of: Some(revision.to_owned()), ..ServiceObject::default() };
+        self.world.note(Change::Service(named(&format!("{revision}-private")), Some(service)));
     }
 
     fn ingress(&mut self, name: &str, generation: i64, host: &str, service: &str) {
@@ -105,7 +135,7 @@ impl Bench {
     }
 
     fn serving(&self, node: &str, cluster: &str) -> Vec<(u32, String, u32)> {
-        let view = View { node: node.into(), listen_address: None, pod_address: None };
+        let view = View::of(node);
         let assignment = self.store.assignment(&view, cluster).unwrap_or_default();
         assignment.localities.into_iter().map(|one| (one.priority, one.node, one.weight)).collect()
     }
@@ -133,6 +163,50 @@ fn an_endpoint_touches_one_assignment_and_nothing_else() {
     bench.endpoints("a", &[(1, "node1"), (2, "node2")]);
     bench.settle();
     assert_eq!(bench.changed(), []);
+}
+
+#[test]
+fn with_pods_there_activators_get_what_each_can_use_and_at_zero_the_nearest_holds() {
+    let limited = |limit| std::num::NonZeroU32::new(limit).map(Concurrency::Limited);
+    let mut bench = Bench::new();
+    bench.service("a");
+    bench.ingress("a", 1, "a.example", "a");
+    bench.pods_service("a");
+    bench.world.note(Change::Concurrency(named("a"), limited(5)));
+    bench.activators("a", &[(1, "node1"), (2, "node2"), (3, "node3")]);
+    bench.settle();
+    let nearest = [(0, "node1".into(), 1), (1, "node2".into(), 1), (1, "node3".into(), 1)];
+    assert_eq!(bench.serving("node1", "ns/a/80"), nearest);
+    // Pods become ready behind the other Service; the public one still leads to activators.
+    bench.changed();
+    let pods: Vec<_> = (1..=8).map(|pod| (pod, "node2")).collect();
+    bench.endpoints("a-private", &pods);
+    bench.settle();
+    assert_eq!(bench.changed(), [(Kind::Assignment, "ns/a/80".to_owned())]);
+    for source in ["node1", "node3", "elsewhere"] {
+        let shares = [(0, "node1".into(), 3), (0, "node2".into(), 3), (0, "node3".into(), 2)];
+        assert_eq!(bench.serving(source, "ns/a/80"), shares, "from {source}");
+    }
+    // Whatever the plan says: it speaks of pods.
+    let routes = RevisionRoutes::new(RevisionKey::new("ns", "a"), [("node1", [("node1", 100)])]).unwrap();
+    bench.world.note(Change::Plan(PlanChange::Event(Event::Snapshot { version: 1, routes: vec![routes] })));
+    bench.settle();
+    assert_eq!(bench.serving("node1", "ns/a/80").len(), 3);
+    assert!(bench.serving("node1", "ns/a/80").iter().all(|(priority, ..)| *priority == 0));
+    // With one pod there is one activator that can use it; the others are there for when that one is not.
+    bench.endpoints("a-private", &[(1, "node2")]);
+    bench.settle();
+    let one = [(0, "node1".into(), 1), (1, "node3".into(), 1), (2, "node2".into(), 1)];
+    assert_eq!(bench.serving("node3", "ns/a/80"), one);
+    // Without a limit each activator can use every pod.
+    bench.world.note(Change::Concurrency(named("a"), Some(Concurrency::Unlimited)));
+    bench.settle();
+    assert_eq!(bench.serving("node1", "ns/a/80"), nearest);
+    // Back at zero.
+    bench.world.note(Change::Concurrency(named("a"), limited(5)));
+    bench.endpoints("a-private", &[]);
+    bench.settle();
+    assert_eq!(bench.serving("node1", "ns/a/80"), nearest);
 }
 
 #[test]
@@ -203,6 +277,7 @@ fn a_gateway_that_is_being_ended_loses_its_listeners_and_its_successor_keeps_the
         node: Some("node1".to_owned()),
         ready,
         serving_last: !ready,
+        pod: None,
         stand_in: false,
     };
     let service = ObjectName::new("kantai-system", "kantai-gateway-internal");
@@ -211,7 +286,7 @@ fn a_gateway_that_is_being_ended_loses_its_listeners_and_its_successor_keeps_the
     bench.world.note(Change::Slice(name, Some((service, slice(vec![endpoint(1, false), endpoint(2, true)])))));
     let news = bench.settle();
     assert_eq!(news.gateways.map(|all| all.len()), Some(1));
-    let view = |last: u8| View { node: "node1".into(), listen_address: None, pod_address: Some([10, 0, 0, last].into()) };
+    let view = |last: u8| View { pod_addresses: vec![[10, 0, 0, last].into()], ..View::of("node1") };
     let listens = |bench: &Bench, last| bench.store.resource(&view(last), Kind::Listener, "external").is_some();
     assert!(listens(&bench, 1) && listens(&bench, 2));
     bench.changed();
@@ -302,7 +377,7 @@ fn the_plan_touches_only_its_revision_and_is_forgotten_when_it_expires() {
 
 #[test]
 fn certificates_come_rotate_and_go_with_their_secret_and_ingress() {
-    let secret = |text: &str| SecretObject { certificate_pem: text.into(), key_pem: text.into() };
+    let secret = |text: &str| SecretObject { certificate_pem: text.into(), key_pem: text.into(), authority_pem: None };
     let mut bench = Bench::new();
     bench.service("a");
     bench.endpoints("a", &[(1, "node1")]);
@@ -310,7 +385,7 @@ fn certificates_come_rotate_and_go_with_their_secret_and_ingress() {
     bench.ingress_with("i", "h.example", "a", |one| one.spec.tls.push(tls));
     bench.settle();
     bench.changed();
-    assert_eq!(bench.store.names(Kind::Listener), ["external", "internal"].map(Name::new));
+    assert_eq!(bench.store.names(Kind::Listener), ["external", "internal", "statistics"].map(Name::new));
     bench.world.note(Change::Secret(named("cert"), Some(secret("one"))));
     bench.settle();
     let changed: Vec<_> = bench.changed().into_iter().map(|(kind, name)| (kind.label(), name)).collect();
@@ -321,8 +396,166 @@ fn certificates_come_rotate_and_go_with_their_secret_and_ingress() {
     assert_eq!(bench.changed(), [(Kind::Secret, "ns/cert".to_owned())]);
     bench.world.note(Change::Ingress(named("i"), None));
     bench.settle();
-    assert_eq!(bench.store.names(Kind::Listener), ["external", "internal"].map(Name::new));
+    assert_eq!(bench.store.names(Kind::Listener), ["external", "internal", "statistics"].map(Name::new));
     assert_eq!(bench.store.names(Kind::Secret), Vec::<Name>::new());
+}
+
+#[test]
+fn a_certificate_stays_while_an_ingress_names_its_secret_and_goes_with_it() {
+    let secret = SecretObject { certificate_pem: "one".into(), key_pem: "one".into(), authority_pem: None };
+    let mut bench = Bench::new();
+    bench.service("a");
+    bench.endpoints("a", &[(1, "node1")]);
+    let tls = IngressTls { hosts: vec!["h.example".into()], secret_name: "cert".into(), secret_namespace: "ns".into() };
+    bench.ingress_with("i", "h.example", "a", |one| {
+        one.spec.tls.push(tls);
+        one.spec.http_option = "Redirected".into();
+    });
+    let redirects = |bench: &Bench| matches!(bench.store.table().external["h.example"].routes[0].action, Action::RedirectToHttps);
+    bench.settle();
+    assert!(!redirects(&bench), "nobody is sent to where nothing listens yet");
+    bench.world.note(Change::Secret(named("cert"), Some(secret)));
+    bench.settle();
+    assert!(redirects(&bench));
+    bench.changed();
+    bench.world.note(Change::Secret(named("cert"), None));
+    let news = bench.settle();
+    assert_eq!(bench.changed(), []);
+    let warned: Vec<_> = news.warnings.iter().map(|(ingress, reason, _)| (ingress.clone(), *reason)).collect();
+    assert_eq!(warned, [(named("i"), "CertificateLost")]);
+    // Whatever else happens meanwhile.
+    bench.ingress("other", 1, "other.example", "a");
+    bench.settle();
+    assert!(bench.store.names(Kind::Listener).contains(&Name::new("external-tls")));
+    assert!(bench.store.resource(&View::of("node1"), Kind::Secret, "ns/cert").is_some());
+    // The key is not kept for longer than it is needed.
+    bench.world.note(Change::Ingress(named("i"), None));
+    bench.settle();
+    assert_eq!(bench.store.names(Kind::Secret), Vec::<Name>::new());
+    bench.ingress_with("i", "h.example", "a", |one| {
+        one.spec.tls.push(IngressTls {
+            hosts: vec!["h.example".into()],
+            secret_name: "cert".into(),
+            secret_namespace: "ns".into(),
+        });
+    });
+    bench.settle();
+    assert_eq!(bench.store.names(Kind::Secret), Vec::<Name>::new());
+}
+
+#[test]
+fn a_fallback_certificate_is_there_for_clients_without_a_name_whoever_has_certificates() {
+    let mut bench = Bench::new();
+    bench.settle();
+    let secure = |bench: &Bench| bench.store.resource(&View::of("node1"), Kind::Listener, "external-tls").is_some();
+    assert!(!secure(&bench));
+    let secret = SecretObject { certificate_pem: "one".into(), key_pem: "one".into(), authority_pem: None };
+    bench.world.note(Change::Secret(named("fallback"), Some(secret)));
+    bench.settle();
+    assert!(secure(&bench));
+    assert_eq!(bench.store.names(Kind::Secret), [Name::new("ns/fallback")]);
+    bench.world.note(Change::Secret(named("fallback"), None));
+    bench.settle();
+    assert!(secure(&bench));
+}
+
+#[test]
+fn with_internal_encryption_an_ingress_waits_for_the_authority_and_then_clusters_speak_tls() {
+    let mut bench = Bench::new();
+    let ports = [("http2", 80, true), ("https", 443, false)];
+    let ports = ports.map(|(name, number, http2)| ServicePort { name: name.into(), number, http2 });
+    let service = ServiceObject { ports: ports.to_vec(), of_revision: true, ..ServiceObject::default() };
+    bench.world.note(Change::Service(named("a"), Some(service)));
+    bench.endpoints("a", &[(1, "node1")]);
+    let https = SliceObject {
+        ports: vec![("https".into(), 8112)],
+        endpoints: vec![SliceEndpoint {
+            address: [10, 0, 0, 1].into(),
+            node: None,
+            ready: true,
+            serving_last: false,
+            pod: None,
+            stand_in: false,
+        }],
+    };
+    bench.world.note(Change::Slice(named("a-x"), Some((named("a"), https))));
+    bench.ingress_with("i", "h.example", "a", |one| {
+        let path = &mut one.spec.rules[0].http.as_mut().unwrap().paths[0];
+        path.splits[0].service_port = k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(443);
+    });
+    let news = bench.settle();
+    let waits =
+        matches!(progress(&news, "i"), Some(Progress::Waiting { missing }) if missing[0].contains("routing-serving-certs"));
+    assert!(waits, "{:?}", progress(&news, "i"));
+    let authority = SecretObject { certificate_pem: "c".into(), key_pem: "k".into(), authority_pem: Some("ca".into()) };
+    let name = ObjectName::new("knative-serving", "routing-serving-certs");
+    bench.world.note(Change::Secret(name.clone(), Some(authority)));
+    let news = bench.settle();
+    assert!(matches!(progress(&news, "i"), Some(Progress::Served { .. })), "{:?}", progress(&news, "i"));
+    let cluster = &bench.store.table().clusters[&"ns/a/443".parse().unwrap()];
+    assert!(cluster.tls && cluster.http2);
+    assert_eq!(bench.store.names(Kind::Secret), [Name::new("internal-authority")]);
+    // Neither its keys nor its certificate are anybody's business; and it stays when it is gone.
+    bench.world.note(Change::Secret(name, None));
+    bench.settle();
+    assert_eq!(bench.store.names(Kind::Secret), [Name::new("internal-authority")]);
+}
+
+#[test]
+fn a_refusal_is_forgotten_when_the_secret_that_it_was_about_is_put_right() {
+    let secret = |text: &str| SecretObject { certificate_pem: text.into(), key_pem: text.into(), authority_pem: None };
+    let mut bench = Bench::new();
+    bench.service("a");
+    bench.endpoints("a", &[(1, "node1")]);
+    let tls = IngressTls { hosts: vec!["h.example".into()], secret_name: "cert".into(), secret_namespace: "ns".into() };
+    bench.world.note(Change::Secret(named("cert"), Some(secret("key of another"))));
+    bench.ingress_with("i", "h.example", "a", |one| one.spec.tls.push(tls));
+    bench.settle();
+    let names = vec!["ns/cert".to_owned()];
+    let nack = Nack { kind: Kind::Secret, names: names.clone(), at_fault: names, ..nack("bad key", 0, 1) };
+    assert_eq!(bench.world.refused("node1", &nack), [named("i")]);
+    assert!(refused(&bench.settle(), "i"));
+    // Anything else that changes does not help.
+    bench.endpoints("a", &[(2, "node1")]);
+    bench.ingress("other", 1, "other.example", "a");
+    assert_eq!(progress(&bench.settle(), "i"), None);
+    bench.world.note(Change::Secret(named("cert"), Some(secret("its own key"))));
+    let news = bench.settle();
+    assert!(matches!(progress(&news, "i"), Some(Progress::Served { .. })), "{:?}", progress(&news, "i"));
+    // And is said again if that is refused, too.
+    assert_eq!(bench.world.refused("node1", &nack), [named("i")]);
+    assert!(refused(&bench.settle(), "i"));
+}
+
+#[test]
+fn only_gateways_on_kernels_at_least_as_new_as_the_one_that_was_tried_bound_retransmissions() {
+    use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+    use prost::Message as _;
+    let mut bench = Bench::new();
+    bench.service("a");
+    bench.endpoints("a", &[(1, "node1")]);
+    bench.ingress("a", 1, "a.example", "a");
+    let node = |name: &str, kernel: &str| Change::Node(name.into(), Some(NodeObject { zone: None, kernel: kernel.parse().ok() }));
+    bench.world.note(node("new", "6.15.3-arch1"));
+    bench.world.note(node("old", "5.15.0-139-generic"));
+    bench.settle();
+    let options = |bench: &Bench, node: &str| {
+        let encoded = bench.store.resource(&View::of(node), Kind::Cluster, "ns/a/80").unwrap();
+        let cluster = Cluster::decode(encoded.content).unwrap();
+        cluster.upstream_bind_config.unwrap().socket_options.into_iter().map(|one| one.description).collect::<Vec<_>>()
+    };
+    assert_eq!(options(&bench, "new"), ["TCP_RTO_MAX_MS"]);
+    assert_eq!(options(&bench, "old"), ["TCP_USER_TIMEOUT"]);
+    assert_eq!(options(&bench, "unknown"), ["TCP_USER_TIMEOUT"]);
+    bench.changed();
+    bench.world.note(node("old", "6.18.44"));
+    bench.settle();
+    assert_eq!(bench.changed(), [(Kind::Cluster, "ns/a/80".to_owned())]);
+    assert_eq!(options(&bench, "old"), ["TCP_RTO_MAX_MS"]);
+    // A node that only says that it is well.
+    bench.world.note(node("old", "6.18.44"));
+    bench.settle();
+    assert_eq!(bench.changed(), []);
 }
 
 #[test]
@@ -353,6 +586,22 @@ fn a_refusal_by_a_gateway_is_said_of_the_ingress_at_fault_until_its_next_generat
     bench.ingress("a", 2, "a.example", "a");
     let news = bench.settle();
     assert!(matches!(progress(&news, "a"), Some(Progress::Served { .. })));
+}
+
+#[test]
+fn a_port_that_a_gateway_cannot_have_is_no_ingress_s_fault() {
+    let mut bench = Bench::new();
+    bench.service("a");
+    bench.endpoints("a", &[(1, "node1")]);
+    bench.ingress("a", 1, "a.example", "a");
+    bench.settle();
+    bench.ingress("a", 2, "a2.example", "a");
+    bench.settle();
+    let listener = |message: &str| Nack { kind: Kind::Listener, ..nack(message, 1, 2) };
+    let bind = "Error adding/updating listener(s) external: cannot bind '0.0.0.0:8080': Address already in use";
+    assert_eq!(bench.world.refused("node1", &listener(bind)), []);
+    let chains = "error adding listener: multiple filter chains with the same matching rules are defined";
+    assert_eq!(bench.world.refused("node1", &listener(chains)), [named("a")]);
 }
 
 /// A refusal of what came after revision `confirmed` and up to `revision`.

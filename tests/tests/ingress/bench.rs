@@ -11,7 +11,7 @@ use gateway_link::demand::{DEMAND_PATH, DemandEvent, RevisionDemand};
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::discovery::ApiResource;
 use kube::{Client, Config};
-use locality_ingress::daemon::{self, Listeners, Settings};
+use locality_ingress::daemon::{self, Listeners, Settings, XdsTls};
 use locality_ingress::kingress::KIngress;
 use locality_ingress::locality::Policy;
 use locality_ingress::plan_stream::FollowSettings;
@@ -28,16 +28,20 @@ use crate::certificates::{Authority, XdsCertificates};
 
 pub(crate) const CLASS: &str = "kantai.ingress.networking.knative.dev";
 const NAMESPACE: &str = "kantai-system";
-const BOOTSTRAP: &str = include_str!("../../../deploy/kantai-gateway/envoy.yaml");
-/// The same over TLS, and the files that it names.
-const TLS_BOOTSTRAP: &str = include_str!("../../../deploy/xds-tls/envoy.yaml");
+const BOOTSTRAP: &str = include_str!("../../../deploy/xds-plain/envoy.yaml");
+/// As it is deployed, over TLS, and the files that it names.
+const TLS_BOOTSTRAP: &str = include_str!("../../../deploy/kantai-gateway/envoy.yaml");
 const TLS_FILES: [(&str, &str); 2] = [
-    ("gateway-certificate.yaml", include_str!("../../../deploy/xds-tls/gateway-certificate.yaml")),
-    ("authority.yaml", include_str!("../../../deploy/xds-tls/authority.yaml")),
+    ("gateway-certificate.yaml", include_str!("../../../deploy/kantai-gateway/gateway-certificate.yaml")),
+    ("authority.yaml", include_str!("../../../deploy/kantai-gateway/authority.yaml")),
 ];
 const RBAC: &str = include_str!("../../../deploy/locality-ingress/rbac.yaml");
 /// What is not run here is at least taken by the API server.
-const OTHER_MANIFESTS: [&str; 4] = [
+const OTHER_MANIFESTS: [&str; 8] = [
+    include_str!("../../../deploy/locality-ingress/disruption-budget.yaml"),
+    include_str!("../../../deploy/locality-ingress/network-policy.yaml"),
+    include_str!("../../../deploy/kantai-gateway/network-policy.yaml"),
+    include_str!("../../../deploy/kantai-gateway/resource-quota.yaml"),
     include_str!("../../../deploy/locality-ingress/deployment.yaml"),
     include_str!("../../../deploy/locality-ingress/service.yaml"),
     include_str!("../../../deploy/kantai-gateway/daemonset.yaml"),
@@ -45,9 +49,9 @@ const OTHER_MANIFESTS: [&str; 4] = [
 ];
 /// As the DaemonSet has them.
 #[allow(dead_code)]
-const PRE_STOP: Duration = Duration::from_secs(15);
+const PRE_STOP: Duration = Duration::from_secs(75);
 #[allow(dead_code)]
-const GRACE: Duration = Duration::from_secs(30);
+const GRACE: Duration = Duration::from_secs(90);
 /// As the bootstrap has it.
 const GATEWAY_HEAP_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 const SOON: Duration = Duration::from_secs(20);
@@ -55,6 +59,8 @@ const SOON: Duration = Duration::from_secs(20);
 /// Where things are in the test's own network: gateways and pods of node N have the addresses 10.44.N.x.
 pub(crate) const NODES: [u8; 3] = [1, 2, 3];
 pub(crate) const XDS: &str = "127.0.0.1:18000";
+/// Of a second replica.
+pub(crate) const SECOND_XDS: &str = "127.0.0.1:18001";
 pub(crate) const OPS: &str = "127.0.0.1:8080";
 
 pub(crate) fn gateway_address(node: u8) -> IpAddr {
@@ -109,9 +115,13 @@ pub(crate) struct Bench {
     pub(crate) folder: tempfile::TempDir,
     /// Whether the daemon that is started next has gateways log requests.
     pub(crate) access_log: bool,
+    /// Where the gateways that are started next get their configuration.
+    pub(crate) xds_port: u16,
     /// What the gateways that are started next may have in memory.
     pub(crate) gateway_heap_bytes: u64,
     http: reqwest::Client,
+    // Whether the daemon makes the certificates.
+    self_made: bool,
     // With what gateways are served over TLS, where they are.
     certificates: Option<XdsCertificates>,
 }
@@ -125,6 +135,7 @@ impl Bench {
             envoy: components.path(Component::Envoy)?.to_owned(),
             folder: tempfile::tempdir()?,
             access_log: false,
+            xds_port: 18000,
             gateway_heap_bytes: GATEWAY_HEAP_BYTES,
             http: reqwest::Client::builder()
                 .no_proxy()
@@ -132,6 +143,7 @@ impl Bench {
                 .timeout(Duration::from_secs(10))
                 .build()?,
             certificates: None,
+            self_made: false,
         };
         let folders = tokio::task::spawn_blocking(|| {
             let places = Places::from_env()?;
@@ -160,14 +172,38 @@ impl Bench {
 
     /// Starts the daemon as its ServiceAccount, with the plan from `routes_url`.
     pub(crate) async fn daemon(&self, policy: Policy, routes_url: &str) -> anyhow::Result<Daemon> {
-        let client = client_of_daemon(&self.control_plane.kubeconfig(User::Admin)).await?;
+        self.daemon_through(None, policy, routes_url).await
+    }
+
+    /// A second replica, on ports of its own.
+    pub(crate) async fn second_daemon(&self, policy: Policy, routes_url: &str) -> anyhow::Result<Daemon> {
+        let client = client_of_daemon(&self.control_plane.kubeconfig(User::Admin), None).await?;
+        let listeners = Listeners { xds: listen(SECOND_XDS).await?, ops: listen("127.0.0.1:8082").await? };
+        let settings = Settings { pod_name: "locality-ingress-1".into(), ..settings(policy, routes_url) };
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(daemon::run(client, settings, listeners, stop.clone()));
+        Ok(Daemon { stop, task: Some(task) })
+    }
+
+    /// As [`Bench::daemon`], with another way to the API server.
+    pub(crate) async fn daemon_through(
+        &self,
+        way: Option<SocketAddr>,
+        policy: Policy,
+        routes_url: &str,
+    ) -> anyhow::Result<Daemon> {
+        let client = client_of_daemon(&self.control_plane.kubeconfig(User::Admin), way).await?;
         let listeners = Listeners { xds: listen(XDS).await?, ops: listen(OPS).await? };
         let stop = CancellationToken::new();
-        let tls = self.certificates.as_ref().map(|certificates| TlsFiles {
-            certificate: certificates.server.join("tls.crt"),
-            key: certificates.server.join("tls.key"),
-            client_authorities: Some(certificates.server.join("ca.crt")),
-        });
+        let tls = match &self.certificates {
+            None => XdsTls::Off,
+            Some(_) if self.self_made => XdsTls::SelfMade,
+            Some(certificates) => XdsTls::Files(TlsFiles {
+                certificate: certificates.server.join("tls.crt"),
+                key: certificates.server.join("tls.key"),
+                client_authorities: Some(certificates.server.join("ca.crt")),
+            }),
+        };
         let listening = ListenerSettings { access_log: self.access_log, ..ListenerSettings::default() };
         let settings = Settings { tls, listening, ..settings(policy, routes_url) };
         let task = tokio::spawn(daemon::run(client, settings, listeners, stop.clone()));
@@ -181,13 +217,33 @@ impl Bench {
         Ok(())
     }
 
+    /// From now on gateways are served over TLS, with certificates that the daemon makes.
+    #[allow(dead_code)]
+    pub(crate) fn secure_by_itself(&mut self) {
+        self.certificates = Some(XdsCertificates::to_come(self.folder.path()));
+        self.self_made = true;
+    }
+
+    /// Mounts the gateways' Secret where the next ones look for it, as the kubelet does.
+    #[allow(dead_code)]
+    pub(crate) async fn mount_made_certificates(&self) -> anyhow::Result<()> {
+        let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let secret = eventually("the gateways' Secret", async || Ok(secrets.get("kantai-gateway-xds").await?)).await?;
+        let folder = &self.certificates.as_ref().context("no TLS")?.gateway;
+        std::fs::create_dir_all(folder)?;
+        for (file, bytes) in secret.data.unwrap_or_default() {
+            std::fs::write(folder.join(file), bytes.0)?;
+        }
+        Ok(())
+    }
+
     /// Gives both sides new certificates of `authority`.
     #[allow(dead_code)]
     pub(crate) fn renew_certificates(&self, authority: &Authority) -> anyhow::Result<()> {
         self.certificates.as_ref().context("no TLS")?.renew(authority)
     }
 
-    /// The deployed bootstrap; over TLS with its files where this finds them.
+    /// The bootstrap: that without TLS, or as it is deployed with its files where this finds them.
     fn bootstrap(&self) -> anyhow::Result<String> {
         let Some(certificates) = &self.certificates else { return Ok(BOOTSTRAP.to_owned()) };
         let folder = self.folder.path().to_string_lossy();
@@ -209,7 +265,8 @@ impl Bench {
         let deployed_heap = format!("max_heap_size_bytes: {GATEWAY_HEAP_BYTES}");
         let replacements = [
             ("address: locality-ingress.kantai-system.svc", "address: 127.0.0.1".to_owned()),
-            ("port_value: 9901", format!("port_value: {}", 9900 + 10 * u16::from(pod) + u16::from(node))),
+            ("port_value: 18000", format!("port_value: {}", self.xds_port)),
+            ("/run/kantai/admin.sock", self.folder.path().join(format!("admin{node}-{pod}.sock")).to_string_lossy().into_owned()),
             ("address: 0.0.0.0, port_value: 9000", format!("address: {address}, port_value: 9000")),
             (deployed_heap.as_str(), format!("max_heap_size_bytes: {}", self.gateway_heap_bytes)),
         ];
@@ -384,6 +441,14 @@ impl Bench {
         .await
     }
 
+    /// Where the API server is.
+    pub(crate) fn api_server(&self) -> anyhow::Result<SocketAddr> {
+        let kubeconfig = kube::config::Kubeconfig::read_from(self.control_plane.kubeconfig(User::Admin))?;
+        let server = kubeconfig.clusters.into_iter().find_map(|named| named.cluster?.server).context("no server")?;
+        let uri: http::Uri = server.parse()?;
+        Ok(SocketAddr::new(uri.host().context("no host")?.parse()?, uri.port_u16().unwrap_or(443)))
+    }
+
     pub(crate) fn ingresses(&self) -> Api<KIngress> {
         Api::namespaced(self.client.clone(), "default")
     }
@@ -457,18 +522,23 @@ impl Bench {
 #[allow(dead_code)]
 pub(crate) async fn serve(kubeconfig: &Path, policy: Policy, routes_url: &str) -> anyhow::Result<()> {
     let listeners = Listeners { xds: listen(XDS).await?, ops: listen(OPS).await? };
-    let client = client_of_daemon(kubeconfig).await?;
+    let client = client_of_daemon(kubeconfig, None).await?;
     Ok(daemon::run(client, settings(policy, routes_url), listeners, CancellationToken::new()).await?)
 }
 
 /// Whoever has every right speaks as the daemon's ServiceAccount, and then has no other rights than that.
-async fn client_of_daemon(kubeconfig: &Path) -> anyhow::Result<Client> {
+async fn client_of_daemon(kubeconfig: &Path, way: Option<SocketAddr>) -> anyhow::Result<Client> {
     let mut kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig)?;
+    if let Some(way) = way {
+        for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
+            cluster.server = Some(format!("https://{way}"));
+        }
+    }
     for info in kubeconfig.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
         info.impersonate = Some(format!("system:serviceaccount:{NAMESPACE}:locality-ingress"));
         info.impersonate_groups = Some(vec!["system:serviceaccounts".into(), "system:authenticated".into()]);
     }
-    Ok(Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?)?)
+    Ok(Client::try_from(daemon::noticing_silence(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?))?)
 }
 
 fn settings(policy: Policy, routes_url: &str) -> Settings {
@@ -476,7 +546,10 @@ fn settings(policy: Policy, routes_url: &str) -> Settings {
         class: CLASS.into(),
         policy,
         listening: ListenerSettings::default(),
-        tls: None,
+        tls: XdsTls::Off,
+        fallback_certificate: None,
+        secret_namespaces: Vec::new(),
+        internal_authority: locality_ingress::objects::ObjectName::new("knative-serving", "routing-serving-certs"),
         plan: FollowSettings { url: routes_url.into(), silence_limit: Duration::from_secs(15), expiry: Duration::from_secs(300) },
         demand_interval: Duration::from_millis(50),
         gateway_service: "kantai-gateway".into(),

@@ -52,8 +52,13 @@ pub(crate) struct XdsCertificates {
 }
 
 impl XdsCertificates {
+    /// Where they will be.
+    pub(crate) fn to_come(folder: &Path) -> Self {
+        Self { server: folder.join("server-xds"), gateway: folder.join("gateway-xds") }
+    }
+
     pub(crate) fn of(authority: &Authority, folder: &Path) -> anyhow::Result<Self> {
-        let certificates = Self { server: folder.join("server-xds"), gateway: folder.join("gateway-xds") };
+        let certificates = Self::to_come(folder);
         certificates.renew(authority)?;
         Ok(certificates)
     }

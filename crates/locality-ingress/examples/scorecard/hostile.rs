@@ -139,9 +139,12 @@ impl Chance {
 
 /// Every Ingress is translated, merged with the ones before it, and made what Envoy is sent.
 fn ingresses() -> usize {
-    let settings = TranslateSettings { internal_gateway: "i.example".into() };
+    let settings = TranslateSettings {
+        internal_gateway: "i.example".into(),
+        internal_authority: ObjectName::new("knative-serving", "routing-serving-certs"),
+    };
     let port = ServicePort { name: "http".into(), number: 80, http2: true };
-    let service = ServiceObject { ports: vec![port], external_name: None };
+    let service = ServiceObject { ports: vec![port], external_name: None, pods_of: None, of_revision: false };
     let named = ServiceObject { external_name: Some("b.example".into()), ..ServiceObject::default() };
     let services = [("a", service), ("ns", named)].map(|(name, service)| (ObjectName::new("ns", name), service)).into();
     let objects = Objects { services, ..Objects::default() };
@@ -173,7 +176,7 @@ fn requests() -> usize {
     let names: Vec<String> = (0..16)
         .map(|number| {
             let key = ClusterKey { service: ObjectName::new("ns", format!("s{number}")), port: "80".to_owned() };
-            let one = Cluster { http2: false, target: Target::Endpoints { port_name: "http".into() } };
+            let one = Cluster { http2: false, tls: false, target: Target::Endpoints { port_name: "http".into() } };
             let name = key.to_string();
             update.shared.insert((Kind::Cluster, name.clone()), Some(Encoded::new(&cluster(&key, &one, Policy::Locality))));
             let endpoints =
@@ -183,7 +186,7 @@ fn requests() -> usize {
         })
         .collect();
     store.publish(update);
-    let view = View { node: "node1".into(), listen_address: None, pod_address: None };
+    let view = View::of("node1");
     let mut chance = Chance(11);
     let mut session = Session::new(view.clone());
     let mut now = Instant::now();

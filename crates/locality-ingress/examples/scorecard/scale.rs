@@ -46,7 +46,12 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     let began = Instant::now();
     let settings = WorldSettings {
         policy: Policy::Locality,
-        translate: TranslateSettings { internal_gateway: "internal.example".into() },
+        translate: TranslateSettings {
+            internal_gateway: "internal.example".into(),
+            internal_authority: ObjectName::new("knative-serving", "routing-serving-certs"),
+        },
+        bounds_retransmissions: None,
+        fallback_certificate: None,
         gateway_service: ObjectName::new("kantai-system", "kantai-gateway-internal"),
     };
     let mut world = World::new(store.clone(), settings);
@@ -126,7 +131,7 @@ fn service(number: u32) -> [Change; 3] {
     let status = IngressStatus::default();
     let ingress = IngressObject { uid: String::new(), generation: 1, created_unix_seconds: 0, spec, status };
     let port = ServicePort { name: "http".into(), number: 80, http2: false };
-    let public = ServiceObject { ports: vec![port], external_name: None };
+    let public = ServiceObject { ports: vec![port], external_name: None, pods_of: None, of_revision: false };
     [
         Change::Ingress(ObjectName::new("default", name), Some(Box::new(ingress))),
         Change::Service(ObjectName::new("default", revision), Some(public)),
@@ -143,6 +148,7 @@ fn slice(number: u32, pods: u8) -> Change {
             node: Some(format!("node{}", (number + u32::from(pod)) % 50)),
             ready: true,
             serving_last: false,
+            pod: None,
             stand_in: false,
         }
     };

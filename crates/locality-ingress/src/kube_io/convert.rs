@@ -1,14 +1,22 @@
 //! Kubernetes objects as the plain data that we keep.
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::core::v1::{Node, Secret, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use crate::kingress::KIngress;
-use crate::objects::{IngressObject, ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject};
+use crate::objects::{
+    IngressObject, NodeObject, ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject,
+};
 
+/// Where a node's zone is written.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// The label by which a slice names its Service.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// The label by which Knative tells a revision's Service that selects its pods (`Private`) from the one that requests go to.
+const SERVICE_TYPE_LABEL: &str = "networking.internal.knative.dev/serviceType";
+/// The label of both with the name of their ServerlessService, which is that of the public one, too.
+const SERVERLESS_SERVICE_LABEL: &str = "networking.internal.knative.dev/serverlessservice";
 
 /// An Ingress.
 #[must_use]
@@ -32,7 +40,11 @@ pub fn service(object: Service) -> ServiceObject {
         Some(ServicePort { name, number: u16::try_from(port.port).ok()?, http2 })
     });
     let external_name = spec.external_name.filter(|_| spec.type_.as_deref() == Some("ExternalName"));
-    ServiceObject { ports: ports.collect(), external_name }
+    let mut labels = object.metadata.labels.unwrap_or_default();
+    let kind = labels.remove(SERVICE_TYPE_LABEL);
+    let private = kind.as_deref() == Some("Private");
+    let pods_of = labels.remove(SERVERLESS_SERVICE_LABEL).filter(|_| private);
+    ServiceObject { ports: ports.collect(), external_name, pods_of, of_revision: kind.is_some() }
 }
 
 /// An EndpointSlice, and the Service that it is of. Slices of names instead of addresses, and of no Service, are not ours.
@@ -49,15 +61,26 @@ pub fn slice(object: EndpointSlice) -> Option<(ObjectName, SliceObject)> {
 
 fn slice_endpoint(endpoint: Endpoint, namespace: &str) -> Option<SliceEndpoint> {
     let conditions = endpoint.conditions.unwrap_or_default();
-    let pod_namespace = endpoint.target_ref.and_then(|target| target.namespace);
+    let target = endpoint.target_ref.unwrap_or_default();
+    let pod = target.name.filter(|_| target.kind.as_deref() == Some("Pod"));
+    let pod_namespace = target.namespace;
     Some(SliceEndpoint {
         address: endpoint.addresses.first()?.parse().ok()?,
         node: endpoint.node_name,
         // The API says that an unknown readiness is to be taken as ready.
         ready: conditions.ready.unwrap_or(true),
         serving_last: conditions.serving.unwrap_or(false) && conditions.terminating.unwrap_or(false),
+        pod,
         stand_in: pod_namespace.is_some_and(|pod_namespace| pod_namespace != namespace),
     })
+}
+
+/// A node.
+#[must_use]
+pub fn node(object: &Node) -> NodeObject {
+    let zone = object.metadata.labels.as_ref().and_then(|labels| labels.get(ZONE_LABEL)).cloned();
+    let info = object.status.as_ref().and_then(|status| status.node_info.as_ref());
+    NodeObject { zone, kernel: info.and_then(|info| info.kernel_version.parse().ok()) }
 }
 
 /// A TLS Secret that has both of its parts, in PEM.
@@ -69,7 +92,7 @@ pub fn secret(object: Secret) -> Option<SecretObject> {
         // A gateway would refuse anything else.
         bytes.windows(11).any(|window| window == b"-----BEGIN ").then_some(bytes)
     };
-    Some(SecretObject { certificate_pem: pem("tls.crt")?, key_pem: pem("tls.key")? })
+    Some(SecretObject { certificate_pem: pem("tls.crt")?, key_pem: pem("tls.key")?, authority_pem: pem("ca.crt") })
 }
 
 #[cfg(test)]
@@ -100,6 +123,19 @@ mod tests {
         assert_eq!(slice.ports, [("http".to_owned(), 8012)]);
         let flags: Vec<_> = slice.endpoints.iter().map(|e| (e.node.as_deref(), e.ready, e.serving_last, e.stand_in)).collect();
         assert_eq!(flags, [(Some("node1"), true, false, true), (None, true, false, false), (None, false, true, false)]);
+    }
+
+    #[test]
+    fn the_service_that_selects_a_revisions_pods_is_known_by_its_labels() {
+        let of = |kind: &str| {
+            let labels = json!({
+                "networking.internal.knative.dev/serverlessservice": "hello-00001",
+                "networking.internal.knative.dev/serviceType": kind,
+            });
+            service(read(json!({"metadata": {"name": "any", "labels": labels}, "spec": {}}))).pods_of
+        };
+        assert_eq!(of("Private").as_deref(), Some("hello-00001"));
+        assert_eq!(of("Public"), None);
     }
 
     #[test]

@@ -1,10 +1,15 @@
 //! Events about Ingresses, for people who look with kubectl.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
 use crate::objects::ObjectName;
+
+/// How long the API server may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Clone)]
@@ -38,8 +43,10 @@ impl Events {
             action: "Route".to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, &about).await {
-            tracing::warn!(ingress = %name, %error, reason, "failed to write an event");
+        match tokio::time::timeout(ANSWER_WITHIN, self.recorder.publish(&event, &about)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(ingress = %name, %error, reason, "failed to write an event"),
+            Err(_) => tracing::warn!(ingress = %name, reason, "failed to write an event: no answer"),
         }
     }
 }

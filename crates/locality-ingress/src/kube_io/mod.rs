@@ -1,5 +1,6 @@
 //! The way from and to the API server: watches, statuses, events.
 
+pub mod certificates;
 pub mod convert;
 pub mod events;
 pub mod revision;

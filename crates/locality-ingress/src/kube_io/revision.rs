@@ -6,6 +6,8 @@ use std::num::NonZeroU32;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
+use crate::activators::Concurrency;
+
 /// A `Revision`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Revision {
@@ -26,10 +28,11 @@ pub struct RevisionSpec {
 }
 
 impl Revision {
-    /// How many requests a pod takes at once; nothing where there is no limit.
+    /// How many requests a pod takes at once.
     #[must_use]
-    pub fn concurrency_limit(&self) -> Option<NonZeroU32> {
-        self.spec.container_concurrency.and_then(|limit| u32::try_from(limit).ok()).and_then(NonZeroU32::new)
+    pub fn concurrency(&self) -> Concurrency {
+        let limit = self.spec.container_concurrency.and_then(|limit| u32::try_from(limit).ok()).and_then(NonZeroU32::new);
+        limit.map_or(Concurrency::Unlimited, Concurrency::Limited)
     }
 }
 
@@ -66,15 +69,18 @@ mod tests {
         let limit = |spec: serde_json::Value| {
             let revision: Revision =
                 serde_json::from_value(serde_json::json!({"metadata": {"name": "a"}, "spec": spec})).unwrap();
-            revision.concurrency_limit().map(NonZeroU32::get)
+            revision.concurrency()
         };
-        assert_eq!(limit(serde_json::json!({"containerConcurrency": 4, "containers": []})), Some(4));
+        assert_eq!(
+            limit(serde_json::json!({"containerConcurrency": 4, "containers": []})),
+            Concurrency::Limited(NonZeroU32::new(4).unwrap())
+        );
         for none in [
             serde_json::json!({}),
             serde_json::json!({"containerConcurrency": 0}),
             serde_json::json!({"containerConcurrency": -1}),
         ] {
-            assert_eq!(limit(none), None);
+            assert_eq!(limit(none), Concurrency::Unlimited);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Writes of Ingresses: statuses, and the removal of a foreign finalizer.
 
+use std::time::Duration;
+
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
@@ -7,6 +9,9 @@ use serde_json::json;
 use super::watches::Held;
 use crate::kingress::{IngressStatus, KIngress};
 use crate::objects::ObjectName;
+
+/// How long the API server may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why a write failed.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +23,12 @@ pub enum WriteError {
         name: ObjectName,
         /// What the API server said.
         source: Box<kube::Error>,
+    },
+    /// The API server did not answer.
+    #[error("failed to write Ingress {name}: no answer within {ANSWER_WITHIN:?}")]
+    NoAnswer {
+        /// The Ingress.
+        name: ObjectName,
     },
     /// The finalizer stays.
     #[error("failed to remove the finalizer of Ingress {name}")]
@@ -49,8 +60,9 @@ impl StatusWriter {
     pub async fn write(&self, name: &ObjectName, status: &IngressStatus) -> Result<(), WriteError> {
         // Nobody else writes this status, and what it says carries its generation, so no version is needed against lost updates.
         let patch = json!({ "status": status });
-        let written = self.api(name).patch_status(&name.name, &PatchParams::default(), &Patch::Merge(&patch)).await;
-        match written {
+        let (api, params, patch) = (self.api(name), PatchParams::default(), Patch::Merge(&patch));
+        let written = tokio::time::timeout(ANSWER_WITHIN, api.patch_status(&name.name, &params, &patch));
+        match written.await.map_err(|_| WriteError::NoAnswer { name: name.clone() })? {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(error)) if error.code == 404 => Ok(()),
             Err(source) => Err(WriteError::Status { name: name.clone(), source: Box::new(source) }),
@@ -63,7 +75,9 @@ impl StatusWriter {
     /// [`WriteError::Finalizer`].
     pub async fn release(&self, held: &Held) -> Result<(), WriteError> {
         let patch = json!({ "metadata": { "finalizers": held.remaining, "resourceVersion": held.resource_version } });
-        match self.api(&held.name).patch(&held.name.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        let (api, params, patch) = (self.api(&held.name), PatchParams::default(), Patch::Merge(&patch));
+        let written = tokio::time::timeout(ANSWER_WITHIN, api.patch(&held.name.name, &params, &patch));
+        match written.await.map_err(|_| WriteError::NoAnswer { name: held.name.clone() })? {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(error)) if error.code == 404 => Ok(()),
             Err(source) => Err(WriteError::Finalizer { name: held.name.clone(), source: Box::new(source) }),

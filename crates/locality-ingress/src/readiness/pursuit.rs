@@ -25,6 +25,8 @@ const SAY_PENDING_AFTER: Duration = Duration::from_secs(1);
 /// A gateway that is neither connected nor reachable for this long is gone, whatever its pod's status says: it takes Kubernetes 40 s
 /// and more to notice a lost node.
 const GONE_AFTER: Duration = Duration::from_secs(2);
+/// How long a refusal counts that another replica wrote and says no more of: it may be gone, and its gateways on their way here.
+const REFUSAL_STANDS: Duration = Duration::from_secs(60);
 const FIRST_RETRY: Duration = Duration::from_millis(10);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 
@@ -47,6 +49,22 @@ pub struct Means {
     pub metrics: Metrics,
 }
 
+impl Means {
+    /// Whether all gateways are connected here, so that no other replica knows more.
+    fn knows_all_gateways(&self) -> bool {
+        let gateways = self.gateways.borrow();
+        gateways.iter().flatten().all(|gateway| self.connected.in_sync_at(&gateway.node).is_some())
+    }
+}
+
+/// Says of an Ingress that a gateway had refused that this is over: who leads finds out whether it is Ready.
+pub async fn tell_taken(name: ObjectName, standing: Standing, means: Means) {
+    if standing.says_refused_by_gateway() {
+        let verdict = Verdict::Pending("what a gateway refused is different now".to_owned());
+        say(&name, &standing, &standing.status, verdict, &means).await;
+    }
+}
+
 /// Pursues `standing` of the Ingress `name` until nothing is left to be said about it.
 pub async fn pursue(name: ObjectName, standing: Standing, means: Means) {
     let started = Instant::now();
@@ -60,8 +78,10 @@ pub async fn pursue(name: ObjectName, standing: Standing, means: Means) {
             let mut gateways = means.gateways.clone();
             let mut connected = means.connected.watch();
             let mut retry = FIRST_RETRY;
+            // A gateway that another replica knows refused it. That stands until that replica says that it is over.
+            let refused_elsewhere = standing.says_refused_by_gateway();
             while let Some(lacking) = proof.step(&means).await {
-                if started.elapsed() > SAY_PENDING_AFTER {
+                if started.elapsed() > SAY_PENDING_AFTER && !refused_elsewhere {
                     said = say(&name, &standing, &said, Verdict::Pending(lacking), &means).await;
                 }
                 tokio::select! {
@@ -70,6 +90,10 @@ pub async fn pursue(name: ObjectName, standing: Standing, means: Means) {
                     _ = connected.changed() => {}
                     () = tokio::time::sleep(retry) => retry = (retry * 2).min(LAST_RETRY),
                 }
+            }
+            let proved = Instant::now();
+            while refused_elsewhere && !means.knows_all_gateways() && proved.elapsed() < REFUSAL_STANDS {
+                tokio::time::sleep(LAST_RETRY).await;
             }
             say(&name, &standing, &said, Verdict::Ready, &means).await;
             means.metrics.ingress_ready_seconds.observe(started.elapsed().as_secs_f64());
@@ -99,6 +123,14 @@ async fn say(name: &ObjectName, standing: &Standing, before: &IngressStatus, ver
         retry = (retry * 2).min(LAST_RETRY);
     }
     status
+}
+
+/// The first few, and how many more: on a large cluster a status would not hold them all, nor would anybody read them.
+fn summary(lacking: &[String]) -> String {
+    const MOST: usize = 3;
+    let (first, rest) = lacking.split_at(lacking.len().min(MOST));
+    let more = if rest.is_empty() { String::new() } else { format!("; and {} more", rest.len()) };
+    first.join("; ") + &more
 }
 
 struct Proof<'a> {
@@ -141,7 +173,7 @@ impl Proof<'_> {
         if self.proved.is_empty() && lacking.is_empty() {
             return Some("no gateway can be reached".to_owned());
         }
-        (!lacking.is_empty()).then(|| lacking.join("; "))
+        (!lacking.is_empty()).then(|| summary(&lacking))
     }
 
     async fn ask(&self, gateway: &GatewayPod, means: &Means) -> Found {
@@ -161,5 +193,17 @@ impl Proof<'_> {
             }
         }
         Found::Proved
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_gateways_that_lag_the_first_are_named_and_the_others_counted() {
+        let lacking: Vec<_> = (0..200).map(|node| format!("gateway of node{node}: answers 404")).collect();
+        assert_eq!(summary(&lacking[..1]), "gateway of node0: answers 404");
+        assert!(summary(&lacking).ends_with("gateway of node2: answers 404; and 197 more"));
     }
 }

@@ -6,12 +6,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::pursuit::{Means, pursue};
+use super::pursuit::{Means, pursue, tell_taken};
 use crate::kube_io::watches::Held;
 use crate::objects::ObjectName;
 use crate::world::Standing;
 
-/// Follows the standings until the stop. Statuses are written, and foreign finalizers removed, only while `leading` is true.
+/// Follows the standings until the stop. Statuses are written, and foreign finalizers removed, only while `leading` is true; except for what gateways
+/// refused: only the replica that such a gateway is connected to knows it, so that one says it, and says so when it is over.
 pub async fn supervise(
     mut standings: mpsc::UnboundedReceiver<(ObjectName, Option<Standing>)>,
     mut held: mpsc::Receiver<Held>,
@@ -33,11 +34,20 @@ pub async fn supervise(
                     });
                     match standing {
                         Some(standing) => {
-                            all.insert(name.clone(), standing.clone());
-                            // Our own write of the status comes back; the pursuit that wrote it needs no restart.
+                            let before = all.insert(name.clone(), standing.clone());
+                            let was_refused = before.as_ref().is_some_and(Standing::is_refused_by_gateway);
+                            let said_refused = before.as_ref().is_some_and(Standing::says_refused_by_gateway);
+                            // Our own write of the status comes back; the pursuit that wrote it needs no restart. What another replica wrote is news.
+                            let same_words = said_refused == standing.says_refused_by_gateway();
                             let busy = pursuits.get(&name).is_some_and(|pursuit| !pursuit.is_finished());
-                            if leads && !(same_work && busy) {
+                            let goes_on = same_work && same_words && busy;
+                            if (leads || standing.is_refused_by_gateway()) && !goes_on {
                                 restart(&mut pursuits, name, standing, &means);
+                            } else if !leads && was_refused && !standing.is_refused_by_gateway() {
+                                let taken = tokio::spawn(tell_taken(name.clone(), standing, means.clone()));
+                                if let Some(before) = pursuits.insert(name, taken) {
+                                    before.abort();
+                                }
                             }
                         }
                         None => {
@@ -52,7 +62,7 @@ pub async fn supervise(
             },
             Some(one) = held.recv() => {
                 if leads {
-                    release(&one, &means).await;
+                    tokio::spawn(release(one, means.clone()));
                 } else {
                     to_release.insert(one.name.clone(), one);
                 }
@@ -64,12 +74,13 @@ pub async fn supervise(
                 for (_, pursuit) in std::mem::take(&mut pursuits) {
                     pursuit.abort();
                 }
-                if *leading.borrow() {
-                    for (name, standing) in &all {
-                        restart(&mut pursuits, name.clone(), standing.clone(), &means);
-                    }
+                let leads = *leading.borrow();
+                for (name, standing) in all.iter().filter(|(_, standing)| leads || standing.is_refused_by_gateway()) {
+                    restart(&mut pursuits, name.clone(), standing.clone(), &means);
+                }
+                if leads {
                     for one in std::mem::take(&mut to_release).into_values() {
-                        release(&one, &means).await;
+                        tokio::spawn(release(one, means.clone()));
                     }
                 }
             }
@@ -88,8 +99,8 @@ fn restart(pursuits: &mut BTreeMap<ObjectName, JoinHandle<()>>, name: ObjectName
     }
 }
 
-async fn release(held: &Held, means: &Means) {
-    match means.writer.release(held).await {
+async fn release(held: Held, means: Means) {
+    match means.writer.release(&held).await {
         Ok(()) => tracing::info!(ingress = %held.name, "released from a foreign finalizer"),
         // It changed meanwhile: its next event tells of it again.
         Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "will be tried again with its next event"),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use crate::activators::Concurrency;
 use crate::change::LoadChange;
 use crate::load::ByServing;
 use crate::objects::{Endpoint, ObjectName};
@@ -13,7 +14,7 @@ use crate::spill::relieve;
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Crowding {
-    limits: BTreeMap<ObjectName, NonZeroU32>,
+    known: BTreeMap<ObjectName, Concurrency>,
     // Of revisions with a limit only.
     loads: BTreeMap<ObjectName, BTreeMap<HeardFrom, ByServing>>,
 }
@@ -22,19 +23,31 @@ pub(super) struct Crowding {
 type HeardFrom = (String, Option<Arc<str>>);
 
 impl Crowding {
-    pub(super) fn set_limit(&mut self, revision: &ObjectName, limit: Option<NonZeroU32>) {
-        match limit {
-            Some(limit) => self.limits.insert(revision.clone(), limit),
-            None => {
-                self.loads.remove(revision);
-                self.limits.remove(revision)
-            }
+    pub(super) fn set_concurrency(&mut self, revision: &ObjectName, concurrency: Option<Concurrency>) {
+        if !matches!(concurrency, Some(Concurrency::Limited(_))) {
+            self.loads.remove(revision);
+        }
+        match concurrency {
+            Some(concurrency) => self.known.insert(revision.clone(), concurrency),
+            None => self.known.remove(revision),
         };
+    }
+
+    /// How many requests a pod of `revision` takes at once, where that is known.
+    pub(super) fn concurrency(&self, revision: &ObjectName) -> Option<Concurrency> {
+        self.known.get(revision).copied()
+    }
+
+    fn limit(&self, revision: &ObjectName) -> Option<NonZeroU32> {
+        match self.known.get(revision)? {
+            Concurrency::Limited(limit) => Some(*limit),
+            Concurrency::Unlimited => None,
+        }
     }
 
     /// Whether that can change anything.
     pub(super) fn set_loads(&mut self, revision: &ObjectName, LoadChange { heard_by, source, loads }: LoadChange) -> bool {
-        let matters = self.limits.contains_key(revision);
+        let matters = self.limit(revision).is_some();
         if matters {
             let all = self.loads.entry(revision.clone()).or_default();
             if loads.values().any(|load| load.in_flight > 0) {
@@ -48,11 +61,7 @@ impl Crowding {
 
     /// The planned rows, with those of sources whose planned nodes are full in another way.
     pub(super) fn relieve(&self, revision: &ObjectName, endpoints: &[Endpoint], planned: Option<Arc<Rows>>) -> Option<Arc<Rows>> {
-        let (Some(limit), Some(loads)) = (self.limits.get(revision), self.loads.get(revision)) else { return planned };
-        // Activators hold as many as there are.
-        if endpoints.iter().any(|endpoint| endpoint.stand_in) {
-            return planned;
-        }
+        let (Some(limit), Some(loads)) = (self.limit(revision), self.loads.get(revision)) else { return planned };
         let mut slots: BTreeMap<String, u32> = BTreeMap::new();
         for node in endpoints.iter().filter_map(|endpoint| endpoint.node.as_ref()) {
             let slots = slots.entry(node.clone()).or_default();

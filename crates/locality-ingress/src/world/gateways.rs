@@ -20,11 +20,15 @@ pub(super) struct Gateways {
 impl Gateways {
     /// Takes over what the slices of the gateways' Service say. The ready gateways, where they changed.
     pub(super) fn follow<'a>(&mut self, slices: impl Iterator<Item = &'a SliceObject>, now: Instant) -> Option<Vec<GatewayPod>> {
-        let mut ready = Vec::new();
+        // On a dual-stack cluster a pod is in a slice of each family. The address of the older one comes first, which every pod of it can ask.
+        let mut ready: BTreeMap<(String, Option<String>), IpAddr> = BTreeMap::new();
         let mut ending = BTreeSet::new();
         for endpoint in slices.flat_map(|slice| &slice.endpoints) {
             if endpoint.ready {
-                ready.push(GatewayPod { node: endpoint.node.clone().unwrap_or_default(), address: endpoint.address });
+                let node = endpoint.node.clone().unwrap_or_default();
+                let pod = endpoint.pod.clone().or_else(|| Some(endpoint.address.to_string()));
+                let address = ready.entry((node, pod)).or_insert(endpoint.address);
+                *address = (*address).min(endpoint.address);
             } else if endpoint.serving_last {
                 ending.insert(endpoint.address);
             }
@@ -33,8 +37,8 @@ impl Gateways {
         for address in ending {
             self.ending_since.entry(address).or_insert(now);
         }
+        let mut ready: Vec<_> = ready.into_iter().map(|((node, _), address)| GatewayPod { node, address }).collect();
         ready.sort_unstable();
-        ready.dedup();
         (ready != self.ready).then(|| {
             self.ready.clone_from(&ready);
             ready
@@ -63,9 +67,28 @@ mod tests {
             node: Some("node1".to_owned()),
             ready,
             serving_last,
+            pod: None,
             stand_in: false,
         };
         SliceObject { ports: Vec::new(), endpoints: endpoints.iter().map(endpoint).collect() }
+    }
+
+    #[test]
+    fn a_pod_with_addresses_of_both_families_is_one_gateway() {
+        let of = |address: IpAddr| {
+            let endpoint = SliceEndpoint {
+                address,
+                node: Some("node1".to_owned()),
+                ready: true,
+                serving_last: false,
+                pod: Some("kantai-gateway-x".to_owned()),
+                stand_in: false,
+            };
+            SliceObject { ports: Vec::new(), endpoints: vec![endpoint] }
+        };
+        let slices = [of("fd00::1".parse().unwrap()), of([10, 0, 0, 1].into())];
+        let all = Gateways::default().follow(slices.iter(), Instant::now()).unwrap();
+        assert_eq!(all, [GatewayPod { node: "node1".into(), address: [10, 0, 0, 1].into() }]);
     }
 
     #[test]

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::known::Known;
-use super::refusals::{Refusals, at_fault};
+use super::refusals::{Blame, Refusals, at_fault};
 use crate::objects::ObjectName;
 use crate::route_table::{Host, VirtualHost};
 use crate::translate::{IngressRoutes, TranslateSettings, translate};
 use crate::validate::Problem;
+use crate::xds::Kind;
 use crate::xds::refusal::Nack;
 use crate::xds::store::Revision;
 
@@ -104,7 +105,7 @@ impl Generations {
         let new = |served: &Served| nack.confirmed < served.since && served.since <= nack.revision;
         let suspects: Vec<_> =
             self.served.iter().filter(|(_, served)| new(served)).map(|(name, served)| (name, &served.routes)).collect();
-        let found: BTreeSet<ObjectName> = at_fault(&nack.message, &suspects, refused).into_iter().cloned().collect();
+        let found: BTreeSet<ObjectName> = at_fault(nack, &suspects, refused).into_iter().cloned().collect();
         for name in &found {
             let (Some(served), Some(ingress)) = (self.served.remove(name), known.ingress(name)) else { continue };
             if let Some(routes) = self.refusals.hold(name, ingress.generation, (served.since, told)) {
@@ -115,8 +116,18 @@ impl Generations {
     }
 
     /// Notes what a gateway said against a generation.
-    pub(super) fn blame(&mut self, name: &ObjectName, generation: i64, message: String) {
-        self.refusals.blame(name, generation, message);
+    pub(super) fn blame(&mut self, name: &ObjectName, blame: Blame) {
+        self.refusals.blame(name, blame);
+    }
+
+    /// Whether anything is held against an Ingress because of one of its resources.
+    pub(super) fn blames_resources(&self) -> bool {
+        self.refusals.blames_resources()
+    }
+
+    /// Forgets what gateways said against resources that are different now. The Ingresses that were blamed for them.
+    pub(super) fn forgive(&mut self, changed: &BTreeSet<(Kind, String)>) -> Vec<ObjectName> {
+        self.refusals.forgive(changed)
     }
 
     /// What a gateway said against a generation.

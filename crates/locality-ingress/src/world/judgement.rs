@@ -9,6 +9,8 @@ use crate::objects::ObjectName;
 use crate::translate::Conflicts;
 use crate::xds::store::Revision;
 
+/// The reason of an Ingress that a gateway did not take.
+pub const REFUSED_BY_GATEWAY: &str = "RefusedByGateway";
 /// The reason of an Ingress that wants a host which another has.
 const DOMAIN_CONFLICT: &str = "DomainConflict";
 
@@ -84,7 +86,7 @@ impl Judgement {
         }
         let ingress = known.ingress(name)?;
         if let Some(message) = generations.said_against(name, ingress.generation) {
-            return Some(Progress::Refused { reason: "RefusedByGateway", message: message.to_owned() });
+            return Some(Progress::Refused { reason: REFUSED_BY_GATEWAY, message: message.to_owned() });
         }
         let served = generations.served_mut(name)?;
         // What was ready once stays so: pods may come and go.

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::crowding::Crowding;
+use crate::activators::shares;
 use crate::change::Change;
-use crate::objects::{IngressObject, ObjectName, Objects};
+use crate::objects::{IngressObject, ObjectName, Objects, ServiceObject};
 use crate::plan::Plan;
 use crate::route_table::Target;
 use crate::translate::IngressRoutes;
@@ -19,6 +20,13 @@ pub(super) struct Known {
     // Who names a Service or Secret.
     users: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     slice_owners: BTreeMap<ObjectName, ObjectName>,
+    // The Secret that is needed whoever names it.
+    always_needed: Option<ObjectName>,
+    internal_authority: Option<ObjectName>,
+    // Secrets that are gone and still served, for some Ingress names them.
+    outlived_secrets: BTreeSet<ObjectName>,
+    // The Service that selects the pods of a revision, by the revision's public one.
+    pod_services: BTreeMap<ObjectName, ObjectName>,
 }
 
 /// What may have to be made anew.
@@ -27,12 +35,20 @@ pub(super) struct Dirty {
     pub(super) ingresses: BTreeSet<ObjectName>,
     pub(super) services: BTreeSet<ObjectName>,
     pub(super) secrets: BTreeSet<ObjectName>,
+    // Those that are gone and still needed.
+    pub(super) lost_secrets: BTreeSet<ObjectName>,
     pub(super) zones: bool,
+    pub(super) kernels: bool,
     // What is served changed without an object having done so.
     pub(super) merge: bool,
 }
 
 impl Known {
+    /// Nothing yet, with two Secrets that are needed whoever names them: that of a certificate, and that of an authority.
+    pub(super) fn needing(certificate: Option<ObjectName>, internal_authority: ObjectName) -> Self {
+        Self { always_needed: certificate, internal_authority: Some(internal_authority), ..Self::default() }
+    }
+
     pub(super) fn objects(&self) -> &Objects {
         &self.objects
     }
@@ -59,6 +75,18 @@ impl Known {
                 dirty.ingresses.insert(name);
             }
             Change::Service(name, service) => {
+                let public = |service: &ServiceObject| Some(ObjectName::new(&name.namespace, service.pods_of.as_ref()?));
+                let before = self.objects.services.get(&name).and_then(public);
+                let now = service.as_ref().and_then(public);
+                if before != now {
+                    if let Some(public) = &before {
+                        self.pod_services.remove(public);
+                    }
+                    if let Some(public) = &now {
+                        self.pod_services.insert(public.clone(), name.clone());
+                    }
+                    dirty.services.extend(before.into_iter().chain(now));
+                }
                 replace(&mut self.objects.services, name.clone(), service);
                 dirty.ingresses.extend(self.users_of(&name).cloned());
                 dirty.services.insert(name);
@@ -72,7 +100,7 @@ impl Known {
                             self.objects.slices.remove(&before);
                         }
                     }
-                    dirty.services.insert(before);
+                    self.touch(before, dirty);
                 }
                 if let Some((service, slice)) = slice {
                     self.slice_owners.insert(name.clone(), service.clone());
@@ -83,21 +111,42 @@ impl Known {
                     slices.insert(place, (name.name, slice));
                     // An Ingress that waits for endpoints may wait for these.
                     dirty.ingresses.extend(self.users_of(&service).filter(|user| waits(user)).cloned());
-                    dirty.services.insert(service);
+                    self.touch(service, dirty);
                 }
             }
-            Change::Zone(node, zone) => {
-                replace(&mut self.objects.zones, node, zone);
-                dirty.zones = true;
+            Change::Node(name, node) => {
+                let node = node.unwrap_or_default();
+                // A node says that it is well several times a minute.
+                if self.objects.zones.get(&name) != node.zone.as_ref() {
+                    replace(&mut self.objects.zones, name.clone(), node.zone);
+                    dirty.zones = true;
+                }
+                if self.objects.kernels.get(&name) != node.kernel.as_ref() {
+                    replace(&mut self.objects.kernels, name, node.kernel);
+                    dirty.kernels = true;
+                }
             }
             Change::Secret(name, secret) => {
+                // Half an encrypted site is worse than an old certificate: what an Ingress still names stays as it was.
+                let needed = self.users.contains_key(&name)
+                    || [&self.always_needed, &self.internal_authority].into_iter().any(|needed| needed.as_ref() == Some(&name));
+                if secret.is_none() && needed && self.objects.secrets.contains_key(&name) {
+                    dirty.lost_secrets.insert(name.clone());
+                    self.outlived_secrets.insert(name);
+                    return;
+                }
+                self.outlived_secrets.remove(&name);
+                if self.internal_authority.as_ref() == Some(&name) {
+                    // Whether it is there matters to all with internal encryption.
+                    dirty.ingresses.extend(self.objects.ingresses.keys().cloned());
+                }
                 replace(&mut self.objects.secrets, name.clone(), secret);
                 dirty.ingresses.extend(self.users_of(&name).cloned());
                 dirty.secrets.insert(name);
             }
             Change::Plan(change) => dirty.services.extend(self.plan.take(change)),
             Change::Concurrency(revision, limit) => {
-                self.crowding.set_limit(&revision, limit);
+                self.crowding.set_concurrency(&revision, limit);
                 dirty.services.insert(revision);
             }
             Change::Load(revision, loads) => {
@@ -109,12 +158,21 @@ impl Known {
         }
     }
 
+    /// Notes that the endpoints of a Service may be different now. How many pods a revision has is a matter of its public Service, too.
+    fn touch(&self, service: ObjectName, dirty: &mut Dirty) {
+        let public = self.objects.services.get(&service).and_then(|of| of.pods_of.as_ref());
+        dirty.services.extend(public.map(|public| ObjectName::new(&service.namespace, public)));
+        dirty.services.insert(service);
+    }
+
     fn note_ingress(&mut self, name: &ObjectName, ingress: Option<IngressObject>) {
+        let mut forgotten = Vec::new();
         for used in self.objects.ingresses.get(name).map(uses).unwrap_or_default() {
             if let Some(users) = self.users.get_mut(&used) {
                 users.remove(name);
                 if users.is_empty() {
                     self.users.remove(&used);
+                    forgotten.push(used);
                 }
             }
         }
@@ -122,6 +180,11 @@ impl Known {
             self.users.entry(used).or_default().insert(name.clone());
         }
         replace(&mut self.objects.ingresses, name.clone(), ingress);
+        for secret in forgotten {
+            if !self.users.contains_key(&secret) && self.outlived_secrets.remove(&secret) {
+                self.objects.secrets.remove(&secret);
+            }
+        }
     }
 
     /// What `routes` need and is not there yet.
@@ -140,6 +203,11 @@ impl Known {
         match target {
             Target::Endpoints { port_name } => {
                 let endpoints = self.objects.endpoints(service, port_name);
+                if endpoints.iter().any(|endpoint| endpoint.stand_in) {
+                    let ready_pods = self.pod_services.get(service).map_or(0, |pods| self.objects.ready_pods(pods));
+                    let shares = shares(&endpoints, ready_pods, self.crowding.concurrency(service));
+                    return Some(ClusterEndpoints::Activators { endpoints, shares });
+                }
                 let rows = self.crowding.relieve(service, &endpoints, self.plan.rows(service));
                 Some(ClusterEndpoints::Pods { endpoints, rows })
             }

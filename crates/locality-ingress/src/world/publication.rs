@@ -10,7 +10,7 @@ use crate::locality::Policy;
 use crate::objects::ObjectName;
 use crate::route_table::{Cluster, ClusterKey, Host, RouteTable, VirtualHost};
 use crate::translate::{Conflicts, merge};
-use crate::xds::clusters::cluster as envoy_cluster;
+use crate::xds::clusters::{INTERNAL_AUTHORITY, cluster as envoy_cluster, internal_authority};
 use crate::xds::listeners::{EXTERNAL, EXTERNAL_TLS, INTERNAL, INTERNAL_TLS, certificate};
 use crate::xds::routes::encoded_route_configuration;
 use crate::xds::store::{ClusterEndpoints, Update};
@@ -56,11 +56,12 @@ impl Publication {
         &mut self,
         generations: &Generations,
         known: &Known,
-        policy: Policy,
+        (policy, fallback): (Policy, Option<&ObjectName>),
         now: Instant,
         update: &mut Update,
     ) -> BTreeSet<ClusterKey> {
-        let (table, conflicts) = merge(generations.all());
+        let (mut table, conflicts) = merge(generations.all());
+        table.fallback_certificate = fallback.filter(|name| known.objects().secrets.contains_key(name)).cloned();
         let mut changed = BTreeSet::new();
         for (key, cluster) in &table.clusters {
             self.lingering.remove(key);
@@ -115,6 +116,14 @@ impl Publication {
         known.endpoints(&key.service, &cluster.target)
     }
 
+    /// Tells the authority of internal encryption, where any cluster needs it.
+    pub(super) fn authority(&self, name: &ObjectName, known: &Known, update: &mut Update) {
+        let needed = self.table.clusters.values().any(|cluster| cluster.tls);
+        let pem = known.objects().secrets.get(name).and_then(|secret| secret.authority_pem.as_ref()).filter(|_| needed);
+        let encoded = pem.map(|pem| Encoded::new(&internal_authority(pem)));
+        update.shared.insert((Kind::Secret, INTERNAL_AUTHORITY.to_owned()), encoded);
+    }
+
     /// Tells the certificate in a Secret that changed, where it is in use.
     pub(super) fn secret_changed(&self, name: &ObjectName, known: &Known, update: &mut Update) {
         if certificates(&self.table).any(|used| used == name) {
@@ -124,14 +133,13 @@ impl Publication {
 }
 
 fn encode_secret(name: &ObjectName, known: &Known, update: &mut Update) {
-    // A Secret that is gone stays as it was with the gateways: half an encrypted site is worse than an old certificate.
     if let Some(secret) = known.objects().secrets.get(name) {
         update.shared.insert((Kind::Secret, name.to_string()), Some(Encoded::new(&certificate(name, secret))));
     }
 }
 
 fn certificates(table: &RouteTable) -> impl Iterator<Item = &ObjectName> {
-    table.external_certificates.values().chain(table.internal_certificates.values())
+    table.external_certificates.values().chain(table.internal_certificates.values()).chain(&table.fallback_certificate)
 }
 
 /// The hosts of each route configuration, by its name.

@@ -3,12 +3,13 @@
 //! A listener's routes are one resource: one bad virtual host holds up them all. So the Ingress at fault is held back (what it had before is
 //! served instead) until its next generation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::objects::ObjectName;
 use crate::route_table::{ANY_HOST, Host, VirtualHost};
 use crate::translate::IngressRoutes;
+use crate::xds::Kind;
 use crate::xds::refusal::Nack;
 use crate::xds::routes::ingress_of_virtual_host;
 use crate::xds::store::Revision;
@@ -19,10 +20,20 @@ const KEPT: Duration = Duration::from_secs(60);
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    // The generation about which a gateway complained, and how.
-    blamed: BTreeMap<ObjectName, (i64, String)>,
+    blamed: BTreeMap<ObjectName, Blame>,
     held: BTreeMap<ObjectName, Held>,
     before: BTreeMap<ObjectName, (IngressRoutes, Instant)>,
+}
+
+/// What a gateway said against an Ingress.
+#[derive(Clone, Debug)]
+pub(super) struct Blame {
+    /// The generation that it is about.
+    pub(super) generation: i64,
+    /// In words.
+    pub(super) message: String,
+    /// Where it is about a Secret's or Service's content, which may change under the same generation: the resources that were refused.
+    pub(super) resources: BTreeSet<(Kind, String)>,
 }
 
 #[derive(Debug)]
@@ -34,13 +45,25 @@ struct Held {
 }
 
 impl Refusals {
-    pub(super) fn blame(&mut self, name: &ObjectName, generation: i64, message: String) {
-        self.blamed.insert(name.clone(), (generation, message));
+    pub(super) fn blame(&mut self, name: &ObjectName, blame: Blame) {
+        self.blamed.insert(name.clone(), blame);
+    }
+
+    pub(super) fn blames_resources(&self) -> bool {
+        self.blamed.values().any(|blame| !blame.resources.is_empty())
+    }
+
+    /// Forgets what was said against resources that are different now: if those are refused, too, it will be said again.
+    pub(super) fn forgive(&mut self, changed: &BTreeSet<(Kind, String)>) -> Vec<ObjectName> {
+        let concerned = |blame: &Blame| !blame.resources.is_disjoint(changed);
+        let forgiven = self.blamed.iter().filter(|(_, blame)| concerned(blame)).map(|(name, _)| name.clone()).collect();
+        self.blamed.retain(|_, blame| !concerned(blame));
+        forgiven
     }
 
     /// What a gateway said against this generation.
     pub(super) fn against(&self, name: &ObjectName, generation: i64) -> Option<&str> {
-        self.blamed.get(name).filter(|(of, _)| *of == generation).map(|(_, message)| message.as_str())
+        self.blamed.get(name).filter(|blame| blame.generation == generation).map(|blame| blame.message.as_str())
     }
 
     /// Keeps what was served until now.
@@ -77,12 +100,13 @@ impl Refusals {
 }
 
 /// Which of the `suspects` the message means: by one of its hosts, by the number of its virtual host in one of the route configurations
-/// `refused`, or because there is no other.
+/// `refused`, or because there is no other. Of listeners Ingresses make the chains only: an address that cannot be had is nobody's fault.
 pub(super) fn at_fault<'a>(
-    message: &str,
+    nack: &Nack,
     suspects: &[(&'a ObjectName, &IngressRoutes)],
     refused: &[&BTreeMap<Host, VirtualHost>],
 ) -> Vec<&'a ObjectName> {
+    let message = nack.message.as_str();
     let mentions = |host: &Host| host != ANY_HOST && words(message).any(|word| word == host);
     let by_host = suspects.iter().filter(|(_, routes)| routes.external.keys().chain(routes.local.keys()).any(mentions));
     let by_host: Vec<_> = by_host.map(|(name, _)| *name).collect();
@@ -92,8 +116,10 @@ pub(super) fn at_fault<'a>(
     let number = message.split_once("VirtualHosts[").and_then(|(_, rest)| rest.split_once(']')?.0.parse::<usize>().ok());
     let by_number = refused.iter().filter_map(|hosts| ingress_of_virtual_host(hosts, number?));
     let by_number: Vec<_> = by_number.filter_map(|found| suspects.iter().find(|(name, _)| *name == found)).collect();
+    let may_be_theirs = nack.kind != Kind::Listener || message.contains("filter chain");
     match (by_number.as_slice(), suspects) {
-        ([(only, _)], _) | ([], [(only, _)]) => vec![*only],
+        ([(only, _)], _) => vec![*only],
+        ([], [(only, _)]) if may_be_theirs => vec![*only],
         ([(one, _), (other, _)], _) if one == other => vec![*one],
         _ => Vec::new(),
     }

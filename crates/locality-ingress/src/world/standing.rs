@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::judgement::REFUSED_BY_GATEWAY;
 use crate::kingress::IngressStatus;
 use crate::objects::ObjectName;
 use crate::route_table::{ANY_HOST, Host};
@@ -19,6 +20,21 @@ pub struct Standing {
     pub status: IngressStatus,
     /// How far it is.
     pub progress: Progress,
+}
+
+impl Standing {
+    /// Whether a gateway that is connected to this replica refused it.
+    #[must_use]
+    pub fn is_refused_by_gateway(&self) -> bool {
+        matches!(self.progress, Progress::Refused { reason: REFUSED_BY_GATEWAY, .. })
+    }
+
+    /// Whether its status says that a gateway refused this generation, whoever of us wrote that.
+    #[must_use]
+    pub fn says_refused_by_gateway(&self) -> bool {
+        let of_generation = self.status.observed_generation == Some(self.generation);
+        of_generation && self.status.conditions.iter().any(|one| one.type_ == "Ready" && one.reason == REFUSED_BY_GATEWAY)
+    }
 }
 
 /// How far a generation is.
@@ -70,6 +86,8 @@ pub struct GatewayPod {
 pub struct News {
     /// Ingresses whose standing changed; `None` for those that are gone.
     pub standings: Vec<(ObjectName, Option<Standing>)>,
+    /// What people should know about Ingresses: the Ingress, a reason for programs, and a note.
+    pub warnings: Vec<(ObjectName, &'static str, String)>,
     /// The gateways, where they changed.
     pub gateways: Option<Vec<GatewayPod>>,
 }

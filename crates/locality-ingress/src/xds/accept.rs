@@ -1,8 +1,11 @@
 //! Connections of gateways as they come, over TLS where that is set up.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,9 +26,51 @@ const HANDSHAKES: usize = 64;
 /// The system is out of something: asking it at once again would not help.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 
+/// Connections of one address at the same time. A gateway has one, and for a moment after a break two.
+const CONNECTIONS_PER_PEER: usize = 16;
+
 /// A gateway's connection.
 #[derive(Debug)]
-pub(super) struct Connection(Either<TcpStream, Box<TlsStream<TcpStream>>>);
+pub(super) struct Connection {
+    stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
+    _counted: Counted,
+}
+
+/// How many connections each address has.
+#[derive(Clone, Debug, Default)]
+struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One of the connections of an address, for as long as this lives.
+#[derive(Debug)]
+struct Counted {
+    peers: Peers,
+    address: IpAddr,
+}
+
+impl Peers {
+    /// One more of `address`, unless it has all that it may have.
+    fn count(&self, address: IpAddr) -> Option<Counted> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count == CONNECTIONS_PER_PEER {
+            return None;
+        }
+        *count += 1;
+        Some(Counted { peers: self.clone(), address })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut counts = self.peers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = counts.entry(self.address) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
 
 /// Accepts connections until nobody takes them any more.
 pub(super) fn connections(
@@ -34,23 +79,28 @@ pub(super) fn connections(
 ) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(16);
     tokio::spawn(async move {
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        let (handshakes, peers) = (Arc::new(Semaphore::new(HANDSHAKES)), Peers::default());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = sender.closed() => return,
             };
             // Small answers must not wait for the acknowledgement of the ones before.
-            let stream = match accepted.and_then(|(stream, _)| stream.set_nodelay(true).map(|()| stream)) {
-                Ok(stream) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "failed to accept a gateway");
-                    tokio::time::sleep(PAUSE_AFTER_ERROR).await;
-                    continue;
-                }
+            let (stream, address) =
+                match accepted.and_then(|(stream, peer)| stream.set_nodelay(true).map(|()| (stream, peer.ip()))) {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        tracing::warn!(%error, "failed to accept a gateway");
+                        tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+                        continue;
+                    }
+                };
+            let Some(counted) = peers.count(address) else {
+                tracing::warn!(%address, "refused a connection: the address has too many");
+                continue;
             };
             let Some(tls) = &tls else {
-                let _ = sender.send(Ok(Connection(Either::Left(stream)))).await;
+                let _ = sender.send(Ok(Connection { stream: Either::Left(stream), _counted: counted })).await;
                 continue;
             };
             let (config, sender, handshakes) = (tls.borrow().clone(), sender.clone(), handshakes.clone());
@@ -59,7 +109,9 @@ pub(super) fn connections(
                 let peer = stream.peer_addr().ok();
                 match tokio::time::timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream)).await {
                     // Nobody takes it any more only while everything stops.
-                    Ok(Ok(stream)) => _ = sender.send(Ok(Connection(Either::Right(Box::new(stream))))).await,
+                    Ok(Ok(stream)) => {
+                        let _ = sender.send(Ok(Connection { stream: Either::Right(Box::new(stream)), _counted: counted })).await;
+                    }
                     Ok(Err(error)) => tracing::warn!(?peer, %error, "refused a gateway: TLS handshake failed"),
                     Err(_) => tracing::warn!(?peer, "refused a gateway: TLS handshake took too long"),
                 }
@@ -77,25 +129,25 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, into)
+        Pin::new(&mut self.stream).poll_read(context, into)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, from)
+        Pin::new(&mut self.stream).poll_write(context, from)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_write_vectored(
@@ -103,6 +155,24 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         from: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, from)
+        Pin::new(&mut self.stream).poll_write_vectored(context, from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_so_many_connections_and_no_more_until_one_ends() {
+        let peers = Peers::default();
+        let [one, other] = [IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2])];
+        let mut counted: Vec<_> = (0..CONNECTIONS_PER_PEER).map(|_| peers.count(one).unwrap()).collect();
+        assert!(peers.count(one).is_none());
+        drop(peers.count(other).unwrap());
+        counted.pop();
+        assert!(peers.count(one).is_some());
+        drop(counted);
+        assert!(peers.0.lock().unwrap().is_empty());
     }
 }

@@ -12,18 +12,29 @@ use envoy_types::pb::envoy::config::cluster::v3::{
 };
 use envoy_types::pb::envoy::config::core::v3::socket_option::{self, SocketState};
 use envoy_types::pb::envoy::config::core::v3::{
-    BindConfig, Http1ProtocolOptions, Http2ProtocolOptions, SocketOption, TcpKeepalive,
+    BindConfig, DataSource, Http1ProtocolOptions, Http2ProtocolOptions, SocketOption, TcpKeepalive, TransportSocket, data_source,
+    transport_socket,
 };
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints};
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
+    CombinedCertificateValidationContext, ValidationContextType,
+};
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
+    CertificateValidationContext, CommonTlsContext, SdsSecretConfig, Secret, SubjectAltNameMatcher, TlsParameters,
+    UpstreamTlsContext, secret, subject_alt_name_matcher, tls_parameters,
+};
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions,
 };
+use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
+use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use envoy_types::pb::envoy::r#type::v3::Percent;
 
-use super::proto::{duration, named_socket, number, one_extension, over_ads};
+use super::proto::{any, duration, named_socket, number, one_extension, over_ads};
+use crate::kernel::TCP_RTO_MAX_MS;
 use crate::locality::Policy;
 use crate::route_table::{Cluster, ClusterKey, Target};
 
@@ -34,9 +45,13 @@ const NO_LIMIT: u32 = 1_000_000;
 /// How long a connection may take to come about before another endpoint is tried: more than a satellite link's round trip.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long what was sent may stay unconfirmed by the other side's kernel before a connection is given up. A node that is cut off does
-/// not even refuse; without this the requests sent to it last would hang for a quarter of an hour.
-const UNCONFIRMED_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long what was sent may stay unconfirmed by the other side before a connection is given up, where that is all that the kernel can do about
+/// a node that vanished. It counts against a peer as well that is alive and does not read: an activator that holds an upload for a cold revision,
+/// a queue-proxy whose slots are taken, an application that pauses. So it is longer than half a minute of that.
+const UNCONFIRMED_TIMEOUT: Duration = Duration::from_millis(30_500);
+/// How long a retransmission waits at most, where the kernel can be told. A peer that confirms nothing is then given up after its 15 retransmissions,
+/// some 15 seconds; one that is alive and does not read is asked for room for as long as it likes.
+const RETRANSMISSION_TIMEOUT: Duration = Duration::from_secs(1);
 /// `IPPROTO_TCP`.
 const TCP: i64 = 6;
 /// `TCP_USER_TIMEOUT`, in milliseconds.
@@ -44,7 +59,8 @@ const TCP_USER_TIMEOUT: i64 = 18;
 
 /// `cluster` as Envoy has it.
 ///
-/// Its statistics are named `<namespace>/<service>`, whatever the port, so that a reader of demand finds a revision under its name.
+/// Its statistics are named `<namespace>/<service>`, whatever the port, so that a reader of demand finds a revision under its name. What depends on
+/// the gateway's node is in [`lost_peers`].
 #[must_use]
 pub fn cluster(key: &ClusterKey, cluster: &Cluster, policy: Policy) -> EnvoyCluster {
     let name = key.to_string();
@@ -86,22 +102,12 @@ pub fn cluster(key: &ClusterKey, cluster: &Cluster, policy: Policy) -> EnvoyClus
             ..CircuitBreakers::default()
         }),
         outlier_detection: Some(unreachable_endpoints()),
+        transport_socket: cluster.tls.then(|| internal_encryption(&key.service.namespace, cluster.http2)),
         typed_extension_protocol_options: one_extension(
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
             &protocol(cluster.http2),
         ),
         dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
-        upstream_bind_config: Some(BindConfig {
-            socket_options: vec![SocketOption {
-                description: "TCP_USER_TIMEOUT".to_owned(),
-                level: TCP,
-                name: TCP_USER_TIMEOUT,
-                state: SocketState::StatePrebind.into(),
-                value: Some(socket_option::Value::IntValue(i64::try_from(UNCONFIRMED_TIMEOUT.as_millis()).unwrap_or(i64::MAX))),
-                ..SocketOption::default()
-            }],
-            ..BindConfig::default()
-        }),
         upstream_connection_options: Some(UpstreamConnectionOptions {
             tcp_keepalive: Some(TcpKeepalive {
                 keepalive_probes: number(3),
@@ -112,6 +118,83 @@ pub fn cluster(key: &ClusterKey, cluster: &Cluster, policy: Policy) -> EnvoyClus
         }),
         name,
         ..EnvoyCluster::default()
+    }
+}
+
+/// The part of every cluster by which gateways notice that a backend vanished without a word, by whether the kernel under the gateway can bound
+/// retransmissions. It would refuse an option that it does not have, and with that every connection.
+#[must_use]
+pub fn lost_peers(bounds_retransmissions: bool) -> EnvoyCluster {
+    let (description, name, time) = match bounds_retransmissions {
+        true => ("TCP_RTO_MAX_MS", TCP_RTO_MAX_MS.into(), RETRANSMISSION_TIMEOUT),
+        false => ("TCP_USER_TIMEOUT", TCP_USER_TIMEOUT, UNCONFIRMED_TIMEOUT),
+    };
+    let option = SocketOption {
+        description: description.to_owned(),
+        level: TCP,
+        name,
+        state: SocketState::StatePrebind.into(),
+        value: Some(socket_option::Value::IntValue(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))),
+        ..SocketOption::default()
+    };
+    EnvoyCluster {
+        upstream_bind_config: Some(BindConfig { socket_options: vec![option], ..BindConfig::default() }),
+        ..EnvoyCluster::default()
+    }
+}
+
+/// The name under which gateways are told the authority of internal encryption.
+pub const INTERNAL_AUTHORITY: &str = "internal-authority";
+
+/// The authority of internal encryption, in PEM.
+#[must_use]
+pub fn internal_authority(pem: &[u8]) -> Secret {
+    let inline = data_source::Specifier::InlineBytes(pem.to_vec());
+    Secret {
+        name: INTERNAL_AUTHORITY.to_owned(),
+        r#type: Some(secret::Type::ValidationContext(CertificateValidationContext {
+            trusted_ca: Some(DataSource { specifier: Some(inline), ..DataSource::default() }),
+            ..CertificateValidationContext::default()
+        })),
+    }
+}
+
+/// TLS as activators and queue-proxies speak it: the former show a certificate of one name for all, the latter one of their namespace.
+fn internal_encryption(namespace: &str, http2: bool) -> TransportSocket {
+    let name = |name: String| SubjectAltNameMatcher {
+        san_type: subject_alt_name_matcher::SanType::Dns.into(),
+        matcher: Some(StringMatcher { match_pattern: Some(MatchPattern::Exact(name)), ..StringMatcher::default() }),
+        ..SubjectAltNameMatcher::default()
+    };
+    let version = tls_parameters::TlsProtocol::TlSv13.into();
+    let context = UpstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            tls_params: Some(TlsParameters {
+                tls_minimum_protocol_version: version,
+                tls_maximum_protocol_version: version,
+                ..TlsParameters::default()
+            }),
+            alpn_protocols: http2.then(|| "h2".to_owned()).into_iter().collect(),
+            validation_context_type: Some(ValidationContextType::CombinedValidationContext(
+                CombinedCertificateValidationContext {
+                    default_validation_context: Some(CertificateValidationContext {
+                        match_typed_subject_alt_names: vec![name("kn-routing".to_owned()), name(format!("kn-user-{namespace}"))],
+                        ..CertificateValidationContext::default()
+                    }),
+                    validation_context_sds_secret_config: Some(SdsSecretConfig {
+                        name: INTERNAL_AUTHORITY.to_owned(),
+                        sds_config: over_ads(),
+                    }),
+                    ..CombinedCertificateValidationContext::default()
+                },
+            )),
+            ..CommonTlsContext::default()
+        }),
+        ..UpstreamTlsContext::default()
+    };
+    TransportSocket {
+        name: "envoy.transport_sockets.tls".to_owned(),
+        config_type: Some(transport_socket::ConfigType::TypedConfig(any(&context))),
     }
 }
 

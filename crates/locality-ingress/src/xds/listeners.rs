@@ -6,12 +6,17 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::transport_socket;
 use envoy_types::pb::envoy::config::core::v3::{
-    DataSource, Http2ProtocolOptions, HttpProtocolOptions, TransportSocket, data_source,
+    DataSource, Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions, TransportSocket, data_source,
 };
 use envoy_types::pb::envoy::config::listener::v3::{
     Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, filter, listener_filter,
 };
+use envoy_types::pb::envoy::config::route::v3::route::Action as EnvoyAction;
+use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
+use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
+use envoy_types::pb::envoy::config::route::v3::{Route as EnvoyRoute, RouteAction, RouteConfiguration, RouteMatch, VirtualHost};
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
+use envoy_types::pb::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
 use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
     CodecType, RouteSpecifier, ServerHeaderTransformation, UpgradeConfig,
@@ -22,9 +27,12 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
     CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, Secret, TlsCertificate, TlsParameters, secret, tls_parameters,
 };
+use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
+use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 
 use super::access_log::json_on_standard_output;
 use super::proto::{any, duration, number, over_ads, socket, truth};
+use super::routes::exactly;
 use crate::objects::{ObjectName, SecretObject};
 use crate::route_table::{Host, RouteTable};
 
@@ -36,6 +44,12 @@ pub const INTERNAL: &str = "internal";
 pub const EXTERNAL_TLS: &str = "external-tls";
 /// Of HTTPS from inside.
 pub const INTERNAL_TLS: &str = "internal-tls";
+
+/// The listener of the gateways' own page where their bootstrap's does not do.
+pub const STATISTICS: &str = "statistics";
+/// Its port, and the cluster of the bootstrap that it asks.
+const STATISTICS_PORT: u16 = 9000;
+const ADMINISTRATION: &str = "admin";
 
 /// The ports that gateways listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,46 +71,146 @@ impl Default for GatewayPorts {
 }
 
 /// How gateways listen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenerSettings {
     /// Where.
     pub ports: GatewayPorts,
     /// Whether they write a line of JSON per request to their standard output.
     pub access_log: bool,
+    /// How many proxies stand in front of the external listeners whose word counts on where a request came from and by which protocol.
+    pub trusted_hops: u32,
+    /// Whether connections to the external listeners may begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// How large the headers of a request may be together, in KiB.
+    pub request_headers_kib: u32,
 }
+
+impl Default for ListenerSettings {
+    fn default() -> Self {
+        Self {
+            ports: GatewayPorts::default(),
+            access_log: false,
+            trusted_hops: 0,
+            proxy_protocol: false,
+            request_headers_kib: DEFAULT_REQUEST_HEADERS_KIB,
+        }
+    }
+}
+
+/// More than clients are known to send (tokens of a person in a thousand groups), of what a queue-proxy takes (1 MiB).
+pub const DEFAULT_REQUEST_HEADERS_KIB: u32 = 96;
+/// Who sends the headers of a request slower than that holds a connection for nothing.
+const REQUEST_HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests of one connection from outside at a time. Envoy's advice for the edge is 100, for one client each; a load balancer in front brings those of
+/// many on one connection.
+const EXTERNAL_STREAMS: u32 = 1_000;
+/// What a client may have sent of one request, and of all of a connection, and nobody has read. Envoy's advice for the edge is 64 KiB and 1 MiB;
+/// with 64 KiB an upload over 100 ms is no faster than 5 Mbit/s.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
 /// The listeners of a gateway that listens on `address`. Those for HTTPS are there while there is a certificate for them.
 #[must_use]
 pub fn listeners(table: &RouteTable, settings: ListenerSettings, address: IpAddr) -> Vec<Listener> {
-    let ListenerSettings { ports, access_log } = settings;
-    let plain = |name: &str, port| Listener {
+    let ports = settings.ports;
+    let plain = |side: Side, name: &str, port| Listener {
         name: name.to_owned(),
         address: socket(address, port),
-        filter_chains: vec![FilterChain { filters: vec![http(name, access_log)], ..FilterChain::default() }],
+        filter_chains: vec![FilterChain { filters: vec![http(side, name, settings)], ..FilterChain::default() }],
+        listener_filters: (side == Side::External && settings.proxy_protocol).then(proxy_protocol).into_iter().collect(),
         per_connection_buffer_limit_bytes: number(1024 * 1024),
         ..Listener::default()
     };
-    let mut listeners = vec![plain(EXTERNAL, ports.external), plain(INTERNAL, ports.internal)];
-    for (name, port, certificates) in [
-        (EXTERNAL_TLS, ports.external_tls, &table.external_certificates),
-        (INTERNAL_TLS, ports.internal_tls, &table.internal_certificates),
+    let mut listeners = vec![plain(Side::External, EXTERNAL, ports.external), plain(Side::Internal, INTERNAL, ports.internal)];
+    let fallback = table.fallback_certificate.as_ref();
+    for (side, name, port, certificates, fallback) in [
+        (Side::External, EXTERNAL_TLS, ports.external_tls, &table.external_certificates, fallback),
+        (Side::Internal, INTERNAL_TLS, ports.internal_tls, &table.internal_certificates, None),
     ] {
-        if certificates.is_empty() {
+        if certificates.is_empty() && fallback.is_none() {
             continue;
         }
-        let inspector = ListenerFilter {
-            name: "envoy.filters.listener.tls_inspector".to_owned(),
-            config_type: Some(listener_filter::ConfigType::TypedConfig(any(&TlsInspector::default()))),
-            ..ListenerFilter::default()
+        let mut listener = plain(side, name, port);
+        listener.listener_filters.push(listener_filter("envoy.filters.listener.tls_inspector", &TlsInspector::default()));
+        let chain = |(secret, hosts): (_, Vec<&Host>)| FilterChain {
+            filter_chain_match: Some(FilterChainMatch {
+                server_names: hosts.into_iter().cloned().collect(),
+                ..FilterChainMatch::default()
+            }),
+            ..tls_chain(http(side, name, settings), secret)
         };
-        let chain = |(secret, hosts)| tls_chain(http(name, access_log), secret, hosts);
-        listeners.push(Listener {
-            filter_chains: by_secret(certificates).into_iter().map(chain).collect(),
-            listener_filters: vec![inspector],
-            ..plain(name, port)
+        listener.filter_chains = by_secret(certificates).into_iter().map(chain).collect();
+        // For clients that name no host, or one without a certificate.
+        listener.default_filter_chain = fallback.map(|secret| FilterChain {
+            name: format!("{secret} as the fallback"),
+            ..tls_chain(http(side, name, settings), secret)
         });
+        listeners.push(listener);
     }
     listeners
+}
+
+/// Where requests come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    /// Outside the cluster.
+    External,
+    /// Inside.
+    Internal,
+}
+
+fn listener_filter<M: prost::Message + prost::Name>(name: &str, filter: &M) -> ListenerFilter {
+    ListenerFilter {
+        name: name.to_owned(),
+        config_type: Some(listener_filter::ConfigType::TypedConfig(any(filter))),
+        ..ListenerFilter::default()
+    }
+}
+
+/// What proves versions to us comes without such a header.
+fn proxy_protocol() -> ListenerFilter {
+    let filter = ProxyProtocol { allow_requests_without_proxy_protocol: true, ..ProxyProtocol::default() };
+    listener_filter("envoy.filters.listener.proxy_protocol", &filter)
+}
+
+/// The gateways' own page, as their bootstrap serves it on all addresses of IPv4, for a pod whose first address is of IPv6.
+#[must_use]
+pub fn statistics(pod_address: Option<IpAddr>) -> Option<Listener> {
+    let address = pod_address.filter(IpAddr::is_ipv6)?;
+    let get = |(path, asked): (&str, &str)| EnvoyRoute {
+        r#match: Some(RouteMatch {
+            path_specifier: Some(PathSpecifier::Prefix(path.to_owned())),
+            headers: vec![exactly(":method", "GET")],
+            ..RouteMatch::default()
+        }),
+        action: Some(EnvoyAction::Route(RouteAction {
+            cluster_specifier: Some(ClusterSpecifier::Cluster(ADMINISTRATION.to_owned())),
+            prefix_rewrite: asked.to_owned(),
+            ..RouteAction::default()
+        })),
+        ..EnvoyRoute::default()
+    };
+    let routes = [("/stats", ""), ("/ready", ""), ("/live", "/hot_restart_version")].map(get);
+    let host = VirtualHost {
+        name: STATISTICS.to_owned(),
+        domains: vec!["*".to_owned()],
+        routes: routes.into(),
+        ..VirtualHost::default()
+    };
+    let config = RouteConfiguration { name: STATISTICS.to_owned(), virtual_hosts: vec![host], ..RouteConfiguration::default() };
+    let manager = HttpConnectionManager {
+        stat_prefix: STATISTICS.to_owned(),
+        route_specifier: Some(RouteSpecifier::RouteConfig(config)),
+        http_filters: vec![router(&Router::default())],
+        ..HttpConnectionManager::default()
+    };
+    Some(Listener {
+        name: STATISTICS.to_owned(),
+        address: socket(address, STATISTICS_PORT),
+        filter_chains: vec![FilterChain { filters: vec![connection_manager(&manager)], ..FilterChain::default() }],
+        bypass_overload_manager: true,
+        ..Listener::default()
+    })
 }
 
 fn by_secret(certificates: &BTreeMap<Host, ObjectName>) -> BTreeMap<&ObjectName, Vec<&Host>> {
@@ -107,7 +221,7 @@ fn by_secret(certificates: &BTreeMap<Host, ObjectName>) -> BTreeMap<&ObjectName,
     by_secret
 }
 
-fn tls_chain(http: Filter, secret: &ObjectName, hosts: Vec<&Host>) -> FilterChain {
+fn tls_chain(http: Filter, secret: &ObjectName) -> FilterChain {
     let context = DownstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
             tls_params: Some(TlsParameters {
@@ -122,10 +236,6 @@ fn tls_chain(http: Filter, secret: &ObjectName, hosts: Vec<&Host>) -> FilterChai
     };
     FilterChain {
         name: secret.to_string(),
-        filter_chain_match: Some(FilterChainMatch {
-            server_names: hosts.into_iter().cloned().collect(),
-            ..FilterChainMatch::default()
-        }),
         filters: vec![http],
         transport_socket: Some(TransportSocket {
             name: "envoy.transport_sockets.tls".to_owned(),
@@ -135,7 +245,22 @@ fn tls_chain(http: Filter, secret: &ObjectName, hosts: Vec<&Host>) -> FilterChai
     }
 }
 
-fn http(routes: &str, access_log: bool) -> Filter {
+fn router(settings: &Router) -> HttpFilter {
+    HttpFilter {
+        name: "envoy.filters.http.router".to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(any(settings))),
+        ..HttpFilter::default()
+    }
+}
+
+fn connection_manager(manager: &HttpConnectionManager) -> Filter {
+    Filter {
+        name: "envoy.filters.network.http_connection_manager".to_owned(),
+        config_type: Some(filter::ConfigType::TypedConfig(any(manager))),
+    }
+}
+
+fn http(side: Side, routes: &str, settings: ListenerSettings) -> Filter {
     let quiet = Router {
         // Envoy's own headers are of no use to the application or its clients.
         suppress_envoy_headers: true,
@@ -144,40 +269,55 @@ fn http(routes: &str, access_log: bool) -> Filter {
         dynamic_stats: truth(false),
         ..Router::default()
     };
-    let router = HttpFilter {
-        name: "envoy.filters.http.router".to_owned(),
-        config_type: Some(http_filter::ConfigType::TypedConfig(any(&quiet))),
-        ..HttpFilter::default()
-    };
+    // Paths are passed on as they came, slashes and dots included: applications sign them, and no rule of Knative's guards one path from who may
+    // ask for another. So are headers with underscores, which its applications may read.
     let manager = HttpConnectionManager {
         codec_type: CodecType::Auto.into(),
         stat_prefix: routes.to_owned(),
         route_specifier: Some(RouteSpecifier::Rds(Rds { config_source: over_ads(), route_config_name: routes.to_owned() })),
-        http_filters: vec![router],
-        access_log: access_log.then(json_on_standard_output).into_iter().collect(),
+        http_filters: vec![router(&quiet)],
+        access_log: settings.access_log.then(json_on_standard_output).into_iter().collect(),
         common_http_protocol_options: Some(HttpProtocolOptions {
             // Idle connections, not requests.
             idle_timeout: duration(Duration::from_secs(3600)),
             ..HttpProtocolOptions::default()
         }),
-        // Web sockets over HTTP/2.
-        http2_protocol_options: Some(Http2ProtocolOptions { allow_connect: true, ..Http2ProtocolOptions::default() }),
+        http_protocol_options: Some(Http1ProtocolOptions {
+            // What other proxies and old tools speak unless told otherwise.
+            accept_http_10: true,
+            // Some clients offer to go on with TLS. An offer may be ignored, and unlike that of h2c Envoy would refuse the request.
+            ignore_http_11_upgrade: vec![StringMatcher {
+                ignore_case: true,
+                match_pattern: Some(MatchPattern::Prefix("TLS/".to_owned())),
+            }],
+            ..Http1ProtocolOptions::default()
+        }),
+        http2_protocol_options: Some(Http2ProtocolOptions {
+            // Web sockets over HTTP/2.
+            allow_connect: true,
+            max_concurrent_streams: (side == Side::External).then_some(EXTERNAL_STREAMS).and_then(number),
+            initial_stream_window_size: number(STREAM_WINDOW_BYTES),
+            initial_connection_window_size: number(CONNECTION_WINDOW_BYTES),
+            ..Http2ProtocolOptions::default()
+        }),
+        // `hello.default.svc.cluster.local.` is how search domains are spared.
+        strip_trailing_host_dot: true,
+        max_request_headers_kb: number(settings.request_headers_kib),
+        request_headers_timeout: duration(REQUEST_HEADERS_TIMEOUT),
         upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..UpgradeConfig::default() }],
         // A quiet stream is not a dead one; the revision's own timeouts are kept behind us.
         stream_idle_timeout: duration(Duration::ZERO),
         request_timeout: duration(Duration::ZERO),
         drain_timeout: duration(Duration::from_secs(5)),
-        // Who asks is what the connection says, whatever the client claims.
+        // Who asks is what the connection says, whatever the client claims, unless trusted proxies stand in front.
         use_remote_address: truth(true),
+        xff_num_trusted_hops: if side == Side::External { settings.trusted_hops } else { 0 },
         // Making up an id costs as much as all that is decided about a request. A client's own passes.
         generate_request_id: truth(false),
         server_header_transformation: ServerHeaderTransformation::PassThrough.into(),
         ..HttpConnectionManager::default()
     };
-    Filter {
-        name: "envoy.filters.network.http_connection_manager".to_owned(),
-        config_type: Some(filter::ConfigType::TypedConfig(any(&manager))),
-    }
+    connection_manager(&manager)
 }
 
 /// A TLS Secret as Envoy has it.

@@ -14,6 +14,7 @@ pub mod listeners;
 pub mod proto;
 pub mod refusal;
 pub mod routes;
+pub mod self_made;
 pub mod server;
 pub mod session;
 pub mod store;
@@ -114,6 +115,14 @@ impl Encoded {
     /// Encodes `message`.
     pub fn new<M: prost::Message>(message: &M) -> Self {
         Self::from(message.encode_to_vec())
+    }
+}
+
+impl Encoded {
+    /// With `more` of the same message: what a field says twice is put together, or the latter counts.
+    #[must_use]
+    pub fn and(&self, more: &[u8]) -> Self {
+        Self::from([&self.content, more].concat())
     }
 }
 

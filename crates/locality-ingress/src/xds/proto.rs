@@ -1,7 +1,7 @@
 //! Small pieces that many resources share.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
@@ -55,7 +55,12 @@ pub fn over_ads() -> Option<ConfigSource> {
 /// A TCP address.
 #[must_use]
 pub fn socket(address: IpAddr, port: u16) -> Option<Address> {
-    named_socket(&address.to_string(), port)
+    let mut socket = named_socket(&address.to_string(), port)?;
+    if let Some(address::Address::SocketAddress(socket)) = &mut socket.address {
+        // All addresses of IPv6 are those of IPv4, too.
+        socket.ipv4_compat = address == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    }
+    Some(socket)
 }
 
 /// A TCP address by name.

@@ -22,7 +22,7 @@ use prost::Message as _;
 
 use super::Encoded;
 use super::proto::{any, duration, number, set_header, truth};
-use crate::network_hash::{HASH_HEADER, HASH_OVERRIDE};
+use crate::network_hash::{HASH_HEADER, HASH_OVERRIDE, PROBE_HEADER, PROBE_VALUE};
 use crate::objects::ObjectName;
 use crate::route_table::{Action, Host, Route, Split, VirtualHost};
 
@@ -59,10 +59,11 @@ fn proof(hash: &str) -> EnvoyRoute {
     EnvoyRoute {
         r#match: Some(RouteMatch {
             path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
-            headers: vec![exactly(HASH_HEADER, HASH_OVERRIDE)],
+            headers: vec![exactly(HASH_HEADER, HASH_OVERRIDE), exactly(PROBE_HEADER, PROBE_VALUE)],
             ..RouteMatch::default()
         }),
-        response_headers_to_add: vec![set_header(HASH_HEADER, hash)],
+        // A cache in front that looks at no such header must not take an empty page for the real one.
+        response_headers_to_add: vec![set_header(HASH_HEADER, hash), set_header("cache-control", "no-store")],
         action: Some(EnvoyAction::DirectResponse(DirectResponseAction { status: 200, ..DirectResponseAction::default() })),
         ..EnvoyRoute::default()
     }
@@ -128,7 +129,7 @@ fn route(route: &Route) -> EnvoyRoute {
     }
 }
 
-fn exactly(name: &str, value: &str) -> HeaderMatcher {
+pub(super) fn exactly(name: &str, value: &str) -> HeaderMatcher {
     let exact = StringMatcher { match_pattern: Some(MatchPattern::Exact(value.to_owned())), ..StringMatcher::default() };
     HeaderMatcher {
         name: name.to_owned(),

@@ -37,8 +37,12 @@ use crate::metrics::Metrics;
 /// The key of a gateway's node metadata by which it asks to listen on one address only.
 pub const LISTEN_ADDRESS_METADATA: &str = "listen_address";
 
-/// The key by which it tells the address of its pod. By it a gateway that is being ended is told from its successor on the same node.
-pub const POD_ADDRESS_METADATA: &str = "pod_address";
+/// The key by which it tells the addresses of its pod, with commas between them. By them a gateway that is being ended is told from its successor
+/// on the same node.
+pub const POD_ADDRESSES_METADATA: &str = "pod_addresses";
+
+/// As it was called by gateways that told one address only.
+const OLD_POD_ADDRESS_METADATA: &str = "pod_address";
 
 /// Answers that may wait for a gateway that does not read.
 const OUTBOUND_DEPTH: usize = 8;
@@ -90,6 +94,7 @@ impl Ads {
         tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+            .max_concurrent_streams(Some(STREAMS))
             .add_service(self)
             .add_service(reports.service())
             .serve_with_incoming_shutdown(connections(listener, tls), async move { stop.cancelled().await })
@@ -173,17 +178,25 @@ fn view(node: Option<&Node>) -> Result<View, Status> {
     let node = node.filter(|node| !node.id.is_empty());
     let node =
         node.ok_or_else(|| Status::invalid_argument("the first request must carry a node id, the name of the Kubernetes node"))?;
-    let address = |key: &str| match node.metadata.as_ref().and_then(|all| all.fields.get(key)?.kind.as_ref()) {
+    let addresses = |key: &str| match node.metadata.as_ref().and_then(|all| all.fields.get(key)?.kind.as_ref()) {
         Some(value::Kind::StringValue(text)) => {
             let no_address = |_| Status::invalid_argument(format!("node metadata {key} is not an IP address: {text:?}"));
-            text.parse::<IpAddr>().map(Some).map_err(no_address)
+            text.split(',').map(|one| one.trim().parse::<IpAddr>()).collect::<Result<Vec<_>, _>>().map_err(no_address)
         }
-        _ => Ok(None),
+        _ => Ok(Vec::new()),
     };
-    let listen_address = address(LISTEN_ADDRESS_METADATA)?;
-    let pod_address = address(POD_ADDRESS_METADATA)?.or(listen_address);
-    Ok(View { node: node.id.clone(), listen_address, pod_address })
+    let listen_address = addresses(LISTEN_ADDRESS_METADATA)?.first().copied();
+    let pod_addresses = match addresses(POD_ADDRESSES_METADATA)? {
+        none if none.is_empty() => addresses(OLD_POD_ADDRESS_METADATA)?.into_iter().chain(listen_address).collect(),
+        some => some,
+    };
+    Ok(View { node: node.id.clone(), listen_address, pod_addresses })
 }
+
+/// How long a gateway may take to say who it is and what it wants.
+const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(10);
+/// Streams of one connection at a time: a gateway has one for its configuration and one for its reports.
+const STREAMS: u32 = 8;
 
 /// The only method that is served.
 const DELTA_METHOD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
@@ -215,7 +228,7 @@ impl Service<http::Request<Body>> for Ads {
         let ads = self.clone();
         // The first request may come only after the response headers, so it is awaited in the task.
         tokio::spawn(async move {
-            let Some(Ok(first)) = requests.next().await else { return };
+            let Ok(Some(Ok(first))) = tokio::time::timeout(FIRST_REQUEST_WITHIN, requests.next()).await else { return };
             match view(first.node.as_ref()) {
                 Ok(view) => ads.follow(Session::new(view), first, requests, sender).await,
                 Err(status) => {

@@ -1,7 +1,8 @@
 //! What one gateway is sent, and when: the delta protocol as a state machine without I/O.
 //!
 //! Per kind at most one answer is on its way; what changes meanwhile goes out together when the gateway has taken it. Routes wait until the
-//! gateway has the endpoints of every cluster it was told of, so that no request ever meets a cluster that is not there yet.
+//! gateway has the endpoints of every cluster it was told of, so that no request ever meets a cluster that is not there yet. What is gone is told
+//! only when the gateway has confirmed its routes: one that was away, or refused them, may still have routes that lead there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -16,6 +17,9 @@ use super::{Kind, Name};
 
 /// How long routes wait for endpoints. Only a gateway that refused a cluster ever makes them wait that long.
 const ROUTES_WAIT: Duration = Duration::from_secs(2);
+
+/// How long what is gone is kept from a gateway that does not ask for routes: one without listeners has none.
+const REMOVALS_WAIT: Duration = Duration::from_secs(60);
 
 /// A gateway may hold and ask for this many names beyond what there is: those that are gone, or not there yet. A stream with more is broken,
 /// or meant to fill our memory.
@@ -33,6 +37,7 @@ pub struct Session {
     // Clusters that this gateway was told of and has no endpoints for yet.
     awaiting_endpoints: BTreeSet<Name>,
     routes_waiting_since: Option<Instant>,
+    began: Option<Instant>,
 }
 
 impl Session {
@@ -46,6 +51,7 @@ impl Session {
             next_nonce: 1,
             awaiting_endpoints: BTreeSet::new(),
             routes_waiting_since: None,
+            began: None,
         }
     }
 
@@ -96,15 +102,33 @@ impl Session {
         if self.seen == 0 {
             return Vec::new();
         }
-        Kind::ALL.into_iter().filter_map(|kind| self.answer(kind, store, now)).collect()
+        self.began.get_or_insert(now);
+        self.release_removals(now);
+        let mut answers: Vec<_> = Kind::ALL.into_iter().filter_map(|kind| self.answer(kind, store, now)).collect();
+        // Routes come last: only now is it known whether there is anything to wait for.
+        if self.kinds.values().any(Subscription::holds_back) && self.release_removals(now) {
+            answers.extend(Kind::ALL.into_iter().filter_map(|kind| self.answer(kind, store, now)));
+        }
+        answers
+    }
+
+    /// Lets go of what is gone where nothing is left to be waited for. Whether that is so.
+    fn release_removals(&mut self, now: Instant) -> bool {
+        let free = !self.removals_must_wait(now);
+        if free {
+            self.kinds.values_mut().for_each(Subscription::release);
+        }
+        free
     }
 
     fn answer(&mut self, kind: Kind, store: &Store, now: Instant) -> Option<Answer> {
         if !self.kinds.get(&kind)?.is_due() || (kind == Kind::Routes && self.routes_must_wait(now)) {
             return None;
         }
+        // Routes and listeners that are gone are what the others wait for.
+        let hold = !matches!(kind, Kind::Routes | Kind::Listener) && self.removals_must_wait(now);
         let subscription = self.kinds.get_mut(&kind)?;
-        let page = subscription.next_page(|name| store.resource(&self.view, kind, name.as_str()))?;
+        let page = subscription.next_page(hold, |name| store.resource(&self.view, kind, name.as_str()))?;
         let nonce = self.next_nonce.to_string();
         self.next_nonce += 1;
         subscription.sent(&page, &nonce, self.seen, store.revision().0);
@@ -154,10 +178,21 @@ impl Session {
         false
     }
 
+    /// Whether the gateway may have routes to what is gone: until it has confirmed those that there are.
+    fn removals_must_wait(&self, now: Instant) -> bool {
+        match self.kinds.get(&Kind::Routes) {
+            Some(routes) => routes.is_pending() || routes.is_on_its_way() || routes.was_refused(),
+            None => self.began.is_none_or(|began| now < began + REMOVALS_WAIT),
+        }
+    }
+
     /// When to call [`answers`](Self::answers) again although nothing happened.
     #[must_use]
     pub fn wake_at(&self) -> Option<Instant> {
-        self.routes_waiting_since.map(|since| since + ROUTES_WAIT)
+        let routes = self.routes_waiting_since.map(|since| since + ROUTES_WAIT);
+        let waits = !self.kinds.contains_key(&Kind::Routes) && self.kinds.values().any(Subscription::holds_back);
+        let removals = self.began.filter(|_| waits).map(|began| began + REMOVALS_WAIT);
+        routes.into_iter().chain(removals).min()
     }
 
     /// The revision that the gateway has confirmed in full; `None` while something is on its way or waits.
@@ -191,7 +226,7 @@ mod tests {
     }
 
     fn add(update: &mut Update, name: &str) {
-        let made = Cluster { http2: false, target: Target::Endpoints { port_name: "http".into() } };
+        let made = Cluster { http2: false, tls: false, target: Target::Endpoints { port_name: "http".into() } };
         let encoded = Encoded::new(&cluster(&key(name), &made, Policy::Locality));
         update.shared.insert((Kind::Cluster, key(name).to_string()), Some(encoded));
         let pods = ClusterEndpoints::Pods { endpoints: Vec::new(), rows: None };
@@ -234,7 +269,7 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let store = Arc::new(Store::new(Policy::Locality, ListenerSettings::default()));
-            let session = Session::new(View { node: "node1".into(), listen_address: None, pod_address: None });
+            let session = Session::new(View::of("node1"));
             Self { store, session, now: Instant::now() }
         }
 
@@ -404,7 +439,8 @@ mod tests {
             initial_resource_versions: [version(Kind::Cluster, "ns/a/80"), ("ns/gone/80".into(), "1".into())].into(),
             ..request(Kind::Cluster, &[])
         };
-        assert_eq!(sent(&bench.ask(clusters)), [("cds", vec![], vec!["ns/gone/80"])]);
+        // Routes that it has may lead there.
+        assert_eq!(sent(&bench.ask(clusters)), [("cds", vec![], vec![])]);
         let endpoints = DeltaDiscoveryRequest {
             initial_resource_versions: [version(Kind::Assignment, "ns/a/80")].into(),
             ..request(Kind::Assignment, &["ns/a/80"])
@@ -415,9 +451,68 @@ mod tests {
     }
 
     #[test]
+    fn a_gateway_that_was_away_gets_its_new_routes_before_it_loses_the_clusters_of_the_old() {
+        let before = Bench::in_sync();
+        let version = |kind, name: &str| {
+            let resource = before.store.resource(before.session.view(), kind, name).unwrap();
+            (name.to_owned(), format!("{:x}", resource.version))
+        };
+        let (cluster, routes_before) = (version(Kind::Cluster, "ns/a/80"), version(Kind::Routes, "external"));
+        // While it is away its only cluster goes, and another one comes.
+        let mut update = Update::default();
+        add(&mut update, "b");
+        routes(&mut update, "2");
+        update.shared.insert((Kind::Cluster, key("a").to_string()), None);
+        update.endpoints.insert(key("a").to_string(), None);
+        before.store.publish(update);
+        let mut bench =
+            Bench { session: Session::new(before.session.view().clone()), store: before.store.clone(), now: before.now };
+        let had = |kind, names: &[&str], versions: &[(String, String)]| DeltaDiscoveryRequest {
+            initial_resource_versions: versions.iter().cloned().collect(),
+            ..request(kind, names)
+        };
+        let clusters = bench.ask(had(Kind::Cluster, &[], &[cluster]));
+        assert_eq!(sent(&clusters), [("cds", vec!["ns/b/80"], vec![])]);
+        let endpoints = bench.ask(request(Kind::Assignment, &["ns/b/80"]));
+        assert_eq!(sent(&endpoints), [("eds", vec!["ns/b/80"], vec![])]);
+        assert_eq!(sent(&bench.ack_all(&[clusters, endpoints].concat())), []);
+        let routes = bench.ask(had(Kind::Routes, &["external"], &[routes_before]));
+        assert_eq!(sent(&routes), [("rds", vec!["external"], vec![])]);
+        // One that refuses its routes has the old ones.
+        let refusal = DeltaDiscoveryRequest {
+            error_detail: Some(Status { message: "bad".into(), ..Status::default() }),
+            ..ack(&routes[0])
+        };
+        assert!(bench.session.on_request(refusal, &bench.store).is_some());
+        bench.now += REMOVALS_WAIT * 2;
+        assert_eq!(sent(&bench.answers()), []);
+        let mut update = Update::default();
+        super::tests::routes(&mut update, "3");
+        bench.store.publish(update);
+        let routes = bench.answers();
+        assert_eq!(sent(&bench.ack_all(&routes)), [("cds", vec![], vec!["ns/a/80"])]);
+    }
+
+    #[test]
+    fn a_gateway_that_asks_for_no_routes_is_told_what_is_gone_after_a_while() {
+        let mut bench = Bench::new();
+        bench.store.publish(Update::default());
+        let clusters = DeltaDiscoveryRequest {
+            initial_resource_versions: [("ns/gone/80".into(), "1".into())].into(),
+            ..request(Kind::Cluster, &[])
+        };
+        let first = bench.ask(clusters);
+        assert_eq!(sent(&first), [("cds", vec![], vec![])]);
+        assert_eq!(sent(&bench.ack_all(&first)), []);
+        bench.now = bench.session.wake_at().unwrap();
+        assert_eq!(sent(&bench.answers()), [("cds", vec![], vec!["ns/gone/80"])]);
+        assert_eq!(bench.session.wake_at(), None);
+    }
+
+    #[test]
     fn a_cluster_that_changes_gets_its_endpoints_again() {
         let mut bench = Bench::in_sync();
-        let http2 = Cluster { http2: true, target: Target::Endpoints { port_name: "http".into() } };
+        let http2 = Cluster { http2: true, tls: false, target: Target::Endpoints { port_name: "http".into() } };
         let mut update = Update::default();
         let encoded = Encoded::new(&cluster(&key("a"), &http2, Policy::Locality));
         update.shared.insert((Kind::Cluster, key("a").to_string()), Some(encoded));

@@ -4,15 +4,17 @@
 //! is sent them, so that a thousand clusters on fifty nodes do not lie here fifty thousand times.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
+use prost::Message as _;
 use tokio::sync::watch;
 
 use super::assignments::load_assignment;
 use super::changes::Changes;
-use super::listeners::{ListenerSettings, listeners};
+use super::clusters::lost_peers;
+use super::listeners::{ListenerSettings, STATISTICS, listeners, statistics};
 use super::{Encoded, Kind, Name};
 use crate::locality::{Assignment, Locality, Policy, assign};
 use crate::objects::Endpoint;
@@ -27,8 +29,32 @@ pub struct View {
     pub node: String,
     /// The address that it listens on, where it asked for one.
     pub listen_address: Option<IpAddr>,
-    /// The address of its pod, where it told.
-    pub pod_address: Option<IpAddr>,
+    /// The addresses of its pod, where it told; the first is the one that Kubernetes asks.
+    pub pod_addresses: Vec<IpAddr>,
+}
+
+impl View {
+    /// The view of a gateway on `node` of which nothing else is known.
+    pub fn of(node: impl Into<String>) -> Self {
+        Self { node: node.into(), listen_address: None, pod_addresses: Vec::new() }
+    }
+
+    /// The address that it listens on. All addresses of both families where its pod has one of the newer one: a node whose kernel has none would
+    /// refuse that.
+    #[must_use]
+    pub fn listens_on(&self) -> IpAddr {
+        self.listen_address.unwrap_or_else(|| match self.pod_addresses.iter().any(IpAddr::is_ipv6) {
+            true => Ipv6Addr::UNSPECIFIED.into(),
+            false => Ipv4Addr::UNSPECIFIED.into(),
+        })
+    }
+
+    fn itself(&self) -> IpAddr {
+        self.listen_address.unwrap_or_else(|| match self.pod_addresses.first() {
+            Some(IpAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
+            _ => Ipv4Addr::LOCALHOST.into(),
+        })
+    }
 }
 
 /// What a cluster's assignments are made of.
@@ -40,6 +66,13 @@ pub enum ClusterEndpoints {
         endpoints: Vec<Endpoint>,
         /// The plan, where there is one.
         rows: Option<Arc<BTreeMap<String, BTreeMap<String, u32>>>>,
+    },
+    /// Activators that stand in for pods. The plan speaks of pods, so it does not count here.
+    Activators {
+        /// Where they are.
+        endpoints: Vec<Endpoint>,
+        /// Serving node -> weight, the same from everywhere; `None` where the nearest is right.
+        shares: Option<BTreeMap<String, u32>>,
     },
     /// The gateway's own internal listener.
     OwnInternalListener,
@@ -56,8 +89,10 @@ pub struct Update {
     pub endpoints: BTreeMap<String, Option<ClusterEndpoints>>,
     /// Zone by node. All assignments are made anew.
     pub zones: Option<BTreeMap<String, String>>,
-    /// Addresses of the gateway pods that are to have no listeners any more. Without them Envoy takes no new connection, and tells the
-    /// clients of the old ones to come back on another one.
+    /// The nodes whose kernels can bound retransmissions.
+    pub bounds_retransmissions: Option<BTreeSet<String>>,
+    /// Addresses of the gateway pods that are to have no listeners for requests any more. Without them Envoy takes no new connection,
+    /// and tells the clients of the old ones to come back on another one.
     pub draining: Option<BTreeSet<IpAddr>>,
 }
 
@@ -68,6 +103,8 @@ pub struct Store {
     revision: watch::Sender<Revision>,
     policy: Policy,
     listening: ListenerSettings,
+    // What clusters end with, without and with a kernel that bounds retransmissions.
+    lost_peers: [Vec<u8>; 2],
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +115,7 @@ struct Inner {
     table: Arc<RouteTable>,
     endpoints: BTreeMap<Name, ClusterEndpoints>,
     zones: BTreeMap<String, String>,
+    bounds_retransmissions: BTreeSet<String>,
     draining: BTreeSet<IpAddr>,
     changes: Changes,
 }
@@ -86,7 +124,8 @@ impl Store {
     /// An empty store, in which nothing is to be served yet.
     #[must_use]
     pub fn new(policy: Policy, listening: ListenerSettings) -> Self {
-        Self { inner: RwLock::default(), revision: watch::Sender::new(0), policy, listening }
+        let lost_peers = [false, true].map(|bounds_retransmissions| lost_peers(bounds_retransmissions).encode_to_vec());
+        Self { inner: RwLock::default(), revision: watch::Sender::new(0), policy, listening, lost_peers }
     }
 
     /// Takes over what `update` really changes. Returns the revision from which on it is served.
@@ -109,6 +148,7 @@ impl Store {
         if let Some(table) = update.table {
             // Certificates are all that listeners depend on.
             let same = table.external_certificates == inner.table.external_certificates
+                && table.fallback_certificate == inner.table.fallback_certificate
                 && table.internal_certificates == inner.table.internal_certificates;
             if !same || inner.revision == 0 {
                 let gone = self.listeners_of(&inner.table).map(|name| ((Kind::Listener, name), true));
@@ -132,12 +172,20 @@ impl Store {
             inner.zones = zones;
             changed.extend(inner.endpoints.keys().map(|cluster| ((Kind::Assignment, cluster.clone()), false)));
         }
+        if let Some(nodes) = update.bounds_retransmissions.filter(|nodes| *nodes != inner.bounds_retransmissions) {
+            inner.bounds_retransmissions = nodes;
+            let clusters = inner.shared.get(&Kind::Cluster).into_iter().flatten();
+            changed.extend(clusters.map(|(name, _)| ((Kind::Cluster, name.clone()), false)));
+        }
         if let Some(draining) = update.draining.filter(|draining| *draining != inner.draining) {
             inner.draining = draining;
             changed.extend(self.listeners_of(&inner.table).map(|name| ((Kind::Listener, name), false)));
         }
         if changed.is_empty() && inner.revision > 0 {
             return inner.revision;
+        }
+        if inner.revision == 0 {
+            changed.insert((Kind::Listener, Name::new(STATISTICS)), false);
         }
         inner.revision += 1;
         inner.published = Some(Instant::now());
@@ -188,7 +236,7 @@ impl Store {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         match kind {
             Kind::Assignment => inner.endpoints.keys().cloned().collect(),
-            Kind::Listener => self.listeners_of(&inner.table).collect(),
+            Kind::Listener => self.listeners_of(&inner.table).chain([Name::new(STATISTICS)]).collect(),
             shared => inner.shared.get(&shared).into_iter().flatten().map(|(name, _)| name.clone()).collect(),
         }
     }
@@ -221,10 +269,14 @@ impl Store {
                 let assignment = self.assigned(&inner, view, name)?;
                 Some(Encoded::new(&load_assignment(name, &assignment, &inner.zones)))
             }
-            Kind::Listener if view.pod_address.is_some_and(|address| inner.draining.contains(&address)) => None,
+            Kind::Listener if name == STATISTICS => statistics(view.pod_addresses.first().copied()).as_ref().map(Encoded::new),
+            Kind::Listener if view.pod_addresses.iter().any(|address| inner.draining.contains(address)) => None,
             Kind::Listener => {
-                let address = view.listen_address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-                listeners(&inner.table, self.listening, address).iter().find(|one| one.name == name).map(Encoded::new)
+                listeners(&inner.table, self.listening, view.listens_on()).iter().find(|one| one.name == name).map(Encoded::new)
+            }
+            Kind::Cluster => {
+                let common = inner.shared.get(&kind)?.get(name)?;
+                Some(common.and(&self.lost_peers[usize::from(inner.bounds_retransmissions.contains(&view.node))]))
             }
             shared => inner.shared.get(&shared)?.get(name).cloned(),
         }
@@ -242,16 +294,17 @@ impl Store {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).table.clone()
     }
 
-    /// The plan's row that the assignment of cluster `name` follows.
+    /// The plan's row, or the activators' shares, that the assignment of cluster `name` follows.
     #[must_use]
     pub fn row(&self, view: &View, name: &str) -> Option<BTreeMap<String, u32>> {
         match self.inner.read().unwrap_or_else(PoisonError::into_inner).endpoints.get(name)? {
             ClusterEndpoints::Pods { rows, .. } => rows.as_ref()?.get(&view.node).cloned(),
+            ClusterEndpoints::Activators { shares, .. } => shares.clone(),
             ClusterEndpoints::OwnInternalListener => None,
         }
     }
 
-    /// The names of a table's listeners. For names, addresses do not matter.
+    /// The names of a table's listeners for requests. For names, addresses do not matter.
     fn listeners_of(&self, table: &RouteTable) -> impl Iterator<Item = Name> + use<> {
         listeners(table, self.listening, IpAddr::V4(Ipv4Addr::UNSPECIFIED)).into_iter().map(|one| Name::new(one.name))
     }
@@ -262,9 +315,11 @@ impl Store {
                 let row = rows.as_ref().and_then(|rows| rows.get(&view.node));
                 assign(self.policy, &view.node, &inner.zones, endpoints, row)
             }
+            ClusterEndpoints::Activators { endpoints, shares } => {
+                assign(self.policy, &view.node, &inner.zones, endpoints, shares.as_ref())
+            }
             ClusterEndpoints::OwnInternalListener => {
-                let address = view.listen_address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-                let endpoints = vec![(address, self.listening.ports.internal)];
+                let endpoints = vec![(view.itself(), self.listening.ports.internal)];
                 Assignment { localities: vec![Locality { priority: 0, node: view.node.clone(), weight: 1, endpoints }] }
             }
         })

@@ -1,6 +1,6 @@
 //! What one gateway wants and has of one kind of resources, and what it is to be sent next.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroU64;
 
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
@@ -24,6 +24,9 @@ pub(super) struct Subscription {
     // Names to look at; true where an answer is owed even if nothing changed.
     look_at: BTreeMap<Name, bool>,
     trials: Trials,
+    // Gone, and not told yet: routes that the gateway still has may lead there.
+    held_back: BTreeSet<Name>,
+    refused_last: bool,
     on_its_way: Option<OnItsWay>,
     confirmed: Revision,
     // A subscription to everything that is empty so far is owed an (empty) answer, or the gateway waits for ever.
@@ -59,6 +62,8 @@ impl Subscription {
             known: HashMap::new(),
             look_at: BTreeMap::new(),
             trials: Trials::default(),
+            held_back: BTreeSet::new(),
+            refused_last: false,
             on_its_way: None,
             confirmed: 0,
             owes_first_answer: false,
@@ -68,6 +73,7 @@ impl Subscription {
     /// Takes what the gateway says of the answer that is on its way to it. A refusal is returned.
     pub(super) fn take_verdict(&mut self, request: &mut DeltaDiscoveryRequest) -> Option<Nack> {
         let sent = self.on_its_way.take_if(|sent| sent.nonce == request.response_nonce)?;
+        self.refused_last = request.error_detail.is_some();
         let Some(error) = request.error_detail.take() else {
             if sent.last {
                 self.confirmed = sent.at_least;
@@ -113,6 +119,7 @@ impl Subscription {
             }
             self.known.remove(name.as_str());
             self.look_at.remove(name.as_str());
+            self.held_back.remove(name.as_str());
             self.trials.forget(name);
         }
     }
@@ -147,6 +154,23 @@ impl Subscription {
         !self.look_at.is_empty() || !self.trials.is_empty()
     }
 
+    /// Whether the last answer was refused, so that the gateway still has what it had before.
+    pub(super) fn was_refused(&self) -> bool {
+        self.refused_last
+    }
+
+    /// Whether anything that is gone has not been told.
+    pub(super) fn holds_back(&self) -> bool {
+        !self.held_back.is_empty()
+    }
+
+    /// What is gone may be told now.
+    pub(super) fn release(&mut self) {
+        for name in std::mem::take(&mut self.held_back) {
+            self.look_at.entry(name).or_insert(false);
+        }
+    }
+
     /// Whether an answer is on its way.
     pub(super) fn is_on_its_way(&self) -> bool {
         self.on_its_way.is_some()
@@ -159,32 +183,33 @@ impl Subscription {
 
     /// How many names it keeps.
     pub(super) fn len(&self) -> usize {
-        self.known.len() + self.look_at.len() + self.trials.len()
+        self.known.len() + self.look_at.len() + self.held_back.len() + self.trials.len()
     }
 
-    /// The next answer, where there is something to say: what was refused together with another, else what is due. `resource` looks one up.
-    pub(super) fn next_page(&mut self, resource: impl Fn(&Name) -> Option<Encoded>) -> Option<Page> {
+    /// The next answer, where there is something to say: what was refused together with another, else what is due. `resource` looks one up. What is
+    /// gone is not told yet where it is to be `hold`, unless the gateway asked for it.
+    pub(super) fn next_page(&mut self, hold: bool, resource: impl Fn(&Name) -> Option<Encoded>) -> Option<Page> {
         let mut page = Page::default();
         while page.is_empty()
             && let Some(names) = self.trials.next()
         {
             for name in names {
                 self.look_at.remove(&name);
-                self.put(&mut page, name, true, &resource);
+                self.put(&mut page, name, (true, hold), &resource);
             }
         }
         if page.is_empty() {
             while page.bytes < PAGE_BYTES
                 && let Some((name, owed)) = self.look_at.pop_first()
             {
-                self.put(&mut page, name, owed, &resource);
+                self.put(&mut page, name, (owed, hold), &resource);
             }
         }
         let owed = std::mem::take(&mut self.owes_first_answer);
         (!page.is_empty() || owed).then_some(page)
     }
 
-    fn put(&mut self, page: &mut Page, name: Name, owed: bool, resource: impl Fn(&Name) -> Option<Encoded>) {
+    fn put(&mut self, page: &mut Page, name: Name, (owed, hold): (bool, bool), resource: impl Fn(&Name) -> Option<Encoded>) {
         match resource(&name) {
             Some(resource) if owed || self.known.get(&name) != Some(&Some(resource.version)) => {
                 page.bytes += name.as_str().len() + resource.content.len();
@@ -192,6 +217,11 @@ impl Subscription {
                 page.resources.push((name, resource));
             }
             Some(_) => {}
+            None if hold && !owed => {
+                if self.known.get(&name).is_some_and(Option::is_some) {
+                    self.held_back.insert(name);
+                }
+            }
             None => {
                 if self.lose(&name) || owed {
                     page.bytes += name.as_str().len();

@@ -99,6 +99,18 @@ impl TlsFiles {
     }
 }
 
+/// TLS of a certificate and an authority that come from elsewhere than files. `what` names them where they cannot be used.
+///
+/// # Errors
+/// [`TlsError`] where they cannot be used.
+pub fn config_of(what: &str, certificate: &str, key: &str, client_authorities: &str) -> Result<ServerConfig, TlsError> {
+    let name = || PathBuf::from(what);
+    let files = TlsFiles { certificate: name(), key: name(), client_authorities: Some(name()) };
+    let contents =
+        Contents { certificate: certificate.into(), key: key.into(), client_authorities: Some(client_authorities.into()) };
+    server_config(&files, &contents)
+}
+
 /// TLS as the files have it, now and when they change.
 #[derive(Debug)]
 pub struct ServerTls {
