@@ -12,3 +12,5 @@ mod report;
 pub mod reports;
 pub mod stream;
 mod stream_state;
+mod unbrotli;
+mod wire;

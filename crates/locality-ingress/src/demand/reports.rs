@@ -1,29 +1,24 @@
 //! Takes the gateways' reports: Envoy's load reporting service, on the port of the configuration.
 
 use std::collections::BTreeSet;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use envoy_types::pb::envoy::service::load_stats::v3::load_reporting_service_server::{
-    LoadReportingService, LoadReportingServiceServer,
-};
-use envoy_types::pb::envoy::service::load_stats::v3::{LoadStatsRequest, LoadStatsResponse};
-use futures::{Stream, StreamExt as _};
+use envoy_types::pb::envoy::service::load_stats::v3::LoadStatsResponse;
+use futures::StreamExt as _;
 use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::Status;
+use tonic::codec::Streaming;
 
-use super::board::{Board, StreamId};
+use super::board::Board;
+use super::wire::{Answers, Received};
 use crate::change::{Change, LoadChange};
 use crate::objects::ObjectName;
 use crate::xds::proto::duration;
 use crate::xds::store::Store;
 
-/// A report of every cluster of a gateway with 10,000 of them is far below.
-const MOST_REPORT_BYTES: usize = 4 * 1024 * 1024;
 /// A peer that does not say who it is within this time is not listened to.
 const FIRST_WITHIN: Duration = Duration::from_secs(10);
 /// A gateway that has not reported for so many intervals, and for at least as long as the next, is gone.
@@ -95,24 +90,15 @@ impl Reports {
         Self { demand, store, interval, changes, next_stream: Arc::default(), stop }
     }
 
-    /// As a service of a gRPC server.
-    #[must_use]
-    pub fn service(self) -> LoadReportingServiceServer<Self> {
-        LoadReportingServiceServer::new(self).max_decoding_message_size(MOST_REPORT_BYTES)
-    }
-
-    async fn follow(
-        self,
-        stream: StreamId,
-        mut reports: Streaming<LoadStatsRequest>,
-        answers: mpsc::Sender<Result<LoadStatsResponse, Status>>,
-    ) {
+    /// Follows a gateway's stream to its end.
+    pub(super) async fn follow(self, mut reports: Streaming<Received>, answers: Answers) {
+        let stream = self.next_stream.fetch_add(1, Ordering::Relaxed);
         let first = tokio::select! {
             first = tokio::time::timeout(FIRST_WITHIN, reports.next()) => first,
             () = self.stop.cancelled() => return,
         };
         let Ok(Some(Ok(first))) = first else { return };
-        let Some(source) = first.node.as_ref().map(|node| node.id.clone()).filter(|id| !id.is_empty()) else {
+        let Some(source) = first.node else {
             let _ = answers.send(Err(Status::invalid_argument("the first message must carry a node id"))).await;
             return;
         };
@@ -132,7 +118,7 @@ impl Reports {
                 () = self.stop.cancelled() => break,
             };
             let report = match report {
-                Ok(Some(Ok(report))) => report,
+                Ok(Some(Ok(received))) => received.report,
                 Ok(Some(Err(status))) => {
                     tracing::info!(node = source, stream, %status, "a gateway's reports broke off");
                     break;
@@ -183,22 +169,5 @@ impl Reports {
     fn change(&self, source: &str, revision: &ObjectName) -> Change {
         let loads = self.demand.board().from(revision, source);
         Change::Load(revision.clone(), LoadChange { heard_by: None, source: source.to_owned(), loads })
-    }
-}
-
-#[tonic::async_trait]
-impl LoadReportingService for Reports {
-    type StreamLoadStatsStream = Pin<Box<dyn Stream<Item = Result<LoadStatsResponse, Status>> + Send>>;
-
-    async fn stream_load_stats(
-        &self,
-        request: Request<Streaming<LoadStatsRequest>>,
-    ) -> Result<Response<Self::StreamLoadStatsStream>, Status> {
-        let reports = self.clone();
-        let stream_id = self.next_stream.fetch_add(1, Ordering::Relaxed);
-        // The stream stays open until its follower ends it, or the gateway does.
-        let (answers, outgoing) = mpsc::channel(2);
-        tokio::spawn(async move { reports.follow(stream_id, request.into_inner(), answers).await });
-        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
 }

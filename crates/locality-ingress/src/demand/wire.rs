@@ -1,0 +1,146 @@
+//! Envoy's load reporting service on the wire: of every report only what is used is read.
+//!
+//! With each report a gateway tells all about itself again: 61 kB, most of it the names of more than 500 extensions, however short the report
+//! is. So gateways send reports compressed (see deploy/kantai-gateway/envoy.yaml), where what repeats takes some tens of bytes, and here it is
+//! stepped over.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::task::{Context, Poll};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use envoy_types::pb::envoy::config::endpoint::v3::ClusterStats;
+use envoy_types::pb::envoy::service::load_stats::v3::{LoadStatsRequest, LoadStatsResponse};
+use futures::{Stream, StreamExt as _, stream};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
+use tonic::codec::{DecodeBuf, Decoder, Streaming};
+use tonic::server::NamedService;
+use tonic::{Status, codegen::Service};
+
+use super::reports::Reports;
+use super::unbrotli::Unbrotli;
+
+/// The only method.
+const METHOD: &str = "/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats";
+/// A report of every cluster of a gateway with 10,000 of them is far below.
+const MOST_REPORT_BYTES: usize = 4 * 1024 * 1024;
+
+/// What goes back to a gateway, until the stream ends.
+pub(super) type Answers = mpsc::Sender<Result<LoadStatsResponse, Status>>;
+
+/// A report, and who sent it where that is told.
+pub(super) struct Received {
+    pub(super) node: Option<String>,
+    pub(super) report: LoadStatsRequest,
+}
+
+impl NamedService for Reports {
+    const NAME: &'static str = "envoy.service.load_stats.v3.LoadReportingService";
+}
+
+impl Service<http::Request<Body>> for Reports {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        if request.uri().path() != METHOD {
+            return ready(Ok(Status::unimplemented("only StreamLoadStats is served").into_http()));
+        }
+        let limit = Some(MOST_REPORT_BYTES);
+        let encoding = request.headers().get(http::header::CONTENT_ENCODING).map(|encoding| encoding.as_bytes().to_vec());
+        let reports = match encoding.as_deref() {
+            None => Streaming::new_request(ReportDecoder, request.into_body(), None, limit),
+            Some(b"br") => Streaming::new_request(ReportDecoder, Body::new(Unbrotli::new(request.into_body())), None, limit),
+            Some(_) => return ready(Ok(Status::unimplemented("reports come compressed with br, or not at all").into_http())),
+        };
+        let (answers, outgoing) = mpsc::channel(2);
+        tokio::spawn(self.clone().follow(reports, answers));
+        let mut response = http::Response::new(Body::new(StreamBody::new(frames(outgoing))));
+        response.headers_mut().insert(http::header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
+        ready(Ok(response))
+    }
+}
+
+fn frames(answers: mpsc::Receiver<Result<LoadStatsResponse, Status>>) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> {
+    let frame = |answer: Result<LoadStatsResponse, Status>| match answer {
+        Ok(answer) => Frame::data(message(&answer)),
+        Err(status) => end(&status),
+    };
+    // What follows after an end is not looked at any more.
+    let end = stream::once(async { end(&Status::ok("")) });
+    ReceiverStream::new(answers).map(frame).chain(end).map(Ok)
+}
+
+/// A message behind its length.
+fn message(answer: &LoadStatsResponse) -> Bytes {
+    let length = answer.encoded_len();
+    let mut bytes = BytesMut::with_capacity(length + 5);
+    bytes.put_u8(0);
+    bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    // The buffer grows as it has to.
+    let _ = answer.encode(&mut bytes);
+    bytes.freeze()
+}
+
+fn end(status: &Status) -> Frame<Bytes> {
+    let mut trailers = http::HeaderMap::new();
+    // A message that no header can hold is left out.
+    let _ = status.add_header(&mut trailers);
+    Frame::trailers(trailers)
+}
+
+/// A `LoadStatsRequest` without most of its node.
+#[derive(Clone, PartialEq, Message)]
+struct Slim {
+    #[prost(message, optional, tag = "1")]
+    node: Option<SlimNode>,
+    #[prost(message, repeated, tag = "2")]
+    cluster_stats: Vec<ClusterStats>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SlimNode {
+    #[prost(string, tag = "1")]
+    id: String,
+}
+
+pub(super) struct ReportDecoder;
+
+impl Decoder for ReportDecoder {
+    type Item = Received;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
+        let slim = Slim::decode(from).map_err(|error| Status::invalid_argument(format!("not a report: {error}")))?;
+        let node = slim.node.map(|node| node.id).filter(|id| !id.is_empty());
+        Ok(Some(Received { node, report: LoadStatsRequest { node: None, cluster_stats: slim.cluster_stats } }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use envoy_types::pb::envoy::config::core::v3::{Extension, Node};
+
+    use super::*;
+
+    #[test]
+    fn a_report_is_read_without_what_a_gateway_tells_of_itself() {
+        let extensions = vec![Extension { name: "envoy.filters.http.router".into(), ..Extension::default() }; 500];
+        let cluster_stats = vec![ClusterStats { cluster_name: "ns/a/80".into(), ..ClusterStats::default() }];
+        let node = Some(Node { id: "node3".into(), extensions, ..Node::default() });
+        let whole = LoadStatsRequest { node, cluster_stats: cluster_stats.clone() }.encode_to_vec();
+        let slim = Slim::decode(&*whole).unwrap();
+        assert_eq!(slim.node.unwrap().id, "node3");
+        assert_eq!(slim.cluster_stats, cluster_stats);
+    }
+}
