@@ -3,6 +3,7 @@
 
 mod batch;
 mod channel;
+mod framing;
 mod limiter;
 mod open;
 pub(crate) mod prober;

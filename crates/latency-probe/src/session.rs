@@ -15,6 +15,7 @@ pub(crate) mod schedule;
 mod second_opinion;
 mod settings;
 mod shared;
+pub(crate) mod summary;
 
 use std::collections::{BTreeMap, btree_map};
 use std::time::Duration;
@@ -26,9 +27,7 @@ pub use self::counters::Counters;
 use self::entry::{Entry, Limits};
 pub use self::histogram::{Bounds, BoundsError, Histogram};
 use self::in_flight::{Fate, InFlight, Probe};
-pub use self::pair::{
-    LossSummary, PairState, PairWindow, RttSummary, Silence, StateLimits, Summary, WindowLimits, loss, percentile,
-};
+pub use self::pair::{PairWindow, Silence, StateLimits, WindowLimits};
 pub(crate) use self::path::INITIAL_TTL;
 pub use self::path::{Flow, Path};
 pub use self::probes::{IcmpError, NotSent, Order, PeerView, ReceivedReply};
@@ -37,6 +36,7 @@ use self::schedule::{PeerKey, Schedule};
 use self::second_opinion::SecondOpinion;
 pub use self::settings::{Method, Settings};
 pub use self::shared::SharedSession;
+pub use self::summary::{LossSummary, PairState, RttSummary, Summary, loss, percentile};
 use crate::clock::{Mono, Reading, Wall};
 use crate::peers::{NodeName, PeerSet, Protocol};
 use crate::protocol::icmp::Family;

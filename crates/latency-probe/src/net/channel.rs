@@ -10,15 +10,14 @@ use std::time::Duration;
 
 use socket2::Socket;
 
-use crate::clock::{Mono, Reading, Wall};
-use crate::net::{Datagram, IcmpSocket, Inbox, Outbox, dropped_packets, icmp, set_transmit_stamps, udp_prober};
+use crate::clock::{Mono, Reading};
+use crate::net::framing::{Decoded, Framing, icmp_error};
+use crate::net::{IcmpSocket, Inbox, Outbox, dropped_packets, icmp, set_transmit_stamps, udp_prober};
 use crate::peers::Protocol;
-use crate::protocol::control_message::Reachability;
 use crate::protocol::fleet_key::{FleetKeys, SharedKeys};
-use crate::protocol::icmp::{ECHO_LEN, Echo, Family, strip_ipv4_header};
-use crate::protocol::wire::{PACKET_LEN, Reply, Request, Sequence, SessionId, packet};
-use crate::session::SharedSession;
-use crate::session::{IcmpError, NotSent, Order, ReceivedReply, Session};
+use crate::protocol::icmp::{ECHO_LEN, Echo, Family};
+use crate::protocol::wire::{PACKET_LEN, Request, Sequence};
+use crate::session::{NotSent, Order, ReceivedReply, Session, SharedSession};
 
 /// Largest number of packets per system call.
 pub(crate) const BATCH: usize = 64;
@@ -45,14 +44,6 @@ pub(crate) enum Occasion {
     Awaited,
     /// The prober was stopped: everything in the socket counts.
     Late,
-}
-
-/// The form of received packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
-    Udp,
-    IcmpMessage,
-    IcmpBehindIpv4Header,
 }
 
 /// A socket of one protocol and family.
@@ -304,16 +295,6 @@ impl AsFd for Channel {
     }
 }
 
-/// The ICMP error in a message of the error queue.
-fn icmp_error(datagram: &Datagram<'_>) -> Option<IcmpError> {
-    let (reachability, to) = datagram.notes.reachability.zip(datagram.from)?;
-    // A firewall on the path may send "port unreachable" too.
-    let by_node = datagram.notes.offender == Some(to.ip());
-    let reachability = if reachability == Reachability::NobodyListens && !by_node { Reachability::Unclear } else { reachability };
-    let probe = Request::decode(datagram.bytes).ok().map(|request| (request.session, request.sequence));
-    Some(IcmpError { to, probe, reachability, stamp: datagram.notes.stamp, ttl: datagram.notes.ttl })
-}
-
 /// Echoes of other programs are common on ping and raw sockets. On our own UDP port a packet that
 /// is no reply is not.
 const fn note_stranger(session: &mut Session, framing: Framing) {
@@ -321,46 +302,6 @@ const fn note_stranger(session: &mut Session, framing: Framing) {
     match framing {
         Framing::Udp => counters.rejected += 1,
         _ => counters.foreign += 1,
-    }
-}
-
-/// The content of a reply.
-struct Decoded {
-    protocol: Protocol,
-    session: SessionId,
-    sequence: Sequence,
-    held: Option<Duration>,
-    turned: Option<(Wall, Wall)>,
-}
-
-impl Framing {
-    const fn protocol(self) -> Protocol {
-        match self {
-            Self::Udp => Protocol::Udp,
-            Self::IcmpMessage | Self::IcmpBehindIpv4Header => Protocol::Icmp,
-        }
-    }
-
-    /// `length` is that of our packets.
-    fn decode(self, bytes: &[u8], length: usize, keys: Option<&FleetKeys>) -> Option<Decoded> {
-        let echo = |bytes: &[u8], family| {
-            let bytes = bytes.get(..ECHO_LEN).filter(|_| bytes.len() == length)?;
-            let Echo { session, sequence } = Echo::decode_reply(bytes, family)?;
-            Some(Decoded { protocol: Protocol::Icmp, session, sequence, held: Some(Duration::ZERO), turned: None })
-        };
-        match self {
-            Self::Udp => {
-                let reply = Reply::decode(bytes).ok()?;
-                if let Some(keys) = keys {
-                    keys.verify(packet(bytes).ok()?)?;
-                }
-                let Request { session, sequence, .. } = reply.request;
-                let turned = Some((reply.arrived, reply.answered));
-                Some(Decoded { protocol: Protocol::Udp, session, sequence, held: reply.held(), turned })
-            }
-            Self::IcmpMessage => echo(bytes, if bytes.first() == Some(&0) { Family::V4 } else { Family::V6 }),
-            Self::IcmpBehindIpv4Header => echo(strip_ipv4_header(bytes)?, Family::V4),
-        }
     }
 }
 

@@ -14,6 +14,10 @@ const CHECK_EVERY: u16 = 600;
 /// Turns between two checks otherwise.
 const RETRY_EVERY: u16 = 60;
 
+/// Evidence counts at least this long: a kernel that looks for an address on its own link reports its
+/// failure every three seconds, and may send "port unreachable" once a second.
+const EVIDENCE_COUNTS_FOR: Duration = Duration::from_secs(5);
+
 /// The evidence about one peer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SecondOpinion {
@@ -57,8 +61,10 @@ impl SecondOpinion {
         self.no_route = Some(now);
     }
 
-    /// Whether a silent peer is unreachable. Evidence older than `valid` does not count.
+    /// Whether a silent peer is unreachable. Evidence older than `valid` and than
+    /// [`EVIDENCE_COUNTS_FOR`] does not count.
     pub(super) fn confirms_silence(&self, icmp_is_silent: bool, now: Mono, valid: Duration) -> bool {
+        let valid = valid.max(EVIDENCE_COUNTS_FOR);
         let recent = |at: Option<Mono>| at.filter(|at| now.since(*at) <= valid);
         match (recent(self.alive), recent(self.no_route)) {
             (Some(alive), Some(no_route)) => no_route > alive,
@@ -93,6 +99,14 @@ mod tests {
         assert!(opinion.confirms_silence(false, second(30), VALID) && !opinion.confirms_silence(false, second(31), VALID));
         opinion.seen_alive(second(21));
         assert!(!opinion.confirms_silence(true, second(25), VALID), "the later word counts");
+    }
+
+    #[test]
+    fn evidence_outlives_the_pauses_between_reports_of_it() {
+        let mut opinion = SecondOpinion::default();
+        opinion.found_no_route(second(0));
+        let quick = Duration::from_millis(300);
+        assert!(opinion.confirms_silence(false, second(4), quick) && !opinion.confirms_silence(false, second(6), quick));
     }
 
     #[test]
