@@ -75,7 +75,8 @@ async fn pass(valid: &Valid<'_>, context: &Context) -> Result<Action, WriteError
     let settled = settle_doubts(valid, context).await;
     let Claimed { foreign, again_in: claim_again_in } = settle_ownership(valid, context).await;
 
-    let Plan { creates, deletes, again_after } = context.look(valid, plan);
+    let Plan { mut creates, deletes, again_after } = context.look(valid, plan);
+    context.with_book(owner, |book| creates.sort_by_key(|create| book.refused_nodes.contains(&create.node)));
     let (wants_creates, wants_deletes) = (!creates.is_empty(), !deletes.is_empty());
     let still_wanted = || is_still_wanted(valid, context);
     let claimant = claimant(valid);
@@ -91,6 +92,8 @@ async fn pass(valid: &Valid<'_>, context: &Context) -> Result<Action, WriteError
         let now = Instant::now();
         book.taken.retain(|_, since| now.duration_since(*since) < TAKEN_FOR);
         book.taken.extend(created.taken.iter().map(|name| (name.clone(), now)));
+        book.refused_nodes.retain(|node| created.pods.iter().all(|create| create.node != *node));
+        book.refused_nodes.extend(created.refused_nodes);
         created.unlike.iter().for_each(|pod| book.attempts.came_out_unlike(&pod.uid, &pod.name));
         match &error {
             Some(error) => book.trouble = Some(Trouble { reason: error.reason(), message: error.whole_message() }),
@@ -106,7 +109,10 @@ async fn pass(valid: &Valid<'_>, context: &Context) -> Result<Action, WriteError
         (Some(error), ..) | (None, Err(error), _) | (None, Ok(_), Err(error)) => return Err(error),
         (None, Ok(due), Ok(())) => due,
     };
-    context.with_book(owner, |book| book.failures_in_a_row = 0);
+    context.with_book(owner, |book| {
+        book.failures_in_a_row = 0;
+        book.refused_nodes.clear();
+    });
     let retaken = (!created.taken.is_empty()).then_some(Duration::ZERO);
     let again_after = again_after.map(SignedDuration::unsigned_abs);
     let due = [again_after, claim_again_in, status_due, retaken];

@@ -2,18 +2,20 @@
 
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kantai_tests::PATIENCE;
 use kantai_tests::api_server::apply;
 use kantai_tests::seika::cluster::{Cluster, Controller, is_active, until};
 use kube::ResourceExt as _;
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use prometheus_client::registry::Registry;
 use seika_controller::crd::{NODE_LABEL, REVISION_LABEL, Seika};
 use seika_controller::metrics::Metrics;
 use serde_json::json;
 
 use crate::condition;
+use crate::ownership::{merged, of_this_namespace};
 
 pub(crate) async fn the_sample_gets_six_pods_on_its_nodes(cluster: &Cluster) -> anyhow::Result<()> {
     let case = cluster.case(3).await?;
@@ -211,6 +213,33 @@ pub(crate) async fn refusals_stop_the_creation(cluster: &Cluster) -> anyhow::Res
     anyhow::ensure!((1..=10).contains(&refused), "{refused} of 50 pods were asked for, one for each pass would do");
     namespaces.patch(&case.namespace, &PatchParams::default(), &Patch::Merge(enforce(None))).await?;
     case.until_per_node(&[50]).await?;
+    case.until_status("all is well", |seika| condition(seika, "Degraded").0 == "False").await?;
+    Ok(())
+}
+
+pub(crate) async fn a_node_for_which_pods_are_refused_holds_up_no_other(cluster: &Cluster) -> anyhow::Result<()> {
+    let mut case = cluster.case_without_controller(3).await?;
+    let (policy, binding) = of_this_namespace("Validating", &case.namespace, "CREATE");
+    // The first in name order, which is asked for first.
+    let elsewhere = format!("object.metadata.labels['{NODE_LABEL}'] != '{}'", case.nodes[0]);
+    let rule = json!({ "validations": [{ "expression": elsewhere, "message": "not on that node" }] });
+    apply(&case.client, &merged(policy, rule)).await?;
+    apply(&case.client, &merged(binding, json!({ "validationActions": ["Deny"] }))).await?;
+    let probe: Pod = serde_json::from_value(json!({
+        "metadata": { "name": "probe", "labels": { NODE_LABEL: case.nodes[0] } },
+        "spec": { "containers": [{ "name": "hello", "image": "dev.local/kantai/hello:0.1.0" }] },
+    }))?;
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    until("the rule holds", async || Ok(case.pods.create(&dry, &probe).await.is_err())).await?;
+    case.create(case.sample(&[2, 2, 2])?).await?;
+    case.controller = Some(cluster.controller(&case.namespace).await?);
+    case.until_per_node(&[0, 2, 2]).await?;
+    case.set(&[2, 3, 1]).await?;
+    case.until_per_node(&[0, 3, 1]).await?;
+    case.until_status("the refusal is told of", |seika| condition(seika, "Degraded").1 == "FailedCreate").await?;
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(case.client.clone());
+    bindings.delete(&format!("{}-validating", case.namespace), &DeleteParams::default()).await?;
+    case.until_per_node(&[2, 3, 1]).await?;
     case.until_status("all is well", |seika| condition(seika, "Degraded").0 == "False").await?;
     Ok(())
 }

@@ -63,6 +63,7 @@ async fn cases_in_turn(cluster: &Cluster) -> anyhow::Result<()> {
         counts::a_restart_creates_nothing_twice,
         counts::failed_pods_are_replaced_and_tidied_up,
         counts::refusals_stop_the_creation,
+        counts::a_node_for_which_pods_are_refused_holds_up_no_other,
         counts::from_zero_to_one_and_back,
         nodes::an_unknown_node_gets_a_condition_and_no_pod,
         nodes::pods_of_a_vanished_node_are_cleaned_up,

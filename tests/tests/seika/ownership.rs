@@ -86,7 +86,8 @@ fn new_pods_are_relabelled(namespace: &str) -> [Value; 2] {
     [merged(policy, json!({ "mutations": mutations, "reinvocationPolicy": "Never" })), binding]
 }
 
-fn of_this_namespace(kind: &str, namespace: &str, operation: &str) -> (Value, Value) {
+/// A policy about pods of this namespace, and what puts it in force.
+pub(crate) fn of_this_namespace(kind: &str, namespace: &str, operation: &str) -> (Value, Value) {
     let name = format!("{namespace}-{}", kind.to_lowercase());
     let metadata = json!({ "name": name });
     let pods = json!([{ "apiGroups": [""], "apiVersions": ["v1"], "operations": [operation], "resources": ["pods"] }]);
@@ -100,7 +101,7 @@ fn of_this_namespace(kind: &str, namespace: &str, operation: &str) -> (Value, Va
     (policy, binding)
 }
 
-fn merged(mut manifest: Value, spec: Value) -> Value {
+pub(crate) fn merged(mut manifest: Value, spec: Value) -> Value {
     if let (Some(present), Value::Object(further)) = (manifest["spec"].as_object_mut(), spec) {
         present.extend(further);
     }

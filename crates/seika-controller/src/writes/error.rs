@@ -111,10 +111,10 @@ impl WriteError {
         }
     }
 
-    /// Whether the API server said no. If so, it has done so without delay.
+    /// Whether the API server said no to this very request. One that has too many requests has said nothing about this one.
     #[must_use]
     pub(crate) fn is_refusal(&self) -> bool {
-        self.source().is_some_and(is_refusal)
+        self.source().is_some_and(|error| is_refusal(error) && !matches!(error, kube::Error::Api(status) if status.code == 429))
     }
 
     fn source(&self) -> Option<&kube::Error> {

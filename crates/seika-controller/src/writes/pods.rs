@@ -1,6 +1,6 @@
 //! Creating, deleting, adopting and releasing pods.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use futures::StreamExt as _;
 use futures::future;
@@ -32,6 +32,9 @@ pub(crate) struct Created {
     pub(crate) taken: Vec<String>,
     /// Of `pods`, those that came out with labels that the selector does not match.
     pub(crate) unlike: Vec<Unlike>,
+    /// Nodes for which the API server refused a pod.
+    pub(crate) refused_nodes: HashSet<String>,
+    /// The first that came.
     pub(crate) error: Option<WriteError>,
 }
 
@@ -49,6 +52,9 @@ pub(crate) struct Deleted {
     pub(crate) error: Option<WriteError>,
 }
 
+/// After refusals for so many nodes no more pods are asked for: it is not about the nodes then.
+const REFUSED_NODES_MAX: usize = 3;
+
 /// Asks for the pod's metadata only: the rest of it we have just sent.
 const METADATA_ONLY: HeaderValue = HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
@@ -59,10 +65,13 @@ enum CreateAnswer {
 }
 
 impl Writer {
-    /// Creates one, then two at once, then four and so on, up to the concurrency, and begins no more after the first that fails: where a quota
-    /// or a policy refuses, that takes few requests to learn. The window grows by one with each success, which doubles it per round trip
-    /// and never waits for the slowest of a batch. Begins no more either once `still_wanted` says no: a count that was lowered meanwhile
-    /// is not filled up first.
+    /// Creates one, then two at once, then four and so on, up to the concurrency. The window grows by
+    /// one with each success, which doubles it per round trip and never waits for the slowest of a batch.
+    ///
+    /// After a refusal no more is asked for that node, and after refusals for a few nodes nothing more
+    /// at all: where a quota or a policy refuses, that takes few requests to learn. Begins no more
+    /// either after the first failure of another kind, or once `still_wanted` says no: a count that was
+    /// lowered meanwhile is not filled up first.
     pub(crate) async fn create_all(
         &self,
         claimant: &Claimant<'_>,
@@ -72,11 +81,12 @@ impl Writer {
         still_wanted: impl Fn() -> bool,
     ) -> Created {
         let mut created = Created::default();
-        let mut waiting = creates.into_iter().peekable();
+        let mut waiting: VecDeque<Create> = creates.into();
         let mut under_way = FuturesUnordered::new();
-        let mut window = 1;
+        let (mut window, mut failed) = (1, false);
         loop {
-            let may_begin = created.error.is_none() && under_way.len() < window && waiting.peek().is_some() && still_wanted();
+            let goes_on = !failed && created.refused_nodes.len() < REFUSED_NODES_MAX;
+            let may_begin = goes_on && under_way.len() < window && !waiting.is_empty() && still_wanted();
             let (create, answer) = tokio::select! {
                 biased;
                 Some(ended) = under_way.next() => ended,
@@ -85,7 +95,7 @@ impl Writer {
                     if !still_wanted() {
                         continue;
                     }
-                    under_way.extend(waiting.next().map(async |create| {
+                    under_way.extend(waiting.pop_front().map(async |create| {
                         let _turn = turn;
                         let answer = self.create(claimant, revision, &create, manifest(&create)).await;
                         (create, answer)
@@ -101,7 +111,15 @@ impl Writer {
                     window = (window + 1).min(self.at_once);
                 }
                 CreateAnswer::Taken => created.taken.push(create.name),
-                CreateAnswer::Failed(error) => created.error = Some(error),
+                CreateAnswer::Failed(error) => {
+                    if error.is_refusal() {
+                        waiting.retain(|other| other.node != create.node);
+                        created.refused_nodes.insert(create.node);
+                    } else {
+                        failed = true;
+                    }
+                    created.error.get_or_insert(error);
+                }
             }
         }
         created
