@@ -447,7 +447,7 @@ fn a_silent_api_server_is_noticed_and_an_open_demand_stream_does_not_hold_up_the
         bench.ready("hello").await?;
 
         // Somebody reads demand, and goes on reading.
-        let _reader = reqwest::get(format!("http://{}{}", bench::OPS, locality_ingress::demand::stream::DEMAND_PATH)).await?;
+        let _reader = reqwest::get(format!("http://{}{}", bench::OPS, gateway_link::demand::DEMAND_PATH)).await?;
         let began = Instant::now();
         daemon.end().await?;
         anyhow::ensure!(began.elapsed() < Duration::from_secs(5), "stopped after {:?}", began.elapsed());

@@ -262,7 +262,7 @@ mod tests {
         ledger.node_upsert(node("node2"));
         ledger.node_upsert(node("node1"));
         assert_eq!(cpu(&ledger), [("node1".to_owned(), 0), ("node2".to_owned(), 100)]);
-        ledger.node_remove(&"node2".into());
+        ledger.node_remove("node2");
         ledger.node_upsert(node("node2"));
         assert_eq!(cpu(&ledger)[1].1, 100);
     }
@@ -276,7 +276,7 @@ mod tests {
         ledger.upsert("a", Some(&"node1".into()), holding(100));
         ledger.node_upsert(node("node1"));
         ledger.remove("nobody");
-        ledger.node_remove(&"nowhere".into());
+        ledger.node_remove("nowhere");
         assert_eq!(ledger.version(), version);
         assert!(Arc::ptr_eq(&before, &ledger.room()));
         ledger.upsert("a", Some(&"node1".into()), holding(70));

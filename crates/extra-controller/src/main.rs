@@ -1,5 +1,6 @@
 //! The extra-controller daemon.
 
+use anyhow::Context as _;
 use clap::Parser as _;
 use extra_controller::{Options, run};
 
@@ -9,6 +10,7 @@ async fn main() -> anyhow::Result<()> {
     ops_http::init_logging(options.log_format);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "extra-controller");
     let stop = ops_http::stop_on_signal()?;
-    let client = kube::Client::try_default().await?;
+    let config = kube::Config::infer().await.context("failed to find the API server")?;
+    let client = k8s_api::client::client(config).context("failed to make a client of the API server")?;
     run(options, client, stop).await
 }

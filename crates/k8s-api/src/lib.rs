@@ -5,7 +5,8 @@
 //! - [`kingress`]: Knative's `Ingress`, by which an ingress class lives;
 //! - [`Condition`]: Knative's conditions;
 //! - [`taints`]: which taints of a node keep a pod away;
-//! - classes, labels and annotations.
+//! - classes, labels and annotations;
+//! - [`client`]: a client that notices when the API server falls silent.
 //!
 //! The types are written by hand: fields that are not named are ignored when read and, since every
 //! write is a patch of named fields, left alone when written. The shapes are the same in Knative
@@ -14,6 +15,8 @@
 //! Without the feature `objects` only the plain data remains that decisions are made from: the crate
 //! then knows nothing of a client.
 
+#[cfg(feature = "objects")]
+pub mod client;
 mod condition;
 #[cfg(feature = "objects")]
 pub mod kingress;

@@ -133,7 +133,8 @@ impl SeikaSpec {
     }
 
     /// Whether both ask for the same. The total is left out: it only repeats the counts.
-    pub(crate) fn asks_the_same(&self, other: &Self) -> bool {
+    #[must_use]
+    pub fn asks_the_same(&self, other: &Self) -> bool {
         let Self { repurika, replicas: _, selector, template, min_ready_seconds, rollout, revision_history_limit } = self;
         *repurika == other.repurika
             && *rollout == other.rollout

@@ -7,8 +7,8 @@ use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use crate::cost::CostMatrix;
-use latency_matrix::{NodeName, Rtt};
 use crate::site_costs::SiteCosts;
+use latency_matrix::{NodeName, Rtt};
 
 /// What a problem knows of its network: a [`CostMatrix`], or [`SiteCosts`], which take `sites x sites + nodes` numbers where a matrix takes `nodes x nodes`. Clones share
 /// the numbers.

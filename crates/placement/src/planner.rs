@@ -3,12 +3,12 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use latency_matrix::NodeName;
 use crate::plan::Plan;
 use crate::posed::Posed;
 use crate::problem::{Problem, ProblemError};
 use crate::search::{self, Found, Hint};
 use crate::solve::{find, finish};
+use latency_matrix::NodeName;
 
 /// A decision from scratch after so many that began with what was known.
 const AFRESH: u32 = 32;

@@ -8,9 +8,9 @@ use thiserror::Error;
 use crate::capacity::NodeCapacity;
 use crate::costs::Costs;
 use crate::demand::{Demand, DemandError};
-use latency_matrix::NodeName;
 use crate::problem::{CostModel, Effort, Problem, ProblemError, TIE_SECONDS};
 use crate::serving::{Segment, ServingCurve, ServingError};
+use latency_matrix::NodeName;
 
 /// The version of [`ProblemSpec`] that this library reads and writes.
 pub const SPEC_VERSION: u32 = 1;

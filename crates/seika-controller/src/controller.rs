@@ -22,7 +22,6 @@ use tokio_util::sync::CancellationToken;
 pub use self::tasks::Ended;
 use self::tasks::Tasks;
 use crate::announce::Announcer;
-use crate::client::WATCH_SECONDS;
 use crate::crd::{MaybeSeika, NODE_LABEL, Seika};
 use crate::index::{Owner, Stray, Told};
 use crate::metrics::Metrics;
@@ -32,6 +31,7 @@ use crate::queue::{Queue, Waiting};
 use crate::reconcile::{Context, after_error, owner_of, reconcile};
 use crate::watched::WatchedPod;
 use crate::writes::{SharedIndex, Writer};
+use k8s_api::client::WATCH_SECONDS;
 
 /// How the controller runs.
 #[derive(Clone, Debug)]

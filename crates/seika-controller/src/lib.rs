@@ -8,7 +8,6 @@ pub use k8s_api::seika as crd;
 
 mod announce;
 pub mod backoff;
-pub mod client;
 pub mod controller;
 mod history;
 pub mod index;

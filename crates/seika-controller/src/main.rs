@@ -87,7 +87,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     });
 
     let config = kube::Config::infer().await.context("failed to find the API server")?;
-    let client = seika_controller::client::client(config).context("failed to make a client of the API server")?;
+    let client = k8s_api::client::client(config).context("failed to make a client of the API server")?;
     let settings = Settings {
         namespace: arguments.namespace,
         writes_at_once: arguments.writes_at_once,

@@ -46,7 +46,7 @@ pub(crate) enum DecideError {
 /// Makes every decision of the fleet's file, one after the other.
 pub(crate) fn decide(fleet: Fleet) -> Result<Story, DecideError> {
     let matrix = fleet.matrix()?;
-    let costs = matrix.costs(&CostPolicy::default());
+    let costs = CostPolicy::default().costs(&matrix);
     let mut running: BTreeMap<NodeName, u32> =
         fleet.service.running.iter().map(|(node, count)| (node.as_str().into(), *count)).collect();
     let mut moved_at_seconds = None;

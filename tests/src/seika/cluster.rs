@@ -78,7 +78,7 @@ impl Cluster {
     /// # Errors
     /// Where the API server gives out no token.
     pub async fn controllers_client(&self) -> anyhow::Result<Client> {
-        Ok(seika_controller::client::client(self.controllers_config().await?)?)
+        Ok(k8s_api::client::client(self.controllers_config().await?)?)
     }
 
     /// The configuration of a client with the controller's own rights.

@@ -114,7 +114,7 @@ impl Stage {
         }
         let (stop, connected) = (CancellationToken::new(), Connected::default());
         let (changes, _) = tokio::sync::mpsc::channel(1);
-        let reports = Reports::new(Demand::default(), Duration::from_secs(1), changes, stop.clone());
+        let reports = Reports::new(Demand::default(), store.clone(), Duration::from_secs(1), changes, stop.clone());
         let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
         let (nacks, mut refused) = tokio::sync::mpsc::channel(64);
         let ads = Ads::new(store.clone(), connected.clone(), metrics, nacks, stop.clone());

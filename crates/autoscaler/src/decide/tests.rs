@@ -229,7 +229,7 @@ impl World {
                 continue;
             }
             let here = |(pod, _): &&(Pod, u64)| pod.maker == Maker::Seika && pod.place().is_some_and(|on| on.as_str() == node);
-            let told = self.seika.get(&node.into()).copied().unwrap_or(0) as usize;
+            let told = self.seika.get(node).copied().unwrap_or(0) as usize;
             let mut there = self.pods.iter().filter(here).count();
             while there < told {
                 self.add(&format!("{node}-{}-{there}", self.second), Some(node), Maker::Seika);
@@ -564,7 +564,7 @@ fn a_node_that_refuses_pods_is_avoided_within_seconds() {
     world.pass(30);
     let ready = world.ready();
     assert_eq!((ready[2], ready.iter().sum::<usize>()), (0, 2), "{ready:?}");
-    assert_eq!(world.seika.get(&"node3".into()), None);
+    assert_eq!(world.seika.get("node3"), None);
 }
 
 /// A burst from one node: the bootstrap pod on another follows once the source is steady.
@@ -610,7 +610,7 @@ fn one_place_is_given_once() {
     picture.revisions.insert(RevisionKey::new("default", "other-00001"), inputs);
     let decisions = decide(&picture, &mut world.memory);
     let on_node3 =
-        decisions.iter().filter(|decision| decision.as_ref().unwrap().step.as_ref().unwrap().seika.contains_key(&"node3".into()));
+        decisions.iter().filter(|decision| decision.as_ref().unwrap().step.as_ref().unwrap().seika.contains_key("node3"));
     assert_eq!(on_node3.count(), 1);
     assert_eq!(decisions.len(), 2);
 }

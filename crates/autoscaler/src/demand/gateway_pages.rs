@@ -184,7 +184,7 @@ mod tests {
     fn demand(board: &mut Board, now: Duration) -> Vec<Option<SourceDemand>> {
         let tick = board.tick(now, |_| true);
         let seconds = tick.busy.get(&key()).unwrap_or(&tick.quiet).seconds.clone();
-        let of = |sources: BTreeMap<NodeName, SourceDemand>| sources.get(&"node1".into()).copied().unwrap_or_default();
+        let of = |sources: BTreeMap<NodeName, SourceDemand>| sources.get("node1").copied().unwrap_or_default();
         seconds.into_iter().map(|(_, sources)| sources.map(of)).collect()
     }
 

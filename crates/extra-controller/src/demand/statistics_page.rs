@@ -138,7 +138,7 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(2600)).await;
         let tick = demands.board().tick(demands.now(), |_| true);
         let (_, demand) = tick.busy[&key].seconds.last().unwrap();
-        assert!((demand.as_ref().unwrap()[&"node3".into()].concurrency - 2.0).abs() < 1e-6, "{demand:?}");
+        assert!((demand.as_ref().unwrap()["node3"].concurrency - 2.0).abs() < 1e-6, "{demand:?}");
         task.abort();
         let queries = ["filter=upstream_rq_active%24", "filter=upstream_rq_(active%7Ctotal%7Ccompleted%7Ctime)%24"];
         assert_eq!(*asked.lock().unwrap(), queries.map(str::to_owned).into());

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use autoscaler::settings::{ClusterSettings, Toggle};
 use futures::{StreamExt as _, TryStreamExt as _};
 use gateway_link::RevisionKey;
+use k8s_api::client::WATCH_SECONDS;
 use k8s_api::seika::Seika;
 use k8s_api::{PodAutoscaler, REVISION_LABEL, REVISION_UID_LABEL, ServerlessService};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -50,10 +51,6 @@ pub(crate) struct Objects {
     /// `config-ikukantai`, alone.
     pub(crate) toggle_config: Store<ConfigMap>,
 }
-
-/// A watch whose server says nothing for so long, not even a bookmark, is taken for dead. The server
-/// is asked to end each watch within this time; kube's watcher waits five seconds more.
-const WATCH_SECONDS: u32 = 20;
 
 /// Starts all watches in `tasks`; they run until it is dropped, through any outage of the API server.
 /// Every change is noted in `changes`.

@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (one, other, milliseconds) in ROUND_TRIPS_MS {
         matrix.set_symmetric(&one.into(), &other.into(), PairState::Known(PairStats::constant(milliseconds / 1000.0)))?;
     }
-    let costs = matrix.costs(&placement::CostPolicy::default());
+    let costs = placement::CostPolicy::default().costs(&matrix);
 
     // Demand, room and the number of replicas -> plan. One replica streams to twelve viewers.
     let demand = Demand::from_concurrency(VIEWERS.map(|(name, viewers)| (name.into(), viewers)))?;

@@ -65,7 +65,7 @@ fn requests_per_second_are_those_that_arrive() {
         let told = load(35 * second, 40 * second, 5 * second, 17.5 * (second * second) as f64);
         board.take("a", update(vec![gateway(0, "node3")], hello("node3", told)), SECOND * second as u32, &near);
     }
-    let demand = at(&board.tick(SECOND * 5, all), 4).unwrap()[&"node3".into()];
+    let demand = at(&board.tick(SECOND * 5, all), 4).unwrap()["node3"];
     assert!((demand.requests_per_second - 40.0).abs() < 1e-9, "{demand:?}");
     assert!((demand.concurrency - 17.5 * 9.0).abs() < 1e-9, "{demand:?}");
 }
@@ -79,9 +79,9 @@ fn the_way_through_the_network_is_no_load() {
         let told = load(22, 400 * second, 400 * second, 22.0 * second as f64);
         board.take("a", update(vec![gateway(0, "node3")], hello("node3", told)), SECOND * second as u32, &far);
     }
-    let demand = at(&board.tick(SECOND * 20, all), 19).unwrap()[&"node3".into()];
+    let demand = at(&board.tick(SECOND * 20, all), 19).unwrap()["node3"];
     assert!((demand.concurrency - 2.0).abs() < 1e-6, "{demand:?}");
-    let service = board.service_seconds(&key())[&"serving".into()];
+    let service = board.service_seconds(&key())["serving"];
     assert!((service - 0.005).abs() < 1e-9, "{service}");
 }
 
@@ -90,7 +90,7 @@ fn who_is_asked_is_not_idle_even_if_the_network_seems_to_take_all_the_time() {
     let farther_than_it_is = |_: &NodeName, _: &NodeName| 1.0;
     let mut board = board(&["node3"]);
     board.take("a", update(vec![gateway(0, "node3")], hello("node3", load(0, 10, 10, 0.5))), SECOND, &farther_than_it_is);
-    assert!(at(&board.tick(SECOND, all), 0).unwrap()[&"node3".into()].concurrency > 0.0);
+    assert!(at(&board.tick(SECOND, all), 0).unwrap()["node3"].concurrency > 0.0);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn reports_that_fall_beside_whole_seconds_make_no_second_double_and_none_empty()
     }
     let tick = board.tick(SECOND * 11, all);
     for second in 0..10 {
-        let demand = at(&tick, second).unwrap()[&"node3".into()];
+        let demand = at(&tick, second).unwrap()["node3"];
         assert!((demand.requests_per_second - 20.0).abs() < 0.5, "{second}: {demand:?}");
     }
 }
@@ -150,7 +150,7 @@ fn a_gateway_is_unknown_after_fifteen_seconds_and_one_that_was_never_heard_at_on
     }
     assert_eq!(board.unknown_sources(SECOND * 16), BTreeSet::from(["node3".into()]));
     board.expect_gateways(["node1", "node2"].map(NodeName::from).into());
-    assert!(board.unknown_sources(SECOND * 16).contains(&"node2".into()));
+    assert!(board.unknown_sources(SECOND * 16).contains("node2"));
     assert!(Board::new(Duration::ZERO).tick(SECOND, all).quiet.is_unknown, "no gateway at all");
 }
 
@@ -178,7 +178,7 @@ fn a_gateway_that_moves_to_another_replica_is_counted_once_and_its_held_requests
     // The other one hears it first after 200 ms; 8 more came since the last report.
     board.take("b", update(vec![gateway(7, "node3")], hello("node3", load(5, 8, 7, 1.0))), MS * 1000, &near);
     assert_eq!(board.in_flight(&key()), BTreeMap::from([("node3".into(), 5.0)]));
-    let demand = at(&board.tick(SECOND, all), 0).unwrap()[&"node3".into()];
+    let demand = at(&board.tick(SECOND, all), 0).unwrap()["node3"];
     assert!((demand.requests_per_second - 18.0).abs() < 1e-9, "{demand:?}");
 }
 
@@ -190,7 +190,7 @@ fn a_replica_that_starts_anew_counts_from_zero_and_loses_nothing() {
     // It began at 0.8 s, the gateway's first report to it has all since the last one to the old run.
     let told = hello("node3", load(0, 6, 6, 0.1));
     board.take("a", snapshot("a-2", MS * 300, &[gateway(0, "node3")], told), MS * 1100, &near);
-    let demand = at(&board.tick(SECOND * 2, all), 0).unwrap()[&"node3".into()];
+    let demand = at(&board.tick(SECOND * 2, all), 0).unwrap()["node3"];
     assert!((demand.requests_per_second - (1000.0 + 6.0 * 0.3 / 0.4)).abs() < 1e-6, "{demand:?}");
 }
 
@@ -202,7 +202,7 @@ fn what_a_replica_counted_before_anybody_listened_is_no_demand() {
     board.take("a", update(vec![gateway(0, "node3")], hello("node3", load(0, 1_000_010, 1_000_010, 5000.0))), MS * 2000, &near);
     let tick = board.tick(SECOND * 2, all);
     assert_eq!(at(&tick, 0), None, "the first second was heard in part");
-    assert!(at(&tick, 1).unwrap()[&"node3".into()].requests_per_second < 10.0);
+    assert!(at(&tick, 1).unwrap()["node3"].requests_per_second < 10.0);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use kube::{Client, Config};
 /// How long a watch lasts. The API server then ends it (and says before up to where it had come),
 /// and the next goes on from there. So a watch on which nothing happens is heard of this often, and
 /// one that is not heard of for longer is dead.
-pub(crate) const WATCH_SECONDS: u32 = 20;
+pub const WATCH_SECONDS: u32 = 20;
 /// A connection on which nothing has come for this long is given up: longer than the longest
 /// silence of a healthy watch, and as long as kube's watcher waits for a watch of
 /// [`WATCH_SECONDS`].
