@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use client::{Answer, Ask, Manner, Way, ask, connect, get, read_answer, text};
 use echo::Echo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use locality_ingress::change::Change;
 use locality_ingress::kingress::{HeaderMatch, IngressTls};
 use locality_ingress::objects::ServiceObject;
@@ -273,6 +274,19 @@ fn every_client_gets_what_it_asks_for() -> anyhow::Result<()> {
             "gRPC to a host with port",
             async { is("status", ask(&plain(8080), Manner::Http2, &host_with_port).await?.header("grpc-status"), "0") }.await,
         );
+        let quiet = grpc.clone().with("x-pause-seconds", "6");
+        cases.note(
+            "gRPC stream that is quiet for a while",
+            async {
+                let answer = ask(&plain(8080), Manner::Http2, &quiet).await?;
+                is("status", answer.header("grpc-status"), "0")?;
+                ensure!(answer.body.len() == 2 * quiet.body.len(), "{:?}", answer.body);
+                Ok(())
+            }
+            .await,
+        );
+        cases.note("web socket over HTTP/2", web_socket_over_http2(&plain(8080), HOST, "http").await);
+        cases.note("web socket over HTTP/2 and TLS", web_socket_over_http2(&secure(Some(SECURE)), SECURE, "https").await);
         // Probes.
         let probe = get(HOST).with("K-Network-Hash", "override");
         cases.note(
@@ -303,7 +317,7 @@ fn every_client_gets_what_it_asks_for() -> anyhow::Result<()> {
             let result = async { status(&ask(&plain(9000), Manner::Http11, &asked).await?, expected) };
             cases.note(&format!("the gateway's {path} is {expected}"), result.await);
         }
-        cases.end(110)
+        cases.end(141)
     })
 }
 
@@ -357,6 +371,31 @@ async fn web_socket(way: &Way, host: &str) -> anyhow::Result<()> {
     let mut echo = [0; 4];
     tokio::time::timeout(Duration::from_secs(5), stream.read_exact(&mut echo)).await.context("no echo")??;
     ensure!(&echo == b"ping", "{echo:?}");
+    Ok(())
+}
+
+async fn web_socket_over_http2(way: &Way, host: &str, scheme: &str) -> anyhow::Result<()> {
+    let stream = connect(way, true).await?;
+    let (mut sender, connection) = hyper::client::conn::http2::handshake::<_, _, http_body_util::Empty<bytes::Bytes>>(
+        TokioExecutor::new(),
+        TokioIo::new(stream),
+    )
+    .await?;
+    let connection = tokio::spawn(connection);
+    // That the gateway takes such requests is in its first words.
+    let first = http::Request::builder().uri(format!("{scheme}://{host}/")).body(http_body_util::Empty::new())?;
+    ensure!(sender.send_request(first).await?.status() == 200);
+    let mut request =
+        http::Request::builder().method("CONNECT").uri(format!("{scheme}://{host}/")).body(http_body_util::Empty::new())?;
+    request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+    let response = sender.send_request(request).await?;
+    ensure!(response.status() == 200, "{response:?}");
+    let mut socket = TokioIo::new(hyper::upgrade::on(response).await?);
+    socket.write_all(b"ping").await?;
+    let mut echo = [0; 4];
+    tokio::time::timeout(Duration::from_secs(5), socket.read_exact(&mut echo)).await.context("no echo")??;
+    ensure!(&echo == b"ping", "{echo:?}");
+    connection.abort();
     Ok(())
 }
 

@@ -262,7 +262,7 @@ mod tests {
         ledger.node_upsert(node("node2"));
         ledger.node_upsert(node("node1"));
         assert_eq!(cpu(&ledger), [("node1".to_owned(), 0), ("node2".to_owned(), 100)]);
-        ledger.node_remove("node2");
+        ledger.node_remove(&"node2".into());
         ledger.node_upsert(node("node2"));
         assert_eq!(cpu(&ledger)[1].1, 100);
     }
@@ -276,7 +276,7 @@ mod tests {
         ledger.upsert("a", Some(&"node1".into()), holding(100));
         ledger.node_upsert(node("node1"));
         ledger.remove("nobody");
-        ledger.node_remove("nowhere");
+        ledger.node_remove(&"nowhere".into());
         assert_eq!(ledger.version(), version);
         assert!(Arc::ptr_eq(&before, &ledger.room()));
         ledger.upsert("a", Some(&"node1".into()), holding(70));
@@ -369,7 +369,7 @@ mod tests {
                     prop_assert!(ledger.version() > version);
                 }
                 // Nothing is kept of nodes that nobody names and no pod is on.
-                let strangers = pods.values().map(|(node, _)| node).filter(|node| !nodes.contains_key(node));
+                let strangers = pods.values().map(|(node, _)| node).filter(|node| !nodes.contains_key(*node));
                 prop_assert_eq!(ledger.unknown.len(), strangers.collect::<std::collections::BTreeSet<_>>().len());
             }
         }

@@ -204,7 +204,10 @@ impl World {
         }
         if dirty.services.contains(&self.settings.gateway_service) {
             let slices = self.known.objects().slices.get(&self.settings.gateway_service);
-            news.gateways = self.gateways.follow(slices.into_iter().flatten().map(|(_, slice)| slice), now);
+            let slices = || slices.into_iter().flatten().map(|(_, slice)| slice);
+            news.gateways = self.gateways.follow(slices(), now);
+            let endpoints = slices().flat_map(|slice| &slice.endpoints);
+            update.gateway_nodes = Some(endpoints.filter_map(|one| Some((one.address, one.node.clone()?))).collect());
         }
         let draining = self.gateways.draining(now);
         if draining != self.draining {

@@ -126,6 +126,24 @@ async fn a_refusal_that_names_nobody_is_searched_by_halves_and_the_others_go_on(
     assert!(refusals <= 12, "{refusals} refusals");
 }
 
+#[tokio::test]
+async fn a_gateway_at_a_known_address_is_served_for_its_own_node_only() {
+    let server = Server::start(None).await;
+    server.publish(&["ns/a/80".to_owned()]);
+    let connect = async || {
+        let channel = Endpoint::from_shared(format!("http://{}", server.address)).unwrap().connect().await.unwrap();
+        Gateway::of(channel).await.unwrap()
+    };
+    let at = |node: &str| Some([([127, 0, 0, 1].into(), node.to_owned())].into());
+    // It says that it is on node1. Nothing is known of its address, then the same, and then something else.
+    assert!(connect().await.answers.message().await.unwrap().is_some());
+    server.store.publish(Update { gateway_nodes: at("node1"), ..Update::default() });
+    assert!(connect().await.answers.message().await.unwrap().is_some());
+    server.store.publish(Update { gateway_nodes: at("node2"), ..Update::default() });
+    let refused = connect().await.answers.message().await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+}
+
 /// An authority, and what it signs.
 struct Authority {
     certificate: rcgen::Certificate,

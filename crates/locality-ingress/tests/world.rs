@@ -289,6 +289,9 @@ fn a_gateway_that_is_being_ended_loses_its_listeners_and_its_successor_keeps_the
     let view = |last: u8| View { pod_addresses: vec![[10, 0, 0, last].into()], ..View::of("node1") };
     let listens = |bench: &Bench, last| bench.store.resource(&view(last), Kind::Listener, "external").is_some();
     assert!(listens(&bench, 1) && listens(&bench, 2));
+    assert_eq!(bench.store.node_of_gateway([10, 0, 0, 1].into()).as_deref(), Some("node1"));
+    assert_eq!(bench.store.node_of_gateway("::ffff:10.0.0.2".parse().unwrap()).as_deref(), Some("node1"));
+    assert_eq!(bench.store.node_of_gateway([10, 0, 0, 3].into()), None);
     bench.changed();
     bench.now = bench.world.wake_at(bench.now).unwrap();
     bench.settle();

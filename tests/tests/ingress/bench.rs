@@ -37,7 +37,8 @@ const TLS_FILES: [(&str, &str); 2] = [
 ];
 const RBAC: &str = include_str!("../../../deploy/locality-ingress/rbac.yaml");
 /// What is not run here is at least taken by the API server.
-const OTHER_MANIFESTS: [&str; 8] = [
+const OTHER_MANIFESTS: [&str; 9] = [
+    include_str!("../../../deploy/locality-ingress/flow-schema.yaml"),
     include_str!("../../../deploy/locality-ingress/disruption-budget.yaml"),
     include_str!("../../../deploy/locality-ingress/network-policy.yaml"),
     include_str!("../../../deploy/kantai-gateway/network-policy.yaml"),

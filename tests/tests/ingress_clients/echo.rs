@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -87,6 +87,17 @@ async fn answer(name: &str, mut request: Request<Incoming>) -> Result<Response<B
         trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
         let response = Response::builder().header("content-type", "application/grpc");
         let response = response.header("saw-timeout", header_of(&head.headers, "grpc-timeout").unwrap_or("none"));
+        if let Some(pause) = header_of(&head.headers, "x-pause-seconds").and_then(|text| text.parse().ok()) {
+            // A stream that says something, is quiet for long, and then ends.
+            let frames = futures::stream::once(std::future::ready(Ok(http_body::Frame::data(bytes.clone()))));
+            let last = futures::stream::once(async move {
+                tokio::time::sleep(std::time::Duration::from_secs(pause)).await;
+                Ok(http_body::Frame::data(bytes))
+            });
+            let end = futures::stream::once(std::future::ready(Ok(http_body::Frame::trailers(trailers))));
+            let body = StreamBody::new(futures::StreamExt::chain(futures::StreamExt::chain(frames, last), end));
+            return Ok(response.body(body.boxed_unsync()).unwrap_or_default());
+        }
         let body = Full::new(bytes).with_trailers(std::future::ready(Some(Ok(trailers))));
         return Ok(response.body(body.boxed_unsync()).unwrap_or_default());
     }

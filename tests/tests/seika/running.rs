@@ -102,7 +102,7 @@ pub(crate) async fn silence_of_the_api_server_is_noticed(cluster: &Cluster) -> a
     let port = config.cluster_url.port_u16().unwrap_or(443);
     let relay = Relay::start((Ipv4Addr::LOCALHOST, port).into()).await?;
     config.cluster_url = format!("https://{}", relay.address()).parse()?;
-    let silent = is_noticed(cluster, "silent connections", seika_controller::client::client(config)?, || relay.silence());
+    let silent = is_noticed(cluster, "silent connections", k8s_api::client::client(config)?, || relay.silence());
     futures::future::try_join(stalled, silent).await?;
     Ok(())
 }

@@ -33,7 +33,7 @@ const CONNECTIONS_PER_PEER: usize = 16;
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
-    _counted: Counted,
+    counted: Counted,
 }
 
 /// How many connections each address has.
@@ -100,7 +100,7 @@ pub(super) fn connections(
                 continue;
             };
             let Some(tls) = &tls else {
-                let _ = sender.send(Ok(Connection { stream: Either::Left(stream), _counted: counted })).await;
+                let _ = sender.send(Ok(Connection { stream: Either::Left(stream), counted })).await;
                 continue;
             };
             let (config, sender, handshakes) = (tls.borrow().clone(), sender.clone(), handshakes.clone());
@@ -110,7 +110,7 @@ pub(super) fn connections(
                 match tokio::time::timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream)).await {
                     // Nobody takes it any more only while everything stops.
                     Ok(Ok(stream)) => {
-                        let _ = sender.send(Ok(Connection { stream: Either::Right(Box::new(stream)), _counted: counted })).await;
+                        let _ = sender.send(Ok(Connection { stream: Either::Right(Box::new(stream)), counted })).await;
                     }
                     Ok(Err(error)) => tracing::warn!(?peer, %error, "refused a gateway: TLS handshake failed"),
                     Err(_) => tracing::warn!(?peer, "refused a gateway: TLS handshake took too long"),
@@ -121,10 +121,16 @@ pub(super) fn connections(
     ReceiverStream::new(receiver)
 }
 
-impl Connected for Connection {
-    type ConnectInfo = ();
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) IpAddr);
 
-    fn connect_info(&self) {}
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        Peer(self.counted.address)
+    }
 }
 
 impl AsyncRead for Connection {

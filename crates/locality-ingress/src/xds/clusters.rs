@@ -48,7 +48,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long what was sent may stay unconfirmed by the other side before a connection is given up, where that is all that the kernel can do about
 /// a node that vanished. It counts against a peer as well that is alive and does not read: an activator that holds an upload for a cold revision,
 /// a queue-proxy whose slots are taken, an application that pauses. So it is longer than half a minute of that.
-const UNCONFIRMED_TIMEOUT: Duration = Duration::from_millis(30_500);
+const UNCONFIRMED_TIMEOUT: Duration = Duration::from_millis(30_250);
 /// How long a retransmission waits at most, where the kernel can be told. A peer that confirms nothing is then given up after its 15 retransmissions,
 /// some 15 seconds; one that is alive and does not read is asked for room for as long as it likes.
 const RETRANSMISSION_TIMEOUT: Duration = Duration::from_secs(1);

@@ -25,7 +25,7 @@ use tonic::codec::{DecodeBuf, Decoder, Streaming};
 use tonic::server::NamedService;
 use tonic::{Status, codegen::Service};
 
-use super::accept::connections;
+use super::accept::{Peer, connections};
 use super::answer::Answer;
 use super::connected::Connected;
 use super::refusal::Nack;
@@ -103,7 +103,7 @@ impl Ads {
 
     async fn follow(
         self,
-        mut session: Session,
+        (mut session, peer): (Session, Option<IpAddr>),
         first: DeltaDiscoveryRequest,
         mut requests: Streaming<DeltaDiscoveryRequest>,
         answers: mpsc::Sender<Result<Answer, Status>>,
@@ -117,6 +117,12 @@ impl Ads {
         loop {
             if let Some(nack) = request.take().and_then(|request| session.on_request(request, &self.store)) {
                 self.refused(&node, nack);
+            }
+            // Who comes from the address of a gateway is that one. Of other addresses nothing is known: some networks hide where a connection comes from.
+            if let Some(its) = peer.and_then(|address| self.store.node_of_gateway(address)).filter(|its| *its != node) {
+                tracing::warn!(node, stream, ?peer, its, "refused a gateway: it is on another node than it says");
+                let _ = answers.send(Err(Status::permission_denied("this is the address of another node's gateway"))).await;
+                break;
             }
             if session.asks_too_much(&self.store) {
                 tracing::warn!(node, stream, "gateway asks for too much");
@@ -223,6 +229,7 @@ impl Service<http::Request<Body>> for Ads {
             let status = Status::unimplemented("only the delta protocol is served: api_type DELTA_GRPC");
             return ready(Ok(status.into_http()));
         }
+        let peer = request.extensions().get::<Peer>().map(|Peer(address)| *address);
         let mut requests = Streaming::new_request(Requests, request.into_body(), None, Some(MOST_REQUEST_BYTES));
         let (sender, receiver) = mpsc::channel(OUTBOUND_DEPTH);
         let ads = self.clone();
@@ -230,7 +237,7 @@ impl Service<http::Request<Body>> for Ads {
         tokio::spawn(async move {
             let Ok(Some(Ok(first))) = tokio::time::timeout(FIRST_REQUEST_WITHIN, requests.next()).await else { return };
             match view(first.node.as_ref()) {
-                Ok(view) => ads.follow(Session::new(view), first, requests, sender).await,
+                Ok(view) => ads.follow((Session::new(view), peer), first, requests, sender).await,
                 Err(status) => {
                     tracing::warn!(%status, "refused a gateway");
                     let _ = sender.send(Err(status)).await;

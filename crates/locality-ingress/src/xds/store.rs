@@ -91,6 +91,8 @@ pub struct Update {
     pub zones: Option<BTreeMap<String, String>>,
     /// The nodes whose kernels can bound retransmissions.
     pub bounds_retransmissions: Option<BTreeSet<String>>,
+    /// The node of each address that is known to be a gateway's.
+    pub gateway_nodes: Option<BTreeMap<IpAddr, String>>,
     /// Addresses of the gateway pods that are to have no listeners for requests any more. Without them Envoy takes no new connection,
     /// and tells the clients of the old ones to come back on another one.
     pub draining: Option<BTreeSet<IpAddr>>,
@@ -116,6 +118,7 @@ struct Inner {
     endpoints: BTreeMap<Name, ClusterEndpoints>,
     zones: BTreeMap<String, String>,
     bounds_retransmissions: BTreeSet<String>,
+    gateway_nodes: BTreeMap<IpAddr, String>,
     draining: BTreeSet<IpAddr>,
     changes: Changes,
 }
@@ -177,6 +180,9 @@ impl Store {
             let clusters = inner.shared.get(&Kind::Cluster).into_iter().flatten();
             changed.extend(clusters.map(|(name, _)| ((Kind::Cluster, name.clone()), false)));
         }
+        if let Some(nodes) = update.gateway_nodes {
+            inner.gateway_nodes = nodes;
+        }
         if let Some(draining) = update.draining.filter(|draining| *draining != inner.draining) {
             inner.draining = draining;
             changed.extend(self.listeners_of(&inner.table).map(|name| ((Kind::Listener, name), false)));
@@ -208,6 +214,12 @@ impl Store {
     pub fn revision(&self) -> (Revision, Option<Instant>) {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         (inner.revision, inner.published)
+    }
+
+    /// The node that the gateway at `address` is on, where one is known there.
+    #[must_use]
+    pub fn node_of_gateway(&self, address: IpAddr) -> Option<String> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).gateway_nodes.get(&address.to_canonical()).cloned()
     }
 
     /// How many resources there are, and were not long ago.

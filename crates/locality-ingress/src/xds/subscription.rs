@@ -26,7 +26,8 @@ pub(super) struct Subscription {
     trials: Trials,
     // Gone, and not told yet: routes that the gateway still has may lead there.
     held_back: BTreeSet<Name>,
-    refused_last: bool,
+    // Those of which the gateway has what it had before, for it refused what came after.
+    refused: BTreeSet<Name>,
     on_its_way: Option<OnItsWay>,
     confirmed: Revision,
     // A subscription to everything that is empty so far is owed an (empty) answer, or the gateway waits for ever.
@@ -63,7 +64,7 @@ impl Subscription {
             look_at: BTreeMap::new(),
             trials: Trials::default(),
             held_back: BTreeSet::new(),
-            refused_last: false,
+            refused: BTreeSet::new(),
             on_its_way: None,
             confirmed: 0,
             owes_first_answer: false,
@@ -73,13 +74,14 @@ impl Subscription {
     /// Takes what the gateway says of the answer that is on its way to it. A refusal is returned.
     pub(super) fn take_verdict(&mut self, request: &mut DeltaDiscoveryRequest) -> Option<Nack> {
         let sent = self.on_its_way.take_if(|sent| sent.nonce == request.response_nonce)?;
-        self.refused_last = request.error_detail.is_some();
         let Some(error) = request.error_detail.take() else {
+            sent.names.iter().for_each(|name| _ = self.refused.remove(name));
             if sent.last {
                 self.confirmed = sent.at_least;
             }
             return None;
         };
+        self.refused.extend(sent.names.iter().cloned());
         let texts = |names: &[Name]| names.iter().map(|name| name.as_str().to_owned()).collect();
         let names = texts(&sent.names);
         // It keeps what it had. What is at fault is not sent again before it changes.
@@ -120,6 +122,7 @@ impl Subscription {
             self.known.remove(name.as_str());
             self.look_at.remove(name.as_str());
             self.held_back.remove(name.as_str());
+            self.refused.remove(name.as_str());
             self.trials.forget(name);
         }
     }
@@ -154,9 +157,9 @@ impl Subscription {
         !self.look_at.is_empty() || !self.trials.is_empty()
     }
 
-    /// Whether the last answer was refused, so that the gateway still has what it had before.
+    /// Whether anything was refused and not taken since, so that the gateway still has what it had before.
     pub(super) fn was_refused(&self) -> bool {
-        self.refused_last
+        !self.refused.is_empty()
     }
 
     /// Whether anything that is gone has not been told.
@@ -183,7 +186,7 @@ impl Subscription {
 
     /// How many names it keeps.
     pub(super) fn len(&self) -> usize {
-        self.known.len() + self.look_at.len() + self.held_back.len() + self.trials.len()
+        self.known.len() + self.look_at.len() + self.held_back.len() + self.refused.len() + self.trials.len()
     }
 
     /// The next answer, where there is something to say: what was refused together with another, else what is due. `resource` looks one up. What is
@@ -233,6 +236,7 @@ impl Subscription {
 
     /// Notes that the gateway has the resource no more. Whether it had it.
     fn lose(&mut self, name: &Name) -> bool {
+        self.refused.remove(name);
         if self.all { self.known.remove(name).flatten() } else { self.known.get_mut(name).and_then(Option::take) }.is_some()
     }
 
