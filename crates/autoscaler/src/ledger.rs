@@ -345,7 +345,7 @@ mod tests {
                         pods.remove(&uid);
                     }
                     Event::Node(number, is_ready) => {
-                        ledger.node_upsert(NodeRoom { is_ready, ..node(&name(number).to_string()) });
+                        ledger.node_upsert(NodeRoom { is_ready, ..node(name(number).as_ref()) });
                         nodes.insert(name(number), is_ready);
                     }
                     Event::NodeGone(node) => {
