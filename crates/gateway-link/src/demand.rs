@@ -22,6 +22,7 @@
 //!     gone: vec![],
 //!     demand: vec![RevisionDemand { key: RevisionKey::new("default", "hello-00001"), loads }],
 //!     removed: vec![],
+//!     held: vec![],
 //! };
 //! assert_eq!(DemandEvent::from_line(&event.to_line())?, event);
 //! # Ok::<(), gateway_link::demand::DemandStreamError>(())
@@ -102,6 +103,17 @@ pub struct Gateway {
     pub age_seconds: f64,
 }
 
+/// A gateway has handed a request to an activator. It is told as it happens, by whichever replica hears of
+/// it, and may be told more than once; the gateway's next reports count the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The revision.
+    #[serde(flatten)]
+    pub key: RevisionKey,
+    /// The source node.
+    pub source: String,
+}
+
 /// One run of a replica, from its start to its end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
@@ -145,6 +157,9 @@ pub enum DemandEvent {
         demand: Vec<RevisionDemand>,
         /// Revisions that the replica has forgotten, for want of traffic.
         removed: Vec<RevisionKey>,
+        /// Requests that a gateway has just handed to an activator to hold, seen before any report.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        held: Vec<Held>,
     },
     /// Nothing changed, and the replica is alive.
     Heartbeat {
@@ -203,6 +218,7 @@ impl DemandEvent {
         gone: Vec<u64>,
         demand: Vec<RevisionDemand>,
         removed: Vec<RevisionKey>,
+        held: Vec<Held>,
     ) -> Vec<Self> {
         let mut parts = in_parts(demand);
         // A reader takes a second for complete when its gateways have reported beyond it, so the
@@ -214,9 +230,10 @@ impl DemandEvent {
             gone: Vec::new(),
             demand,
             removed: Vec::new(),
+            held: Vec::new(),
         });
         let mut lines: Vec<Self> = first.collect();
-        lines.push(Self::Update { version, gateways, gone, demand: last, removed });
+        lines.push(Self::Update { version, gateways, gone, demand: last, removed, held });
         lines
     }
 }
@@ -321,7 +338,8 @@ mod tests {
             let gateways = vec![Gateway { stream, node: "node1".into(), age_seconds }];
             let removed = vec![RevisionKey::new("ns", "old")];
             let mut events = DemandEvent::snapshot(&run(), version, &gateways, demand.clone());
-            events.extend(DemandEvent::update(version, gateways.clone(), vec![stream], demand, removed));
+            let held = vec![Held { key: RevisionKey::new("ns", "asleep"), source: "node1".into() }];
+            events.extend(DemandEvent::update(version, gateways.clone(), vec![stream], demand, removed, held));
             events.push(DemandEvent::Heartbeat { version, gateways });
             for event in events {
                 let line = event.to_line();
@@ -367,7 +385,7 @@ mod tests {
         }
         assert_eq!(merged(&snapshot), whole);
         let gateways = vec![Gateway { stream: 1, node: "a".into(), age_seconds: 0.0 }];
-        let update = DemandEvent::update(2, gateways.clone(), vec![], demand, vec![]);
+        let update = DemandEvent::update(2, gateways.clone(), vec![], demand, vec![], vec![]);
         assert_eq!(merged(&update), whole);
         let told = |event: &DemandEvent| matches!(event, DemandEvent::Update { gateways: told, .. } if *told == gateways);
         assert_eq!(update.iter().map(told).position(|told| told), Some(update.len() - 1), "with the last part");

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use gateway_link::RevisionKey;
-use gateway_link::demand::{ByServing, DemandEvent, Gateway, Load, RevisionDemand};
+use gateway_link::demand::{ByServing, DemandEvent, Gateway, Held, Load, RevisionDemand};
 
 fn gateway(stream: u64, node: &str, age_seconds: f64) -> Gateway {
     Gateway { stream, node: node.to_owned(), age_seconds }
@@ -37,6 +37,15 @@ fn demand_keeps_its_form() {
             gone: vec![1],
             demand: hello(&[("", nowhere)]),
             removed: vec![RevisionKey::new("default", "old-00007")],
+            held: vec![],
+        },
+        DemandEvent::Update {
+            version: 14,
+            gateways: vec![],
+            gone: vec![],
+            demand: vec![],
+            removed: vec![],
+            held: vec![Held { key: RevisionKey::new("default", "asleep-00001"), source: "node3".to_owned() }],
         },
         DemandEvent::Heartbeat { version: 13, gateways: vec![gateway(4, "node3", 0.5)] },
     ];

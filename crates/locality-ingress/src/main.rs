@@ -53,7 +53,8 @@ struct Flags {
     /// How gateways choose endpoints: locality (where the plan says, else the nearest) or spread (evenly over all).
     #[arg(long, env = "KANTAI_POLICY", default_value = "locality")]
     policy: Policy,
-    /// How often gateways report what they have in flight, in milliseconds.
+    /// How often gateways with traffic report what they have in flight, in milliseconds. One without traffic does so four times a second at
+    /// most; a request that an activator holds is told of at once in any case.
     #[arg(long, env = "KANTAI_DEMAND_INTERVAL_MILLISECONDS", default_value_t = 50)]
     demand_interval_milliseconds: u64,
     /// The Service in front of the gateways' external listeners.

@@ -141,5 +141,5 @@ fn assignments_to_envoy() {
     let zones = [("node1".to_owned(), "zone-a".to_owned())].into();
     let endpoints = [on("node1", 1), on("node1", 2), on("node2", 3), on("node3", 4)];
     let assignment = assign(Policy::Locality, "node1", &zones, &endpoints, Some(&row));
-    insta::assert_snapshot!("envoy_assignment", text(&load_assignment("ns/a/80", &assignment, &zones)));
+    insta::assert_snapshot!("envoy_assignment", text(&load_assignment("ns/a/80", &assignment, &zones, false)));
 }

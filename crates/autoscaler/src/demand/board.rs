@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_link::RevisionKey;
-use gateway_link::demand::{DemandEvent, Gateway, RevisionDemand};
+use gateway_link::demand::{DemandEvent, Gateway, Held, RevisionDemand};
 use latency_matrix::NodeName;
 
 use super::replicas::{Listing, Replicas};
@@ -18,6 +18,8 @@ use crate::picture::Demand;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A replica that is not heard for longer is forgotten.
 const REPLICA_FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+/// For so long a request that was handed to an activator counts before a report tells of it.
+const HELD_COUNTS: Duration = Duration::from_millis(2500);
 /// Seconds given out in one tick, at most: older ones are of no use to anybody.
 const MOST_SECONDS: u64 = 60;
 
@@ -81,13 +83,18 @@ impl Board {
                     self.end_snapshot(replica);
                 }
             }
-            DemandEvent::Update { gateways, gone, demand, removed, .. } => {
+            DemandEvent::Update { gateways, gone, demand, removed, held, .. } => {
                 if !self.is_followed(replica) {
                     return;
                 }
                 self.tell(replica, Line { gateways, gone, demand, new_since: None }, now, rtt_seconds);
                 for key in removed {
                     self.forget(replica, &key);
+                }
+                for Held { key, source } in held {
+                    let revision = self.revisions.entry(key.clone()).or_default();
+                    revision.hold(NodeName::new(source), now + HELD_COUNTS);
+                    self.woken.insert(key);
                 }
             }
             DemandEvent::Heartbeat { gateways, .. } => {
@@ -121,6 +128,7 @@ impl Board {
                 (*second, is_known.then_some(demand))
             };
             let seconds: Vec<_> = seconds.iter().map(of).collect();
+            revision.let_go(now);
             let in_flight = revision.in_flight(&in_flight_counts);
             let is_busy =
                 !in_flight.is_empty() || seconds.iter().any(|(_, demand)| demand.as_ref().is_some_and(|of| !of.is_empty()));

@@ -58,7 +58,7 @@ impl GatewayPages {
                 demand.push(cluster.tell(key, &self.node));
             }
         }
-        Some(DemandEvent::Update { version: 0, gateways: vec![], gone: vec![], demand, removed: vec![] })
+        Some(DemandEvent::Update { version: 0, gateways: vec![], gone: vec![], demand, removed: vec![], held: vec![] })
     }
 
     /// What to tell the board of a page with all counters that was read at `now`. A revision that it
@@ -80,7 +80,7 @@ impl GatewayPages {
         }
         let gateways = vec![Gateway { stream: 0, node: self.node.to_string(), age_seconds: 0.0 }];
         if self.counted_at.replace(now).is_some() {
-            return DemandEvent::Update { version: 0, gateways, gone: vec![], demand, removed };
+            return DemandEvent::Update { version: 0, gateways, gone: vec![], demand, removed, held: vec![] };
         }
         // What a gateway counted before anybody looked is no demand.
         let (instance, running_seconds) = (String::new(), now.as_secs_f64());

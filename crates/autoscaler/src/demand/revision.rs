@@ -70,6 +70,8 @@ struct FromSource {
 pub(super) struct Revision {
     sources: BTreeMap<NodeName, FromSource>,
     serving: BTreeMap<NodeName, Seen>,
+    /// Source nodes of which a request is held that no report has told of, and until when that is believed.
+    held: BTreeMap<NodeName, Duration>,
 }
 
 /// What a replica tells of one source node.
@@ -123,6 +125,9 @@ impl Revision {
                 load.in_flight = before.get(serving).map_or(0, |before| before.in_flight);
             }
         }
+        if is_waited_for(&told.loads) {
+            self.held.remove(told.source);
+        }
         source.told.insert(told.replica.clone(), told.loads);
         if sum != Amount::default() {
             source.spread(sum, time.from, time.to, time.open_from);
@@ -139,13 +144,27 @@ impl Revision {
                 in_flight.insert(node.clone(), as_f64(sum));
             }
         }
+        for node in self.held.keys() {
+            in_flight.entry(node.clone()).or_insert(1.0);
+        }
         in_flight
+    }
+
+    /// A request from `source` is held.
+    pub(super) fn hold(&mut self, source: NodeName, until: Duration) {
+        self.held.insert(source, until);
+    }
+
+    /// What was held for long and never reported is over.
+    pub(super) fn let_go(&mut self, now: Duration) {
+        self.held.retain(|_, until| now < *until);
     }
 
     /// Whether any request is in flight.
     pub(super) fn is_waited_for(&self, counts: &dyn Fn(&str, &NodeName) -> bool) -> bool {
         let told = self.sources.iter().flat_map(|(node, source)| source.told.iter().map(move |told| (node, told)));
-        told.filter(|(_, (_, loads))| is_waited_for(loads)).any(|(node, (replica, _))| counts(replica, node))
+        !self.held.is_empty()
+            || told.filter(|(_, (_, loads))| is_waited_for(loads)).any(|(node, (replica, _))| counts(replica, node))
     }
 
     /// What the replica told of `source` to be in flight is no longer so.
@@ -175,7 +194,7 @@ impl Revision {
     /// Whether anything is known of it. Source nodes of which nothing is are dropped.
     pub(super) fn is_known(&mut self) -> bool {
         self.sources.retain(|_, source| !source.told.is_empty() || !source.seconds.is_empty());
-        !self.sources.is_empty()
+        !self.sources.is_empty() || !self.held.is_empty()
     }
 
     /// Ends the second `second`: its demand per source node that had any.

@@ -143,7 +143,7 @@ mod tests {
         lines.send(Some(snapshot(0))).unwrap();
         lines.send(None).unwrap();
         lines.send(Some(snapshot(0))).unwrap();
-        for event in DemandEvent::update(2, vec![], vec![], demand(2), vec![]) {
+        for event in DemandEvent::update(2, vec![], vec![], demand(2), vec![], vec![]) {
             lines.send(Some(event.to_line())).unwrap();
         }
         let key = RevisionKey::new("default", "hello-00001");

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures::{Stream, StreamExt as _};
-use gateway_link::demand::{DEMAND_PATH, DemandEvent, RevisionDemand};
+use gateway_link::demand::{DEMAND_PATH, DemandEvent, Held, RevisionDemand};
 
 use crate::backend::{Backend, Manner};
 use crate::bench::{NODES, OPS, eventually, pod_address};
@@ -53,17 +53,20 @@ pub(crate) async fn seen(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
     stage.bench.ingress("asleep", &[("asleep-00001", 100)]).await?;
     stage.bench.ready("asleep").await?;
     let response = reqwest::Client::builder().no_proxy().build()?.get(format!("http://{OPS}{DEMAND_PATH}")).send().await?;
-    let mut lines = Lines { chunks: Box::pin(response.bytes_stream()), rest: Vec::new() };
+    let mut lines =
+        Lines { chunks: Box::pin(response.bytes_stream()), rest: Vec::new(), held: Vec::new(), told_with_it: Vec::new() };
     let mut took = Vec::new();
     for request in 0..REQUESTS {
         let node = NODES[request % NODES.len()];
         let mut connection = Connection::open(entry(node), "asleep.default").await?;
         let sent = Instant::now();
         let asking = tokio::spawn(async move { connection.ask().await });
-        lines.until(&format!("node{node}"), |in_flight| in_flight > 0).await?;
+        let source = format!("node{node}");
+        lines.until_held(&source).await?;
         took.push(sent.elapsed());
+        lines.until(&source, |in_flight| in_flight > 0).await?;
         anyhow::ensure!(asking.await??.status == 200, "the activator did not answer");
-        lines.until(&format!("node{node}"), |in_flight| in_flight == 0).await?;
+        lines.until(&source, |in_flight| in_flight == 0).await?;
         // So that not every request comes at the same time after a report.
         tokio::time::sleep(Duration::from_millis(u64::try_from(request)? * 7 % 50)).await;
     }
@@ -75,18 +78,42 @@ pub(crate) async fn seen(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
 struct Lines<S> {
     chunks: S,
     rest: Vec<u8>,
+    held: Vec<Held>,
+    told_with_it: Vec<RevisionDemand>,
+}
+
+/// What the revision at zero has in flight from `source`, where `demand` says.
+fn in_flight(demand: &[RevisionDemand], source: &str) -> Option<u64> {
+    let of = demand.iter().find(|one| one.key.revision == "asleep-00001")?;
+    Some(of.loads.get(source)?.values().map(|load| load.in_flight).sum())
 }
 
 impl<S: Stream<Item = reqwest::Result<B>> + Unpin, B: AsRef<[u8]>> Lines<S> {
+    /// Reads until a request from `source` is told of, as held or as in flight.
+    async fn until_held(&mut self, source: &str) -> anyhow::Result<()> {
+        eventually("the stream of demand to tell of a held request", async || {
+            while !self.held.iter().any(|held| held.key.revision == "asleep-00001" && held.source == source) {
+                let demand = self.next().await?;
+                if in_flight(&demand, source).is_some_and(|in_flight| in_flight > 0) {
+                    self.told_with_it = demand;
+                    break;
+                }
+            }
+            self.held.clear();
+            Ok(())
+        })
+        .await
+    }
+
     /// Reads until what is in flight for the revision from `source` is as wanted.
     async fn until(&mut self, source: &str, wanted: impl Fn(u64) -> bool) -> anyhow::Result<()> {
         eventually("the stream of demand", async || {
             loop {
-                let demand = self.next().await?;
-                let of = demand.iter().find(|one| one.key.revision == "asleep-00001");
-                let Some(from_source) = of.and_then(|of| of.loads.get(source)) else { continue };
-                let in_flight: u64 = from_source.values().map(|load| load.in_flight).sum();
-                if wanted(in_flight) {
+                let demand = match std::mem::take(&mut self.told_with_it) {
+                    told if told.is_empty() => self.next().await?,
+                    told => told,
+                };
+                if in_flight(&demand, source).is_some_and(&wanted) {
                     return Ok(());
                 }
             }
@@ -99,7 +126,11 @@ impl<S: Stream<Item = reqwest::Result<B>> + Unpin, B: AsRef<[u8]>> Lines<S> {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
                 return Ok(match serde_json::from_slice(&line)? {
-                    DemandEvent::Snapshot { demand, .. } | DemandEvent::Update { demand, .. } => demand,
+                    DemandEvent::Snapshot { demand, .. } => demand,
+                    DemandEvent::Update { demand, held, .. } => {
+                        self.held.extend(held);
+                        demand
+                    }
                     DemandEvent::Heartbeat { .. } => Vec::new(),
                 });
             }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use envoy_types::pb::envoy::service::load_stats::v3::LoadStatsRequest;
 use gateway_link::RevisionKey;
-use gateway_link::demand::{DemandEvent, Gateway, RevisionDemand, Run};
+use gateway_link::demand::{DemandEvent, Gateway, Held, RevisionDemand, Run};
 
 use super::history::History;
 use super::report::{self, Reported};
@@ -23,6 +23,9 @@ const MOST_STREAMS: usize = 4096;
 const MOST_ENTRIES: usize = 500_000;
 /// Ends of streams and forgotten revisions that a reader can be told of later; one that is farther behind begins anew.
 const KEPT_ENDS: usize = 4096;
+
+/// A request that is held is told of again only after this.
+const HELD_ANEW_AFTER: Duration = Duration::from_millis(500);
 
 /// One gateway's stream of reports.
 pub type StreamId = u64;
@@ -56,8 +59,10 @@ pub struct Board {
     totals: BTreeMap<ObjectName, BTreeMap<String, ByServing>>,
     streams: BTreeMap<StreamId, Stream>,
     history: History<Entry>,
-    /// Streams that ended and revisions that were forgotten, by version.
+    /// Streams that ended, revisions that were forgotten and requests that are held, by version.
     ended: VecDeque<(u64, End)>,
+    /// When a held request was last told of.
+    held: BTreeMap<Entry, Instant>,
     /// Of the last end that is not kept any more.
     ends_dropped_to: u64,
     reports: u64,
@@ -67,6 +72,7 @@ pub struct Board {
 enum End {
     Stream(StreamId),
     Revision(ObjectName),
+    Held(Entry),
 }
 
 impl Board {
@@ -80,6 +86,7 @@ impl Board {
             streams: BTreeMap::new(),
             history: History::default(),
             ended: VecDeque::new(),
+            held: BTreeMap::new(),
             ends_dropped_to: 0,
             reports: 0,
         }
@@ -110,6 +117,7 @@ impl Board {
     ) -> BTreeSet<ObjectName> {
         let Some(of) = self.streams.get_mut(&stream) else { return BTreeSet::new() };
         self.reports += 1;
+        let is_first = of.report == 0;
         let since = of.reported(self.reports, now);
         let mut changed = BTreeSet::new();
         let said = report::read(report, is_known);
@@ -123,8 +131,16 @@ impl Board {
                 if is_new && self.history.len() >= MOST_ENTRIES {
                     continue;
                 }
+                let mut reported = *reported;
+                // A gateway counts nothing of a cluster before it is asked for it: what is in flight all the same has come. What was in flight
+                // when the stream began was counted by whoever heard the gateway before.
+                if !is_first {
+                    let ended = reported.finished.saturating_add(reported.failed);
+                    let came = reported.in_flight.saturating_add(ended).saturating_sub(had);
+                    reported.arrived = reported.arrived.max(came);
+                }
                 let seconds = reported.seconds.unwrap_or(since);
-                add(&mut self.totals, revision, &of.source, serving, reported, had, seconds);
+                add(&mut self.totals, revision, &of.source, serving, &reported, had, seconds);
                 of.set_in_flight(revision, serving, reported.in_flight);
                 changed.insert(revision.clone());
             }
@@ -143,6 +159,10 @@ impl Board {
             changed.insert(left.revision);
         }
         let source = of.source.clone();
+        for revision in &changed {
+            // Reports tell of it now; the next request after them is news again.
+            self.held.remove(&(revision.clone(), source.clone()));
+        }
         self.note(&changed, &source, now);
         changed
     }
@@ -154,6 +174,22 @@ impl Board {
         self.note(&changed, &gone.source, now);
         self.end(End::Stream(stream));
         Some((gone.source, changed))
+    }
+
+    /// A gateway on `source` has handed a request for `revision` to an activator. Whether that is news.
+    pub fn hold(&mut self, revision: &ObjectName, source: &str, now: Instant) -> bool {
+        let is_reported = |stream: &Stream| stream.source == source && stream.is_busy(revision);
+        if source.len() > report::LONGEST_NODE_NAME || self.streams.values().any(is_reported) {
+            return false;
+        }
+        self.held.retain(|_, told| now.saturating_duration_since(*told) < HELD_ANEW_AFTER);
+        let entry = (revision.clone(), source.to_owned());
+        if self.held.len() >= KEPT_ENDS || self.held.contains_key(&entry) {
+            return false;
+        }
+        self.held.insert(entry.clone(), now);
+        self.end(End::Held(entry));
+        true
     }
 
     fn note(&mut self, changed: &BTreeSet<ObjectName>, source: &str, now: Instant) {
@@ -221,19 +257,20 @@ impl Board {
             let gateways = self.gateways(|_| true, now);
             return Some((vec![DemandEvent::Heartbeat { version: self.version(), gateways }], next));
         }
-        let (mut gone, mut removed) = (Vec::new(), Vec::new());
+        let (mut gone, mut removed, mut held) = (Vec::new(), Vec::new(), Vec::new());
         for (_, end) in self.ended.iter().filter(|(version, _)| *version > position.version) {
             match end {
                 End::Stream(stream) => gone.push(*stream),
                 // It may have come again since.
                 End::Revision(revision) if self.totals.contains_key(revision) => {}
                 End::Revision(revision) => removed.push(key(revision)),
+                End::Held((revision, source)) => held.push(Held { key: key(revision), source: source.clone() }),
             }
         }
         let changed = self.history.since(position.version);
         let demand = self.demand(changed.map(|(revision, source)| (revision, source)));
         let gateways = self.gateways(|stream| stream.report > position.reports, now);
-        Some((DemandEvent::update(self.version(), gateways, gone, demand, removed), next))
+        Some((DemandEvent::update(self.version(), gateways, gone, demand, removed, held), next))
     }
 
     fn gateways(&self, wanted: impl Fn(&Stream) -> bool, now: Instant) -> Vec<Gateway> {

@@ -5,7 +5,9 @@
 //! `GET /v1/demand` (in the form that `gateway_link::demand` gives it) and [`metrics`] as metrics. Each replica knows the gateways that are
 //! connected to it, so a reader follows all replicas.
 
+mod asking;
 pub mod board;
+pub mod held;
 mod history;
 pub mod metrics;
 mod report;

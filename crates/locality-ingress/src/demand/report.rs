@@ -9,7 +9,7 @@ use crate::objects::ObjectName;
 use crate::route_table::ClusterKey;
 
 /// No node has a longer name.
-const LONGEST_NODE_NAME: usize = 253;
+pub(super) const LONGEST_NODE_NAME: usize = 253;
 /// Serving nodes of one revision in one report: more than a cluster has.
 const MOST_SERVING_NODES: usize = 10_000;
 

@@ -1,23 +1,23 @@
 //! Takes the gateways' reports: Envoy's load reporting service, on the port of the configuration.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use envoy_types::pb::envoy::service::load_stats::v3::LoadStatsResponse;
 use futures::StreamExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::codec::Streaming;
 
-use super::board::Board;
+use super::asking::{Asking, FEW};
+use super::board::{Board, StreamId};
+use super::held::HeldRequests;
 use super::wire::{Answers, Received};
 use crate::change::{Change, LoadChange};
 use crate::objects::ObjectName;
-use crate::xds::proto::duration;
-use crate::xds::store::Store;
+use crate::xds::store::{Revision, Store};
 
 /// A peer that does not say who it is within this time is not listened to.
 const FIRST_WITHIN: Duration = Duration::from_secs(10);
@@ -30,6 +30,14 @@ const LEAST_SILENCE: Duration = Duration::from_secs(15);
 pub struct Demand {
     board: Arc<Mutex<Board>>,
     version: Arc<watch::Sender<u64>>,
+    followers: Arc<Mutex<BTreeMap<StreamId, Follower>>>,
+}
+
+/// Who follows a gateway's stream of reports, to be told which clusters to ask for at once.
+#[derive(Debug)]
+struct Follower {
+    source: String,
+    watch: mpsc::Sender<Vec<String>>,
 }
 
 impl Default for Demand {
@@ -43,7 +51,7 @@ impl Demand {
     #[must_use]
     pub fn new(instance: String) -> Self {
         let board = Board::new(instance, Instant::now());
-        Self { board: Arc::new(Mutex::new(board)), version: Arc::new(watch::Sender::new(0)) }
+        Self { board: Arc::new(Mutex::new(board)), version: Arc::new(watch::Sender::new(0)), followers: Arc::default() }
     }
 
     /// The board.
@@ -56,6 +64,26 @@ impl Demand {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+
+    /// The gateways on `source` are to report `clusters` from now on.
+    pub(super) fn watch_clusters_of(&self, source: &str, clusters: &[String]) {
+        let followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
+        for follower in followers.values().filter(|follower| follower.source == source) {
+            // Full means that it is about to ask anew; the report of all clusters tells the rest.
+            let _ = follower.watch.try_send(clusters.to_vec());
+        }
+    }
+
+    fn join(&self, stream: StreamId, source: &str) -> mpsc::Receiver<Vec<String>> {
+        let (watch, clusters) = mpsc::channel(64);
+        let follower = Follower { source: source.to_owned(), watch };
+        self.followers.lock().unwrap_or_else(PoisonError::into_inner).insert(stream, follower);
+        clusters
+    }
+
+    fn leave(&self, stream: StreamId) {
+        self.followers.lock().unwrap_or_else(PoisonError::into_inner).remove(&stream);
     }
 
     /// Tells who watches that the board changed.
@@ -73,8 +101,19 @@ pub struct Reports {
     interval: Duration,
     changes: mpsc::Sender<Change>,
     next_stream: Arc<AtomicU64>,
+    with_pods: Arc<Mutex<WithPods>>,
     stop: CancellationToken,
 }
+
+/// The clusters whose requests go to pods, as of some revision of the store.
+#[derive(Debug, Default)]
+struct WithPods {
+    looked: Option<(Revision, Instant)>,
+    clusters: Arc<BTreeSet<String>>,
+}
+
+/// They are looked up again after this at the earliest.
+const LOOK_AFTER: Duration = Duration::from_millis(250);
 
 impl Reports {
     /// Asks every gateway for a report each `interval`, of the clusters that `store` has. Loads that changed go to the board, and to
@@ -87,7 +126,13 @@ impl Reports {
         changes: mpsc::Sender<Change>,
         stop: CancellationToken,
     ) -> Self {
-        Self { demand, store, interval, changes, next_stream: Arc::default(), stop }
+        Self { demand, store, interval, changes, next_stream: Arc::default(), with_pods: Arc::default(), stop }
+    }
+
+    /// The service that takes the gateways' word of held requests.
+    #[must_use]
+    pub fn held_requests(&self) -> HeldRequests {
+        HeldRequests::new(self.demand.clone(), self.store.clone(), self.stop.clone())
     }
 
     /// Follows a gateway's stream to its end.
@@ -108,13 +153,19 @@ impl Reports {
             let _ = answers.send(Err(Status::resource_exhausted(error.to_string()))).await;
             return;
         }
-        // The channel is empty and has room for one.
-        let _ = answers.try_send(Ok(self.what_to_report()));
+        let mut watch = self.demand.join(stream, &source);
+        let mut asking = Asking::new(self.interval);
+        self.ask(&mut asking, &answers);
         let silence = (self.interval * INTERVALS_OF_SILENCE).max(LEAST_SILENCE);
         let mut untold = BTreeSet::new();
         loop {
             let report = tokio::select! {
                 report = tokio::time::timeout(silence, reports.next()) => report,
+                Some(clusters) = watch.recv() => {
+                    asking.held(clusters, Instant::now());
+                    self.ask(&mut asking, &answers);
+                    continue;
+                }
                 () = self.stop.cancelled() => break,
             };
             let report = match report {
@@ -129,9 +180,13 @@ impl Reports {
                     break;
                 }
             };
+            asking.reported(&report, |name| self.store.has_cluster(name), Instant::now());
+            // A gateway begins to count the time to its next report anew when it is asked for something else: now is when that costs nothing.
+            self.ask(&mut asking, &answers);
             untold.extend(self.demand.board().take(stream, &report, |name| self.store.has_cluster(name), Instant::now()));
             self.tell(&source, &mut untold);
         }
+        self.demand.leave(stream);
         let left = self.demand.board().leave(stream, Instant::now());
         untold.extend(left.into_iter().flat_map(|(_, changed)| changed));
         self.tell(&source, &mut untold);
@@ -143,12 +198,25 @@ impl Reports {
         self.demand.changed();
     }
 
-    fn what_to_report(&self) -> LoadStatsResponse {
-        LoadStatsResponse {
-            send_all_clusters: true,
-            load_reporting_interval: duration(self.interval),
-            ..LoadStatsResponse::default()
+    /// Asks for what is to be reported from now on, where that is something else than before.
+    fn ask(&self, asking: &mut Asking, answers: &Answers) {
+        let all = self.store.clusters();
+        let with_pods = if all > FEW { self.with_pods() } else { Arc::default() };
+        let Some(answer) = asking.next(&with_pods, all, Instant::now()) else { return };
+        if answers.try_send(Ok(answer)).is_err() {
+            asking.not_sent();
         }
+    }
+
+    fn with_pods(&self) -> Arc<BTreeSet<String>> {
+        let (revision, _) = self.store.revision();
+        let mut with_pods = self.with_pods.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_recent = |(as_of, at): (Revision, Instant)| as_of == revision || at.elapsed() < LOOK_AFTER;
+        if !with_pods.looked.is_some_and(is_recent) {
+            *with_pods =
+                WithPods { looked: Some((revision, Instant::now())), clusters: Arc::new(self.store.clusters_with_pods()) };
+        }
+        with_pods.clusters.clone()
     }
 
     /// Passes on what changed; what the world cannot take now stays in `untold`.

@@ -7,13 +7,20 @@ use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints};
 
 use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::Policy;
-
+use super::held_log::stand_in_metadata;
 use super::proto::{number, socket};
 use crate::locality::Assignment;
 
-/// The assignment for the cluster `cluster_name`. A serving node is a sub-zone of its zone.
+/// The assignment for the cluster `cluster_name`. A serving node is a sub-zone of its zone. Where the endpoints stand in for the pods
+/// (activators), each says so, and a request that is sent there is told of at once ([`super::held_log`]).
 #[must_use]
-pub fn load_assignment(cluster_name: &str, assignment: &Assignment, zones: &BTreeMap<String, String>) -> ClusterLoadAssignment {
+pub fn load_assignment(
+    cluster_name: &str,
+    assignment: &Assignment,
+    zones: &BTreeMap<String, String>,
+    stand_in: bool,
+) -> ClusterLoadAssignment {
+    let metadata = stand_in.then(stand_in_metadata);
     ClusterLoadAssignment {
         cluster_name: cluster_name.to_owned(),
         endpoints: assignment
@@ -33,6 +40,7 @@ pub fn load_assignment(cluster_name: &str, assignment: &Assignment, zones: &BTre
                             address: socket(address, port),
                             ..Endpoint::default()
                         })),
+                        metadata: metadata.clone(),
                         ..LbEndpoint::default()
                     })
                     .collect(),

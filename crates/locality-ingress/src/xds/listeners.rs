@@ -17,6 +17,7 @@ use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::{Route as EnvoyRoute, RouteAction, RouteConfiguration, RouteMatch, VirtualHost};
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 use envoy_types::pb::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
+use envoy_types::pb::envoy::extensions::filters::http::router::v3::router::UpstreamAccessLogOptions;
 use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
     CodecType, RouteSpecifier, ServerHeaderTransformation, UpgradeConfig,
@@ -31,6 +32,7 @@ use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 
 use super::access_log::json_on_standard_output;
+use super::held_log::held_requests;
 use super::proto::{any, duration, number, over_ads, socket, truth};
 use super::routes::exactly;
 use crate::objects::{ObjectName, SecretObject};
@@ -267,6 +269,11 @@ fn http(side: Side, routes: &str, settings: ListenerSettings) -> Filter {
         // Counts per status code and a histogram of times, for each cluster, cost as much as a twentieth of a request. Who is answered how is
         // known from the reports of load.
         dynamic_stats: truth(false),
+        upstream_log: vec![held_requests()],
+        upstream_log_options: Some(UpstreamAccessLogOptions {
+            flush_upstream_log_on_upstream_stream: true,
+            ..UpstreamAccessLogOptions::default()
+        }),
         ..Router::default()
     };
     // Paths are passed on as they came, slashes and dots included: applications sign them, and no rule of Knative's guards one path from who may

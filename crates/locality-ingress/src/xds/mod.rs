@@ -10,6 +10,7 @@ pub mod assignments;
 mod changes;
 pub mod clusters;
 pub mod connected;
+pub mod held_log;
 pub mod listeners;
 pub mod proto;
 pub mod refusal;

@@ -96,6 +96,7 @@ impl Ads {
             .http2_keepalive_timeout(Some(Duration::from_secs(5)))
             .max_concurrent_streams(Some(STREAMS))
             .add_service(self)
+            .add_service(reports.held_requests().service())
             .add_service(reports)
             .serve_with_incoming_shutdown(connections(listener, tls), async move { stop.cancelled().await })
             .await

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -17,7 +18,7 @@ use super::clusters::lost_peers;
 use super::listeners::{ListenerSettings, STATISTICS, listeners, statistics};
 use super::{Encoded, Kind, Name};
 use crate::locality::{Assignment, Locality, Policy, assign};
-use crate::objects::Endpoint;
+use crate::objects::{Endpoint, ObjectName};
 use crate::route_table::RouteTable;
 
 pub use super::changes::Revision;
@@ -76,6 +77,14 @@ pub enum ClusterEndpoints {
     },
     /// The gateway's own internal listener.
     OwnInternalListener,
+}
+
+impl ClusterEndpoints {
+    /// Whether they only stand in for a revision's pods: they hold requests while there is no pod.
+    #[must_use]
+    pub fn stand_in(&self) -> bool {
+        matches!(self, Self::Pods { endpoints, .. } if endpoints.iter().any(|endpoint| endpoint.stand_in))
+    }
 }
 
 /// A change of the store. What is not named stays.
@@ -266,6 +275,33 @@ impl Store {
         inner.shared.get(&Kind::Cluster).is_some_and(|clusters| clusters.contains_key(name))
     }
 
+    /// How many clusters gateways have.
+    #[must_use]
+    pub fn clusters(&self) -> usize {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        inner.shared.get(&Kind::Cluster).map_or(0, BTreeMap::len)
+    }
+
+    /// Names of the clusters whose requests go to pods, not to what stands in for them.
+    #[must_use]
+    pub fn clusters_with_pods(&self) -> BTreeSet<String> {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        let has_pods = |endpoints: &ClusterEndpoints| match endpoints {
+            ClusterEndpoints::Pods { endpoints, .. } => endpoints.iter().any(|endpoint| !endpoint.stand_in),
+            ClusterEndpoints::OwnInternalListener => false,
+        };
+        inner.endpoints.iter().filter(|(_, endpoints)| has_pods(endpoints)).map(|(name, _)| name.as_str().to_owned()).collect()
+    }
+
+    /// Names of the clusters of the Service `service`.
+    #[must_use]
+    pub fn clusters_of(&self, service: &ObjectName) -> Vec<String> {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        let from = format!("{service}/");
+        let on = inner.endpoints.range::<str, _>((Bound::Included(from.as_str()), Bound::Unbounded));
+        on.map(|(name, _)| name.as_str()).take_while(|name| name.starts_with(&from)).map(str::to_owned).collect()
+    }
+
     /// Whether the cluster `name` is sent its endpoints.
     #[must_use]
     pub fn has_endpoints(&self, name: &Name) -> bool {
@@ -279,7 +315,8 @@ impl Store {
         match kind {
             Kind::Assignment => {
                 let assignment = self.assigned(&inner, view, name)?;
-                Some(Encoded::new(&load_assignment(name, &assignment, &inner.zones)))
+                let stand_in = matches!(inner.endpoints.get(name), Some(endpoints) if endpoints.stand_in());
+                Some(Encoded::new(&load_assignment(name, &assignment, &inner.zones, stand_in)))
             }
             Kind::Listener if name == STATISTICS => statistics(view.pod_addresses.first().copied()).as_ref().map(Encoded::new),
             Kind::Listener if view.pod_addresses.iter().any(|address| inner.draining.contains(address)) => None,

@@ -34,7 +34,7 @@ fn hello(source: &str, load: Load) -> Vec<RevisionDemand> {
 }
 
 fn update(gateways: Vec<Gateway>, demand: Vec<RevisionDemand>) -> DemandEvent {
-    DemandEvent::Update { version: 1, gateways, gone: vec![], demand, removed: vec![] }
+    DemandEvent::Update { version: 1, gateways, gone: vec![], demand, removed: vec![], held: vec![] }
 }
 
 /// A replica that has run for as long as the board's clock.
@@ -158,7 +158,7 @@ fn a_gateway_is_unknown_after_fifteen_seconds_and_one_that_was_never_heard_at_on
 fn a_gateway_that_is_gone_holds_up_nothing() {
     let mut board = board(&["node1", "node3"]);
     board.expect_gateways(["node1"].map(NodeName::from).into());
-    let gone = DemandEvent::Update { version: 2, gateways: vec![], gone: vec![1], demand: vec![], removed: vec![] };
+    let gone = DemandEvent::Update { version: 2, gateways: vec![], gone: vec![1], demand: vec![], removed: vec![], held: vec![] };
     board.take("a", gone, MS * 500, &near);
     board.take("a", update(vec![gateway(0, "node1")], vec![]), SECOND, &near);
     let tick = board.tick(SECOND, all);
@@ -172,7 +172,7 @@ fn a_gateway_that_moves_to_another_replica_is_counted_once_and_its_held_requests
     board.take("a", update(vec![gateway(0, "node3")], hello("node3", load(4, 10, 6, 2.0))), MS * 800, &near);
     // The replica tells that it does not hear the gateway any more, and so of nothing in flight.
     let left = hello("node3", load(0, 10, 6, 2.0));
-    let gone = DemandEvent::Update { version: 2, gateways: vec![], gone: vec![0], demand: left, removed: vec![] };
+    let gone = DemandEvent::Update { version: 2, gateways: vec![], gone: vec![0], demand: left, removed: vec![], held: vec![] };
     board.take("a", gone, MS * 900, &near);
     assert_eq!(board.in_flight(&key()), BTreeMap::from([("node3".into(), 4.0)]));
     // The other one hears it first after 200 ms; 8 more came since the last report.
@@ -224,7 +224,8 @@ fn nothing_is_kept_of_revisions_replicas_and_gateways_that_are_gone() {
     assert_eq!(board.senders(), BTreeSet::from(["node3".into()]));
     let mine = board.tick(SECOND, |_| false);
     assert!(mine.busy.is_empty(), "somebody else's");
-    let removed = DemandEvent::Update { version: 3, gateways: vec![], gone: vec![], demand: vec![], removed: vec![key()] };
+    let removed =
+        DemandEvent::Update { version: 3, gateways: vec![], gone: vec![], demand: vec![], removed: vec![key()], held: vec![] };
     board.take("a", removed, SECOND * 2, &near);
     assert_eq!(board.revisions(), 0);
     board.take("a", update(vec![gateway(0, "node3")], hello("node3", load(1, 2, 1, 0.1))), SECOND * 3, &near);
@@ -241,6 +242,27 @@ fn events_of_a_replica_without_a_snapshot_are_ignored() {
     let mut board = Board::new(Duration::ZERO);
     board.take("a", update(vec![gateway(0, "node3")], hello("node3", load(9, 9, 0, 1.0))), SECOND, &near);
     assert_eq!((board.revisions(), board.unknown_sources(SECOND).len()), (0, 0));
+}
+
+#[test]
+fn a_held_request_counts_before_any_report_and_not_for_long() {
+    let mut board = board(&["node3"]);
+    let held = vec![Held { key: key(), source: "node1".to_owned() }];
+    let told = DemandEvent::Update { version: 1, gateways: vec![], gone: vec![], demand: vec![], removed: vec![], held };
+    board.take("a", told.clone(), MS * 100, &near);
+    assert_eq!(board.take_woken(), BTreeSet::from([key()]));
+    assert_eq!(board.tick(SECOND, all).busy[&key()].in_flight, BTreeMap::from([("node1".into(), 1.0)]));
+    // The gateway's report takes over.
+    board.take("a", update(vec![gateway(1, "node1")], hello("node1", load(3, 3, 0, 0.0))), SECOND, &near);
+    assert_eq!(board.in_flight(&key()), BTreeMap::from([("node1".into(), 3.0)]));
+    board.take("a", update(vec![gateway(1, "node1")], hello("node1", load(0, 3, 3, 0.0))), SECOND * 2, &near);
+    assert!(board.in_flight(&key()).is_empty());
+    // One that no report ever tells of.
+    board.take("a", told, SECOND * 2, &near);
+    let _ = board.tick(SECOND * 4, all);
+    assert_eq!(board.in_flight(&key()).len(), 1);
+    let _ = board.tick(SECOND * 5, all);
+    assert!(board.in_flight(&key()).is_empty());
 }
 
 proptest! {
@@ -271,7 +293,7 @@ proptest! {
             now += MS * u32::try_from(step).unwrap();
             let other = 1 - replica;
             if let Some(stream) = streams[other].take() {
-                let gone = DemandEvent::Update { version: 1, gateways: vec![], gone: vec![stream], demand: vec![], removed: vec![] };
+                let gone = DemandEvent::Update { version: 1, gateways: vec![], gone: vec![stream], demand: vec![], removed: vec![], held: vec![] };
                 board.take(names[other], gone, now, &near);
             }
             let stream = *streams[replica].get_or_insert_with(|| { next_stream += 1; next_stream });

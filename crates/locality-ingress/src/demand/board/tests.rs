@@ -95,6 +95,18 @@ fn idle_clusters_are_no_change_and_a_gateway_that_goes_takes_its_requests_along(
     assert_eq!((&gone[..], demand[0].loads["n"]["m"].in_flight), (&[1][..], 1));
 }
 
+#[test]
+fn what_was_in_flight_before_a_cluster_was_asked_for_has_arrived() {
+    let now = Instant::now();
+    let mut board = board(&["n"], now);
+    take(&mut board, 1, &[("ns/a/80", "m", 4, 0, 0)], now);
+    let name = |name: &str| ObjectName::new("ns", name);
+    assert_eq!(board.from(&name("a"), "n")["m"].arrived, 0, "another replica has counted it");
+    take(&mut board, 1, &[("ns/a/80", "m", 4, 0, 0), ("ns/b/80", "m", 3, 0, 1)], now + MS * 50);
+    take(&mut board, 1, &[("ns/a/80", "m", 4, 0, 0), ("ns/b/80", "m", 2, 1, 2)], now + MS * 100);
+    assert_eq!(board.from(&name("b"), "n")["m"].arrived, 5);
+}
+
 /// What Envoy does: a locality of which all endpoints went is never listed again.
 #[test]
 fn requests_on_a_removed_endpoint_count_for_about_as_long_as_requests_take() {
@@ -200,6 +212,27 @@ fn a_reader_that_is_too_far_behind_begins_anew() {
     assert_eq!(board.since(position, now), None);
     let (_, position) = board.snapshot(now);
     assert!(board.since(position, now).is_some());
+}
+
+#[test]
+fn a_held_request_is_told_at_once_and_once_until_reports_tell_of_it() {
+    let now = Instant::now();
+    let mut board = board(&["n"], now);
+    let asleep = ObjectName::new("ns", "asleep");
+    let (_, position) = board.snapshot(now);
+    assert!(board.hold(&asleep, "n", now));
+    assert!(!board.hold(&asleep, "n", now + MS * 10), "one word is enough");
+    let (events, position) = board.since(position, now).unwrap();
+    let [DemandEvent::Update { held, .. }] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(held, &[Held { key: RevisionKey::new("ns", "asleep"), source: "n".into() }]);
+    assert!(board.hold(&asleep, "n", now + MS * 600));
+    take(&mut board, 1, &[("ns/asleep/80", "activator", 1, 1, 0)], now + MS * 700);
+    assert!(!board.hold(&asleep, "n", now + MS * 2000), "it is in the reports");
+    take(&mut board, 1, &[("ns/asleep/80", "activator", 0, 0, 1)], now + MS * 2050);
+    assert!(board.hold(&asleep, "n", now + MS * 2060), "another one");
+    assert!(!board.hold(&asleep, &"n".repeat(300), now));
+    let (events, _) = board.since(position, now).unwrap();
+    assert_eq!(demand(&events).len(), 1);
 }
 
 proptest! {

@@ -1,0 +1,117 @@
+//! Takes the gateways' word of requests that activators hold, see [`crate::xds::held_log`].
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use envoy_types::pb::envoy::service::accesslog::v3::access_log_service_server::{AccessLogService, AccessLogServiceServer};
+use envoy_types::pb::envoy::service::accesslog::v3::stream_access_logs_message::LogEntries;
+use envoy_types::pb::envoy::service::accesslog::v3::{StreamAccessLogsMessage, StreamAccessLogsResponse};
+use futures::StreamExt as _;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::reports::Demand;
+use crate::objects::ObjectName;
+use crate::xds::store::Store;
+
+/// A word about one request is some hundred bytes; the first on a stream has 61 kB about the gateway.
+const MOST_BYTES: usize = 1024 * 1024;
+/// Streams altogether: each worker thread of each gateway has one.
+const MOST_STREAMS: usize = 8192;
+/// A stream on which nothing comes for longer ends; the gateway opens another when it has something to tell.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct HeldRequests {
+    demand: Demand,
+    store: Arc<Store>,
+    streams: Arc<Semaphore>,
+    stop: CancellationToken,
+}
+
+impl HeldRequests {
+    /// Tells `demand` of held requests for the clusters that `store` has.
+    #[must_use]
+    pub fn new(demand: Demand, store: Arc<Store>, stop: CancellationToken) -> Self {
+        Self { demand, store, streams: Arc::new(Semaphore::new(MOST_STREAMS)), stop }
+    }
+
+    /// As a service of a gRPC server.
+    #[must_use]
+    pub fn service(self) -> AccessLogServiceServer<Self> {
+        AccessLogServiceServer::new(self).max_decoding_message_size(MOST_BYTES)
+    }
+
+    fn take(&self, source: &str, message: StreamAccessLogsMessage) {
+        let Some(LogEntries::HttpLogs(logs)) = message.log_entries else { return };
+        let mut is_news = false;
+        for entry in logs.log_entry {
+            let Some(cluster) = entry.common_properties.map(|properties| properties.upstream_cluster) else { continue };
+            let Some(revision) = revision(&cluster) else { continue };
+            // Whoever it is, we made no such cluster.
+            let clusters = self.store.clusters_of(&revision);
+            if !clusters.is_empty() && self.demand.board().hold(&revision, source, Instant::now()) {
+                is_news = true;
+                self.demand.watch_clusters_of(source, &clusters);
+            }
+        }
+        if is_news {
+            self.demand.changed();
+        }
+    }
+}
+
+/// The log has a cluster's name for statistics, `<namespace>/<revision>`.
+fn revision(cluster: &str) -> Option<ObjectName> {
+    let mut parts = cluster.split('/');
+    match (parts.next(), parts.next()) {
+        (Some(namespace), Some(name)) if !namespace.is_empty() && !name.is_empty() => Some(ObjectName::new(namespace, name)),
+        _ => None,
+    }
+}
+
+#[tonic::async_trait]
+impl AccessLogService for HeldRequests {
+    async fn stream_access_logs(
+        &self,
+        request: Request<Streaming<StreamAccessLogsMessage>>,
+    ) -> Result<Response<StreamAccessLogsResponse>, Status> {
+        let Ok(_one_of_them) = self.streams.clone().try_acquire_owned() else {
+            return Err(Status::resource_exhausted("too many streams"));
+        };
+        let mut messages = request.into_inner();
+        let mut source = None;
+        loop {
+            let message = tokio::select! {
+                message = tokio::time::timeout(IDLE, messages.next()) => message,
+                () = self.stop.cancelled() => break,
+            };
+            let Ok(Some(message)) = message else { break };
+            let mut message = message?;
+            // The first message on a stream says who it is.
+            let node = message.identifier.take().and_then(|identifier| identifier.node);
+            if let Some(node) = node.filter(|node| !node.id.is_empty()) {
+                source.get_or_insert(node.id);
+            }
+            let Some(source) = &source else {
+                return Err(Status::invalid_argument("the first message must carry a node id"));
+            };
+            self.take(source, message);
+        }
+        Ok(Response::new(StreamAccessLogsResponse {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_is_known_by_its_name_for_statistics_and_by_its_own() {
+        assert_eq!(revision("ns/a"), Some(ObjectName::new("ns", "a")));
+        assert_eq!(revision("ns/a/80"), Some(ObjectName::new("ns", "a")));
+        assert_eq!((revision("admin"), revision("/a")), (None, None));
+    }
+}
