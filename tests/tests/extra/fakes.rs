@@ -69,7 +69,7 @@ impl Gateways {
         let demand = vec![RevisionDemand { key: RevisionKey::new("default", revision), loads: loads.collect() }];
         let gateways = gateways.collect();
         if version > 0 {
-            return DemandEvent::Update { version, gateways, gone: vec![], demand, removed: vec![] };
+            return DemandEvent::Update { version, gateways, gone: vec![], demand, removed: vec![], held: vec![] };
         }
         let instance = "the only one".to_owned();
         DemandEvent::Snapshot { instance, running_seconds: 0.0, version, parts_left: 0, gateways, demand }

@@ -125,9 +125,7 @@ impl Revision {
                 load.in_flight = before.get(serving).map_or(0, |before| before.in_flight);
             }
         }
-        if is_waited_for(&told.loads) {
-            self.held.remove(told.source);
-        }
+        self.held.remove(told.source);
         source.told.insert(told.replica.clone(), told.loads);
         if sum != Amount::default() {
             source.spread(sum, time.from, time.to, time.open_from);

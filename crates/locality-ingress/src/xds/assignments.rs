@@ -6,10 +6,10 @@ use envoy_types::pb::envoy::config::core::v3::Locality as EnvoyLocality;
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints};
 
-use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::Policy;
 use super::held_log::stand_in_metadata;
 use super::proto::{number, socket};
 use crate::locality::Assignment;
+use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::Policy;
 
 /// The assignment for the cluster `cluster_name`. A serving node is a sub-zone of its zone. Where the endpoints stand in for the pods
 /// (activators), each says so, and a request that is sent there is told of at once ([`super::held_log`]).

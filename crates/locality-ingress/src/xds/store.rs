@@ -83,7 +83,11 @@ impl ClusterEndpoints {
     /// Whether they only stand in for a revision's pods: they hold requests while there is no pod.
     #[must_use]
     pub fn stand_in(&self) -> bool {
-        matches!(self, Self::Pods { endpoints, .. } if endpoints.iter().any(|endpoint| endpoint.stand_in))
+        match self {
+            Self::Activators { .. } => true,
+            Self::Pods { endpoints, .. } => endpoints.iter().any(|endpoint| endpoint.stand_in),
+            Self::OwnInternalListener => false,
+        }
     }
 }
 
@@ -288,7 +292,7 @@ impl Store {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         let has_pods = |endpoints: &ClusterEndpoints| match endpoints {
             ClusterEndpoints::Pods { endpoints, .. } => endpoints.iter().any(|endpoint| !endpoint.stand_in),
-            ClusterEndpoints::OwnInternalListener => false,
+            ClusterEndpoints::Activators { .. } | ClusterEndpoints::OwnInternalListener => false,
         };
         inner.endpoints.iter().filter(|(_, endpoints)| has_pods(endpoints)).map(|(name, _)| name.as_str().to_owned()).collect()
     }

@@ -259,9 +259,9 @@ fn a_held_request_counts_before_any_report_and_not_for_long() {
     assert!(board.in_flight(&key()).is_empty());
     // One that no report ever tells of.
     board.take("a", told, SECOND * 2, &near);
-    let _ = board.tick(SECOND * 4, all);
+    let _ = board.tick(SECOND * 13, all);
     assert_eq!(board.in_flight(&key()).len(), 1);
-    let _ = board.tick(SECOND * 5, all);
+    let _ = board.tick(SECOND * 14, all);
     assert!(board.in_flight(&key()).is_empty());
 }
 
