@@ -117,30 +117,96 @@ fn sort_by_gain(wanted: &mut [(f64, usize)]) {
 }
 
 /// Serves the wanted sources with `replicas` replicas as long as it pays; returns the profit without what the replicas cost by themselves.
-fn serve(instance: &Instance, wanted: &[(f64, usize)], replicas: f64, mut take: impl FnMut(usize, f64)) -> f64 {
+fn serve(instance: &Instance, wanted: &[(f64, usize)], replicas: f64, take: impl FnMut(usize, f64)) -> f64 {
+    serve_in_order(instance, wanted.iter().copied(), replicas, take)
+}
+
+fn serve_in_order(
+    instance: &Instance,
+    mut sources: impl Iterator<Item = (f64, usize)>,
+    replicas: f64,
+    mut take: impl FnMut(usize, f64),
+) -> f64 {
     let mut profit = 0.0;
-    let mut sources = wanted.iter();
     let mut source = sources.next();
-    let mut left = source.map_or(0.0, |(_, source)| instance.supplies[*source]);
+    let mut left = source.map_or(0.0, |(_, source)| instance.supplies[source]);
     for segment in &instance.segments {
         let mut room = segment.width * replicas * instance.replica_capacity;
         while let Some((gain, index)) = source {
-            if *gain <= segment.marginal_seconds {
+            if gain <= segment.marginal_seconds {
                 return profit;
             }
             let amount = room.min(left);
             profit += amount * (gain - segment.marginal_seconds);
-            take(*index, amount);
+            take(index, amount);
             room -= amount;
             left -= amount;
             if left > 0.0 {
                 break;
             }
             source = sources.next();
-            left = source.map_or(0.0, |(_, source)| instance.supplies[*source]);
+            left = source.map_or(0.0, |(_, source)| instance.supplies[source]);
         }
     }
     profit
+}
+
+/// Sources by gain, of which only those are put in order that are looked at: a replica or two serve a few of hundreds.
+#[derive(Default)]
+struct Ranked {
+    /// Best first.
+    ranked: Vec<(f64, usize)>,
+    /// A heap: no entry is better than the one at half its position.
+    rest: Vec<(f64, usize)>,
+}
+
+impl Ranked {
+    fn fill(&mut self, wanted: impl Iterator<Item = (f64, usize)>) {
+        self.ranked.clear();
+        self.rest.clear();
+        self.rest.extend(wanted);
+        for parent in (0..self.rest.len() / 2).rev() {
+            self.sink(parent);
+        }
+    }
+
+    fn better(one: (f64, usize), other: (f64, usize)) -> bool {
+        other.0.total_cmp(&one.0).then(one.1.cmp(&other.1)).is_lt()
+    }
+
+    fn sink(&mut self, mut parent: usize) {
+        loop {
+            let mut child = 2 * parent + 1;
+            if child + 1 < self.rest.len() && Self::better(self.rest[child + 1], self.rest[child]) {
+                child += 1;
+            }
+            if child >= self.rest.len() || !Self::better(self.rest[child], self.rest[parent]) {
+                return;
+            }
+            self.rest.swap(parent, child);
+            parent = child;
+        }
+    }
+
+    fn get(&mut self, rank: usize) -> Option<(f64, usize)> {
+        while self.ranked.len() <= rank {
+            let first = *self.rest.first()?;
+            self.rest.swap_remove(0);
+            self.sink(0);
+            self.ranked.push(first);
+        }
+        Some(self.ranked[rank])
+    }
+
+    /// What so many replicas gain by serving the best.
+    fn profit(&mut self, instance: &Instance, replicas: u32) -> f64 {
+        let mut rank = 0;
+        let next = || {
+            rank += 1;
+            self.get(rank - 1)
+        };
+        if replicas == 0 { 0.0 } else { serve_in_order(instance, std::iter::from_fn(next), f64::from(replicas), |_, _| {}) }
+    }
 }
 
 /// What each further replica on a node gains.
@@ -188,23 +254,20 @@ fn flat_profits(instance: &Instance, node: usize, wanted: &[(f64, usize)], most:
 pub(crate) fn gains(instance: &Instance, worth: &[f64], placement: &[u32]) -> (Vec<f64>, Vec<f64>) {
     let mut more = vec![f64::NEG_INFINITY; instance.nodes()];
     let mut fewer = vec![f64::INFINITY; instance.nodes()];
-    let mut wanted = Vec::new();
+    let mut wanted = Ranked::default();
     for (node, count) in placement.iter().enumerate() {
         let grows = *count < instance.limits[node];
         let shrinks = *count > instance.floors[node];
         if !grows && !shrinks {
             continue;
         }
-        wanted.clear();
-        wanted.extend(gainful(instance.costs.row(node).iter().zip(worth)));
-        sort_by_gain(&mut wanted);
-        let profit = |count: u32| if count == 0 { 0.0 } else { serve(instance, &wanted, f64::from(count), |_, _| {}) };
-        let now = profit(*count);
+        wanted.fill(gainful(instance.costs.row(node).iter().zip(worth)));
+        let now = wanted.profit(instance, *count);
         if grows {
-            more[node] = profit(count + 1) - now - instance.opening(node, count + 1);
+            more[node] = wanted.profit(instance, count + 1) - now - instance.opening(node, count + 1);
         }
         if shrinks {
-            fewer[node] = now - profit(count - 1) - instance.opening(node, *count);
+            fewer[node] = now - wanted.profit(instance, count - 1) - instance.opening(node, *count);
         }
     }
     (more, fewer)
@@ -212,10 +275,9 @@ pub(crate) fn gains(instance: &Instance, worth: &[f64], placement: &[u32]) -> (V
 
 /// What one more replica than `count` on a node would gain at most, if `worth` are the optimal prices of a placement's routing.
 pub(crate) fn growth(instance: &Instance, worth: &[f64], node: usize, count: u32) -> f64 {
-    let mut wanted: Vec<(f64, usize)> = gainful(instance.costs.row(node).iter().zip(worth)).collect();
-    sort_by_gain(&mut wanted);
-    let profit = |count: u32| if count == 0 { 0.0 } else { serve(instance, &wanted, f64::from(count), |_, _| {}) };
-    profit(count + 1) - profit(count) - instance.opening(node, count + 1)
+    let mut wanted = Ranked::default();
+    wanted.fill(gainful(instance.costs.row(node).iter().zip(worth)));
+    wanted.profit(instance, count + 1) - wanted.profit(instance, count) - instance.opening(node, count + 1)
 }
 
 /// The floors, then the greatest marginals.
@@ -298,4 +360,23 @@ pub(crate) fn ascend(
         }
     }
     best
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn ranks_are_those_of_a_whole_sort(mut wanted in prop::collection::vec((prop_oneof![0.0..1.0_f64, Just(0.5)], 0..40_usize), 0..40)) {
+            let mut ranked = Ranked::default();
+            ranked.fill([(9.0, 9)].into_iter());
+            ranked.fill(wanted.iter().copied());
+            sort_by_gain(&mut wanted);
+            let found: Vec<(f64, usize)> = (0..).map_while(|rank| ranked.get(rank)).collect();
+            prop_assert_eq!(found, wanted);
+        }
+    }
 }

@@ -110,7 +110,7 @@ pub fn plan_many(claims: &[Claim], free: &BTreeMap<NodeName, Resources>) -> Resu
         let class = &order[start..end];
         let mut trial = left.clone();
         let whole = |_: usize| u32::MAX;
-        if place(claims, &mut field, class, &mut trial, &mut plans, whole)? {
+        if place(claims, &mut field, class, &mut trial, &mut plans, false, whole)? {
             left = trial;
         } else {
             share(claims, &mut field, class, &mut left, &mut plans)?;
@@ -160,13 +160,13 @@ fn share(
     while low < high {
         let level = low + (high - low).div_ceil(2);
         let mut trial = left.clone();
-        if place(claims, field, &class, &mut trial, plans, |claim| level.min(most[claim]))? {
+        if place(claims, field, &class, &mut trial, plans, true, |claim| level.min(most[claim]))? {
             low = level;
         } else {
             high = level - 1;
         }
     }
-    place(claims, field, &class, left, plans, |claim| low.min(most[claim]))?;
+    place(claims, field, &class, left, plans, false, |claim| low.min(most[claim]))?;
     // From here on each keeps what it has, and those go on that can.
     let mut level = low;
     let mut growing = class.clone();
@@ -219,28 +219,35 @@ fn raise(
 ) -> Result<bool, ManyError> {
     let held = plan.as_ref().map(|plan| plan.replicas.clone()).unwrap_or_default();
     field.give_back(number, left, &held);
-    let raised = place_one(claim, field, number, portion, left)?;
-    let enough = raised.total_replicas() == portion;
-    if enough {
-        field.take_all(number, left, &raised.replicas);
-        *plan = Some(raised);
-    } else {
-        field.take_all(number, left, &held);
+    // Whether there is room is known sooner than where it is best.
+    if field.reachable_room(claim, number, left) >= u64::from(portion) {
+        let raised = place_one(claim, field, number, portion, left)?;
+        if raised.total_replicas() == portion {
+            field.take_all(number, left, &raised.replicas);
+            *plan = Some(raised);
+            return Ok(true);
+        }
     }
-    Ok(enough)
+    field.take_all(number, left, &held);
+    Ok(false)
 }
 
-/// Plans a class within its portions; false, and the rest is not planned, as soon as not all replicas asked for find a place.
+/// Plans a class within its portions; false, and the rest is not planned, as soon as not all replicas asked for find a place. Where room is said to be `sparse`,
+/// whether there is enough is looked at first.
 fn place(
     claims: &[Claim],
     field: &mut Field<'_>,
     class: &[usize],
     left: &mut Stock,
     plans: &mut [Option<Plan>],
+    sparse: bool,
     portion: impl Fn(usize) -> u32,
 ) -> Result<bool, ManyError> {
     for &number in class {
         let asked = claims[number].problem.replicas.min(portion(number));
+        if sparse && field.reachable_room(&claims[number], number, left) < u64::from(asked) {
+            return Ok(false);
+        }
         let plan = place_one(&claims[number], field, number, asked, left)?;
         let all = plan.total_replicas() == asked;
         field.take_all(number, left, &plan.replicas);

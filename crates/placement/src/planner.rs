@@ -67,26 +67,25 @@ impl Planner {
             return problem.solve();
         }
         let known = self.learnt.take().filter(|learnt| learnt.age < AFRESH);
+        let mut posed = Posed::new(problem);
         if let Some(learnt) = known {
-            let posed = Posed::new(problem);
             let hint = learnt.hint(&posed);
-            let (found, worth) = search(problem, posed.clone(), Some(&hint));
+            let (found, worth) = search(problem, &mut posed, Some(&hint));
             if gap(&found) <= learnt.gap * SLACK.0 + SLACK.1 {
                 self.learnt = Some(Learnt::of(&posed, &found, &worth, learnt.gap, learnt.age + 1));
                 return Ok(finish(problem, &posed, &found));
             }
         }
-        let posed = Posed::new(problem);
-        let (found, worth) = search(problem, posed.clone(), None);
+        let (found, worth) = search(problem, &mut posed, None);
         self.learnt = Some(Learnt::of(&posed, &found, &worth, gap(&found), 0));
         Ok(finish(problem, &posed, &found))
     }
 }
 
 /// The placement, and what a served request of each source is worth.
-fn search(problem: &Problem, mut posed: Posed<'_>, hint: Option<&Hint>) -> (Found, Vec<f64>) {
+fn search(problem: &Problem, posed: &mut Posed<'_>, hint: Option<&Hint>) -> (Found, Vec<f64>) {
     let learnt = RefCell::new(vec![0.0; posed.sources.len()]);
-    let found = find(problem, &mut posed, |posed| {
+    let found = find(problem, posed, |posed| {
         let (found, worth) = search::solve_from(&posed.instance, posed.budget(problem), hint);
         learnt.replace(worth);
         found

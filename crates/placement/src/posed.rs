@@ -41,6 +41,8 @@ pub(crate) struct Posed<'a> {
     /// Fewest and most replicas per node if nothing had to stay: within the instance's own floors and limits.
     pub(crate) least: Vec<u32>,
     pub(crate) most: Vec<u32>,
+    /// Replicas that each node shall have in any case, whether or not it can.
+    minima: Vec<u32>,
     /// Whether there is so much room that only a part of it is looked at.
     pub(crate) cut: bool,
 }
@@ -92,8 +94,9 @@ impl<'a> Posed<'a> {
         // What shall run in any case comes first, then what runs.
         let mut floors = vec![0; nodes.len()];
         let mut spare = replicas;
-        for ((floor, limit), (_, (_, capacity))) in floors.iter_mut().zip(&limits).zip(&candidates) {
-            *floor = capacity.min_replicas.min(*limit).min(spare);
+        let minima: Vec<u32> = candidates.iter().map(|(_, (_, capacity))| capacity.min_replicas).collect();
+        for ((floor, limit), least) in floors.iter_mut().zip(&limits).zip(&minima) {
+            *floor = (*least).min(*limit).min(spare);
             spare -= *floor;
         }
         let (least, most) = (floors.clone(), limits.clone());
@@ -133,7 +136,7 @@ impl<'a> Posed<'a> {
             let tie = start_cost.min(TIE_SECONDS * share) / 2.0;
             instance.rank_costs = means.iter().map(|mean| tie * mean / worst).collect();
         }
-        Self { nodes, sources, instance, idle, unreachable, reached, least, most, cut }
+        Self { nodes, sources, instance, idle, unreachable, reached, least, most, minima, cut }
     }
 
     /// Why a node takes no further replica.
@@ -148,9 +151,9 @@ impl<'a> Posed<'a> {
     }
 
     /// What nodes lack of the replicas that they shall have in any case.
-    pub(crate) fn below_minimum(&self, problem: &Problem, placement: &[u32]) -> BTreeMap<NodeName, u32> {
-        let lacks = self.nodes.iter().zip(placement).filter_map(|(node, count)| {
-            let lacking = problem.capacities[*node].min_replicas.saturating_sub(*count);
+    pub(crate) fn below_minimum(&self, placement: &[u32]) -> BTreeMap<NodeName, u32> {
+        let lacks = self.nodes.iter().zip(&self.minima).zip(placement).filter_map(|((node, least), count)| {
+            let lacking = least.saturating_sub(*count);
             (lacking > 0).then(|| ((*node).clone(), lacking))
         });
         lacks.collect()

@@ -97,7 +97,7 @@ pub(crate) fn assemble(posed: &Posed<'_>, problem: &Problem, found: &Found, rout
         unplaced: unplaced(posed, problem, problem.replicas.saturating_sub(placed)),
         zones_missing: zones::missing(posed, problem, &found.placement),
         unserved,
-        below_minimum: posed.below_minimum(problem, &found.placement),
+        below_minimum: posed.below_minimum(&found.placement),
         utilisation: if placed > 0 { load / (f64::from(placed) * problem.replica_concurrency) } else { 0.0 },
         replica_capacity: instance.replica_capacity,
         cost: PlanCost {

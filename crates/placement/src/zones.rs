@@ -66,6 +66,9 @@ fn attainable(posed: &Posed<'_>, problem: &Problem, floors: &[u32]) -> usize {
 /// Lets so many zones be reached where what runs would stay: one replica less is held where a zone holds several or none, and one more node is open in zones
 /// where nothing runs. False where nothing had to be done.
 fn make_way(posed: &mut Posed<'_>, problem: &Problem, wanted: usize) -> bool {
+    if wanted == 0 {
+        return false;
+    }
     let closed = in_use(posed, problem, &posed.instance.limits) < wanted;
     if !closed && attainable(posed, problem, &posed.instance.floors) >= wanted {
         return false;
