@@ -61,6 +61,10 @@ pub struct Objects {
     pub services: BTreeMap<ObjectName, ServiceObject>,
     /// EndpointSlices by Service, then by their own name.
     pub slices: BTreeMap<ObjectName, Vec<(String, SliceObject)>>,
+    /// The last slices with a ready endpoint, of Services that have none now.
+    pub last_slices: BTreeMap<ObjectName, Vec<(String, SliceObject)>>,
+    /// Nodes whose kubelets are not heard of. Whether their pods serve is not known.
+    pub silent_nodes: BTreeSet<String>,
     /// Zone by node name, for nodes that have one.
     pub zones: BTreeMap<String, String>,
     /// The release of the kernel by node name, where that is known.
@@ -154,6 +158,8 @@ pub struct NodeObject {
     pub zone: Option<String>,
     /// The release of its kernel, where that is known.
     pub kernel: Option<Release>,
+    /// Whether its kubelet is not heard of.
+    pub is_silent: bool,
 }
 
 /// A TLS Secret.
@@ -196,28 +202,48 @@ impl Objects {
         u32::try_from(ready.len()).unwrap_or(u32::MAX)
     }
 
-    /// The endpoints of `service` behind its port named `port_name`, sorted, each once. While none is ready, those that are being
-    /// ended but still answer.
+    /// Whether any endpoint of `service` is ready.
+    #[must_use]
+    pub fn has_ready(&self, service: &ObjectName) -> bool {
+        let slices = self.slices.get(service).into_iter().flatten();
+        slices.flat_map(|(_, slice)| &slice.endpoints).any(|endpoint| endpoint.ready)
+    }
+
+    /// The endpoints of `service` behind its port named `port_name`, sorted, each once. While none is
+    /// ready, those that are being ended but still answer. Where there is none of these either, those
+    /// that were ready when their nodes' kubelets were last heard of: Kubernetes calls the pods of a
+    /// silent node not ready, and when all nodes fall silent they are all that serves.
     #[must_use]
     pub fn endpoints(&self, service: &ObjectName, port_name: &str) -> Vec<Endpoint> {
-        let mut ready = Vec::new();
-        let mut last = Vec::new();
-        for (_, slice) in self.slices.get(service).into_iter().flatten() {
-            let Some(&(_, port)) = slice.ports.iter().find(|(name, _)| name == port_name) else { continue };
-            for endpoint in &slice.endpoints {
-                let to = match endpoint {
-                    SliceEndpoint { ready: true, .. } => &mut ready,
-                    SliceEndpoint { serving_last: true, .. } => &mut last,
-                    _ => continue,
-                };
-                to.push(Endpoint { address: endpoint.address, port, node: endpoint.node.clone(), stand_in: endpoint.stand_in });
-            }
+        let endpoints = listed(self.slices.get(service), port_name);
+        if !endpoints.is_empty() {
+            return endpoints;
         }
-        let mut endpoints = if ready.is_empty() { last } else { ready };
-        endpoints.sort_unstable();
-        endpoints.dedup_by(|a, b| (a.address, a.port) == (b.address, b.port));
-        endpoints
+        let mut kept = listed(self.last_slices.get(service), port_name);
+        kept.retain(|endpoint| endpoint.node.as_ref().is_some_and(|node| self.silent_nodes.contains(node)));
+        kept
     }
+}
+
+/// The endpoints that serve in these slices, behind the port named `port_name`.
+fn listed(slices: Option<&Vec<(String, SliceObject)>>, port_name: &str) -> Vec<Endpoint> {
+    let mut ready = Vec::new();
+    let mut last = Vec::new();
+    for (_, slice) in slices.into_iter().flatten() {
+        let Some(&(_, port)) = slice.ports.iter().find(|(name, _)| name == port_name) else { continue };
+        for endpoint in &slice.endpoints {
+            let to = match endpoint {
+                SliceEndpoint { ready: true, .. } => &mut ready,
+                SliceEndpoint { serving_last: true, .. } => &mut last,
+                _ => continue,
+            };
+            to.push(Endpoint { address: endpoint.address, port, node: endpoint.node.clone(), stand_in: endpoint.stand_in });
+        }
+    }
+    let mut endpoints = if ready.is_empty() { last } else { ready };
+    endpoints.sort_unstable();
+    endpoints.dedup_by(|a, b| (a.address, a.port) == (b.address, b.port));
+    endpoints
 }
 
 #[cfg(test)]
@@ -240,6 +266,22 @@ mod tests {
         let found = objects.endpoints(&ObjectName::new("a", "s"), "http");
         assert_eq!(found.iter().map(|e| (e.address.to_string(), e.port)).collect::<Vec<_>>(), [("10.0.0.1".to_owned(), 8012)]);
         assert_eq!(objects.endpoints(&ObjectName::new("a", "s"), "grpc"), []);
+    }
+
+    #[test]
+    fn endpoints_of_silent_nodes_serve_while_nothing_else_does() {
+        let service = ObjectName::new("a", "s");
+        let on = |node: &str, byte, ready| SliceEndpoint { node: Some(node.to_owned()), ..endpoint(byte, ready, false) };
+        let ready = objects(vec![on("node1", 1, true), on("node2", 2, true)]);
+        let mut now = objects(vec![on("node1", 1, false), on("node2", 2, false)]);
+        now.last_slices.clone_from(&ready.slices);
+        assert!(now.endpoints(&service, "http").is_empty(), "their nodes are heard of: the pods are not ready");
+        now.silent_nodes = ["node2".to_owned()].into();
+        let kept: Vec<_> = now.endpoints(&service, "http").into_iter().map(|endpoint| endpoint.address).collect();
+        assert_eq!(kept, [IpAddr::from([10, 0, 0, 2])]);
+        now.slices = objects(vec![on("node3", 3, true), on("node2", 2, false)]).slices;
+        let listed: Vec<_> = now.endpoints(&service, "http").into_iter().map(|endpoint| endpoint.address).collect();
+        assert_eq!(listed, [IpAddr::from([10, 0, 0, 3])]);
     }
 
     #[test]

@@ -538,7 +538,9 @@ fn only_gateways_on_kernels_at_least_as_new_as_the_one_that_was_tried_bound_retr
     bench.service("a");
     bench.endpoints("a", &[(1, "node1")]);
     bench.ingress("a", 1, "a.example", "a");
-    let node = |name: &str, kernel: &str| Change::Node(name.into(), Some(NodeObject { zone: None, kernel: kernel.parse().ok() }));
+    let node = |name: &str, kernel: &str| {
+        Change::Node(name.into(), Some(NodeObject { zone: None, kernel: kernel.parse().ok(), is_silent: false }))
+    };
     bench.world.note(node("new", "6.15.3-arch1"));
     bench.world.note(node("old", "5.15.0-139-generic"));
     bench.settle();

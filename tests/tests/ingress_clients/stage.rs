@@ -110,7 +110,7 @@ impl Stage {
         };
         let mut world = World::new(store.clone(), settings);
         if plan.bounds_retransmissions {
-            world.note(Change::Node("node1".into(), Some(NodeObject { zone: None, kernel })));
+            world.note(Change::Node("node1".into(), Some(NodeObject { zone: None, kernel, is_silent: false })));
         }
         let (stop, connected) = (CancellationToken::new(), Connected::default());
         let (changes, _) = tokio::sync::mpsc::channel(1);

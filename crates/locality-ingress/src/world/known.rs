@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::crowding::Crowding;
 use crate::activators::shares;
 use crate::change::Change;
-use crate::objects::{IngressObject, ObjectName, Objects, ServiceObject};
+use crate::objects::{IngressObject, ObjectName, Objects, ServiceObject, SliceObject};
 use crate::plan::Plan;
 use crate::route_table::Target;
 use crate::translate::IngressRoutes;
@@ -87,11 +87,17 @@ impl Known {
                     }
                     dirty.services.extend(before.into_iter().chain(now));
                 }
+                if service.is_none() {
+                    self.objects.last_slices.remove(&name);
+                }
                 replace(&mut self.objects.services, name.clone(), service);
                 dirty.ingresses.extend(self.users_of(&name).cloned());
                 dirty.services.insert(name);
             }
             Change::Slice(name, slice) => {
+                let concerned: BTreeSet<ObjectName> =
+                    self.slice_owners.get(&name).into_iter().chain(slice.as_ref().map(|(service, _)| service)).cloned().collect();
+                let before: Vec<_> = concerned.into_iter().map(|service| (self.served(&service), service)).collect();
                 // Its label may have changed, and a deletion does not tell the label.
                 if let Some(before) = self.slice_owners.remove(&name) {
                     if let Some(slices) = self.objects.slices.get_mut(&before) {
@@ -113,6 +119,9 @@ impl Known {
                     dirty.ingresses.extend(self.users_of(&service).filter(|user| waits(user)).cloned());
                     self.touch(service, dirty);
                 }
+                for (served, service) in before {
+                    self.remember(service, served);
+                }
             }
             Change::Node(name, node) => {
                 let node = node.unwrap_or_default();
@@ -120,6 +129,14 @@ impl Known {
                 if self.objects.zones.get(&name) != node.zone.as_ref() {
                     replace(&mut self.objects.zones, name.clone(), node.zone);
                     dirty.zones = true;
+                }
+                if self.objects.silent_nodes.contains(&name) != node.is_silent {
+                    if node.is_silent {
+                        self.objects.silent_nodes.insert(name.clone());
+                    } else {
+                        self.objects.silent_nodes.remove(&name);
+                    }
+                    dirty.services.extend(self.objects.last_slices.keys().cloned());
                 }
                 if self.objects.kernels.get(&name) != node.kernel.as_ref() {
                     replace(&mut self.objects.kernels, name, node.kernel);
@@ -155,6 +172,20 @@ impl Known {
                 }
             }
             Change::Listed(_) => {}
+        }
+    }
+
+    /// The slices of a Service, where any of their endpoints is ready.
+    fn served(&self, service: &ObjectName) -> Option<Vec<(String, SliceObject)>> {
+        self.objects.has_ready(service).then(|| self.objects.slices.get(service).cloned()).flatten()
+    }
+
+    /// Remembers what a Service was served by before its last ready endpoint went.
+    fn remember(&mut self, service: ObjectName, before: Option<Vec<(String, SliceObject)>>) {
+        if self.objects.has_ready(&service) {
+            self.objects.last_slices.remove(&service);
+        } else if let Some(before) = before.filter(|_| self.objects.services.contains_key(&service)) {
+            self.objects.last_slices.insert(service, before);
         }
     }
 
