@@ -507,7 +507,11 @@ impl Deciding<'_> {
             && decision.step.as_ref().is_none_or(|step| step.seika == facts.seika && step.deployment == facts.deployment)
             && decision.back.is_none()
             && !decision.probe_activator;
-        let asks_nothing = decision.count.asked == Some(0) || decision.count.asked.is_none() && facts.pods.is_empty();
+        // What the scale-down rate leaves of many pods asks for none beyond min-scale.
+        let asks_nothing = match decision.count.asked {
+            Some(asked) => asked <= facts.settings.min_scale,
+            None => facts.pods.is_empty(),
+        };
         let is_at_rest = facts.pods.is_empty() || facts.settings.min_scale > 0 || !facts.settings.scale_to_zero;
         changes_nothing
             && asks_nothing
@@ -516,6 +520,8 @@ impl Deciding<'_> {
             && own.refusals.is_empty()
             && own.withdrawn_since.is_empty()
             && decision.target.unplaced.is_none()
+            && decision.target.share_missed.is_none()
+            && decision.target.zones_missing.as_ref().is_none_or(|missing| missing.reasons.is_empty())
             && !decision.count.is_panicking
             && facts.pods.iter().all(|pod| pod.is_ready)
             && !self.inputs.demand.is_unknown

@@ -29,5 +29,5 @@ pub mod status;
 pub use decide::{Count, DecideError, Decision, decide, decide_some, follow};
 pub use memory::Memory;
 pub use picture::{ActivatorProbe, Demand, Facts, Inputs, Network, Now, Picture, ServerlessFacts};
-pub use place::Target;
+pub use place::{ShareMissed, Target};
 pub use routes::Routes;

@@ -1,18 +1,25 @@
 //! Where: how many pods each node gets. Never fewer than are ready there for want of room.
 
+mod wishes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_link::RevisionKey;
 use latency_matrix::NodeName;
-use placement::{Demand, Exclusion, MoveHistory, NodeCapacity, Problem, ProblemError, Stability, Unplaced, Verdict};
+use placement::{
+    Demand, Exclusion, MoveHistory, NodeCapacity, Problem, ProblemError, Stability, Unplaced, Verdict, ZonesMissing,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::memory::{Memory, RevisionMemory};
 use crate::picture::{Facts, Network, Picture};
 use crate::rollout::{Counts, Maker};
 use crate::room::{Admission, admission};
+
+pub use self::wishes::ShareMissed;
+use self::wishes::{Zones, bound_by_share, share_missed};
 
 /// A pod moves for a gain of at least half a millisecond and a fifth of the mean network time, not
 /// sooner than ten seconds after the last move: noise of the network moves nothing.
@@ -35,6 +42,7 @@ pub(crate) struct Placed {
     verdict: Option<Verdict>,
     demand: Vec<(NodeName, f64)>,
     network_version: u64,
+    zones_missing: Option<ZonesMissing>,
 }
 
 impl Placed {
@@ -58,6 +66,12 @@ pub struct Target {
     pub kept: Counts,
     /// Pods that found no node, and why.
     pub unplaced: Option<Unplaced>,
+    /// Zones asked for in which there is no pod, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zones_missing: Option<ZonesMissing>,
+    /// A node that has more than the share that one node is to have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_missed: Option<ShareMissed>,
     /// Why pods were moved, or not; absent where no plan was needed.
     pub verdict: Option<Verdict>,
 }
@@ -87,8 +101,11 @@ impl Standing {
     /// How many pods may be on `node`.
     pub(crate) fn limit(&self, node: &NodeName) -> u32 {
         let running = self.running.get(node).copied().unwrap_or(0);
-        let position = self.capacities.binary_search_by(|capacity| capacity.node.cmp(node));
-        position.map_or(0, |position| self.capacities[position].limit(running))
+        self.position(node).map_or(0, |position| self.capacities[position].limit(running))
+    }
+
+    fn position(&self, node: &NodeName) -> Option<usize> {
+        self.capacities.binary_search_by(|capacity| capacity.node.cmp(node)).ok()
     }
 }
 
@@ -175,18 +192,24 @@ pub(crate) fn place(
 ) -> Result<Target, ProblemError> {
     let now = picture.now.monotonic;
     spread(facts, standing, question.replicas);
+    if let Some(share) = facts.settings.node_share {
+        bound_by_share(share, standing, question.replicas);
+    }
     let standing = &*standing;
+    let zones = Zones::new(&picture.room, facts.settings.zones.min(question.replicas));
     let within = |counts: &Counts| counts.iter().all(|(node, count)| *count <= standing.limit(node));
-    let done = |pods: Counts, unplaced, verdict| {
+    let done = |pods: Counts, unplaced, zones_missing, verdict| {
+        let share_missed = share_missed(facts.settings.node_share, &pods, question.replicas);
         let mut all = pods;
         for (node, count) in &standing.kept {
             all.insert(node.clone(), *count);
         }
-        Ok(Target { pods: all, kept: standing.kept.clone(), unplaced, verdict })
+        Ok(Target { pods: all, kept: standing.kept.clone(), unplaced, zones_missing, share_missed, verdict })
     };
     let runs_enough = standing.running.values().sum::<u32>() == question.replicas && within(&standing.running);
-    if runs_enough && !question.is_steady {
-        return done(standing.running.clone(), None, None);
+    let are_zones_met = zones.as_ref().is_none_or(|zones| zones.are_met(standing, &standing.running));
+    if runs_enough && !question.is_steady && are_zones_met {
+        return done(standing.running.clone(), None, None, None);
     }
     if let Some(placed) = &memory.placed
         && question.is_steady
@@ -195,10 +218,11 @@ pub(crate) fn place(
         && placed.target.values().sum::<u32>() == question.replicas
         && within(&placed.target)
         && is_like(&placed.demand, question.demand)
+        && zones.as_ref().is_none_or(|zones| zones.are_best(standing, &placed.target))
     {
-        return done(placed.target.clone(), None, placed.verdict);
+        return done(placed.target.clone(), None, placed.zones_missing.clone(), placed.verdict);
     }
-    let problem = pose(key, picture, standing, question);
+    let problem = pose(key, picture, standing, zones.as_ref(), question);
     let (plan, verdict) = if question.is_steady {
         memory.moved.retain(|at| now.saturating_sub(*at) < MOVE_WINDOW);
         let history = MoveHistory {
@@ -223,8 +247,9 @@ pub(crate) fn place(
         verdict,
         demand: question.demand.to_vec(),
         network_version: picture.network.version,
+        zones_missing: plan.zones_missing.clone(),
     });
-    done(plan.replicas, plan.unplaced, verdict)
+    done(plan.replicas, plan.unplaced, plan.zones_missing, verdict)
 }
 
 /// Bounds the pods per node so that they keep within the template's spread constraints.
@@ -260,25 +285,36 @@ fn is_like(one: &[(NodeName, f64)], other: &[(NodeName, f64)]) -> bool {
     names_agree && difference <= SAME_DEMAND * total
 }
 
-fn pose(key: &RevisionKey, picture: &Picture, standing: &Standing, question: &Question<'_>) -> Problem {
+fn pose(
+    key: &RevisionKey,
+    picture: &Picture,
+    standing: &Standing,
+    zones: Option<&Zones<'_>>,
+    question: &Question<'_>,
+) -> Problem {
     let demand = Demand::from_concurrency(question.demand.iter().cloned()).unwrap_or_default();
-    let looked_at = candidates(&picture.network, standing, question);
+    let looked_at = candidates(&picture.network, standing, zones, question);
     let capacities = looked_at.into_iter().map(|position| standing.capacities[position].clone());
-    Problem::new(key.to_string(), picture.network.costs.clone(), question.replicas, question.pod_target)
+    let running = zones.map_or_else(|| standing.running.clone(), |zones| zones.release(standing, question.replicas));
+    let problem = Problem::new(key.to_string(), picture.network.costs.clone(), question.replicas, question.pod_target)
         .with_demand(demand)
         .with_capacities(capacities)
-        .with_running(standing.running.iter().map(|(node, count)| (node.clone(), *count)))
-        .with_model(picture.network.model)
+        .with_running(running)
+        .with_model(picture.network.model);
+    match zones {
+        Some(zones) => problem.with_zones(zones.by_node(standing), zones.asked),
+        None => problem,
+    }
 }
 
 /// Positions of the nodes that a plan looks at: all of few; of many those in use, the sources, and
 /// the nearest to each source that have room.
-fn candidates(network: &Network, standing: &Standing, question: &Question<'_>) -> Vec<usize> {
+fn candidates(network: &Network, standing: &Standing, zones: Option<&Zones<'_>>, question: &Question<'_>) -> Vec<usize> {
     let all = standing.capacities.len();
     if all <= FEW_NODES || question.demand.is_empty() {
         return (0..all).collect();
     }
-    let position = |node: &NodeName| standing.capacities.binary_search_by(|capacity| capacity.node.cmp(node)).ok();
+    let position = |node: &NodeName| standing.position(node);
     let mut chosen: BTreeSet<usize> = standing.running.keys().filter_map(position).collect();
     let is_open = |position: usize| standing.capacities[position].limit(0) > 0;
     let mut near: Vec<(f64, usize)> = Vec::with_capacity(all);
@@ -293,6 +329,12 @@ fn candidates(network: &Network, standing: &Standing, question: &Question<'_>) -
             near.select_nth_unstable_by(kept, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         }
         chosen.extend(near.iter().take(kept).map(|(_, position)| *position));
+    }
+    if let Some(zones) = zones {
+        let sources: Vec<(usize, f64)> =
+            question.demand.iter().filter_map(|(node, load)| Some((position(node)?, *load))).collect();
+        let seconds = |other| sources.iter().map(|(source, load)| load * network.costs.at(*source, other)).sum();
+        zones.add_candidates(standing, &mut chosen, seconds);
     }
     let room: u64 = chosen
         .iter()
@@ -310,7 +352,7 @@ pub(crate) fn keep(standing: &Standing) -> Target {
     for (node, count) in &standing.kept {
         pods.insert(node.clone(), *count);
     }
-    Target { pods, kept: standing.kept.clone(), unplaced: None, verdict: None }
+    Target { pods, kept: standing.kept.clone(), ..Target::default() }
 }
 
 impl Target {

@@ -84,6 +84,9 @@ fn words(inputs: &Inputs, decision: &Decision) -> Vec<String> {
     if let Some(shortage) = decision.target.shortage() {
         words.push(format!("{shortage}."));
     }
+    for unmet in decision.target.unmet_wishes() {
+        words.push(format!("Not met: {unmet}."));
+    }
     words
 }
 

@@ -10,6 +10,8 @@ use crate::rollout::Pod;
 use crate::room::{NodeRoom, Resources, Template};
 use crate::settings::ClusterSettings;
 
+mod wishes;
+
 const NODES: [&str; 3] = ["node1", "node2", "node3"];
 
 /// Round trips between node1 and node2, node1 and node3, node2 and node3.
