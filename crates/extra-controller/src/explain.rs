@@ -84,6 +84,9 @@ fn words(inputs: &Inputs, decision: &Decision) -> Vec<String> {
     if let Some(shortage) = decision.target.shortage() {
         words.push(format!("{shortage}."));
     }
+    for problem in &facts.settings.problems {
+        words.push(format!("Annotation {problem}."));
+    }
     for unmet in decision.target.unmet_wishes() {
         words.push(format!("Not met: {unmet}."));
     }
@@ -100,5 +103,17 @@ fn verdict_text(verdict: placement::Verdict) -> &'static str {
         Verdict::MovedPartly => "some pods move, as many as the budget allows",
         Verdict::BudgetSpent => "none, the budget of this minute is spent",
         Verdict::Forced => "forced, pods cannot stay where they are",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{decision, inputs};
+
+    #[test]
+    fn annotations_that_are_ignored_are_named() {
+        let words = super::words(&inputs(&[("autoscaling.knative.dev/metric", "cpu")]), &decision());
+        let named = |word: &String| word.starts_with("Annotation autoscaling.knative.dev/metric:");
+        assert!(words.iter().any(named), "{words:?}");
     }
 }

@@ -26,6 +26,8 @@ mod report;
 mod routes;
 mod run;
 mod service_monitor;
+#[cfg(test)]
+mod testing;
 mod tick;
 
 pub use activator::ActivatorProber;

@@ -28,7 +28,44 @@ pub(crate) struct Reporter {
 struct Told {
     target: Option<Counts>,
     shortage: Option<String>,
+    problems: Vec<String>,
+    /// Which wishes were not met: zones, share.
+    unmet: (bool, bool),
     is_asleep: bool,
+    is_known: bool,
+}
+
+/// What is to be told as an event: its reason and its note.
+type News = (&'static str, String);
+
+impl Told {
+    /// What of this decision was not told before. All of it warns.
+    fn news(&mut self, inputs: &Inputs, decision: &Decision) -> Vec<News> {
+        let facts = &inputs.facts;
+        let mut news = Vec::new();
+        let problems = &facts.settings.problems;
+        if self.problems != *problems {
+            // Where the status knows this generation, it was told by whoever led before.
+            let was_told_before = !self.is_known && facts.status.observed_generation == facts.generation;
+            if !problems.is_empty() && !was_told_before {
+                news.push(("BadSettings", problems.join("; ")));
+            }
+            self.problems.clone_from(problems);
+        }
+        let shortage = decision.target.shortage();
+        if self.shortage != shortage {
+            news.extend(shortage.iter().map(|shortage| ("NoRoom", shortage.clone())));
+            self.shortage = shortage;
+        }
+        let unmet = (decision.target.zones_missing.is_some(), decision.target.share_missed.is_some());
+        if self.unmet != unmet {
+            let words = decision.target.unmet_wishes();
+            news.extend((!words.is_empty()).then(|| ("WishNotMet", words.join("; "))));
+            self.unmet = unmet;
+        }
+        self.is_known = true;
+        news
+    }
 }
 
 impl Reporter {
@@ -52,13 +89,8 @@ impl Reporter {
             tracing::info!(revision = %key, target = ?decision.target.pods, demand, is_panicking, "placement");
             told.target = Some(decision.target.pods.clone());
         }
-        let shortage = decision.target.shortage();
-        if told.shortage != shortage {
-            if let Some(shortage) = &shortage {
-                let note: String = shortage.chars().take(LONGEST_NOTE).collect();
-                self.notifier.about(&autoscaler.object_ref(&()), EventType::Warning, "NoRoom", note);
-            }
-            told.shortage = shortage;
+        for (reason, note) in told.news(inputs, decision) {
+            self.notifier.about(&autoscaler.object_ref(&()), EventType::Warning, reason, &note);
         }
         let labels = RevisionLabels::from(key);
         if let Some(demand) = decision.count.stable_demand {
@@ -87,7 +119,7 @@ impl Reporter {
     /// The name of the revision's ServerlessService is taken by an object of somebody else.
     pub(crate) fn not_owned(&self, autoscaler: &PodAutoscaler, key: &RevisionKey) {
         let note = format!("ServerlessService {key} is not controlled by the PodAutoscaler");
-        self.notifier.about(&autoscaler.object_ref(&()), EventType::Warning, "NotOwned", note);
+        self.notifier.about(&autoscaler.object_ref(&()), EventType::Warning, "NotOwned", &note);
     }
 
     /// The class changed hands.
@@ -97,20 +129,45 @@ impl Reporter {
             Where::Revision => ", by its annotations too",
         };
         let note = format!("{key} is the stock autoscaler's again{way}");
-        self.notifier.about(&autoscaler.object_ref(&()), EventType::Normal, "HandedBack", note);
+        self.notifier.about(&autoscaler.object_ref(&()), EventType::Normal, "HandedBack", &note);
     }
 
     /// The class changed hands.
     pub(crate) fn taken_over(&self, autoscaler: &PodAutoscaler, key: &RevisionKey) {
         let note = format!("{key} is placed by latency again");
-        self.notifier.about(&autoscaler.object_ref(&()), EventType::Normal, "TakenOver", note);
+        self.notifier.about(&autoscaler.object_ref(&()), EventType::Normal, "TakenOver", &note);
     }
 }
-
-/// The longest note of an event, in characters, that the API server takes.
-const LONGEST_NOTE: usize = 1000;
 
 /// Of a decision, whether somebody else's object is in the way.
 pub(crate) fn is_not_owned(inputs: &Arc<autoscaler::Facts>) -> bool {
     inputs.sks.as_ref().is_some_and(|sks| !sks.is_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{decision, inputs};
+
+    #[test]
+    fn wrong_annotations_are_told_once_and_again_when_they_change() {
+        let (mut told, decision) = (Told::default(), decision());
+        let mut inputs = inputs(&[("autoscaling.knative.dev/metric", "cpu")]);
+        let news = told.news(&inputs, &decision);
+        assert_eq!(news[0].0, "BadSettings");
+        assert!(news[0].1.contains("concurrency is counted") && news.len() == 1, "{news:?}");
+        assert_eq!(told.news(&inputs, &decision), []);
+        inputs = crate::testing::inputs(&[("autoscaling.knative.dev/target", "many")]);
+        assert!(told.news(&inputs, &decision)[0].1.contains("many"));
+        inputs = crate::testing::inputs(&[]);
+        assert_eq!(told.news(&inputs, &decision), []);
+    }
+
+    #[test]
+    fn a_change_of_leader_tells_nothing_again() {
+        let mut inputs = inputs(&[("autoscaling.knative.dev/metric", "cpu")]);
+        let facts = Arc::make_mut(&mut inputs.facts);
+        facts.status.observed_generation = facts.generation;
+        assert_eq!(Told::default().news(&inputs, &decision()), []);
+    }
 }

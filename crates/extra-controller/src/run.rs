@@ -231,7 +231,7 @@ impl FollowLatency {
             for change in changes {
                 let (type_, reason, note) = told(&change);
                 tracing::warn!(reason, note, "latency");
-                self.notifier.about_self(type_, reason, note);
+                self.notifier.about_self(type_, reason, &note);
             }
         }
     }
