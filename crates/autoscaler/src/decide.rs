@@ -11,7 +11,7 @@ use std::time::Duration;
 use gateway_link::RevisionKey;
 use k8s_api::{ConditionStatus, PodAutoscalerStatus, Reachability, ServerlessServiceStatus, ServingMode};
 use latency_matrix::NodeName;
-use placement::{CostModel, ProblemError};
+use placement::{CostModel, ProblemError, Verdict};
 use serde::Serialize;
 
 use crate::earned;
@@ -25,6 +25,7 @@ use crate::rollout::{self, Counts, Maker, Present, Step};
 use crate::routes::{self, Routes};
 use crate::settings::{Aggregation, Metric, RevisionSettings};
 use crate::status;
+use crate::warm::{self, Outlook, Profile};
 
 /// What is to be of one revision.
 #[derive(Clone, Debug, Serialize)]
@@ -51,6 +52,10 @@ pub struct Decision {
     pub probe_activator: bool,
     /// How the number of pods came about.
     pub count: Count,
+    /// Where the next request is likely to come from, of a revision that asks for warm pods; empty
+    /// where nothing is known of earlier demand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outlook: Option<Outlook>,
 }
 
 /// How the number of pods came about.
@@ -88,6 +93,11 @@ const ROUTES_SETTLE: Duration = Duration::from_secs(1);
 /// For how long a hand-back waits for a pod to be ready before it goes on without.
 const BACK_PATIENCE: Duration = Duration::from_secs(60);
 
+/// What is likely to come counts as so much of what one pod is to carry, where there is no demand.
+const LIKELY_OF_TARGET: f64 = 0.5;
+/// And as so much of the demand where there is some.
+const LIKELY_OF_DEMAND: f64 = 0.1;
+
 /// Decides on every revision of `picture` whose inputs, or time itself, may have changed something
 /// since the last tick. A revision without a result stays as it is.
 pub fn decide(picture: &Picture, memory: &mut Memory) -> Vec<Result<Decision, DecideError>> {
@@ -113,6 +123,7 @@ fn decide_on<'a>(
     let mut decisions = Vec::new();
     for (key, inputs) in revisions {
         let mut own = memory.revision(key, &inputs.facts.uid);
+        keep_profile(picture, key, inputs, memory, &mut own);
         observe(picture, inputs, &mut own);
         if !is_unchanged(picture, inputs, &own) {
             let decided = Deciding { picture, key, inputs, nodes: &nodes }.decide(memory, &mut own);
@@ -129,8 +140,32 @@ pub fn follow(picture: &Picture, memory: &mut Memory) {
     memory.prune(picture);
     for (key, inputs) in &picture.revisions {
         let mut own = memory.revision(key, &inputs.facts.uid);
+        keep_profile(picture, key, inputs, memory, &mut own);
         observe(picture, inputs, &mut own);
         memory.revisions.insert(key.clone(), own);
+    }
+}
+
+/// Keeps a profile of the demand of a revision that asks for warm pods. A new revision of a service
+/// goes on from that of an earlier one.
+fn keep_profile(picture: &Picture, key: &RevisionKey, inputs: &Inputs, memory: &Memory, own: &mut RevisionMemory) {
+    if inputs.facts.settings.warm == 0 {
+        own.profile = None;
+        return;
+    }
+    let service = inputs.facts.service.as_str();
+    let earlier = || {
+        let is_sibling = |(other, inputs): &(&RevisionKey, &Inputs)| {
+            other.namespace == key.namespace && !service.is_empty() && inputs.facts.service == service
+        };
+        let profiles = picture.revisions.iter().filter(is_sibling).filter_map(|(other, inputs)| {
+            let profile = memory.revisions.get(other)?.profile.clone()?;
+            Some((inputs.facts.created, profile))
+        });
+        profiles.max_by_key(|(created, _)| *created).map(|(_, profile)| profile)
+    };
+    if own.profile.is_none() {
+        own.profile = Some(earlier().unwrap_or_default());
     }
 }
 
@@ -142,6 +177,9 @@ fn observe(picture: &Picture, inputs: &Inputs, own: &mut RevisionMemory) {
     own.history.set_windows(settings.stable_window, settings.panic_window, longest);
     for (second, sources) in &inputs.demand.seconds {
         let Some(sources) = sources else { continue };
+        if let Some(profile) = &mut own.profile {
+            profile.record(wall_seconds(picture.now).saturating_sub(now.as_secs().saturating_sub(*second)), sources);
+        }
         // Of a revision at zero that nobody asks for stock has no samples either: zeros would make
         // its next burst look weaker than it is.
         let is_at_rest = facts.pods.is_empty() && sources.is_empty() && own.history.is_silent(now.as_secs());
@@ -165,6 +203,15 @@ fn observe(picture: &Picture, inputs: &Inputs, own: &mut RevisionMemory) {
     }
 }
 
+fn wall_seconds(now: crate::picture::Now) -> u64 {
+    u64::try_from(now.wall.as_second()).unwrap_or(0)
+}
+
+/// When the places of warm pods were last looked at.
+fn review(picture: &Picture, facts: &Facts) -> Option<u64> {
+    (facts.settings.warm > 0).then(|| warm::review(wall_seconds(picture.now)))
+}
+
 fn active(facts: &Facts) -> ConditionStatus {
     facts.status.condition(PodAutoscalerStatus::ACTIVE).map_or(ConditionStatus::Unknown, |condition| condition.status)
 }
@@ -175,6 +222,7 @@ fn is_unchanged(picture: &Picture, inputs: &Inputs, own: &RevisionMemory) -> boo
     own.settled.as_ref().is_some_and(|settled| {
         (Arc::ptr_eq(&settled.facts, &inputs.facts) || settled.facts == inputs.facts)
             && settled.network_version == picture.network.version
+            && settled.review == review(picture, &inputs.facts)
     }) && demand.in_flight.is_empty()
         && demand.seconds.iter().all(|(_, sources)| sources.as_ref().is_some_and(BTreeMap::is_empty))
 }
@@ -201,7 +249,12 @@ impl Deciding<'_> {
         let outcome = self.outcome(&count, scale.as_ref(), ready, own);
         count.want = outcome.want;
 
+        let outlook = own.profile.as_deref().map(|profile| self.outlook(profile));
         let (demand, is_steady) = self.demand_to_place(&windows, scale.as_ref(), own);
+        let (demand, is_steady) = match &outlook {
+            Some(outlook) => self.with_outlook(outlook, &count, demand, is_steady),
+            None => (demand, is_steady),
+        };
         let target = self.place(&outcome, &mut standing, &demand, is_steady, own)?;
         all.reserve(own, &target.pods, &standing.bound, &facts.each);
 
@@ -235,10 +288,9 @@ impl Deciding<'_> {
             target,
             routes,
             count,
+            outlook,
         };
-        own.settled = self
-            .settles(&decision, own)
-            .then(|| Settled { facts: self.inputs.facts.clone(), network_version: self.picture.network.version });
+        own.settled = self.settles(&decision, own).then(|| self.settled());
         Ok(decision)
     }
 
@@ -246,7 +298,7 @@ impl Deciding<'_> {
     /// can be done but to say so.
     fn not_owned(&self, name: &str, own: &mut RevisionMemory) -> Decision {
         let facts = &*self.inputs.facts;
-        own.settled = Some(Settled { facts: self.inputs.facts.clone(), network_version: self.picture.network.version });
+        own.settled = Some(self.settled());
         Decision {
             key: self.key.clone(),
             uid: facts.uid.clone(),
@@ -259,6 +311,7 @@ impl Deciding<'_> {
             routes: own.routes.clone(),
             probe_activator: false,
             count: Count::default(),
+            outlook: None,
         }
     }
 
@@ -408,6 +461,38 @@ impl Deciding<'_> {
         (self.inputs.demand.in_flight.iter().map(|(node, held)| (node.clone(), *held)).collect(), false)
     }
 
+    /// Who is likely to ask first, of the nodes that there are.
+    fn outlook(&self, profile: &Profile) -> Outlook {
+        let mut outlook = profile.outlook(wall_seconds(self.picture.now));
+        outlook.retain(|node, _| self.nodes.binary_search(node).is_ok());
+        outlook
+    }
+
+    /// Adds what is likely to come to the demand that pods are placed by: alone where there is none,
+    /// and as a small part where there are more pods than demand asks for.
+    fn with_outlook(
+        &self,
+        outlook: &Outlook,
+        count: &Count,
+        mut demand: Vec<(NodeName, f64)>,
+        is_steady: bool,
+    ) -> (Vec<(NodeName, f64)>, bool) {
+        let total: f64 = demand.iter().map(|(_, demand)| demand).sum();
+        let has_spare = count.asked.is_none_or(|asked| count.want.is_some_and(|want| want > asked));
+        let is_alone = demand.is_empty();
+        if outlook.is_empty() || !is_alone && !has_spare {
+            return (demand, is_steady);
+        }
+        let amount = if is_alone { LIKELY_OF_TARGET * self.inputs.facts.settings.target } else { LIKELY_OF_DEMAND * total };
+        for (node, share) in outlook {
+            match demand.binary_search_by(|(other, _)| other.cmp(node)) {
+                Ok(position) => demand[position].1 += amount * share,
+                Err(position) => demand.insert(position, (node.clone(), amount * share)),
+            }
+        }
+        (demand, is_alone || is_steady)
+    }
+
     /// Sources as steady as those that earn a replica, or keep it: a stray request (somebody's check,
     /// every now and then) would draw pods to it, and the next one away again.
     fn steady_sources(&self, own: &RevisionMemory) -> BTreeSet<NodeName> {
@@ -498,6 +583,11 @@ impl Deciding<'_> {
         handback::next(&present, wanted, floor)
     }
 
+    fn settled(&self) -> Settled {
+        let network_version = self.picture.network.version;
+        Settled { facts: self.inputs.facts.clone(), network_version, review: review(self.picture, &self.inputs.facts) }
+    }
+
     /// Whether this decision leaves everything as it is and time alone changes nothing of that.
     fn settles(&self, decision: &Decision, own: &RevisionMemory) -> bool {
         let facts = &*self.inputs.facts;
@@ -520,6 +610,7 @@ impl Deciding<'_> {
             && own.refusals.is_empty()
             && own.withdrawn_since.is_empty()
             && decision.target.unplaced.is_none()
+            && !matches!(decision.target.verdict, Some(Verdict::CoolingDown | Verdict::MovedPartly | Verdict::BudgetSpent))
             && decision.target.share_missed.is_none()
             && decision.target.zones_missing.as_ref().is_none_or(|missing| missing.reasons.is_empty())
             && !decision.count.is_panicking

@@ -25,6 +25,7 @@ pub mod room;
 mod routes;
 pub mod settings;
 pub mod status;
+pub mod warm;
 
 pub use decide::{Count, DecideError, Decision, decide, decide_some, follow};
 pub use memory::Memory;

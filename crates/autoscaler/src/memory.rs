@@ -14,6 +14,7 @@ use crate::refusals::Refusals;
 use crate::rollout::Counts;
 use crate::room::Resources;
 use crate::routes::Routes;
+use crate::warm::Profile;
 
 /// Everything that outlives a tick. [`Memory::prune`] drops what the picture no longer holds.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +56,8 @@ pub(crate) struct RevisionMemory {
     pub(crate) routes: Option<Arc<Routes>>,
     /// What it has reserved on each node for pods that do not exist yet.
     pub(crate) reserved: Vec<(NodeName, Resources)>,
+    /// The demand of earlier days, of a revision that asks for warm pods.
+    pub(crate) profile: Option<Box<Profile>>,
     /// What it was last decided from, where nothing but a change of it calls for another decision.
     pub(crate) settled: Option<Settled>,
 }
@@ -75,6 +78,8 @@ pub(crate) struct HandingBack {
 pub(crate) struct Settled {
     pub(crate) facts: Arc<Facts>,
     pub(crate) network_version: u64,
+    /// Where warm pods are wanted: when their places were looked at.
+    pub(crate) review: Option<u64>,
 }
 
 impl Memory {
@@ -98,6 +103,7 @@ impl Memory {
             *memory = RevisionMemory {
                 uid: std::mem::take(&mut memory.uid),
                 history: std::mem::take(&mut memory.history),
+                profile: memory.profile.take(),
                 ..RevisionMemory::default()
             };
         }

@@ -7,6 +7,9 @@ use autoscaler::{Decision, Inputs};
 use gateway_link::RevisionKey;
 use serde::Serialize;
 
+/// Sources that are named as likely to ask first.
+const MOST_LIKELY: usize = 3;
+
 /// The last decision about each revision. Shared by whoever decides and whoever serves.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Explanations(Arc<Mutex<BTreeMap<RevisionKey, Arc<Explained>>>>);
@@ -72,6 +75,9 @@ fn words(inputs: &Inputs, decision: &Decision) -> Vec<String> {
         let nodes: Vec<String> = count.earned.iter().map(|(node, pods)| format!("{node} {pods}")).collect();
         words.push(format!("Pods that source nodes earn by the network time saved: {}.", nodes.join(", ")));
     }
+    if let Some(outlook) = &decision.outlook {
+        words.push(warm_text(facts.settings.warm, outlook));
+    }
     let pods: Vec<String> = decision.target.pods.iter().map(|(node, pods)| format!("{node} {pods}")).collect();
     words.push(if pods.is_empty() { "No pod is to run.".to_owned() } else { format!("Pods per node: {}.", pods.join(", ")) });
     if !decision.target.kept.is_empty() {
@@ -93,6 +99,19 @@ fn words(inputs: &Inputs, decision: &Decision) -> Vec<String> {
     words
 }
 
+fn warm_text(warm: u32, outlook: &autoscaler::warm::Outlook) -> String {
+    let mut likely: Vec<_> = outlook.iter().collect();
+    likely.sort_by(|one, other| other.1.total_cmp(one.1));
+    let nodes: Vec<String> =
+        likely.iter().take(MOST_LIKELY).map(|(node, share)| format!("{node} {:.0} %", *share * 100.0)).collect();
+    if nodes.is_empty() {
+        return format!(
+            "Warm pods, which count as min-scale: {warm}. Nothing is known of earlier demand: they stay where they are."
+        );
+    }
+    format!("Warm pods, which count as min-scale: {warm}. By earlier days the next request comes from {}.", nodes.join(", "))
+}
+
 fn verdict_text(verdict: placement::Verdict) -> &'static str {
     use placement::Verdict;
     match verdict {
@@ -109,6 +128,13 @@ fn verdict_text(verdict: placement::Verdict) -> &'static str {
 #[cfg(test)]
 mod tests {
     use crate::testing::{decision, inputs};
+
+    #[test]
+    fn warm_pods_and_who_is_likely_to_ask_are_named() {
+        let outlook = [("node1".into(), 0.2), ("node3".into(), 0.8)].into();
+        assert!(super::warm_text(1, &outlook).ends_with("the next request comes from node3 80 %, node1 20 %."));
+        assert!(super::warm_text(1, &autoscaler::warm::Outlook::new()).contains("Nothing is known"));
+    }
 
     #[test]
     fn annotations_that_are_ignored_are_named() {

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use k8s_api::set_condition;
-use placement::{CostMatrix, Verdict};
+use placement::CostMatrix;
 
 use super::*;
 use crate::picture::{ActivatorProbe, Demand, Network, Now, ServerlessFacts};
@@ -10,6 +10,7 @@ use crate::rollout::Pod;
 use crate::room::{NodeRoom, Resources, Template};
 use crate::settings::ClusterSettings;
 
+mod warm;
 mod wishes;
 
 const NODES: [&str; 3] = ["node1", "node2", "node3"];

@@ -67,7 +67,7 @@ pub struct RevisionSettings {
     pub scale_to_zero_retention: Duration,
     /// Pods to start with. Until it was reached once it is the least, where it is more than one.
     pub initial_scale: u32,
-    /// Pods at least.
+    /// Pods at least, warm ones included.
     pub min_scale: u32,
     /// Pods at most; `None` is no limit.
     pub max_scale: Option<u32>,
@@ -139,6 +139,8 @@ impl RevisionSettings {
         let initial_scale =
             own.count("initial-scale", u32::from(!cluster.allow_zero_initial_scale)).unwrap_or(cluster.initial_scale);
         let bounds = own.bounds(cluster);
+        let warm = own.0.count(&[Self::WARM_ANNOTATION], 0).unwrap_or(0).min(bounds.max.unwrap_or(u32::MAX));
+        let warm = if reachable { warm } else { 0 };
         Self {
             metric: load.metric,
             aggregation: own.aggregation(),
@@ -164,7 +166,7 @@ impl RevisionSettings {
             // As later releases of Knative have it, unlike 1.15: a revision that is not reached any
             // more need not get to its initial scale.
             initial_scale: if reachable { initial_scale } else { initial_scale.min(1) },
-            min_scale: if reachable { bounds.min } else { 0 },
+            min_scale: if reachable { bounds.min.max(warm) } else { 0 },
             max_scale: bounds.max,
             activation_scale: bounds.activation,
             progress_deadline: own
@@ -177,7 +179,7 @@ impl RevisionSettings {
                 .unwrap_or(cluster.progress_deadline),
             locality_replicas: own.0.bool(Self::LOCALITY_ANNOTATION),
             p95: own.0.duration(&[Self::P95_ANNOTATION], |goal| !goal.is_zero(), "a duration above 0"),
-            warm: own.0.count(&[Self::WARM_ANNOTATION], 0).unwrap_or(0),
+            warm,
             zones: own.0.count(&[Self::ZONES_ANNOTATION], 1).unwrap_or(1),
             node_share: own.0.float(&[Self::NODE_SHARE_ANNOTATION], |share| share > 0.0 && share <= 1.0, "above 0, at most 1"),
             problems: own.0.problems,

@@ -243,3 +243,14 @@ proptest! {
         prop_assert!(settings.panic_window >= Duration::from_secs(1) && settings.panic_window <= settings.stable_window);
     }
 }
+
+#[test]
+fn warm_pods_count_as_min_scale_within_max_scale_and_while_a_route_leads_there() {
+    let read = |reachable, max: &str| {
+        let own = [("placement.kantai.dev/warm", "3"), ("autoscaling.knative.dev/max-scale", max)];
+        let own = own.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let settings = RevisionSettings::read(&BTreeMap::from(own), 0, reachable, &ClusterSettings::default());
+        (settings.warm, settings.min_scale, settings.problems.len())
+    };
+    assert_eq!((read(true, "0"), read(true, "2"), read(false, "0")), ((3, 3, 0), (2, 2, 0), (0, 0, 0)));
+}
