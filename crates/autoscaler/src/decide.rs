@@ -20,7 +20,7 @@ use crate::kpa::{DemandHistory, Observed, Scale, ScaleMemory, SourceDemand, serv
 use crate::lifecycle::{self, Goal, Outcome, Situation};
 use crate::memory::{HandingBack, Memory, RevisionMemory, Settled};
 use crate::picture::{Facts, Inputs, Picture};
-use crate::place::{self, Question, Standing, Target};
+use crate::place::{self, GoalState, Question, Standing, Target};
 use crate::rollout::{self, Counts, Maker, Present, Step};
 use crate::routes::{self, Routes};
 use crate::settings::{Aggregation, Metric, RevisionSettings};
@@ -56,6 +56,9 @@ pub struct Decision {
     /// where nothing is known of earlier demand.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outlook: Option<Outlook>,
+    /// Whether the goal for the response time can be met; `None` without a goal or steady demand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub goal: Option<GoalState>,
 }
 
 /// How the number of pods came about.
@@ -246,11 +249,12 @@ impl Deciding<'_> {
 
         let windows = Windows::of(&own.history, now.second(), settings);
         let (scale, mut count) = self.how_many(&windows, ready, &standing, own);
-        let outcome = self.outcome(&count, scale.as_ref(), ready, own);
-        count.want = outcome.want;
+        let mut outcome = self.outcome(&count, scale.as_ref(), ready, own);
 
         let outlook = own.profile.as_deref().map(|profile| self.outlook(profile));
         let (demand, is_steady) = self.demand_to_place(&windows, scale.as_ref(), own);
+        let goal = self.goal(&mut outcome, &standing, &demand, is_steady, own)?;
+        count.want = outcome.want;
         let (demand, is_steady) = match &outlook {
             Some(outlook) => self.with_outlook(outlook, &count, demand, is_steady),
             None => (demand, is_steady),
@@ -267,6 +271,7 @@ impl Deciding<'_> {
         let back = facts.is_handing_back.then(|| self.hand_back(&outcome, ready, own));
 
         let is_initialized = facts.status.is_initialized();
+        let blocked = goal.as_ref().and_then(GoalState::blocked_by);
         let status_facts = status::Facts {
             now: now.wall,
             generation: facts.generation,
@@ -274,6 +279,12 @@ impl Deciding<'_> {
             ready,
             want: outcome.want,
             threshold: settings.activation_threshold(is_initialized),
+            goal: match (&goal, &blocked) {
+                _ if settings.p95.is_none() => status::Goal::None,
+                (None, _) => status::Goal::Unknown,
+                (Some(_), None) => status::Goal::Met,
+                (Some(_), Some(why)) => status::Goal::Blocked(why),
+            },
         };
         let status = status::next(&facts.status, &status_facts, settings.activation_threshold(true));
         let decision = Decision {
@@ -289,6 +300,7 @@ impl Deciding<'_> {
             routes,
             count,
             outlook,
+            goal,
         };
         own.settled = self.settles(&decision, own).then(|| self.settled());
         Ok(decision)
@@ -312,6 +324,7 @@ impl Deciding<'_> {
             probe_activator: false,
             count: Count::default(),
             outlook: None,
+            goal: None,
         }
     }
 
@@ -414,7 +427,10 @@ impl Deciding<'_> {
     ) -> Result<Target, ProblemError> {
         let facts = &*self.inputs.facts;
         let settings = &facts.settings;
-        let question = |replicas| Question { replicas, pod_target: settings.target, demand, is_steady };
+        let goal = own.goal.clone();
+        let ways =
+            goal.as_deref().zip(settings.p95).filter(|_| !demand.is_empty()).map(|(goal, p95)| goal.ways(p95.as_secs_f64()));
+        let question = |replicas| Question { replicas, pod_target: settings.target, demand, is_steady, ways };
         match outcome.goal {
             Goal::Pods(0) => Ok(Target::default()),
             Goal::Pods(replicas) => place::place(self.key, self.picture, facts, standing, own, &question(replicas)),
@@ -429,6 +445,38 @@ impl Deciding<'_> {
             }
             Goal::Keep => Ok(place::keep(standing)),
         }
+    }
+
+    /// Raises the number of pods to the fewest that meet the goal for the response time.
+    fn goal(
+        &self,
+        outcome: &mut Outcome,
+        standing: &Standing,
+        demand: &[(NodeName, f64)],
+        is_steady: bool,
+        own: &mut RevisionMemory,
+    ) -> Result<Option<GoalState>, ProblemError> {
+        let (facts, now) = (&*self.inputs.facts, self.picture.now.monotonic);
+        let settings = &facts.settings;
+        let Some(p95) = settings.p95 else {
+            own.goal = None;
+            return Ok(None);
+        };
+        let memory = own.goal.get_or_insert_default();
+        memory.learn(&self.inputs.demand.service_seconds);
+        // Gateways that spread evenly lead no request to the nearest pod.
+        let is_local = self.picture.network.model == CostModel::LocalFirst;
+        let least = match outcome.goal {
+            Goal::Pods(least) if least > 0 && is_steady && is_local && !facts.is_handing_back => least,
+            _ => return Ok(None),
+        };
+        let question = Question { replicas: least, pod_target: settings.target, demand, is_steady, ways: None };
+        let asked = (p95.as_secs_f64(), least, settings.max_scale);
+        let state = place::fewest(self.key, self.picture, standing, memory, &question, asked)?;
+        let pods = memory.hold(now, settings.stable_window, state.pods).min(settings.max_scale.unwrap_or(u32::MAX)).max(least);
+        outcome.goal = Goal::Pods(pods);
+        outcome.want = Some(pods);
+        Ok(Some(state))
     }
 
     /// Pods that the Deployment has still to start, or the scheduler to bind and may still do so.

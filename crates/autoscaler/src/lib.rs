@@ -30,5 +30,5 @@ pub mod warm;
 pub use decide::{Count, DecideError, Decision, decide, decide_some, follow};
 pub use memory::Memory;
 pub use picture::{ActivatorProbe, Demand, Facts, Inputs, Network, Now, Picture, ServerlessFacts};
-pub use place::{ShareMissed, Target};
+pub use place::{GoalState, ShareMissed, Target};
 pub use routes::Routes;

@@ -9,7 +9,7 @@ use latency_matrix::NodeName;
 
 use crate::kpa::{DemandHistory, ScaleMemory};
 use crate::picture::{Facts, Picture};
-use crate::place::Placed;
+use crate::place::{GoalMemory, Placed};
 use crate::refusals::Refusals;
 use crate::rollout::Counts;
 use crate::room::Resources;
@@ -56,6 +56,8 @@ pub(crate) struct RevisionMemory {
     pub(crate) routes: Option<Arc<Routes>>,
     /// What it has reserved on each node for pods that do not exist yet.
     pub(crate) reserved: Vec<(NodeName, Resources)>,
+    /// What is kept of a goal for the response time, of a revision that has one.
+    pub(crate) goal: Option<Box<GoalMemory>>,
     /// The demand of earlier days, of a revision that asks for warm pods.
     pub(crate) profile: Option<Box<Profile>>,
     /// What it was last decided from, where nothing but a change of it calls for another decision.

@@ -144,6 +144,9 @@ pub struct Demand {
     pub seconds: Vec<(u64, Option<BTreeMap<NodeName, SourceDemand>>)>,
     /// Requests in flight at this instant, per source node that has any.
     pub in_flight: BTreeMap<NodeName, f64>,
+    /// Seconds that requests took lately at the pods of each node, where known and asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub service_seconds: BTreeMap<NodeName, f64>,
     /// Whether some gateway's demand is not known at this instant, or there is no gateway.
     pub is_unknown: bool,
 }

@@ -1,5 +1,6 @@
 //! Where: how many pods each node gets. Never fewer than are ready there for want of room.
 
+mod goal;
 mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,9 @@ use crate::picture::{Facts, Network, Picture};
 use crate::rollout::{Counts, Maker};
 use crate::room::{Admission, admission};
 
+pub use self::goal::GoalState;
+use self::goal::source_name;
+pub(crate) use self::goal::{GoalMemory, Ways, fewest};
 pub use self::wishes::ShareMissed;
 use self::wishes::{Zones, bound_by_share, share_missed};
 
@@ -43,6 +47,8 @@ pub(crate) struct Placed {
     demand: Vec<(NodeName, f64)>,
     network_version: u64,
     zones_missing: Option<ZonesMissing>,
+    /// What requests took at the pods of each node, where a goal asks.
+    service: BTreeMap<NodeName, f64>,
 }
 
 impl Placed {
@@ -218,11 +224,12 @@ pub(crate) fn place(
         && placed.target.values().sum::<u32>() == question.replicas
         && within(&placed.target)
         && is_like(&placed.demand, question.demand)
+        && question.ways.is_none_or(|ways| ways.are_like(&placed.service))
         && zones.as_ref().is_none_or(|zones| zones.are_best(standing, &placed.target))
     {
         return done(placed.target.clone(), None, placed.zones_missing.clone(), placed.verdict);
     }
-    let problem = pose(key, picture, standing, zones.as_ref(), question);
+    let problem = pose(key, picture, standing, zones.as_ref(), question, true);
     let (plan, verdict) = if question.is_steady {
         memory.moved.retain(|at| now.saturating_sub(*at) < MOVE_WINDOW);
         let history = MoveHistory {
@@ -248,6 +255,7 @@ pub(crate) fn place(
         demand: question.demand.to_vec(),
         network_version: picture.network.version,
         zones_missing: plan.zones_missing.clone(),
+        service: question.ways.map(|ways| ways.service().clone()).unwrap_or_default(),
     });
     done(plan.replicas, plan.unplaced, plan.zones_missing, verdict)
 }
@@ -275,6 +283,8 @@ pub(crate) struct Question<'a> {
     pub(crate) demand: &'a [(NodeName, f64)],
     /// Whether pods may move for it.
     pub(crate) is_steady: bool,
+    /// What ways cost, where the revision has a goal for its response time.
+    pub(crate) ways: Option<Ways<'a>>,
 }
 
 /// Whether two demands differ by little enough that the same placement serves both.
@@ -291,12 +301,22 @@ fn pose(
     standing: &Standing,
     zones: Option<&Zones<'_>>,
     question: &Question<'_>,
+    is_late_dear: bool,
 ) -> Problem {
-    let demand = Demand::from_concurrency(question.demand.iter().cloned()).unwrap_or_default();
     let looked_at = candidates(&picture.network, standing, zones, question);
-    let capacities = looked_at.into_iter().map(|position| standing.capacities[position].clone());
+    let capacities: Vec<NodeCapacity> = looked_at.into_iter().map(|position| standing.capacities[position].clone()).collect();
+    let sources = question.demand.iter();
+    let (costs, demand) = match &question.ways {
+        Some(ways) => {
+            let nodes: Vec<NodeName> = capacities.iter().map(|capacity| capacity.node.clone()).collect();
+            let costs = ways.costs(&picture.network, sources.clone().map(|(node, _)| node), &nodes, is_late_dear);
+            (costs, Demand::from_concurrency(sources.map(|(node, demand)| (source_name(node), *demand))))
+        }
+        None => (picture.network.costs.clone(), Demand::from_concurrency(sources.cloned())),
+    };
+    let demand = demand.unwrap_or_default();
     let running = zones.map_or_else(|| standing.running.clone(), |zones| zones.release(standing, question.replicas));
-    let problem = Problem::new(key.to_string(), picture.network.costs.clone(), question.replicas, question.pod_target)
+    let problem = Problem::new(key.to_string(), costs, question.replicas, question.pod_target)
         .with_demand(demand)
         .with_capacities(capacities)
         .with_running(running)

@@ -20,7 +20,26 @@ pub struct Facts<'a> {
     pub want: Option<u32>,
     /// Pods that must be ready before the revision is active.
     pub threshold: u32,
+    /// What the status says of the goal for the response time.
+    pub goal: Goal<'a>,
 }
+
+/// What a status says of the goal for the response time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Goal<'a> {
+    /// There is none.
+    #[default]
+    None,
+    /// Nobody knows: without demand the condition stays as it is.
+    Unknown,
+    /// It is met.
+    Met,
+    /// This is in its way.
+    Blocked(&'a str),
+}
+
+/// The condition that says whether 95 % of the requests can be answered in time. Knative does not read it.
+pub const GOAL_MET: &str = "ServiceGoalMet";
 
 /// Why there is nothing to serve.
 const NO_TRAFFIC: (&str, &str) = ("NoTraffic", "The target is not receiving traffic.");
@@ -89,6 +108,14 @@ pub fn next(before: &PodAutoscalerStatus, facts: &Facts<'_>, threshold_once_init
         }
     } else if !(inactive_before && facts.want.is_none()) {
         active(ConditionStatus::True, None);
+    }
+    match facts.goal {
+        Goal::None => status.conditions.retain(|condition| condition.kind != GOAL_MET),
+        Goal::Unknown => {}
+        Goal::Met => set_condition(&mut status.conditions, GOAL_MET, ConditionStatus::True, None, facts.now),
+        Goal::Blocked(why) => {
+            set_condition(&mut status.conditions, GOAL_MET, ConditionStatus::False, Some(("GoalOutOfReach", why)), facts.now);
+        }
     }
     sum_up(&mut status, facts.now);
     status
@@ -164,7 +191,7 @@ mod tests {
     }
 
     fn facts(sks: Option<&ServerlessFacts>, ready: u32, want: Option<u32>) -> Facts<'_> {
-        Facts { now: at(10), generation: 3, sks, ready, want, threshold: 1 }
+        Facts { now: at(10), generation: 3, sks, ready, want, threshold: 1, goal: Goal::None }
     }
 
     fn summary(status: &PodAutoscalerStatus) -> [ConditionStatus; 4] {

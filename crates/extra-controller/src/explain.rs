@@ -90,6 +90,9 @@ fn words(inputs: &Inputs, decision: &Decision) -> Vec<String> {
     if let Some(shortage) = decision.target.shortage() {
         words.push(format!("{shortage}."));
     }
+    if let Some(goal) = &decision.goal {
+        words.push(goal_text(goal));
+    }
     for problem in &facts.settings.problems {
         words.push(format!("Annotation {problem}."));
     }
@@ -97,6 +100,23 @@ fn words(inputs: &Inputs, decision: &Decision) -> Vec<String> {
         words.push(format!("Not met: {unmet}."));
     }
     words
+}
+
+fn goal_text(goal: &autoscaler::GoalState) -> String {
+    let milliseconds = |seconds: f64| format!("{:.1} ms", seconds * 1000.0);
+    let serving = match goal.serving_seconds {
+        Some(seconds) => format!("requests take {} at a pod", milliseconds(seconds)),
+        None => "the time at a pod is not known yet".to_owned(),
+    };
+    let goal_seconds = milliseconds(goal.seconds);
+    match goal.blocked_by() {
+        None => format!("{} pods are the fewest that answer 95 % of the requests within {goal_seconds}; {serving}.", goal.pods),
+        Some(why) => format!(
+            "The goal of 95 % within {goal_seconds} is out of reach, {:.0} % it is with {} pods: {why}; {serving}.",
+            goal.share_within * 100.0,
+            goal.pods
+        ),
+    }
 }
 
 fn warm_text(warm: u32, outlook: &autoscaler::warm::Outlook) -> String {

@@ -142,11 +142,17 @@ impl Gatherer {
         }
     }
 
+    /// Whether the revision has a goal for its response time.
+    pub(crate) fn has_goal(&self, key: &RevisionKey) -> bool {
+        self.picture.revisions.get(key).is_some_and(|inputs| inputs.facts.settings.p95.is_some())
+    }
+
     /// The requests in flight of one revision at this instant; its seconds were taken in before.
     pub(crate) fn set_in_flight(&mut self, key: &RevisionKey, in_flight: BTreeMap<NodeName, f64>) {
         if let Some(inputs) = self.picture.revisions.get_mut(key) {
             let is_unknown = inputs.demand.is_unknown;
-            inputs.demand = Arc::new(Demand { seconds: Vec::new(), in_flight, is_unknown });
+            let service_seconds = inputs.demand.service_seconds.clone();
+            inputs.demand = Arc::new(Demand { seconds: Vec::new(), in_flight, service_seconds, is_unknown });
         }
     }
 

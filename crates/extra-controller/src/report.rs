@@ -29,6 +29,8 @@ struct Told {
     target: Option<Counts>,
     shortage: Option<String>,
     problems: Vec<String>,
+    /// What blocks the goal for the response time.
+    blocked: Option<String>,
     /// Which wishes were not met: zones, share.
     unmet: (bool, bool),
     is_asleep: bool,
@@ -62,6 +64,14 @@ impl Told {
             let words = decision.target.unmet_wishes();
             news.extend((!words.is_empty()).then(|| ("WishNotMet", words.join("; "))));
             self.unmet = unmet;
+        }
+        // Without steady demand nobody knows, and what was told holds.
+        if let Some(goal) = &decision.goal {
+            let blocked = goal.blocked_by();
+            if self.blocked != blocked {
+                news.extend(blocked.iter().map(|why| ("GoalOutOfReach", why.clone())));
+                self.blocked = blocked;
+            }
         }
         self.is_known = true;
         news

@@ -181,7 +181,14 @@ impl Ticker {
         self.gatherer.absorb(self.parts.changes.take());
         self.gather_latency();
         let ours: BTreeSet<RevisionKey> = self.gatherer.revisions().cloned().collect();
-        let demand = self.parts.demands.board().tick(self.parts.demands.now(), |key| ours.contains(key));
+        let demand = {
+            let mut board = self.parts.demands.board();
+            let mut demand = board.tick(self.parts.demands.now(), |key| ours.contains(key));
+            for (key, busy) in demand.busy.iter_mut().filter(|(key, _)| self.gatherer.has_goal(key)) {
+                busy.service_seconds = board.service_seconds(key);
+            }
+            demand
+        };
         self.gatherer.set_demand(&Arc::new(demand.quiet), demand.busy);
         let now = self.now();
         let picture = self.gatherer.picture(now);

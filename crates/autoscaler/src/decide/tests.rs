@@ -10,6 +10,7 @@ use crate::rollout::Pod;
 use crate::room::{NodeRoom, Resources, Template};
 use crate::settings::ClusterSettings;
 
+mod goal;
 mod warm;
 mod wishes;
 
@@ -46,6 +47,7 @@ struct World {
     activator: Option<ActivatorProbe>,
     no_activator: bool,
     demand_unknown: bool,
+    service_seconds: BTreeMap<NodeName, f64>,
     memory: Memory,
     network: Arc<Network>,
     /// Requests in flight and per second by source.
@@ -93,6 +95,7 @@ impl World {
             activator: None,
             no_activator: false,
             demand_unknown: false,
+            service_seconds: BTreeMap::new(),
             memory: Memory::default(),
             // node1 and node2 one millisecond apart, node3 fifty from both.
             network: network(1, 0.001, 0.050, 0.050),
@@ -169,7 +172,12 @@ impl World {
         };
         let in_flight = self.load.iter().filter(|(_, d)| d.concurrency >= 1.0).map(|(n, d)| (n.clone(), d.concurrency)).collect();
         let sample = (!self.demand_unknown).then(|| self.load.clone());
-        let demand = Demand { seconds: vec![(self.second, sample)], in_flight, is_unknown: self.demand_unknown };
+        let demand = Demand {
+            seconds: vec![(self.second, sample)],
+            in_flight,
+            service_seconds: self.service_seconds.clone(),
+            is_unknown: self.demand_unknown,
+        };
         let inputs = Inputs { facts: Arc::new(facts), demand: Arc::new(demand), activator: self.activator };
         Picture {
             now,

@@ -134,12 +134,12 @@ impl Board {
             let is_busy =
                 !in_flight.is_empty() || seconds.iter().any(|(_, demand)| demand.as_ref().is_some_and(|of| !of.is_empty()));
             if is_busy && is_ours(key) {
-                busy.insert(key.clone(), Demand { seconds, in_flight, is_unknown });
+                busy.insert(key.clone(), Demand { seconds, in_flight, service_seconds: BTreeMap::new(), is_unknown });
             }
             revision.is_known()
         });
         let nobody = |(second, is_known): (u64, bool)| (second, is_known.then(BTreeMap::new));
-        let quiet = Demand { seconds: seconds.into_iter().map(nobody).collect(), in_flight: BTreeMap::new(), is_unknown };
+        let quiet = Demand { seconds: seconds.into_iter().map(nobody).collect(), is_unknown, ..Demand::default() };
         Tick { quiet, busy }
     }
 
