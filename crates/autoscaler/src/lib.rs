@@ -25,6 +25,7 @@ pub mod room;
 mod routes;
 pub mod settings;
 pub mod status;
+pub mod trace;
 pub mod warm;
 
 pub use decide::{Count, DecideError, Decision, decide, decide_some, follow};

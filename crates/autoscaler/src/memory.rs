@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use gateway_link::RevisionKey;
 use latency_matrix::NodeName;
+use serde::{Deserialize, Serialize};
 
 use crate::kpa::{DemandHistory, ScaleMemory};
 use crate::picture::{Facts, Picture};
@@ -17,15 +18,16 @@ use crate::routes::Routes;
 use crate::warm::Profile;
 
 /// Everything that outlives a tick. [`Memory::prune`] drops what the picture no longer holds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Memory {
+    #[serde(with = "crate::trace::pairs")]
     pub(crate) revisions: BTreeMap<RevisionKey, RevisionMemory>,
     /// What all revisions' pods that do not exist yet will take, by node.
     pub(crate) reserved: BTreeMap<NodeName, Resources>,
 }
 
 /// What is kept of one revision.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct RevisionMemory {
     /// UID of the PodAutoscaler that this is about.
     pub(crate) uid: String,
@@ -53,6 +55,7 @@ pub(crate) struct RevisionMemory {
     /// When a pod was last moved.
     pub(crate) moved: VecDeque<Duration>,
     /// The last routes.
+    #[serde(with = "crate::routes::exact")]
     pub(crate) routes: Option<Arc<Routes>>,
     /// What it has reserved on each node for pods that do not exist yet.
     pub(crate) reserved: Vec<(NodeName, Resources)>,
@@ -65,7 +68,7 @@ pub(crate) struct RevisionMemory {
 }
 
 /// How far a hand-back to the stock class is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct HandingBack {
     /// Pods that were ready when it began.
     pub(crate) pods: u32,
@@ -76,7 +79,7 @@ pub(crate) struct HandingBack {
 }
 
 /// The inputs of a decision that changed nothing and that time alone does not change.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Settled {
     pub(crate) facts: Arc<Facts>,
     pub(crate) network_version: u64,

@@ -40,7 +40,7 @@ const MOST_REASONS: usize = 5;
 const FEW_NODES: usize = 48;
 
 /// The last placement and what it was made from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Placed {
     target: Counts,
     verdict: Option<Verdict>,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use latency_matrix::NodeName;
+use serde::{Deserialize, Serialize};
 
 use crate::rollout::{Counts, Maker, Pod};
 
@@ -22,12 +23,12 @@ const FIRST_AVOIDANCE: Duration = Duration::from_secs(30);
 const LONGEST_AVOIDANCE: Duration = Duration::from_secs(600);
 
 /// What is known of one revision's refusals.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Refusals {
     nodes: BTreeMap<NodeName, Refusal>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Refusal {
     /// Since when a pod for this node has been in trouble.
     trouble_since: Option<Duration>,

@@ -154,6 +154,33 @@ pub(crate) fn route(
     Ok(Some(Routes { nodes: nodes.clone(), rows: rows.collect() }))
 }
 
+/// Routes as they are, for whoever decides again from them. What people read is the other form.
+pub(crate) mod exact {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{Arc, NodeName, Routes};
+
+    #[derive(Serialize, Deserialize)]
+    struct Exact {
+        nodes: Vec<NodeName>,
+        rows: Vec<Vec<(u32, u32)>>,
+    }
+
+    #[allow(clippy::ref_option)] // What serde asks for.
+    pub(crate) fn serialize<S: Serializer>(routes: &Option<Arc<Routes>>, serializer: S) -> Result<S::Ok, S::Error> {
+        let exact = routes
+            .as_ref()
+            .map(|routes| Exact { nodes: routes.nodes.to_vec(), rows: routes.rows.iter().map(|row| row.to_vec()).collect() });
+        exact.serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<Routes>>, D::Error> {
+        let exact: Option<Exact> = Option::deserialize(deserializer)?;
+        Ok(exact
+            .map(|exact| Arc::new(Routes { nodes: exact.nodes.into(), rows: exact.rows.into_iter().map(Into::into).collect() })))
+    }
+}
+
 /// Of the servers that `may` take more, the position of the nearest to `source`. Equals are told
 /// apart by a hash of both, so that sources of which nothing is known do not all choose the same.
 fn nearest(network: &Network, source: usize, servers: &[(usize, u32)], may: impl Fn(usize) -> bool) -> usize {

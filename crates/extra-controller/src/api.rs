@@ -16,23 +16,26 @@ use tokio_util::sync::CancellationToken;
 
 use crate::explain::Explanations;
 use crate::routes::RouteBook;
+use crate::trace::{Line, TraceBook};
 
 /// A quiet stream says that it lives this often.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// The API over `book`. Streams end when `stop` is cancelled.
-pub(crate) fn router(book: Arc<RouteBook>, explanations: Explanations, stop: CancellationToken) -> Router {
+pub(crate) fn router(book: Arc<RouteBook>, explanations: Explanations, trace: TraceBook, stop: CancellationToken) -> Router {
     Router::new()
         .route("/api/weight/okasan/{okasan}/kodomo/{kodomo}", get(weights))
         .route(ROUTES_PATH, get(routes))
         .route("/v1/explain/{namespace}/{revision}", get(explain))
-        .with_state(Api { book, explanations, stop })
+        .route("/v1/trace", get(trace_lines))
+        .with_state(Api { book, explanations, trace, stop })
 }
 
 #[derive(Clone)]
 struct Api {
     book: Arc<RouteBook>,
     explanations: Explanations,
+    trace: TraceBook,
     stop: CancellationToken,
 }
 
@@ -66,6 +69,28 @@ async fn routes(State(api): State<Api>) -> Response {
         .chain(follow(api.book, changes, api.stop.clone()))
         .map(|line| Ok::<_, std::convert::Infallible>(Bytes::from(line)));
     ([(header::CONTENT_TYPE, "application/jsonl")], Body::from_stream(lines)).into_response()
+}
+
+/// Every decision with what it was made from, as lines that `autoscaler::trace::replay` decides again.
+async fn trace_lines(State(api): State<Api>) -> Response {
+    let Some(lines) = api.trace.follow() else {
+        return (StatusCode::TOO_MANY_REQUESTS, Json("TooManyListeners")).into_response();
+    };
+    let lines =
+        recorded(lines, api.stop).map(|line| Ok::<_, std::convert::Infallible>(Bytes::copy_from_slice(line.text.as_bytes())));
+    ([(header::CONTENT_TYPE, "application/jsonl")], Body::from_stream(lines)).into_response()
+}
+
+/// Lines from the first beginning on; ends with the program, and when the listener is too slow.
+fn recorded(lines: broadcast::Receiver<Line>, stop: CancellationToken) -> impl Stream<Item = Line> {
+    let all = stream::unfold((lines, stop), async |(mut lines, stop)| {
+        let line = tokio::select! {
+            () = stop.cancelled() => return None,
+            line = lines.recv() => line.ok()?,
+        };
+        Some((line, (lines, stop)))
+    });
+    all.skip_while(|line| std::future::ready(!line.is_beginning))
 }
 
 /// Another instance leads, or this one has not decided on everything yet. Asking again is right.
@@ -111,7 +136,7 @@ mod tests {
         let (book, stop) = (Arc::new(RouteBook::default()), CancellationToken::new());
         book.retain(["node1", "node2"].map(NodeName::from).to_vec(), &BTreeSet::new());
         book.set(&RevisionKey::new("default", "hello-00001"), Entry { service: "hello".to_owned(), routes: None }).unwrap();
-        (book.clone(), router(book, Explanations::default(), stop.clone()), stop)
+        (book.clone(), router(book, Explanations::default(), TraceBook::default(), stop.clone()), stop)
     }
 
     async fn get_path(router: &Router, path: &str) -> Response {
@@ -131,6 +156,39 @@ mod tests {
         let unknown = get_path(&router, "/api/weight/okasan/hello/kodomo/other").await;
         assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
         assert_eq!(text(unknown).await, "\"NotFound\"");
+    }
+
+    #[tokio::test]
+    async fn what_is_recorded_for_a_listener_is_decided_again_and_for_nobody_nothing_is() {
+        let (trace, stop) = (TraceBook::default(), CancellationToken::new());
+        let router = router(Arc::default(), Explanations::default(), trace.clone(), stop.clone());
+        let (mut tracer, mut memory) = (crate::trace::Tracer::new(trace), autoscaler::Memory::default());
+        let picture = crate::testing::picture(crate::testing::inputs(&[]));
+        let mut decide = || {
+            let started = tracer.before(autoscaler::trace::Call::Tick, &picture, &memory);
+            let is_recorded = started.is_some();
+            let decisions = autoscaler::decide(&picture, &mut memory);
+            tracer.after(started, &decisions);
+            is_recorded
+        };
+        assert!(!decide());
+        let mut body = get_path(&router, "/v1/trace").await.into_body();
+        assert!(decide() && decide());
+        let mut lines = Vec::new();
+        for _ in 0..2 {
+            let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            lines.push(String::from_utf8(frame.to_vec()).unwrap().trim_end().to_owned());
+        }
+        assert_eq!(autoscaler::trace::replay(lines.iter().map(String::as_str)).unwrap(), lines);
+        // Another listener gets a beginning of its own.
+        let mut other = get_path(&router, "/v1/trace").await.into_body();
+        assert!(decide());
+        let frame = other.frame().await.unwrap().unwrap().into_data().unwrap();
+        let beginning = String::from_utf8(frame.to_vec()).unwrap();
+        assert!(beginning.contains("\"memory\":"), "{beginning}");
+        drop((body, other));
+        assert!(!decide());
+        stop.cancel();
     }
 
     #[tokio::test(start_paused = true)]

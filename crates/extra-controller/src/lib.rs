@@ -29,6 +29,7 @@ mod service_monitor;
 #[cfg(test)]
 mod testing;
 mod tick;
+mod trace;
 
 pub use activator::ActivatorProber;
 pub use options::Options;

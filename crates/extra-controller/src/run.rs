@@ -31,6 +31,7 @@ use crate::report::Reporter;
 use crate::routes::RouteBook;
 use crate::service_monitor::ServiceMonitors;
 use crate::tick::{Parts, Ticker};
+use crate::trace::TraceBook;
 
 /// The Lease, in the program's own namespace, whose holder decides.
 const LEASE: &str = "extra-controller";
@@ -73,7 +74,8 @@ pub async fn run_with(options: Options, client: Client, prober: ActivatorProber,
     let objects = objects::spawn(&client, &scope, &changes, &mut tasks);
     let api = ops_http::bind(options.api_listen).await?;
     let ops = ops_http::bind(options.ops_listen).await?;
-    let api_router = crate::api::router(routes.clone(), explanations.clone(), stop.clone());
+    let trace = TraceBook::default();
+    let api_router = crate::api::router(routes.clone(), explanations.clone(), trace.clone(), stop.clone());
     let ops = tokio::spawn(ops_http::serve(ops, ops_http::router(Arc::new(registry), readiness.clone()), stop.clone()));
     let api = tokio::spawn(ops_http::serve(api, api_router, stop.clone()));
 
@@ -114,6 +116,7 @@ pub async fn run_with(options: Options, client: Client, prober: ActivatorProber,
         prober,
         leads,
         used: used_sender,
+        trace,
         is_dry_run: options.dry_run,
     };
     let ended = CancellationToken::new();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use autoscaler::handback::Where;
+use autoscaler::trace::Call;
 use autoscaler::{ActivatorProbe, DecideError, Decision, Memory, Now, decide, decide_some, follow};
 use gateway_link::RevisionKey;
 use jiff::Timestamp;
@@ -30,6 +31,7 @@ use crate::objects::{ChangeLog, Objects};
 use crate::report::{Reporter, is_not_owned};
 use crate::routes::{Entry, RouteBook};
 use crate::service_monitor::ServiceMonitors;
+use crate::trace::{TraceBook, Tracer};
 
 /// Changes that come within this time of each other are looked at together.
 const DEBOUNCE: Duration = Duration::from_millis(5);
@@ -55,6 +57,8 @@ pub(crate) struct Parts {
     pub(crate) leads: watch::Receiver<bool>,
     /// Nodes that send or serve requests, for the probers.
     pub(crate) used: watch::Sender<BTreeSet<NodeName>>,
+    /// Where decisions are recorded for whoever listens.
+    pub(crate) trace: TraceBook,
     /// Decides and tells, and writes nothing.
     pub(crate) is_dry_run: bool,
 }
@@ -65,6 +69,7 @@ pub(crate) struct Ticker {
     gatherer: Gatherer,
     reporter: Reporter,
     memory: Memory,
+    tracer: Tracer,
     is_leading: bool,
     /// Writes under way, one task per revision.
     writes: JoinSet<Done>,
@@ -84,6 +89,7 @@ enum Done {
 impl Ticker {
     pub(crate) fn new(parts: Parts, gatherer: Gatherer, reporter: Reporter) -> Self {
         Self {
+            tracer: Tracer::new(parts.trace.clone()),
             parts,
             gatherer,
             reporter,
@@ -148,7 +154,10 @@ impl Ticker {
         if !is_leading {
             self.writes.abort_all();
             self.probes.abort_all();
+            let now = self.now();
+            let started = self.tracer.before(Call::StopLeading, self.gatherer.picture(now), &self.memory);
             self.memory.keep_demand();
+            self.tracer.after(started, &[]);
             self.parts.routes.reset();
             (self.busy, self.retries) = (Busy::default(), Retries::default());
             for key in std::mem::take(&mut self.decided) {
@@ -192,8 +201,11 @@ impl Ticker {
         self.gatherer.set_demand(&Arc::new(demand.quiet), demand.busy);
         let now = self.now();
         let picture = self.gatherer.picture(now);
+        let call = if self.is_leading { Call::Tick } else { Call::Follow };
+        let started = self.tracer.before(call, picture, &self.memory);
         if self.is_leading {
             let decisions = decide(picture, &mut self.memory);
+            self.tracer.after(started, &decisions);
             self.forget_others(&ours);
             self.carry_out(decisions);
             self.take_over();
@@ -205,6 +217,7 @@ impl Ticker {
             self.parts.demands.set_anyone_asleep(self.gatherer.is_any_at_zero());
         } else {
             follow(picture, &mut self.memory);
+            self.tracer.after(started, &[]);
         }
         self.parts.metrics.tick_seconds.observe(begun.elapsed().as_secs_f64());
     }
@@ -221,7 +234,10 @@ impl Ticker {
             self.gatherer.set_in_flight(key, in_flight);
         }
         let now = self.now();
-        let decisions = decide_some(self.gatherer.picture(now), keys, &mut self.memory);
+        let picture = self.gatherer.picture(now);
+        let started = self.tracer.before(Call::Some(keys.clone()), picture, &self.memory);
+        let decisions = decide_some(picture, keys, &mut self.memory);
+        self.tracer.after(started, &decisions);
         self.carry_out(decisions);
     }
 

@@ -9,8 +9,10 @@ use crate::picture::{ActivatorProbe, Demand, Network, Now, ServerlessFacts};
 use crate::rollout::Pod;
 use crate::room::{NodeRoom, Resources, Template};
 use crate::settings::ClusterSettings;
+use crate::trace::{Call, Recorder};
 
 mod goal;
+mod trace;
 mod warm;
 mod wishes;
 
@@ -56,6 +58,8 @@ struct World {
     /// What was noteworthy.
     fewest_ready: usize,
     moves: usize,
+    /// Lines of a recording, while there is one.
+    recording: Option<(Recorder, Vec<String>)>,
 }
 
 impl World {
@@ -103,6 +107,7 @@ impl World {
             routes: None,
             fewest_ready: usize::MAX,
             moves: 0,
+            recording: None,
         };
         world.add("boot", Some("node1"), Maker::Deployment);
         world
@@ -189,7 +194,12 @@ impl World {
 
     fn look(&mut self) -> Option<Decision> {
         let picture = self.picture();
-        decide(&picture, &mut self.memory).pop().map(Result::unwrap)
+        let begun = self.recording.as_mut().map(|(recorder, _)| recorder.before(Call::Tick, &picture, &self.memory));
+        let mut decisions = decide(&picture, &mut self.memory);
+        if let (Some(begun), Some((_, lines))) = (begun, &mut self.recording) {
+            lines.push(begun.line(&decisions).unwrap());
+        }
+        decisions.pop().map(Result::unwrap)
     }
 
     fn obey(&mut self, decision: Decision) {

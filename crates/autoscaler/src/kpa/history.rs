@@ -72,7 +72,7 @@ impl SourceDemand {
 ///
 /// It keeps as many seconds as [`Self::set_windows`] says; a revision without demand takes no
 /// memory beyond this struct.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DemandHistory {
     /// The second of the newest sample.
     last: Option<u64>,
@@ -93,7 +93,7 @@ pub struct DemandHistory {
 }
 
 /// The running sum over the newest seconds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Window {
     length: u64,
     /// What `known` was at the first sample since the window was last empty.

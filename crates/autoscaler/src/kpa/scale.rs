@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use k8s_api::ServingMode;
+use serde::{Deserialize, Serialize};
 
 use crate::settings::RevisionSettings;
 
@@ -43,7 +44,7 @@ pub struct Scale {
 }
 
 /// What the decision remembers from one time to the next.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ScaleMemory {
     panic: Option<Panic>,
     hold: Option<Hold>,
@@ -52,7 +53,7 @@ pub struct ScaleMemory {
     delayed: Delayed,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Panic {
     /// When the threshold was last passed.
     last: Duration,
@@ -61,7 +62,7 @@ struct Panic {
 }
 
 /// Nothing shrinks until demand is known for a stable window.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Hold {
     since: Duration,
     least: u32,
@@ -152,7 +153,7 @@ impl Hold {
 }
 
 /// The highest counts wanted lately.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Delayed {
     /// Slots of time and the highest count in each, the oldest first. A slot that a later and no
     /// lower one makes pointless is dropped, so counts fall from one to the next.

@@ -43,7 +43,7 @@ pub struct GoalState {
 }
 
 /// What is kept of a goal.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct GoalMemory {
     /// What requests took at the pods of each node, when that was last known.
     service: BTreeMap<NodeName, f64>,
@@ -52,7 +52,7 @@ pub(crate) struct GoalMemory {
     pods: VecDeque<(Duration, u32)>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Planned {
     seconds: f64,
     range: (u32, u32),
@@ -206,7 +206,8 @@ fn with_node_name(blocker: Blocker) -> Blocker {
     match blocker {
         Blocker::TooFar { source, concurrency, seconds } => {
             let node = source.as_str().strip_prefix(SOURCE).map_or_else(|| source.clone(), NodeName::new);
-            Blocker::TooFar { source: node, concurrency, seconds }
+            // Where no node may run a pod it is infinitely far, which JSON cannot say.
+            Blocker::TooFar { source: node, concurrency, seconds: seconds.min(Rtt::ABSURD.seconds()) }
         }
         other => other,
     }

@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 
 use latency_matrix::NodeName;
+use serde::{Deserialize, Serialize};
 
 use super::SourceDemand;
 
 /// One source's part of the history. Single precision: it decides where pods go, never how many.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Source {
     name: NodeName,
     /// Requests in flight and requests per second, newest last.
@@ -18,7 +19,7 @@ pub(super) struct Source {
 }
 
 /// What the newest seconds come to, as many as one of the history's windows has.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Running {
     sum: SourceDemand,
     active: usize,
