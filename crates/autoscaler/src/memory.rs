@@ -120,6 +120,12 @@ impl Memory {
         self.revisions.len()
     }
 
+    /// How many nodes are avoided at `now` because they refused pods, counted once per revision.
+    #[must_use]
+    pub fn avoided(&self, now: Duration) -> usize {
+        self.revisions.values().map(|memory| memory.refusals.avoided(now)).sum()
+    }
+
     /// Whether nothing is kept.
     #[must_use]
     pub fn is_empty(&self) -> bool {

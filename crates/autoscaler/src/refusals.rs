@@ -85,6 +85,11 @@ impl Refusals {
         self.nodes.get(node).filter(|refusal| refusal.is_avoided(now)).map(|refusal| refusal.why.as_str())
     }
 
+    /// How many nodes are avoided at `now`.
+    pub(crate) fn avoided(&self, now: Duration) -> usize {
+        self.nodes.values().filter(|refusal| refusal.is_avoided(now)).count()
+    }
+
     /// Whether time alone may change what is avoided.
     pub(crate) fn is_empty(&self) -> bool {
         self.nodes.is_empty()

@@ -59,6 +59,8 @@ pub(crate) struct Demands {
     board: Mutex<Board>,
     round_trips: Mutex<RoundTrips>,
     woken: Notify,
+    /// Since when it has been known that somebody waits whom nobody has looked at.
+    waited_since: Mutex<Option<Duration>>,
     anyone_asleep: AtomicBool,
     start: Instant,
 }
@@ -71,6 +73,7 @@ impl Demands {
             board: Mutex::new(Board::new(start.elapsed())),
             round_trips: Mutex::new(Arc::new(|_, _| 0.0)),
             woken: Notify::new(),
+            waited_since: Mutex::default(),
             anyone_asleep: AtomicBool::new(true),
             start,
         }
@@ -110,6 +113,7 @@ impl Demands {
         let anyone_waits = board.is_anyone_woken();
         drop(board);
         if anyone_waits {
+            self.waited_since.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(now);
             self.woken.notify_one();
         }
     }
@@ -119,12 +123,13 @@ impl Demands {
         self.board().lose(peer, now);
     }
 
-    /// The revisions for which somebody begins to wait; returns within milliseconds of the first. For one caller.
-    pub(crate) async fn woken(&self) -> BTreeSet<RevisionKey> {
+    /// The revisions for which somebody begins to wait, and for how long that has been known of the first. For one caller.
+    pub(crate) async fn woken(&self) -> (BTreeSet<RevisionKey>, Duration) {
         loop {
             let woken = self.board().take_woken();
+            let since = self.waited_since.lock().unwrap_or_else(PoisonError::into_inner).take();
             if !woken.is_empty() {
-                return woken;
+                return (woken, since.map_or(Duration::ZERO, |since| self.now().saturating_sub(since)));
             }
             self.woken.notified().await;
         }

@@ -168,6 +168,12 @@ impl Gatherer {
         self.picture.revisions.get(key)
     }
 
+    /// Requests in flight at revisions without a ready pod.
+    pub(crate) fn waiting_requests(&self) -> f64 {
+        let waits = |inputs: &&Inputs| !inputs.demand.in_flight.is_empty() && !inputs.facts.pods.iter().any(|pod| pod.is_ready);
+        self.picture.revisions.values().filter(waits).flat_map(|inputs| inputs.demand.in_flight.values()).sum()
+    }
+
     /// Whether any revision has no pod.
     pub(crate) fn is_any_at_zero(&self) -> bool {
         self.picture.revisions.values().any(|inputs| inputs.facts.pods.is_empty())

@@ -13,6 +13,7 @@
 mod activator;
 mod api;
 mod apply;
+mod cold_start;
 mod demand;
 mod explain;
 mod gather;

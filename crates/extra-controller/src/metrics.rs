@@ -8,6 +8,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::cold_start::PhaseLabels;
+
 /// Names one revision.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct RevisionLabels {
@@ -26,6 +28,19 @@ impl From<&RevisionKey> for RevisionLabels {
 pub(crate) struct NodeLabels {
     /// The node.
     pub(crate) node: String,
+}
+
+/// Names one kind of input.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct InputLabels {
+    input: &'static str,
+}
+
+impl InputLabels {
+    /// Since anybody answered for latency.
+    pub(crate) const LATENCY: Self = Self { input: "latency" };
+    /// Since the last second whose demand is known whole.
+    pub(crate) const DEMAND: Self = Self { input: "demand" };
 }
 
 /// Everything that is counted.
@@ -53,6 +68,16 @@ pub(crate) struct Metrics {
     pub(crate) latency_pairs_known: Gauge,
     /// Pairs of nodes whose latency is not known.
     pub(crate) latency_pairs_unknown: Gauge,
+    /// Seconds from when it was seen that requests wait for a revision at zero, by phase.
+    pub(crate) cold_start_seconds: Family<PhaseLabels, Histogram, fn() -> Histogram>,
+    /// Decisions that moved pods.
+    pub(crate) moves: Counter,
+    /// Requests in flight at revisions without a ready pod.
+    pub(crate) waiting_requests: Gauge,
+    /// Nodes that are avoided, counted once per revision.
+    pub(crate) nodes_avoided: Gauge,
+    /// How old what decisions are made from is.
+    pub(crate) input_age_seconds: Family<InputLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     /// Whether this instance decides.
     pub(crate) leading: Gauge,
 }
@@ -72,6 +97,11 @@ impl Metrics {
             pods_ready: Family::default(),
             latency_pairs_known: Gauge::default(),
             latency_pairs_unknown: Gauge::default(),
+            cold_start_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 18))),
+            moves: Counter::default(),
+            waiting_requests: Gauge::default(),
+            nodes_avoided: Gauge::default(),
+            input_age_seconds: Family::default(),
             leading: Gauge::default(),
         };
         let scope = registry.sub_registry_with_prefix("kantai_extra_controller");
@@ -89,6 +119,20 @@ impl Metrics {
         scope.register("revision_pods_ready", "Pods ready", metrics.pods_ready.clone());
         scope.register("latency_pairs_known", "Ordered node pairs of known latency", metrics.latency_pairs_known.clone());
         scope.register("latency_pairs_unknown", "Ordered node pairs of unknown latency", metrics.latency_pairs_unknown.clone());
+        scope.register_with_unit(
+            "cold_start",
+            "Time from when it was seen that requests wait for a revision at zero until it was decided on (seen), pods were \
+             wanted (decided), existed (created), were ready, and a request was answered",
+            Unit::Seconds,
+            metrics.cold_start_seconds.clone(),
+        );
+        scope.register("moves", "Decisions that moved pods to other nodes", metrics.moves.clone());
+        let waiting = "Requests in flight at revisions without a ready pod";
+        scope.register("waiting_requests", waiting, metrics.waiting_requests.clone());
+        let avoided = "Nodes that are avoided for a time because they refused pods, counted once per revision";
+        scope.register("nodes_avoided", avoided, metrics.nodes_avoided.clone());
+        let age = "Time since anybody answered for latency, and since the last second whose demand is known whole";
+        scope.register_with_unit("input_age", age, Unit::Seconds, metrics.input_age_seconds.clone());
         scope.register("leading", "1 on the instance that decides", metrics.leading.clone());
         metrics
     }

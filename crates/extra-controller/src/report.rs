@@ -10,6 +10,7 @@ use gateway_link::RevisionKey;
 use k8s_api::{ConditionStatus, PodAutoscaler, PodAutoscalerStatus};
 use kube::Resource as _;
 use kube::runtime::events::EventType;
+use placement::Verdict;
 
 use crate::explain::Explanations;
 use crate::metrics::{Metrics, RevisionLabels};
@@ -97,6 +98,10 @@ impl Reporter {
         if told.target.as_ref() != Some(&decision.target.pods) {
             let (demand, is_panicking) = (decision.count.stable_demand, decision.count.is_panicking);
             tracing::info!(revision = %key, target = ?decision.target.pods, demand, is_panicking, "placement");
+            let moved = matches!(decision.target.verdict, Some(Verdict::Moved | Verdict::MovedPartly | Verdict::Forced));
+            if moved && told.target.is_some() {
+                self.metrics.moves.inc();
+            }
             told.target = Some(decision.target.pods.clone());
         }
         for (reason, note) in told.news(inputs, decision) {

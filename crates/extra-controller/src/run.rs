@@ -22,7 +22,7 @@ use crate::demand::{DemandSource as _, Demands, Peer, Peers, SourceKind};
 use crate::explain::Explanations;
 use crate::gather::Gatherer;
 use crate::latency::{Feed, FeedChange, Probers, PrometheusSource};
-use crate::metrics::Metrics;
+use crate::metrics::{InputLabels, Metrics};
 use crate::notify::Notifier;
 use crate::objects::{self, ChangeLog, Objects, WatchScope};
 use crate::options::{Label, Options};
@@ -228,6 +228,8 @@ impl FollowLatency {
                 *held = matrix;
                 is_changed
             });
+            let silent_for = feed.silent_for(self.start.elapsed());
+            self.metrics.input_age_seconds.get_or_create(&InputLabels::LATENCY).set(silent_for.as_secs_f64());
             let counts = book.counts(now_seconds);
             self.metrics.latency_pairs_known.set(i64::try_from(counts.known).unwrap_or(i64::MAX));
             self.metrics.latency_pairs_unknown.set(i64::try_from(counts.unknown).unwrap_or(i64::MAX));

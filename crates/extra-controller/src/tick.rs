@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use autoscaler::handback::Where;
 use autoscaler::trace::Call;
-use autoscaler::{ActivatorProbe, DecideError, Decision, Memory, Now, decide, decide_some, follow};
+use autoscaler::{ActivatorProbe, DecideError, Decision, Inputs, Memory, Now, decide, decide_some, follow};
 use gateway_link::RevisionKey;
 use jiff::Timestamp;
 use k8s_api::PodAutoscaler;
@@ -24,9 +24,10 @@ use tokio_util::sync::CancellationToken;
 use self::state::{Busy, Retries};
 use crate::activator::ActivatorProber;
 use crate::apply::{Job, WriteError, Writer, Written};
+use crate::cold_start::{ColdStarts, Look, PhaseLabels};
 use crate::demand::Demands;
 use crate::gather::Gatherer;
-use crate::metrics::Metrics;
+use crate::metrics::{InputLabels, Metrics};
 use crate::objects::{ChangeLog, Objects};
 use crate::report::{Reporter, is_not_owned};
 use crate::routes::{Entry, RouteBook};
@@ -77,6 +78,11 @@ pub(crate) struct Ticker {
     busy: Busy,
     retries: Retries,
     decided: BTreeSet<RevisionKey>,
+    cold_starts: ColdStarts,
+    /// For how long it has been known of those that are looked at that somebody waits.
+    noticed_ago: Duration,
+    /// The end of the last second whose demand is known whole.
+    known_until: Duration,
 }
 
 /// A task that has ended.
@@ -100,6 +106,9 @@ impl Ticker {
             busy: Busy::default(),
             retries: Retries::default(),
             decided: BTreeSet::new(),
+            cold_starts: ColdStarts::default(),
+            noticed_ago: Duration::ZERO,
+            known_until: Duration::ZERO,
         }
     }
 
@@ -126,7 +135,11 @@ impl Ticker {
                     let dirty = self.gatherer.absorb(changes.take());
                     self.between_ticks(&dirty);
                 }
-                woken = demands.woken() => self.between_ticks(&woken),
+                (woken, noticed_ago) = demands.woken() => {
+                    self.noticed_ago = noticed_ago;
+                    self.between_ticks(&woken);
+                    self.noticed_ago = Duration::ZERO;
+                }
                 Some(done) = self.writes.join_next(), if !self.writes.is_empty() => {
                     if let Ok(done) = done {
                         self.done(done);
@@ -160,6 +173,7 @@ impl Ticker {
             self.tracer.after(started, &[]);
             self.parts.routes.reset();
             (self.busy, self.retries) = (Busy::default(), Retries::default());
+            self.cold_starts = ColdStarts::default();
             for key in std::mem::take(&mut self.decided) {
                 self.reporter.forget(&key);
             }
@@ -198,6 +212,9 @@ impl Ticker {
             }
             demand
         };
+        if let Some((second, _)) = demand.quiet.seconds.iter().rfind(|(_, known)| known.is_some()) {
+            self.known_until = Duration::from_secs(second + 1);
+        }
         self.gatherer.set_demand(&Arc::new(demand.quiet), demand.busy);
         let now = self.now();
         let picture = self.gatherer.picture(now);
@@ -219,7 +236,37 @@ impl Ticker {
             follow(picture, &mut self.memory);
             self.tracer.after(started, &[]);
         }
+        self.measure();
         self.parts.metrics.tick_seconds.observe(begun.elapsed().as_secs_f64());
+    }
+
+    /// What is known of the inputs as a whole.
+    fn measure(&self) {
+        let (metrics, now) = (&self.parts.metrics, self.parts.demands.now());
+        let age = now.saturating_sub(self.known_until).as_secs_f64();
+        metrics.input_age_seconds.get_or_create(&InputLabels::DEMAND).set(age);
+        metrics.waiting_requests.set(self.gatherer.waiting_requests() as i64);
+        metrics.nodes_avoided.set(i64::try_from(self.memory.avoided(now)).unwrap_or(i64::MAX));
+    }
+
+    /// Takes the time of a cold start that is under way.
+    fn time_cold_start(&mut self, decision: &Decision, inputs: &Inputs) {
+        let key = &decision.key;
+        let (waits, pods) = (!inputs.demand.in_flight.is_empty(), inputs.facts.pods.len());
+        if !self.cold_starts.concerns(key, waits, pods) {
+            return;
+        }
+        let look = Look {
+            waits,
+            is_wanted: !decision.target.pods.is_empty(),
+            pods,
+            ready: decision.count.ready,
+            ended: self.parts.demands.board().ended_requests(key),
+            noticed_ago: self.noticed_ago,
+        };
+        for (phase, since) in self.cold_starts.look(key, self.parts.demands.now(), look) {
+            self.parts.metrics.cold_start_seconds.get_or_create(&PhaseLabels { phase }).observe(since.as_secs_f64());
+        }
     }
 
     /// Decides on these revisions at once. Their demand of this instant counts; whole seconds are the
@@ -246,6 +293,7 @@ impl Ticker {
         for key in gone {
             self.decided.remove(&key);
             self.reporter.forget(&key);
+            self.cold_starts.forget(&key);
         }
         self.parts.routes.retain(self.gatherer.nodes(), ours);
     }
@@ -272,6 +320,7 @@ impl Ticker {
         if let Err(error) = self.parts.routes.set(&key, entry) {
             self.reporter.failed(&key, &error);
         }
+        self.time_cold_start(&decision, &inputs);
         self.reporter.decided(&autoscaler, &inputs, &decision);
         if is_not_owned(&inputs.facts) && decision.status != inputs.facts.status {
             self.reporter.not_owned(&autoscaler, &key);

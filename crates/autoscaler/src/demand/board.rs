@@ -173,6 +173,12 @@ impl Board {
         self.revisions.get(key).map(Revision::service_seconds).unwrap_or_default()
     }
 
+    /// Requests for `key` that ended, as the gateways count them: one that restarts begins anew.
+    #[must_use]
+    pub fn ended_requests(&self, key: &RevisionKey) -> u64 {
+        self.revisions.get(key).map_or(0, Revision::ended)
+    }
+
     /// The nodes from which requests came lately, for any revision.
     #[must_use]
     pub fn senders(&self) -> BTreeSet<NodeName> {

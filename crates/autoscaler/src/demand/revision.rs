@@ -221,6 +221,12 @@ impl Revision {
         demand
     }
 
+    /// Requests that ended, as the gateways count them.
+    pub(super) fn ended(&self) -> u64 {
+        let told = self.sources.values().flat_map(|source| source.told.values());
+        told.flat_map(BTreeMap::values).map(gateway_link::demand::Load::ended).fold(0, u64::saturating_add)
+    }
+
     /// Where its requests come from.
     pub(super) fn sources(&self) -> impl Iterator<Item = &NodeName> {
         self.sources.keys()

@@ -133,7 +133,7 @@ mod tests {
         let task = tokio::spawn(source.run(demands.clone()));
         let key = RevisionKey::new("default", "hello-00001");
         let woken = tokio::time::timeout(Duration::from_secs(5), demands.woken()).await.unwrap();
-        assert_eq!(woken, [key.clone()].into());
+        assert_eq!(woken.0, [key.clone()].into());
         assert_eq!(demands.board().in_flight(&key), BTreeMap::from([("node3".into(), 2.0)]));
         tokio::time::sleep(Duration::from_millis(2600)).await;
         let tick = demands.board().tick(demands.now(), |_| true);

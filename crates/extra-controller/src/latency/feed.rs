@@ -46,13 +46,20 @@ pub(crate) struct Feed<Series, Rows> {
     lost: BTreeSet<usize>,
     fell_back: bool,
     nobody: bool,
+    /// When anybody last answered; `None` before the first answer.
+    answered_at: Option<Duration>,
 }
 
 impl<Series: SeriesSource, Rows: RowSource> Feed<Series, Rows> {
     /// Reads from all `stores`, and from the probers of nodes that these have said nothing about for
     /// `patience`.
     pub(crate) fn new(stores: Vec<Series>, probers: Rows, patience: Duration) -> Self {
-        Self { stores, probers, patience, lost: BTreeSet::new(), fell_back: false, nobody: false }
+        Self { stores, probers, patience, lost: BTreeSet::new(), fell_back: false, nobody: false, answered_at: None }
+    }
+
+    /// For how long nobody has answered; since the start where nobody ever did.
+    pub(crate) fn silent_for(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.answered_at.unwrap_or_default())
     }
 
     /// Reads once into `book`, which follows the nodes that there are. `now` is the time since any
@@ -97,6 +104,9 @@ impl<Series: SeriesSource, Rows: RowSource> Feed<Series, Rows> {
                 Err(_) => {}
             }
             self.nobody = !has_answer;
+        }
+        if has_answer {
+            self.answered_at = Some(now);
         }
         changes
     }
