@@ -46,6 +46,8 @@ pub struct Decision {
     pub back: Option<BackStep>,
     /// Pods per node that this leads to, and what found no node.
     pub target: Target,
+    /// The demand that they were placed by, per source node in name order.
+    pub demand: Arc<[(NodeName, f64)]>,
     /// Which way each node's requests go; `None` while no pod is ready.
     pub routes: Option<Arc<Routes>>,
     /// Whether the public Service is to be probed for an activator.
@@ -297,6 +299,7 @@ impl Deciding<'_> {
             step: step.filter(|_| !facts.is_handing_back),
             back,
             target,
+            demand: demand.into(),
             routes,
             count,
             outlook,
@@ -320,6 +323,7 @@ impl Deciding<'_> {
             step: None,
             back: None,
             target: Target::default(),
+            demand: Arc::default(),
             routes: own.routes.clone(),
             probe_activator: false,
             count: Count::default(),

@@ -31,5 +31,5 @@ pub mod warm;
 pub use decide::{Count, DecideError, Decision, decide, decide_some, follow};
 pub use memory::Memory;
 pub use picture::{ActivatorProbe, Demand, Facts, Inputs, Network, Now, Picture, ServerlessFacts};
-pub use place::{GoalState, ShareMissed, Target};
+pub use place::{GoalState, ShareMissed, Target, runner_up};
 pub use routes::Routes;

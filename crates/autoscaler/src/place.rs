@@ -1,6 +1,7 @@
 //! Where: how many pods each node gets. Never fewer than are ready there for want of room.
 
 mod goal;
+mod why;
 mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,7 @@ use crate::room::{Admission, admission};
 pub use self::goal::GoalState;
 use self::goal::source_name;
 pub(crate) use self::goal::{GoalMemory, Ways, fewest};
+pub use self::why::runner_up;
 pub use self::wishes::ShareMissed;
 use self::wishes::{Zones, bound_by_share, share_missed};
 

@@ -46,8 +46,18 @@ async fn explain(State(api): State<Api>, Path((namespace, revision)): Path<(Stri
     }
     match api.explanations.get(&RevisionKey::new(namespace, revision)) {
         Some(explained) => {
-            Json(serde_json::json!({"words": explained.words(), "decision": explained.decision, "inputs": explained.inputs}))
-                .into_response()
+            let explanations = api.explanations.clone();
+            let answer = tokio::task::spawn_blocking(move || {
+                let placement = explanations.runner_up(&explained);
+                let mut words = explained.words();
+                words.extend(placement.iter().flat_map(|placement| explained.runner_up_words(placement)));
+                let (decision, inputs) = (&explained.decision, &explained.inputs);
+                serde_json::json!({"words": words, "decision": decision, "placement": placement, "inputs": inputs})
+            });
+            match answer.await {
+                Ok(answer) => Json(answer).into_response(),
+                Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            }
         }
         None => (StatusCode::NOT_FOUND, Json("NotFound")).into_response(),
     }

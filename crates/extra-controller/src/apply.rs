@@ -26,6 +26,8 @@ use serde_json::{Value, json};
 pub(crate) const FIELD_MANAGER: &str = "extra-controller";
 /// On every pod of a revision's Seika, beside the revision's own labels: tells them from the Deployment's.
 pub(crate) const SEIKA_LABEL: &str = "bonavadeur.io/seika";
+/// On a Seika: the decision that its counts follow from, for people.
+pub(crate) const DECISION_ANNOTATION: &str = "placement.kantai.dev/decision";
 /// Left on PodAutoscalers by earlier releases that were handing back.
 pub(crate) const TOTAL_ANNOTATION: &str = "bonavadeur.io/handing-back-pods";
 /// What the ReplicaSet controller asks for when it chooses which pod to delete.
@@ -84,8 +86,11 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// What the API server said.
-    pub(crate) async fn seika(&self, counts: &Counts, deployment: &Deployment) -> Result<Seika, WriteError> {
-        let body = seika(self.autoscaler, self.owner(), counts, deployment);
+    pub(crate) async fn seika(&self, counts: &Counts, deployment: &Deployment, why: Option<&str>) -> Result<Seika, WriteError> {
+        let mut body = seika(self.autoscaler, self.owner(), counts, deployment);
+        if let Some(why) = why {
+            body["metadata"]["annotations"] = json!({DECISION_ANNOTATION: why});
+        }
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let patched = timed(self.api::<Seika>().patch(&self.name, &params, &Patch::Apply(&body))).await;
         patched.map_err(self.failed("apply", "Seika", &self.name))

@@ -3,16 +3,32 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use autoscaler::{Decision, Inputs};
+use autoscaler::room::NodeRoom;
+use autoscaler::{Decision, Inputs, Network, Now, Picture};
 use gateway_link::RevisionKey;
+use placement::explain::{Chosen, Explanation};
 use serde::Serialize;
 
+/// Nodes that a summary names, and its length in characters.
+const MOST_NODES: usize = 10;
+const LONGEST_SUMMARY: usize = 500;
 /// Sources that are named as likely to ask first.
 const MOST_LIKELY: usize = 3;
 
 /// The last decision about each revision. Shared by whoever decides and whoever serves.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Explanations(Arc<Mutex<BTreeMap<RevisionKey, Arc<Explained>>>>);
+pub(crate) struct Explanations {
+    decided: Arc<Mutex<BTreeMap<RevisionKey, Arc<Explained>>>>,
+    surroundings: Arc<Mutex<Option<Surroundings>>>,
+}
+
+/// What all revisions are placed on.
+#[derive(Clone, Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) now: Now,
+    pub(crate) network: Arc<Network>,
+    pub(crate) room: Arc<Vec<NodeRoom>>,
+}
 
 /// One decision and what it was made from.
 #[derive(Clone, Debug, Serialize)]
@@ -30,6 +46,20 @@ impl Explanations {
         self.with(|all| all.insert(decision.key.clone(), Arc::new(explained)));
     }
 
+    /// The nodes are these now.
+    pub(crate) fn set_surroundings(&self, picture: &Picture) {
+        let Picture { now, network, room, .. } = picture;
+        let surroundings = Surroundings { now: *now, network: network.clone(), room: room.clone() };
+        *self.surroundings.lock().unwrap_or_else(PoisonError::into_inner) = Some(surroundings);
+    }
+
+    /// What the next best places would be. It takes a while on many nodes.
+    pub(crate) fn runner_up(&self, explained: &Explained) -> Option<Explanation> {
+        let surroundings = self.surroundings.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let Surroundings { now, network, room } = surroundings;
+        autoscaler::runner_up(now, &network, &room, &explained.inputs, &explained.decision).ok().flatten()
+    }
+
     /// The revision is gone.
     pub(crate) fn forget(&self, key: &RevisionKey) {
         self.with(|all| all.remove(key));
@@ -42,7 +72,7 @@ impl Explanations {
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<RevisionKey, Arc<Explained>>) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.decided.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -52,6 +82,41 @@ impl Explained {
     pub(crate) fn words(&self) -> Vec<String> {
         words(&self.inputs, &self.decision)
     }
+
+    /// The next best places in sentences.
+    pub(crate) fn runner_up_words(&self, explanation: &Explanation) -> Vec<String> {
+        let demand: f64 = self.decision.demand.iter().map(|(_, demand)| demand).sum();
+        let text = |chosen: &Chosen| match (&chosen.runner_up, chosen.margin) {
+            (Some(node), Some(margin)) => format!(
+                "{}: {} pods; one of them on {node} instead would cost {:.2} ms per request on average.",
+                chosen.node,
+                chosen.replicas,
+                margin / demand.max(f64::MIN_POSITIVE) * 1000.0
+            ),
+            _ => format!("{}: {} pods; there is no room for one of them elsewhere.", chosen.node, chosen.replicas),
+        };
+        explanation.chosen.iter().map(text).collect()
+    }
+}
+
+/// The decision in one sentence, for whoever looks at the Seika.
+pub(crate) fn summary(decision: &Decision) -> String {
+    let pods: Vec<String> = decision.target.pods.iter().take(MOST_NODES).map(|(node, pods)| format!("{node} {pods}")).collect();
+    let more = decision.target.pods.len().saturating_sub(MOST_NODES);
+    let more = if more > 0 { format!(" and {more} nodes more") } else { String::new() };
+    let count = &decision.count;
+    let demand = match (count.stable_demand, count.asked) {
+        (Some(demand), Some(asked)) => format!("demand {demand:.2} asks for {asked} pods"),
+        _ => "demand is not known yet".to_owned(),
+    };
+    let panic = if count.is_panicking { ", in a panic" } else { "" };
+    let earned: u32 = count.earned.values().sum();
+    let earned = if earned > 0 { format!(", sources have earned {earned}") } else { String::new() };
+    let moves = decision.target.verdict.map_or(String::new(), |verdict| format!("; moves: {}", verdict_text(verdict)));
+    let shortage = decision.target.shortage().map_or(String::new(), |shortage| format!("; {shortage}"));
+    let pods = if pods.is_empty() { "none".to_owned() } else { pods.join(", ") };
+    let summary = format!("{demand}{panic}{earned}; pods: {pods}{more}{moves}{shortage}");
+    summary.chars().take(LONGEST_SUMMARY).collect()
 }
 
 fn words(inputs: &Inputs, decision: &Decision) -> Vec<String> {
@@ -147,6 +212,7 @@ fn verdict_text(verdict: placement::Verdict) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::testing::{decision, inputs};
 
     #[test]
@@ -154,6 +220,27 @@ mod tests {
         let outlook = [("node1".into(), 0.2), ("node3".into(), 0.8)].into();
         assert!(super::warm_text(1, &outlook).ends_with("the next request comes from node3 80 %, node1 20 %."));
         assert!(super::warm_text(1, &autoscaler::warm::Outlook::new()).contains("Nothing is known"));
+    }
+
+    #[test]
+    fn a_summary_fits_on_a_line_and_names_the_pods() {
+        let mut decision = decision();
+        decision.target.pods = (0..200).map(|node| (format!("node{node:03}").as_str().into(), 1)).collect();
+        let summary = summary(&decision);
+        assert!(summary.len() <= LONGEST_SUMMARY && summary.contains("node009 1 and 190 nodes more"), "{summary}");
+        assert!(!summary.contains('\n'));
+    }
+
+    #[test]
+    fn the_next_best_place_is_named_with_its_cost_per_request() {
+        let mut decision = decision();
+        (decision.target.pods, decision.demand) = ([("node1".into(), 1)].into(), [("node1".into(), 4.0)].into());
+        let explanations = Explanations::default();
+        let explained = Explained { inputs: inputs(&[]), decision };
+        assert_eq!(explanations.runner_up(&explained), None);
+        explanations.set_surroundings(&crate::testing::picture(inputs(&[])));
+        let words = explained.runner_up_words(&explanations.runner_up(&explained).unwrap());
+        assert_eq!(words, ["node1: 1 pods; one of them on node2 instead would cost 20.00 ms per request on average."]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::latency::LatencyOptions;
 #[derive(Clone, Debug, clap::Parser)]
 #[command(version, about)]
 pub struct Options {
-    /// Where to serve the weights and the stream of routes
+    /// Where to serve weights, routes, explanations and the trace
     #[arg(long, env = "KANTAI_API_LISTEN", default_value = "[::]:18080")]
     pub api_listen: SocketAddr,
     /// Where to serve /healthz, /readyz and /metrics

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use autoscaler::handback::Where;
 use autoscaler::rollout::Counts;
-use autoscaler::{Decision, Inputs};
+use autoscaler::{Decision, Inputs, Picture};
 use gateway_link::RevisionKey;
 use k8s_api::{ConditionStatus, PodAutoscaler, PodAutoscalerStatus};
 use kube::Resource as _;
@@ -82,6 +82,11 @@ impl Told {
 impl Reporter {
     pub(crate) fn new(notifier: Notifier, metrics: Metrics, explanations: Explanations) -> Self {
         Self { notifier, metrics, explanations, told: BTreeMap::new() }
+    }
+
+    /// What revisions are placed on.
+    pub(crate) fn surroundings(&self, picture: &Picture) {
+        self.explanations.set_surroundings(picture);
     }
 
     /// Tells of a decision; of what did not change, nothing is told.

@@ -13,8 +13,8 @@ use autoscaler::{ActivatorProbe, DecideError, Decision, Inputs, Memory, Now, dec
 use gateway_link::RevisionKey;
 use jiff::Timestamp;
 use k8s_api::PodAutoscaler;
-use kube::Client;
 use kube::runtime::reflector::ObjectRef;
+use kube::{Client, ResourceExt as _};
 use latency_matrix::{LatencyMatrix, NodeName};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -23,9 +23,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::state::{Busy, Retries};
 use crate::activator::ActivatorProber;
-use crate::apply::{Job, WriteError, Writer, Written};
+use crate::apply::{DECISION_ANNOTATION, Job, WriteError, Writer, Written};
 use crate::cold_start::{ColdStarts, Look, PhaseLabels};
 use crate::demand::Demands;
+use crate::explain::summary;
 use crate::gather::Gatherer;
 use crate::metrics::{InputLabels, Metrics};
 use crate::objects::{ChangeLog, Objects};
@@ -218,6 +219,7 @@ impl Ticker {
         self.gatherer.set_demand(&Arc::new(demand.quiet), demand.busy);
         let now = self.now();
         let picture = self.gatherer.picture(now);
+        self.reporter.surroundings(picture);
         let call = if self.is_leading { Call::Tick } else { Call::Follow };
         let started = self.tracer.before(call, picture, &self.memory);
         if self.is_leading {
@@ -358,7 +360,12 @@ impl Ticker {
         let deployment = self.parts.objects.deployments.get(&ObjectRef::new(target).within(namespace))?;
         let sks = self.parts.objects.serverless_services.get(&ObjectRef::new(&decision.key.revision).within(namespace));
         let written = self.gatherer.written(&decision.key);
-        Some(Job { template: written.template().cloned(), facts: facts.clone(), autoscaler, deployment, sks, decision })
+        let held = self.parts.objects.seikas.get(&ObjectRef::new(&decision.key.revision).within(namespace));
+        // What was said of counts that stay is said as before, so that a new leader changes nothing.
+        let said = held.and_then(|seika| seika.annotations().get(DECISION_ANNOTATION).cloned());
+        let is_new = decision.step.as_ref().is_some_and(|step| step.seika != facts.seika);
+        let why = if is_new { Some(summary(&decision)) } else { said };
+        Some(Job { why, template: written.template().cloned(), facts: facts.clone(), autoscaler, deployment, sks, decision })
     }
 
     /// Takes revisions over from the stock class.

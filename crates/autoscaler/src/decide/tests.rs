@@ -14,6 +14,7 @@ use crate::trace::{Call, Recorder};
 mod goal;
 mod trace;
 mod warm;
+mod why;
 mod wishes;
 
 const NODES: [&str; 3] = ["node1", "node2", "node3"];

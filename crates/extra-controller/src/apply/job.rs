@@ -21,6 +21,8 @@ pub(crate) struct Job {
     pub(crate) autoscaler: Arc<PodAutoscaler>,
     pub(crate) deployment: Arc<Deployment>,
     pub(crate) sks: Option<Arc<ServerlessService>>,
+    /// What the Seika is to say of the decision.
+    pub(crate) why: Option<String>,
     /// The template that was last written to the Seika.
     pub(crate) template: Option<PodTemplate>,
 }
@@ -90,7 +92,9 @@ impl Job {
         let seika_differs = self.seika_differs(counts);
         let status_differs = self.decision.status != self.facts.status;
         let (seika, services, status) = tokio::join!(
-            async { if seika_differs { writer.seika(counts, &self.deployment).await.map(Some) } else { Ok(None) } },
+            async {
+                if seika_differs { writer.seika(counts, &self.deployment, self.why.as_deref()).await.map(Some) } else { Ok(None) }
+            },
             writer.serverless_service(self.sks.as_deref(), self.decision.mode),
             async { if status_differs { writer.status(&self.decision.status).await.map(Some) } else { Ok(None) } },
         );
