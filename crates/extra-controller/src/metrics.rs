@@ -23,13 +23,6 @@ impl From<&RevisionKey> for RevisionLabels {
     }
 }
 
-/// Names one node.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct NodeLabels {
-    /// The node.
-    pub(crate) node: String,
-}
-
 /// Names one kind of input.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct InputLabels {
@@ -56,8 +49,6 @@ pub(crate) struct Metrics {
     pub(crate) write_seconds: Histogram,
     /// Revisions woken from zero by a held request.
     pub(crate) wakeups: Counter,
-    /// Readings that a gateway did not answer.
-    pub(crate) gateway_failures: Family<NodeLabels, Counter>,
     /// Demand over the stable window.
     pub(crate) demand: Family<RevisionLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     /// Pods wanted.
@@ -91,7 +82,6 @@ impl Metrics {
             tick_seconds: Histogram::new(exponential_buckets(0.0001, 2.0, 14)),
             write_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
             wakeups: Counter::default(),
-            gateway_failures: Family::default(),
             demand: Family::default(),
             pods_wanted: Family::default(),
             pods_ready: Family::default(),
@@ -113,7 +103,6 @@ impl Metrics {
         seconds(scope, "tick", "Time that gathering and deciding took in one tick", &metrics.tick_seconds);
         seconds(scope, "write", "Time that the writes of one decision took", &metrics.write_seconds);
         scope.register("wakeups", "Revisions woken from zero by a request that a gateway held", metrics.wakeups.clone());
-        scope.register("gateway_failures", "Readings that a gateway did not answer", metrics.gateway_failures.clone());
         scope.register("revision_demand", "Demand over the stable window, in the revision's metric", metrics.demand.clone());
         scope.register("revision_pods_wanted", "Pods wanted", metrics.pods_wanted.clone());
         scope.register("revision_pods_ready", "Pods ready", metrics.pods_ready.clone());
