@@ -4,6 +4,8 @@
 //! where (`place`) -> which way ([`routes`](crate::routes)) -> in which order
 //! ([`rollout`](crate::rollout)) -> what Knative is told ([`status`](crate::status))
 
+mod beyond;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use latency_matrix::NodeName;
 use placement::{CostModel, ProblemError, Verdict};
 use serde::Serialize;
 
+use self::beyond::{keep_profile, review, wall_seconds};
 use crate::earned;
 use crate::handback::{self, BackStep};
 use crate::kpa::{DemandHistory, Observed, Scale, ScaleMemory, SourceDemand, serving_mode};
@@ -25,7 +28,7 @@ use crate::rollout::{self, Counts, Maker, Present, Step};
 use crate::routes::{self, Routes};
 use crate::settings::{Aggregation, Metric, RevisionSettings};
 use crate::status;
-use crate::warm::{self, Outlook, Profile};
+use crate::warm::Outlook;
 
 /// What is to be of one revision.
 #[derive(Clone, Debug, Serialize)]
@@ -98,11 +101,6 @@ const ROUTES_SETTLE: Duration = Duration::from_secs(1);
 /// For how long a hand-back waits for a pod to be ready before it goes on without.
 const BACK_PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is likely to come counts as so much of what one pod is to carry, where there is no demand.
-const LIKELY_OF_TARGET: f64 = 0.5;
-/// And as so much of the demand where there is some.
-const LIKELY_OF_DEMAND: f64 = 0.1;
-
 /// Decides on every revision of `picture` whose inputs, or time itself, may have changed something
 /// since the last tick. A revision without a result stays as it is.
 pub fn decide(picture: &Picture, memory: &mut Memory) -> Vec<Result<Decision, DecideError>> {
@@ -151,29 +149,6 @@ pub fn follow(picture: &Picture, memory: &mut Memory) {
     }
 }
 
-/// Keeps a profile of the demand of a revision that asks for warm pods. A new revision of a service
-/// goes on from that of an earlier one.
-fn keep_profile(picture: &Picture, key: &RevisionKey, inputs: &Inputs, memory: &Memory, own: &mut RevisionMemory) {
-    if inputs.facts.settings.warm == 0 {
-        own.profile = None;
-        return;
-    }
-    let service = inputs.facts.service.as_str();
-    let earlier = || {
-        let is_sibling = |(other, inputs): &(&RevisionKey, &Inputs)| {
-            other.namespace == key.namespace && !service.is_empty() && inputs.facts.service == service
-        };
-        let profiles = picture.revisions.iter().filter(is_sibling).filter_map(|(other, inputs)| {
-            let profile = memory.revisions.get(other)?.profile.clone()?;
-            Some((inputs.facts.created, profile))
-        });
-        profiles.max_by_key(|(created, _)| *created).map(|(_, profile)| profile)
-    };
-    if own.profile.is_none() {
-        own.profile = Some(earlier().unwrap_or_default());
-    }
-}
-
 /// Records demand and refusals, and whether the revision is hidden.
 fn observe(picture: &Picture, inputs: &Inputs, own: &mut RevisionMemory) {
     let (now, facts) = (picture.now.monotonic, &inputs.facts);
@@ -206,15 +181,6 @@ fn observe(picture: &Picture, inputs: &Inputs, own: &mut RevisionMemory) {
     } else {
         own.hidden_since = None;
     }
-}
-
-fn wall_seconds(now: crate::picture::Now) -> u64 {
-    u64::try_from(now.wall.as_second()).unwrap_or(0)
-}
-
-/// When the places of warm pods were last looked at.
-fn review(picture: &Picture, facts: &Facts) -> Option<u64> {
-    (facts.settings.warm > 0).then(|| warm::review(wall_seconds(picture.now)))
 }
 
 fn active(facts: &Facts) -> ConditionStatus {
@@ -451,38 +417,6 @@ impl Deciding<'_> {
         }
     }
 
-    /// Raises the number of pods to the fewest that meet the goal for the response time.
-    fn goal(
-        &self,
-        outcome: &mut Outcome,
-        standing: &Standing,
-        demand: &[(NodeName, f64)],
-        is_steady: bool,
-        own: &mut RevisionMemory,
-    ) -> Result<Option<GoalState>, ProblemError> {
-        let (facts, now) = (&*self.inputs.facts, self.picture.now.monotonic);
-        let settings = &facts.settings;
-        let Some(p95) = settings.p95 else {
-            own.goal = None;
-            return Ok(None);
-        };
-        let memory = own.goal.get_or_insert_default();
-        memory.learn(&self.inputs.demand.service_seconds);
-        // Gateways that spread evenly lead no request to the nearest pod.
-        let is_local = self.picture.network.model == CostModel::LocalFirst;
-        let least = match outcome.goal {
-            Goal::Pods(least) if least > 0 && is_steady && is_local && !facts.is_handing_back => least,
-            _ => return Ok(None),
-        };
-        let question = Question { replicas: least, pod_target: settings.target, demand, is_steady, ways: None };
-        let asked = (p95.as_secs_f64(), least, settings.max_scale);
-        let state = place::fewest(self.key, self.picture, standing, memory, &question, asked)?;
-        let pods = memory.hold(now, settings.stable_window, state.pods).min(settings.max_scale.unwrap_or(u32::MAX)).max(least);
-        outcome.goal = Goal::Pods(pods);
-        outcome.want = Some(pods);
-        Ok(Some(state))
-    }
-
     /// Pods that the Deployment has still to start, or the scheduler to bind and may still do so.
     fn on_their_way(&self) -> u32 {
         let facts = &*self.inputs.facts;
@@ -511,38 +445,6 @@ impl Deciding<'_> {
             return (stray, false);
         }
         (self.inputs.demand.in_flight.iter().map(|(node, held)| (node.clone(), *held)).collect(), false)
-    }
-
-    /// Who is likely to ask first, of the nodes that there are.
-    fn outlook(&self, profile: &Profile) -> Outlook {
-        let mut outlook = profile.outlook(wall_seconds(self.picture.now));
-        outlook.retain(|node, _| self.nodes.binary_search(node).is_ok());
-        outlook
-    }
-
-    /// Adds what is likely to come to the demand that pods are placed by: alone where there is none,
-    /// and as a small part where there are more pods than demand asks for.
-    fn with_outlook(
-        &self,
-        outlook: &Outlook,
-        count: &Count,
-        mut demand: Vec<(NodeName, f64)>,
-        is_steady: bool,
-    ) -> (Vec<(NodeName, f64)>, bool) {
-        let total: f64 = demand.iter().map(|(_, demand)| demand).sum();
-        let has_spare = count.asked.is_none_or(|asked| count.want.is_some_and(|want| want > asked));
-        let is_alone = demand.is_empty();
-        if outlook.is_empty() || !is_alone && !has_spare {
-            return (demand, is_steady);
-        }
-        let amount = if is_alone { LIKELY_OF_TARGET * self.inputs.facts.settings.target } else { LIKELY_OF_DEMAND * total };
-        for (node, share) in outlook {
-            match demand.binary_search_by(|(other, _)| other.cmp(node)) {
-                Ok(position) => demand[position].1 += amount * share,
-                Err(position) => demand.insert(position, (node.clone(), amount * share)),
-            }
-        }
-        (demand, is_alone || is_steady)
     }
 
     /// Sources as steady as those that earn a replica, or keep it: a stray request (somebody's check,

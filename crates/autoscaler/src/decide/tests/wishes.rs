@@ -1,5 +1,7 @@
 //! Zones and the share per node.
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn in_zones(world: &mut World, zones: [&str; 3]) {
@@ -116,4 +118,57 @@ fn a_pod_above_the_share_leaves_when_another_is_ready() {
     let (ready, total) = (world.ready(), before.iter().sum::<usize>());
     assert_eq!((ready.iter().sum::<usize>(), world.fewest_ready), (total, total));
     assert!(ready.iter().all(|here| *here <= (total / 2).max(1)), "{before:?} {ready:?}");
+}
+
+/// What changes while a revision serves.
+#[derive(Clone, Debug)]
+enum Change {
+    Zones(u32),
+    Share(Option<f64>),
+    Warm(u32),
+    P95(Option<u64>),
+    Cordon(usize, bool),
+    Slow(usize, f64),
+    Load(f64, f64, f64),
+    Restart,
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        (1_u32..4).prop_map(Change::Zones),
+        prop::option::of(0.2_f64..1.0).prop_map(Change::Share),
+        (0_u32..3).prop_map(Change::Warm),
+        prop::option::of(5_u64..120).prop_map(Change::P95),
+        (0_usize..3, any::<bool>()).prop_map(|(node, is)| Change::Cordon(node, is)),
+        (0_usize..3, 0.001_f64..0.2).prop_map(|(node, seconds)| Change::Slow(node, seconds)),
+        (0.0_f64..9.0, 0.0_f64..9.0, 0.0_f64..9.0).prop_map(|(one, two, three)| Change::Load(one, two, three)),
+        Just(Change::Restart),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    /// The rule above all others: whatever is wished for, pods that are to be there stay until others are.
+    #[test]
+    fn no_wish_takes_a_pod_that_is_needed(changes in prop::collection::vec((any_change(), 1_u64..25), 1..8)) {
+        let mut world = World::born();
+        in_zones(&mut world, ["west", "west", "east"]);
+        world.settings.min_scale = 3;
+        world.pass(20);
+        world.fewest_ready = usize::MAX;
+        for (change, seconds) in changes {
+            match change {
+                Change::Zones(zones) => world.settings.zones = zones,
+                Change::Share(share) => world.settings.node_share = share,
+                Change::Warm(warm) => world.settings.warm = warm,
+                Change::P95(milliseconds) => world.settings.p95 = milliseconds.map(Duration::from_millis),
+                Change::Cordon(node, is) => world.node(NODES[node]).is_cordoned = is,
+                Change::Slow(node, seconds) => drop(world.service_seconds.insert(NODES[node].into(), seconds)),
+                Change::Load(one, two, three) => world.loads(&[("node1", one, 20.0), ("node2", two, 20.0), ("node3", three, 20.0)]),
+                Change::Restart => world.memory = Memory::default(),
+            }
+            world.pass(seconds);
+            prop_assert!(world.fewest_ready >= 3, "{} ready", world.fewest_ready);
+        }
+    }
 }
