@@ -1,8 +1,8 @@
 //! Knative's `Ingress` object (`networking.internal.knative.dev/v1alpha1`), as far as an ingress
 //! class reads and writes it.
 //!
-//! Field order and which empty fields are left out follow Knative's own types exactly, because
-//! [`crate::network_hash`] depends on it.
+//! Field order and which empty fields are left out follow Knative's own types exactly, because the
+//! hash by which a gateway proves its configuration (locality-ingress) depends on it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
