@@ -12,7 +12,8 @@ use netem_lab::load::Outcome;
 use netem_lab::nested_cargo;
 use serde_json::Value;
 
-/// Longer than anything in the cluster may take: the longest wait here is for the stock grace period of the last pod, and its draining.
+/// Longer than anything in the cluster may take: the longest wait here is for the stock grace
+/// period of the last pod, and its draining.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The folder of the workspace.
@@ -135,7 +136,8 @@ impl Standing {
         Ok((text("status"), text("reason")))
     }
 
-    /// Sends requests from inside a node, five a second, and says by which nodes they were answered; none may fail.
+    /// Sends requests from inside a node, five a second, and says by which nodes they were
+    /// answered; none may fail.
     ///
     /// # Errors
     /// Where one fails.
@@ -164,8 +166,8 @@ pub struct Load {
 }
 
 impl Standing {
-    /// Starts to send requests from inside `node`: so many workers, each of which sends the next when it has its answer. `flags` are further
-    /// ones of `netem-lab load`.
+    /// Starts to send requests from inside `node`: so many workers, each of which sends the next
+    /// when it has its answer. `flags` are further ones of `netem-lab load`.
     ///
     /// # Errors
     /// Where the load cannot be started.
@@ -206,7 +208,8 @@ impl Drop for Load {
     }
 }
 
-/// Asks again and again until the answer is yes; after two minutes it fails with what the last answer was instead.
+/// Asks again and again until the answer is yes; after two minutes it fails with what the last
+/// answer was instead.
 ///
 /// # Errors
 /// Where it stays no, or cannot be asked.

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 /// A cluster needs a while for everything. Longer than any of it takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks again and again until the answer is yes; after [`PATIENCE`] it fails with what the last answer was instead.
+/// Asks again and again until the answer is yes; after [`PATIENCE`] it fails with what the last
+/// answer was instead.
 ///
 /// The answer is `Ok(value)` for yes, and `Err(what is there instead)` for not yet.
 pub async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> anyhow::Result<T>

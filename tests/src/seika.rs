@@ -1,5 +1,5 @@
-//! Seikas on a real API server: a cluster to run them on, an unreliable way to it, and chaos. Used by the tests of the seika-controller and by
-//! its scorecard.
+//! Seikas on a real API server: a cluster to run them on, an unreliable way to it, and chaos. Used
+//! by the tests of the seika-controller and by its scorecard.
 
 // A panic is how a test says that something is wrong.
 #![allow(clippy::unwrap_used)]

@@ -1,4 +1,5 @@
-//! locality-ingress against a real API server and real Envoys. Needs root, for a network namespace of its own.
+//! locality-ingress against a real API server and real Envoys. Needs root, for a network namespace
+//! of its own.
 
 #[path = "ingress/backend.rs"]
 mod backend;
@@ -190,7 +191,8 @@ fn statuses_updates_and_restarts() -> anyhow::Result<()> {
             Some(vec!["kantai-gateway-internal.kantai-system.svc.cluster.local".into()])
         );
 
-        // Twenty changes of the backend under requests: none fails, and once an update is Ready the old backend sees no request.
+        // Twenty changes of the backend under requests: none fails, and once an update is Ready the
+        // old backend sees no request.
         let mut slowest = Duration::ZERO;
         for round in 0..20 {
             let (service, who) = if round % 2 == 0 { ("hello-00002", "new") } else { ("hello-00001", "old") };
@@ -216,14 +218,16 @@ fn statuses_updates_and_restarts() -> anyhow::Result<()> {
         eprintln!("slowest of 20 updates: {slowest:?}");
         assert!(slowest < Duration::from_secs(2));
 
-        // A gateway that Kubernetes still takes for ready but that is gone holds nothing up for long.
+        // A gateway that Kubernetes still takes for ready but that is gone holds nothing up for
+        // long.
         bench.gateways_ready(&[1, 3]).await?;
         bench.ingress("hello", &[("hello-00001", 50), ("hello-00002", 50)]).await?;
         let without_it = bench.ready("hello").await?;
         eprintln!("Ready without a lost gateway after {without_it:?}");
         bench.gateways_ready(&[1]).await?;
 
-        // The control plane goes: requests are answered. It comes back: nothing is lost, and changes are followed again.
+        // The control plane goes: requests are answered. It comes back: nothing is lost, and
+        // changes are followed again.
         daemon.end().await?;
         assert_eq!(bench.shares(1, HOST, 200).await?.get("200"), None);
         let shares = bench.shares(1, HOST, 200).await?;
@@ -324,7 +328,8 @@ fn demand_is_told_full_pods_spill_and_a_gateway_that_ends_sends_its_clients_away
         assert_eq!(near + far, 120, "{shares:?}");
         assert!(far > 20, "{shares:?}");
 
-        // The gateway's pod is replaced: the old one takes no new connections after a while, the new one does.
+        // The gateway's pod is replaced: the old one takes no new connections after a while, the
+        // new one does.
         let _replacement = bench.gateway_pod(1, 2).await?;
         let old = std::net::SocketAddr::new(bench::gateway_address(1), 8081);
         let new = std::net::SocketAddr::new(bench::gateway_pod_address(1, 2), 8081);
@@ -490,7 +495,8 @@ fn tls_redirects_web_sockets_and_other_names_of_ourselves() -> anyhow::Result<()
         socket.read_exact(&mut echo).await?;
         assert_eq!(&echo, b"ping");
 
-        // HTTPS, from a Secret that comes with the Ingress and is renewed later. Plain HTTP is sent there.
+        // HTTPS, from a Secret that comes with the Ingress and is renewed later. Plain HTTP is sent
+        // there.
         let secure = "secure.default.example.com";
         // As tools make it, and as people do.
         let certificate = async |of_type: &str| {
@@ -530,7 +536,8 @@ fn tls_redirects_web_sockets_and_other_names_of_ourselves() -> anyhow::Result<()
         eventually("the renewed certificate", async || bench.get_tls(1, secure, &second).await).await?;
         assert!(bench.get_tls(1, secure, &first).await.is_err());
 
-        // A DomainMapping: a Service that is another name of our own gateway, and another host for the backend.
+        // A DomainMapping: a Service that is another name of our own gateway, and another host for
+        // the backend.
         bench
             .apply(json!({
                 "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "default", "name": "hello"},
@@ -580,7 +587,8 @@ fn gateways_are_served_over_tls_and_both_sides_take_new_certificates_over() -> a
         bench.ready("hello").await?;
         assert_eq!(bench.get(1, 8081, HOST, "/").await?, (200, "pod".into()));
 
-        // Another authority on both sides. A gateway that knows no other one finds the daemon with its new certificate.
+        // Another authority on both sides. A gateway that knows no other one finds the daemon with
+        // its new certificate.
         bench.renew_certificates(&Authority::new()?)?;
         let _second = bench.gateway(2).await?;
         bench.gateways_ready(&[1, 2]).await?;

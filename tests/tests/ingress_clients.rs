@@ -1,5 +1,6 @@
-//! What clients of every kind meet at a gateway: a real Envoy with the deployed bootstrap and what locality-ingress tells it. Each case is reported by
-//! its name. Needs root, for a network namespace of its own.
+//! What clients of every kind meet at a gateway: a real Envoy with the deployed bootstrap and what
+//! locality-ingress tells it. Each case is reported by its name. Needs root, for a network
+//! namespace of its own.
 
 #[path = "ingress_clients/client.rs"]
 mod client;

@@ -1,4 +1,5 @@
-//! What the manifests of the gateways and of locality-ingress promise each other, read as they are deployed.
+//! What the manifests of the gateways and of locality-ingress promise each other, read as they are
+//! deployed.
 
 use kantai_tests::api_server::documents;
 use serde_json::Value;

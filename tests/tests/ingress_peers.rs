@@ -1,5 +1,6 @@
-//! Backends that are slow, vanish, or are only some of those that there are: a real Envoy with the deployed bootstrap and what locality-ingress tells
-//! it. Needs root, for a network namespace of its own.
+//! Backends that are slow, vanish, or are only some of those that there are: a real Envoy with the
+//! deployed bootstrap and what locality-ingress tells it. Needs root, for a network namespace of
+//! its own.
 
 #[path = "ingress_clients/client.rs"]
 #[allow(dead_code)]
@@ -108,7 +109,8 @@ fn uploads_outlast_a_pause_where_the_kernel_bounds_retransmissions() -> anyhow::
     })
 }
 
-/// A request over a connection whose other end is gone without a word: how long until it is answered, with an error.
+/// A request over a connection whose other end is gone without a word: how long until it is
+/// answered, with an error.
 async fn vanished(envoy: std::path::PathBuf, bounds_retransmissions: bool) -> anyhow::Result<Duration> {
     let mut stage = Stage::start(envoy, Plan { bounds_retransmissions, ..Plan::default() }).await?;
     stage.service("plain", false, &[(1, pod(1, 1))]);

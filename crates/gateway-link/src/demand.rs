@@ -1,13 +1,14 @@
 //! The stream of demand from the ingress (which hears the gateways) to whoever decides.
 //!
-//! Every replica of locality-ingress serves what its own gateways report at `GET /v1/demand`, as JSON
-//! lines: [`DemandEvent::Snapshot`] lines that replace whatever the reader held of this replica, then
-//! [`DemandEvent::Update`] lines for what changed, and a [`DemandEvent::Heartbeat`] whenever nothing
-//! did for a while. A gateway reports to one replica, so a reader follows all of them.
+//! Every replica of locality-ingress serves what its own gateways report at `GET /v1/demand`, as
+//! JSON lines: [`DemandEvent::Snapshot`] lines that replace whatever the reader held of this
+//! replica, then [`DemandEvent::Update`] lines for what changed, and a [`DemandEvent::Heartbeat`]
+//! whenever nothing did for a while. A gateway reports to one replica, so a reader follows all of
+//! them.
 //!
-//! Counters only ever grow while a replica runs; a reader takes differences. One that is smaller than
-//! before began anew at zero. Every line tells how long ago the gateways reported, so that a reader
-//! knows a gateway without requests from one that it has heard nothing of.
+//! Counters only ever grow while a replica runs; a reader takes differences. One that is smaller
+//! than before began anew at zero. Every line tells how long ago the gateways reported, so that a
+//! reader knows a gateway without requests from one that it has heard nothing of.
 //!
 //! ```
 //! use std::collections::BTreeMap;
@@ -15,7 +16,8 @@
 //! use gateway_link::demand::{DemandEvent, Gateway, Load, RevisionDemand};
 //!
 //! let load = Load { in_flight: 1, arrived: 5, finished: 4, failed: 0, busy_seconds: 0.5 };
-//! let loads = BTreeMap::from([("node3".to_owned(), BTreeMap::from([("node1".to_owned(), load)]))]);
+//! let loads =
+//!     BTreeMap::from([("node3".to_owned(), BTreeMap::from([("node1".to_owned(), load)]))]);
 //! let event = DemandEvent::Update {
 //!     version: 2,
 //!     gateways: vec![Gateway { stream: 7, node: "node3".to_owned(), age_seconds: 0.0 }],
@@ -62,8 +64,8 @@ pub struct Load {
     /// Of those, answered with a server error, or not at all.
     pub failed: u64,
     /// Requests in flight, added up over time, in request-seconds: what the gateway saw, the way
-    /// through the network included. Divided by how many ended meanwhile it is the mean response time
-    /// (Little's law).
+    /// through the network included. Divided by how many ended meanwhile it is the mean response
+    /// time (Little's law).
     #[serde(deserialize_with = "at_least_zero")]
     pub busy_seconds: f64,
 }
@@ -76,8 +78,8 @@ impl Load {
     }
 }
 
-/// Serving node -> load; the empty name where an endpoint's node is not known. While a revision is at
-/// zero, the serving nodes are those of the activators that hold its requests.
+/// Serving node -> load; the empty name where an endpoint's node is not known. While a revision is
+/// at zero, the serving nodes are those of the activators that hold its requests.
 pub type ByServing = BTreeMap<String, Load>;
 
 /// The demand for one revision.
@@ -86,8 +88,8 @@ pub struct RevisionDemand {
     /// The revision.
     #[serde(flatten)]
     pub key: RevisionKey,
-    /// Source node -> serving node -> load. It replaces what the reader held for these source nodes;
-    /// other source nodes stay as they are.
+    /// Source node -> serving node -> load. It replaces what the reader held for these source
+    /// nodes; other source nodes stay as they are.
     pub loads: BTreeMap<String, ByServing>,
 }
 
@@ -103,8 +105,8 @@ pub struct Gateway {
     pub age_seconds: f64,
 }
 
-/// A gateway has handed a request to an activator. It is told as it happens, by whichever replica hears of
-/// it, and may be told more than once; the gateway's next reports count the request.
+/// A gateway has handed a request to an activator. It is told as it happens, by whichever replica
+/// hears of it, and may be told more than once; the gateway's next reports count the request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     /// The revision.
@@ -131,8 +133,8 @@ pub enum DemandEvent {
     Snapshot {
         /// Names this run of the replica: with another one all counters began anew.
         instance: String,
-        /// How long, in seconds, this run has counted: what is younger than the reader's last look is
-        /// all new to it.
+        /// How long, in seconds, this run has counted: what is younger than the reader's last look
+        /// is all new to it.
         #[serde(deserialize_with = "at_least_zero")]
         running_seconds: f64,
         /// Counts the changes since the replica started.
@@ -185,8 +187,8 @@ impl DemandEvent {
     /// Reads one line.
     ///
     /// # Errors
-    /// [`DemandStreamError::TooLong`] above [`MAX_LINE_BYTES`], [`DemandStreamError::Malformed`] for
-    /// anything that is not an event, times below zero included.
+    /// [`DemandStreamError::TooLong`] above [`MAX_LINE_BYTES`], [`DemandStreamError::Malformed`]
+    /// for anything that is not an event, times below zero included.
     pub fn from_line(line: &str) -> Result<Self, DemandStreamError> {
         if line.len() > MAX_LINE_BYTES {
             return Err(LineTooLong { limit: MAX_LINE_BYTES }.into());
@@ -246,7 +248,8 @@ fn in_parts(demand: Vec<RevisionDemand>) -> Vec<Vec<RevisionDemand>> {
         let mut loads = BTreeMap::new();
         let mut rest = revision.loads.into_iter().peekable();
         while let Some((source, by_serving)) = rest.next() {
-            // Keys are escaped at worst six-fold; numbers and field names come to less than 160 bytes.
+            // Keys are escaped at worst six-fold; numbers and field names come to less than 160
+            // bytes.
             let names: usize = by_serving.keys().map(|serving| 160 + serving.len()).sum();
             bytes += 32 + source.len() + names;
             loads.insert(source, by_serving);

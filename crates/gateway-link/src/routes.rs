@@ -1,17 +1,25 @@
 //! The stream of routes from the extra-controller (which decides) to the ingress (which obeys).
 //!
-//! The extra-controller serves it at `GET /v1/routes` as JSON lines: the first line is a [`Event::Snapshot`] that replaces whatever
-//! the reader held, then [`Event::Update`] lines for what changed, and a [`Event::Heartbeat`] whenever nothing did for a while, so that
-//! a reader can tell a quiet writer from a dead one. A reader that loses the stream keeps the routes it has.
+//! The extra-controller serves it at `GET /v1/routes` as JSON lines: the first line is a
+//! [`Event::Snapshot`] that replaces whatever the reader held, then [`Event::Update`] lines for
+//! what changed, and a [`Event::Heartbeat`] whenever nothing did for a while, so that a reader can
+//! tell a quiet writer from a dead one. A reader that loses the stream keeps the routes it has.
 //!
 //! ```
 //! use gateway_link::{Event, RevisionKey, RevisionRoutes};
 //!
-//! let routes = RevisionRoutes::new(RevisionKey::new("default", "hello-00001"), [("node3", [("node3", 100)])])?;
+//! let routes = RevisionRoutes::new(
+//!     RevisionKey::new("default", "hello-00001"),
+//!     [("node3", [("node3", 100)])],
+//! )?;
 //! let line = Event::Snapshot { version: 1, routes: vec![routes] }.to_line();
 //! assert_eq!(
 //!     line,
-//!     "{\"kind\":\"snapshot\",\"version\":1,\"routes\":[{\"namespace\":\"default\",\"revision\":\"hello-00001\",\"rows\":{\"node3\":{\"node3\":100}}}]}\n"
+//!     concat!(
+//!         r#"{"kind":"snapshot","version":1,"routes":[{"namespace":"default","#,
+//!         r#""revision":"hello-00001","rows":{"node3":{"node3":100}}}]}"#,
+//!         "\n",
+//!     )
 //! );
 //! assert!(matches!(Event::from_line(&line)?, Event::Snapshot { version: 1, .. }));
 //! # Ok::<(), gateway_link::RouteStreamError>(())
@@ -27,8 +35,8 @@ pub const ROUTES_PATH: &str = "/v1/routes";
 /// What every row of weights sums to: a weight is a percentage.
 pub const ROW_TOTAL: u32 = 100;
 
-/// The longest line a reader accepts, in bytes. At 40 bytes a weight that is a snapshot of 100 revisions over 120 nodes in full; a
-/// writer with more sends the rest as updates.
+/// The longest line a reader accepts, in bytes. At 40 bytes a weight that is a snapshot of 100
+/// revisions over 120 nodes in full; a writer with more sends the rest as updates.
 pub const MAX_LINE_BYTES: usize = 64 * 1024 * 1024;
 
 /// Names one Knative revision.
@@ -53,10 +61,11 @@ impl std::fmt::Display for RevisionKey {
     }
 }
 
-/// Which way one revision's traffic goes: per source node (where a request enters), a weight per serving node.
+/// Which way one revision's traffic goes: per source node (where a request enters), a weight per
+/// serving node.
 ///
-/// Every row sums to [`ROW_TOTAL`] and holds only weights above zero. A source node without a row has no planned way: the reader
-/// falls back to what is nearest.
+/// Every row sums to [`ROW_TOTAL`] and holds only weights above zero. A source node without a row
+/// has no planned way: the reader falls back to what is nearest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "UncheckedRevisionRoutes")]
 pub struct RevisionRoutes {
@@ -66,7 +75,8 @@ pub struct RevisionRoutes {
 }
 
 impl RevisionRoutes {
-    /// Routes for `key` from rows of (source node, its (serving node, weight) pairs). Weights of zero are left out.
+    /// Routes for `key` from rows of (source node, its (serving node, weight) pairs). Weights of
+    /// zero are left out.
     ///
     /// # Errors
     /// [`RouteStreamError::BadRow`] when a row does not sum to [`ROW_TOTAL`].
@@ -96,7 +106,8 @@ impl RevisionRoutes {
         &self.key
     }
 
-    /// Serving node to weight for requests that enter at `source_node`, where there is a plan for it.
+    /// Serving node to weight for requests that enter at `source_node`, where there is a plan for
+    /// it.
     #[must_use]
     pub fn row(&self, source_node: &str) -> Option<&BTreeMap<String, u32>> {
         self.rows.get(source_node)
@@ -166,8 +177,8 @@ impl Event {
     /// Reads one line.
     ///
     /// # Errors
-    /// [`RouteStreamError::TooLong`] above [`MAX_LINE_BYTES`], [`RouteStreamError::Malformed`] for anything that is not an event,
-    /// a row that does not sum to [`ROW_TOTAL`] included.
+    /// [`RouteStreamError::TooLong`] above [`MAX_LINE_BYTES`], [`RouteStreamError::Malformed`] for
+    /// anything that is not an event, a row that does not sum to [`ROW_TOTAL`] included.
     pub fn from_line(line: &str) -> Result<Self, RouteStreamError> {
         if line.len() > MAX_LINE_BYTES {
             return Err(RouteStreamError::TooLong { bytes: line.len() });

@@ -38,7 +38,8 @@ pub struct Condition {
     pub last_transition_time: Option<Timestamp>,
 }
 
-/// Puts a condition into `conditions` in order of its type, and moves its transition time only where its status changed.
+/// Puts a condition into `conditions` in order of its type, and moves its transition time only
+/// where its status changed.
 pub fn set_condition(
     conditions: &mut Vec<Condition>,
     kind: &str,
@@ -67,8 +68,8 @@ pub fn set_condition(
     }
 }
 
-/// What a set of conditions comes to: any False over any Unknown over True. The condition that decided it is handed back where it is
-/// not True. A missing one counts as Unknown.
+/// What a set of conditions comes to: any False over any Unknown over True. The condition that
+/// decided it is handed back where it is not True. A missing one counts as Unknown.
 #[must_use]
 pub fn happy<'a>(conditions: &'a [Condition], dependents: &[&str]) -> (ConditionStatus, Option<&'a Condition>) {
     let find = |kind: &&str| conditions.iter().find(|condition| condition.kind == **kind);

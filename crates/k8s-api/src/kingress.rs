@@ -1,6 +1,8 @@
-//! Knative's `Ingress` object (`networking.internal.knative.dev/v1alpha1`), as far as an ingress class reads and writes it.
+//! Knative's `Ingress` object (`networking.internal.knative.dev/v1alpha1`), as far as an ingress
+//! class reads and writes it.
 //!
-//! Field order and which empty fields are left out follow Knative's own types exactly, because [`crate::network_hash`] depends on it.
+//! Field order and which empty fields are left out follow Knative's own types exactly, because the
+//! hash by which a gateway proves its configuration (locality-ingress) depends on it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,8 +14,9 @@ use serde::{Deserialize, Serialize};
 /// The only key that says which ingress implementation an object is for.
 pub const CLASS_ANNOTATION: &str = "networking.knative.dev/ingress.class";
 
-/// The name that every implementation written with Knative's generated reconcilers puts into `metadata.finalizers`. We add none, but
-/// an object that came over from another class still carries it and could never be deleted.
+/// The name that every implementation written with Knative's generated reconcilers puts into
+/// `metadata.finalizers`. We add none, but an object that came over from another class still
+/// carries it and could never be deleted.
 pub const FOREIGN_FINALIZER: &str = "ingresses.networking.internal.knative.dev";
 
 /// An `Ingress` object.
@@ -76,8 +79,8 @@ pub struct IngressSpec {
 }
 
 impl IngressSpec {
-    /// The spec with Knative's defaults filled in. Serving's webhook does that to what it stores; an object made without it is
-    /// treated the same.
+    /// The spec with Knative's defaults filled in. Serving's webhook does that to what it stores;
+    /// an object made without it is treated the same.
     #[must_use]
     pub fn defaulted(mut self) -> Self {
         for rule in &mut self.rules {
@@ -252,7 +255,8 @@ pub struct LoadBalancer {
     pub ingress: Vec<LoadBalancerEntry>,
 }
 
-/// One address. Of the fields that Knative knows we use only this: with an IP address Serving would make headless Services.
+/// One address. Of the fields that Knative knows we use only this: with an IP address Serving would
+/// make headless Services.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadBalancerEntry {

@@ -1,7 +1,8 @@
 //! Every Kubernetes type of ours and of Knative that Kantai touches, once.
 //!
 //! - [`seika`]: our own `Seika`, N pods on each named node;
-//! - [`PodAutoscaler`], [`ServerlessService`]: the two Knative objects that an autoscaler class lives by;
+//! - [`PodAutoscaler`], [`ServerlessService`]: the two Knative objects that an autoscaler class
+//!   lives by;
 //! - [`kingress`]: Knative's `Ingress`, by which an ingress class lives;
 //! - [`Condition`]: Knative's conditions;
 //! - [`taints`]: which taints of a node keep a pod away;
@@ -12,8 +13,8 @@
 //! write is a patch of named fields, left alone when written. The shapes are the same in Knative
 //! 1.15 and on its main branch.
 //!
-//! Without the feature `objects` only the plain data remains that decisions are made from: the crate
-//! then knows nothing of a client.
+//! Without the feature `objects` only the plain data remains that decisions are made from: the
+//! crate then knows nothing of a client.
 
 #[cfg(feature = "objects")]
 pub mod client;

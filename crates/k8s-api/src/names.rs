@@ -6,7 +6,8 @@ pub const CLASS: &str = "miporin.autoscaling.bonavadeur.io";
 pub const STOCK_CLASS: &str = "kpa.autoscaling.knative.dev";
 /// Annotation that names the class.
 pub const CLASS_ANNOTATION: &str = "autoscaling.knative.dev/class";
-/// Annotation that names the metric. Knative gives third-party classes an empty one, which the stock class then refuses.
+/// Annotation that names the metric. Knative gives third-party classes an empty one, which the
+/// stock class then refuses.
 pub const METRIC_ANNOTATION: &str = "autoscaling.knative.dev/metric";
 /// Label of every pod of a revision; the private Service selects on it alone.
 pub const REVISION_UID_LABEL: &str = "serving.knative.dev/revisionUID";

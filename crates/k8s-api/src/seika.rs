@@ -1,7 +1,7 @@
 //! The `Seika` resource as it is on the wire.
 //!
-//! Names such as `repurika` are the wire's; methods use the field's own words. The pod template is kept as written: fields of pods that
-//! are newer than this program still reach the pods.
+//! Names such as `repurika` are the wire's; methods use the field's own words. The pod template is
+//! kept as written: fields of pods that are newer than this program still reach the pods.
 
 mod schema;
 mod template;
@@ -105,7 +105,7 @@ pub struct SeikaSpec {
     #[schemars(schema_with = "schema::selector")]
     pub selector: LabelSelector,
 
-    /// What each pod looks like. The node is added to its affinity; whatever it says of `nodeName` is dropped.
+    /// What each pod looks like. Affinity to the node is added to it; its `nodeName` is dropped.
     #[schemars(schema_with = "schema::template")]
     pub template: PodTemplate,
 
@@ -119,7 +119,8 @@ pub struct SeikaSpec {
     #[schemars(schema_with = "schema::rollout")]
     pub rollout: Option<Rollout>,
 
-    /// How many templates of the past are kept as ControllerRevisions, beside those that pods still have. 10 unless told.
+    // They are kept as ControllerRevisions.
+    /// How many templates of the past are kept, beside those that pods still have. 10 unless told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::revision_history_limit")]
     pub revision_history_limit: Option<i32>,

@@ -33,9 +33,23 @@ pub struct Measurement {
 /// let mut book = LatencyBook::default();
 /// book.follow(["node1".into(), "node2".into()]);
 /// let state = PairState::Known(PairStats::constant(0.005));
-/// book.absorb([Measurement { from: "node1".into(), to: "node2".into(), state, reported_seconds_ago: 2.0 }], 100.0);
-/// assert!(matches!(book.matrix(110.0).state(&"node1".into(), &"node2".into()), PairState::Known(_)));
-/// assert!(matches!(book.matrix(140.0).state(&"node1".into(), &"node2".into()), PairState::Stale(_)));
+/// book.absorb(
+///     [Measurement {
+///         from: "node1".into(),
+///         to: "node2".into(),
+///         state,
+///         reported_seconds_ago: 2.0,
+///     }],
+///     100.0,
+/// );
+/// assert!(matches!(
+///     book.matrix(110.0).state(&"node1".into(), &"node2".into()),
+///     PairState::Known(_)
+/// ));
+/// assert!(matches!(
+///     book.matrix(140.0).state(&"node1".into(), &"node2".into()),
+///     PairState::Stale(_)
+/// ));
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct LatencyBook {
@@ -79,8 +93,8 @@ pub struct PairCounts {
 }
 
 impl LatencyBook {
-    /// A book whose reports hold for as long as `freshness` says, or two and a half of the intervals
-    /// at which its sources turn out to report, where that is longer.
+    /// A book whose reports hold for as long as `freshness` says, or two and a half of the
+    /// intervals at which its sources turn out to report, where that is longer.
     #[must_use]
     pub fn new(freshness: Freshness) -> Self {
         Self { freshness, ..Self::default() }
@@ -118,8 +132,9 @@ impl LatencyBook {
 
     /// Takes in what a source said at `now_seconds` (any clock that only this book is read by).
     ///
-    /// Of each pair the latest report holds. One that the pair is not known keeps the statistics that
-    /// are held: these age by themselves. A source that says nothing about a pair changes nothing.
+    /// Of each pair the latest report holds. One that the pair is not known keeps the statistics
+    /// that are held: these age by themselves. A source that says nothing about a pair changes
+    /// nothing.
     pub fn absorb(&mut self, measurements: impl IntoIterator<Item = Measurement>, now_seconds: f64) {
         for Measurement { from, to, state, reported_seconds_ago } in measurements {
             let (Ok(from), Ok(to)) = (self.nodes.binary_search(&from), self.nodes.binary_search(&to)) else { continue };
@@ -141,8 +156,8 @@ impl LatencyBook {
     }
 
     /// The matrix over the followed nodes in name order, as it stands at `now_seconds`. Pairs that
-    /// nobody reported are unknown. It is made anew only where a state differs from the last one, so
-    /// that the ages in it are those at the time it was made.
+    /// nobody reported are unknown. It is made anew only where a state differs from the last one,
+    /// so that the ages in it are those at the time it was made.
     pub fn matrix(&mut self, now_seconds: f64) -> Arc<LatencyMatrix> {
         if let Some(view) = self.view.as_ref().filter(|view| !self.is_dirty && now_seconds < view.until_seconds) {
             return view.matrix.clone();

@@ -2,7 +2,8 @@
 //! the planners share.
 //!
 //! - [`NodeName`] and [`Rtt`]: a node and a round-trip time in seconds;
-//! - [`PairStats`], [`PairState`], [`Freshness`]: what is known of one ordered pair, and for how long;
+//! - [`PairStats`], [`PairState`], [`Freshness`]: what is known of one ordered pair, and for how
+//!   long;
 //! - [`LatencyMatrix`]: the state of every ordered pair of a list of nodes;
 //! - [`Row`]: one node's row as a prober serves it;
 //! - [`LatencyBook`]: the last report about every pair, from whatever source;

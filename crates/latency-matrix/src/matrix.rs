@@ -36,14 +36,16 @@ struct RawMatrix {
     pairs: Array2<PairState>,
 }
 
-/// The state of every ordered pair of a list of nodes. Pairs start [`PairState::Unknown`]; a node to itself is always known and 0.
+/// The state of every ordered pair of a list of nodes. Pairs start [`PairState::Unknown`]; a node
+/// to itself is always known and 0.
 ///
 /// ```
 /// use latency_matrix::{LatencyMatrix, PairState, PairStats};
 ///
 /// let mut matrix = LatencyMatrix::new(vec!["a".into(), "b".into()])?;
 /// matrix.set(&"a".into(), &"b".into(), PairState::Known(PairStats::constant(-0.003)))?;
-/// assert_eq!(matrix.state(&"a".into(), &"b".into()), PairState::Unknown); // a negative time is no measurement
+/// // a negative time is no measurement
+/// assert_eq!(matrix.state(&"a".into(), &"b".into()), PairState::Unknown);
 /// # Ok::<(), latency_matrix::MatrixError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -87,7 +89,8 @@ impl LatencyMatrix {
         self.position(node).ok_or_else(|| MatrixError::UnknownNode(node.clone()))
     }
 
-    /// Sets one ordered pair. Statistics that make no sense become [`PairState::Unknown`]; a node to itself stays 0.
+    /// Sets one ordered pair. Statistics that make no sense become [`PairState::Unknown`]; a node
+    /// to itself stays 0.
     ///
     /// # Errors
     /// When one of the nodes is not in the matrix.
@@ -99,8 +102,8 @@ impl LatencyMatrix {
         Ok(())
     }
 
-    /// Sets the pair at these positions of [`LatencyMatrix::nodes`], as [`LatencyMatrix::set`] does.
-    /// Nothing happens beyond the matrix.
+    /// Sets the pair at these positions of [`LatencyMatrix::nodes`], as [`LatencyMatrix::set`]
+    /// does. Nothing happens beyond the matrix.
     pub fn set_at(&mut self, from: usize, to: usize, state: PairState) {
         if let Some(pair) = self.pairs.get_mut((from, to)).filter(|_| from != to) {
             *pair = state.sanitised();

@@ -77,8 +77,9 @@ pub struct Rtt(f64);
 impl Rtt {
     /// From a node to itself.
     pub const ZERO: Self = Self(0.0);
-    /// No packet of a working network takes longer: a greater number is a broken clock or a broken unit. It is also what a pair
-    /// of which nothing is known costs, so that no measured pair ever costs more than an unmeasured one.
+    /// No packet of a working network takes longer: a greater number is a broken clock or a broken
+    /// unit. It is also what a pair of which nothing is known costs, so that no measured pair ever
+    /// costs more than an unmeasured one.
     pub const ABSURD: Self = Self(10.0);
 
     /// A round-trip time of so many seconds.

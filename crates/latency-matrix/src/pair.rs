@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::node::Rtt;
 
-/// Statistics of the round trips of one ordered pair over the prober's window. Plain data from outside: it is judged when it is put
-/// into a [`crate::LatencyMatrix`].
+/// Statistics of the round trips of one ordered pair over the prober's window. Plain data from
+/// outside: it is judged when it is put into a [`crate::LatencyMatrix`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PairStats {
     /// Shortest round trip, seconds.
@@ -29,7 +29,8 @@ pub struct PairStats {
 }
 
 impl PairStats {
-    /// Statistics of a link that always takes `rtt_seconds`: for tables of latencies, tests and examples.
+    /// Statistics of a link that always takes `rtt_seconds`: for tables of latencies, tests and
+    /// examples.
     #[must_use]
     pub fn constant(rtt_seconds: f64) -> Self {
         Self {
@@ -45,11 +46,13 @@ impl PairStats {
         }
     }
 
-    /// Whether these can be the statistics of a real link: every time a valid [`Rtt`], quantiles in order, loss in 0..=1, an age that is not
-    /// negative, at least one sample. One bad field condemns all: what produced it may have produced the others.
+    /// Whether these can be the statistics of a real link: every time a valid [`Rtt`], quantiles in
+    /// order, loss in 0..=1, an age that is not negative, at least one sample. One bad field
+    /// condemns all: what produced it may have produced the others.
     ///
-    /// The weighted mean may be below the shortest round trip: it remembers times from before the window that the quantiles describe, so after a
-    /// route has become longer it is still on its way up.
+    /// The weighted mean may be below the shortest round trip: it remembers times from before the
+    /// window that the quantiles describe, so after a route has become longer it is still on its
+    /// way up.
     #[must_use]
     pub fn is_credible(&self) -> bool {
         [self.min, self.p50, self.p90, self.p99, self.ewma, self.jitter].iter().all(|seconds| Rtt::from_seconds(*seconds).is_ok())

@@ -6,14 +6,16 @@ use crate::book::Measurement;
 use crate::node::NodeName;
 use crate::pair::{PairState, PairStats};
 
-/// What one node measured of its round trips to the others. Readers ignore fields that they do not know.
+/// What one node measured of its round trips to the others. Readers ignore fields that they do not
+/// know.
 ///
 /// ```
 /// use latency_matrix::{PairState, Row};
 ///
 /// let row: Row = serde_json::from_str(
 ///     r#"{"from":"node1","peers":[
-///         {"to":"node2","state":"known","age_seconds":0.4,"samples":30,"loss_ratio":0.0,"jitter_seconds":0.0001,
+///         {"to":"node2","state":"known","age_seconds":0.4,"samples":30,
+///          "loss_ratio":0.0,"jitter_seconds":0.0001,
 ///          "rtt_seconds":{"min":0.001,"p50":0.0011,"p90":0.0012,"p99":0.002,"ewma":0.0011}},
 ///         {"to":"node3","state":"unreachable","loss_ratio":1.0}]}"#,
 /// )?;

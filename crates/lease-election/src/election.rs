@@ -14,7 +14,8 @@ use kube::api::{Api, ObjectMeta, PostParams};
 
 use super::LeaseSettings;
 
-/// How long a holder counts as alive after its last renewal. In whole seconds, as the object has it.
+/// How long a holder counts as alive after its last renewal. In whole seconds, as the object has
+/// it.
 const LEASE: Duration = Duration::from_secs(8);
 /// A holder that failed to renew for this long considers the lease lost, well before another
 /// replica may take it.

@@ -1,8 +1,9 @@
 //! How much of a revision each of its activators can use. Pure.
 //!
-//! A stock activator takes all pods of a revision that has no concurrency limit. Where there is one, the activators share the pods, so that
-//! together they keep the limit: each uses its own pods and no others, however busy they are. A gateway that sends everything to one activator
-//! then fills that one's pods while the others idle.
+//! A stock activator takes all pods of a revision that has no concurrency limit. Where there is
+//! one, the activators share the pods, so that together they keep the limit: each uses its own pods
+//! and no others, however busy they are. A gateway that sends everything to one activator then
+//! fills that one's pods while the others idle.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -18,23 +19,34 @@ pub enum Concurrency {
     Limited(NonZeroU32),
 }
 
-/// How requests for a revision are spread over its activators, by the node that they are on. `None` where the nearest activator alone may have
-/// them: it can use every pod, or there is no pod yet and all that it does is hold requests.
+/// How requests for a revision are spread over its activators, by the node that they are on. `None`
+/// where the nearest activator alone may have them: it can use every pod, or there is no pod yet
+/// and all that it does is hold requests.
 ///
-/// The activators are numbered by their addresses, as they number themselves (in the order of the text, where 10.0.0.10 comes before
-/// 10.0.0.9). Each has as many pods as every other, and those with the lowest numbers one more while there are pods left over. An activator
-/// for which no pod is left gets no share. Where the limit is not known it is taken that there is one: with none, a share is as good as any.
+/// The activators are numbered by their addresses, as they number themselves (in the order of the
+/// text, where 10.0.0.10 comes before 10.0.0.9). Each has as many pods as every other, and those
+/// with the lowest numbers one more while there are pods left over. An activator for which no pod
+/// is left gets no share. Where the limit is not known it is taken that there is one: with none, a
+/// share is as good as any.
 ///
 /// ```
 /// use std::num::NonZeroU32;
 /// use locality_ingress::activators::{Concurrency, shares};
 /// use locality_ingress::objects::Endpoint;
 ///
-/// let on = |node: &str, last: u8| Endpoint { address: [10, 0, 0, last].into(), port: 8012, node: Some(node.into()), stand_in: true };
+/// let on = |node: &str, last: u8| Endpoint {
+///     address: [10, 0, 0, last].into(),
+///     port: 8012,
+///     node: Some(node.into()),
+///     stand_in: true,
+/// };
 /// let activators = [on("node1", 1), on("node2", 2), on("node3", 3)];
 /// let limited = Some(Concurrency::Limited(NonZeroU32::new(5).unwrap()));
 /// let shares_of_eight: Vec<_> = shares(&activators, 8, limited).unwrap().into_iter().collect();
-/// assert_eq!(shares_of_eight, [("node1".to_owned(), 3), ("node2".to_owned(), 3), ("node3".to_owned(), 2)]);
+/// assert_eq!(
+///     shares_of_eight,
+///     [("node1".to_owned(), 3), ("node2".to_owned(), 3), ("node3".to_owned(), 2)]
+/// );
 /// assert_eq!(shares(&activators, 0, limited), None);
 /// assert_eq!(shares(&activators, 8, Some(Concurrency::Unlimited)), None);
 /// ```

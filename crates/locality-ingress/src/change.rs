@@ -61,6 +61,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// Those without which routes would be wrong: nothing is served before each has told what there is.
+    /// Those without which routes would be wrong: nothing is served before each has told what there
+    /// is.
     pub const ALL: [Self; 6] = [Self::Ingresses, Self::Services, Self::Slices, Self::Nodes, Self::Secrets, Self::Plan];
 }

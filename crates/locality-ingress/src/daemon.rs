@@ -168,7 +168,8 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
     };
     let world = World::new(store.clone(), world_settings);
 
-    // Bounded where a full channel slows its source down; standings replace each other at their reader, so they never pile up.
+    // Bounded where a full channel slows its source down; standings replace each other at their
+    // reader, so they never pile up.
     let (changes, changes_received) = mpsc::channel(4096);
     let (held, held_received) = mpsc::channel(1024);
     let (nacks, nacks_received) = mpsc::channel(1024);
@@ -241,8 +242,9 @@ async fn after(stop: &CancellationToken) {
     tokio::time::sleep(CONNECTIONS_END_WITHIN).await;
 }
 
-/// A client's configuration with which a connection to the API server that died without a word is noticed within half a minute, also one that was idle:
-/// nothing that is asked there may take longer than a watch is let be.
+/// A client's configuration with which a connection to the API server that died without a word is
+/// noticed within half a minute, also one that was idle: nothing that is asked there may take
+/// longer than a watch is let be.
 #[must_use]
 pub fn noticing_silence(mut config: kube::Config) -> kube::Config {
     config.read_timeout = Some(Duration::from_secs(25));
@@ -263,7 +265,8 @@ impl Tasks {
         self.names.insert(id, name);
     }
 
-    /// Waits for the stop. Where a task ends before, by itself or by a panic, what we would go on to tell is old: so nothing goes on.
+    /// Waits for the stop. Where a task ends before, by itself or by a panic, what we would go on
+    /// to tell is old: so nothing goes on.
     async fn first_that_ends(mut self, stop: &CancellationToken) -> Result<(), DaemonError> {
         tokio::select! {
             Some(ended) = self.set.join_next_with_id() => {

@@ -1,4 +1,5 @@
-//! `GET /v1/explain?host=<host>&node=<node>`: where a request for a host that enters at a node goes, and why.
+//! `GET /v1/explain?host=<host>&node=<node>`: where a request for a host that enters at a node
+//! goes, and why.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,7 +40,8 @@ pub struct Explanation {
 /// How one cluster is used from the node.
 #[derive(Debug, Serialize)]
 pub struct ClusterExplanation {
-    /// The plan's weights, where there is a plan for this node; with activators in the request path, what each of them can use.
+    /// The plan's weights, where there is a plan for this node; with activators in the request
+    /// path, what each of them can use.
     pub plan: Option<BTreeMap<String, u32>>,
     /// The endpoints, by priority and serving node; none where a name is resolved instead.
     pub assignment: Option<Assignment>,

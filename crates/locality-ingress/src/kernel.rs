@@ -44,8 +44,9 @@ impl std::str::FromStr for Release {
     }
 }
 
-/// The release of this node's kernel, where it was tried and can bound retransmissions. Kernels at least as new can, too; an option that a kernel
-/// does not have would end every connection before it began, so nobody else is sent it.
+/// The release of this node's kernel, where it was tried and can bound retransmissions. Kernels at
+/// least as new can, too; an option that a kernel does not have would end every connection before
+/// it began, so nobody else is sent it.
 #[must_use]
 pub async fn bounds_retransmissions_here() -> Option<Release> {
     let tried = async {
@@ -63,7 +64,8 @@ pub async fn bounds_retransmissions_here() -> Option<Release> {
 fn accepts_bound(stream: &TcpStream) -> bool {
     let milliseconds: libc::c_int = 1_000;
     let length = libc::socklen_t::try_from(size_of_val(&milliseconds)).unwrap_or_default();
-    // SAFETY: the socket is open for as long as it is borrowed, and value and length are those of an int that outlives the call.
+    // SAFETY: the socket is open for as long as it is borrowed, and value and length are those of
+    // an int that outlives the call.
     let answer = unsafe {
         libc::setsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, TCP_RTO_MAX_MS, (&raw const milliseconds).cast(), length)
     };

@@ -1,7 +1,9 @@
-//! The Knative ingress class `kantai.ingress.networking.knative.dev` on stock Envoy, one gateway per node.
+//! The Knative ingress class `kantai.ingress.networking.knative.dev` on stock Envoy, one gateway
+//! per node.
 //!
-//! Every gateway has its own view of where pods are, so that a request is answered where the plan says: near where it entered.
-//! Two pure steps lie between Kubernetes and Envoy, each with its own plain data:
+//! Every gateway has its own view of where pods are, so that a request is answered where the plan
+//! says: near where it entered. Two pure steps lie between Kubernetes and Envoy, each with its own
+//! plain data:
 //!
 //! ```text
 //! objects (KIngress, Service, EndpointSlice, Node, Secret)      [objects]
@@ -10,9 +12,11 @@
 //!       with endpoints per source node, weighted by the plan    [locality]
 //! ```
 //!
-//! Around them: watches ([`kube_io`]), the reader of the plan ([`plan_stream`]), the ADS server ([`xds::server`]) and what proves to Serving
-//! that all gateways follow ([`readiness`]). The gateways tell what they have in flight ([`demand`]), which also moves shares away from
-//! nodes whose pods are full ([`spill`]). Where activators stand in for a revision's pods, each gets what it can use ([`activators`]).
+//! Around them: watches ([`kube_io`]), the reader of the plan ([`plan_stream`]), the ADS server
+//! ([`xds::server`]) and what proves to Serving that all gateways follow ([`readiness`]). The
+//! gateways tell what they have in flight ([`demand`]), which also moves shares away from nodes
+//! whose pods are full ([`spill`]). Where activators stand in for a revision's pods, each gets what
+//! it can use ([`activators`]).
 
 pub use k8s_api::kingress;
 

@@ -1,7 +1,8 @@
 //! Which endpoints a gateway uses, in which proportion: pure, per source node and cluster.
 //!
-//! Groups ("localities") are serving nodes. Priority 0 gets everything while one of its endpoints is healthy; the next priorities are there
-//! for when it is not, so that a request never fails while any pod serves.
+//! Groups ("localities") are serving nodes. Priority 0 gets everything while one of its endpoints
+//! is healthy; the next priorities are there for when it is not, so that a request never fails
+//! while any pod serves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -55,8 +56,9 @@ pub struct Locality {
 
 /// Chooses for a gateway on `source_node`.
 ///
-/// `row` is serving node -> weight for requests that enter there: the plan's, or the [shares of activators](crate::activators). Nodes in it
-/// that have an endpoint are priority 0 in that proportion. With no row, or no node in it that has an endpoint, priority 0 is the source node
+/// `row` is serving node -> weight for requests that enter there: the plan's, or the [shares of
+/// activators](crate::activators). Nodes in it that have an endpoint are priority 0 in that
+/// proportion. With no row, or no node in it that has an endpoint, priority 0 is the source node
 /// itself, else its zone, else everything.
 ///
 /// ```
@@ -64,11 +66,17 @@ pub struct Locality {
 /// use locality_ingress::locality::{Policy, assign};
 /// use locality_ingress::objects::Endpoint;
 ///
-/// let on = |node: &str, last: u8| Endpoint { address: [10, 0, 0, last].into(), port: 8012, node: Some(node.into()), stand_in: false };
+/// let on = |node: &str, last: u8| Endpoint {
+///     address: [10, 0, 0, last].into(),
+///     port: 8012,
+///     node: Some(node.into()),
+///     stand_in: false,
+/// };
 /// let endpoints = [on("node1", 1), on("node2", 2), on("node3", 3)];
 /// let row = BTreeMap::from([("node1".to_owned(), 80), ("node2".to_owned(), 20)]);
 /// let chosen = assign(Policy::Locality, "node1", &BTreeMap::new(), &endpoints, Some(&row));
-/// let short: Vec<_> = chosen.localities.iter().map(|l| (l.priority, l.node.as_str(), l.weight)).collect();
+/// let short: Vec<_> =
+///     chosen.localities.iter().map(|l| (l.priority, l.node.as_str(), l.weight)).collect();
 /// assert_eq!(short, [(0, "node1", 80), (0, "node2", 20), (1, "node3", 1)]);
 /// ```
 #[must_use]
@@ -101,7 +109,8 @@ pub fn assign(
     let mut localities: Vec<Locality> = by_node
         .into_iter()
         .map(|(node, endpoints)| {
-            // Priorities count from 0 without gaps. Each pod counts the same where nothing is planned.
+            // Priorities count from 0 without gaps. Each pod counts the same where nothing is
+            // planned.
             let priority = distances.range(..distance(node)).count();
             let weight = planned(node).unwrap_or(u32::try_from(endpoints.len()).unwrap_or(u32::MAX));
             Locality { priority: u32::try_from(priority).unwrap_or(u32::MAX), node: node.to_owned(), weight, endpoints }
@@ -159,7 +168,8 @@ mod tests {
     }
 
     proptest! {
-        // What Envoy refuses: weights of 0, priorities with a gap. And no endpoint is ever left out or doubled.
+        // What Envoy refuses: weights of 0, priorities with a gap. And no endpoint is ever left out
+        // or doubled.
         #[test]
         fn every_endpoint_once_and_nothing_that_envoy_refuses(
             nodes in prop::collection::vec("[a-e]?", 0..12),

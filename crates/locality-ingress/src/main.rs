@@ -14,25 +14,30 @@ use locality_ingress::plan_stream::FollowSettings;
 use locality_ingress::xds::listeners::{DEFAULT_REQUEST_HEADERS_KIB, GatewayPorts, ListenerSettings};
 use locality_ingress::xds::tls::TlsFiles;
 
-/// Knative ingress class on stock Envoy: one view per node, so that a request is answered near where it entered.
+/// Knative ingress class on stock Envoy: one view per node, so that a request is answered near
+/// where it entered.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Flags {
     /// Where gateways connect (delta ADS over HTTP/2).
     #[arg(long, env = "KANTAI_XDS_LISTEN", default_value = "[::]:18000")]
     xds_listen: SocketAddr,
-    /// Our certificate for gateways, in PEM, where it is not to be made here. Taken over again whenever it changes.
+    /// Our certificate for gateways, in PEM, where it is not to be made here. Taken over again
+    /// whenever it changes.
     #[arg(long, env = "KANTAI_XDS_CERTIFICATE_FILE")]
     xds_certificate_file: Option<PathBuf>,
     /// The key of that certificate.
     #[arg(long, env = "KANTAI_XDS_KEY_FILE")]
     xds_key_file: Option<PathBuf>,
-    /// The authorities that the gateways' own certificates are of. With a certificate of ours but without this whoever reaches the port is served.
+    /// The authorities that the gateways' own certificates are of. With a certificate of ours but
+    /// without this whoever reaches the port is served.
     #[arg(long, env = "KANTAI_XDS_CLIENT_CA_FILE")]
     xds_client_ca_file: Option<PathBuf>,
-    /// Serve gateways in plain text: whoever reaches the port is sent everything, keys of certificates included. Otherwise they are served over TLS, and
-    /// without files with certificates that the daemon makes, keeps in Secrets of its namespace and renews: an authority (kantai-xds-authority), its own
-    /// (locality-ingress-xds), and the one that gateways have to show (kantai-gateway-xds).
+    /// Serve gateways in plain text: whoever reaches the port is sent everything, keys of
+    /// certificates included. Otherwise they are served over TLS, and without files with
+    /// certificates that the daemon makes, keeps in Secrets of its namespace and renews: an
+    /// authority (kantai-xds-authority), its own (locality-ingress-xds), and the one that gateways
+    /// have to show (kantai-gateway-xds).
     #[arg(long, env = "KANTAI_XDS_PLAIN_TEXT")]
     xds_plain_text: bool,
     /// Where /healthz, /readyz, /metrics, /v1/demand and /v1/explain are served.
@@ -41,7 +46,8 @@ struct Flags {
     /// Where the extra-controller serves the plan.
     #[arg(long, env = "KANTAI_ROUTES_URL", default_value = "http://extra-controller.kantai-system.svc:18080/v1/routes")]
     routes_url: String,
-    /// A stream of plans on which nothing is heard for this many seconds, not even a heartbeat, is taken for dead.
+    /// A stream of plans on which nothing is heard for this many seconds, not even a heartbeat, is
+    /// taken for dead.
     #[arg(long, env = "KANTAI_ROUTES_SILENCE_SECONDS", default_value_t = 15)]
     routes_silence_seconds: u64,
     /// A plan counts no more when its writer was not heard of for this many seconds.
@@ -50,20 +56,24 @@ struct Flags {
     /// The ingress class to serve.
     #[arg(long, env = "KANTAI_INGRESS_CLASS", default_value = "kantai.ingress.networking.knative.dev")]
     ingress_class: String,
-    /// How gateways choose endpoints: locality (where the plan says, else the nearest) or spread (evenly over all).
+    /// How gateways choose endpoints: locality (where the plan says, else the nearest) or spread
+    /// (evenly over all).
     #[arg(long, env = "KANTAI_POLICY", default_value = "locality")]
     policy: Policy,
-    /// How often gateways with traffic report what they have in flight, in milliseconds. One without traffic does so four times a second at
-    /// most; a request that an activator holds is told of at once in any case.
+    /// How often gateways with traffic report what they have in flight, in milliseconds. One
+    /// without traffic does so four times a second at most; a request that an activator holds is
+    /// told of at once in any case.
     #[arg(long, env = "KANTAI_DEMAND_INTERVAL_MILLISECONDS", default_value_t = 50)]
     demand_interval_milliseconds: u64,
     /// The Service in front of the gateways' external listeners.
     #[arg(long, env = "KANTAI_GATEWAY_SERVICE", default_value = "kantai-gateway")]
     gateway_service: String,
-    /// The Service in front of the gateways' internal listeners; its ready endpoints are the live gateways.
+    /// The Service in front of the gateways' internal listeners; its ready endpoints are the live
+    /// gateways.
     #[arg(long, env = "KANTAI_GATEWAY_INTERNAL_SERVICE", default_value = "kantai-gateway-internal")]
     gateway_internal_service: String,
-    /// The cluster's DNS suffix. Unless it is given, the one in /etc/resolv.conf, as the kubelet writes it, or else cluster.local.
+    /// The cluster's DNS suffix. Unless it is given, the one in /etc/resolv.conf, as the kubelet
+    /// writes it, or else cluster.local.
     #[arg(long, env = "KANTAI_CLUSTER_DOMAIN")]
     cluster_domain: Option<String>,
     /// The gateways' port of plain HTTP from outside.
@@ -81,25 +91,30 @@ struct Flags {
     /// Have gateways write a line of JSON per request to their standard output.
     #[arg(long, env = "KANTAI_ACCESS_LOG")]
     access_log: bool,
-    /// How many proxies stand in front of the gateways' external ports whose X-Forwarded-For and X-Forwarded-Proto count: with 1, a load balancer
-    /// that ends TLS. Whoever reaches the ports past it can then claim any address.
+    /// How many proxies stand in front of the gateways' external ports whose X-Forwarded-For and
+    /// X-Forwarded-Proto count: with 1, a load balancer that ends TLS. Whoever reaches the ports
+    /// past it can then claim any address.
     #[arg(long, env = "KANTAI_TRUSTED_HOPS", default_value_t = 0)]
     trusted_hops: u32,
-    /// Connections to the gateways' external ports may begin with a header of the PROXY protocol, version 1 or 2, which then says where they come from.
+    /// Connections to the gateways' external ports may begin with a header of the PROXY protocol,
+    /// version 1 or 2, which then says where they come from.
     #[arg(long, env = "KANTAI_PROXY_PROTOCOL")]
     proxy_protocol: bool,
-    /// How large the headers of a request may be together, in KiB; larger ones are answered with 431.
+    /// How large the headers of a request may be together, in KiB; larger ones are answered
+    /// with 431.
     #[arg(long, env = "KANTAI_REQUEST_HEADERS_KIB", default_value_t = DEFAULT_REQUEST_HEADERS_KIB, value_parser = clap::value_parser!(u32).range(1..=8192))]
     request_headers_kib: u32,
-    /// The TLS Secret, as namespace/name, for HTTPS clients from outside that name no host, or one without a certificate of its own.
+    /// The TLS Secret, as namespace/name, for HTTPS clients from outside that name no host, or one
+    /// without a certificate of its own.
     #[arg(long, env = "KANTAI_FALLBACK_CERTIFICATE")]
     fallback_certificate: Option<ObjectName>,
-    /// The Secret, as namespace/name, with the authority (ca.crt) of what activators and queue-proxies show with Knative's internal encryption
-    /// (system-internal-tls).
+    /// The Secret, as namespace/name, with the authority (ca.crt) of what activators and
+    /// queue-proxies show with Knative's internal encryption (system-internal-tls).
     #[arg(long, env = "KANTAI_INTERNAL_AUTHORITY", default_value = "knative-serving/routing-serving-certs")]
     internal_authority: ObjectName,
-    /// The namespaces whose Secrets are read for certificates, with commas between them; all where there are none. With some, Roles in each of them
-    /// may take the place of the ClusterRole's rule for Secrets.
+    /// The namespaces whose Secrets are read for certificates, with commas between them; all where
+    /// there are none. With some, Roles in each of them may take the place of the ClusterRole's
+    /// rule for Secrets.
     #[arg(long, env = "KANTAI_SECRET_NAMESPACES", value_delimiter = ',')]
     secret_namespaces: Vec<String>,
     /// Our namespace, which is the gateways', too.

@@ -1,7 +1,8 @@
-//! The hash by which Knative recognises one version of one Ingress: SHA-256 over the JSON that Go would write for the defaulted spec,
-//! then the namespace, then the name.
+//! The hash by which Knative recognises one version of one Ingress: SHA-256 over the JSON that Go
+//! would write for the defaulted spec, then the namespace, then the name.
 //!
-//! A probe with `K-Network-Hash: override` comes back with it, which proves that a gateway has this very version.
+//! A probe with `K-Network-Hash: override` comes back with it, which proves that a gateway has this
+//! very version.
 
 use sha2::{Digest as _, Sha256};
 
@@ -37,7 +38,8 @@ pub fn network_hash(spec: &IngressSpec, namespace: &str, name: &str) -> String {
     })
 }
 
-/// Go escapes five more characters than `serde_json`. All of them can only stand inside strings, so replacing them everywhere is right.
+/// Go escapes five more characters than `serde_json`. All of them can only stand inside strings, so
+/// replacing them everywhere is right.
 fn as_go_escapes(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     for character in json.chars() {

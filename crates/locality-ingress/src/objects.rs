@@ -1,4 +1,5 @@
-//! What we keep of the Kubernetes objects that routes depend on: plain data, nothing of the API client's types.
+//! What we keep of the Kubernetes objects that routes depend on: plain data, nothing of the API
+//! client's types.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -80,7 +81,8 @@ pub struct IngressObject {
     pub uid: String,
     /// `metadata.generation`.
     pub generation: i64,
-    /// `metadata.creationTimestamp`, seconds since 1970. The older of two Ingresses keeps a host that both want.
+    /// `metadata.creationTimestamp`, seconds since 1970. The older of two Ingresses keeps a host
+    /// that both want.
     pub created_unix_seconds: i64,
     /// The defaulted spec.
     pub spec: IngressSpec,
@@ -95,7 +97,8 @@ pub struct ServiceObject {
     pub ports: Vec<ServicePort>,
     /// Where `type` is `ExternalName`, the name.
     pub external_name: Option<String>,
-    /// Where Knative made it to select the pods of a revision, the name of that revision's public Service, which may lead to activators instead.
+    /// Where Knative made it to select the pods of a revision, the name of that revision's public
+    /// Service, which may lead to activators instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods_of: Option<String>,
     /// Whether Knative made it for a revision.
@@ -147,7 +150,8 @@ pub struct SliceEndpoint {
     pub serving_last: bool,
     /// The name of its pod, where it is known to be one.
     pub pod: Option<String>,
-    /// Whether its pod lives in another namespace than the Service: an activator that stands in for a revision.
+    /// Whether its pod lives in another namespace than the Service: an activator that stands in for
+    /// a revision.
     pub stand_in: bool,
 }
 

@@ -1,13 +1,15 @@
-//! Backends that are the gateway itself: a DomainMapping leads to the Service of our own internal listener, with another host. Such requests are
-//! routed by that host at once instead of passing through the gateway twice, so that the application is told the client's own address and
+//! Backends that are the gateway itself: a DomainMapping leads to the Service of our own internal
+//! listener, with another host. Such requests are routed by that host at once instead of passing
+//! through the gateway twice, so that the application is told the client's own address and
 //! protocol, and a gateway that is being ended needs no new connection to itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::route_table::{ANY_HOST, Action, ClusterKey, Host, Route, RouteTable, Routes, Split, Target, VirtualHost};
 
-/// Replaces, in all tables, routes that lead to our own internal listener by the routes of the host that they ask it for. What nobody serves yet is
-/// left as it is, and found to be nowhere by the listener. A circle is answered with 503.
+/// Replaces, in all tables, routes that lead to our own internal listener by the routes of the host
+/// that they ask it for. What nobody serves yet is left as it is, and found to be nowhere by the
+/// listener. A circle is answered with 503.
 pub(crate) fn resolve(table: &mut RouteTable) {
     let own: BTreeSet<&ClusterKey> =
         table.clusters.iter().filter(|(_, cluster)| cluster.target == Target::OwnInternalListener).map(|(key, _)| key).collect();

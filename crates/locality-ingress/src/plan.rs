@@ -1,5 +1,5 @@
-//! The plan: which way the extra-controller wants each revision's traffic to go, kept as last known while it is away. Pure; the
-//! [stream](crate::plan_stream) brings it.
+//! The plan: which way the extra-controller wants each revision's traffic to go, kept as last known
+//! while it is away. Pure; the [stream](crate::plan_stream) brings it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +27,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Takes a change over. Returns the revisions (which is to say: their public Services) that it is about.
+    /// Takes a change over. Returns the revisions (which is to say: their public Services) that it
+    /// is about.
     pub fn take(&mut self, change: PlanChange) -> Vec<ObjectName> {
         match change {
             PlanChange::Event(Event::Heartbeat { .. }) => Vec::new(),

@@ -42,8 +42,9 @@ enum StreamEnd {
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
-/// Follows the stream and reconnects whenever it ends, until the stop. The first snapshot, or the first failure to get one, makes the
-/// plan [listed](Change::Listed): a cluster without an extra-controller is served all the same.
+/// Follows the stream and reconnects whenever it ends, until the stop. The first snapshot, or the
+/// first failure to get one, makes the plan [listed](Change::Listed): a cluster without an
+/// extra-controller is served all the same.
 pub async fn follow(settings: FollowSettings, changes: mpsc::Sender<Change>, metrics: Metrics, stop: CancellationToken) {
     let mut listed = false;
     let mut heard = tokio::time::Instant::now();

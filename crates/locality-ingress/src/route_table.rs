@@ -1,5 +1,6 @@
-//! The route table: what the gateways are to do, in our own words. Objects become a route table ([`crate::translate`]), a route table
-//! becomes xDS resources ([`crate::xds`]); both steps are pure.
+//! The route table: what the gateways are to do, in our own words. Objects become a route table
+//! ([`crate::translate`]), a route table becomes xDS resources ([`crate::xds`]); both steps are
+//! pure.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -9,7 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::objects::ObjectName;
 
-/// What every gateway does, whatever node it is on. Only endpoints differ by node, see [`crate::locality`].
+/// What every gateway does, whatever node it is on. Only endpoints differ by node, see
+/// [`crate::locality`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteTable {
     /// Plain HTTP from outside the cluster, by host.
@@ -42,14 +44,15 @@ pub const ANY_HOST: &str = "*";
 pub struct VirtualHost {
     /// The Ingress that has the host.
     pub ingress: ObjectName,
-    /// Its version: what a gateway that has these routes answers a probe with. No backend is asked, so that a probe neither looks like
-    /// demand for a revision nor wakes one.
+    /// Its version: what a gateway that has these routes answers a probe with. No backend is asked,
+    /// so that a probe neither looks like demand for a revision nor wakes one.
     pub hash: Arc<str>,
     /// The first that matches wins.
     pub routes: Routes,
 }
 
-/// Routes, of which clones are the same in memory: most hosts of an Ingress have the same ones, and so has each in more than one table.
+/// Routes, of which clones are the same in memory: most hosts of an Ingress have the same ones, and
+/// so has each in more than one table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Routes(Arc<[Route]>);
 
@@ -164,7 +167,8 @@ impl<'de> Deserialize<'de> for ClusterKey {
 pub struct Cluster {
     /// Whether it speaks HTTP/2 without TLS; HTTP/1.1 otherwise.
     pub http2: bool,
-    /// Whether it speaks TLS, as activators and queue-proxies do with Knative's internal encryption (`system-internal-tls`).
+    /// Whether it speaks TLS, as activators and queue-proxies do with Knative's internal encryption
+    /// (`system-internal-tls`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tls: bool,
     /// What it is.
@@ -187,6 +191,7 @@ pub enum Target {
         /// The port.
         port: u16,
     },
-    /// The gateway itself: the Service is another name of its internal listener, so the way through the network is spared.
+    /// The gateway itself: the Service is another name of its internal listener, so the way through
+    /// the network is spared.
     OwnInternalListener,
 }

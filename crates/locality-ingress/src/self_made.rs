@@ -1,4 +1,5 @@
-//! TLS for the gateways' connections with certificates of our own making, from the beginning and as they are renewed.
+//! TLS for the gateways' connections with certificates of our own making, from the beginning and as
+//! they are renewed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use crate::kube_io::certificates::{Certificates, SERVER_SECRET, keep};
 use crate::metrics::Metrics;
 use crate::xds::tls::{TlsError, config_of};
 
-/// How often it is looked whether any of them is due or different. They are renewed a month before their end.
+/// How often it is looked whether any of them is due or different. They are renewed a month before
+/// their end.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// How long until it is tried again where there are none yet.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(2);
@@ -46,7 +48,8 @@ impl SelfMade {
         }
     }
 
-    /// Renews what is due and takes over what another replica renewed, until the stop. What cannot be had or used changes nothing.
+    /// Renews what is due and takes over what another replica renewed, until the stop. What cannot
+    /// be had or used changes nothing.
     pub(crate) async fn follow(mut self, metrics: Metrics, stop: CancellationToken) {
         loop {
             tokio::select! {

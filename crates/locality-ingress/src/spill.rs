@@ -1,9 +1,10 @@
-//! Spill: where a revision's pods take only so many requests at once, a source node whose planned nodes are full sends the rest where there is
-//! room. Pure.
+//! Spill: where a revision's pods take only so many requests at once, a source node whose planned
+//! nodes are full sends the rest where there is room. Pure.
 //!
-//! A full pod does not refuse: its queue-proxy lets requests wait, while pods elsewhere are idle. Asking again elsewhere after an error is not
-//! allowed (an application's own 503 must not be asked again), so it is the shares that move, several times a second, with what gateways
-//! report to be in flight.
+//! A full pod does not refuse: its queue-proxy lets requests wait, while pods elsewhere are idle.
+//! Asking again elsewhere after an error is not allowed (an application's own 503 must not be asked
+//! again), so it is the shares that move, several times a second, with what gateways report to be
+//! in flight.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +13,14 @@ use crate::load::ByServing;
 /// Shares add up to about this.
 const WHOLE: f64 = 100.0;
 
-/// The shares of the source nodes that have more in flight than their planned nodes take; sources that have not are left out.
+/// The shares of the source nodes that have more in flight than their planned nodes take; sources
+/// that have not are left out.
 ///
-/// `planned` gives the shares of a source by serving node, `slots` what all pods of a serving node take at once, `loads` what is in flight.
-/// A planned node gets its planned share of the requests in flight, up to the slots that other sources leave it, less what waits there
-/// already, so that a queue drains; the rest goes to other nodes in proportion to the room that they have, counted in the same way. With no
-/// room anywhere it goes to all nodes in proportion to what they take.
+/// `planned` gives the shares of a source by serving node, `slots` what all pods of a serving node
+/// take at once, `loads` what is in flight. A planned node gets its planned share of the requests
+/// in flight, up to the slots that other sources leave it, less what waits there already, so that a
+/// queue drains; the rest goes to other nodes in proportion to the room that they have, counted in
+/// the same way. With no room anywhere it goes to all nodes in proportion to what they take.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -26,7 +29,10 @@ const WHOLE: f64 = 100.0;
 ///
 /// let slots = BTreeMap::from([("near".to_owned(), 4), ("far".to_owned(), 20)]);
 /// let in_flight = |count| Load { in_flight: count, ..Load::default() };
-/// let loads = BTreeMap::from([("near".to_owned(), BTreeMap::from([("near".to_owned(), in_flight(4)), ("far".to_owned(), in_flight(12))]))]);
+/// let loads = BTreeMap::from([(
+///     "near".to_owned(),
+///     BTreeMap::from([("near".to_owned(), in_flight(4)), ("far".to_owned(), in_flight(12))]),
+/// )]);
 /// let near_only = |_: &str| BTreeMap::from([("near".to_owned(), 100)]);
 /// let relieved = relieve(near_only, &slots, &loads);
 /// assert_eq!(relieved["near"], BTreeMap::from([("near".to_owned(), 25), ("far".to_owned(), 75)]));
@@ -62,7 +68,8 @@ pub fn relieve(
         if wanted.iter().all(|(node, wanted)| *wanted <= open(node)) {
             continue;
         }
-        // What a node should have in flight from here: its open slots, and as much less as it has too many, or more as it has too few.
+        // What a node should have in flight from here: its open slots, and as much less as it has
+        // too many, or more as it has too few.
         let target = |node: &str| (2.0 * open(node) - in_flight(source, node)).max(0.0);
         let mut given: BTreeMap<&str, f64> = wanted.iter().map(|(node, wanted)| (*node, wanted.min(target(node)))).collect();
         let rest = total - given.values().sum::<f64>();
@@ -148,8 +155,9 @@ mod tests {
         assert_eq!(relieved["a"], BTreeMap::from([("a".to_owned(), 25), ("b".to_owned(), 75)]));
     }
 
-    /// Sixteen clients that each ask again as soon as they have their answer, and pods that take 100 ms for a request: how many requests a
-    /// second are answered when shares move with every report, 50 ms apart.
+    /// Sixteen clients that each ask again as soon as they have their answer, and pods that take
+    /// 100 ms for a request: how many requests a second are answered when shares move with every
+    /// report, 50 ms apart.
     #[test]
     fn clients_get_nearly_what_the_pods_can_do() {
         const CLIENTS: u64 = 16;

@@ -1,6 +1,8 @@
-//! First pure step: one Ingress becomes [`IngressRoutes`]; all of them, merged by host, become the [`RouteTable`].
+//! First pure step: one Ingress becomes [`IngressRoutes`]; all of them, merged by host, become the
+//! [`RouteTable`].
 //!
-//! Each Ingress is checked for itself, so that a bad one has no route and a [`Problem`], and no other Ingress notices.
+//! Each Ingress is checked for itself, so that a bad one has no route and a [`Problem`], and no
+//! other Ingress notices.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -24,12 +26,14 @@ const HTTPS: u16 = 443;
 pub struct TranslateSettings {
     /// The name, in the cluster's DNS, of the Service in front of the gateways' internal listeners.
     pub internal_gateway: String,
-    /// The Secret with the authority (`ca.crt`) of the certificates that activators and queue-proxies show with Knative's internal encryption.
+    /// The Secret with the authority (`ca.crt`) of the certificates that activators and
+    /// queue-proxies show with Knative's internal encryption.
     pub internal_authority: ObjectName,
 }
 
 impl TranslateSettings {
-    /// Whether a name of the cluster's DNS is that of our own internal listeners, in any of the forms that resolve.
+    /// Whether a name of the cluster's DNS is that of our own internal listeners, in any of the
+    /// forms that resolve.
     fn is_ourselves(&self, host: &str) -> bool {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let mut parts = self.internal_gateway.splitn(3, '.');
@@ -52,11 +56,13 @@ pub struct IngressRoutes {
     pub created_unix_seconds: i64,
     /// What a probe of this version comes back with.
     pub hash: Arc<str>,
-    /// Hosts of both listeners, with their routes for requests from outside; inside the same without redirects.
+    /// Hosts of both listeners, with their routes for requests from outside; inside the same
+    /// without redirects.
     pub external: BTreeMap<Host, HostRoutes>,
     /// Hosts of the internal listener only.
     pub local: BTreeMap<Host, HostRoutes>,
-    /// Certificates for hosts from outside. Those whose Secret is not there are in [`missing`](Self::missing) instead.
+    /// Certificates for hosts from outside. Those whose Secret is not there are in
+    /// [`missing`](Self::missing) instead.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub external_certificates: BTreeMap<Host, ObjectName>,
     /// Certificates for hosts from inside.
@@ -101,7 +107,8 @@ pub fn translate(
         clusters: Box::default(),
         missing: Vec::new(),
     };
-    // One host may stand in several rules (Knative 1.15 does that for certificate challenges), so paths are gathered by host first.
+    // One host may stand in several rules (Knative 1.15 does that for certificate challenges), so
+    // paths are gathered by host first.
     let mut external: BTreeMap<Host, Vec<&HttpPath>> = BTreeMap::new();
     let mut local: BTreeMap<Host, Vec<&HttpPath>> = BTreeMap::new();
     for rule in &ingress.spec.rules {
@@ -122,7 +129,8 @@ pub fn translate(
     let mut alike: Vec<Routes> = Vec::new();
     for (from, to_external) in [(external, true), (local, false)] {
         for (host, mut paths) in from {
-            // Longest prefix first; among equals the given order stays, in which Serving puts paths with headers first.
+            // Longest prefix first; among equals the given order stays, in which Serving puts paths
+            // with headers first.
             paths.sort_by_key(|path| std::cmp::Reverse(path.path.len()));
             let mut of_host = Vec::new();
             for path in paths {
@@ -166,7 +174,8 @@ fn shared(routes: Vec<Route>, alike: &mut Vec<Routes>) -> Routes {
         return same.clone();
     }
     let routes = Routes::from(routes);
-    // Where hosts differ they mostly differ all; looking through many for nothing would take longer than it is worth.
+    // Where hosts differ they mostly differ all; looking through many for nothing would take longer
+    // than it is worth.
     if alike.len() < MOST_ALIKE {
         alike.push(routes.clone());
     }
@@ -201,7 +210,8 @@ fn path_route(name: &ObjectName, path: &HttpPath) -> Result<Route, Problem> {
         let mut set_headers = BTreeMap::new();
         for (header, value) in path.append_headers.iter().chain(&split.append_headers) {
             check_header(header, value)?;
-            // Names that differ in case only are one header: which of two would win must not be left to their order.
+            // Names that differ in case only are one header: which of two would win must not be
+            // left to their order.
             set_headers.insert(header.to_ascii_lowercase(), value.clone());
         }
         splits.push(Split { cluster: cluster_key(split), weight, set_headers });
@@ -227,7 +237,8 @@ fn backend(
     missing: &mut Vec<String>,
 ) -> Result<(ClusterKey, Cluster), Problem> {
     let key = cluster_key(split);
-    // No endpoint has a port of this name, so requests are answered with 503 until the Service is there.
+    // No endpoint has a port of this name, so requests are answered with 503 until the Service is
+    // there.
     let nowhere = Cluster { http2: false, tls: false, target: Target::Endpoints { port_name: "-".to_owned() } };
     let Some(service) = objects.services.get(&key.service) else {
         missing.push(format!("Service {}", key.service));
@@ -317,8 +328,8 @@ fn certificates(
 /// Hosts that an Ingress wanted and another has.
 pub type Conflicts = BTreeMap<ObjectName, BTreeMap<Host, ObjectName>>;
 
-/// All Ingresses as one table. Where two want a host, the older has it; the other is left out with all its hosts, so that it is
-/// never half there.
+/// All Ingresses as one table. Where two want a host, the older has it; the other is left out with
+/// all its hosts, so that it is never half there.
 #[must_use]
 pub fn merge<'a>(all: impl IntoIterator<Item = (&'a ObjectName, &'a IngressRoutes)>) -> (RouteTable, Conflicts) {
     let mut by_age: Vec<_> = all.into_iter().collect();

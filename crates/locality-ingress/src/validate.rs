@@ -1,5 +1,5 @@
-//! What Envoy would refuse, found before it is asked. All routes of a listener travel as one resource, so one bad host or header would
-//! hold up everybody's updates.
+//! What Envoy would refuse, found before it is asked. All routes of a listener travel as one
+//! resource, so one bad host or header would hold up everybody's updates.
 
 use std::net::IpAddr;
 
@@ -73,7 +73,8 @@ pub enum Problem {
 
 /// The longest host name of the DNS.
 const MAX_HOST_BYTES: usize = 253;
-/// Longer than any path that a client would send; Envoy's own limit for all headers together is 60 KiB.
+/// Longer than any path that a client would send; Envoy's own limit for all headers together is 60
+/// KiB.
 const MAX_VALUE_BYTES: usize = 8 * 1024;
 
 pub(crate) fn check_host(host: &str) -> Result<(), Problem> {
@@ -106,8 +107,9 @@ pub(crate) fn check_match_header(name: &str, value: &str) -> Result<(), Problem>
     (is_token(name) && is_value(value)).then_some(()).ok_or_else(|| Problem::BadHeader { header: name.to_owned() })
 }
 
-/// Whether a gateway may connect to `host`: not to its own node or pod, nor to what a cloud serves on addresses of the link (metadata with
-/// credentials, for one). What a name of the DNS resolves to is for network policies to guard.
+/// Whether a gateway may connect to `host`: not to its own node or pod, nor to what a cloud serves
+/// on addresses of the link (metadata with credentials, for one). What a name of the DNS resolves
+/// to is for network policies to guard.
 pub(crate) fn is_allowed_backend(host: &str) -> bool {
     let name = host.trim_end_matches('.').to_ascii_lowercase();
     match name.parse::<IpAddr>().map(|address| address.to_canonical()) {
@@ -116,7 +118,8 @@ pub(crate) fn is_allowed_backend(host: &str) -> bool {
         }
         Ok(IpAddr::V6(address)) => !(address.is_loopback() || address.is_unicast_link_local() || address.is_unspecified()),
         Err(_) => {
-            // Resolvers read fewer numbers than four, and numbers in other bases, as addresses, too.
+            // Resolvers read fewer numbers than four, and numbers in other bases, as addresses,
+            // too.
             let last = name.rsplit('.').next().unwrap_or_default();
             let numeric =
                 last.parse::<u64>().is_ok() || last.strip_prefix("0x").is_some_and(|hex| u64::from_str_radix(hex, 16).is_ok());

@@ -1,7 +1,8 @@
-//! Everything known, and what follows from it: changes of objects and of the plan go in, updates of the [`Store`] and news about
-//! Ingresses come out. No I/O; time is passed in.
+//! Everything known, and what follows from it: changes of objects and of the plan go in, updates of
+//! the [`Store`] and news about Ingresses come out. No I/O; time is passed in.
 //!
-//! Only what a change touches is made anew: an endpoint that comes or goes touches the assignments of its clusters and nothing else.
+//! Only what a change touches is made anew: an endpoint that comes or goes touches the assignments
+//! of its clusters and nothing else.
 
 mod crowding;
 mod gateways;
@@ -57,7 +58,8 @@ pub struct WorldSettings {
     pub policy: Policy,
     /// For translation.
     pub translate: TranslateSettings,
-    /// The kernel with which it was tried that retransmissions can be bounded: it is so with newer ones, too.
+    /// The kernel with which it was tried that retransmissions can be bounded: it is so with newer
+    /// ones, too.
     pub bounds_retransmissions: Option<Release>,
     /// The Secret with the certificate for clients from outside that name no host that has one.
     pub fallback_certificate: Option<ObjectName>,
@@ -87,8 +89,9 @@ impl World {
         self.known.note(change, &mut self.dirty, |ingress| self.judgement.waits(ingress));
     }
 
-    /// Notes that the gateway of `node` refused something. Returns the Ingresses at fault: the present generation of each is blamed, and held
-    /// back where it would hold up others. The next one is judged anew.
+    /// Notes that the gateway of `node` refused something. Returns the Ingresses at fault: the
+    /// present generation of each is blamed, and held back where it would hold up others. The next
+    /// one is judged anew.
     pub fn refused(&mut self, node: &str, nack: &Nack) -> Vec<ObjectName> {
         let resources: BTreeSet<(Kind, String)> = match nack.kind {
             Kind::Cluster | Kind::Assignment | Kind::Secret => {

@@ -31,7 +31,8 @@ pub struct Outputs {
     pub metrics: Metrics,
 }
 
-/// Runs until the stop, or until nobody sends changes any more. Nothing is published before every [`Source`] has told what there is.
+/// Runs until the stop, or until nobody sends changes any more. Nothing is published before every
+/// [`Source`] has told what there is.
 pub async fn run(
     mut world: World,
     mut changes: mpsc::Receiver<Change>,

@@ -135,7 +135,8 @@ async fn a_gateway_at_a_known_address_is_served_for_its_own_node_only() {
         Gateway::of(channel).await.unwrap()
     };
     let at = |node: &str| Some([([127, 0, 0, 1].into(), node.to_owned())].into());
-    // It says that it is on node1. Nothing is known of its address, then the same, and then something else.
+    // It says that it is on node1. Nothing is known of its address, then the same, and then
+    // something else.
     assert!(connect().await.answers.message().await.unwrap().is_some());
     server.store.publish(Update { gateway_nodes: at("node1"), ..Update::default() });
     assert!(connect().await.answers.message().await.unwrap().is_some());
@@ -177,7 +178,8 @@ impl Authority {
         }
     }
 
-    /// What a gateway connects with that trusts this authority and, where there is one, shows a certificate of `own`.
+    /// What a gateway connects with that trusts this authority and, where there is one, shows a
+    /// certificate of `own`.
     fn client(&self, own: Option<&Authority>) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.der().clone()).unwrap();

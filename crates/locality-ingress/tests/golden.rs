@@ -1,4 +1,5 @@
-//! Golden files: Knative's conformance cases and a few of our own, as route tables and as Envoy resources.
+//! Golden files: Knative's conformance cases and a few of our own, as route tables and as Envoy
+//! resources.
 
 #![allow(clippy::unwrap_used)] // A test may.
 

@@ -1,4 +1,5 @@
-//! Hostile and merely odd input: nothing panics, nothing that Envoy would refuse comes out, splits and their sums survive.
+//! Hostile and merely odd input: nothing panics, nothing that Envoy would refuse comes out, splits
+//! and their sums survive.
 
 use std::collections::BTreeMap;
 

@@ -193,7 +193,8 @@ fn with_pods_there_activators_get_what_each_can_use_and_at_zero_the_nearest_hold
     bench.settle();
     assert_eq!(bench.serving("node1", "ns/a/80").len(), 3);
     assert!(bench.serving("node1", "ns/a/80").iter().all(|(priority, ..)| *priority == 0));
-    // With one pod there is one activator that can use it; the others are there for when that one is not.
+    // With one pod there is one activator that can use it; the others are there for when that one
+    // is not.
     bench.endpoints("a-private", &[(1, "node2")]);
     bench.settle();
     let one = [(0, "node1".into(), 1), (1, "node3".into(), 1), (2, "node2".into(), 1)];

@@ -1,7 +1,10 @@
-//! A long search: moves at random, of which also those are made for a while that make the placement a little worse.
+//! A long search: moves at random, of which also those are made for a while that make the placement
+//! a little worse.
 //!
-//! A replica moves from a node to one that the bound's relaxation liked, or to one near to a source. It is accepted when the total rises by less than a threshold that
-//! is halved now and then. Unlike simulated annealing this compares numbers only, so that it goes the same way on every machine.
+//! A replica moves from a node to one that the bound's relaxation liked, or to one near to a
+//! source. It is accepted when the total rises by less than a threshold that is halved now and
+//! then. Unlike simulated annealing this compares numbers only, so that it goes the same way on
+//! every machine.
 //!
 //! Source: Dueck and Scheuer 1990 (threshold accepting).
 
@@ -15,7 +18,8 @@ const HALVINGS: usize = 8;
 /// Nodes that count as near to a source.
 const NEAR: usize = 24;
 
-/// The best placement met in so many moves from `start`, and its total. `liked` are nodes worth trying wherever a replica comes from.
+/// The best placement met in so many moves from `start`, and its total. `liked` are nodes worth
+/// trying wherever a replica comes from.
 pub(crate) fn anneal(instance: &Instance, start: &[u32], moves: usize, liked: &[usize]) -> (Vec<u32>, f64) {
     let mut random = Random::new(0);
     let mut placement = start.to_vec();

@@ -17,7 +17,8 @@ pub struct Call {
     pub from: String,
     /// The workload that is called: the dependency.
     pub to: String,
-    /// What the way between them may cost at most, in the unit of the costs that nodes are judged by.
+    /// What the way between them may cost at most, in the unit of the costs that nodes are judged
+    /// by.
     pub max_cost: f64,
 }
 
@@ -76,7 +77,8 @@ pub struct AppGraph {
 }
 
 impl AppGraph {
-    /// From workloads, in an order that settles ties, and calls between them. A `max_cost` that is NaN allows nothing.
+    /// From workloads, in an order that settles ties, and calls between them. A `max_cost` that is
+    /// NaN allows nothing.
     ///
     /// # Errors
     /// When a workload is listed twice or a call names one that is not listed.
@@ -147,7 +149,8 @@ impl AppGraph {
         }
     }
 
-    /// A workload that calls itself: a caller of a caller and so on, all of which are left, comes round sooner or later.
+    /// A workload that calls itself: a caller of a caller and so on, all of which are left, comes
+    /// round sooner or later.
     fn circle(&self, start: NodeIndex, callers: &[usize]) -> String {
         let mut node = start;
         for _ in 0..callers.len() {
@@ -157,8 +160,8 @@ impl AppGraph {
         self.graph[node].clone()
     }
 
-    /// The placed pods that a workload's pods will call, from where each workload's pods are (positions of nodes, one entry a pod). A workload that is not in the
-    /// graph calls nobody.
+    /// The placed pods that a workload's pods will call, from where each workload's pods are
+    /// (positions of nodes, one entry a pod). A workload that is not in the graph calls nobody.
     #[must_use]
     pub fn placed_dependencies(&self, workload: &str, pods: &BTreeMap<String, Vec<usize>>) -> Vec<PlacedDependency> {
         let Some(node) = self.index.get(workload) else { return Vec::new() };

@@ -5,10 +5,12 @@ pub(crate) const WHOLE: u32 = 100;
 /// Numbers that are looked at together.
 const LANES: usize = 16;
 
-/// Rounds shares (not negative, finite, of any positive sum) to whole numbers that sum to 100, by largest remainder (Hamilton's method); equal
-/// remainders by `order`, smaller first. Returns the positions and numbers that are not 0, in any order.
+/// Rounds shares (not negative, finite, of any positive sum) to whole numbers that sum to 100, by
+/// largest remainder (Hamilton's method); equal remainders by `order`, smaller first. Returns the
+/// positions and numbers that are not 0, in any order.
 ///
-/// Most shares of a long list round to 0 and are too small to get one of the left-over units: one pass sets them aside by one comparison each.
+/// Most shares of a long list round to 0 and are too small to get one of the left-over units: one
+/// pass sets them aside by one comparison each.
 ///
 /// ```
 /// assert_eq!(placement::apportion(&[2.0, 1.0], |position| position as u64), [(0, 67), (1, 33)]);

@@ -1,10 +1,13 @@
 //! A lower bound on every placement: Lagrangian relaxation of "each source is served exactly once".
 //!
-//! Given what a served unit of each source is worth (`worth`), every node can be looked at alone: with `x` replicas it serves the sources
-//! that are worth more than they cost, best first, up to its capacity. That profit is concave in `x`, so the best `replicas` replicas overall
-//! are those with the greatest marginal profits. Demand x worth minus these profits is at most the objective of any placement.
+//! Given what a served unit of each source is worth (`worth`), every node can be looked at alone:
+//! with `x` replicas it serves the sources that are worth more than they cost, best first, up to
+//! its capacity. That profit is concave in `x`, so the best `replicas` replicas overall are those
+//! with the greatest marginal profits. Demand x worth minus these profits is at most the objective
+//! of any placement.
 //!
-//! Source: Beasley 1993 (Lagrangian heuristics for location problems); Held, Wolfe, Crowder 1974 (subgradient steps).
+//! Source: Beasley 1993 (Lagrangian heuristics for location problems); Held, Wolfe, Crowder 1974
+//! (subgradient steps).
 
 use crate::flow::UNSERVED_SECONDS;
 use crate::instance::Instance;
@@ -18,7 +21,8 @@ pub(crate) struct Relaxed {
     pub(crate) placement: Vec<u32>,
     /// Marginal profit of each further replica, per node; never increasing.
     pub(crate) marginals: Vec<Vec<f64>>,
-    /// How much of each source the relaxation serves in excess of its demand (negative: too little).
+    /// How much of each source the relaxation serves in excess of its demand (negative: too
+    /// little).
     pub(crate) excess: Vec<f64>,
 }
 
@@ -35,7 +39,8 @@ pub(crate) fn relax(instance: &Instance, worth: &[f64]) -> Relaxed {
     wanted.relaxed(instance, worth, marginals, placement)
 }
 
-/// Evaluates the relaxation for those placements among which `choose` finds the most profitable one; none if there is none.
+/// Evaluates the relaxation for those placements among which `choose` finds the most profitable
+/// one; none if there is none.
 pub(crate) fn relax_by(
     instance: &Instance,
     worth: &[f64],
@@ -47,7 +52,8 @@ pub(crate) fn relax_by(
     Some(wanted.relaxed(instance, worth, marginals, placement))
 }
 
-/// For every node, the sources that are worth more than they cost from there and by how much, most profitable first.
+/// For every node, the sources that are worth more than they cost from there and by how much, most
+/// profitable first.
 struct Wanted {
     entries: Vec<(f64, usize)>,
     /// Where each node's entries end.
@@ -112,11 +118,13 @@ fn gainful<'a>(pairs: impl Iterator<Item = (&'a f64, &'a f64)>) -> impl Iterator
 }
 
 fn sort_by_gain(wanted: &mut [(f64, usize)]) {
-    // Equal gains in the order of their sources: what an unstable sort does with equals differs from one standard library to the next.
+    // Equal gains in the order of their sources: what an unstable sort does with equals differs
+    // from one standard library to the next.
     wanted.sort_unstable_by(|one, other| other.0.total_cmp(&one.0).then(one.1.cmp(&other.1)));
 }
 
-/// Serves the wanted sources with `replicas` replicas as long as it pays; returns the profit without what the replicas cost by themselves.
+/// Serves the wanted sources with `replicas` replicas as long as it pays; returns the profit
+/// without what the replicas cost by themselves.
 fn serve(instance: &Instance, wanted: &[(f64, usize)], replicas: f64, take: impl FnMut(usize, f64)) -> f64 {
     serve_in_order(instance, wanted.iter().copied(), replicas, take)
 }
@@ -151,7 +159,8 @@ fn serve_in_order(
     profit
 }
 
-/// Sources by gain, of which only those are put in order that are looked at: a replica or two serve a few of hundreds.
+/// Sources by gain, of which only those are put in order that are looked at: a replica or two serve
+/// a few of hundreds.
 #[derive(Default)]
 struct Ranked {
     /// Best first.
@@ -227,7 +236,8 @@ fn profits(instance: &Instance, node: usize, wanted: &[(f64, usize)]) -> Vec<f64
         .collect()
 }
 
-/// The same where serving always takes the same time, so that each replica goes on where the one before is full.
+/// The same where serving always takes the same time, so that each replica goes on where the one
+/// before is full.
 fn flat_profits(instance: &Instance, node: usize, wanted: &[(f64, usize)], most: u32, seconds: f64) -> Vec<f64> {
     let mut wanted = wanted.iter().take_while(|(gain, _)| *gain > seconds);
     let mut next = wanted.next().map(|(gain, source)| (gain - seconds, instance.supplies[*source]));
@@ -249,8 +259,9 @@ fn flat_profits(instance: &Instance, node: usize, wanted: &[(f64, usize)], most:
         .collect()
 }
 
-/// For every node what one more replica than in `placement` would gain at most, and what one fewer would lose at least, if `worth` are the
-/// optimal prices of the placement's routing; minus infinity and infinity where there is no room or nothing to lose.
+/// For every node what one more replica than in `placement` would gain at most, and what one fewer
+/// would lose at least, if `worth` are the optimal prices of the placement's routing; minus
+/// infinity and infinity where there is no room or nothing to lose.
 pub(crate) fn gains(instance: &Instance, worth: &[f64], placement: &[u32]) -> (Vec<f64>, Vec<f64>) {
     let mut more = vec![f64::NEG_INFINITY; instance.nodes()];
     let mut fewer = vec![f64::INFINITY; instance.nodes()];
@@ -273,7 +284,8 @@ pub(crate) fn gains(instance: &Instance, worth: &[f64], placement: &[u32]) -> (V
     (more, fewer)
 }
 
-/// What one more replica than `count` on a node would gain at most, if `worth` are the optimal prices of a placement's routing.
+/// What one more replica than `count` on a node would gain at most, if `worth` are the optimal
+/// prices of a placement's routing.
 pub(crate) fn growth(instance: &Instance, worth: &[f64], node: usize, count: u32) -> f64 {
     let mut wanted = Ranked::default();
     wanted.fill(gainful(instance.costs.row(node).iter().zip(worth)));
@@ -312,8 +324,9 @@ pub(crate) struct Steps {
     pub(crate) patience: usize,
 }
 
-/// Raises the bound by subgradient steps from worths, and what `relax` says for them, toward `target` (the objective of a known placement); returns the best worths
-/// and what is said for these. `visit` sees the placement of every step.
+/// Raises the bound by subgradient steps from worths, and what `relax` says for them, toward
+/// `target` (the objective of a known placement); returns the best worths and what is said for
+/// these. `visit` sees the placement of every step.
 pub(crate) fn ascend(
     instance: &Instance,
     start: (Vec<f64>, Relaxed),
@@ -329,8 +342,9 @@ pub(crate) fn ascend(
     let mut idle = 0;
     for _ in 0..steps.count {
         visit(&relaxed.placement);
-        // Demands differ by orders of magnitude: what counts is the excess relative to a source's demand. Steps that remember the ones before
-        // zigzag less (Camerini, Fratta, Maffioli 1975).
+        // Demands differ by orders of magnitude: what counts is the excess relative to a source's
+        // demand. Steps that remember the ones before zigzag less (Camerini, Fratta, Maffioli
+        // 1975).
         for ((direction, excess), supply) in direction.iter_mut().zip(&relaxed.excess).zip(&instance.supplies) {
             *direction = DEFLECTION * *direction + excess / supply;
         }
@@ -340,7 +354,8 @@ pub(crate) fn ascend(
         }
         let step = pace * (target - relaxed.bound).max(1e-9 * target.abs()) / norm;
         for (worth, direction) in worth.iter_mut().zip(&direction) {
-            // Over-served sources are worth less, under-served ones more; none more than what leaving it unserved costs.
+            // Over-served sources are worth less, under-served ones more; none more than what
+            // leaving it unserved costs.
             *worth = (*worth - step * direction).clamp(0.0, UNSERVED_SECONDS);
         }
         let Some(next) = relax(&worth) else { break };

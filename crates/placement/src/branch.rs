@@ -1,11 +1,15 @@
-//! A better lower bound, and often a proof: branch and bound over how many replicas the regions have.
+//! A better lower bound, and often a proof: branch and bound over how many replicas the regions
+//! have.
 //!
-//! The relaxation (see [`crate::bound`]) may give a region two replicas and a half. Either the best placement has at most two there or at least
-//! three: both cases are bounded again, and the weaker of the two bounds holds for all placements. Whole regions decide far more than single nodes, whose
-//! replicas a neighbour can have instead. Regions are nested, so the relaxation stays as easy to solve as before: the best replicas of a region are the best of its
-//! parts, as many as it may and must have.
+//! The relaxation (see [`crate::bound`]) may give a region two replicas and a half. Either the best
+//! placement has at most two there or at least three: both cases are bounded again, and the weaker
+//! of the two bounds holds for all placements. Whole regions decide far more than single nodes,
+//! whose replicas a neighbour can have instead. Regions are nested, so the relaxation stays as easy
+//! to solve as before: the best replicas of a region are the best of its parts, as many as it may
+//! and must have.
 //!
-//! Source: Land and Doig 1960; for the choice of the region, Achterberg, Koch, Martin 2005 (both cases of the most promising are tried for a few steps).
+//! Source: Land and Doig 1960; for the choice of the region, Achterberg, Koch, Martin 2005 (both
+//! cases of the most promising are tried for a few steps).
 
 use crate::bound::{Relaxed, Steps, ascend, relax_by};
 use crate::instance::Instance;
@@ -36,13 +40,15 @@ struct Case {
 
 /// What became of the proof.
 pub(crate) struct Proved {
-    /// The best placement known and its objective: the one given, or a better one that was met on the way.
+    /// The best placement known and its objective: the one given, or a better one that was met on
+    /// the way.
     pub(crate) best: (Vec<u32>, f64),
     /// No placement has a smaller objective.
     pub(crate) bound: f64,
 }
 
-/// Raises the bound that `worth` gives, up to the objective of the best placement, in at most so many branchings.
+/// Raises the bound that `worth` gives, up to the objective of the best placement, in at most so
+/// many branchings.
 pub(crate) fn prove(instance: &Instance, best: (Vec<u32>, f64), worth: &[f64], branchings: usize) -> Proved {
     let regions = Regions::new(instance);
     let count = regions.len();
@@ -79,7 +85,8 @@ struct Tree<'a> {
     instance: &'a Instance,
     regions: Regions,
     best: (Vec<u32>, f64),
-    /// Per region and side: how much a branching has raised the bound so far, in all, and how often there was one.
+    /// Per region and side: how much a branching has raised the bound so far, in all, and how often
+    /// there was one.
     gains: Vec<[(f64, u32); 2]>,
 }
 
@@ -113,7 +120,8 @@ impl Tree<'_> {
         true
     }
 
-    /// The cases that a case falls into, without those that hold nothing better; none if it cannot be split.
+    /// The cases that a case falls into, without those that hold nothing better; none if it cannot
+    /// be split.
     fn split(&mut self, case: &Case) -> Option<Vec<Case>> {
         let sums = self.regions.sums(&case.mean);
         let room = (self.goal() - case.bound).max(0.0);
@@ -168,14 +176,16 @@ impl Tree<'_> {
     }
 }
 
-/// How good a branching is that raises the bound so much on its two sides, where no more than `room` counts: above all, it shall do so on both.
+/// How good a branching is that raises the bound so much on its two sides, where no more than
+/// `room` counts: above all, it shall do so on both.
 fn promise(less: f64, more: f64, room: f64) -> f64 {
     let share = |raised: f64| if room > 0.0 { (raised / room).clamp(0.0, 1.0) } else { 1.0 };
     let (less, more) = (share(less), share(more));
     5.0 * less.min(more) + less.max(more)
 }
 
-/// The limits of a case, in a form that is quick to apply: the limited regions with their nodes, parts before wholes.
+/// The limits of a case, in a form that is quick to apply: the limited regions with their nodes,
+/// parts before wholes.
 struct Limits {
     regions: Vec<(Vec<usize>, usize, usize)>,
 }
@@ -208,7 +218,8 @@ impl Limits {
             let profits = marginals[node].iter().enumerate();
             profits.map(move |(rank, profit)| Offer { due: rank < instance.floors[node] as usize, profit: *profit, node })
         };
-        // The offers of each limited region that no larger one holds so far, and where those of each node are.
+        // The offers of each limited region that no larger one holds so far, and where those of
+        // each node are.
         let mut lists: Vec<Vec<Offer>> = Vec::with_capacity(self.regions.len());
         let mut list_of: Vec<Option<usize>> = vec![None; marginals.len()];
         for (members, least, most) in &self.regions {
@@ -255,7 +266,8 @@ mod tests {
     use crate::bound::relax;
     use crate::serving::Segment;
 
-    /// The least objective of all placements of what is left on the nodes from the first undecided one on.
+    /// The least objective of all placements of what is left on the nodes from the first undecided
+    /// one on.
     fn brute_force(instance: &Instance, placement: &mut Vec<u32>, left: u32) -> f64 {
         let node = placement.len();
         if node == instance.nodes() {

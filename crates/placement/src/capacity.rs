@@ -31,7 +31,8 @@ impl fmt::Display for Exclusion {
     }
 }
 
-/// How many replicas of the service may run on one node. A node that has none of these is no candidate.
+/// How many replicas of the service may run on one node. A node that has none of these is no
+/// candidate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeCapacity {
@@ -39,8 +40,9 @@ pub struct NodeCapacity {
     pub node: NodeName,
     /// Replicas of this service that may run there, those running now included.
     pub max_replicas: u32,
-    /// Replicas of this service that shall run there in any case, as far as it may have them and there are so many in all; where all nodes'
-    /// wishes together are too many, the order of a hash decides.
+    /// Replicas of this service that shall run there in any case, as far as it may have them and
+    /// there are so many in all; where all nodes' wishes together are too many, the order of a hash
+    /// decides.
     #[serde(default)]
     pub min_replicas: u32,
     /// Whether new replicas may be started; where not (cordoned), those that run may stay.
@@ -70,7 +72,10 @@ impl NodeCapacity {
     /// let nodes: Vec<NodeName> = ["a", "b"].map(NodeName::from).to_vec();
     /// let costs = CostMatrix::new(nodes, ndarray::array![[0.0, 0.02], [0.02, 0.0]]);
     /// let problem = Problem::new("hello", costs, 3, 10.0)
-    ///     .with_capacities([NodeCapacity::new("a".into(), 5), NodeCapacity::new("b".into(), 5).at_least(1)])
+    ///     .with_capacities([
+    ///         NodeCapacity::new("a".into(), 5),
+    ///         NodeCapacity::new("b".into(), 5).at_least(1),
+    ///     ])
     ///     .with_demand(Demand::from_concurrency([("a".into(), 25.0)])?);
     /// assert_eq!(problem.solve()?.replicas, [("a".into(), 2), ("b".into(), 1)].into());
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -1,14 +1,17 @@
 //! Estimates for pairs that were not measured.
 //!
-//! In this order: the measurement itself; the median between the two sites plus what each node adds to it (its access term); coordinates
-//! fitted to all measurements, corrected by the errors measured between neighbours; the shortest path over measured pairs. Sites are labels
-//! where there are any, else learned from who is near to whom. Coordinates are only used between sites: inside one they are wrong by orders of
-//! magnitude. No estimate of theirs exceeds the shortest measured path by more than a detour that real networks have. A pair for which none of these exists,
-//! or that is known not to answer, gets nothing.
+//! In this order: the measurement itself; the median between the two sites plus what each node adds
+//! to it (its access term); coordinates fitted to all measurements, corrected by the errors
+//! measured between neighbours; the shortest path over measured pairs. Sites are labels where there
+//! are any, else learned from who is near to whom. Coordinates are only used between sites: inside
+//! one they are wrong by orders of magnitude. No estimate of theirs exceeds the shortest measured
+//! path by more than a detour that real networks have. A pair for which none of these exists, or
+//! that is known not to answer, gets nothing.
 //!
-//! No estimate makes a node better than it was ever measured: one from coordinates or a path is no shorter than the shortest round trip measured to
-//! either of its two nodes, and one from sites no shorter than the shortest between them. A few wild measurements change little: access terms are weighed by
-//! what is usual between the sites, and bounded.
+//! No estimate makes a node better than it was ever measured: one from coordinates or a path is no
+//! shorter than the shortest round trip measured to either of its two nodes, and one from sites no
+//! shorter than the shortest between them. A few wild measurements change little: access terms are
+//! weighed by what is usual between the sites, and bounded.
 
 mod access;
 mod coordinates;
@@ -50,9 +53,11 @@ pub struct Estimate {
     pub seconds: f64,
     /// Where it comes from.
     pub origin: Origin,
-    /// From 0 to 1: 1 for a measurement, more for more samples between the sites or neighbours, least for a path; half of that where it is stale.
+    /// From 0 to 1: 1 for a measurement, more for more samples between the sites or neighbours,
+    /// least for a path; half of that where it is stale.
     pub confidence: f64,
-    /// Whether it rests on measurements of the pair, or between its sites, that are no longer fresh.
+    /// Whether it rests on measurements of the pair, or between its sites, that are no longer
+    /// fresh.
     pub stale: bool,
 }
 
@@ -81,22 +86,24 @@ pub struct Completion {
     graph: UnGraph<(), f64>,
 }
 
-/// The direct way is rarely longer than this many times the shortest way over others: measured networks break the triangle inequality in one of
-/// twenty cases, seldom by half.
+/// The direct way is rarely longer than this many times the shortest way over others: measured
+/// networks break the triangle inequality in one of twenty cases, seldom by half.
 const DETOUR: f64 = 1.5;
 /// Shorter than any round trip between two machines; zeros have no logarithm.
 const SHORTEST_SECONDS: f64 = 1e-6;
 
 impl Completion {
-    /// From the site of each node, where it is known, the measured pairs (from, to, seconds), and the pairs that do not answer. Measurements that
-    /// are no valid [`Rtt`], of a node to itself, or of nodes beyond the list are ignored.
+    /// From the site of each node, where it is known, the measured pairs (from, to, seconds), and
+    /// the pairs that do not answer. Measurements that are no valid [`Rtt`], of a node to itself,
+    /// or of nodes beyond the list are ignored.
     ///
     /// ```
     /// use placement::completion::{Completion, Origin};
     ///
     /// // Two sites of two nodes; only one pair between the sites was measured.
     /// let sites = [Some(0), Some(0), Some(1), Some(1)];
-    /// let completion = Completion::new(&sites, [(0, 1, 0.0002), (2, 3, 0.0002), (0, 2, 0.030)], []);
+    /// let completion =
+    ///     Completion::new(&sites, [(0, 1, 0.0002), (2, 3, 0.0002), (0, 2, 0.030)], []);
     /// let estimate = completion.estimate(1, 3).ok_or("no estimate")?;
     /// assert_eq!(estimate.origin, Origin::Sites);
     /// assert!((estimate.seconds - 0.030).abs() < 0.001);
@@ -154,8 +161,9 @@ impl Completion {
         completion
     }
 
-    /// From a latency matrix, each known or stale pair by its cost under a policy, and the sites of its nodes in the matrix's order. A stale pair counts as
-    /// it was when it was fresh; what rests on it is trusted half as much.
+    /// From a latency matrix, each known or stale pair by its cost under a policy, and the sites of
+    /// its nodes in the matrix's order. A stale pair counts as it was when it was fresh; what rests
+    /// on it is trusted half as much.
     #[must_use]
     pub fn of(matrix: &LatencyMatrix, policy: &CostPolicy, sites: &[Option<u32>]) -> Self {
         let samples = matrix.pairs().indexed_iter().filter_map(|((from, to), state)| {
@@ -170,18 +178,29 @@ impl Completion {
         Self::from_samples(sites, samples, silent.map(|(pair, _)| pair).collect())
     }
 
-    /// The costs of a matrix with estimates where it knows nothing. A pair that is measured in the other direction only costs the same in this one: a round trip is
-    /// the same loop. An estimate counts the more the less it is trusted: twice at confidence 0, once at 1; one that is stale at least as many times as a stale
-    /// pair does. Choosing this gives up that an unmeasured pair costs more than every measured one.
+    /// The costs of a matrix with estimates where it knows nothing. A pair that is measured in the
+    /// other direction only costs the same in this one: a round trip is the same loop. An estimate
+    /// counts the more the less it is trusted: twice at confidence 0, once at 1; one that is stale
+    /// at least as many times as a stale pair does. Choosing this gives up that an unmeasured pair
+    /// costs more than every measured one.
     ///
     /// ```
     /// use placement::{CostPolicy, LatencyMatrix, PairState, PairStats, completion::Completion};
     ///
     /// let mut matrix = LatencyMatrix::new(["a1", "a2", "b1"].map(Into::into).to_vec())?;
-    /// matrix.set_symmetric(&"a1".into(), &"a2".into(), PairState::Known(PairStats::constant(0.0002)))?;
-    /// matrix.set_symmetric(&"a1".into(), &"b1".into(), PairState::Known(PairStats::constant(0.030)))?;
+    /// matrix.set_symmetric(
+    ///     &"a1".into(),
+    ///     &"a2".into(),
+    ///     PairState::Known(PairStats::constant(0.0002)),
+    /// )?;
+    /// matrix.set_symmetric(
+    ///     &"a1".into(),
+    ///     &"b1".into(),
+    ///     PairState::Known(PairStats::constant(0.030)),
+    /// )?;
     /// let policy = CostPolicy::default();
-    /// let costs = Completion::of(&matrix, &policy, &[Some(0), Some(0), Some(1)]).costs(&matrix, &policy);
+    /// let costs =
+    ///     Completion::of(&matrix, &policy, &[Some(0), Some(0), Some(1)]).costs(&matrix, &policy);
     /// assert_eq!(costs.seconds(&"a1".into(), &"b1".into()), 0.030);
     /// let estimated = costs.seconds(&"a2".into(), &"b1".into());
     /// assert!(estimated > 0.030 && estimated < 0.060); // near a1, so about as far from b1
@@ -225,7 +244,8 @@ impl Completion {
         }
     }
 
-    /// The estimate for an ordered pair; measurements of the other direction count where this one has none.
+    /// The estimate for an ordered pair; measurements of the other direction count where this one
+    /// has none.
     #[must_use]
     pub fn estimate(&self, from: usize, to: usize) -> Option<Estimate> {
         if from >= self.points.len() || to >= self.points.len() {
@@ -254,7 +274,8 @@ impl Completion {
             .collect()
     }
 
-    /// What measurements and sites say, which may be that there is nothing to say; nothing if they are silent.
+    /// What measurements and sites say, which may be that there is nothing to say; nothing if they
+    /// are silent.
     #[allow(clippy::option_option)]
     fn direct(&self, from: usize, to: usize) -> Option<Option<Estimate>> {
         if self.unreachable.contains(&(from, to)) {
@@ -284,12 +305,14 @@ impl Completion {
     }
 
     fn indirect(&self, from: usize, evidence: Option<&Evidence>, to: usize, path: Option<f64>) -> Option<Estimate> {
-        // Where no measurement leads from one to the other, nothing can be said about the way between them.
+        // Where no measurement leads from one to the other, nothing can be said about the way
+        // between them.
         let path = path.filter(|_| self.component[from] == self.component[to])?.min(Rtt::ABSURD.seconds());
         let (one, other) = (self.points[from], self.points[to]);
         let placed = if one == other { None } else { evidence.zip(self.coordinates.as_ref()) };
         if let Some((seconds, weight)) = placed.and_then(|(evidence, coordinates)| coordinates.estimate(one, evidence, other)) {
-            // The path begins and ends with a measurement of either node, so it is no shorter than the shortest of these.
+            // The path begins and ends with a measurement of either node, so it is no shorter than
+            // the shortest of these.
             let shortest = self.shortest[from].max(self.shortest[to]);
             let seconds = (seconds + self.terms.access[from] + self.terms.access[to]).max(shortest).min(DETOUR * path);
             let confidence = trust(0.3 + 0.4 * weight / (weight + 0.1), self.all_stale);
@@ -309,8 +332,9 @@ impl Completion {
         paths
     }
 
-    /// The same in factored form: costs between sites and an access term per node, for as many names as there are nodes. What nothing is known about
-    /// costs as much as an unknown pair, and pairs that do not answer are cut.
+    /// The same in factored form: costs between sites and an access term per node, for as many
+    /// names as there are nodes. What nothing is known about costs as much as an unknown pair, and
+    /// pairs that do not answer are cut.
     #[must_use]
     pub fn site_costs(&self, nodes: Vec<NodeName>) -> SiteCosts {
         let points = self.points.iter().max().map_or(0, |last| last + 1);
@@ -391,7 +415,8 @@ mod tests {
 
     #[test]
     fn half_a_millisecond_is_not_shown_for_a_tenth() {
-        // A 0.10 ms link between nodes whose other round trips are tens of milliseconds (hashicorp/consul#8337 showed 0.46).
+        // A 0.10 ms link between nodes whose other round trips are tens of milliseconds
+        // (hashicorp/consul#8337 showed 0.46).
         let far = (2..12).flat_map(|peer| [(0, peer, 0.02 + 0.003 * peer as f64), (1, peer, 0.0201 + 0.003 * peer as f64)]);
         let completion = Completion::new(&[None; 12], far.chain([(1, 0, 1e-4)]), []);
         let estimate = completion.estimate(0, 1).unwrap();

@@ -14,7 +14,8 @@ use latency_matrix::{LatencyMatrix, NodeName, PairState, PairStats, Quantile, Rt
 pub enum Statistic {
     /// One of the quantiles.
     Quantile(Quantile),
-    /// The weighted mean plus `jitters` times the jitter: `mean + k * jitter`. A negative or NaN `jitters` counts as 0.
+    /// The weighted mean plus `jitters` times the jitter: `mean + k * jitter`. A negative or NaN
+    /// `jitters` counts as 0.
     MeanPlusJitter {
         /// How many times the jitter is added.
         jitters: f64,
@@ -28,7 +29,8 @@ pub struct CostPolicy {
     pub statistic: Statistic,
     /// A stale pair costs this many times its last known cost; values below 1 count as 1.
     pub stale_factor: f64,
-    /// Seconds that a lost packet costs, added in proportion to the loss ratio. TCP's shortest retransmission time-out is 0.2 s.
+    /// Seconds that a lost packet costs, added in proportion to the loss ratio. TCP's shortest
+    /// retransmission time-out is 0.2 s.
     pub loss_seconds: f64,
 }
 
@@ -42,8 +44,9 @@ impl Default for CostPolicy {
 impl CostPolicy {
     /// The cost of a pair in seconds.
     ///
-    /// An unknown pair costs [`Rtt::ABSURD`], which is a constant and no less than any known pair can cost: losing or spoiling a
-    /// measurement can therefore never make its pair cheaper, nor change the cost of another. An unreachable pair costs infinity: it is excluded.
+    /// An unknown pair costs [`Rtt::ABSURD`], which is a constant and no less than any known pair
+    /// can cost: losing or spoiling a measurement can therefore never make its pair cheaper, nor
+    /// change the cost of another. An unreachable pair costs infinity: it is excluded.
     ///
     /// ```
     /// use placement::{CostPolicy, PairState, PairStats};
@@ -83,7 +86,8 @@ impl CostPolicy {
     }
 }
 
-/// The cost in seconds of every ordered pair of nodes: finite, or infinite where nothing may be sent. Clones share the numbers.
+/// The cost in seconds of every ordered pair of nodes: finite, or infinite where nothing may be
+/// sent. Clones share the numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "RawCosts", into = "RawCosts")]
 pub struct CostMatrix {
@@ -93,8 +97,9 @@ pub struct CostMatrix {
 }
 
 impl CostMatrix {
-    /// A matrix of costs in seconds, rows are the sending nodes. The diagonal becomes 0; NaN, negative and finite-but-absurd entries become the
-    /// cost of an unknown pair; nodes beyond the array's size and second mentions of a node are as unknown as nodes not listed.
+    /// A matrix of costs in seconds, rows are the sending nodes. The diagonal becomes 0; NaN,
+    /// negative and finite-but-absurd entries become the cost of an unknown pair; nodes beyond the
+    /// array's size and second mentions of a node are as unknown as nodes not listed.
     #[must_use]
     pub fn new(nodes: Vec<NodeName>, mut seconds: Array2<f64>) -> Self {
         for ((row, column), cost) in seconds.indexed_iter_mut() {
@@ -121,7 +126,8 @@ impl CostMatrix {
     /// ```
     /// use placement::CostMatrix;
     ///
-    /// let costs = CostMatrix::from_row_major(vec!["a".into(), "b".into()], vec![0.0, 0.004, 0.005]);
+    /// let costs =
+    ///     CostMatrix::from_row_major(vec!["a".into(), "b".into()], vec![0.0, 0.004, 0.005]);
     /// assert_eq!((costs.at(0, 1), costs.at(1, 0), costs.at(0, 2)), (0.004, 0.005, 10.0));
     /// ```
     #[must_use]
@@ -138,7 +144,8 @@ impl CostMatrix {
         &self.nodes
     }
 
-    /// The cost of an ordered pair; that of an unknown pair where a node is not in the matrix; 0 from a node to itself.
+    /// The cost of an ordered pair; that of an unknown pair where a node is not in the matrix; 0
+    /// from a node to itself.
     #[must_use]
     pub fn seconds(&self, from: &NodeName, to: &NodeName) -> f64 {
         if from == to {
@@ -186,7 +193,8 @@ impl CostMatrix {
     }
 }
 
-/// Costs as they are written: rows are the sending nodes, and nothing stands for infinity, which JSON has no number for.
+/// Costs as they are written: rows are the sending nodes, and nothing stands for infinity, which
+/// JSON has no number for.
 #[derive(Serialize, Deserialize)]
 struct RawCosts {
     nodes: Vec<NodeName>,

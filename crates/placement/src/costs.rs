@@ -10,8 +10,8 @@ use crate::cost::CostMatrix;
 use crate::site_costs::SiteCosts;
 use latency_matrix::{NodeName, Rtt};
 
-/// What a problem knows of its network: a [`CostMatrix`], or [`SiteCosts`], which take `sites x sites + nodes` numbers where a matrix takes `nodes x nodes`. Clones share
-/// the numbers.
+/// What a problem knows of its network: a [`CostMatrix`], or [`SiteCosts`], which take
+/// `sites x sites + nodes` numbers where a matrix takes `nodes x nodes`. Clones share the numbers.
 ///
 /// ```
 /// use placement::{Demand, NodeCapacity, NodeName, Problem, SiteCosts};
@@ -104,7 +104,8 @@ impl Costs {
         }
     }
 
-    /// The cost of an ordered pair of positions in seconds; that of an unknown pair for a position beyond the list.
+    /// The cost of an ordered pair of positions in seconds; that of an unknown pair for a position
+    /// beyond the list.
     #[must_use]
     pub fn at(&self, from: usize, to: usize) -> f64 {
         match &self.0 {
@@ -113,7 +114,8 @@ impl Costs {
         }
     }
 
-    /// The cost of an ordered pair in seconds; that of an unknown pair where a node is not known; 0 from a node to itself.
+    /// The cost of an ordered pair in seconds; that of an unknown pair where a node is not known; 0
+    /// from a node to itself.
     #[must_use]
     pub fn seconds(&self, from: &NodeName, to: &NodeName) -> f64 {
         match (self.position(from), self.position(to)) {

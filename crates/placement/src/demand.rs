@@ -31,7 +31,8 @@ pub enum DemandError {
     ServingTime(f64),
 }
 
-/// Requests in flight (concurrency) per source node: the node that a request enters the cluster on. Entries below [`Demand::LEAST`] are dropped.
+/// Requests in flight (concurrency) per source node: the node that a request enters the cluster on.
+/// Entries below [`Demand::LEAST`] are dropped.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "BTreeMap<NodeName, f64>", into = "BTreeMap<NodeName, f64>")]
 pub struct Demand {
@@ -44,7 +45,8 @@ impl Demand {
     /// Fewer requests in flight than this are none: less than one millisecond a century.
     pub const LEAST: f64 = 1e-12;
 
-    /// From the mean number of requests in flight per source node; entries for the same node add up.
+    /// From the mean number of requests in flight per source node; entries for the same node add
+    /// up.
     ///
     /// # Errors
     /// When a number is NaN, infinite or negative, or the sum is more than [`Demand::MOST`].

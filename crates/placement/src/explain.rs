@@ -23,7 +23,8 @@ pub struct Chosen {
     pub serving: f64,
     /// What starting its new replicas costs, in the same unit.
     pub moves: f64,
-    /// Where one of its replicas would go otherwise; none if there is no room elsewhere, or none that leaves enough zones in use.
+    /// Where one of its replicas would go otherwise; none if there is no room elsewhere, or none
+    /// that leaves enough zones in use.
     pub runner_up: Option<NodeName>,
     /// How much worse the whole plan would then be, in the same unit.
     pub margin: Option<f64>,
@@ -35,9 +36,11 @@ pub struct Chosen {
 pub enum LeftOut {
     /// It may not or cannot have one.
     Blocked(UnplacedReason),
-    /// With a replica there instead of on the least useful node, the plan would be worse by this much (demand x seconds).
+    /// With a replica there instead of on the least useful node, the plan would be worse by this
+    /// much (demand x seconds).
     Costlier(f64),
-    /// No replica can be taken from another node for it: none is there, or it would leave a zone empty that counts.
+    /// No replica can be taken from another node for it: none is there, or it would leave a zone
+    /// empty that counts.
     NothingToMove,
 }
 
@@ -50,8 +53,9 @@ pub struct Explanation {
     pub left_out: BTreeMap<NodeName, LeftOut>,
 }
 
-/// Explains a plan of this problem. Each alternative is priced exactly, by routing all demand anew, so on `n` nodes with `r` of them in use
-/// this costs `n x r` routings: meant for a human who asks, not for every decision.
+/// Explains a plan of this problem. Each alternative is priced exactly, by routing all demand anew,
+/// so on `n` nodes with `r` of them in use this costs `n x r` routings: meant for a human who asks,
+/// not for every decision.
 ///
 /// ```
 /// use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Problem, explain::explain};
@@ -64,7 +68,8 @@ pub struct Explanation {
 /// let explanation = explain(&problem, &problem.solve()?);
 /// assert_eq!(explanation.chosen[0].node, "b".into());
 /// assert_eq!(explanation.chosen[0].runner_up, Some("a".into()));
-/// assert!((explanation.chosen[0].margin.unwrap_or(0.0) - 0.040).abs() < 1e-5); // two requests, 20 ms each
+/// // two requests, 20 ms each
+/// assert!((explanation.chosen[0].margin.unwrap_or(0.0) - 0.040).abs() < 1e-5);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]

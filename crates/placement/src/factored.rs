@@ -1,8 +1,9 @@
 //! Routing weights of large clusters without a matrix of them.
 //!
-//! Where costs are factored by site, so are inverse-response-time weights: all sources of a site that add about the same to their round trips see about the same
-//! response times, but for a replica on their own node. One row for each such class of sources and one sum per source say everything; a row that is measured for
-//! itself replaces the factored one.
+//! Where costs are factored by site, so are inverse-response-time weights: all sources of a site
+//! that add about the same to their round trips see about the same response times, but for a
+//! replica on their own node. One row for each such class of sources and one sum per source say
+//! everything; a row that is measured for itself replaces the factored one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,8 +17,9 @@ use latency_matrix::NodeName;
 /// Sources are alike whose common part of all responses differs by less than this factor.
 const LIKE: f64 = 1.1;
 
-/// Inverse-response-time weights (see [`crate::WeightMatrix::inverse_response_time`]) over [`SiteCosts`]. What a source adds to all its round trips counts as what
-/// the sources like it add on average: theirs and the serving time together are within a tenth of each other.
+/// Inverse-response-time weights (see [`crate::WeightMatrix::inverse_response_time`]) over
+/// [`SiteCosts`]. What a source adds to all its round trips counts as what the sources like it add
+/// on average: theirs and the serving time together are within a tenth of each other.
 ///
 /// ```
 /// use placement::{FactoredWeights, SiteCosts};
@@ -42,7 +44,8 @@ pub struct FactoredWeights {
     hashes: Vec<u64>,
     /// The class of each node as a source.
     classes: Vec<usize>,
-    /// Per class of sources and target: 1 / response seconds, 0 where nothing runs or nothing may be sent.
+    /// Per class of sources and target: 1 / response seconds, 0 where nothing runs or nothing may
+    /// be sent.
     rates: Array2<f64>,
     /// Per node: the rate to itself.
     own: Vec<f64>,
@@ -56,7 +59,8 @@ pub struct FactoredWeights {
 }
 
 impl FactoredWeights {
-    /// The weights for sources on all nodes of `costs`, targets `with_replicas`, and the serving time of a request in seconds.
+    /// The weights for sources on all nodes of `costs`, targets `with_replicas`, and the serving
+    /// time of a request in seconds.
     #[must_use]
     pub fn new(costs: &SiteCosts, with_replicas: &BTreeSet<NodeName>, serving_seconds: f64) -> Self {
         let serving_seconds = serving_floor(serving_seconds);
@@ -100,8 +104,10 @@ impl FactoredWeights {
         weights
     }
 
-    /// The share of a source's requests that goes to a target, 0 to 1; positions in the order of the costs' nodes. Where nothing can be reached, they
-    /// are spread evenly over all targets, as in [`crate::WeightMatrix`]; where nothing runs, they stay. A position beyond the list has no share.
+    /// The share of a source's requests that goes to a target, 0 to 1; positions in the order of
+    /// the costs' nodes. Where nothing can be reached, they are spread evenly over all targets, as
+    /// in [`crate::WeightMatrix`]; where nothing runs, they stay. A position beyond the list has no
+    /// share.
     #[must_use]
     pub fn share(&self, source: usize, target: usize) -> f64 {
         if source.max(target) >= self.classes.len() {
@@ -121,7 +127,8 @@ impl FactoredWeights {
         rate / self.sums[source]
     }
 
-    /// The weights of one source as whole numbers that sum to 100, in node order; none for a position beyond the list.
+    /// The weights of one source as whole numbers that sum to 100, in node order; none for a
+    /// position beyond the list.
     #[must_use]
     pub fn row(&self, source: usize) -> Vec<u32> {
         if source >= self.classes.len() {
@@ -157,8 +164,9 @@ impl FactoredWeights {
         }
     }
 
-    /// Replaces the row of one source by one of its own measured costs in seconds, in node order (infinite: nothing may be sent); all other rows stay as they
-    /// are. A number that is no cost counts as unknown, and so does a missing one. A position beyond the list has no row.
+    /// Replaces the row of one source by one of its own measured costs in seconds, in node order
+    /// (infinite: nothing may be sent); all other rows stay as they are. A number that is no cost
+    /// counts as unknown, and so does a missing one. A position beyond the list has no row.
     pub fn set_row(&mut self, source: usize, seconds: &[f64]) {
         if source >= self.classes.len() {
             return;
@@ -167,7 +175,8 @@ impl FactoredWeights {
         let serving = self.serving_seconds;
         let mut rates: Vec<f64> = (seconds.iter().zip(&self.own))
             .map(|(cost, own)| {
-                // Selects, no branches: NaN and negative numbers cost as much as unknown, and infinity gets nothing.
+                // Selects, no branches: NaN and negative numbers cost as much as unknown, and
+                // infinity gets nothing.
                 let sound = if *cost >= 0.0 { *cost } else { unknown };
                 let own = if sound < f64::INFINITY { *own } else { 0.0 };
                 own * serving / (if sound > unknown { unknown } else { sound } + serving)
@@ -183,7 +192,8 @@ impl FactoredWeights {
     }
 }
 
-/// A node's own response time must not be zero, or nothing would ever go elsewhere; a microsecond is less than any real serving time.
+/// A node's own response time must not be zero, or nothing would ever go elsewhere; a microsecond
+/// is less than any real serving time.
 pub(crate) fn serving_floor(serving_seconds: f64) -> f64 {
     if serving_seconds.is_finite() { serving_seconds.max(1e-6) } else { 1e-6 }
 }

@@ -1,12 +1,15 @@
 //! Minimum-cost routing of demand to servers: successive shortest paths with potentials.
 //!
-//! The network is `source -> server -> segments of the server's serving curve -> sink`. Sources are routed one after the other. For each, a
-//! Dijkstra search over the servers finds the cheapest way to a server with room, if need be by pushing other sources on to their next
-//! best server. What finds no room goes to an imaginary last server that is dear and never full, so that this, too, is decided by cost. A
-//! price per server (its potential) keeps all reduced costs non-negative, so a search usually ends after the few servers nearest to the
-//! source. The result is an exact optimum: no routing of the same demand to the same servers has a smaller total.
+//! The network is `source -> server -> segments of the server's serving curve -> sink`. Sources are
+//! routed one after the other. For each, a Dijkstra search over the servers finds the cheapest way
+//! to a server with room, if need be by pushing other sources on to their next best server. What
+//! finds no room goes to an imaginary last server that is dear and never full, so that this, too,
+//! is decided by cost. A price per server (its potential) keeps all reduced costs non-negative, so
+//! a search usually ends after the few servers nearest to the source. The result is an exact
+//! optimum: no routing of the same demand to the same servers has a smaller total.
 //!
-//! Source: Edmonds and Karp 1972; Tomizawa 1971 (potentials); Ahuja, Magnanti, Orlin, *Network Flows*, section 9.7.
+//! Source: Edmonds and Karp 1972; Tomizawa 1971 (potentials); Ahuja, Magnanti, Orlin, *Network
+//! Flows*, section 9.7.
 
 mod drift;
 mod network;
@@ -24,7 +27,8 @@ pub(crate) use swaps::Swaps;
 pub(crate) use thinning::Thinning;
 use ways::Ways;
 
-/// Seconds that a unit of demand costs which no server can take: far more than any network path, so that as little as possible is left over.
+/// Seconds that a unit of demand costs which no server can take: far more than any network path, so
+/// that as little as possible is left over.
 pub const UNSERVED_SECONDS: f64 = 3600.0;
 
 /// A server: a row of the cost matrix and how much it serves.
@@ -47,7 +51,8 @@ pub struct Routing {
     pub network: f64,
     /// Sum of demand x serving seconds.
     pub serving: f64,
-    /// What one more unit of demand of each source would cost, seconds: the optimal dual prices, an upper estimate where a server is exactly full.
+    /// What one more unit of demand of each source would cost, seconds: the optimal dual prices, an
+    /// upper estimate where a server is exactly full.
     pub source_prices: Vec<f64>,
 }
 
@@ -59,14 +64,15 @@ impl Routing {
     }
 }
 
-/// Routes `supplies[source]` to `servers` at `costs[(server row, source)]` seconds (infinite: not allowed) plus the serving time that
-/// `segments` give.
+/// Routes `supplies[source]` to `servers` at `costs[(server row, source)]` seconds (infinite: not
+/// allowed) plus the serving time that `segments` give.
 ///
 /// ```
 /// use ndarray::array;
 /// use placement::{Segment, flow::{Server, route}};
 ///
-/// // Both sources are nearest to server 0, which can take one of them: the other goes where the detour is least, 5 instead of 9 ms.
+/// // Both sources are nearest to server 0, which can take one of them: the other goes where the
+/// // detour is least, 5 instead of 9 ms.
 /// let costs = array![[0.001, 0.001], [0.010, 0.006]];
 /// let flat = [Segment { width: 1.0, marginal_seconds: 0.0 }];
 /// let servers = [Server { row: 0, capacity: 1.0 }, Server { row: 1, capacity: 2.0 }];

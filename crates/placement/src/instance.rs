@@ -8,8 +8,8 @@ use crate::serving::Segment;
 /// Which nodes get how many of `replicas` replicas, so that [`Instance::total`] is least.
 #[derive(Clone, Debug)]
 pub(crate) struct Instance {
-    /// `costs[(node, source)]`, seconds; infinite where nothing may be sent. In memory by node, or by source where there are more nodes than
-    /// a search looks at.
+    /// `costs[(node, source)]`, seconds; infinite where nothing may be sent. In memory by node, or
+    /// by source where there are more nodes than a search looks at.
     pub(crate) costs: Array2<f64>,
     /// Demand per source.
     pub(crate) supplies: Vec<f64>,

@@ -9,24 +9,32 @@
 //!
 //! A controller that runs one service on several nodes uses it like this, once per decision:
 //!
-//! 1. Put what the probes say into a [`LatencyMatrix`]. A pair that was never measured, whose measurement is old, or whose numbers make
-//!    no sense is a *state* of the matrix and never looks better than a measured pair.
-//! 2. Choose what a pair costs with a [`CostPolicy`] (a quantile, or mean and jitter) and get a [`CostMatrix`].
-//! 3. Say who asks ([`Demand`] per source node), where replicas may run ([`NodeCapacity`]), what runs now, how many replicas
-//!    there shall be, and how much one of them serves: a [`Problem`].
-//! 4. [`Problem::solve`] gives a [`Plan`]: replicas per node, the flow from each source node to each serving node, and what could not be
-//!    placed with the reason.
-//! 5. [`WeightMatrix::assigned`] turns the plan into routing weights per source node, and [`score::for_demand`] into node scores for a
-//!    scheduler that places one pod at a time.
+//! 1. Put what the probes say into a [`LatencyMatrix`]. A pair that was never measured, whose
+//!    measurement is old, or whose numbers make no sense is a *state* of the matrix and never looks
+//!    better than a measured pair.
+//! 2. Choose what a pair costs with a [`CostPolicy`] (a quantile, or mean and jitter) and get a
+//!    [`CostMatrix`].
+//! 3. Say who asks ([`Demand`] per source node), where replicas may run ([`NodeCapacity`]), what
+//!    runs now, how many replicas there shall be, and how much one of them serves: a [`Problem`].
+//! 4. [`Problem::solve`] gives a [`Plan`]: replicas per node, the flow from each source node to
+//!    each serving node, and what could not be placed with the reason.
+//! 5. [`WeightMatrix::assigned`] turns the plan into routing weights per source node, and
+//!    [`score::for_demand`] into node scores for a scheduler that places one pod at a time.
 //!
 //! ```
-//! use placement::{CostPolicy, Demand, LatencyMatrix, NodeCapacity, NodeName, PairState, PairStats, Problem, WeightMatrix};
+//! use placement::{
+//!     CostPolicy, Demand, LatencyMatrix, NodeCapacity, NodeName, PairState, PairStats, Problem,
+//!     WeightMatrix,
+//! };
 //!
 //! // node1 and node2 are 1 ms apart, node3 is 50 ms away from both.
 //! let nodes: Vec<NodeName> = ["node1", "node2", "node3"].map(NodeName::from).to_vec();
 //! let mut matrix = LatencyMatrix::new(nodes.clone())?;
-//! for (from, to, rtt_seconds) in [("node1", "node2", 0.001), ("node1", "node3", 0.050), ("node2", "node3", 0.050)] {
-//!     matrix.set_symmetric(&from.into(), &to.into(), PairState::Known(PairStats::constant(rtt_seconds)))?;
+//! let round_trips =
+//!     [("node1", "node2", 0.001), ("node1", "node3", 0.050), ("node2", "node3", 0.050)];
+//! for (from, to, rtt_seconds) in round_trips {
+//!     let rtt = PairState::Known(PairStats::constant(rtt_seconds));
+//!     matrix.set_symmetric(&from.into(), &to.into(), rtt)?;
 //! }
 //!
 //! // All requests come in at node3; one replica serves ten at a time.

@@ -1,10 +1,13 @@
 //! Many services on shared nodes.
 //!
-//! Services are planned one after the other, each exactly for what is left, by falling priority and then in the order of a hash. Where there is not enough for
-//! all of one priority, replicas are shared out by progressive filling: all get the same number, as far as all can have it; whoever can have no more, for want of a
-//! device, of room or of reachable nodes, stays there, and the others go on. Nobody could get one more without taking it from somebody who has no more than he
-//! (max-min fairness). On clusters of more than a few dozen nodes a service looks at those near its sources only, so the plans are good rather than proven; the order of
-//! services is a heuristic in any case.
+//! Services are planned one after the other, each exactly for what is left, by falling priority and
+//! then in the order of a hash. Where there is not enough for all of one priority, replicas are
+//! shared out by progressive filling: all get the same number, as far as all can have it; whoever
+//! can have no more, for want of a device, of room or of reachable nodes, stays there, and the
+//! others go on. Nobody could get one more without taking it from somebody who has no more than he
+//! (max-min fairness). On clusters of more than a few dozen nodes a service looks at those near its
+//! sources only, so the plans are good rather than proven; the order of services is a heuristic in
+//! any case.
 
 mod field;
 
@@ -20,7 +23,8 @@ use crate::problem::{Effort, Problem, ProblemError};
 use crate::tie::stable_hash;
 use latency_matrix::NodeName;
 
-/// Amounts of resources by name (`cpu` in millicores, `memory` in bytes, `pods`, `devices.example/kvm`, ...), all whole numbers.
+/// Amounts of resources by name (`cpu` in millicores, `memory` in bytes, `pods`,
+/// `devices.example/kvm`, ...), all whole numbers.
 pub type Resources = BTreeMap<String, u64>;
 
 /// A service that competes with others.
@@ -41,7 +45,8 @@ pub struct Shortage {
     pub service: String,
     /// Replicas without a place.
     pub replicas: u32,
-    /// Per node, the resource that allows the fewest further replicas there; none where the service's own limit holds.
+    /// Per node, the resource that allows the fewest further replicas there; none where the
+    /// service's own limit holds.
     pub binding: BTreeMap<NodeName, Option<String>>,
 }
 
@@ -62,8 +67,9 @@ pub enum ManyError {
     Problem(#[from] ProblemError),
 }
 
-/// Plans all claims. `free` is what each node has for these services in all, running replicas included; a resource that a node does not list
-/// is not there, except `pods`, which is then not counted.
+/// Plans all claims. `free` is what each node has for these services in all, running replicas
+/// included; a resource that a node does not list is not there, except `pods`, which is then not
+/// counted.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -71,7 +77,8 @@ pub enum ManyError {
 /// use placement::many::{Claim, plan_many};
 /// use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Problem};
 ///
-/// // Everybody is asked for at a, where there is a whole core: enough for two replicas. The one of higher priority gets it.
+/// // Everybody is asked for at a, where there is a whole core: enough for two replicas. The one of
+/// // higher priority gets it.
 /// let nodes: Vec<NodeName> = ["a", "b"].map(NodeName::from).to_vec();
 /// let costs = CostMatrix::new(nodes.clone(), ndarray::array![[0.0, 0.02], [0.02, 0.0]]);
 /// let demand = Demand::from_concurrency([("a".into(), 9.0)])?;
@@ -82,7 +89,8 @@ pub enum ManyError {
 ///     needs: [("cpu".to_owned(), 500)].into(),
 ///     priority,
 /// };
-/// let free: BTreeMap<_, _> = nodes.iter().map(|node| (node.clone(), [("cpu".to_owned(), 1000)].into())).collect();
+/// let free: BTreeMap<_, _> =
+///     nodes.iter().map(|node| (node.clone(), [("cpu".to_owned(), 1000)].into())).collect();
 /// let planned = plan_many(&[claim("batch", 0), claim("shop", 5)], &free)?;
 /// assert_eq!(planned.plans[1].replicas, [("a".into(), 2)].into());
 /// assert_eq!(planned.plans[0].replicas, [("b".into(), 2)].into());
@@ -98,7 +106,8 @@ pub fn plan_many(claims: &[Claim], free: &BTreeMap<NodeName, Resources>) -> Resu
         let service = &claims[*claim].problem.service;
         (std::cmp::Reverse(claims[*claim].priority), stable_hash("", service))
     });
-    // When there is enough for everybody, one round is enough; otherwise equals advance step by step.
+    // When there is enough for everybody, one round is enough; otherwise equals advance step by
+    // step.
     let names: Vec<&NodeName> = free.keys().collect();
     let mut field = Field::new(claims, &names);
     let mut left = field.stock(free);
@@ -145,7 +154,8 @@ fn share(
     left: &mut Stock,
     plans: &mut [Option<Plan>],
 ) -> Result<(), ManyError> {
-    // What each could have if it were alone: a claim that needs a rare device holds nobody up. Those that have the least choice choose first.
+    // What each could have if it were alone: a claim that needs a rare device holds nobody up.
+    // Those that have the least choice choose first.
     let mut most = vec![0; claims.len()];
     let mut rooms = Vec::with_capacity(class.len());
     for claim in class {
@@ -208,7 +218,8 @@ fn share(
     Ok(())
 }
 
-/// Plans a claim anew for more replicas than it has, on what is left and what it holds; false, and nothing is changed, if it cannot have so many.
+/// Plans a claim anew for more replicas than it has, on what is left and what it holds; false, and
+/// nothing is changed, if it cannot have so many.
 fn raise(
     claim: &Claim,
     field: &mut Field<'_>,
@@ -232,8 +243,9 @@ fn raise(
     Ok(false)
 }
 
-/// Plans a class within its portions; false, and the rest is not planned, as soon as not all replicas asked for find a place. Where room is said to be `sparse`,
-/// whether there is enough is looked at first.
+/// Plans a class within its portions; false, and the rest is not planned, as soon as not all
+/// replicas asked for find a place. Where room is said to be `sparse`, whether there is enough is
+/// looked at first.
 fn place(
     claims: &[Claim],
     field: &mut Field<'_>,
@@ -323,7 +335,8 @@ mod tests {
 
     #[test]
     fn a_shared_cluster_leaves_excluded_nodes_aside() {
-        // The nodes nearest to the source are excluded; beyond a few dozen nodes only near ones are looked at.
+        // The nodes nearest to the source are excluded; beyond a few dozen nodes only near ones are
+        // looked at.
         let nodes: Vec<NodeName> = (0..60).map(|at| NodeName::new(format!("n{at:02}"))).collect();
         let costs = ndarray::Array2::from_shape_fn((60, 60), |(from, to)| 0.001 * from.abs_diff(to) as f64);
         let problem = Problem::new("edge", CostMatrix::new(nodes.clone(), costs), 1, 10.0)

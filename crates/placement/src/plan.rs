@@ -70,7 +70,8 @@ pub struct ZonesMissing {
     pub used: u32,
     /// Zones that were asked for.
     pub asked: u32,
-    /// Why there is none in each of the other zones; empty when no candidate node is in another zone.
+    /// Why there is none in each of the other zones; empty when no candidate node is in another
+    /// zone.
     pub reasons: BTreeMap<String, ZoneReason>,
 }
 
@@ -112,16 +113,20 @@ pub struct Plan {
     /// What is missing to the zones asked for; none when there are replicas in so many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zones_missing: Option<ZonesMissing>,
-    /// Nodes with fewer replicas than they shall have in any case ([`crate::NodeCapacity::at_least`]), and how many they lack: they may not have so many, or
+    /// Nodes with fewer replicas than they shall have in any case
+    /// ([`crate::NodeCapacity::at_least`]), and how many they lack: they may not have so many, or
     /// there are too few in all.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub below_minimum: BTreeMap<NodeName, u32>,
-    /// Demand that no node can take, because nothing runs, none that runs replicas is reachable, or those that are reachable are full.
+    /// Demand that no node can take, because nothing runs, none that runs replicas is reachable, or
+    /// those that are reachable are full.
     pub unserved: Vec<Unserved>,
-    /// Demand over the concurrency of all placed replicas; above 1 all of them are overloaded alike. 0 when nothing runs. Demand of sources that reach no
-    /// node where replicas may run is left out: it is no load.
+    /// Demand over the concurrency of all placed replicas; above 1 all of them are overloaded
+    /// alike. 0 when nothing runs. Demand of sources that reach no node where replicas may run is
+    /// left out: it is no load.
     pub utilisation: f64,
-    /// Demand that one replica may get in this plan: its concurrency, or more when there is too much demand.
+    /// Demand that one replica may get in this plan: its concurrency, or more when there is too
+    /// much demand.
     pub replica_capacity: f64,
     /// What the plan costs.
     pub cost: PlanCost,

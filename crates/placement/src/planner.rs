@@ -14,12 +14,15 @@ use latency_matrix::NodeName;
 const AFRESH: u32 = 32;
 /// Few enough nodes that the best plan is found and proven each time.
 const FEW_NODES: usize = 16;
-/// How much farther from its bound a plan may be than the last one from scratch was, as a factor and as a share of its objective.
+/// How much farther from its bound a plan may be than the last one from scratch was, as a factor
+/// and as a share of its objective.
 const SLACK: (f64, f64) = (1.25, 0.002);
 
-/// Plans one service again and again: keeps where replicas were and what a served request of each source was worth, so that the next search begins there and takes a
-/// part of the steps. Plans are about as good as [`Problem::solve`]'s: one that is farther from its bound than usual is searched for from scratch, and so is
-/// every thirty-second. Equal sequences of problems get equal plans; a plan depends on those before it where the best one is not proven.
+/// Plans one service again and again: keeps where replicas were and what a served request of each
+/// source was worth, so that the next search begins there and takes a part of the steps. Plans are
+/// about as good as [`Problem::solve`]'s: one that is farther from its bound than usual is searched
+/// for from scratch, and so is every thirty-second. Equal sequences of problems get equal plans; a
+/// plan depends on those before it where the best one is not proven.
 ///
 /// ```
 /// use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Planner, Problem};

@@ -16,7 +16,8 @@ use latency_matrix::NodeName;
 const MANY_NODES: usize = 512;
 /// Without demand at most so many nodes, evenly chosen by name, stand for everybody who may ask.
 const IDLE_SOURCES: usize = 64;
-/// At most so many replicas are placed, whatever is asked for, and at most so much room is looked at: plans take bounded time and memory.
+/// At most so many replicas are placed, whatever is asked for, and at most so much room is looked
+/// at: plans take bounded time and memory.
 const MOST_REPLICAS: u32 = 100_000;
 const MOST_ROOM: u64 = 2_000_000;
 /// Pairs of nodes and sources that are routed over and over again, at most.
@@ -38,7 +39,8 @@ pub(crate) struct Posed<'a> {
     pub(crate) unreachable: Vec<bool>,
     /// Demand of the sources that can reach some node that may have replicas.
     pub(crate) reached: f64,
-    /// Fewest and most replicas per node if nothing had to stay: within the instance's own floors and limits.
+    /// Fewest and most replicas per node if nothing had to stay: within the instance's own floors
+    /// and limits.
     pub(crate) least: Vec<u32>,
     pub(crate) most: Vec<u32>,
     /// Replicas that each node shall have in any case, whether or not it can.
@@ -49,7 +51,8 @@ pub(crate) struct Posed<'a> {
 
 impl<'a> Posed<'a> {
     pub(crate) fn new(problem: &'a Problem) -> Self {
-        // Whatever the solvers meet first among equals is thereby neither the first by name nor the same for every service.
+        // Whatever the solvers meet first among equals is thereby neither the first by name nor the
+        // same for every service.
         let mut candidates: Vec<(u64, (&NodeName, &NodeCapacity))> =
             problem.capacities.iter().map(|entry| (stable_hash(&problem.service, entry.0.as_str()), entry)).collect();
         candidates.sort_by_key(|(hash, _)| *hash);
@@ -101,7 +104,8 @@ impl<'a> Posed<'a> {
         }
         let (least, most) = (floors.clone(), limits.clone());
         if idle || problem.keep_running {
-            // Without demand nothing is gained by moving: only what is to be added or lost is decided.
+            // Without demand nothing is gained by moving: only what is to be added or lost is
+            // decided.
             let kept = running.iter().zip(&limits).zip(&floors);
             let kept: Vec<u32> = kept.map(|((running, limit), floor)| (*running).min(*limit).max(*floor)).collect();
             if sum(&kept) <= u64::from(replicas) {
@@ -161,7 +165,8 @@ impl<'a> Posed<'a> {
 
     /// How hard to search: small problems are proven, large ones answered fast.
     pub(crate) fn budget(&self, problem: &Problem) -> Budget {
-        // Few nodes may serve very many sources: what is worked out over and over again is bounded by how long it takes.
+        // Few nodes may serve very many sources: what is worked out over and over again is bounded
+        // by how long it takes.
         let affordable = |most: usize| most.min(100 + ROUTED / (self.nodes.len() * self.sources.len()).max(1));
         let exhaustive = Budget {
             steps: 200,
@@ -227,7 +232,8 @@ fn sum(counts: &[u32]) -> u64 {
     counts.iter().map(|count| u64::from(*count)).sum()
 }
 
-/// Lowers the greatest limits, though not below what runs, until they allow [`MOST_ROOM`] in all; true where that was needed.
+/// Lowers the greatest limits, though not below what runs, until they allow [`MOST_ROOM`] in all;
+/// true where that was needed.
 fn cut(limits: &mut [u32], running: &[u32]) -> bool {
     let staying = |(limit, running): (&u32, &u32)| u64::from(*limit.min(running));
     let stays = limits.iter().zip(running).map(staying).sum::<u64>() <= MOST_ROOM / 2;

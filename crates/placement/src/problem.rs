@@ -47,7 +47,8 @@ pub enum ProblemError {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Effort {
-    /// For one of many services that are planned together: a good plan, little is known of how good.
+    /// For one of many services that are planned together: a good plan, little is known of how
+    /// good.
     Quick,
     /// Milliseconds for hundreds of nodes and sources.
     #[default]
@@ -56,14 +57,16 @@ pub enum Effort {
     Thorough,
 }
 
-/// The smallest gain for which a running replica is moved, if nothing else is said: a microsecond of mean response time.
+/// The smallest gain for which a running replica is moved, if nothing else is said: a microsecond
+/// of mean response time.
 pub(crate) const TIE_SECONDS: f64 = 1e-6;
 
 /// One service, and all that its placement depends on.
 ///
 /// # Objective
 ///
-/// With `f[s][n]` the demand of source `s` served on node `n` and `x[n]` the replicas on `n`, the plan minimises
+/// With `f[s][n]` the demand of source `s` served on node `n` and `x[n]` the replicas on `n`, the
+/// plan minimises
 ///
 /// ```text
 /// sum f[s][n] * cost(s, n)                       network: requests in flight x seconds
@@ -72,11 +75,14 @@ pub(crate) const TIE_SECONDS: f64 = 1e-6;
 /// + 3600 s x demand that no node can take
 /// ```
 ///
-/// subject to `sum_n x[n] = replicas`, `x[n]` within the node's limit and `sum_s f[s][n] <= x[n] * replica concurrency`. Demand above the
-/// concurrency of all replicas stretches every replica evenly. With [`CostModel::Uniform`], `f[s][n]` is fixed at `demand[s] * x[n] / replicas`.
+/// subject to `sum_n x[n] = replicas`, `x[n]` within the node's limit and
+/// `sum_s f[s][n] <= x[n] * replica concurrency`. Demand above the concurrency of all replicas
+/// stretches every replica evenly. With [`CostModel::Uniform`], `f[s][n]` is fixed at
+/// `demand[s] * x[n] / replicas`.
 ///
-/// The plan says whether its optimum is proven ([`crate::Proof`]). Among equals, running replicas stay; then nodes nearer to the demand win; then
-/// nodes in the order of a hash of service and node name.
+/// The plan says whether its optimum is proven ([`crate::Proof`]). Among equals, running replicas
+/// stay; then nodes nearer to the demand win; then nodes in the order of a hash of service and node
+/// name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Problem {
     pub(crate) service: String,
@@ -100,7 +106,8 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem for `replicas` replicas in all, each serving `replica_concurrency` requests at a time; so far without demand or nodes.
+    /// A problem for `replicas` replicas in all, each serving `replica_concurrency` requests at a
+    /// time; so far without demand or nodes.
     #[must_use]
     pub fn new(service: impl Into<String>, costs: impl Into<Costs>, replicas: u32, replica_concurrency: f64) -> Self {
         Self {
@@ -123,7 +130,8 @@ impl Problem {
         }
     }
 
-    /// Demand per source node. Without any, running replicas stay, and more go where they are nearest to all nodes alike.
+    /// Demand per source node. Without any, running replicas stay, and more go where they are
+    /// nearest to all nodes alike.
     #[must_use]
     pub fn with_demand(mut self, demand: Demand) -> Self {
         self.demand = demand;
@@ -158,34 +166,48 @@ impl Problem {
         self
     }
 
-    /// Seconds of response time, averaged over the requests that one replica serves, that starting a replica on a new node must gain.
-    /// Default: one microsecond, which makes ties keep what runs.
+    /// Seconds of response time, averaged over the requests that one replica serves, that starting
+    /// a replica on a new node must gain. Default: one microsecond, which makes ties keep what
+    /// runs.
     #[must_use]
     pub fn with_move_seconds(mut self, move_seconds: f64) -> Self {
         self.move_seconds = move_seconds;
         self
     }
 
-    /// Keeps every running replica that may stay, as far as the number of replicas allows; only the difference is decided.
+    /// Keeps every running replica that may stay, as far as the number of replicas allows; only the
+    /// difference is decided.
     #[must_use]
     pub fn keeping_what_runs(mut self) -> Self {
         self.keep_running = true;
         self
     }
 
-    /// The zone of each node, and in how many zones at least there shall be replicas, as far as there are so many replicas and so many zones with room; what
-    /// is missing, the plan says with the reason. Nodes without a zone are in none. The best such plan is found, and proven, for up to 16 nodes; with more it is a good one.
+    /// The zone of each node, and in how many zones at least there shall be replicas, as far as
+    /// there are so many replicas and so many zones with room; what is missing, the plan says with
+    /// the reason. Nodes without a zone are in none. The best such plan is found, and proven, for
+    /// up to 16 nodes; with more it is a good one.
     ///
     /// ```
     /// # use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Problem};
     /// # let nodes: Vec<NodeName> = ["a", "b", "c"].map(NodeName::from).to_vec();
-    /// # let costs = CostMatrix::new(nodes.clone(), ndarray::array![[0.0, 0.001, 0.03], [0.001, 0.0, 0.03], [0.03, 0.03, 0.0]]);
+    /// # let costs = CostMatrix::new(
+    /// #     nodes.clone(),
+    /// #     ndarray::array![[0.0, 0.001, 0.03], [0.001, 0.0, 0.03], [0.03, 0.03, 0.0]],
+    /// # );
     /// # let problem = Problem::new("hello", costs, 2, 10.0)
     /// #     .with_capacities(nodes.iter().map(|node| NodeCapacity::new(node.clone(), 5)))
     /// #     .with_demand(Demand::from_concurrency([("a".into(), 9.0)])?);
-    /// // All requests come in at a; b is near to it and in the same zone, c is far away in another.
+    /// // All requests come in at a; b is near to it and in the same zone, c is far away in
+    /// // another.
     /// assert_eq!(problem.solve()?.replicas_on(&"a".into()), 2);
-    /// let spread = problem.with_zones([("a", "west"), ("b", "west"), ("c", "east")].map(|(node, zone)| (node.into(), zone.into())), 2).solve()?;
+    /// let spread = problem
+    ///     .with_zones(
+    ///         [("a", "west"), ("b", "west"), ("c", "east")]
+    ///             .map(|(node, zone)| (node.into(), zone.into())),
+    ///         2,
+    ///     )
+    ///     .solve()?;
     /// assert_eq!((spread.replicas_on(&"a".into()), spread.replicas_on(&"c".into())), (1, 1));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -196,7 +218,8 @@ impl Problem {
         self
     }
 
-    /// The largest share of all replicas that may be on one node, above 0 and at most 1; one replica may be anywhere.
+    /// The largest share of all replicas that may be on one node, above 0 and at most 1; one
+    /// replica may be anywhere.
     #[must_use]
     pub fn with_node_share(mut self, at_most: f64) -> Self {
         // NaN could not be written down; like 0 it allows one.
@@ -204,9 +227,11 @@ impl Problem {
         self
     }
 
-    /// Searches for longer where the best plan is not easily proven: about a minute instead of tens of milliseconds for hundreds of nodes and sources. Beside a
-    /// better plan this gives a better bound, by branching over how many replicas whole regions have. For plans that are made rarely, and to learn how good the fast
-    /// ones are. How far it goes is counted in steps, never by a clock: equal problems get equal plans. Default: the usual search.
+    /// Searches for longer where the best plan is not easily proven: about a minute instead of tens
+    /// of milliseconds for hundreds of nodes and sources. Beside a better plan this gives a better
+    /// bound, by branching over how many replicas whole regions have. For plans that are made
+    /// rarely, and to learn how good the fast ones are. How far it goes is counted in steps, never
+    /// by a clock: equal problems get equal plans. Default: the usual search.
     #[must_use]
     pub fn searching_thoroughly(self) -> Self {
         self.with_effort(Effort::Thorough)
@@ -219,8 +244,9 @@ impl Problem {
         self
     }
 
-    /// At most so many steps of each kind: prices adjusted, moves of a replica tried, placements routed for a proof. With 0 the first placement is the plan. Equal
-    /// problems get equal plans, on any machine; how long a step takes depends on the machine and grows with nodes x sources.
+    /// At most so many steps of each kind: prices adjusted, moves of a replica tried, placements
+    /// routed for a proof. With 0 the first placement is the plan. Equal problems get equal plans,
+    /// on any machine; how long a step takes depends on the machine and grows with nodes x sources.
     #[must_use]
     pub fn with_most_steps(mut self, steps: u32) -> Self {
         self.most_steps = Some(steps);

@@ -1,4 +1,5 @@
-//! Fewer candidate nodes for large problems: a good placement rarely uses a node that is near to nobody.
+//! Fewer candidate nodes for large problems: a good placement rarely uses a node that is near to
+//! nobody.
 
 use ndarray::Array2;
 
@@ -13,7 +14,8 @@ pub(crate) struct Reduced {
 /// Nodes near to a source that are looked at first, and at most.
 const NEAREST: (usize, usize) = (4, 64);
 
-/// Keeps the nodes that run replicas, those that `also` has replicas on, and those nearest to each source: as many for each as make about `candidates` in all, more of them for a source whose
+/// Keeps the nodes that run replicas, those that `also` has replicas on, and those nearest to each
+/// source: as many for each as make about `candidates` in all, more of them for a source whose
 /// demand needs more room.
 pub(crate) fn reduce(instance: &Instance, candidates: usize, also: Option<&[u32]>) -> Reduced {
     let used = |node: usize| instance.running[node] > 0 || also.is_some_and(|also| also[node] > 0);
@@ -61,7 +63,8 @@ fn nearest(instance: &Instance) -> Vec<Vec<u32>> {
     let columns = instance.costs.columns().into_iter().enumerate();
     columns
         .map(|(source, costs)| {
-            // Costs are not negative, so that their bits are ordered as they are; single precision and the node in one number are fast to compare.
+            // Costs are not negative, so that their bits are ordered as they are; single precision
+            // and the node in one number are fast to compare.
             keys.clear();
             keys.extend(open.iter().map(|node| (u64::from((costs[*node as usize] as f32).to_bits()) << 32) | u64::from(*node)));
             let wanted = (NEAREST.1 + extra(instance, source)).min(keys.len());

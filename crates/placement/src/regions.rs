@@ -1,7 +1,8 @@
 //! Regions: nodes that are near to the same sources, in a tree of ever larger ones.
 //!
-//! How many replicas one of several neighbours gets says little about a placement; how many all of them get together says much. The tree comes from complete-linkage
-//! clustering: again and again the two regions are joined whose farthest nodes are nearest to each other.
+//! How many replicas one of several neighbours gets says little about a placement; how many all of
+//! them get together says much. The tree comes from complete-linkage clustering: again and again
+//! the two regions are joined whose farthest nodes are nearest to each other.
 //!
 //! Source: Sørensen 1948 (complete linkage).
 
@@ -10,7 +11,8 @@ use ndarray::Array2;
 use crate::flow::UNSERVED_SECONDS;
 use crate::instance::Instance;
 
-/// A tree of regions. Each node is one of its own, by its position; the joined ones follow, parts before wholes.
+/// A tree of regions. Each node is one of its own, by its position; the joined ones follow, parts
+/// before wholes.
 pub(crate) struct Regions {
     nodes: usize,
     /// The two parts of each joined region.

@@ -1,6 +1,7 @@
 //! Node scores from 0 to 100, for schedulers that place one pod at a time.
 //!
-//! Each comes in two forms: by name or for all nodes, and (`.._into`) for some nodes by position, into a buffer of the caller's and up to a best score of his.
+//! Each comes in two forms: by name or for all nodes, and (`.._into`) for some nodes by position,
+//! into a buffer of the caller's and up to a best score of his.
 
 mod dependencies;
 
@@ -18,11 +19,13 @@ use latency_matrix::{NodeName, Rtt};
 /// The best score.
 pub const MAX_SCORE: u8 = 100;
 
-/// Scores nodes for one more replica of a service, by the mean response time that its demand would see there: the best node gets 100, a node
-/// with twice its response time 50. A node that no source can reach gets 0; one that some cannot reach counts an hour for these. A source that reaches no node at all
-/// favours none and is left out. Without demand all nodes count alike as sources.
+/// Scores nodes for one more replica of a service, by the mean response time that its demand would
+/// see there: the best node gets 100, a node with twice its response time 50. A node that no source
+/// can reach gets 0; one that some cannot reach counts an hour for these. A source that reaches no
+/// node at all favours none and is left out. Without demand all nodes count alike as sources.
 ///
-/// A node's score depends on its own costs and those of the best node only, and never rises when a measurement to it is lost or spoilt.
+/// A node's score depends on its own costs and those of the best node only, and never rises when a
+/// measurement to it is lost or spoilt.
 ///
 /// ```
 /// use placement::{CostMatrix, Demand, NodeName, score};
@@ -56,14 +59,18 @@ pub fn for_demand(nodes: &[NodeName], costs: &CostMatrix, demand: &Demand, servi
     nodes.iter().cloned().zip(scores).collect()
 }
 
-/// Scores candidates as [`for_demand`] does, by position, from 0 to `best`. Sources are positions with their demand; without any that is above 0, all candidates
-/// count alike. `scores` gets one number per candidate, as far as it is long enough.
+/// Scores candidates as [`for_demand`] does, by position, from 0 to `best`. Sources are positions
+/// with their demand; without any that is above 0, all candidates count alike. `scores` gets one
+/// number per candidate, as far as it is long enough.
 ///
 /// ```
 /// use placement::{CostMatrix, score};
 ///
 /// let nodes = ["a", "b", "c"].map(Into::into).to_vec();
-/// let costs = CostMatrix::new(nodes, ndarray::array![[0.0, 0.03, 0.01], [0.03, 0.0, 0.03], [0.01, 0.03, 0.0]]);
+/// let costs = CostMatrix::new(
+///     nodes,
+///     ndarray::array![[0.0, 0.03, 0.01], [0.03, 0.0, 0.03], [0.01, 0.03, 0.0]],
+/// );
 /// let mut scores = [0; 2];
 /// score::demand_into(&costs, &[(0, 3.0)], 0.010, &[2, 1], 10, &mut scores);
 /// assert_eq!(scores, [10, 5]); // 20 and 40 ms

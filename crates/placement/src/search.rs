@@ -1,4 +1,5 @@
-//! The best placement for local-first routing: local search for a good one, branch and bound for the proof.
+//! The best placement for local-first routing: local search for a good one, branch and bound for
+//! the proof.
 
 mod adjust;
 mod walk;
@@ -12,7 +13,8 @@ use crate::reduce::reduce;
 use adjust::{adjust, greatest, seed, start};
 use walk::Walk;
 
-/// How hard to search; all limits count steps, none looks at a clock, so equal inputs give equal outputs.
+/// How hard to search; all limits count steps, none looks at a clock, so equal inputs give equal
+/// outputs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
     /// Subgradient steps for the lower bound.
@@ -58,7 +60,8 @@ pub(crate) fn solve(instance: &Instance, effort: Budget) -> Found {
     solve_from(instance, effort, None).0
 }
 
-/// The same from what is known of a like problem, which takes a part of the steps; also returns what a served unit of each source is worth.
+/// The same from what is known of a like problem, which takes a part of the steps; also returns
+/// what a served unit of each source is worth.
 pub(crate) fn solve_from(instance: &Instance, effort: Budget, hint: Option<&Hint>) -> (Found, Vec<f64>) {
     // Where everything stays as it is, nothing is to be found.
     if instance.floors.iter().sum::<u32>() == instance.replicas {
@@ -120,7 +123,8 @@ fn solve_all(instance: &Instance, effort: Budget, hint: Option<&Hint>) -> (Found
         },
     );
     if relaxed.bound < best.1 - instance.tolerance(best.1) {
-        // What the relaxation liked is what its prices suggest; the later, the better the prices. The most promising of many starts are worth a search.
+        // What the relaxation liked is what its prices suggest; the later, the better the prices.
+        // The most promising of many starts are worth a search.
         let later = &seen[seen.len() / 4..];
         let mut starts: Vec<(Vec<u32>, f64)> = (later.iter().rev().step_by((later.len() / (8 * effort.restarts).max(1)).max(1)))
             .map(|placement| (placement.clone(), instance.total(placement)))
@@ -147,8 +151,9 @@ fn take_better(instance: &Instance, best: &mut (Vec<u32>, f64), other: (Vec<u32>
 
 /// Moves one replica at a time as long as that helps.
 ///
-/// Prices bound what a move can gain: those of the present routing cheaply, those of the routing without the replica that goes more closely. A move is
-/// only worked out where both say that it may help, most promising first.
+/// Prices bound what a move can gain: those of the present routing cheaply, those of the routing
+/// without the replica that goes more closely. A move is only worked out where both say that it may
+/// help, most promising first.
 fn improve(instance: &Instance, mut placement: Vec<u32>, effort: Budget) -> (Vec<u32>, f64) {
     let mut tries = effort.tries;
     'again: loop {

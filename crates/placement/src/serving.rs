@@ -8,7 +8,8 @@ use thiserror::Error;
 pub struct Segment {
     /// Width of the stretch, as a share of the replica's capacity.
     pub width: f64,
-    /// Seconds that one more unit of demand costs in it, what it adds to the others' waiting included.
+    /// Seconds that one more unit of demand costs in it, what it adds to the others' waiting
+    /// included.
     pub marginal_seconds: f64,
 }
 
@@ -31,15 +32,17 @@ pub enum ServingError {
     },
 }
 
-/// The serving time of a replica as a function of its utilisation, in segments: the total time spent by all requests is piecewise linear
-/// and convex in the load, which is what makes an optimal routing computable exactly.
+/// The serving time of a replica as a function of its utilisation, in segments: the total time
+/// spent by all requests is piecewise linear and convex in the load, which is what makes an optimal
+/// routing computable exactly.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<Segment>", into = "Vec<Segment>")]
 pub struct ServingCurve {
     segments: Vec<Segment>,
 }
 
-/// Beyond so many places the queue's waiting time at any utilisation of the curve is that of endlessly many, to nine digits.
+/// Beyond so many places the queue's waiting time at any utilisation of the curve is that of
+/// endlessly many, to nine digits.
 const MANY_SERVERS: u32 = 100_000;
 
 impl ServingCurve {
@@ -54,24 +57,28 @@ impl ServingCurve {
         Self::from_segments(vec![Segment { width: 1.0, marginal_seconds: seconds }])
     }
 
-    /// A queue with `servers` places (an M/M/c queue): requests arrive at random, take `service_seconds` on average once they are in a place,
-    /// and wait while all places are taken. More places wait less at the same utilisation.
+    /// A queue with `servers` places (an M/M/c queue): requests arrive at random, take
+    /// `service_seconds` on average once they are in a place, and wait while all places are taken.
+    /// More places wait less at the same utilisation.
     ///
-    /// The curve follows Erlang's C formula exactly at the utilisations 0, 0.1 .. 0.9, 0.95 and 0.98 and is linear in total time between
-    /// them; beyond 0.98, where the formula goes to infinity, one more request costs twice what it costs just before.
+    /// The curve follows Erlang's C formula exactly at the utilisations 0, 0.1 .. 0.9, 0.95 and
+    /// 0.98 and is linear in total time between them; beyond 0.98, where the formula goes to
+    /// infinity, one more request costs twice what it costs just before.
     ///
     /// ```
     /// use placement::ServingCurve;
     ///
     /// let one_place = ServingCurve::queue(0.010, 1)?;
-    /// assert!((one_place.mean_seconds(0.5) - 0.020).abs() < 1e-9); // service time / (1 - utilisation)
+    /// // service time / (1 - utilisation)
+    /// assert!((one_place.mean_seconds(0.5) - 0.020).abs() < 1e-9);
     /// let ten_places = ServingCurve::queue(0.010, 10)?;
     /// assert!(ten_places.mean_seconds(0.5) < 0.011);
     /// # Ok::<(), placement::ServingError>(())
     /// ```
     ///
     /// # Errors
-    /// When the service time is NaN or negative, or some request would wait for more than [`ServingCurve::LONGEST_SECONDS`].
+    /// When the service time is NaN or negative, or some request would wait for more than
+    /// [`ServingCurve::LONGEST_SECONDS`].
     pub fn queue(service_seconds: f64, servers: u32) -> Result<Self, ServingError> {
         if !is_time(service_seconds) {
             return Err(ServingError::Time(service_seconds));
@@ -89,9 +96,10 @@ impl ServingCurve {
         Self::from_segments(segments)
     }
 
-    /// From measured points: utilisation (above 0, up to 1, increasing) and mean serving time in seconds at it. The curve is the greatest convex one
-    /// that is nowhere above the measured total times, so a measurement that says "more load, served faster" is smoothed away; beyond the last
-    /// point it goes on as steeply as before it.
+    /// From measured points: utilisation (above 0, up to 1, increasing) and mean serving time in
+    /// seconds at it. The curve is the greatest convex one that is nowhere above the measured total
+    /// times, so a measurement that says "more load, served faster" is smoothed away; beyond the
+    /// last point it goes on as steeply as before it.
     ///
     /// # Errors
     /// When a time is invalid, or utilisations are not increasing within (0, 1].
@@ -118,7 +126,8 @@ impl ServingCurve {
         Self::from_segments(hull)
     }
 
-    /// From segments that cover utilisation 0 to 1, each costing at least as much as the one before.
+    /// From segments that cover utilisation 0 to 1, each costing at least as much as the one
+    /// before.
     ///
     /// # Errors
     /// When a time is invalid, the widths do not sum to 1, or times decrease.
@@ -194,7 +203,8 @@ fn convex(chords: Vec<Segment>) -> Vec<Segment> {
     hull
 }
 
-/// The probability that a request has to wait in an M/M/c queue, by the recurrence of Erlang's B formula.
+/// The probability that a request has to wait in an M/M/c queue, by the recurrence of Erlang's B
+/// formula.
 fn erlang_c(utilisation: f64, servers: u32) -> f64 {
     let offered = utilisation * f64::from(servers);
     let mut blocked = 1.0;

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use latency_matrix::{NodeName, Rtt};
 
-/// The cost of a pair is that between the sites of its two nodes plus the access terms of both; 0 from a node to itself. For `n` nodes at `s` sites
-/// this holds `s * s + n` numbers where a matrix holds `n * n`, and what is computed from it costs accordingly.
+/// The cost of a pair is that between the sites of its two nodes plus the access terms of both; 0
+/// from a node to itself. For `n` nodes at `s` sites this holds `s * s + n` numbers where a matrix
+/// holds `n * n`, and what is computed from it costs accordingly.
 ///
 /// ```
 /// use placement::SiteCosts;
@@ -38,8 +39,10 @@ pub struct SiteCosts {
 }
 
 impl SiteCosts {
-    /// From the site of each node (a row of `between`), the seconds between sites (rows are the sending ones; the diagonal is inside a site), and the
-    /// seconds that each node adds. A number that is no valid cost counts as unknown; so does everything about a node without a site or access term.
+    /// From the site of each node (a row of `between`), the seconds between sites (rows are the
+    /// sending ones; the diagonal is inside a site), and the seconds that each node adds. A number
+    /// that is no valid cost counts as unknown; so does everything about a node without a site or
+    /// access term.
     #[must_use]
     pub fn new(nodes: Vec<NodeName>, mut sites: Vec<usize>, mut between: Array2<f64>, mut access: Vec<f64>) -> Self {
         let unknown = Rtt::ABSURD.seconds();
@@ -62,7 +65,8 @@ impl SiteCosts {
                 (*site, *access) = (size, 0.0);
             }
         }
-        // A learned access term may be below zero: then it is a site as a whole that is nearer, and nodes add to that. Costs below zero become zero.
+        // A learned access term may be below zero: then it is a site as a whole that is nearer, and
+        // nodes add to that. Costs below zero become zero.
         let mut nearest = vec![0.0_f64; whole];
         for (site, access) in sites.iter().zip(&access) {
             nearest[*site] = nearest[*site].min(*access);
@@ -80,7 +84,8 @@ impl SiteCosts {
         Self { nodes, sites, between: all, access, cut: BTreeSet::new(), tops }
     }
 
-    /// The same without the ways of these pairs of positions, whatever their sites cost: nothing may be sent there.
+    /// The same without the ways of these pairs of positions, whatever their sites cost: nothing
+    /// may be sent there.
     #[must_use]
     pub fn without(mut self, pairs: impl IntoIterator<Item = (usize, usize)>) -> Self {
         let size = self.nodes.len();
@@ -94,8 +99,8 @@ impl SiteCosts {
         &self.nodes
     }
 
-    /// The cost of an ordered pair of positions in seconds: infinite where nothing may be sent, at most [`Rtt::ABSURD`] otherwise, which is also that of a position
-    /// beyond the list.
+    /// The cost of an ordered pair of positions in seconds: infinite where nothing may be sent, at
+    /// most [`Rtt::ABSURD`] otherwise, which is also that of a position beyond the list.
     #[must_use]
     pub fn seconds(&self, from: usize, to: usize) -> f64 {
         if from == to {
@@ -112,7 +117,8 @@ impl SiteCosts {
         &self.cut
     }
 
-    /// Whether the sum of a pair's terms may be more than what an unknown pair costs, which it is then cut to.
+    /// Whether the sum of a pair's terms may be more than what an unknown pair costs, which it is
+    /// then cut to.
     pub(crate) fn tops(&self) -> bool {
         self.tops
     }
@@ -130,7 +136,8 @@ impl SiteCosts {
     }
 }
 
-/// As it is written: rows are the sending sites, and nothing stands for infinity, which JSON has no number for.
+/// As it is written: rows are the sending sites, and nothing stands for infinity, which JSON has no
+/// number for.
 #[derive(Serialize, Deserialize)]
 struct RawSiteCosts {
     nodes: Vec<NodeName>,
@@ -162,7 +169,8 @@ impl From<SiteCosts> for RawSiteCosts {
     }
 }
 
-/// Seconds between sites and what nodes add: never negative, never above an unknown pair's cost unless infinite.
+/// Seconds between sites and what nodes add: never negative, never above an unknown pair's cost
+/// unless infinite.
 pub(crate) fn join(between: f64, access: f64) -> f64 {
     if between.is_infinite() { between } else { (between + access).clamp(0.0, Rtt::ABSURD.seconds()) }
 }

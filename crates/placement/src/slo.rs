@@ -1,8 +1,10 @@
 //! The fewest replicas that keep most requests within a response time.
 //!
-//! A request is within the objective when the cost of its way plus the serving time at its node's utilisation is. Serving time grows with
-//! utilisation, so filling replicas less lets them answer from farther away: for each of some utilisations, ways that are too long at it are made dear and
-//! the least number of replicas is found for which little enough demand has to take one. Then nodes are filled differently ([`filling`]), which may save more.
+//! A request is within the objective when the cost of its way plus the serving time at its node's
+//! utilisation is. Serving time grows with utilisation, so filling replicas less lets them answer
+//! from farther away: for each of some utilisations, ways that are too long at it are made dear and
+//! the least number of replicas is found for which little enough demand has to take one. Then nodes
+//! are filled differently ([`filling`]), which may save more.
 
 mod filling;
 
@@ -20,13 +22,15 @@ use crate::solve::{Routed, assemble};
 use crate::zones;
 use latency_matrix::NodeName;
 
-/// What a way costs on top that is too long, seconds: more than any way, less than leaving demand unserved.
+/// What a way costs on top that is too long, seconds: more than any way, less than leaving demand
+/// unserved.
 const TOO_LONG_SECONDS: f64 = 100.0;
 /// Utilisations that are tried at most.
 const LEVELS: usize = 24;
 
-/// A share of all requests and the response time that they must not exceed: `p95 <= 50 ms` is 0.95 and 0.050. The cost policy says which statistic of a way counts, and the
-/// serving curve which of the serving time; what is within them is not looked at.
+/// A share of all requests and the response time that they must not exceed: `p95 <= 50 ms` is 0.95
+/// and 0.050. The cost policy says which statistic of a way counts, and the serving curve which of
+/// the serving time; what is within them is not looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServiceLevel {
     /// Share of the demand, above 0 and at most 1.
@@ -50,7 +54,8 @@ pub enum Blocker {
         source: NodeName,
         /// Its demand.
         concurrency: f64,
-        /// Response time from the nearest such node, seconds; infinite (in JSON, null) if there is none.
+        /// Response time from the nearest such node, seconds; infinite (in JSON, null) if there is
+        /// none.
         #[serde(with = "infinite")]
         seconds: f64,
     },
@@ -69,8 +74,9 @@ pub enum Blocker {
 /// A plan for a service level.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LevelPlan {
-    /// The plan: with the fewest replicas found that meet the level, or else the one that comes nearest. Its replica capacity is what the emptiest node is filled
-    /// to on purpose, so that routes of sources without demand do not fill it further.
+    /// The plan: with the fewest replicas found that meet the level, or else the one that comes
+    /// nearest. Its replica capacity is what the emptiest node is filled to on purpose, so that
+    /// routes of sources without demand do not fill it further.
     pub plan: Plan,
     /// Whether it meets the level.
     pub met: bool,
@@ -104,11 +110,14 @@ struct Candidate {
 }
 
 impl Problem {
-    /// The fewest replicas within a range that meet a service level, and where they go. The number of replicas that the problem itself names does not count; nor does
-    /// its cost model: requests go where the plan's flows lead them.
+    /// The fewest replicas within a range that meet a service level, and where they go. The number
+    /// of replicas that the problem itself names does not count; nor does its cost model: requests
+    /// go where the plan's flows lead them.
     ///
     /// ```
-    /// use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Problem, ServiceLevel, ServingCurve};
+    /// use placement::{
+    ///     CostMatrix, Demand, NodeCapacity, NodeName, Problem, ServiceLevel, ServingCurve,
+    /// };
     ///
     /// // Two places 80 ms apart; a tenth of the requests comes from the second.
     /// let nodes: Vec<NodeName> = ["here", "there"].map(NodeName::from).to_vec();
@@ -183,7 +192,8 @@ impl Problem {
         Ok(LevelPlan { plan: Plan { replica_capacity: best.capacity, ..plan }, met, share_within, blockers })
     }
 
-    /// Those of some numbers of replicas that fit on the nodes, each of which may have a share of them: where four fit, two at a node, three may not, one at a node.
+    /// Those of some numbers of replicas that fit on the nodes, each of which may have a share of
+    /// them: where four fit, two at a node, three may not, one at a node.
     fn counts(&self, base: &Posed<'_>, range: RangeInclusive<u32>) -> Vec<u32> {
         let fit = |replicas: &u32| {
             let most = most_each(self, *replicas);
@@ -197,7 +207,8 @@ impl Problem {
         Self { replicas, keep_running: false, ..self.clone() }
     }
 
-    /// Fewer replicas than a candidate that meets the level has, as long as nodes that are filled differently allow it.
+    /// Fewer replicas than a candidate that meets the level has, as long as nodes that are filled
+    /// differently allow it.
     fn with_fewer(&self, base: &Posed<'_>, level: ServiceLevel, least: u32, mut best: Candidate) -> Candidate {
         if !meets(&best, level) {
             return best;
@@ -292,12 +303,14 @@ impl Problem {
 fn meets(candidate: &Candidate, level: ServiceLevel) -> bool {
     let routed = &candidate.routed;
     let served: f64 = routed.flows.iter().map(|flow| flow.2).sum();
-    // With fewer placed than asked for, the share of a node would be that of a number that is not there.
+    // With fewer placed than asked for, the share of a node would be that of a number that is not
+    // there.
     let whole = candidate.found.placement.iter().sum::<u32>() == candidate.replicas;
     whole && candidate.within >= level.share - 1e-9 && routed.unserved.iter().sum::<f64>() <= 1e-9 * served
 }
 
-/// The highest utilisation at which serving takes no longer than `seconds`; none if it never is that fast.
+/// The highest utilisation at which serving takes no longer than `seconds`; none if it never is
+/// that fast.
 fn highest_utilisation(curve: &ServingCurve, seconds: f64) -> Option<f64> {
     if curve.mean_seconds(1.0) <= seconds {
         return Some(1.0);

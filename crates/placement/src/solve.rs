@@ -12,14 +12,19 @@ impl Problem {
     /// ```
     /// use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Problem, Proof};
     ///
-    /// // Requests come in at both ends of a line; the middle is 10 ms from either, and one replica can serve all.
+    /// // Requests come in at both ends of a line; the middle is 10 ms from either, and one replica
+    /// // can serve all.
     /// let nodes: Vec<NodeName> = ["left", "middle", "right"].map(NodeName::from).to_vec();
-    /// let costs = CostMatrix::new(nodes.clone(), ndarray::array![[0.0, 0.01, 0.03], [0.01, 0.0, 0.01], [0.03, 0.01, 0.0]]);
+    /// let costs = CostMatrix::new(
+    ///     nodes.clone(),
+    ///     ndarray::array![[0.0, 0.01, 0.03], [0.01, 0.0, 0.01], [0.03, 0.01, 0.0]],
+    /// );
     /// let problem = Problem::new("hello", costs, 1, 10.0)
     ///     .with_capacities(nodes.iter().map(|node| NodeCapacity::new(node.clone(), 2)))
     ///     .with_demand(Demand::from_concurrency([("left".into(), 4.0), ("right".into(), 4.0)])?);
     /// let plan = problem.solve()?;
-    /// assert_eq!(plan.replicas_on(&"middle".into()), 1); // 10 ms for everybody; at an end it would be 15 on average
+    /// // 10 ms for everybody; at an end it would be 15 on average
+    /// assert_eq!(plan.replicas_on(&"middle".into()), 1);
     /// assert!((plan.cost.network_seconds - 0.010).abs() < 1e-12);
     /// assert_eq!(plan.proof, Proof::Optimal);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -39,7 +44,8 @@ fn solve(problem: &Problem) -> Plan {
     finish(problem, &posed, &found)
 }
 
-/// The best placement, in as many zones as asked for, where each source is served where it is best; `search` finds it where zones do not matter.
+/// The best placement, in as many zones as asked for, where each source is served where it is best;
+/// `search` finds it where zones do not matter.
 pub(crate) fn find(problem: &Problem, posed: &mut Posed<'_>, search: impl Fn(&Posed<'_>) -> Found) -> Found {
     let mut found = zones::spread(posed, problem, |posed| match problem.model {
         CostModel::LocalFirst => search(posed),

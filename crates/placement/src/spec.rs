@@ -15,7 +15,8 @@ use latency_matrix::NodeName;
 /// The version of [`ProblemSpec`] that this library reads and writes.
 pub const SPEC_VERSION: u32 = 1;
 
-/// A [`Problem`] as plain data. What is not said has the default of the problem's builder; what is not known is refused.
+/// A [`Problem`] as plain data. What is not said has the default of the problem's builder; what is
+/// not known is refused.
 ///
 /// ```
 /// use placement::{Problem, ProblemSpec};
@@ -46,7 +47,8 @@ pub struct ProblemSpec {
     pub replicas: u32,
     /// Requests that one replica serves at a time.
     pub replica_concurrency: f64,
-    /// Seconds between nodes: a matrix (`nodes`, `seconds`) or by site (`nodes`, `sites`, `between`, `access`).
+    /// Seconds between nodes: a matrix (`nodes`, `seconds`) or by site (`nodes`, `sites`,
+    /// `between`, `access`).
     pub costs: Costs,
     /// The candidates. A later entry for the same node replaces an earlier one.
     pub nodes: Vec<NodeCapacity>,

@@ -1,7 +1,8 @@
 //! When a better plan is worth carrying out: gain thresholds, cooldown, and a budget of moves.
 //!
-//! Latency is noisy and demand moves; a plan that is better by a hair is not worth starting pods for. [`Stability::choose`] compares the plan that
-//! is free to move with the one that keeps as much as possible, and takes the former only where the rules allow.
+//! Latency is noisy and demand moves; a plan that is better by a hair is not worth starting pods
+//! for. [`Stability::choose`] compares the plan that is free to move with the one that keeps as
+//! much as possible, and takes the former only where the rules allow.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +10,8 @@ use crate::plan::Plan;
 use crate::problem::{Problem, ProblemError};
 use crate::toward::toward;
 
-/// Rules against moving too eagerly. A move starts a replica on one node so that one on another can stop; scaling up or down is no move.
+/// Rules against moving too eagerly. A move starts a replica on one node so that one on another can
+/// stop; scaling up or down is no move.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stability {
     /// A plan with moves must lower the mean response time by at least this share of it.
@@ -50,12 +52,13 @@ pub enum Verdict {
     GainTooSmall,
     /// Kept: the last move was too short a time ago.
     CoolingDown,
-    /// The best plan needs more moves than are left in this window: those of them that gain most were made.
+    /// The best plan needs more moves than are left in this window: those of them that gain most
+    /// were made.
     MovedPartly,
     /// Kept: no moves are left in this window, or what they could do is too little.
     BudgetSpent,
-    /// Moved although the rules say no, because keeping would leave demand unserved, replicas where none may run, or minima or zones unmet. Where the rest can be
-    /// kept, it is.
+    /// Moved although the rules say no, because keeping would leave demand unserved, replicas where
+    /// none may run, or minima or zones unmet. Where the rest can be kept, it is.
     Forced,
 }
 
@@ -63,7 +66,9 @@ impl Stability {
     /// The plan to carry out.
     ///
     /// ```
-    /// use placement::{CostMatrix, Demand, MoveHistory, NodeCapacity, NodeName, Problem, Stability, Verdict};
+    /// use placement::{
+    ///     CostMatrix, Demand, MoveHistory, NodeCapacity, NodeName, Problem, Stability, Verdict,
+    /// };
     ///
     /// let nodes: Vec<NodeName> = vec!["a".into(), "b".into()];
     /// let costs = CostMatrix::new(nodes.clone(), ndarray::array![[0.0, 0.0004], [0.0004, 0.0]]);

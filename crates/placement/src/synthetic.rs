@@ -1,8 +1,9 @@
 //! Made-up networks with the structure of real ones, for tests, benches and simulation.
 //!
-//! Sites lie on a plane; the round trip between two sites is their distance times a detour that is the pair's own. Every node has an access
-//! term of its own, paid at both ends. A measurement is the true round trip times a little noise. All of it is a function of the
-//! seed: nothing is stored but positions, so ten thousand nodes cost nothing to describe.
+//! Sites lie on a plane; the round trip between two sites is their distance times a detour that is
+//! the pair's own. Every node has an access term of its own, paid at both ends. A measurement is
+//! the true round trip times a little noise. All of it is a function of the seed: nothing is stored
+//! but positions, so ten thousand nodes cost nothing to describe.
 
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +45,8 @@ impl Random {
         if count == 0 { 0 } else { (self.bits() % count as u64) as usize }
     }
 
-    /// About normal with mean 0 and standard deviation 1: the sum of twelve uniforms less six, within +-6.
+    /// About normal with mean 0 and standard deviation 1: the sum of twelve uniforms less six,
+    /// within +-6.
     pub fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
     }

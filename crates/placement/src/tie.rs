@@ -1,7 +1,8 @@
 //! A stable order among equals.
 
-/// 64-bit FNV-1a over a seed and a name, finished with a mixer, so that equals are ordered the same way in every process and on every platform,
-/// but neither by name nor the same way for every service.
+/// 64-bit FNV-1a over a seed and a name, finished with a mixer, so that equals are ordered the same
+/// way in every process and on every platform, but neither by name nor the same way for every
+/// service.
 #[must_use]
 pub(crate) fn stable_hash(seed: &str, name: &str) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;

@@ -30,15 +30,20 @@ pub struct TableCost {
     pub cost: f64,
 }
 
-/// Costs between nodes by region and zone, with the meaning that the network-aware scheduler plugins of Kubernetes give them: 0 on the same node, 1 in the same
-/// zone, what the zone table says within a region, what the region table says between regions, and 100 where they say nothing or the pod that is
-/// called is on a node without region and zone.
+/// Costs between nodes by region and zone, with the meaning that the network-aware scheduler
+/// plugins of Kubernetes give them: 0 on the same node, 1 in the same zone, what the zone table
+/// says within a region, what the region table says between regions, and 100 where they say nothing
+/// or the pod that is called is on a node without region and zone.
 ///
 /// ```
 /// use placement::{Place, TableCost, TopologyCosts};
 ///
 /// let place = |region: &str, zone: &str| Place { region: region.into(), zone: zone.into() };
-/// let entry = |origin: &str, destination: &str, cost| TableCost { origin: origin.into(), destination: destination.into(), cost };
+/// let entry = |origin: &str, destination: &str, cost| TableCost {
+///     origin: origin.into(),
+///     destination: destination.into(),
+///     cost,
+/// };
 /// let costs = TopologyCosts::new(
 ///     &[place("west", "z1"), place("west", "z1"), place("west", "z2"), place("east", "z3")],
 ///     &[entry("west", "east", 20.0)],
@@ -59,7 +64,8 @@ pub struct TopologyCosts {
 }
 
 impl TopologyCosts {
-    /// From the place of each node and the two tables. A later entry for a pair replaces an earlier one; a cost that is negative or not finite is no entry.
+    /// From the place of each node and the two tables. A later entry for a pair replaces an earlier
+    /// one; a cost that is negative or not finite is no entry.
     #[must_use]
     pub fn new(nodes: &[Place], regions: &[TableCost], zones: &[TableCost]) -> Self {
         let table = |entries: &[TableCost]| -> BTreeMap<(String, String), f64> {
@@ -96,7 +102,8 @@ impl TopologyCosts {
         Self { places, between, named }
     }
 
-    /// The cost of a pair of nodes by their positions; none where the tables say nothing, or for a position beyond the list.
+    /// The cost of a pair of nodes by their positions; none where the tables say nothing, or for a
+    /// position beyond the list.
     #[must_use]
     pub fn cost(&self, from: usize, to: usize) -> Option<f64> {
         if from == to {

@@ -1,8 +1,10 @@
-//! Decisions on record: what went in and what came out, one JSON object a line, to be decided again.
+//! Decisions on record: what went in and what came out, one JSON object a line, to be decided
+//! again.
 //!
-//! Nothing but what is on a line, and the costs on a line before it, goes into its decision, so deciding it again gives the same bytes; where it does not, the program
-//! or the line was changed. Numbers are written so that reading them gives the same bits; those that are not finite are refused. A [`Recorder`] writes costs that
-//! decisions share once, on a line of their own.
+//! Nothing but what is on a line, and the costs on a line before it, goes into its decision, so
+//! deciding it again gives the same bytes; where it does not, the program or the line was changed.
+//! Numbers are written so that reading them gives the same bits; those that are not finite are
+//! refused. A [`Recorder`] writes costs that decisions share once, on a line of their own.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,7 +18,8 @@ use crate::stability::{MoveHistory, Stability, Verdict};
 /// What one decision depends on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Inputs {
-    /// When, in seconds since any fixed instant; only for the reader. Finite, as all numbers of a trace are.
+    /// When, in seconds since any fixed instant; only for the reader. Finite, as all numbers of a
+    /// trace are.
     pub time_seconds: f64,
     /// The problem.
     pub problem: Problem,
@@ -148,7 +151,8 @@ impl Entry {
     }
 }
 
-/// Where the costs are in an entry, and what stands there instead when they are on a line before it.
+/// Where the costs are in an entry, and what stands there instead when they are on a line before
+/// it.
 const COSTS: &str = "/inputs/problem/costs";
 const ABOVE: &str = "above";
 
@@ -159,19 +163,22 @@ struct CostsLine {
     costs: Costs,
 }
 
-/// Writes the lines of a trace; costs are written when they are others than those before. [`replay`] reads both forms.
+/// Writes the lines of a trace; costs are written when they are others than those before.
+/// [`replay`] reads both forms.
 ///
 /// ```
 /// use placement::trace::{Inputs, Recorder, replay};
 /// use placement::{CostMatrix, Demand, MoveHistory, NodeCapacity, Problem};
 ///
-/// let costs = CostMatrix::new(vec!["a".into(), "b".into()], ndarray::array![[0.0, 0.02], [0.02, 0.0]]);
+/// let costs =
+///     CostMatrix::new(vec!["a".into(), "b".into()], ndarray::array![[0.0, 0.02], [0.02, 0.0]]);
 /// let (mut recorder, mut trace) = (Recorder::default(), String::new());
 /// for busy in ["a", "b"] {
 ///     let problem = Problem::new("hello", costs.clone(), 1, 10.0)
 ///         .with_capacities(["a", "b"].map(|node| NodeCapacity::new(node.into(), 1)))
 ///         .with_demand(Demand::from_concurrency([(busy.into(), 4.0)])?);
-///     let inputs = Inputs { time_seconds: 0.0, problem, stability: None, history: MoveHistory::default() };
+///     let inputs =
+///         Inputs { time_seconds: 0.0, problem, stability: None, history: MoveHistory::default() };
 ///     trace.push_str(&recorder.lines(&inputs.decide()?)?);
 /// }
 /// assert_eq!(trace.lines().count(), 3); // costs, and two decisions
@@ -201,18 +208,21 @@ impl Recorder {
     }
 }
 
-/// Decides every line of a trace again and returns those that come out different in any byte; empty lines are skipped.
+/// Decides every line of a trace again and returns those that come out different in any byte; empty
+/// lines are skipped.
 ///
 /// ```
 /// use placement::trace::{Inputs, replay};
 /// use placement::{CostMatrix, Demand, MoveHistory, NodeCapacity, NodeName, Problem};
 ///
 /// let nodes: Vec<NodeName> = vec!["a".into(), "b".into()];
-/// let costs = CostMatrix::new(nodes.clone(), ndarray::array![[0.0, 0.1 + 0.2], [f64::INFINITY, 0.0]]);
+/// let costs =
+///     CostMatrix::new(nodes.clone(), ndarray::array![[0.0, 0.1 + 0.2], [f64::INFINITY, 0.0]]);
 /// let problem = Problem::new("hello", costs, 2, 10.0)
 ///     .with_capacities(nodes.into_iter().map(|node| NodeCapacity::new(node, 1)))
 ///     .with_demand(Demand::from_concurrency([("a".into(), 7.0 / 3.0)])?);
-/// let inputs = Inputs { time_seconds: 0.0, problem, stability: None, history: MoveHistory::default() };
+/// let inputs =
+///     Inputs { time_seconds: 0.0, problem, stability: None, history: MoveHistory::default() };
 /// let line = inputs.decide()?.to_line()?;
 /// assert!(replay(&line)?.is_empty());
 /// let forged = line.replace("\"starts\":2", "\"starts\":1");

@@ -3,7 +3,8 @@
 use crate::flow::UNSERVED_SECONDS;
 use crate::instance::Instance;
 
-/// The mean cost of a request to each node over all demand, seconds; what cannot be reached counts [`UNSERVED_SECONDS`].
+/// The mean cost of a request to each node over all demand, seconds; what cannot be reached counts
+/// [`UNSERVED_SECONDS`].
 pub(crate) fn mean_costs(instance: &Instance) -> Vec<f64> {
     let demand = instance.demand();
     let mut means = vec![0.0; instance.nodes()];
@@ -25,8 +26,8 @@ pub(crate) fn mean_costs(instance: &Instance) -> Vec<f64> {
     means
 }
 
-/// Each replica serves the same share of every source, so the objective is a sum over replicas and taking the cheapest one at a time is
-/// exact. Returns the placement and its objective.
+/// Each replica serves the same share of every source, so the objective is a sum over replicas and
+/// taking the cheapest one at a time is exact. Returns the placement and its objective.
 pub(crate) fn solve(instance: &Instance) -> (Vec<u32>, f64) {
     let share = instance.demand() / f64::from(instance.replicas.max(1));
     let means = mean_costs(instance);

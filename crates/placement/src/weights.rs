@@ -13,7 +13,8 @@ use crate::plan::Plan;
 use crate::tie::stable_hash;
 use latency_matrix::NodeName;
 
-/// Integer weights, one row per source node, one column per serving node; every row sums to exactly 100.
+/// Integer weights, one row per source node, one column per serving node; every row sums to
+/// exactly 100.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RawWeights")]
 pub struct WeightMatrix {
@@ -74,8 +75,9 @@ impl WeightMatrix {
         Self { nodes: nodes.to_vec(), rows: Array2::from_diag_elem(nodes.len(), WHOLE) }
     }
 
-    /// From a plan's flows, so that no replica gets more than it can serve. The row of a node without demand goes to the nearest node that has
-    /// a replica with room left, or failing that, a replica. Serving nodes that are not in `nodes` get nothing.
+    /// From a plan's flows, so that no replica gets more than it can serve. The row of a node
+    /// without demand goes to the nearest node that has a replica with room left, or failing that,
+    /// a replica. Serving nodes that are not in `nodes` get nothing.
     #[must_use]
     pub fn assigned(nodes: &[NodeName], plan: &Plan, costs: &CostMatrix) -> Self {
         let assignment = Assignment::new(nodes, plan, costs);
@@ -86,13 +88,16 @@ impl WeightMatrix {
         matrix
     }
 
-    /// Computes the row of one source node anew from a plan's flows, as [`WeightMatrix::assigned`] does; all other rows stay as they are. False when there
-    /// is no such row.
+    /// Computes the row of one source node anew from a plan's flows, as [`WeightMatrix::assigned`]
+    /// does; all other rows stay as they are. False when there is no such row.
     ///
     /// ```
     /// # use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Problem, WeightMatrix};
     /// let nodes: Vec<NodeName> = ["a", "b", "c"].map(NodeName::from).to_vec();
-    /// let costs = CostMatrix::new(nodes.clone(), ndarray::array![[0.0, 0.01, 0.02], [0.01, 0.0, 0.02], [0.02, 0.02, 0.0]]);
+    /// let costs = CostMatrix::new(
+    ///     nodes.clone(),
+    ///     ndarray::array![[0.0, 0.01, 0.02], [0.01, 0.0, 0.02], [0.02, 0.02, 0.0]],
+    /// );
     /// let plan = Problem::new("hello", costs.clone(), 1, 10.0)
     ///     .with_capacities(nodes.iter().map(|node| NodeCapacity::new(node.clone(), 1)))
     ///     .with_demand(Demand::from_concurrency([("b".into(), 2.0)])?)
@@ -114,8 +119,9 @@ impl WeightMatrix {
         true
     }
 
-    /// The FaaSt/miporin formula: the weight of a node is proportional to `1 / (rtt + serving time)` over the nodes that have replicas. Kept for
-    /// compatibility; it goes on sending requests far away however near a replica is.
+    /// The FaaSt/miporin formula: the weight of a node is proportional to
+    /// `1 / (rtt + serving time)` over the nodes that have replicas. Kept for compatibility; it
+    /// goes on sending requests far away however near a replica is.
     ///
     /// ```
     /// use placement::{CostMatrix, NodeName, WeightMatrix};
@@ -123,7 +129,12 @@ impl WeightMatrix {
     /// let nodes: Vec<NodeName> = vec!["node1".into(), "node2".into()];
     /// let costs = CostMatrix::new(nodes.clone(), ndarray::array![[0.0, 0.030], [0.030, 0.0]]);
     /// // 1/10 ms against 1/40 ms.
-    /// let weights = WeightMatrix::inverse_response_time(&nodes, &nodes.iter().cloned().collect(), &costs, 0.010);
+    /// let weights = WeightMatrix::inverse_response_time(
+    ///     &nodes,
+    ///     &nodes.iter().cloned().collect(),
+    ///     &costs,
+    ///     0.010,
+    /// );
     /// assert_eq!(weights.row(&"node1".into()), Some(vec![80, 20]));
     /// ```
     #[must_use]
@@ -147,7 +158,8 @@ impl WeightMatrix {
         Self { nodes: nodes.to_vec(), rows: Array2::zeros((nodes.len(), nodes.len())) }
     }
 
-    /// A row from shares; without any it goes evenly to all serving nodes, or to itself when nothing runs.
+    /// A row from shares; without any it goes evenly to all serving nodes, or to itself when
+    /// nothing runs.
     fn put(&mut self, source: usize, serving: &[usize], mut shares: Vec<(usize, f64)>) {
         if shares.iter().all(|(_, share)| *share <= 0.0) {
             shares = serving.iter().map(|node| (*node, 1.0)).collect();

@@ -1,8 +1,10 @@
 //! Replicas in several zones, so that the loss of one does not take all.
 //!
-//! A first plan in enough zones comes from holding one replica in each zone in use and one more in another, again and again. Where there are few nodes, the best one
-//! follows by branching: when the best placement is in too few zones, every placement in enough of them has a replica on some node of a zone that it leaves out, so that
-//! holding one on each of these nodes in turn, and none on those before it, covers them all.
+//! A first plan in enough zones comes from holding one replica in each zone in use and one more in
+//! another, again and again. Where there are few nodes, the best one follows by branching: when the
+//! best placement is in too few zones, every placement in enough of them has a replica on some node
+//! of a zone that it leaves out, so that holding one on each of these nodes in turn, and none on
+//! those before it, covers them all.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +19,8 @@ const FEW_NODES: usize = 16;
 /// Placements that branching may look for.
 const SOLVES: usize = 300;
 
-/// Solves, in as many zones as asked for, as far as there are so many with room and minima leave replicas for them. What runs and would else stay makes way.
+/// Solves, in as many zones as asked for, as far as there are so many with room and minima leave
+/// replicas for them. What runs and would else stay makes way.
 pub(crate) fn spread(posed: &mut Posed<'_>, problem: &Problem, solve: impl Fn(&Posed<'_>) -> Found) -> Found {
     let wanted = reachable(posed, problem);
     let made = make_way(posed, problem, wanted);
@@ -63,8 +66,9 @@ fn attainable(posed: &Posed<'_>, problem: &Problem, floors: &[u32]) -> usize {
     in_use(posed, problem, floors).saturating_add(posed.instance.replicas.saturating_sub(floors.iter().sum()) as usize)
 }
 
-/// Lets so many zones be reached where what runs would stay: one replica less is held where a zone holds several or none, and one more node is open in zones
-/// where nothing runs. False where nothing had to be done.
+/// Lets so many zones be reached where what runs would stay: one replica less is held where a zone
+/// holds several or none, and one more node is open in zones where nothing runs. False where
+/// nothing had to be done.
 fn make_way(posed: &mut Posed<'_>, problem: &Problem, wanted: usize) -> bool {
     if wanted == 0 {
         return false;
@@ -100,7 +104,8 @@ fn make_way(posed: &mut Posed<'_>, problem: &Problem, wanted: usize) -> bool {
     true
 }
 
-/// As long as the result is in too few zones, holds a replica in each zone that it is in and one more on the node nearest to the demand in another.
+/// As long as the result is in too few zones, holds a replica in each zone that it is in and one
+/// more on the node nearest to the demand in another.
 fn held(posed: &mut Posed<'_>, problem: &Problem, mut found: Found, wanted: usize, solve: impl Fn(&Posed<'_>) -> Found) -> Found {
     let zones: Vec<Option<&String>> = posed.nodes.iter().map(|node| problem.zones.get(*node)).collect();
     let means = mean_costs(&posed.instance);
@@ -137,7 +142,8 @@ struct Branching<'a, S> {
 }
 
 impl<S: Fn(&Posed<'_>) -> Found> Branching<'_, S> {
-    /// Looks at all placements within floors and limits, of which the best is `found`, that are in enough zones. Leaves floors and limits as they were.
+    /// Looks at all placements within floors and limits, of which the best is `found`, that are in
+    /// enough zones. Leaves floors and limits as they were.
     fn split(&mut self, posed: &mut Posed<'_>, found: &Found) {
         let zone = |node: usize| self.problem.zones.get(posed.nodes[node]);
         let used: BTreeSet<&String> = (0..posed.nodes.len()).filter(|node| found.placement[*node] > 0).filter_map(zone).collect();
@@ -153,7 +159,8 @@ impl<S: Fn(&Posed<'_>) -> Found> Branching<'_, S> {
         posed.instance.limits = limits;
     }
 
-    /// Looks at all placements within floors and limits that are in enough zones, none of which is better than `bound`.
+    /// Looks at all placements within floors and limits that are in enough zones, none of which is
+    /// better than `bound`.
     fn look(&mut self, posed: &mut Posed<'_>, bound: f64) {
         let sum = |counts: &[u32]| counts.iter().map(|count| u64::from(*count)).sum::<u64>();
         let replicas = u64::from(posed.instance.replicas);

@@ -1,4 +1,5 @@
-//! Minima, zones and numbers at the edge: what is promised holds, and every problem that is accepted is answered.
+//! Minima, zones and numbers at the edge: what is promised holds, and every problem that is
+//! accepted is answered.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -157,7 +158,8 @@ fn a_busy_replica_is_better_than_none_however_long_it_takes() {
 
 #[test]
 fn a_proof_that_runs_out_of_effort_keeps_the_bound_that_it_has() {
-    // Sixteen nodes in eight zones, nothing to choose between: hundreds of branchings are worth a look.
+    // Sixteen nodes in eight zones, nothing to choose between: hundreds of branchings are worth a
+    // look.
     let names: Vec<NodeName> = (0..16).map(|node| NodeName::new(format!("n{node:02}"))).collect();
     let cells = Array2::from_shape_fn((16, 16), |(from, to)| if from == to { 0.0 } else { 0.01 });
     let plan = Problem::new("s", CostMatrix::new(names.clone(), cells), 8, 10.0)

@@ -1,4 +1,5 @@
-//! Every option against trying everything: minima, shares, zones, what runs, what stays, moves, and service levels.
+//! Every option against trying everything: minima, shares, zones, what runs, what stays, moves, and
+//! service levels.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -123,7 +124,8 @@ impl Case {
         used.map(|node| self.zones[node]).collect::<BTreeSet<u8>>().len() as u32
     }
 
-    /// All placements of so many replicas that hold what is promised: limits, shares, minima, and then zones, as far as they can be held at once.
+    /// All placements of so many replicas that hold what is promised: limits, shares, minima, and
+    /// then zones, as far as they can be held at once.
     fn allowed(&self, placed: u32, replicas: u32) -> Vec<Vec<u32>> {
         let most = self.most(replicas);
         let floors: Vec<u32> = self.floors.iter().zip(&most).map(|(floor, most)| *floor.min(most)).collect();

@@ -233,7 +233,8 @@ proptest! {
     #[test]
     fn no_placement_is_better_than_the_plan(small in small()) {
         let plan = small.problem().solve().unwrap();
-        // Nodes that no source reaches are no candidates; the brute force has no such rule, so leave these cases to their own test.
+        // Nodes that no source reaches are no candidates; the brute force has no such rule, so
+        // leave these cases to their own test.
         let placed: u32 = small.replicas.min(small.limits.iter().sum());
         prop_assume!(plan.total_replicas() == placed && !small.demands.iter().all(|demand| *demand == 0.0));
         prop_assert_eq!(plan.proof, Proof::Optimal);

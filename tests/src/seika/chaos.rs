@@ -1,5 +1,6 @@
-//! Counts change while everything goes wrong: the controller is killed, watches lag and break, the API server refuses and its answers get
-//! lost, kubelets fail pods and people delete them. At no instant is there a pod too many, and in the end there are exactly those asked for.
+//! Counts change while everything goes wrong: the controller is killed, watches lag and break, the
+//! API server refuses and its answers get lost, kubelets fail pods and people delete them. At no
+//! instant is there a pod too many, and in the end there are exactly those asked for.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -33,7 +34,8 @@ pub struct Chaos {
     pub points_per_run: usize,
     /// How many runs there are at once, each in a namespace and on nodes of its own.
     pub lanes: usize,
-    /// The controller's binary, to be run as a process; without it, the controller is a task of this process.
+    /// The controller's binary, to be run as a process; without it, the controller is a task of
+    /// this process.
     pub binary: Option<PathBuf>,
 }
 
@@ -127,7 +129,8 @@ impl Chaos {
         }
 
         faults.set(Weather::default());
-        // Until the last change has come to the controller, what it does is right by the one before, and may pass through the right counts by chance.
+        // Until the last change has come to the controller, what it does is right by the one
+        // before, and may pass through the right counts by chance.
         let is_heeded =
             |seika: &Seika| seika.status.as_ref().and_then(|status| status.observed_generation) == seika.metadata.generation;
         case.until_status("the last change is heeded", is_heeded).await?;

@@ -1,4 +1,5 @@
-//! A namespace with a controller of its own, under the ServiceAccount and the rights that it has in a cluster.
+//! A namespace with a controller of its own, under the ServiceAccount and the rights that it has in
+//! a cluster.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -103,7 +104,8 @@ impl Cluster {
         Ok(path)
     }
 
-    /// Lets a controller have its Lease in `namespace`, with the rights that it has in its own, so that several can lead at once.
+    /// Lets a controller have its Lease in `namespace`, with the rights that it has in its own, so
+    /// that several can lead at once.
     ///
     /// # Errors
     /// Where the API server refuses.
@@ -250,7 +252,8 @@ impl Case {
         let ready = json!({ "status": { "conditions": [{ "type": "Ready", "status": "True", "reason": "Here", "message": "",
             "lastHeartbeatTime": null, "lastTransitionTime": null }] } });
         nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(ready)).await?;
-        // The API server taints what is new; who would take that away are controllers that do not run here.
+        // The API server taints what is new; who would take that away are controllers that do not
+        // run here.
         nodes.patch(name, &PatchParams::default(), &Patch::Merge(json!({ "spec": { "taints": [] } }))).await?;
         Ok(())
     }
@@ -267,7 +270,8 @@ impl Case {
         Ok(pods.items.into_iter().filter(is_active).collect())
     }
 
-    /// UIDs of active pods by name. A name alone is no pod: that of one that is gone may be taken again.
+    /// UIDs of active pods by name. A name alone is no pod: that of one that is gone may be taken
+    /// again.
     pub async fn uids(&self) -> anyhow::Result<BTreeMap<String, String>> {
         Ok(self.active().await?.iter().map(|pod| (pod.name_any(), pod.uid().unwrap_or_default())).collect())
     }
@@ -357,7 +361,8 @@ pub fn is_of_a_seika(pod: &Pod) -> bool {
     pod.owner_references().iter().any(|owner| owner.kind == "Seika" && owner.controller == Some(true))
 }
 
-/// Polls until `holds`, for at most a minute: the garbage collector looks for new kinds of owners only twice a minute.
+/// Polls until `holds`, for at most a minute: the garbage collector looks for new kinds of owners
+/// only twice a minute.
 pub async fn until(what: &str, holds: impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<()> {
     let begun = Instant::now();
     while !holds().await? {

@@ -1,4 +1,5 @@
-//! The controller of a run of chaos: it is killed, started again, and hands over to another, over an unreliable way to the API server.
+//! The controller of a run of chaos: it is killed, started again, and hands over to another, over
+//! an unreliable way to the API server.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -78,7 +79,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// It is killed in the middle of what it does, and started again at once under the same name, as a kubelet would.
+    /// It is killed in the middle of what it does, and started again at once under the same name,
+    /// as a kubelet would.
     ///
     /// # Errors
     /// Where it had ended by itself, or cannot be started again.

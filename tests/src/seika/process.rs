@@ -79,7 +79,8 @@ impl Process {
         }
     }
 
-    /// Asks it to end and waits until it has. One that was started only just now may end of it before it has begun to listen.
+    /// Asks it to end and waits until it has. One that was started only just now may end of it
+    /// before it has begun to listen.
     ///
     /// # Errors
     /// Where it does not end well.
@@ -108,7 +109,8 @@ impl Process {
     /// Where the system does not say.
     pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
-        // The second field is the name in parentheses and may hold anything; the times are the 14th and 15th.
+        // The second field is the name in parentheses and may hold anything; the times are the 14th
+        // and 15th.
         let (_, after_name) = stat.rsplit_once(')').context("an odd /proc/PID/stat")?;
         let fields: Vec<&str> = after_name.split_whitespace().collect();
         let ticks = |index: usize| fields.get(index).and_then(|ticks| ticks.parse::<f64>().ok()).context("an odd /proc/PID/stat");

@@ -1,5 +1,6 @@
-//! A way to the API server for processes: plain HTTP on loopback, passed on by a client that may be an unreliable one. What a process has asked
-//! for is passed on even if it is killed meanwhile, as on a network.
+//! A way to the API server for processes: plain HTTP on loopback, passed on by a client that may be
+//! an unreliable one. What a process has asked for is passed on even if it is killed meanwhile, as
+//! on a network.
 
 use std::net::{Ipv4Addr, SocketAddr};
 

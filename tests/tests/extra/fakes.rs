@@ -1,5 +1,5 @@
-//! What stands in for the parts that this test does without: kubelets and scheduler, Knative's ServerlessService controller, gateways
-//! and probers.
+//! What stands in for the parts that this test does without: kubelets and scheduler, Knative's
+//! ServerlessService controller, gateways and probers.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,7 +19,8 @@ use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// What all gateways hold, and have answered, of the one revision, by node. A request takes a second.
+/// What all gateways hold, and have answered, of the one revision, by node. A request takes a
+/// second.
 #[derive(Clone, Default)]
 pub(crate) struct Gateways(Arc<Mutex<BTreeMap<&'static str, Held>>>);
 
@@ -95,7 +96,8 @@ impl Gateways {
     }
 }
 
-/// Serves each node's row of the matrix: node1 and node2 a millisecond apart, node3 fifty from both.
+/// Serves each node's row of the matrix: node1 and node2 a millisecond apart, node3 fifty from
+/// both.
 pub(crate) async fn serve_probers(nodes: &[(&'static str, Ipv4Addr)]) -> anyhow::Result<u16> {
     let mut port = 0;
     for &(node, address) in nodes {
@@ -135,8 +137,8 @@ async fn set_ready(pods: &Api<Pod>, name: &str, address: &str) -> anyhow::Result
     Ok(())
 }
 
-/// Scheduler and kubelets in one: pods are bound where they must go (bootstrap pods to node1), are ready a moment later, and go when they are
-/// deleted. Runs until the task is dropped.
+/// Scheduler and kubelets in one: pods are bound where they must go (bootstrap pods to node1), are
+/// ready a moment later, and go when they are deleted. Runs until the task is dropped.
 pub(crate) async fn kubelets(client: Client) -> anyhow::Result<()> {
     let pods: Api<Pod> = Api::namespaced(client, "default");
     loop {

@@ -1,5 +1,5 @@
-//! extra-controller and seika-controller together on a real API server, under their own rights. Knative's own controllers, kubelets and
-//! gateways are played by the test.
+//! extra-controller and seika-controller together on a real API server, under their own rights.
+//! Knative's own controllers, kubelets and gateways are played by the test.
 
 mod cluster;
 mod fakes;

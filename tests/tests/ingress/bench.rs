@@ -1,4 +1,5 @@
-//! A real API server, the real daemon under its own RBAC, and real Envoys, in a network namespace of the test's own.
+//! A real API server, the real daemon under its own RBAC, and real Envoys, in a network namespace
+//! of the test's own.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -57,7 +58,8 @@ const GRACE: Duration = Duration::from_secs(90);
 const GATEWAY_HEAP_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 const SOON: Duration = Duration::from_secs(20);
 
-/// Where things are in the test's own network: gateways and pods of node N have the addresses 10.44.N.x.
+/// Where things are in the test's own network: gateways and pods of node N have the addresses
+/// 10.44.N.x.
 pub(crate) const NODES: [u8; 3] = [1, 2, 3];
 pub(crate) const XDS: &str = "127.0.0.1:18000";
 /// Of a second replica.
@@ -77,8 +79,9 @@ pub(crate) fn pod_address(node: u8, pod: u8) -> SocketAddr {
     ([10, 44, node, 10 + pod], 8012).into()
 }
 
-/// Runs `test` with everything that is needed, on threads of a network namespace that ends with them. Nothing of the machine's own
-/// network is touched, so any port is free and any address may be had.
+/// Runs `test` with everything that is needed, on threads of a network namespace that ends with
+/// them. Nothing of the machine's own network is touched, so any port is free and any address may
+/// be had.
 pub(crate) fn in_own_network<F: Future<Output = anyhow::Result<()>>>(test: impl FnOnce(Components) -> F) -> anyhow::Result<()> {
     // Making components may need the machine's network.
     let wanted = [
@@ -90,7 +93,8 @@ pub(crate) fn in_own_network<F: Future<Output = anyhow::Result<()>>>(test: impl 
         Component::Nft,
     ];
     let components = Components::ensure(&wanted, &Progress::to_stderr())?;
-    // Threads that this one starts from now on, and processes that they start, are in the new namespace, too.
+    // Threads that this one starts from now on, and processes that they start, are in the new
+    // namespace, too.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
         .context("failed to make a network namespace: these tests run as root")?;
     let ip = components.path(Component::Ip)?;
@@ -328,7 +332,8 @@ impl Bench {
         self.slice(NAMESPACE, "kantai-gateway-internal", "http2", 8081, &endpoints, NAMESPACE).await
     }
 
-    /// Makes known which gateway pods (node, and which of the two on it) are ready, and which are being ended but still serve.
+    /// Makes known which gateway pods (node, and which of the two on it) are ready, and which are
+    /// being ended but still serve.
     pub(crate) async fn gateway_pods_ready(&self, ready: &[(u8, u8)], ending: &[(u8, u8)]) -> anyhow::Result<()> {
         let endpoint = |&(node, pod): &(u8, u8), ready: bool| {
             json!({"addresses": [gateway_pod_address(node, pod)], "nodeName": format!("node{node}"),
@@ -366,7 +371,8 @@ impl Bench {
         .await
     }
 
-    /// The endpoints of a Service: address and node of each, and the namespace that their pods are in.
+    /// The endpoints of a Service: address and node of each, and the namespace that their pods are
+    /// in.
     pub(crate) async fn slice(
         &self,
         namespace: &str,
@@ -475,7 +481,8 @@ impl Bench {
         Ok((response.status().as_u16(), response.text().await?))
     }
 
-    /// One request over TLS to the external listener of a node, which must show exactly this certificate for the host.
+    /// One request over TLS to the external listener of a node, which must show exactly this
+    /// certificate for the host.
     pub(crate) async fn get_tls(&self, node: u8, host: &str, certificate: &rcgen::Certificate) -> anyhow::Result<String> {
         let mut config = Config::new(format!("https://{}:8443", gateway_address(node)).parse()?);
         config.root_cert = Some(vec![certificate.der().to_vec()]);
@@ -507,7 +514,8 @@ impl Bench {
         Ok(self.http.get(url).send().await?.text().await?)
     }
 
-    /// `count` requests for `host` through the internal listener of a node's gateway: how many each backend answered.
+    /// `count` requests for `host` through the internal listener of a node's gateway: how many each
+    /// backend answered.
     pub(crate) async fn shares(&self, node: u8, host: &str, count: usize) -> anyhow::Result<BTreeMap<String, usize>> {
         let mut shares = BTreeMap::new();
         for _ in 0..count {
@@ -519,7 +527,8 @@ impl Bench {
     }
 }
 
-/// The daemon in a process of its own, until that is killed: for the scorecard, which shares this bench.
+/// The daemon in a process of its own, until that is killed: for the scorecard, which shares this
+/// bench.
 #[allow(dead_code)]
 pub(crate) async fn serve(kubeconfig: &Path, policy: Policy, routes_url: &str) -> anyhow::Result<()> {
     let listeners = Listeners { xds: listen(XDS).await?, ops: listen(OPS).await? };
@@ -527,7 +536,8 @@ pub(crate) async fn serve(kubeconfig: &Path, policy: Policy, routes_url: &str) -
     Ok(daemon::run(client, settings(policy, routes_url), listeners, CancellationToken::new()).await?)
 }
 
-/// Whoever has every right speaks as the daemon's ServiceAccount, and then has no other rights than that.
+/// Whoever has every right speaks as the daemon's ServiceAccount, and then has no other rights than
+/// that.
 async fn client_of_daemon(kubeconfig: &Path, way: Option<SocketAddr>) -> anyhow::Result<Client> {
     let mut kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig)?;
     if let Some(way) = way {
@@ -606,7 +616,8 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Ends as a pod of the DaemonSet does: it goes on until its preStop hook is over, and is killed when its grace is. For the scorecard.
+    /// Ends as a pod of the DaemonSet does: it goes on until its preStop hook is over, and is
+    /// killed when its grace is. For the scorecard.
     #[allow(dead_code)]
     pub(crate) async fn end_as_a_pod(mut self) -> anyhow::Result<()> {
         let began = Instant::now();

@@ -28,7 +28,8 @@ impl Authority {
         let key = KeyPair::generate()?;
         let certificate = CertificateParams::new([name.to_owned()])?.signed_by(&key, &self.issuer)?;
         let files = [("tls.crt", certificate.pem()), ("tls.key", key.serialize_pem()), ("ca.crt", self.certificate.pem())];
-        // As the kubelet does it: all files are links through one link, which is changed in one step.
+        // As the kubelet does it: all files are links through one link, which is changed in one
+        // step.
         std::fs::create_dir_all(folder)?;
         let version = tempfile::tempdir_in(folder)?.keep();
         for (file, text) in files {

@@ -30,7 +30,8 @@ impl PlanWriter {
                 let mut receiver = receiver.clone();
                 receiver.mark_changed();
                 readers.spawn(async move {
-                    // The request goes on until an empty line; there is only one thing that it can ask for.
+                    // The request goes on until an empty line; there is only one thing that it can
+                    // ask for.
                     let mut request = Vec::new();
                     while !request.ends_with(b"\r\n\r\n") {
                         request.push(stream.read_u8().await?);

@@ -70,7 +70,8 @@ async fn answer(name: &str, mut request: Request<Incoming>) -> Result<Response<B
     if header("upgrade").as_deref() == Some("websocket") {
         let upgraded = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
-            // What a web socket carries does not matter to anybody on its way: it is sent back as it is.
+            // What a web socket carries does not matter to anybody on its way: it is sent back as
+            // it is.
             if let Ok(upgraded) = upgraded.await {
                 let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
                 let _ = tokio::io::copy(&mut read, &mut write).await;

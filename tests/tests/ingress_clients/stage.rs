@@ -1,4 +1,5 @@
-//! Gateways as they are deployed, and what they are told, without an API server: what changes is noted here.
+//! Gateways as they are deployed, and what they are told, without an API server: what changes is
+//! noted here.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -34,7 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The Service that is another name of the gateways' internal listeners.
 pub(crate) const OURSELVES: &str = "kantai-gateway-internal.kantai-system.svc.cluster.local";
 
-/// Runs `test` on threads of a network namespace that ends with them: any address may be had, and nothing of the machine's own is touched.
+/// Runs `test` on threads of a network namespace that ends with them: any address may be had, and
+/// nothing of the machine's own is touched.
 pub(crate) fn in_own_network<F: Future<Output = anyhow::Result<()>>>(test: impl FnOnce(PathBuf) -> F) -> anyhow::Result<()> {
     // Making components may need the machine's network.
     let components = Components::ensure(&[Component::Envoy, Component::Ip], &Progress::to_stderr())?;

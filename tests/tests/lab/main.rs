@@ -1,4 +1,5 @@
-//! The whole, in the lab: the README's own command on scenarios, what their reports must show, and that nothing is left behind.
+//! The whole, in the lab: the README's own command on scenarios, what their reports must show, and
+//! that nothing is left behind.
 //!
 //! One lab at a time fits a small machine, so the tests take turns.
 
@@ -59,7 +60,8 @@ fn local_share(report: &Value, step: &str) -> BTreeMap<String, (usize, usize)> {
     shares
 }
 
-/// Everything of a lab that this machine shows: its namespaces, mounts, control groups and processes.
+/// Everything of a lab that this machine shows: its namespaces, mounts, control groups and
+/// processes.
 fn traces_of_a_lab() -> anyhow::Result<Vec<String>> {
     let mut traces = Vec::new();
     let namespaces = Command::new("ip").args(["netns", "list"]).output().context("failed to start ip")?;
@@ -75,7 +77,8 @@ fn traces_of_a_lab() -> anyhow::Result<Vec<String>> {
         }
     }
     for entry in std::fs::read_dir("/proc")?.flatten() {
-        // Others on this machine may run programs of the same names; the lab's own are in its control groups until they end.
+        // Others on this machine may run programs of the same names; the lab's own are in its
+        // control groups until they end.
         let groups = std::fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
         if groups.lines().any(|line| line.contains(":/netem")) {
             let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
@@ -88,8 +91,8 @@ fn traces_of_a_lab() -> anyhow::Result<Vec<String>> {
     Ok(traces)
 }
 
-/// A process that has ended shows for another moment, until whoever inherited it has noticed: of this lab's now, and of an earlier lab's
-/// in what there was before.
+/// A process that has ended shows for another moment, until whoever inherited it has noticed: of
+/// this lab's now, and of an earlier lab's in what there was before.
 fn nothing_more_than(before: &[String]) -> anyhow::Result<()> {
     let begun = Instant::now();
     loop {

@@ -1,4 +1,5 @@
-//! A cluster that was left running, and what goes wrong in clusters: mistakes in objects, and parts of ours or others' that are away.
+//! A cluster that was left running, and what goes wrong in clusters: mistakes in objects, and parts
+//! of ours or others' that are away.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,7 +21,8 @@ fn a_standing_cluster_copes_with_mistakes_and_missing_parts() -> anyhow::Result<
     nothing_more_than(&before)
 }
 
-/// The seed's own manifest: exactly these pods on exactly these nodes, and no more than what was changed changes.
+/// The seed's own manifest: exactly these pods on exactly these nodes, and no more than what was
+/// changed changes.
 fn a_seika_alone(lab: &Standing) -> anyhow::Result<()> {
     let manifest = ["apply", "-f", "examples/manifests/seika-sample.yaml"];
     let ready = ["get", "seika", "hello", "-o", "jsonpath={.status.ready}"];
@@ -59,7 +61,8 @@ fn mistakes(lab: &Standing) -> anyhow::Result<()> {
         Ok(if left == 0 { Ok(()) } else { Err(format!("{left} pods")) })
     })?;
 
-    // A name that no node has and no registry is asked for. Knative takes pods to be only slow until their progress deadline.
+    // A name that no node has and no registry is asked for. Knative takes pods to be only slow
+    // until their progress deadline.
     let hello = std::fs::read_to_string(source_tree().join("examples/manifests/hello.yaml"))?;
     let broken = hello
         .replace("name: hello\n", "name: broken\n")
@@ -90,8 +93,9 @@ fn parts_that_are_away(lab: &Standing) -> anyhow::Result<()> {
         let seen = lab.condition(&["ksvc", "hello"], "Ready")?;
         Ok(if seen.0 == "True" { Ok(()) } else { Err(format!("{seen:?}")) })
     })?;
-    // For longer than a move that was decided before there was any load takes to show: a pod's start and new routes. It does not matter whether
-    // it is the Seika's pod: the bootstrap pod stays where it is the nearest.
+    // For longer than a move that was decided before there was any load takes to show: a pod's
+    // start and new routes. It does not matter whether it is the Seika's pod: the bootstrap pod
+    // stays where it is the nearest.
     eventually("requests from node3 are answered there, and go on to be", || {
         let answers = lab.answered_by("node3", url, 6)?;
         Ok(if answers.keys().eq(["node3"]) { Ok(()) } else { Err(format!("{answers:?}")) })

@@ -1,5 +1,5 @@
-//! Probers that find each other through a real API server: under the prober's own ServiceAccount and rights, over the EndpointSlices that the
-//! real controller makes of its own Service and pods.
+//! Probers that find each other through a real API server: under the prober's own ServiceAccount
+//! and rights, over the EndpointSlices that the real controller makes of its own Service and pods.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -89,7 +89,8 @@ async fn cluster() -> anyhow::Result<(ControlPlane, Client)> {
     Ok((control_plane, client))
 }
 
-/// A rollout that starts the new pod first publishes its address before its image is there; the old one answers until then.
+/// A rollout that starts the new pod first publishes its address before its image is there; the old
+/// one answers until then.
 #[tokio::test]
 async fn a_pod_that_is_not_ready_does_not_displace_the_one_that_answers() -> anyhow::Result<()> {
     let (control_plane, client) = cluster().await?;

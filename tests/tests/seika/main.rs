@@ -1,4 +1,5 @@
-//! Seikas on a real API server with real controllers: exact counts, at every instant, whatever happens.
+//! Seikas on a real API server with real controllers: exact counts, at every instant, whatever
+//! happens.
 
 // A panic is how a test says that something is wrong.
 #![allow(clippy::unwrap_used)]
@@ -19,8 +20,8 @@ use std::time::Instant;
 use kantai_tests::seika::cluster::Cluster;
 use seika_controller::crd::Seika;
 
-/// One control plane serves all cases, one after another, so that times mean something. Only that of deletion, which waits for the garbage
-/// collector, runs beside the others.
+/// One control plane serves all cases, one after another, so that times mean something. Only that
+/// of deletion, which waits for the garbage collector, runs beside the others.
 #[tokio::test(flavor = "multi_thread")]
 async fn seikas_on_a_real_api_server() -> anyhow::Result<()> {
     let cluster = Cluster::start().await?;

@@ -105,7 +105,8 @@ pub(crate) async fn a_node_that_flaps_keeps_its_pods(cluster: &Cluster) -> anyho
         status.per_node.into_iter().find(|status| status.node == case.nodes[0]).unwrap_or_default()
     };
     for _ in 0..3 {
-        // What the node lifecycle controller does when a kubelet is silent, and when it is heard again.
+        // What the node lifecycle controller does when a kubelet is silent, and when it is heard
+        // again.
         for (ready, reason) in [("Unknown", Some("NodeNotReady")), ("True", None)] {
             let condition = json!({ "type": "Ready", "status": ready, "reason": "Told", "message": "", "lastHeartbeatTime": null, "lastTransitionTime": null });
             let status = json!({ "status": { "conditions": [condition] } });

@@ -1,15 +1,18 @@
-//! What went wrong with the controller that this one replaces, each fault as a test. Those that are not here:
+//! What went wrong with the controller that this one replaces, each fault as a test. Those that are
+//! not here:
 //!
-//! | fault | test |
-//! |---|---|
-//! | pods of others whose labels match are deleted | [`crate::ownership::foreign_pods_are_left_alone`] |
-//! | a lagging cache makes pods twice | [`crate::counts::a_restart_creates_nothing_twice`], chaos |
-//! | a node that is no longer named keeps its pods for ever | [`crate::counts::a_key_that_goes_takes_its_pods_along`] |
-//! | a new template changes nothing | [`crate::rollout::a_new_template_rolls_without_losing_a_ready_pod`] |
-//! | the name of a node is taken for its host name | [`crate::placement`] |
-//! | nodes are listed, not watched; an unknown one is only logged | [`crate::nodes`] |
-//! | failed pods are replaced and never removed | [`crate::counts::failed_pods_are_replaced_and_tidied_up`] |
-//! | the status is text only, without conditions | [`crate::counts::readiness_reaches_the_status`] |
+//! - pods of others whose labels match are deleted:
+//!   [`crate::ownership::foreign_pods_are_left_alone`]
+//! - a lagging cache makes pods twice: [`crate::counts::a_restart_creates_nothing_twice`], chaos
+//! - a node that is no longer named keeps its pods for ever:
+//!   [`crate::counts::a_key_that_goes_takes_its_pods_along`]
+//! - a new template changes nothing:
+//!   [`crate::rollout::a_new_template_rolls_without_losing_a_ready_pod`]
+//! - the name of a node is taken for its host name: [`crate::placement`]
+//! - nodes are listed, not watched; an unknown one is only logged: [`crate::nodes`]
+//! - failed pods are replaced and never removed:
+//!   [`crate::counts::failed_pods_are_replaced_and_tidied_up`]
+//! - the status is text only, without conditions: [`crate::counts::readiness_reaches_the_status`]
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +25,8 @@ use serde_json::{Value, json};
 
 use crate::condition;
 
-/// Pods were found by the node they ran on, so that one that could not be placed was made again and again.
+/// Pods were found by the node they ran on, so that one that could not be placed was made again and
+/// again.
 pub(crate) async fn what_nobody_can_schedule_is_counted(cluster: &Cluster) -> anyhow::Result<()> {
     let case = cluster.case(1).await?;
     let observer = case.observe().await?;

@@ -42,7 +42,8 @@ pub(crate) async fn orphans_are_taken_in_and_relabelled_pods_let_go(cluster: &Cl
     case.until_per_node(&[2]).await?;
     let before = case.uids().await?;
 
-    // A Seika that goes without its pods leaves orphans; the next one of the same selector has them.
+    // A Seika that goes without its pods leaves orphans; the next one of the same selector has
+    // them.
     case.seikas
         .delete("hello", &DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..Default::default() })
         .await?;

@@ -26,7 +26,8 @@ pub(crate) async fn a_new_template_rolls_without_losing_a_ready_pod(cluster: &Cl
     let observer = case.observe().await?;
     let template = json!({ "spec": { "template": { "metadata": { "annotations": { "version": "2" } } } } });
     case.seikas.patch("hello", &PatchParams::default(), &Patch::Merge(template)).await?;
-    // The kubelet's part, until all are of the new template. At each step all that were promised serve.
+    // The kubelet's part, until all are of the new template. At each step all that were promised
+    // serve.
     until("all are new", async || {
         let pods = case.active().await?;
         let is_ready = |pod: &&Pod| {

@@ -128,7 +128,8 @@ pub(crate) async fn chaos_ends_with_exactly_the_pods_asked_for(cluster: &Cluster
     Ok(())
 }
 
-/// Three want the lease over an unreliable way to the API server; each that has it gives it back after a while and wants it again.
+/// Three want the lease over an unreliable way to the API server; each that has it gives it back
+/// after a while and wants it again.
 pub(crate) async fn two_never_lead_at_once(cluster: &Cluster) -> anyhow::Result<()> {
     let case = cluster.case_without_controller(1).await?;
     cluster.allow_lease_in(&case.namespace).await?;

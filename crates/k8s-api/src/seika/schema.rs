@@ -1,5 +1,6 @@
-//! The parts of the schema that cannot be derived: bounds, list types, and the pod template, of which only what the validation rules read is
-//! described. With the whole of it the definition would be larger than `kubectl apply` can keep in an annotation.
+//! The parts of the schema that cannot be derived: bounds, list types, and the pod template, of
+//! which only what the validation rules read is described. With the whole of it the definition
+//! would be larger than `kubectl apply` can keep in an annotation.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
@@ -70,7 +71,8 @@ pub(super) fn rules() -> serde_json::Value {
     ])
 }
 
-/// That the selector's expressions hold of the labels that the pods get: its own and the template's.
+/// That the selector's expressions hold of the labels that the pods get: its own and the
+/// template's.
 fn matches_own_pods() -> String {
     let places = ["self.selector.matchLabels", "self.template.metadata.labels"];
     let guards = ["has(self.selector.matchLabels)", "has(self.template.metadata) && has(self.template.metadata.labels)"];

@@ -6,7 +6,8 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What each pod of a Seika looks like. The spec is plain JSON, so that fields this program does not know are not lost.
+/// What each pod of a Seika looks like. The spec is plain JSON, so that fields this program does
+/// not know are not lost.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PodTemplate {
@@ -40,7 +41,8 @@ impl From<PodTemplateSpec> for PodTemplate {
         let metadata = template.metadata.unwrap_or_default();
         let spec = match template.spec.map(serde_json::to_value) {
             Some(Ok(Value::Object(spec))) => spec,
-            // A PodSpec has string keys only and serialises to an object, always; no spec is an empty one.
+            // A PodSpec has string keys only and serialises to an object, always; no spec is an
+            // empty one.
             _ => Map::new(),
         };
         Self {

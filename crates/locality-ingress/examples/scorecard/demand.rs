@@ -39,7 +39,8 @@ pub(crate) async fn spill(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
     ])
 }
 
-/// One request for a revision at zero, which the activator of the node holds: until the stream of demand says so.
+/// One request for a revision at zero, which the activator of the node holds: until the stream of
+/// demand says so.
 pub(crate) async fn seen(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
     const REQUESTS: usize = 60;
     const HELD: Manner = Manner { at_once: 1_000, takes: Duration::from_millis(300) };

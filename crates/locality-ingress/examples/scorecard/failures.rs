@@ -27,7 +27,8 @@ fn failed<'a>(what: &str, outcomes: impl IntoIterator<Item = &'a Outcome>) -> us
     why.values().sum()
 }
 
-/// The node that serves is cut off without a word: packets to and from it vanish. Kubernetes notices nothing of it here.
+/// The node that serves is cut off without a word: packets to and from it vanish. Kubernetes
+/// notices nothing of it here.
 pub(crate) async fn serving_node_cut_off(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
     let _pods = [Backend::start("near", pod_address(1, 1)).await?, Backend::start("far", pod_address(3, 1)).await?];
     stage.plan.say("cut-00001", &[("node1", &[("node3", 100)])])?;
@@ -97,7 +98,8 @@ pub(crate) async fn control_plane_down(stage: &mut Stage) -> anyhow::Result<Vec<
     Ok(vec![Figure::failed("control_plane_down_failed", failed("control plane down", &outcomes))])
 }
 
-/// Two hundred changes of who gets the traffic, then every gateway replaced by a new one as the DaemonSet does it.
+/// Two hundred changes of who gets the traffic, then every gateway replaced by a new one as the
+/// DaemonSet does it.
 pub(crate) async fn updates_and_restarts(stage: &mut Stage) -> anyhow::Result<Vec<Figure>> {
     const UPDATES: usize = 200;
     let _pods = [Backend::start("old", pod_address(1, 1)).await?, Backend::start("new", pod_address(1, 2)).await?];
@@ -125,8 +127,9 @@ pub(crate) async fn updates_and_restarts(stage: &mut Stage) -> anyhow::Result<Ve
     Ok(vec![Figure::failed("update_failed", failed("updates and restarts", &outcomes))])
 }
 
-/// What the kubelet and kube-proxy do: the new pod gets ready beside the old one; the old one is marked as ending, so new connections go to
-/// the new one; it is told to end after its preStop hook, and killed at the end of its grace.
+/// What the kubelet and kube-proxy do: the new pod gets ready beside the old one; the old one is
+/// marked as ending, so new connections go to the new one; it is told to end after its preStop
+/// hook, and killed at the end of its grace.
 async fn replace_gateway(stage: &mut Stage, at: usize, node: u8, load: &OpenLoop) -> anyhow::Result<()> {
     let replacement = stage.bench.gateway_pod(node, 2).await?;
     let pods: Vec<_> = NODES.into_iter().map(|other| (other, if other <= node { 2 } else { 1 })).collect();

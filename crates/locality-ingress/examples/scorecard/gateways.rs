@@ -1,4 +1,5 @@
-//! Gateways at the level of the protocol: they subscribe and confirm as Envoy does, and forget what they are sent.
+//! Gateways at the level of the protocol: they subscribe and confirm as Envoy does, and forget what
+//! they are sent.
 
 use anyhow::Context as _;
 use envoy_types::pb::envoy::config::core::v3::Node;
@@ -8,7 +9,8 @@ use locality_ingress::xds::Kind;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-/// The first argument of a process that is all gateways. The address of the server and their number follow.
+/// The first argument of a process that is all gateways. The address of the server and their number
+/// follow.
 pub(crate) const ARGUMENT: &str = "gateways";
 
 /// Runs until the server goes.

@@ -17,7 +17,8 @@ const ROUNDS: usize = 20;
 /// And so is a process, for as long as it lives: where its memory comes to lie is luck, too.
 const PAIRS: usize = 8;
 
-/// Requests per second through our gateway, and through the same Envoy with a static configuration, in turns.
+/// Requests per second through our gateway, and through the same Envoy with a static configuration,
+/// in turns.
 pub(crate) async fn measure(stage: &mut Stage) -> anyhow::Result<Vec<Figure>> {
     let _pod = Backend::start("pod", pod_address(1, 1)).await?;
     let host = stage.revision("hop", &[(1, 1)]).await?;
@@ -38,7 +39,8 @@ pub(crate) async fn measure(stage: &mut Stage) -> anyhow::Result<Vec<Figure>> {
         }
         for round in 0..=ROUNDS {
             let mut answered = [0; 2];
-            // Each is first as often as second, so that what drifts meanwhile is no advantage for either.
+            // Each is first as often as second, so that what drifts meanwhile is no advantage for
+            // either.
             for which in [0, 1, 1, 0] {
                 let done = throughput([entry(1), address][which], &host, CONNECTIONS, SLICE).await?;
                 anyhow::ensure!(done.failed == 0, "{} requests failed", done.failed);

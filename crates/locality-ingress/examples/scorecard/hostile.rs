@@ -169,7 +169,8 @@ fn ingresses() -> usize {
     OF_EACH
 }
 
-/// Every request is answered, in streams that end when they ask for too much, as the server ends them.
+/// Every request is answered, in streams that end when they ask for too much, as the server ends
+/// them.
 fn requests() -> usize {
     let store = Arc::new(Store::new(Policy::Locality, ListenerSettings::default()));
     let mut update = Update::default();

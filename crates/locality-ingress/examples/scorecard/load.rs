@@ -74,7 +74,8 @@ impl Connection {
     }
 }
 
-/// `count` requests in all over `connections` connections: how many each answered; what failed is under its status.
+/// `count` requests in all over `connections` connections: how many each answered; what failed is
+/// under its status.
 pub(crate) async fn shares(
     gateway: SocketAddr,
     host: &str,
@@ -103,7 +104,8 @@ pub(crate) async fn shares(
     Ok(all)
 }
 
-/// How many requests `connections` connections get answered within `time`, each sending the next when it has its answer.
+/// How many requests `connections` connections get answered within `time`, each sending the next
+/// when it has its answer.
 pub(crate) async fn throughput(
     gateway: SocketAddr,
     host: &str,
@@ -157,8 +159,8 @@ pub(crate) struct Outcome {
     pub(crate) answer: Result<String, String>,
 }
 
-/// Requests at a steady rate, whatever is still under way, over connections that are kept and used again: what a client's own pool does. What
-/// fails is not tried again.
+/// Requests at a steady rate, whatever is still under way, over connections that are kept and used
+/// again: what a client's own pool does. What fails is not tried again.
 pub(crate) struct OpenLoop {
     gateway: watch::Sender<SocketAddr>,
     stop: watch::Sender<bool>,
@@ -173,7 +175,8 @@ impl OpenLoop {
         Self { gateway, stop, sender }
     }
 
-    /// New connections go there from now on, as kube-proxy would have it; old ones stay where they are.
+    /// New connections go there from now on, as kube-proxy would have it; old ones stay where they
+    /// are.
     pub(crate) fn turn_to(&self, gateway: SocketAddr) {
         self.gateway.send_replace(gateway);
     }

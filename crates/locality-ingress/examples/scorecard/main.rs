@@ -1,10 +1,13 @@
-//! Measures locality-ingress and compares with its goals: `cargo run --release -p locality-ingress --example scorecard`. Needs root.
+//! Measures locality-ingress and compares with its goals:
+//! `cargo run --release -p locality-ingress --example scorecard`. Needs root.
 //!
-//! Everything is real but the pods: an API server, Envoys started from the deployed bootstrap, the daemon in a process of its own under its own
-//! rights, all in a network namespace that goes with this process. Pods are tasks that answer like a queue-proxy. With names as arguments
-//! only the parts so called run.
+//! Everything is real but the pods: an API server, Envoys started from the deployed bootstrap, the
+//! daemon in a process of its own under its own rights, all in a network namespace that goes with
+//! this process. Pods are tasks that answer like a queue-proxy. With names as arguments only the
+//! parts so called run.
 //!
-//! Prints a line per figure, tab-separated: id, value, unit, goal, `ok` or `short`. Ends with an error when one is short.
+//! Prints a line per figure, tab-separated: id, value, unit, goal, `ok` or `short`. Ends with an
+//! error when one is short.
 
 // What tests use and this does not is no mistake there.
 #[allow(dead_code)]
@@ -38,8 +41,8 @@ use locality_ingress::locality::Policy;
 use stage::Stage;
 
 fn main() -> anyhow::Result<ExitCode> {
-    // Gateways at the level of the protocol, and the daemon, run in processes of their own: so that their memory is not taken for another's, and
-    // that they can be killed.
+    // Gateways at the level of the protocol, and the daemon, run in processes of their own: so that
+    // their memory is not taken for another's, and that they can be killed.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
         Some(gateways::ARGUMENT) => {

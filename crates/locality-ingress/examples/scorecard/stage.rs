@@ -1,4 +1,5 @@
-//! What everything is measured on: three nodes with a gateway each, and the daemon in a process that can be killed.
+//! What everything is measured on: three nodes with a gateway each, and the daemon in a process
+//! that can be killed.
 
 use std::net::SocketAddr;
 
@@ -11,7 +12,8 @@ use tokio::process::{Child, Command};
 use crate::bench::{Bench, Gateway, NODES, gateway_address};
 use crate::plan::PlanWriter;
 
-/// The first argument of a process that is the daemon. A kubeconfig and the address of the plan follow.
+/// The first argument of a process that is the daemon. A kubeconfig and the address of the plan
+/// follow.
 pub(crate) const ARGUMENT: &str = "daemon";
 
 /// See the module.
@@ -36,7 +38,8 @@ impl Stage {
         Ok(Self { bench, components, plan, gateways, daemon })
     }
 
-    /// A revision with pods at these places (node, number on it), and an Ingress all of whose requests go there. Returns its host.
+    /// A revision with pods at these places (node, number on it), and an Ingress all of whose
+    /// requests go there. Returns its host.
     pub(crate) async fn revision(&self, name: &str, pods: &[(u8, u8)]) -> anyhow::Result<String> {
         let revision = format!("{name}-00001");
         self.bench.service("default", &revision, "http").await?;

@@ -11,8 +11,9 @@ use crate::stage::{Stage, entry};
 
 const CHANGES: usize = 60;
 
-/// A pod appears and another one goes, over and over: from the moment at which the write is sent to the API server until the first request
-/// follows at each gateway, and until the last one still went to the old pod.
+/// A pod appears and another one goes, over and over: from the moment at which the write is sent to
+/// the API server until the first request follows at each gateway, and until the last one still
+/// went to the old pod.
 pub(crate) async fn endpoint_to_traffic(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
     let _pods = [Backend::start("1", pod_address(2, 1)).await?, Backend::start("2", pod_address(2, 2)).await?];
     let host = stage.revision("swap", &[(2, 1)]).await?;

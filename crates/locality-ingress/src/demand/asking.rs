@@ -1,8 +1,10 @@
 //! What a gateway is asked to report, and how often. Pure.
 //!
-//! Envoy lists every cluster that it is asked for in each report, idle or not. So where there are many, only those are asked for whose requests
-//! go to pods or that carried traffic lately; all others, at zero, are asked for in one report every few seconds. That one catches what is
-//! held and nobody told of here: the word of a [held request](super::held) was lost, or went to another replica.
+//! Envoy lists every cluster that it is asked for in each report, idle or not. So where there are
+//! many, only those are asked for whose requests go to pods or that carried traffic lately; all
+//! others, at zero, are asked for in one report every few seconds. That one catches what is held
+//! and nobody told of here: the word of a [held request](super::held) was lost, or went to another
+//! replica.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,8 +16,8 @@ use crate::xds::proto::duration;
 
 /// With fewer clusters all are asked for, always.
 pub(super) const FEW: usize = 200;
-/// All clusters are asked for once in a second for each thousand of them, and not more often than that: a report of 10,000 idle ones is 77 kB
-/// after compression and costs the gateway 60 ms.
+/// All clusters are asked for once in a second for each thousand of them, and not more often than
+/// that: a report of 10,000 idle ones is 77 kB after compression and costs the gateway 60 ms.
 const ALL_EVERY: Duration = Duration::from_secs(1);
 const THOUSAND: usize = 1000;
 /// A cluster is asked for until so long after its last traffic.
@@ -71,8 +73,8 @@ impl Asking {
         self.lately.extend(clusters.into_iter().map(|cluster| (cluster, now)));
     }
 
-    /// What to ask for now, where that is something else than before. `with_pods` are the clusters whose requests go to pods, of `all` that
-    /// there are.
+    /// What to ask for now, where that is something else than before. `with_pods` are the clusters
+    /// whose requests go to pods, of `all` that there are.
     pub(super) fn next(&mut self, with_pods: &Arc<BTreeSet<String>>, all: usize, now: Instant) -> Option<LoadStatsResponse> {
         let is_idle = self.last_traffic.is_none_or(|at| now.saturating_duration_since(at) >= IDLE_AFTER);
         let interval = if is_idle { self.interval.max(IDLE_INTERVAL) } else { self.interval };

@@ -15,13 +15,16 @@ use crate::objects::ObjectName;
 
 /// A revision of which nothing was heard for this long is dropped.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
-/// Streams of one node at the same time: a gateway, its successor, and those that broke without a word.
+/// Streams of one node at the same time: a gateway, its successor, and those that broke without a
+/// word.
 const MOST_STREAMS_OF_A_NODE: usize = 4;
 /// Streams altogether.
 const MOST_STREAMS: usize = 4096;
-/// Pairs of revision and source node that are kept, at most. More are those of a peer that makes them up.
+/// Pairs of revision and source node that are kept, at most. More are those of a peer that makes
+/// them up.
 const MOST_ENTRIES: usize = 500_000;
-/// Ends of streams and forgotten revisions that a reader can be told of later; one that is farther behind begins anew.
+/// Ends of streams and forgotten revisions that a reader can be told of later; one that is farther
+/// behind begins anew.
 const KEPT_ENDS: usize = 4096;
 
 /// A request that is held is told of again only after this.
@@ -107,7 +110,8 @@ impl Board {
         Ok(())
     }
 
-    /// Takes a report over, of clusters that `is_known`. The revisions whose load from the gateway's node is different now.
+    /// Takes a report over, of clusters that `is_known`. The revisions whose load from the
+    /// gateway's node is different now.
     pub fn take(
         &mut self,
         stream: StreamId,
@@ -132,8 +136,9 @@ impl Board {
                     continue;
                 }
                 let mut reported = *reported;
-                // A gateway counts nothing of a cluster before it is asked for it: what is in flight all the same has come. What was in flight
-                // when the stream began was counted by whoever heard the gateway before.
+                // A gateway counts nothing of a cluster before it is asked for it: what is in
+                // flight all the same has come. What was in flight when the stream began was
+                // counted by whoever heard the gateway before.
                 if !is_first {
                     let ended = reported.finished.saturating_add(reported.failed);
                     let came = reported.in_flight.saturating_add(ended).saturating_sub(had);
@@ -145,7 +150,8 @@ impl Board {
                 changed.insert(revision.clone());
             }
         }
-        // A locality of which all endpoints went is not listed again, whatever is still in flight there.
+        // A locality of which all endpoints went is not listed again, whatever is still in flight
+        // there.
         let totals = &self.totals;
         let mean_seconds = |source: &str, revision: &ObjectName, serving: &str| {
             let load = totals.get(revision).and_then(|of| of.get(source)?.get(serving)).copied().unwrap_or_default();
@@ -167,7 +173,8 @@ impl Board {
         changed
     }
 
-    /// A gateway's stream has ended: what it had in flight is not known any more. Its node, and the revisions.
+    /// A gateway's stream has ended: what it had in flight is not known any more. Its node, and the
+    /// revisions.
     pub fn leave(&mut self, stream: StreamId, now: Instant) -> Option<(String, BTreeSet<ObjectName>)> {
         let gone = self.streams.remove(&stream)?;
         let changed = gone.busy_revisions();
@@ -176,7 +183,8 @@ impl Board {
         Some((gone.source, changed))
     }
 
-    /// A gateway on `source` has handed a request for `revision` to an activator. Whether that is news.
+    /// A gateway on `source` has handed a request for `revision` to an activator. Whether that is
+    /// news.
     pub fn hold(&mut self, revision: &ObjectName, source: &str, now: Instant) -> bool {
         let is_reported = |stream: &Stream| stream.source == source && stream.is_busy(revision);
         if source.len() > report::LONGEST_NODE_NAME || self.streams.values().any(is_reported) {
@@ -245,8 +253,8 @@ impl Board {
         (events, Position { version: self.version(), reports: self.reports })
     }
 
-    /// What came after `position`, and the position after it; `None` where so much did that the reader must begin anew. Without a change of
-    /// demand it is a heartbeat.
+    /// What came after `position`, and the position after it; `None` where so much did that the
+    /// reader must begin anew. Without a change of demand it is a heartbeat.
     #[must_use]
     pub fn since(&self, position: Position, now: Instant) -> Option<(Vec<DemandEvent>, Position)> {
         if position.version < self.ends_dropped_to {

@@ -15,11 +15,13 @@ use super::reports::Demand;
 use crate::objects::ObjectName;
 use crate::xds::store::Store;
 
-/// A word about one request is some hundred bytes; the first on a stream has 61 kB about the gateway.
+/// A word about one request is some hundred bytes; the first on a stream has 61 kB about the
+/// gateway.
 const MOST_BYTES: usize = 1024 * 1024;
 /// Streams altogether: each worker thread of each gateway has one.
 const MOST_STREAMS: usize = 8192;
-/// A stream on which nothing comes for longer ends; the gateway opens another when it has something to tell.
+/// A stream on which nothing comes for longer ends; the gateway opens another when it has something
+/// to tell.
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// The service.

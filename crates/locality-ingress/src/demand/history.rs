@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Each thing's last change, by version and so by time. Every step costs a search, whatever there is.
+/// Each thing's last change, by version and so by time. Every step costs a search, whatever there
+/// is.
 #[derive(Debug)]
 pub(super) struct History<T> {
     version: u64,

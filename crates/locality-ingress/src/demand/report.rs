@@ -31,8 +31,8 @@ impl Reported {
     }
 }
 
-/// What a report says, by revision and serving node. A revision may have several ports and so several clusters. Clusters that are none of
-/// ours are passed over.
+/// What a report says, by revision and serving node. A revision may have several ports and so
+/// several clusters. Clusters that are none of ours are passed over.
 pub(super) fn read(
     report: &LoadStatsRequest,
     is_known: impl Fn(&str) -> bool,

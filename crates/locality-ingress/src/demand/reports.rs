@@ -21,7 +21,8 @@ use crate::xds::store::{Revision, Store};
 
 /// A peer that does not say who it is within this time is not listened to.
 const FIRST_WITHIN: Duration = Duration::from_secs(10);
-/// A gateway that has not reported for so many intervals, and for at least as long as the next, is gone.
+/// A gateway that has not reported for so many intervals, and for at least as long as the next, is
+/// gone.
 const INTERVALS_OF_SILENCE: u32 = 20;
 const LEAST_SILENCE: Duration = Duration::from_secs(15);
 
@@ -116,8 +117,8 @@ struct WithPods {
 const LOOK_AFTER: Duration = Duration::from_millis(250);
 
 impl Reports {
-    /// Asks every gateway for a report each `interval`, of the clusters that `store` has. Loads that changed go to the board, and to
-    /// `changes`.
+    /// Asks every gateway for a report each `interval`, of the clusters that `store` has. Loads
+    /// that changed go to the board, and to `changes`.
     #[must_use]
     pub fn new(
         demand: Demand,
@@ -181,7 +182,8 @@ impl Reports {
                 }
             };
             asking.reported(&report, |name| self.store.has_cluster(name), Instant::now());
-            // A gateway begins to count the time to its next report anew when it is asked for something else: now is when that costs nothing.
+            // A gateway begins to count the time to its next report anew when it is asked for
+            // something else: now is when that costs nothing.
             self.ask(&mut asking, &answers);
             untold.extend(self.demand.board().take(stream, &report, |name| self.store.has_cluster(name), Instant::now()));
             self.tell(&source, &mut untold);

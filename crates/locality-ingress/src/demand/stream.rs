@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::board::Position;
 use super::reports::Demand;
 
-/// What changes within this time of a line goes into one line. The first change after a quiet time is told at once.
+/// What changes within this time of a line goes into one line. The first change after a quiet time
+/// is told at once.
 const TOGETHER: Duration = Duration::from_millis(5);
 
 /// The route of the stream. An open stream ends with the `stop`.

@@ -22,8 +22,9 @@ pub(super) struct Stream {
     leaving: Vec<Leaving>,
 }
 
-/// Requests in flight on endpoints that the gateway has no more. It never tells their end: they are taken to end evenly over twice the time
-/// that a request takes on average, so that each counts for about that time.
+/// Requests in flight on endpoints that the gateway has no more. It never tells their end: they are
+/// taken to end evenly over twice the time that a request takes on average, so that each counts for
+/// about that time.
 #[derive(Debug)]
 struct Leaving {
     revision: ObjectName,
@@ -125,7 +126,8 @@ impl Stream {
         all
     }
 
-    /// Calls `each` with what `revision` has in flight, by serving node; more than once for a node where some of it is leaving.
+    /// Calls `each` with what `revision` has in flight, by serving node; more than once for a node
+    /// where some of it is leaving.
     pub(super) fn each_in_flight(&self, revision: &ObjectName, mut each: impl FnMut(&str, u64)) {
         for (serving, count) in self.in_flight.get(revision).into_iter().flatten() {
             each(serving, *count);

@@ -1,5 +1,5 @@
-//! A body that was compressed with Brotli on its way, as it was before. Each piece comes out as soon as it is in: a stream of messages has no
-//! end to wait for.
+//! A body that was compressed with Brotli on its way, as it was before. Each piece comes out as
+//! soon as it is in: a stream of messages has no end to wait for.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -75,7 +75,8 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Unbrotli<B> {
             if self.is_over {
                 return Poll::Ready(None);
             }
-            // There may be more to come out than fitted into the last piece even where all of the input is in.
+            // There may be more to come out than fitted into the last piece even where all of the
+            // input is in.
             match self.piece() {
                 Ok(Some(piece)) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
                 Ok(None) => {}

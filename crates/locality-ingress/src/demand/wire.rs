@@ -1,7 +1,8 @@
 //! Envoy's load reporting service on the wire: of every report only what is used is read.
 //!
-//! With each report a gateway tells all about itself again: 61 kB, most of it the names of more than 500 extensions, however short the report
-//! is. So gateways send reports compressed (see deploy/kantai-gateway/envoy.yaml), where what repeats takes some tens of bytes, and here it is
+//! With each report a gateway tells all about itself again: 61 kB, most of it the names of more
+//! than 500 extensions, however short the report is. So gateways send reports compressed (see
+//! deploy/kantai-gateway/envoy.yaml), where what repeats takes some tens of bytes, and here it is
 //! stepped over.
 
 use std::convert::Infallible;

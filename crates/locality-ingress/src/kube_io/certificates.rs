@@ -1,5 +1,5 @@
-//! The Secrets with the certificates of the gateways' connections that we make ourselves: an authority, our own certificate, and the one that all
-//! gateways show.
+//! The Secrets with the certificates of the gateways' connections that we make ourselves: an
+//! authority, our own certificate, and the one that all gateways show.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -60,7 +60,8 @@ pub struct Certificates {
     pub authority: String,
 }
 
-/// Makes what is not there or is due, and reads the rest. All replicas may do so at the same time: what one of them wrote the others take over.
+/// Makes what is not there or is due, and reads the rest. All replicas may do so at the same time:
+/// what one of them wrote the others take over.
 ///
 /// # Errors
 /// [`CertificatesError`].

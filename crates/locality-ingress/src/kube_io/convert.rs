@@ -13,9 +13,11 @@ use crate::objects::{
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// The label by which a slice names its Service.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
-/// The label by which Knative tells a revision's Service that selects its pods (`Private`) from the one that requests go to.
+/// The label by which Knative tells a revision's Service that selects its pods (`Private`) from the
+/// one that requests go to.
 const SERVICE_TYPE_LABEL: &str = "networking.internal.knative.dev/serviceType";
-/// The label of both with the name of their ServerlessService, which is that of the public one, too.
+/// The label of both with the name of their ServerlessService, which is that of the public one,
+/// too.
 const SERVERLESS_SERVICE_LABEL: &str = "networking.internal.knative.dev/serverlessservice";
 
 /// An Ingress.
@@ -47,7 +49,8 @@ pub fn service(object: Service) -> ServiceObject {
     ServiceObject { ports: ports.collect(), external_name, pods_of, of_revision: kind.is_some() }
 }
 
-/// An EndpointSlice, and the Service that it is of. Slices of names instead of addresses, and of no Service, are not ours.
+/// An EndpointSlice, and the Service that it is of. Slices of names instead of addresses, and of no
+/// Service, are not ours.
 #[must_use]
 pub fn slice(object: EndpointSlice) -> Option<(ObjectName, SliceObject)> {
     let namespace = object.metadata.namespace.unwrap_or_default();

@@ -24,7 +24,8 @@ impl Events {
         Self { recorder: Recorder::new(client, Reporter { controller: "locality-ingress".into(), instance }) }
     }
 
-    /// A warning about the Ingress `name`. That it cannot be written is logged and nothing more: it is only a message.
+    /// A warning about the Ingress `name`. That it cannot be written is logged and nothing more: it
+    /// is only a message.
     pub async fn warn(&self, name: &ObjectName, uid: &str, reason: &str, note: &str) {
         let about = ObjectReference {
             api_version: Some("networking.internal.knative.dev/v1alpha1".to_owned()),

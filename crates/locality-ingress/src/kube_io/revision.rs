@@ -1,4 +1,5 @@
-//! Knative's `Revision` (`serving.knative.dev/v1`), as far as it concerns us: how many requests a pod of it takes at once.
+//! Knative's `Revision` (`serving.knative.dev/v1`), as far as it concerns us: how many requests a
+//! pod of it takes at once.
 
 use std::borrow::Cow;
 use std::num::NonZeroU32;

@@ -58,7 +58,8 @@ impl StatusWriter {
     /// # Errors
     /// [`WriteError::Status`].
     pub async fn write(&self, name: &ObjectName, status: &IngressStatus) -> Result<(), WriteError> {
-        // Nobody else writes this status, and what it says carries its generation, so no version is needed against lost updates.
+        // Nobody else writes this status, and what it says carries its generation, so no version is
+        // needed against lost updates.
         let patch = json!({ "status": status });
         let (api, params, patch) = (self.api(name), PatchParams::default(), Patch::Merge(&patch));
         let written = tokio::time::timeout(ANSWER_WITHIN, api.patch_status(&name.name, &params, &patch));

@@ -24,7 +24,8 @@ use crate::change::{Change, Source};
 use crate::kingress::{FOREIGN_FINALIZER, KIngress};
 use crate::objects::ObjectName;
 
-/// How long until a kind that the API server does not serve is asked for again: its definition may come at any time.
+/// How long until a kind that the API server does not serve is asked for again: its definition may
+/// come at any time.
 const UNSERVED_PAUSE: Duration = Duration::from_secs(10);
 
 /// An Ingress of our class that is being deleted and held by another implementation's finalizer.
@@ -41,8 +42,9 @@ pub struct Held {
 /// A watch that is at work until it is dropped.
 pub type Watch = BoxFuture<'static, ()>;
 
-/// Watches everything that routes depend on, each to be run beside the others. Ingresses of another class than `class` are as good as not there.
-/// Secrets are read in `secret_namespaces` only, or everywhere where there are none.
+/// Watches everything that routes depend on, each to be run beside the others. Ingresses of another
+/// class than `class` are as good as not there. Secrets are read in `secret_namespaces` only, or
+/// everywhere where there are none.
 #[must_use]
 pub fn all(
     client: &Client,
@@ -58,7 +60,8 @@ pub fn all(
             if ingress.metadata.deletion_timestamp.is_none() {
                 return Some(Box::new(convert::ingress(ingress)));
             }
-            // Full means that many are being deleted: the next event of this object, or the next list, tells of it again.
+            // Full means that many are being deleted: the next event of this object, or the next
+            // list, tells of it again.
             held_by_foreign_finalizer(&ingress).map(|one| held.try_send(one));
             None
         }
@@ -83,7 +86,8 @@ pub fn all(
         Box::pin(relay(nodes, of(Source::Nodes), node, |name, node| Change::Node(name.name, node))),
         Box::pin(relay(revisions, of(Source::Revisions), limit, Change::Concurrency)),
     ];
-    // Certificates that people bring are often of no particular type. No other types are asked for: tokens of accounts, passwords of registries.
+    // Certificates that people bring are often of no particular type. No other types are asked for:
+    // tokens of accounts, passwords of registries.
     let places: Vec<Api<Secret>> = match secret_namespaces {
         [] => vec![Api::all(client.clone())],
         some => some.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect(),
@@ -100,15 +104,17 @@ pub fn all(
 /// The types of Secrets that may hold a certificate.
 const SECRET_TYPES: [&str; 2] = ["kubernetes.io/tls", "Opaque"];
 
-/// How long the API server lets a watch be before it ends it and another one takes its place. A watch on which nothing comes for a little longer than
-/// that is dead, however well its connection looks: it is made anew.
+/// How long the API server lets a watch be before it ends it and another one takes its place. A
+/// watch on which nothing comes for a little longer than that is dead, however well its connection
+/// looks: it is made anew.
 const WATCH_SECONDS: u32 = 15;
 
 fn config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
-/// What is still to be told of a source, by however many watches it takes, before all of it has been told once.
+/// What is still to be told of a source, by however many watches it takes, before all of it has
+/// been told once.
 #[derive(Clone)]
 struct Listing {
     source: Source,
@@ -160,7 +166,8 @@ fn status_of(error: &watcher::Error) -> Option<u16> {
     }
 }
 
-/// Tells each object as `convert` sees it; one that `convert` refuses is as good as gone. After a new list, what it lacks is told as gone.
+/// Tells each object as `convert` sees it; one that `convert` refuses is as good as gone. After a
+/// new list, what it lacks is told as gone.
 async fn relay<K, T>(
     events: impl futures::Stream<Item = watcher::Result<Event<K>>> + Send,
     listing: Listing,

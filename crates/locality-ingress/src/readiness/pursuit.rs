@@ -20,12 +20,14 @@ use crate::world::{GatewayPod, ProbeTarget, Progress, Standing};
 use crate::xds::connected::Connected;
 use crate::xds::store::Revision;
 
-/// A generation that takes longer than this is said to be pending; until then the status stays as it was.
+/// A generation that takes longer than this is said to be pending; until then the status stays as
+/// it was.
 const SAY_PENDING_AFTER: Duration = Duration::from_secs(1);
-/// A gateway that is neither connected nor reachable for this long is gone, whatever its pod's status says: it takes Kubernetes 40 s
-/// and more to notice a lost node.
+/// A gateway that is neither connected nor reachable for this long is gone, whatever its pod's
+/// status says: it takes Kubernetes 40 s and more to notice a lost node.
 const GONE_AFTER: Duration = Duration::from_secs(2);
-/// How long a refusal counts that another replica wrote and says no more of: it may be gone, and its gateways on their way here.
+/// How long a refusal counts that another replica wrote and says no more of: it may be gone, and
+/// its gateways on their way here.
 const REFUSAL_STANDS: Duration = Duration::from_secs(60);
 const FIRST_RETRY: Duration = Duration::from_millis(10);
 const LAST_RETRY: Duration = Duration::from_secs(1);
@@ -57,7 +59,8 @@ impl Means {
     }
 }
 
-/// Says of an Ingress that a gateway had refused that this is over: who leads finds out whether it is Ready.
+/// Says of an Ingress that a gateway had refused that this is over: who leads finds out whether it
+/// is Ready.
 pub async fn tell_taken(name: ObjectName, standing: Standing, means: Means) {
     if standing.says_refused_by_gateway() {
         let verdict = Verdict::Pending("what a gateway refused is different now".to_owned());
@@ -78,7 +81,8 @@ pub async fn pursue(name: ObjectName, standing: Standing, means: Means) {
             let mut gateways = means.gateways.clone();
             let mut connected = means.connected.watch();
             let mut retry = FIRST_RETRY;
-            // A gateway that another replica knows refused it. That stands until that replica says that it is over.
+            // A gateway that another replica knows refused it. That stands until that replica says
+            // that it is over.
             let refused_elsewhere = standing.says_refused_by_gateway();
             while let Some(lacking) = proof.step(&means).await {
                 if started.elapsed() > SAY_PENDING_AFTER && !refused_elsewhere {
@@ -125,7 +129,8 @@ async fn say(name: &ObjectName, standing: &Standing, before: &IngressStatus, ver
     status
 }
 
-/// The first few, and how many more: on a large cluster a status would not hold them all, nor would anybody read them.
+/// The first few, and how many more: on a large cluster a status would not hold them all, nor would
+/// anybody read them.
 fn summary(lacking: &[String]) -> String {
     const MOST: usize = 3;
     let (first, rest) = lacking.split_at(lacking.len().min(MOST));
@@ -142,7 +147,8 @@ struct Proof<'a> {
 }
 
 impl Proof<'_> {
-    /// Asks every gateway that has not proved the version yet. What is still lacking, or `None` when nothing is.
+    /// Asks every gateway that has not proved the version yet. What is still lacking, or `None`
+    /// when nothing is.
     async fn step(&mut self, means: &Means) -> Option<String> {
         let Some(gateways) = means.gateways.borrow().clone() else { return Some("gateways are not known yet".to_owned()) };
         if gateways.is_empty() {
@@ -177,7 +183,8 @@ impl Proof<'_> {
     }
 
     async fn ask(&self, gateway: &GatewayPod, means: &Means) -> Found {
-        // One that is connected to another replica cannot be known to have confirmed; its answer must do.
+        // One that is connected to another replica cannot be known to have confirmed; its answer
+        // must do.
         let confirmed = means.connected.in_sync_at(&gateway.node).map(|at| at >= self.since);
         if confirmed == Some(false) {
             return Found::NotYet("has not confirmed the version".to_owned());

@@ -29,7 +29,8 @@ pub enum Verdict {
 #[must_use]
 pub fn is_ready(status: &IngressStatus, generation: i64, names: &LoadBalancerNames) -> bool {
     let wanted = next(status, generation, &Verdict::Ready, names, Timestamp::UNIX_EPOCH);
-    // A time is taken over where the condition did not change, so equal means that nothing would change at all.
+    // A time is taken over where the condition did not change, so equal means that nothing would
+    // change at all.
     wanted == *status
 }
 

@@ -11,8 +11,9 @@ use crate::kube_io::watches::Held;
 use crate::objects::ObjectName;
 use crate::world::Standing;
 
-/// Follows the standings until the stop. Statuses are written, and foreign finalizers removed, only while `leading` is true; except for what gateways
-/// refused: only the replica that such a gateway is connected to knows it, so that one says it, and says so when it is over.
+/// Follows the standings until the stop. Statuses are written, and foreign finalizers removed, only
+/// while `leading` is true; except for what gateways refused: only the replica that such a gateway
+/// is connected to knows it, so that one says it, and says so when it is over.
 pub async fn supervise(
     mut standings: mpsc::UnboundedReceiver<(ObjectName, Option<Standing>)>,
     mut held: mpsc::Receiver<Held>,
@@ -37,7 +38,8 @@ pub async fn supervise(
                             let before = all.insert(name.clone(), standing.clone());
                             let was_refused = before.as_ref().is_some_and(Standing::is_refused_by_gateway);
                             let said_refused = before.as_ref().is_some_and(Standing::says_refused_by_gateway);
-                            // Our own write of the status comes back; the pursuit that wrote it needs no restart. What another replica wrote is news.
+                            // Our own write of the status comes back; the pursuit that wrote it
+                            // needs no restart. What another replica wrote is news.
                             let same_words = said_refused == standing.says_refused_by_gateway();
                             let busy = pursuits.get(&name).is_some_and(|pursuit| !pursuit.is_finished());
                             let goes_on = same_work && same_words && busy;

@@ -1,4 +1,5 @@
-//! Which revisions' pods take only so many requests at once, how many they have, and what follows for their routes.
+//! Which revisions' pods take only so many requests at once, how many they have, and what follows
+//! for their routes.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;

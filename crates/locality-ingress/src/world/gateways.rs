@@ -1,4 +1,5 @@
-//! Which gateway pods take requests, and which of those that are being ended are to send their clients away by now.
+//! Which gateway pods take requests, and which of those that are being ended are to send their
+//! clients away by now.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -7,7 +8,8 @@ use std::time::{Duration, Instant};
 use super::GatewayPod;
 use crate::objects::SliceObject;
 
-/// How long a gateway that is being ended goes on as if nothing were: kube-proxy sends it new connections until it has heard of the end, too.
+/// How long a gateway that is being ended goes on as if nothing were: kube-proxy sends it new
+/// connections until it has heard of the end, too.
 const DRAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// See the module.
@@ -18,9 +20,11 @@ pub(super) struct Gateways {
 }
 
 impl Gateways {
-    /// Takes over what the slices of the gateways' Service say. The ready gateways, where they changed.
+    /// Takes over what the slices of the gateways' Service say. The ready gateways, where they
+    /// changed.
     pub(super) fn follow<'a>(&mut self, slices: impl Iterator<Item = &'a SliceObject>, now: Instant) -> Option<Vec<GatewayPod>> {
-        // On a dual-stack cluster a pod is in a slice of each family. The address of the older one comes first, which every pod of it can ask.
+        // On a dual-stack cluster a pod is in a slice of each family. The address of the older one
+        // comes first, which every pod of it can ask.
         let mut ready: BTreeMap<(String, Option<String>), IpAddr> = BTreeMap::new();
         let mut ending = BTreeSet::new();
         for endpoint in slices.flat_map(|slice| &slice.endpoints) {

@@ -1,4 +1,5 @@
-//! Which generation of each Ingress is served: the newest one that can be, unless gateways refused it.
+//! Which generation of each Ingress is served: the newest one that can be, unless gateways refused
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -54,7 +55,8 @@ impl Generations {
         self.served.get_mut(name)
     }
 
-    /// Translates one Ingress and decides whether it is served from now on. What became of it, and whether that changes what is served.
+    /// Translates one Ingress and decides whether it is served from now on. What became of it, and
+    /// whether that changes what is served.
     pub(super) fn follow(
         &mut self,
         name: &ObjectName,
@@ -71,13 +73,15 @@ impl Generations {
         let before = self.served.get(name);
         let routes = match translate(name, ingress, known.objects(), settings) {
             Ok(routes) => routes,
-            // The last generation that could be served still is: a mistake must not take a service down.
+            // The last generation that could be served still is: a mistake must not take a service
+            // down.
             Err(problem) => return (Verdict::Refused(problem), false),
         };
         if before.is_some_and(|before| before.routes == routes) {
             return (Verdict::Served, false);
         }
-        // Backends of a new generation may be known a moment later than it. Until they are, requests go on as before.
+        // Backends of a new generation may be known a moment later than it. Until they are,
+        // requests go on as before.
         if before.is_some_and(|before| before.routes.generation != routes.generation) {
             let missing = known.missing(&routes);
             if !missing.is_empty() {
@@ -90,8 +94,8 @@ impl Generations {
         (Verdict::Served, true)
     }
 
-    /// Holds the Ingresses back whose routes were refused, in the route configurations `refused`; `told` is the last revision that gateways
-    /// may have been told. Those that were found.
+    /// Holds the Ingresses back whose routes were refused, in the route configurations `refused`;
+    /// `told` is the last revision that gateways may have been told. Those that were found.
     pub(super) fn hold_back(
         &mut self,
         nack: &Nack,
@@ -125,7 +129,8 @@ impl Generations {
         self.refusals.blames_resources()
     }
 
-    /// Forgets what gateways said against resources that are different now. The Ingresses that were blamed for them.
+    /// Forgets what gateways said against resources that are different now. The Ingresses that were
+    /// blamed for them.
     pub(super) fn forgive(&mut self, changed: &BTreeSet<(Kind, String)>) -> Vec<ObjectName> {
         self.refusals.forgive(changed)
     }

@@ -31,7 +31,8 @@ impl Judgement {
         self.standings.values().filter(|standing| matches!(standing.progress, Progress::Refused { .. })).count()
     }
 
-    /// Notes what became of the Ingresses, all of it published with `revision`, and finds whose standing that changes.
+    /// Notes what became of the Ingresses, all of it published with `revision`, and finds whose
+    /// standing that changes.
     pub(super) fn pass(
         &mut self,
         mut verdicts: BTreeMap<ObjectName, Verdict>,

@@ -44,7 +44,8 @@ pub(super) struct Dirty {
 }
 
 impl Known {
-    /// Nothing yet, with two Secrets that are needed whoever names them: that of a certificate, and that of an authority.
+    /// Nothing yet, with two Secrets that are needed whoever names them: that of a certificate, and
+    /// that of an authority.
     pub(super) fn needing(certificate: Option<ObjectName>, internal_authority: ObjectName) -> Self {
         Self { always_needed: certificate, internal_authority: Some(internal_authority), ..Self::default() }
     }
@@ -67,7 +68,8 @@ impl Known {
         self.users.get(used).into_iter().flatten()
     }
 
-    /// Takes a change over, and notes in `dirty` what it touches. `waits` tells whether an Ingress waits for something.
+    /// Takes a change over, and notes in `dirty` what it touches. `waits` tells whether an Ingress
+    /// waits for something.
     pub(super) fn note(&mut self, change: Change, dirty: &mut Dirty, waits: impl Fn(&ObjectName) -> bool) {
         match change {
             Change::Ingress(name, ingress) => {
@@ -144,7 +146,8 @@ impl Known {
                 }
             }
             Change::Secret(name, secret) => {
-                // Half an encrypted site is worse than an old certificate: what an Ingress still names stays as it was.
+                // Half an encrypted site is worse than an old certificate: what an Ingress still
+                // names stays as it was.
                 let needed = self.users.contains_key(&name)
                     || [&self.always_needed, &self.internal_authority].into_iter().any(|needed| needed.as_ref() == Some(&name));
                 if secret.is_none() && needed && self.objects.secrets.contains_key(&name) {
@@ -189,7 +192,8 @@ impl Known {
         }
     }
 
-    /// Notes that the endpoints of a Service may be different now. How many pods a revision has is a matter of its public Service, too.
+    /// Notes that the endpoints of a Service may be different now. How many pods a revision has is
+    /// a matter of its public Service, too.
     fn touch(&self, service: ObjectName, dirty: &mut Dirty) {
         let public = self.objects.services.get(&service).and_then(|of| of.pods_of.as_ref());
         dirty.services.extend(public.map(|public| ObjectName::new(&service.namespace, public)));
@@ -255,7 +259,8 @@ fn replace<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
     };
 }
 
-/// Services and Secrets that an Ingress names. The two share one name space here: who is asked once too often loses nothing.
+/// Services and Secrets that an Ingress names. The two share one name space here: who is asked once
+/// too often loses nothing.
 fn uses(ingress: &IngressObject) -> BTreeSet<ObjectName> {
     let paths = ingress.spec.rules.iter().filter_map(|rule| rule.http.as_ref()).flat_map(|http| &http.paths);
     let services =

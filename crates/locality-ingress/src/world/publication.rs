@@ -1,4 +1,5 @@
-//! What gateways are told: everybody's routes in one table, and clusters for as long as requests may be on their way to them.
+//! What gateways are told: everybody's routes in one table, and clusters for as long as requests
+//! may be on their way to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,8 +17,8 @@ use crate::xds::routes::encoded_route_configuration;
 use crate::xds::store::{ClusterEndpoints, Update};
 use crate::xds::{Encoded, Kind};
 
-/// How long a cluster stays after the last route to it went: gateways take routes and clusters one after the other, and requests that
-/// began before may still be on their way.
+/// How long a cluster stays after the last route to it went: gateways take routes and clusters one
+/// after the other, and requests that began before may still be on their way.
 const CLUSTER_LINGER: Duration = Duration::from_secs(60);
 
 /// See the module.
@@ -110,7 +111,8 @@ impl Publication {
         keys_of(&self.table.clusters, service).chain(keys_of(&self.lingering, service))
     }
 
-    /// Where requests for a cluster may go; `None` where there is no such cluster, or a name says it.
+    /// Where requests for a cluster may go; `None` where there is no such cluster, or a name says
+    /// it.
     pub(super) fn endpoints(&self, key: &ClusterKey, known: &Known) -> Option<ClusterEndpoints> {
         let cluster = self.table.clusters.get(key).or_else(|| self.lingering.get(key).map(|(cluster, _)| cluster))?;
         known.endpoints(&key.service, &cluster.target)

@@ -1,7 +1,7 @@
 //! Which Ingress a gateway's refusal is about, and what is kept so that the others go on.
 //!
-//! A listener's routes are one resource: one bad virtual host holds up them all. So the Ingress at fault is held back (what it had before is
-//! served instead) until its next generation.
+//! A listener's routes are one resource: one bad virtual host holds up them all. So the Ingress at
+//! fault is held back (what it had before is served instead) until its next generation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -14,7 +14,8 @@ use crate::xds::refusal::Nack;
 use crate::xds::routes::ingress_of_virtual_host;
 use crate::xds::store::Revision;
 
-/// How long what was served before is kept: longer than any gateway takes to refuse what came after it.
+/// How long what was served before is kept: longer than any gateway takes to refuse what came after
+/// it.
 const KEPT: Duration = Duration::from_secs(60);
 
 /// See the module.
@@ -32,7 +33,8 @@ pub(super) struct Blame {
     pub(super) generation: i64,
     /// In words.
     pub(super) message: String,
-    /// Where it is about a Secret's or Service's content, which may change under the same generation: the resources that were refused.
+    /// Where it is about a Secret's or Service's content, which may change under the same
+    /// generation: the resources that were refused.
     pub(super) resources: BTreeSet<(Kind, String)>,
 }
 
@@ -53,7 +55,8 @@ impl Refusals {
         self.blamed.values().any(|blame| !blame.resources.is_empty())
     }
 
-    /// Forgets what was said against resources that are different now: if those are refused, too, it will be said again.
+    /// Forgets what was said against resources that are different now: if those are refused, too,
+    /// it will be said again.
     pub(super) fn forgive(&mut self, changed: &BTreeSet<(Kind, String)>) -> Vec<ObjectName> {
         let concerned = |blame: &Blame| !blame.resources.is_disjoint(changed);
         let forgiven = self.blamed.iter().filter(|(_, blame)| concerned(blame)).map(|(name, _)| name.clone()).collect();
@@ -87,7 +90,8 @@ impl Refusals {
         holds
     }
 
-    /// Whether one that is held back was in what is refused: then that is why, and nobody else is to blame yet.
+    /// Whether one that is held back was in what is refused: then that is why, and nobody else is
+    /// to blame yet.
     pub(super) fn explain(&self, nack: &Nack) -> bool {
         self.held.values().any(|held| nack.confirmed < held.since && held.since <= nack.revision && nack.revision <= held.until)
     }
@@ -99,8 +103,9 @@ impl Refusals {
     }
 }
 
-/// Which of the `suspects` the message means: by one of its hosts, by the number of its virtual host in one of the route configurations
-/// `refused`, or because there is no other. Of listeners Ingresses make the chains only: an address that cannot be had is nobody's fault.
+/// Which of the `suspects` the message means: by one of its hosts, by the number of its virtual
+/// host in one of the route configurations `refused`, or because there is no other. Of listeners
+/// Ingresses make the chains only: an address that cannot be had is nobody's fault.
 pub(super) fn at_fault<'a>(
     nack: &Nack,
     suspects: &[(&'a ObjectName, &IngressRoutes)],

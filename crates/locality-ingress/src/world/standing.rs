@@ -49,7 +49,8 @@ pub enum Progress {
         /// What to ask the gateways.
         probes: Vec<ProbeTarget>,
     },
-    /// These are not there yet. The generation before, where there is one, is served until they are.
+    /// These are not there yet. The generation before, where there is one, is served until they
+    /// are.
     Waiting {
         /// What is missing.
         missing: Vec<String>,

@@ -26,7 +26,8 @@ const HANDSHAKES: usize = 64;
 /// The system is out of something: asking it at once again would not help.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 
-/// Connections of one address at the same time. A gateway has one, and for a moment after a break two.
+/// Connections of one address at the same time. A gateway has one, and for a moment after a break
+/// two.
 const CONNECTIONS_PER_PEER: usize = 16;
 
 /// A gateway's connection.

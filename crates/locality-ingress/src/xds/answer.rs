@@ -1,5 +1,6 @@
-//! An answer of the delta protocol as bytes on the wire, without copying large resources: a route configuration of ten thousand hosts has
-//! megabytes, and fifty gateways that each hold a copy of their own hold hundreds.
+//! An answer of the delta protocol as bytes on the wire, without copying large resources: a route
+//! configuration of ten thousand hosts has megabytes, and fifty gateways that each hold a copy of
+//! their own hold hundreds.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
@@ -9,7 +10,8 @@ use prost::Message as _;
 use super::store::Revision;
 use super::{Encoded, Kind, Name};
 
-/// Resources from this size on are passed on as they are; copying a smaller one costs less than a frame of its own.
+/// Resources from this size on are passed on as they are; copying a smaller one costs less than a
+/// frame of its own.
 const SHARED_FROM_BYTES: usize = 16 * 1024;
 
 /// `DeltaDiscoveryResponse.resources`.
@@ -63,8 +65,8 @@ impl Answer {
         pieces.framed()
     }
 
-    // Fields of a message may come in any order and in any number of pieces, so each resource is what of it protobuf makes, and then its
-    // content under the header that its length needs.
+    // Fields of a message may come in any order and in any number of pieces, so each resource is
+    // what of it protobuf makes, and then its content under the header that its length needs.
     fn resource(&self, name: &Name, encoded: &Encoded, to: &mut Pieces) {
         let content = &encoded.content;
         let any = Any { type_url: self.kind.type_url().to_owned(), value: Vec::new() }.encode_to_vec();
@@ -81,7 +83,8 @@ impl Answer {
     }
 }
 
-/// How long the header of a field with a length is: all of ours have one byte for their number and type.
+/// How long the header of a field with a length is: all of ours have one byte for their number and
+/// type.
 fn header_length(length: usize) -> usize {
     1 + prost::length_delimiter_len(length)
 }

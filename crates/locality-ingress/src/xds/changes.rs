@@ -1,7 +1,9 @@
-//! When each resource last changed, so that who is behind finds each of its changes once, however many there were.
+//! When each resource last changed, so that who is behind finds each of its changes once, however
+//! many there were.
 //!
-//! What is gone must be remembered, too, for those that have not been told yet; but not for ever. Who is so far behind that what went
-//! meanwhile has been forgotten is told so, and looks at all that it has.
+//! What is gone must be remembered, too, for those that have not been told yet; but not for ever.
+//! Who is so far behind that what went meanwhile has been forgotten is told so, and looks at all
+//! that it has.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -10,7 +12,8 @@ use super::{Kind, Name};
 /// Counts the changes since the process started.
 pub type Revision = u64;
 
-/// How many that are gone are remembered: more than go in the time that a gateway which reads at all takes to catch up.
+/// How many that are gone are remembered: more than go in the time that a gateway which reads at
+/// all takes to catch up.
 const MOST_GONE: usize = 4_096;
 
 /// See the module.
@@ -46,7 +49,8 @@ impl Changes {
         }
     }
 
-    /// Calls `visit` for each resource that changed after `since`. Whether that is all: otherwise some that went are not among them.
+    /// Calls `visit` for each resource that changed after `since`. Whether that is all: otherwise
+    /// some that went are not among them.
     pub(super) fn since(&self, since: Revision, mut visit: impl FnMut(Kind, &Name)) -> bool {
         for (_, kind, name) in self.by_revision.range((since + 1, Kind::Cluster, Name::new(""))..) {
             visit(*kind, name);

@@ -38,19 +38,24 @@ use crate::kernel::TCP_RTO_MAX_MS;
 use crate::locality::Policy;
 use crate::route_table::{Cluster, ClusterKey, Target};
 
-/// Envoy's own limits (1,024 connections, requests, waiting requests and 3 retries per cluster) answer 503 long before an activator
-/// that holds requests for a cold revision is full. Concurrency is limited by the queue-proxy and the activator, not here.
+/// Envoy's own limits (1,024 connections, requests, waiting requests and 3 retries per cluster)
+/// answer 503 long before an activator that holds requests for a cold revision is full. Concurrency
+/// is limited by the queue-proxy and the activator, not here.
 const NO_LIMIT: u32 = 1_000_000;
 
-/// How long a connection may take to come about before another endpoint is tried: more than a satellite link's round trip.
+/// How long a connection may take to come about before another endpoint is tried: more than a
+/// satellite link's round trip.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long what was sent may stay unconfirmed by the other side before a connection is given up, where that is all that the kernel can do about
-/// a node that vanished. It counts against a peer as well that is alive and does not read: an activator that holds an upload for a cold revision,
-/// a queue-proxy whose slots are taken, an application that pauses. So it is longer than half a minute of that.
+/// How long what was sent may stay unconfirmed by the other side before a connection is given up,
+/// where that is all that the kernel can do about a node that vanished. It counts against a peer as
+/// well that is alive and does not read: an activator that holds an upload for a cold revision, a
+/// queue-proxy whose slots are taken, an application that pauses. So it is longer than half a
+/// minute of that.
 const UNCONFIRMED_TIMEOUT: Duration = Duration::from_millis(30_250);
-/// How long a retransmission waits at most, where the kernel can be told. A peer that confirms nothing is then given up after its 15 retransmissions,
-/// some 15 seconds; one that is alive and does not read is asked for room for as long as it likes.
+/// How long a retransmission waits at most, where the kernel can be told. A peer that confirms
+/// nothing is then given up after its 15 retransmissions, some 15 seconds; one that is alive and
+/// does not read is asked for room for as long as it likes.
 const RETRANSMISSION_TIMEOUT: Duration = Duration::from_secs(1);
 /// `IPPROTO_TCP`.
 const TCP: i64 = 6;
@@ -59,8 +64,8 @@ const TCP_USER_TIMEOUT: i64 = 18;
 
 /// `cluster` as Envoy has it.
 ///
-/// Its statistics are named `<namespace>/<service>`, whatever the port, so that a reader of demand finds a revision under its name. What depends on
-/// the gateway's node is in [`lost_peers`].
+/// Its statistics are named `<namespace>/<service>`, whatever the port, so that a reader of demand
+/// finds a revision under its name. What depends on the gateway's node is in [`lost_peers`].
 #[must_use]
 pub fn cluster(key: &ClusterKey, cluster: &Cluster, policy: Policy) -> EnvoyCluster {
     let name = key.to_string();
@@ -77,16 +82,19 @@ pub fn cluster(key: &ClusterKey, cluster: &Cluster, policy: Policy) -> EnvoyClus
         eds_cluster_config,
         load_assignment,
         connect_timeout: duration(CONNECT_TIMEOUT),
-        // Weights by locality make the shares of nodes exact; within a node the less busy pod is the better one.
+        // Weights by locality make the shares of nodes exact; within a node the less busy pod is
+        // the better one.
         lb_policy: match policy {
             Policy::Locality => LbPolicy::LeastRequest.into(),
             Policy::Spread => LbPolicy::RoundRobin.into(),
         },
         common_lb_config: Some(CommonLbConfig {
-            // With all endpoints ejected it is better to try one than to fail; with some left, those take it all.
+            // With all endpoints ejected it is better to try one than to fail; with some left,
+            // those take it all.
             healthy_panic_threshold: Some(Percent { value: 1.0 }),
-            // By default what changes within a second of another change waits for the end of that second: weights that move with the load, and
-            // endpoints that were found to be unreachable, which everybody would try meanwhile.
+            // By default what changes within a second of another change waits for the end of that
+            // second: weights that move with the load, and endpoints that were found to be
+            // unreachable, which everybody would try meanwhile.
             update_merge_window: duration(Duration::ZERO),
             locality_config_specifier: (policy == Policy::Locality).then_some(locality_weighted),
             ..CommonLbConfig::default()
@@ -121,8 +129,9 @@ pub fn cluster(key: &ClusterKey, cluster: &Cluster, policy: Policy) -> EnvoyClus
     }
 }
 
-/// The part of every cluster by which gateways notice that a backend vanished without a word, by whether the kernel under the gateway can bound
-/// retransmissions. It would refuse an option that it does not have, and with that every connection.
+/// The part of every cluster by which gateways notice that a backend vanished without a word, by
+/// whether the kernel under the gateway can bound retransmissions. It would refuse an option that
+/// it does not have, and with that every connection.
 #[must_use]
 pub fn lost_peers(bounds_retransmissions: bool) -> EnvoyCluster {
     let (description, name, time) = match bounds_retransmissions {
@@ -159,7 +168,8 @@ pub fn internal_authority(pem: &[u8]) -> Secret {
     }
 }
 
-/// TLS as activators and queue-proxies speak it: the former show a certificate of one name for all, the latter one of their namespace.
+/// TLS as activators and queue-proxies speak it: the former show a certificate of one name for all,
+/// the latter one of their namespace.
 fn internal_encryption(namespace: &str, http2: bool) -> TransportSocket {
     let name = |name: String| SubjectAltNameMatcher {
         san_type: subject_alt_name_matcher::SanType::Dns.into(),
@@ -213,8 +223,9 @@ fn protocol(http2: bool) -> HttpProtocolOptions {
     }
 }
 
-/// Ejects endpoints that cannot be reached, for a second at first: once is enough, for the retry of the request that found out is to go
-/// elsewhere. What an endpoint answers never counts against it: a full pod is not a failing one.
+/// Ejects endpoints that cannot be reached, for a second at first: once is enough, for the retry of
+/// the request that found out is to go elsewhere. What an endpoint answers never counts against it:
+/// a full pod is not a failing one.
 fn unreachable_endpoints() -> OutlierDetection {
     OutlierDetection {
         split_external_local_origin_errors: true,

@@ -13,7 +13,8 @@ use tokio::sync::watch;
 
 use super::store::Revision;
 
-/// The gateways that are connected to this replica, by stream. As metrics it tells how many, and for how long each has lacked something.
+/// The gateways that are connected to this replica, by stream. As metrics it tells how many, and
+/// for how long each has lacked something.
 #[derive(Clone, Debug)]
 pub struct Connected {
     by_stream: Arc<watch::Sender<BTreeMap<u64, Gateway>>>,
@@ -68,8 +69,8 @@ impl Connected {
         });
     }
 
-    /// What a gateway has confirmed in full, of all that there is up to `latest`; `None` while it is being told something. Returns whether that is
-    /// news, and wakes who waits for it only then.
+    /// What a gateway has confirmed in full, of all that there is up to `latest`; `None` while it
+    /// is being told something. Returns whether that is news, and wakes who waits for it only then.
     pub(super) fn report(&self, stream: u64, in_sync_at: Option<Revision>, latest: Revision) -> bool {
         self.by_stream.send_if_modified(|all| {
             let Some(gateway) = all.get_mut(&stream) else { return false };
@@ -91,7 +92,8 @@ struct NodeLabel {
 
 impl Collector for Connected {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        // After a reconnect the old stream may still be there for a moment; the newer one, which comes later, counts.
+        // After a reconnect the old stream may still be there for a moment; the newer one, which
+        // comes later, counts.
         let (count, by_node): (usize, BTreeMap<String, f64>) = {
             let gateways = self.by_stream.borrow();
             let behind = |gateway: &Gateway| gateway.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64());

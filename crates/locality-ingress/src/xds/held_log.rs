@@ -1,8 +1,10 @@
-//! A word from the gateway whenever it hands a request to an activator, as it happens: a revision at zero is woken by it.
+//! A word from the gateway whenever it hands a request to an activator, as it happens: a revision
+//! at zero is woken by it.
 //!
-//! Reports of load come every so often, and to list each of thousands of revisions at zero in each of them would be most of what gateways
-//! send. So those are listed rarely, and a request that an activator is to hold is told of in Envoy's access log over gRPC, on the way that
-//! the configuration comes by. Requests for pods are not.
+//! Reports of load come every so often, and to list each of thousands of revisions at zero in each
+//! of them would be most of what gateways send. So those are listed rarely, and a request that an
+//! activator is to hold is told of in Envoy's access log over gRPC, on the way that the
+//! configuration comes by. Requests for pods are not.
 
 use std::collections::HashMap;
 use std::time::Duration;

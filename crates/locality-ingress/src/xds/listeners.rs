@@ -79,7 +79,8 @@ pub struct ListenerSettings {
     pub ports: GatewayPorts,
     /// Whether they write a line of JSON per request to their standard output.
     pub access_log: bool,
-    /// How many proxies stand in front of the external listeners whose word counts on where a request came from and by which protocol.
+    /// How many proxies stand in front of the external listeners whose word counts on where a
+    /// request came from and by which protocol.
     pub trusted_hops: u32,
     /// Whether connections to the external listeners may begin with a header of the PROXY protocol.
     pub proxy_protocol: bool,
@@ -99,19 +100,22 @@ impl Default for ListenerSettings {
     }
 }
 
-/// More than clients are known to send (tokens of a person in a thousand groups), of what a queue-proxy takes (1 MiB).
+/// More than clients are known to send (tokens of a person in a thousand groups), of what a
+/// queue-proxy takes (1 MiB).
 pub const DEFAULT_REQUEST_HEADERS_KIB: u32 = 96;
 /// Who sends the headers of a request slower than that holds a connection for nothing.
 const REQUEST_HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
-/// Requests of one connection from outside at a time. Envoy's advice for the edge is 100, for one client each; a load balancer in front brings those of
-/// many on one connection.
+/// Requests of one connection from outside at a time. Envoy's advice for the edge is 100, for one
+/// client each; a load balancer in front brings those of many on one connection.
 const EXTERNAL_STREAMS: u32 = 1_000;
-/// What a client may have sent of one request, and of all of a connection, and nobody has read. Envoy's advice for the edge is 64 KiB and 1 MiB;
-/// with 64 KiB an upload over 100 ms is no faster than 5 Mbit/s.
+/// What a client may have sent of one request, and of all of a connection, and nobody has read.
+/// Envoy's advice for the edge is 64 KiB and 1 MiB; with 64 KiB an upload over 100 ms is no faster
+/// than 5 Mbit/s.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
-/// The listeners of a gateway that listens on `address`. Those for HTTPS are there while there is a certificate for them.
+/// The listeners of a gateway that listens on `address`. Those for HTTPS are there while there is a
+/// certificate for them.
 #[must_use]
 pub fn listeners(table: &RouteTable, settings: ListenerSettings, address: IpAddr) -> Vec<Listener> {
     let ports = settings.ports;
@@ -175,7 +179,8 @@ fn proxy_protocol() -> ListenerFilter {
     listener_filter("envoy.filters.listener.proxy_protocol", &filter)
 }
 
-/// The gateways' own page, as their bootstrap serves it on all addresses of IPv4, for a pod whose first address is of IPv6.
+/// The gateways' own page, as their bootstrap serves it on all addresses of IPv4, for a pod whose
+/// first address is of IPv6.
 #[must_use]
 pub fn statistics(pod_address: Option<IpAddr>) -> Option<Listener> {
     let address = pod_address.filter(IpAddr::is_ipv6)?;
@@ -266,8 +271,8 @@ fn http(side: Side, routes: &str, settings: ListenerSettings) -> Filter {
     let quiet = Router {
         // Envoy's own headers are of no use to the application or its clients.
         suppress_envoy_headers: true,
-        // Counts per status code and a histogram of times, for each cluster, cost as much as a twentieth of a request. Who is answered how is
-        // known from the reports of load.
+        // Counts per status code and a histogram of times, for each cluster, cost as much as a
+        // twentieth of a request. Who is answered how is known from the reports of load.
         dynamic_stats: truth(false),
         upstream_log: vec![held_requests()],
         upstream_log_options: Some(UpstreamAccessLogOptions {
@@ -276,8 +281,9 @@ fn http(side: Side, routes: &str, settings: ListenerSettings) -> Filter {
         }),
         ..Router::default()
     };
-    // Paths are passed on as they came, slashes and dots included: applications sign them, and no rule of Knative's guards one path from who may
-    // ask for another. So are headers with underscores, which its applications may read.
+    // Paths are passed on as they came, slashes and dots included: applications sign them, and no
+    // rule of Knative's guards one path from who may ask for another. So are headers with
+    // underscores, which its applications may read.
     let manager = HttpConnectionManager {
         codec_type: CodecType::Auto.into(),
         stat_prefix: routes.to_owned(),
@@ -292,7 +298,8 @@ fn http(side: Side, routes: &str, settings: ListenerSettings) -> Filter {
         http_protocol_options: Some(Http1ProtocolOptions {
             // What other proxies and old tools speak unless told otherwise.
             accept_http_10: true,
-            // Some clients offer to go on with TLS. An offer may be ignored, and unlike that of h2c Envoy would refuse the request.
+            // Some clients offer to go on with TLS. An offer may be ignored, and unlike that of h2c
+            // Envoy would refuse the request.
             ignore_http_11_upgrade: vec![StringMatcher {
                 ignore_case: true,
                 match_pattern: Some(MatchPattern::Prefix("TLS/".to_owned())),
@@ -316,10 +323,12 @@ fn http(side: Side, routes: &str, settings: ListenerSettings) -> Filter {
         stream_idle_timeout: duration(Duration::ZERO),
         request_timeout: duration(Duration::ZERO),
         drain_timeout: duration(Duration::from_secs(5)),
-        // Who asks is what the connection says, whatever the client claims, unless trusted proxies stand in front.
+        // Who asks is what the connection says, whatever the client claims, unless trusted proxies
+        // stand in front.
         use_remote_address: truth(true),
         xff_num_trusted_hops: if side == Side::External { settings.trusted_hops } else { 0 },
-        // Making up an id costs as much as all that is decided about a request. A client's own passes.
+        // Making up an id costs as much as all that is decided about a request. A client's own
+        // passes.
         generate_request_id: truth(false),
         server_header_transformation: ServerHeaderTransformation::PassThrough.into(),
         ..HttpConnectionManager::default()

@@ -1,7 +1,8 @@
 //! Second step: the route table as Envoy's resources, and their way to the gateways.
 //!
-//! [`routes`], [`clusters`], [`listeners`] and [`assignments`] are pure; [`store`] numbers what they make, [`session`] decides what one
-//! gateway is sent and when, and [`server`] is the gRPC around it. What is the same for all gateways lies in memory once, also on its way out.
+//! [`routes`], [`clusters`], [`listeners`] and [`assignments`] are pure; [`store`] numbers what
+//! they make, [`session`] decides what one gateway is sent and when, and [`server`] is the gRPC
+//! around it. What is the same for all gateways lies in memory once, also on its way out.
 
 mod accept;
 mod access_log;
@@ -28,7 +29,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-/// The kinds of resources we serve, in the order in which they are sent: what is referred to before what refers to it.
+/// The kinds of resources we serve, in the order in which they are sent: what is referred to before
+/// what refers to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// `Cluster`.
@@ -78,7 +80,8 @@ impl Kind {
     }
 }
 
-/// The name of a resource. All sessions share the store's names, so that knowing one costs a session no more than a word.
+/// The name of a resource. All sessions share the store's names, so that knowing one costs a
+/// session no more than a word.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<String>);
 
@@ -105,8 +108,8 @@ impl Borrow<str> for Name {
 /// One encoded resource. Clones share the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded {
-    /// A hash of the content, the same in every replica and after every restart, so that a gateway which reconnects is sent only what
-    /// it does not have.
+    /// A hash of the content, the same in every replica and after every restart, so that a gateway
+    /// which reconnects is sent only what it does not have.
     pub version: NonZeroU64,
     /// The content: an encoded message of the type that its [`Kind`] says.
     pub content: Bytes,
@@ -120,7 +123,8 @@ impl Encoded {
 }
 
 impl Encoded {
-    /// With `more` of the same message: what a field says twice is put together, or the latter counts.
+    /// With `more` of the same message: what a field says twice is put together, or the latter
+    /// counts.
     #[must_use]
     pub fn and(&self, more: &[u8]) -> Self {
         Self::from([&self.content, more].concat())
@@ -133,7 +137,8 @@ impl From<Vec<u8>> for Encoded {
     }
 }
 
-/// FNV-1a: it has to be the same everywhere, and nothing hostile chooses what it is taken of to any gain.
+/// FNV-1a: it has to be the same everywhere, and nothing hostile chooses what it is taken of to any
+/// gain.
 fn content_version(bytes: &[u8]) -> NonZeroU64 {
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     NonZeroU64::new(hash).unwrap_or(NonZeroU64::MIN)

@@ -41,7 +41,8 @@ pub fn one_extension<M: prost::Message + prost::Name>(name: &str, message: &M) -
     HashMap::from([(name.to_owned(), any(message))])
 }
 
-/// "Over the stream that this came by." Envoy waits for such a resource as long as it takes: a gateway is not ready without it.
+/// "Over the stream that this came by." Envoy waits for such a resource as long as it takes: a
+/// gateway is not ready without it.
 #[must_use]
 pub fn over_ads() -> Option<ConfigSource> {
     Some(ConfigSource {

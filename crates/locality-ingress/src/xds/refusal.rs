@@ -28,15 +28,16 @@ impl Nack {
     }
 }
 
-/// Resources that were refused together with one that is at fault, and are to be sent again without it: by halves where it is not known
-/// which one that is.
+/// Resources that were refused together with one that is at fault, and are to be sent again without
+/// it: by halves where it is not known which one that is.
 #[derive(Debug, Default)]
 pub(super) struct Trials {
     left: Vec<Vec<Name>>,
 }
 
 impl Trials {
-    /// Takes over the refusal of `names`, in Envoy's words. Those at fault, as far as that is known now: they are not sent again.
+    /// Takes over the refusal of `names`, in Envoy's words. Those at fault, as far as that is known
+    /// now: they are not sent again.
     pub(super) fn refused(&mut self, kind: Kind, mut names: Vec<Name>, message: &str) -> Vec<Name> {
         if names.len() <= 1 {
             return names;

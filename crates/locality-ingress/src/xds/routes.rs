@@ -26,16 +26,19 @@ use crate::network_hash::{HASH_HEADER, HASH_OVERRIDE, PROBE_HEADER, PROBE_VALUE}
 use crate::objects::ObjectName;
 use crate::route_table::{Action, Host, Route, Split, VirtualHost};
 
-/// A route configuration called `name`. Hosts of one Ingress that are treated the same share a virtual host.
+/// A route configuration called `name`. Hosts of one Ingress that are treated the same share a
+/// virtual host.
 #[must_use]
 pub fn route_configuration(name: &str, hosts: &BTreeMap<Host, VirtualHost>) -> RouteConfiguration {
     RouteConfiguration { virtual_hosts: virtual_hosts(hosts).collect(), ..without_hosts(name) }
 }
 
-/// [`route_configuration`] encoded, with no more than one virtual host unencoded in memory at a time.
+/// [`route_configuration`] encoded, with no more than one virtual host unencoded in memory at a
+/// time.
 #[must_use]
 pub fn encoded_route_configuration(name: &str, hosts: &BTreeMap<Host, VirtualHost>) -> Encoded {
-    // Fields that repeat may stand anywhere in a message, so what is encoded one after the other is one message.
+    // Fields that repeat may stand anywhere in a message, so what is encoded one after the other is
+    // one message.
     let mut encoded = without_hosts(name).encode_to_vec();
     for virtual_host in virtual_hosts(hosts) {
         encoded.extend(RouteConfiguration { virtual_hosts: vec![virtual_host], ..RouteConfiguration::default() }.encode_to_vec());
@@ -54,7 +57,8 @@ fn without_hosts(name: &str) -> RouteConfiguration {
     }
 }
 
-/// Answers probes with the version. Before all other routes: whichever of them a probe would take, they travel together.
+/// Answers probes with the version. Before all other routes: whichever of them a probe would take,
+/// they travel together.
 fn proof(hash: &str) -> EnvoyRoute {
     EnvoyRoute {
         r#match: Some(RouteMatch {
@@ -62,7 +66,8 @@ fn proof(hash: &str) -> EnvoyRoute {
             headers: vec![exactly(HASH_HEADER, HASH_OVERRIDE), exactly(PROBE_HEADER, PROBE_VALUE)],
             ..RouteMatch::default()
         }),
-        // A cache in front that looks at no such header must not take an empty page for the real one.
+        // A cache in front that looks at no such header must not take an empty page for the real
+        // one.
         response_headers_to_add: vec![set_header(HASH_HEADER, hash), set_header("cache-control", "no-store")],
         action: Some(EnvoyAction::DirectResponse(DirectResponseAction { status: 200, ..DirectResponseAction::default() })),
         ..EnvoyRoute::default()
@@ -157,19 +162,21 @@ fn forward(rewrite_host: Option<&str>, splits: &[Split]) -> RouteAction {
     RouteAction {
         cluster_specifier: Some(cluster_specifier),
         host_rewrite_specifier: rewrite_host.map(|host| HostRewriteSpecifier::HostRewriteLiteral(host.to_owned())),
-        // The activator and the queue-proxy keep a revision's timeouts; the gateway has none of its own.
+        // The activator and the queue-proxy keep a revision's timeouts; the gateway has none of its
+        // own.
         timeout: duration(Duration::ZERO),
         idle_timeout: duration(Duration::ZERO),
         ..RouteAction::default()
     }
 }
 
-/// Retries only where the request cannot have reached anyone, each time on another endpoint, where its priority has one. What a backend
-/// answered is never asked again.
+/// Retries only where the request cannot have reached anyone, each time on another endpoint, where
+/// its priority has one. What a backend answered is never asked again.
 ///
-/// An endpoint that cannot be reached is ejected at once, so a priority without any other one is left a moment later, well within the
-/// retries. Envoy's extension that tries another priority each time would do it for certain, but is set up anew for every request, failed or
-/// not, at several times the cost of everything else that retries take.
+/// An endpoint that cannot be reached is ejected at once, so a priority without any other one is
+/// left a moment later, well within the retries. Envoy's extension that tries another priority each
+/// time would do it for certain, but is set up anew for every request, failed or not, at several
+/// times the cost of everything else that retries take.
 fn retry_policy() -> RetryPolicy {
     RetryPolicy {
         retry_on: "connect-failure,refused-stream".to_owned(),

@@ -1,4 +1,5 @@
-//! Certificates for the gateways' connections that we make ourselves. Pure but for the randomness of keys; time is passed in.
+//! Certificates for the gateways' connections that we make ourselves. Pure but for the randomness
+//! of keys; time is passed in.
 
 use jiff::civil::Date;
 use jiff::{Span, Timestamp, tz::TimeZone};
@@ -73,7 +74,8 @@ pub fn authority(now: Timestamp) -> Result<Pair, MakeError> {
     Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
-/// A new certificate for the host `name`, signed by `authority`, and from when on it is to be replaced.
+/// A new certificate for the host `name`, signed by `authority`, and from when on it is to be
+/// replaced.
 ///
 /// # Errors
 /// [`MakeError`].

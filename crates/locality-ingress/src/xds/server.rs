@@ -37,8 +37,8 @@ use crate::metrics::Metrics;
 /// The key of a gateway's node metadata by which it asks to listen on one address only.
 pub const LISTEN_ADDRESS_METADATA: &str = "listen_address";
 
-/// The key by which it tells the addresses of its pod, with commas between them. By them a gateway that is being ended is told from its successor
-/// on the same node.
+/// The key by which it tells the addresses of its pod, with commas between them. By them a gateway
+/// that is being ended is told from its successor on the same node.
 pub const POD_ADDRESSES_METADATA: &str = "pod_addresses";
 
 /// As it was called by gateways that told one address only.
@@ -67,7 +67,8 @@ pub struct Ads {
 }
 
 impl Ads {
-    /// Serves `store`. Refusals go to `nacks`; where nobody takes them in time they are only counted and logged.
+    /// Serves `store`. Refusals go to `nacks`; where nobody takes them in time they are only
+    /// counted and logged.
     #[must_use]
     pub fn new(
         store: Arc<Store>,
@@ -79,8 +80,8 @@ impl Ads {
         Self { store, connected, metrics, nacks, stop }
     }
 
-    /// Serves on `listener` until the stop, over TLS where there is something to do so with, and takes the gateways' `reports` of their load
-    /// there, too.
+    /// Serves on `listener` until the stop, over TLS where there is something to do so with, and
+    /// takes the gateways' `reports` of their load there, too.
     ///
     /// # Errors
     /// When the listener breaks.
@@ -119,7 +120,8 @@ impl Ads {
             if let Some(nack) = request.take().and_then(|request| session.on_request(request, &self.store)) {
                 self.refused(&node, nack);
             }
-            // Who comes from the address of a gateway is that one. Of other addresses nothing is known: some networks hide where a connection comes from.
+            // Who comes from the address of a gateway is that one. Of other addresses nothing is
+            // known: some networks hide where a connection comes from.
             if let Some(its) = peer.and_then(|address| self.store.node_of_gateway(address)).filter(|its| *its != node) {
                 tracing::warn!(node, stream, ?peer, its, "refused a gateway: it is on another node than it says");
                 let _ = answers.send(Err(Status::permission_denied("this is the address of another node's gateway"))).await;
@@ -160,7 +162,8 @@ impl Ads {
     fn refused(&self, node: &str, nack: Nack) {
         tracing::error!(node, kind = nack.kind.label(), names = ?nack.names, message = nack.message, "gateway refused an update");
         self.metrics.nacked(nack.kind);
-        // Full means that refusals come faster than anybody could act on them: the count and the log still tell.
+        // Full means that refusals come faster than anybody could act on them: the count and the
+        // log still tell.
         let _ = self.nacks.try_send(NackReport { node: node.to_owned(), nack });
     }
 
@@ -202,7 +205,8 @@ fn view(node: Option<&Node>) -> Result<View, Status> {
 
 /// How long a gateway may take to say who it is and what it wants.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(10);
-/// Streams of one connection at a time: a gateway has one for its configuration and one for its reports.
+/// Streams of one connection at a time: a gateway has one for its configuration and one for its
+/// reports.
 const STREAMS: u32 = 8;
 
 /// The only method that is served.
@@ -214,8 +218,9 @@ impl NamedService for Ads {
     const NAME: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
 }
 
-// The server that is generated from the protocol's definition makes every message anew for every stream, and its buffers keep the size of
-// the largest for as long as the stream lives. So the answers are put on the wire by hand, and what they share stays shared.
+// The server that is generated from the protocol's definition makes every message anew for every
+// stream, and its buffers keep the size of the largest for as long as the stream lives. So the
+// answers are put on the wire by hand, and what they share stays shared.
 impl Service<http::Request<Body>> for Ads {
     type Response = http::Response<Body>;
     type Error = Infallible;

@@ -1,8 +1,10 @@
 //! What one gateway is sent, and when: the delta protocol as a state machine without I/O.
 //!
-//! Per kind at most one answer is on its way; what changes meanwhile goes out together when the gateway has taken it. Routes wait until the
-//! gateway has the endpoints of every cluster it was told of, so that no request ever meets a cluster that is not there yet. What is gone is told
-//! only when the gateway has confirmed its routes: one that was away, or refused them, may still have routes that lead there.
+//! Per kind at most one answer is on its way; what changes meanwhile goes out together when the
+//! gateway has taken it. Routes wait until the gateway has the endpoints of every cluster it was
+//! told of, so that no request ever meets a cluster that is not there yet. What is gone is told
+//! only when the gateway has confirmed its routes: one that was away, or refused them, may still
+//! have routes that lead there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -15,14 +17,16 @@ use super::store::{Revision, Store, View};
 use super::subscription::Subscription;
 use super::{Kind, Name};
 
-/// How long routes wait for endpoints. Only a gateway that refused a cluster ever makes them wait that long.
+/// How long routes wait for endpoints. Only a gateway that refused a cluster ever makes them wait
+/// that long.
 const ROUTES_WAIT: Duration = Duration::from_secs(2);
 
-/// How long what is gone is kept from a gateway that does not ask for routes: one without listeners has none.
+/// How long what is gone is kept from a gateway that does not ask for routes: one without listeners
+/// has none.
 const REMOVALS_WAIT: Duration = Duration::from_secs(60);
 
-/// A gateway may hold and ask for this many names beyond what there is: those that are gone, or not there yet. A stream with more is broken,
-/// or meant to fill our memory.
+/// A gateway may hold and ask for this many names beyond what there is: those that are gone, or not
+/// there yet. A stream with more is broken, or meant to fill our memory.
 const MOST_UNKNOWN_NAMES: usize = 50_000;
 /// In how many lists of a stream a name that there is may be at the same time.
 const LISTS: usize = 2;
@@ -68,7 +72,8 @@ impl Session {
         let first = !self.kinds.contains_key(&kind);
         let subscription = self.kinds.entry(kind).or_insert_with(|| Subscription::new(kind));
         let nack = subscription.take_verdict(&mut request);
-        // A gateway asks for no endpoints of a cluster that it refused, and has no use for those of one that it wants no endpoints of.
+        // A gateway asks for no endpoints of a cluster that it refused, and has no use for those of
+        // one that it wants no endpoints of.
         let refused = nack.iter().filter(|nack| nack.kind == Kind::Cluster).flat_map(|nack| &nack.names);
         let unwanted = request.resource_names_unsubscribe.iter().filter(|_| kind == Kind::Assignment);
         for name in refused.chain(unwanted) {
@@ -89,7 +94,8 @@ impl Session {
     pub fn answers(&mut self, store: &Store, now: Instant) -> Vec<Answer> {
         let kinds = &mut self.kinds;
         let since = self.seen;
-        // Before the first publication there is nothing to say: not even that something does not exist.
+        // Before the first publication there is nothing to say: not even that something does not
+        // exist.
         let (seen, all) = store.changes_since(since, |kind, name| {
             if let Some(subscription) = kinds.get_mut(&kind) {
                 subscription.note_change(name);
@@ -151,7 +157,8 @@ impl Session {
         }
         for (name, _) in answer.resources.iter().filter(|(name, _)| store.has_endpoints(name)) {
             self.awaiting_endpoints.insert(name.clone());
-            // A cluster that changes warms up again and needs its endpoints again, but Envoy may take it that it has asked for them.
+            // A cluster that changes warms up again and needs its endpoints again, but Envoy may
+            // take it that it has asked for them.
             if let Some(assignments) = self.kinds.get_mut(&Kind::Assignment) {
                 assignments.owe(name);
             }
@@ -165,7 +172,8 @@ impl Session {
             self.routes_waiting_since = None;
             return false;
         }
-        // A gateway asks for the endpoints of clusters before it confirms them, however long it takes over them.
+        // A gateway asks for the endpoints of clusters before it confirms them, however long it
+        // takes over them.
         if clusters.is_some_and(Subscription::is_on_its_way) {
             self.routes_waiting_since = Some(now);
             return true;
@@ -178,7 +186,8 @@ impl Session {
         false
     }
 
-    /// Whether the gateway may have routes to what is gone: until it has confirmed those that there are.
+    /// Whether the gateway may have routes to what is gone: until it has confirmed those that there
+    /// are.
     fn removals_must_wait(&self, now: Instant) -> bool {
         match self.kinds.get(&Kind::Routes) {
             Some(routes) => routes.is_pending() || routes.is_on_its_way() || routes.was_refused(),
@@ -195,7 +204,8 @@ impl Session {
         routes.into_iter().chain(removals).min()
     }
 
-    /// The revision that the gateway has confirmed in full; `None` while something is on its way or waits.
+    /// The revision that the gateway has confirmed in full; `None` while something is on its way or
+    /// waits.
     #[must_use]
     pub fn in_sync_at(&self) -> Option<Revision> {
         // A gateway asks for routes last. Before it did it cannot have all.

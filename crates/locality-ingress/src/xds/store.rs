@@ -1,7 +1,8 @@
 //! What all gateways are to have at this moment, and what changed since any earlier one.
 //!
-//! Resources that are the same for all gateways are kept encoded, once. Assignments differ by node and are made for one gateway when it
-//! is sent them, so that a thousand clusters on fifty nodes do not lie here fifty thousand times.
+//! Resources that are the same for all gateways are kept encoded, once. Assignments differ by node
+//! and are made for one gateway when it is sent them, so that a thousand clusters on fifty nodes do
+//! not lie here fifty thousand times.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -40,8 +41,8 @@ impl View {
         Self { node: node.into(), listen_address: None, pod_addresses: Vec::new() }
     }
 
-    /// The address that it listens on. All addresses of both families where its pod has one of the newer one: a node whose kernel has none would
-    /// refuse that.
+    /// The address that it listens on. All addresses of both families where its pod has one of the
+    /// newer one: a node whose kernel has none would refuse that.
     #[must_use]
     pub fn listens_on(&self) -> IpAddr {
         self.listen_address.unwrap_or_else(|| match self.pod_addresses.iter().any(IpAddr::is_ipv6) {
@@ -106,8 +107,9 @@ pub struct Update {
     pub bounds_retransmissions: Option<BTreeSet<String>>,
     /// The node of each address that is known to be a gateway's.
     pub gateway_nodes: Option<BTreeMap<IpAddr, String>>,
-    /// Addresses of the gateway pods that are to have no listeners for requests any more. Without them Envoy takes no new connection,
-    /// and tells the clients of the old ones to come back on another one.
+    /// Addresses of the gateway pods that are to have no listeners for requests any more. Without
+    /// them Envoy takes no new connection, and tells the clients of the old ones to come back on
+    /// another one.
     pub draining: Option<BTreeSet<IpAddr>>,
 }
 
@@ -247,8 +249,9 @@ impl Store {
         self.len() == 0
     }
 
-    /// Calls `visit` for each resource that changed after `since`. Returns the revision up to which that is all, and whether it really is:
-    /// otherwise some that went so long ago that nobody remembers them are not among them.
+    /// Calls `visit` for each resource that changed after `since`. Returns the revision up to which
+    /// that is all, and whether it really is: otherwise some that went so long ago that nobody
+    /// remembers them are not among them.
     pub fn changes_since(&self, since: Revision, visit: impl FnMut(Kind, &Name)) -> (Revision, bool) {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         let all = inner.changes.since(since, visit);

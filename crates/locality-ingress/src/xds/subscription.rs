@@ -9,8 +9,9 @@ use super::refusal::{Nack, Trials};
 use super::store::{Revision, Store};
 use super::{Encoded, Kind, Name};
 
-/// What one answer holds at most, beyond its last resource. The rest of what is due follows when the gateway has taken it, so that fifty
-/// gateways which come at once do not each have all that there is on its way.
+/// What one answer holds at most, beyond its last resource. The rest of what is due follows when
+/// the gateway has taken it, so that fifty gateways which come at once do not each have all that
+/// there is on its way.
 const PAGE_BYTES: usize = 256 * 1024;
 
 /// See the module.
@@ -18,8 +19,9 @@ const PAGE_BYTES: usize = 256 * 1024;
 pub(super) struct Subscription {
     kind: Kind,
     all: bool,
-    // What the gateway was last sent: name -> version, and what it asked for by name and does not have. A refused one has the version that it
-    // was refused in, for the same again would be refused again.
+    // What the gateway was last sent: name -> version, and what it asked for by name and does not
+    // have. A refused one has the version that it was refused in, for the same again would be
+    // refused again.
     known: HashMap<Name, Option<NonZeroU64>>,
     // Names to look at; true where an answer is owed even if nothing changed.
     look_at: BTreeMap<Name, bool>,
@@ -30,7 +32,8 @@ pub(super) struct Subscription {
     refused: BTreeSet<Name>,
     on_its_way: Option<OnItsWay>,
     confirmed: Revision,
-    // A subscription to everything that is empty so far is owed an (empty) answer, or the gateway waits for ever.
+    // A subscription to everything that is empty so far is owed an (empty) answer, or the gateway
+    // waits for ever.
     owes_first_answer: bool,
 }
 
@@ -90,7 +93,8 @@ impl Subscription {
         Some(Nack { kind: self.kind, names, at_fault, message: error.message, revision, confirmed })
     }
 
-    /// Takes what the gateway wants, wants no more and has. `first` is whether it says anything of this kind for the first time.
+    /// Takes what the gateway wants, wants no more and has. `first` is whether it says anything of
+    /// this kind for the first time.
     pub(super) fn take_wishes(&mut self, request: DeltaDiscoveryRequest, first: bool, store: &Store) {
         for (name, version) in request.initial_resource_versions {
             let name = store.name(self.kind, &name);
@@ -109,7 +113,8 @@ impl Subscription {
             }
         }
         for name in request.resource_names_subscribe.into_iter().filter(|name| name != "*") {
-            // Asking again for what it has means that it needs it again; but not when it has just told us that it has it.
+            // Asking again for what it has means that it needs it again; but not when it has just
+            // told us that it has it.
             let name = store.name(self.kind, &name);
             let owed = !(first && self.known.contains_key(&name));
             *self.look_at.entry(name.clone()).or_insert(false) |= owed;
@@ -157,7 +162,8 @@ impl Subscription {
         !self.look_at.is_empty() || !self.trials.is_empty()
     }
 
-    /// Whether anything was refused and not taken since, so that the gateway still has what it had before.
+    /// Whether anything was refused and not taken since, so that the gateway still has what it had
+    /// before.
     pub(super) fn was_refused(&self) -> bool {
         !self.refused.is_empty()
     }
@@ -189,8 +195,9 @@ impl Subscription {
         self.known.len() + self.look_at.len() + self.held_back.len() + self.refused.len() + self.trials.len()
     }
 
-    /// The next answer, where there is something to say: what was refused together with another, else what is due. `resource` looks one up. What is
-    /// gone is not told yet where it is to be `hold`, unless the gateway asked for it.
+    /// The next answer, where there is something to say: what was refused together with another,
+    /// else what is due. `resource` looks one up. What is gone is not told yet where it is to be
+    /// `hold`, unless the gateway asked for it.
     pub(super) fn next_page(&mut self, hold: bool, resource: impl Fn(&Name) -> Option<Encoded>) -> Option<Page> {
         let mut page = Page::default();
         while page.is_empty()
@@ -240,7 +247,8 @@ impl Subscription {
         if self.all { self.known.remove(name).flatten() } else { self.known.get_mut(name).and_then(Option::take) }.is_some()
     }
 
-    /// Notes that `page` is on its way. What it holds is at least as new as `at_least`, and at most as `at_most`.
+    /// Notes that `page` is on its way. What it holds is at least as new as `at_least`, and at most
+    /// as `at_most`.
     pub(super) fn sent(&mut self, page: &Page, nonce: &str, at_least: Revision, at_most: Revision) {
         self.on_its_way = Some(OnItsWay {
             nonce: nonce.to_owned(),

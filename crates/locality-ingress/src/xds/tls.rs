@@ -1,4 +1,5 @@
-//! TLS for the gateways' connections: certificate, key, and the authority of the gateways' own certificates, from files that may change.
+//! TLS for the gateways' connections: certificate, key, and the authority of the gateways' own
+//! certificates, from files that may change.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
-/// How often the files are looked at. Whoever renews a certificate does so long before the old one ends.
+/// How often the files are looked at. Whoever renews a certificate does so long before the old one
+/// ends.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Where everything is, in PEM.
@@ -24,7 +26,8 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// Its key.
     pub key: PathBuf,
-    /// The authorities that the gateways' certificates are of. Without them whoever reaches the port is served.
+    /// The authorities that the gateways' certificates are of. Without them whoever reaches the
+    /// port is served.
     pub client_authorities: Option<PathBuf>,
 }
 
@@ -79,7 +82,8 @@ impl TlsFiles {
     /// From what an operator gave; `None` where that is nothing at all.
     ///
     /// # Errors
-    /// [`TlsError::HalfConfigured`]: TLS that was meant to be on must not be off for want of a file.
+    /// [`TlsError::HalfConfigured`]: TLS that was meant to be on must not be off for want of a
+    /// file.
     pub fn given(
         certificate: Option<PathBuf>,
         key: Option<PathBuf>,
@@ -99,7 +103,8 @@ impl TlsFiles {
     }
 }
 
-/// TLS of a certificate and an authority that come from elsewhere than files. `what` names them where they cannot be used.
+/// TLS of a certificate and an authority that come from elsewhere than files. `what` names them
+/// where they cannot be used.
 ///
 /// # Errors
 /// [`TlsError`] where they cannot be used.
@@ -143,7 +148,8 @@ impl ServerTls {
         self.current.subscribe()
     }
 
-    /// Takes changes of the files over, until the stop. What cannot be used changes nothing, and is told.
+    /// Takes changes of the files over, until the stop. What cannot be used changes nothing, and is
+    /// told.
     pub async fn follow(mut self, metrics: Metrics, stop: CancellationToken) {
         let mut complained = None;
         loop {

@@ -1,10 +1,14 @@
-//! A lower bound on every placement by linear programming, with a solver that shares nothing with the library.
+//! A lower bound on every placement by linear programming, with a solver that shares nothing with
+//! the library.
 //!
-//! Replicas may be split: `x[n]` of them on node `n`, at most `limit`, `sum x = replicas`; `g[s][n]` is the share of source `s` that is served
-//! on `n`, at most `x[n]`; `sum_n g[s][n] + u[s] = 1`; `sum_s demand[s] g[s][n] <= capacity x[n]`. Pairs beyond a source's reach are left out; not to serve a source
-//! (`u`) costs as much as its reach, so that its price cannot want a pair that was left out. The solver's prices of the sources then give a bound that
-//! holds for all pairs and however exact the solver was (the program's Lagrangian dual): demand x price minus the most that `replicas` replicas can
-//! earn at these prices. Sources that are not served reach twice as far in the next program.
+//! Replicas may be split: `x[n]` of them on node `n`, at most `limit`, `sum x = replicas`;
+//! `g[s][n]` is the share of source `s` that is served on `n`, at most `x[n]`;
+//! `sum_n g[s][n] + u[s] = 1`; `sum_s demand[s] g[s][n] <= capacity x[n]`. Pairs beyond a source's
+//! reach are left out; not to serve a source (`u`) costs as much as its reach, so that its price
+//! cannot want a pair that was left out. The solver's prices of the sources then give a bound that
+//! holds for all pairs and however exact the solver was (the program's Lagrangian dual): demand x
+//! price minus the most that `replicas` replicas can earn at these prices. Sources that are not
+//! served reach twice as far in the next program.
 
 use anyhow::{Context, Result};
 use good_lp::constraint::{eq, leq};
@@ -52,7 +56,8 @@ struct Solved {
 }
 
 impl Program<'_> {
-    /// The bound; `prices` are a first guess of what a unit of demand of each source costs, seconds.
+    /// The bound; `prices` are a first guess of what a unit of demand of each source costs,
+    /// seconds.
     pub(crate) fn bound(&self, prices: &[f64]) -> Bound {
         let least = prices.iter().sum::<f64>() / prices.len() as f64 / 2.0;
         let mut reach: Vec<f64> = prices.iter().map(|price| REACH * price.max(least)).collect();
@@ -128,7 +133,8 @@ impl Program<'_> {
         Ok(Solved { value: served + skipped, prices, unserved, pairs })
     }
 
-    /// Demand x price minus the most that the replicas can earn: below every placement, whatever the prices.
+    /// Demand x price minus the most that the replicas can earn: below every placement, whatever
+    /// the prices.
     fn earned(&self, prices: &[f64]) -> f64 {
         let mut marginals = Vec::new();
         for costs in self.costs.rows() {

@@ -1,7 +1,9 @@
-//! Prints one line per figure of merit: `id  value  unit  goal  ok|short`, tab-separated; lines that start with `#` are notes.
+//! Prints one line per figure of merit: `id  value  unit  goal  ok|short`, tab-separated; lines
+//! that start with `#` are notes.
 //!
-//! `KANTAI_LATENCY_DATA` names a folder of measured latency matrices; without it the figures that need them are `absent`. Arguments choose
-//! figures by the beginning of their id; without arguments all are computed. Standard error says how far it is.
+//! `KANTAI_LATENCY_DATA` names a folder of measured latency matrices; without it the figures that
+//! need them are `absent`. Arguments choose figures by the beginning of their id; without arguments
+//! all are computed. Standard error says how far it is.
 
 mod data;
 mod hostile;

@@ -179,7 +179,8 @@ pub(crate) fn small_gap(instances: usize) -> Result<()> {
                 .collect();
             best = best.min(route(&costs, &shares, &servers, curve.segments()).total());
         });
-        // Both solutions count as equal within the nanosecond of mean response that the objective is defined to.
+        // Both solutions count as equal within the nanosecond of mean response that the objective
+        // is defined to.
         worst = worst.max((plan.cost.objective - best - 2e-9 * total) / best);
     }
     line("small_gap_pct", 100.0 * worst.max(0.0), "%", Goal::AtMost(0.0));
@@ -201,7 +202,8 @@ pub(crate) fn each_placement(limits: &[u32], left: u32, placement: &mut Vec<u32>
     }
 }
 
-/// Gap to a linear program's lower bound, and response times against FaaSt weights, on measured latencies.
+/// Gap to a linear program's lower bound, and response times against FaaSt weights, on measured
+/// latencies.
 pub(crate) fn measured(slices: &[Array2<f64>]) -> Result<()> {
     let mut worst_gap: f64 = 0.0;
     let mut ratios = Vec::new();
@@ -263,7 +265,8 @@ const CONCURRENCY: f64 = 13.0;
 const MOST: u32 = 4;
 const SERVING: f64 = 0.004;
 
-/// What one more unit of demand of each source would cost where a plan put its replicas, seconds of network time.
+/// What one more unit of demand of each source would cost where a plan put its replicas, seconds of
+/// network time.
 fn prices(costs: &Array2<f64>, shares: &[f64], plan: &Plan, all: &[NodeName]) -> Vec<f64> {
     let servers: Vec<Server> = (0..all.len())
         .map(|row| (row, plan.replicas_on(&all[row])))
@@ -273,7 +276,8 @@ fn prices(costs: &Array2<f64>, shares: &[f64], plan: &Plan, all: &[NodeName]) ->
     route(costs, shares, &servers, &[Segment { width: 1.0, marginal_seconds: 0.0 }]).source_prices
 }
 
-/// Mean response time with one replica on each of the top-demand nodes and weights `1 / (rtt + serving time)`.
+/// Mean response time with one replica on each of the top-demand nodes and weights
+/// `1 / (rtt + serving time)`.
 fn faast(costs: &CostMatrix, shares: &[f64], replicas: u32, capacity: f64, curve: &ServingCurve) -> f64 {
     let all = names(shares.len());
     let mut order: Vec<usize> = (0..shares.len()).collect();

@@ -11,7 +11,8 @@ use placement::{
 use crate::data::names;
 use crate::report::{Goal, line, note};
 
-/// Replicas for a p95 target against brute force over every placement and every reach of every node, on small random instances.
+/// Replicas for a p95 target against brute force over every placement and every reach of every
+/// node, on small random instances.
 pub(crate) fn service_levels(instances: usize) -> Result<()> {
     let mut random = Random::new(17);
     let (mut ours, mut best, mut worst, mut missed, mut compared) = (0_u32, 0_u32, 1.0_f64, 0, 0);
@@ -40,7 +41,8 @@ pub(crate) fn service_levels(instances: usize) -> Result<()> {
         best += fewest;
         worst = worst.max(f64::from(replicas) / f64::from(fewest));
     }
-    // The worst single instance counts; one for which no answer was found where there is one counts as twice the replicas.
+    // The worst single instance counts; one for which no answer was found where there is one counts
+    // as twice the replicas.
     let ratio = if missed > 0 { worst.max(2.0) } else { worst };
     line("slo_replicas_ratio", ratio, "x", Goal::AtMost(1.1));
     note(&format!(
@@ -116,7 +118,8 @@ fn utilisation(curve: &ServingCurve, seconds: f64) -> f64 {
     (0..=1000).rev().map(|step| f64::from(step) / 1000.0).find(|step| curve.mean_seconds(*step) <= seconds).unwrap_or(0.0)
 }
 
-/// Moves per service in ten minutes of decisions every ten seconds on round trips that stray by up to 10 % each time.
+/// Moves per service in ten minutes of decisions every ten seconds on round trips that stray by up
+/// to 10 % each time.
 pub(crate) fn moves() -> Result<()> {
     let network = Network::new(Shape { sites: 20, nodes_per_site: 3, ..Shape::default() }, 51);
     let size = network.nodes();

@@ -51,7 +51,8 @@ pub(crate) fn weights() -> Result<()> {
     Ok(())
 }
 
-/// 10,000 nodes, 10 placed dependencies: tables of regions and zones, and measured latency factored by site. The slower one counts.
+/// 10,000 nodes, 10 placed dependencies: tables of regions and zones, and measured latency factored
+/// by site. The slower one counts.
 pub(crate) fn scores() {
     let shape = Shape { sites: 80, nodes_per_site: 125, ..Shape::default() };
     let network = Network::new(shape, 41);

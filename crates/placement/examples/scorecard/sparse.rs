@@ -35,7 +35,8 @@ pub(crate) fn sites() {
     line("est_intra_pct", 100.0 * median(&mut intra), "%", Goal::AtMost(20.0));
 }
 
-/// PlanetLab, no labels, 32 random peers per node: the worst slice counts. Pairs that were measured, in either direction, do not.
+/// PlanetLab, no labels, 32 random peers per node: the worst slice counts. Pairs that were
+/// measured, in either direction, do not.
 pub(crate) fn planetlab(slices: &[Array2<f64>]) {
     let (mut worst_median, mut worst_p90) = (0.0_f64, 0.0_f64);
     for (number, truth) in slices.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! Speed where plans used to fall off a cliff: fewer replicas, services that nobody asks for, and not enough room.
+//! Speed where plans used to fall off a cliff: fewer replicas, services that nobody asks for, and
+//! not enough room.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -42,7 +43,8 @@ pub(crate) fn scale_down() -> Result<()> {
     Ok(())
 }
 
-/// 200 services on 1,000 nodes: none is asked for; or all of one priority, and room for two thirds of them.
+/// 200 services on 1,000 nodes: none is asked for; or all of one priority, and room for two thirds
+/// of them.
 pub(crate) fn many() -> Result<()> {
     let network = Network::new(Shape { sites: 40, nodes_per_site: 25, ..Shape::default() }, 61);
     let size = network.nodes();

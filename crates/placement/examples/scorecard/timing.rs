@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-/// The shortest of `runs` runs, seconds: what the code needs when nothing else gets in its way. The second value is the median.
+/// The shortest of `runs` runs, seconds: what the code needs when nothing else gets in its way. The
+/// second value is the median.
 pub(crate) fn fastest(runs: usize, mut run: impl FnMut()) -> (f64, f64) {
     let mut times: Vec<f64> = (0..runs)
         .map(|_| {

@@ -6,7 +6,8 @@ use super::Sample;
 
 /// Rounds of alternating between site medians and access terms.
 const ROUNDS: usize = 3;
-/// How much of an access term is believed at first: as if one more measurement of so many seconds had found nothing.
+/// How much of an access term is believed at first: as if one more measurement of so many seconds
+/// had found nothing.
 const DOUBT_SECONDS: f64 = 0.000_3;
 /// How far a node may be nearer than is usual inside its site, as a share of that.
 const NEARER: f64 = 0.4;
@@ -70,9 +71,11 @@ impl Terms {
         }
     }
 
-    /// What a node's measurements exceed the medians by. Long round trips are too noisy to show it, so each counts by the inverse square of what is usual
-    /// between the points (not of its own length, which a wild one would gain by), and a node of which little is known stays near 0. Node by node, so that two nodes do
-    /// not both take the whole of what their common measurement exceeds.
+    /// What a node's measurements exceed the medians by. Long round trips are too noisy to show it,
+    /// so each counts by the inverse square of what is usual between the points (not of its own
+    /// length, which a wild one would gain by), and a node of which little is known stays near 0.
+    /// Node by node, so that two nodes do not both take the whole of what their common measurement
+    /// exceeds.
     fn access(&mut self, points: &[usize], peers: &[Vec<(usize, Sample)>], shortest: &[f64]) {
         for node in 0..points.len() {
             let (mut sum, mut weights) = (0.0, 1.0 / (DOUBT_SECONDS * DOUBT_SECONDS));

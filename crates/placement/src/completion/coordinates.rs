@@ -1,10 +1,13 @@
-//! Network coordinates: points in a small Euclidean space with a height each, so that distance plus heights is about the round trip.
+//! Network coordinates: points in a small Euclidean space with a height each, so that distance plus
+//! heights is about the round trip.
 //!
-//! Fitted to all measured pairs at once by gradient steps on the absolute logarithm of estimate over measurement, which a few wild
-//! measurements cannot pull far. What the coordinates get wrong about a pair they mostly also get wrong about its neighbours, so each estimate
-//! is corrected by the errors measured between the neighbours of its two ends.
+//! Fitted to all measured pairs at once by gradient steps on the absolute logarithm of estimate
+//! over measurement, which a few wild measurements cannot pull far. What the coordinates get wrong
+//! about a pair they mostly also get wrong about its neighbours, so each estimate is corrected by
+//! the errors measured between the neighbours of its two ends.
 //!
-//! Source: Dabek, Cox, Kaashoek, Morris 2004 (coordinates with heights, there by springs); Kingma, Ba 2015 (the steps); Nadaraya 1964 (the correction).
+//! Source: Dabek, Cox, Kaashoek, Morris 2004 (coordinates with heights, there by springs); Kingma,
+//! Ba 2015 (the steps); Nadaraya 1964 (the correction).
 
 use crate::synthetic::Random;
 
@@ -159,7 +162,8 @@ impl Coordinates {
         Some(evidence)
     }
 
-    /// The estimate in seconds and the weight of the measurements between neighbours that it rests on; none for a point without a place.
+    /// The estimate in seconds and the weight of the measurements between neighbours that it rests
+    /// on; none for a point without a place.
     pub(super) fn estimate(&self, from: usize, evidence: &Evidence, to: usize) -> Option<(f64, f64)> {
         if !self.placed[to] {
             return None;

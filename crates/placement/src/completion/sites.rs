@@ -8,12 +8,14 @@ use super::Sample;
 
 /// Two nodes that measured less than this are in one place.
 const NEAR_SECONDS: f64 = 0.000_5;
-/// Two nodes in one place do not differ by more than this in how far they are from a third, as a share of it and in seconds.
+/// Two nodes in one place do not differ by more than this in how far they are from a third, as a
+/// share of it and in seconds.
 const ALIKE: (f64, f64) = (0.3, 0.001);
 
-/// The point that each node belongs to, from 0 on. Nodes with the same label share one; a node without a label belongs with the nearest
-/// labelled node that is near at all; the rest join whoever is near, in chains, or stay alone. Nodes that most of their common peers, or the measurement in the
-/// other direction, say to be in different places are not near.
+/// The point that each node belongs to, from 0 on. Nodes with the same label share one; a node
+/// without a label belongs with the nearest labelled node that is near at all; the rest join
+/// whoever is near, in chains, or stay alone. Nodes that most of their common peers, or the
+/// measurement in the other direction, say to be in different places are not near.
 pub(super) fn points(labels: &[Option<u32>], measured: &BTreeMap<(usize, usize), Sample>) -> Vec<usize> {
     let mut peers: Vec<BTreeMap<usize, f64>> = vec![BTreeMap::new(); labels.len()];
     for ((one, other), Sample { seconds, .. }) in measured {

@@ -42,7 +42,8 @@ impl<'a> Drift<'a> {
         self.slot(row).map_or(&[], |slot| self.now.tenants(slot))
     }
 
-    /// The total if one server, which must be there, had the capacity given, less than now, and another one, there or not, the capacity given, more than now.
+    /// The total if one server, which must be there, had the capacity given, less than now, and
+    /// another one, there or not, the capacity given, more than now.
     pub(crate) fn attempt(&mut self, less: Server, more: Server) -> f64 {
         self.trial.copy(&self.now);
         self.trial_rows.clone_from(&self.rows);

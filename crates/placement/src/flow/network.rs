@@ -1,7 +1,9 @@
-//! A routing in the making: sources are added, servers shrink and grow, and after each step it is an optimal one.
+//! A routing in the making: sources are added, servers shrink and grow, and after each step it is
+//! an optimal one.
 //!
-//! Every server has a price (its potential): what one more unit of demand there would cost. A source's way to a server costs its network time plus that
-//! price, so all reduced costs along ways that could be changed are at least 0, and Dijkstra's algorithm finds the cheapest change.
+//! Every server has a price (its potential): what one more unit of demand there would cost. A
+//! source's way to a server costs its network time plus that price, so all reduced costs along ways
+//! that could be changed are at least 0, and Dijkstra's algorithm finds the cheapest change.
 
 use super::{Routing, Server, UNSERVED_SECONDS, Ways};
 
@@ -22,7 +24,8 @@ pub(super) struct Network {
 #[derive(Default)]
 pub(super) struct Scratch {
     distance: Vec<f64>,
-    /// The server before (or, on the way to a server that grows, after) and the source that moves between the two.
+    /// The server before (or, on the way to a server that grows, after) and the source that moves
+    /// between the two.
     parent: Vec<Option<(usize, usize)>>,
     done: Vec<bool>,
     visited: Vec<usize>,
@@ -130,7 +133,8 @@ impl Network {
         }
     }
 
-    /// Dijkstra from a source over the servers; returns the server where the shortest path leaves to the sink and the path's length.
+    /// Dijkstra from a source over the servers; returns the server where the shortest path leaves
+    /// to the sink and the path's length.
     fn search(&self, ways: &Ways<'_>, scratch: &mut Scratch, source: usize) -> (usize, f64) {
         let imaginary = ways.count - 1;
         scratch.clear(ways.count);
@@ -177,7 +181,8 @@ impl Network {
         amount
     }
 
-    /// Lowers the capacity of a server, to 0 if it is to go, and sends what it can no longer hold elsewhere.
+    /// Lowers the capacity of a server, to 0 if it is to go, and sends what it can no longer hold
+    /// elsewhere.
     pub(super) fn shrink(&mut self, ways: &Ways<'_>, scratch: &mut Scratch, slot: usize, capacity: f64) {
         self.capacity[slot] = capacity;
         // At its price it goes on filling the segments that cost no more.
@@ -204,7 +209,8 @@ impl Network {
         }
     }
 
-    /// Raises the capacity of a server, also of one that was not there before, and moves to it what is served more cheaply there.
+    /// Raises the capacity of a server, also of one that was not there before, and moves to it what
+    /// is served more cheaply there.
     pub(super) fn grow(&mut self, ways: &Ways<'_>, scratch: &mut Scratch, slot: usize, capacity: f64) {
         self.capacity[slot] = capacity;
         if self.prices[slot].is_infinite() {
@@ -234,8 +240,9 @@ impl Network {
         }
     }
 
-    /// Dijkstra toward a server that has become cheaper by `gain`: the server to unload, by moving tenants from server to server, and what that costs;
-    /// none if nothing costs less than is gained.
+    /// Dijkstra toward a server that has become cheaper by `gain`: the server to unload, by moving
+    /// tenants from server to server, and what that costs; none if nothing costs less than is
+    /// gained.
     fn draw(&self, ways: &Ways<'_>, scratch: &mut Scratch, slot: usize, gain: f64) -> Option<(usize, f64)> {
         scratch.clear(ways.count);
         scratch.distance[slot] = 0.0;
@@ -281,8 +288,9 @@ impl Network {
         self.load[slot] += amount;
     }
 
-    /// How much, and no more than `most`, all tenants on the path from `end` can move, and where the path starts; each is held by that one of the two servers of its
-    /// step that `holder` names.
+    /// How much, and no more than `most`, all tenants on the path from `end` can move, and where
+    /// the path starts; each is held by that one of the two servers of its step that `holder`
+    /// names.
     fn movable(&self, scratch: &Scratch, end: usize, most: f64, holder: impl Fn(usize, usize) -> usize) -> (f64, usize) {
         let (mut amount, mut here) = (most, end);
         while let Some((other, tenant)) = scratch.parent[here] {
@@ -292,7 +300,8 @@ impl Network {
         (amount, here)
     }
 
-    /// Moves so much of each tenant on the path from `end`: of the two servers of a step, `way` names that which gives it and that which gets it.
+    /// Moves so much of each tenant on the path from `end`: of the two servers of a step, `way`
+    /// names that which gives it and that which gets it.
     fn shift(
         &mut self,
         ways: &Ways<'_>,
@@ -336,7 +345,8 @@ impl Network {
         }
     }
 
-    /// Sums of demand x network seconds and demand x serving seconds over all servers but the imaginary one.
+    /// Sums of demand x network seconds and demand x serving seconds over all servers but the
+    /// imaginary one.
     fn sums(&self, ways: &Ways<'_>) -> (f64, f64) {
         let mut network = 0.0;
         let mut serving = 0.0;

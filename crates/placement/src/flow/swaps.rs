@@ -1,5 +1,5 @@
-//! What a routing would cost if one server had less and another had more: the changes are worked out from the routing at hand instead of routing all
-//! demand anew.
+//! What a routing would cost if one server had less and another had more: the changes are worked
+//! out from the routing at hand instead of routing all demand anew.
 
 use ndarray::Array2;
 
@@ -53,7 +53,8 @@ impl<'a> Swaps<'a> {
         self.servers.iter().position(|server| server.row == row)
     }
 
-    /// The total if one server had the capacity given, less than now, and what one more unit of demand of each source would cost then.
+    /// The total if one server had the capacity given, less than now, and what one more unit of
+    /// demand of each source would cost then.
     pub(crate) fn without(&mut self, less: Server) -> (f64, Vec<f64>) {
         match self.slot(less.row) {
             Some(slot) => {
@@ -65,7 +66,8 @@ impl<'a> Swaps<'a> {
         }
     }
 
-    /// The total if one server had the capacity given, less than now, and another one, there or not, the capacity given, more than now.
+    /// The total if one server had the capacity given, less than now, and another one, there or
+    /// not, the capacity given, more than now.
     pub(crate) fn total_after(&mut self, less: Server, more: Server) -> f64 {
         let mut trial = std::mem::take(&mut self.trial);
         match self.slot(less.row) {

@@ -8,10 +8,11 @@ use crate::serving::Segment;
 /// Shares of the total demand below this are rounding dust.
 const DUST: f64 = 1e-12;
 
-/// What does not change while demand is routed: the network times to each slot that a server can be in, and how serving takes time.
+/// What does not change while demand is routed: the network times to each slot that a server can be
+/// in, and how serving takes time.
 pub(super) struct Ways<'a> {
-    /// `costs[source * count + slot]`: gathered so that a search reads memory in order. The last of the `count` slots is an imaginary server
-    /// that is dear and never full.
+    /// `costs[source * count + slot]`: gathered so that a search reads memory in order. The last of
+    /// the `count` slots is an imaginary server that is dear and never full.
     pub(super) costs: Vec<f64>,
     pub(super) count: usize,
     pub(super) segments: &'a [Segment],

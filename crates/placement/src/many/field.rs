@@ -1,4 +1,5 @@
-//! What many services share: the nodes and what is left of their resources, and which of the nodes are worth looking at for a service.
+//! What many services share: the nodes and what is left of their resources, and which of the nodes
+//! are worth looking at for a service.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
@@ -12,7 +13,8 @@ use latency_matrix::NodeName;
 
 /// More nodes than this, and only those near the sources are looked at.
 const FEW_NODES: usize = 48;
-/// Nodes that are remembered as the nearest of a source, so that services with the same sources need not look for them again.
+/// Nodes that are remembered as the nearest of a source, so that services with the same sources
+/// need not look for them again.
 const NEAR_NODES: usize = 32;
 /// What stands for a resource that a node does not list.
 const UNLISTED: u64 = u64::MAX;
@@ -41,7 +43,8 @@ pub(super) struct Field<'a> {
     matrix: Vec<usize>,
     /// Per distinct matrix of costs: the positions of the nodes in it.
     columns: Vec<Vec<Option<usize>>>,
-    /// The resources that anybody needs, and `pods`; what stands for them below is their place in this list.
+    /// The resources that anybody needs, and `pods`; what stands for them below is their place in
+    /// this list.
     kinds: Vec<&'a str>,
     /// Per claim: resource and amount.
     needs: Vec<Vec<(usize, u64)>>,
@@ -51,7 +54,8 @@ pub(super) struct Field<'a> {
     near: HashMap<(usize, usize), Vec<usize>>,
 }
 
-/// A node by position, with the capacity that a claim states for it and how many replicas fit at most.
+/// A node by position, with the capacity that a claim states for it and how many replicas fit at
+/// most.
 pub(super) type Room<'a> = Vec<(usize, &'a NodeCapacity, u32)>;
 
 impl<'a> Field<'a> {
@@ -178,7 +182,8 @@ impl<'a> Field<'a> {
         room.iter().filter(|(at, _, most)| *most > 0 && reached(*at)).map(|(.., most)| u64::from(*most)).sum()
     }
 
-    /// The nodes worth looking at, and whether any were left aside: those that run replicas, and those nearest to each source.
+    /// The nodes worth looking at, and whether any were left aside: those that run replicas, and
+    /// those nearest to each source.
     pub(super) fn candidates<'c>(&mut self, claim: &'c Claim, number: usize, asked: u32, left: &Stock) -> (Room<'c>, bool) {
         let room = self.room(claim, number, left);
         let problem = &claim.problem;

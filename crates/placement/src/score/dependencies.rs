@@ -17,8 +17,8 @@ pub struct PlacedDependency {
     pub max_cost: f64,
 }
 
-/// What it costs a pod on one node to call a pod on another; nodes are positions from 0, and what is beyond the list is not known. Tables have no unit,
-/// measurements are seconds.
+/// What it costs a pod on one node to call a pod on another; nodes are positions from 0, and what
+/// is beyond the list is not known. Tables have no unit, measurements are seconds.
 pub trait CallCosts {
     /// Number of nodes.
     fn nodes(&self) -> usize;
@@ -29,7 +29,8 @@ pub trait CallCosts {
     /// What an unknown pair counts: infinite where a node with an unknown way is no candidate.
     fn unknown_cost(&self) -> f64;
 
-    /// Per node, the sum of the costs to all these nodes; infinite for one that is no candidate: it scores 0 and does not stretch the scale of the others.
+    /// Per node, the sum of the costs to all these nodes; infinite for one that is no candidate: it
+    /// scores 0 and does not stretch the scale of the others.
     fn accumulate(&self, called: &[usize]) -> Vec<f64>;
 
     /// Whether a pod on one node is near enough to one on another whatever is asked for.
@@ -120,7 +121,8 @@ impl CallCosts for CostMatrix {
     }
 }
 
-/// Sums that are true of a place or site are not true of the nodes there that run one of the called pods themselves.
+/// Sums that are true of a place or site are not true of the nodes there that run one of the called
+/// pods themselves.
 fn exact_at(costs: &impl CallCosts, called: &[usize], sums: &mut [f64]) {
     for node in called {
         if let Some(sum) = sums.get_mut(*node) {
@@ -129,11 +131,13 @@ fn exact_at(costs: &impl CallCosts, called: &[usize], sums: &mut [f64]) {
     }
 }
 
-/// Scores every node for a pod that will call these placed pods, as the network-aware scheduler plugins do: the costs to all of them are added up, the cheapest node
-/// gets 100 and the dearest 0, and the others lie between in proportion. Without placed dependencies all get 100.
+/// Scores every node for a pod that will call these placed pods, as the network-aware scheduler
+/// plugins do: the costs to all of them are added up, the cheapest node gets 100 and the dearest 0,
+/// and the others lie between in proportion. Without placed dependencies all get 100.
 ///
-/// With measured costs, a node from which a dependency cannot be reached, or to which a way is not known, gets 0; the others then get at least 1. A dependency
-/// on a node beyond the list is left out: it is as far from each.
+/// With measured costs, a node from which a dependency cannot be reached, or to which a way is not
+/// known, gets 0; the others then get at least 1. A dependency on a node beyond the list is left
+/// out: it is as far from each.
 ///
 /// ```
 /// use placement::{CostMatrix, score};
@@ -162,8 +166,9 @@ pub fn for_dependencies(costs: &impl CallCosts, placed: &[PlacedDependency]) -> 
     scores
 }
 
-/// Scores candidates as [`for_dependencies`] does, by position and among themselves, from 0 to `best`. `scores` gets one number per candidate, as far as it is long
-/// enough; a candidate beyond the list gets 0 where others are known.
+/// Scores candidates as [`for_dependencies`] does, by position and among themselves, from 0 to
+/// `best`. `scores` gets one number per candidate, as far as it is long enough; a candidate beyond
+/// the list gets 0 where others are known.
 pub fn dependencies_into(costs: &impl CallCosts, placed: &[PlacedDependency], candidates: &[usize], best: u8, scores: &mut [u8]) {
     let called = called(costs, placed);
     if called.is_empty() {
@@ -185,7 +190,8 @@ fn called(costs: &impl CallCosts, placed: &[PlacedDependency]) -> Vec<usize> {
 pub struct Requirements {
     /// Those that are near enough.
     pub satisfied: u32,
-    /// Those that are too far, or as far as nobody knows: unlike the plugins, which count an unknown way neither here nor there.
+    /// Those that are too far, or as far as nobody knows: unlike the plugins, which count an
+    /// unknown way neither here nor there.
     pub violated: u32,
 }
 
@@ -197,14 +203,15 @@ impl Requirements {
     }
 }
 
-/// For every node, how many of these dependencies it satisfies. A pod on the same node always does, and with tables so does one in the same zone, whatever
-/// it may cost at most.
+/// For every node, how many of these dependencies it satisfies. A pod on the same node always does,
+/// and with tables so does one in the same zone, whatever it may cost at most.
 #[must_use]
 pub fn requirements(costs: &impl CallCosts, placed: &[PlacedDependency]) -> Vec<Requirements> {
     (0..costs.nodes()).map(|node| met(costs, placed, node)).collect()
 }
 
-/// The same for candidates by position; `found` gets one entry per candidate, as far as it is long enough.
+/// The same for candidates by position; `found` gets one entry per candidate, as far as it is long
+/// enough.
 pub fn requirements_into(costs: &impl CallCosts, placed: &[PlacedDependency], candidates: &[usize], found: &mut [Requirements]) {
     for (found, node) in found.iter_mut().zip(candidates) {
         *found = met(costs, placed, *node);
@@ -220,7 +227,8 @@ fn met(costs: &impl CallCosts, placed: &[PlacedDependency], node: usize) -> Requ
     Requirements { satisfied: satisfied as u32, violated: (placed.len() - satisfied) as u32 }
 }
 
-/// `best` for the least, 0 for the greatest, truncated as the plugins do; lanes that do not wait for each other where all nodes are looked at.
+/// `best` for the least, 0 for the greatest, truncated as the plugins do; lanes that do not wait
+/// for each other where all nodes are looked at.
 fn normalise(costs: &[f64], best: u8, scores: &mut [u8]) {
     const LANES: usize = 8;
     let mut least = [f64::INFINITY; LANES];
@@ -273,7 +281,8 @@ mod tests {
         let fits: Vec<(u32, u32)> =
             requirements(&costs, &at(&[0, 3])).iter().map(|found| (found.satisfied, found.violated)).collect();
         assert_eq!(fits, [(1, 1), (1, 1), (1, 1), (1, 1), (0, 2)]);
-        // The same zone is near enough whatever is asked for (what AppGroups ask for by default), the same region is not.
+        // The same zone is near enough whatever is asked for (what AppGroups ask for by default),
+        // the same region is not.
         let strict = [PlacedDependency { node: 0, max_cost: 0.0 }, PlacedDependency { node: 3, max_cost: 0.0 }];
         let fits: Vec<(u32, u32)> = requirements(&costs, &strict).iter().map(|found| (found.satisfied, found.violated)).collect();
         assert_eq!(fits, [(1, 1), (1, 1), (0, 2), (1, 1), (0, 2)]);

@@ -22,7 +22,8 @@ pub(super) fn start(instance: &Instance, wish: &[u32]) -> Vec<u32> {
     wish.iter().zip(bounds).map(|(wish, (floor, limit))| (*wish).min(*limit).max(*floor)).collect()
 }
 
-/// A first placement: again and again a replica goes next to the source with the most demand left, and serves what is nearest to it.
+/// A first placement: again and again a replica goes next to the source with the most demand left,
+/// and serves what is nearest to it.
 pub(super) fn seed(instance: &Instance) -> Vec<u32> {
     let mut placement = instance.floors.clone();
     let mut left = instance.supplies.clone();
@@ -67,7 +68,8 @@ fn settle(instance: &Instance, node: usize, replicas: f64, left: &mut [f64], ord
     }
 }
 
-/// Adds or removes replicas, each time those whose estimate is best, until the number is right; also returns the objective.
+/// Adds or removes replicas, each time those whose estimate is best, until the number is right;
+/// also returns the objective.
 pub(super) fn adjust(instance: &Instance, mut placement: Vec<u32>) -> (Vec<u32>, f64) {
     loop {
         let placed: u32 = placement.iter().sum();
@@ -91,7 +93,8 @@ pub(super) fn adjust(instance: &Instance, mut placement: Vec<u32>) -> (Vec<u32>,
     }
 }
 
-/// Changes the counts of the nodes with the greatest finite values by so many in all, evenly as far as each has room for it.
+/// Changes the counts of the nodes with the greatest finite values by so many in all, evenly as far
+/// as each has room for it.
 fn change(
     placement: &mut [u32],
     values: &[f64],
@@ -113,7 +116,8 @@ fn change(
     }
 }
 
-/// A replica that may go: what that costs, as far as it is known, the node, and how many had gone when it was worked out.
+/// A replica that may go: what that costs, as far as it is known, the node, and how many had gone
+/// when it was worked out.
 struct Removal {
     loss: f64,
     node: usize,
@@ -149,10 +153,12 @@ impl Ord for Removal {
     }
 }
 
-/// Removes one replica at a time, that which is missed least, until the number is right. `losses` is what each node's next one costs at least.
+/// Removes one replica at a time, that which is missed least, until the number is right. `losses`
+/// is what each node's next one costs at least.
 ///
-/// What a removal costs rarely falls when others have gone, so that a known loss is as good as a lower bound: what is on top of the heap and has just been
-/// worked out is the least of all. The routing follows from removal to removal.
+/// What a removal costs rarely falls when others have gone, so that a known loss is as good as a
+/// lower bound: what is on top of the heap and has just been worked out is the least of all. The
+/// routing follows from removal to removal.
 fn thin(instance: &Instance, placement: &mut [u32], losses: &[f64]) {
     let mut thinning = Thinning::new(instance, placement);
     let mut heap: BinaryHeap<Removal> = (losses.iter().enumerate())
@@ -186,7 +192,8 @@ fn thin(instance: &Instance, placement: &mut [u32], losses: &[f64]) {
     }
 }
 
-/// The positions of the greatest finite values, greatest first, earlier positions first among equals.
+/// The positions of the greatest finite values, greatest first, earlier positions first among
+/// equals.
 pub(super) fn greatest(values: &[f64], count: usize) -> Vec<usize> {
     let mut positions: Vec<usize> = (0..values.len()).filter(|position| values[*position].is_finite()).collect();
     let order = |one: &usize, other: &usize| values[*other].total_cmp(&values[*one]).then(one.cmp(other));

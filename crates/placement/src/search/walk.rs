@@ -17,8 +17,9 @@ pub(super) struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// The best placement, and whether that is proven, from the best one known, what a unit of each source is worth, and the marginal profits that each node then has;
-    /// at most so many placements are routed.
+    /// The best placement, and whether that is proven, from the best one known, what a unit of each
+    /// source is worth, and the marginal profits that each node then has; at most so many
+    /// placements are routed.
     pub(super) fn through(
         instance: &Instance,
         best: (Vec<u32>, f64),
@@ -37,7 +38,8 @@ impl Walk<'_> {
         (walk.best, proven)
     }
 
-    /// Tries every count on `node` and the nodes after it; `bound` is the bound without the profits of these. False when the effort ran out.
+    /// Tries every count on `node` and the nodes after it; `bound` is the bound without the profits
+    /// of these. False when the effort ran out.
     fn descend(&mut self, node: usize, left: u32, bound: f64) -> bool {
         let limit = self.best.1 - self.instance.tolerance(self.best.1);
         if bound - self.rest[node][left as usize] >= limit {
@@ -75,10 +77,11 @@ impl Walk<'_> {
     }
 }
 
-/// `rest[node][count]`: the most profit that `count` replicas on this and all later nodes can make; minus infinity if they do not fit.
+/// `rest[node][count]`: the most profit that `count` replicas on this and all later nodes can make;
+/// minus infinity if they do not fit.
 ///
-/// What a node's replicas gain never increases from one to the next, so the most that many replicas can gain is what the most gainful of them do, beside those that
-/// the floors ask for.
+/// What a node's replicas gain never increases from one to the next, so the most that many replicas
+/// can gain is what the most gainful of them do, beside those that the floors ask for.
 fn rests(instance: &Instance, marginals: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let replicas = instance.replicas as usize;
     let mut rest = vec![vec![f64::NEG_INFINITY; replicas + 1]; instance.nodes() + 1];

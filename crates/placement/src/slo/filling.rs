@@ -1,5 +1,5 @@
-//! Nodes filled to different degrees: one that is near to many may be filled to the brim, one that has to answer from afar only a little, and one may take
-//! what is allowed to be late.
+//! Nodes filled to different degrees: one that is near to many may be filled to the brim, one that
+//! has to answer from afar only a little, and one may take what is allowed to be late.
 
 use ndarray::Array2;
 
@@ -12,9 +12,11 @@ use crate::serving::Segment;
 use crate::solve::Routed;
 use crate::zones;
 
-/// Placements of a number of replicas that are tried one by one; where there are more, only some that look good are.
+/// Placements of a number of replicas that are tried one by one; where there are more, only some
+/// that look good are.
 const PLACEMENTS: usize = 500;
-/// Fillings of one placement that are tried one by one; where there are more, those that single changes lead to are.
+/// Fillings of one placement that are tried one by one; where there are more, those that single
+/// changes lead to are.
 const FILLINGS: usize = 12_000;
 /// Good-looking placements that are tried where not all are.
 const GUESSES: usize = 4;
@@ -124,7 +126,8 @@ impl Filling<'_> {
         super::meets(candidate, self.level)
     }
 
-    /// The best routing if node by node of `used` is filled to `fill` at most and then serves in `serving` seconds.
+    /// The best routing if node by node of `used` is filled to `fill` at most and then serves in
+    /// `serving` seconds.
     fn route(&self, used: &[usize], placement: &[u32], fill: &[f64], serving: impl Fn(f64) -> f64) -> Routing {
         let instance = &self.base.instance;
         let times: Vec<f64> = fill.iter().map(|fill| serving(*fill)).collect();

@@ -45,7 +45,8 @@ fn spoil(good: PairStats, kind: usize, number: usize) -> PairState {
         5 => stats.jitter = number,
         6 => stats.loss_ratio = number,
         7 => stats.samples = 0,
-        // An age is not bounded from above: a very old measurement that is called known is the caller's word.
+        // An age is not bounded from above: a very old measurement that is called known is the
+        // caller's word.
         8 => stats.age_seconds = if number > 0.0 { f64::NAN } else { number },
         9 => return PairState::Unknown,
         10 => return PairState::Unreachable,
@@ -80,7 +81,8 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
     )
 }
 
-/// Checks that no node looks better for it: neither a cost, nor a score by demand or by dependencies.
+/// Checks that no node looks better for it: neither a cost, nor a score by demand or by
+/// dependencies.
 pub(crate) fn improves_nobody(case: &Case) -> Result<(), TestCaseError> {
     let fail = |error: &dyn std::fmt::Display| TestCaseError::fail(error.to_string());
     let nodes: [NodeName; 3] = ["node1", "node2", "node3"].map(NodeName::from);
@@ -115,7 +117,8 @@ pub(crate) fn improves_nobody(case: &Case) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Nobody that was at least as good falls behind the node whose measurement was spoilt, and its own score does not rise, unless all are worth the same.
+/// Nobody that was at least as good falls behind the node whose measurement was spoilt, and its own
+/// score does not rise, unless all are worth the same.
 fn stays_behind(before: impl Fn(usize) -> u8, after: impl Fn(usize) -> u8, touched: usize) -> Result<(), TestCaseError> {
     prop_assert!(after(touched) <= before(touched));
     for other in (0..3).filter(|other| *other != touched) {
