@@ -39,7 +39,7 @@ pub type Outlook = BTreeMap<NodeName, f64>;
 /// profile.record(eight, &BTreeMap::from([("node1".into(), rate(1.0)), ("node3".into(), rate(3.0))]));
 /// // The next day, shortly before eight.
 /// let outlook = profile.outlook(24 * 3600 + eight - 600);
-/// assert_eq!(outlook[&"node3".into()], 0.75);
+/// assert_eq!(outlook["node3"], 0.75);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
@@ -172,7 +172,7 @@ mod tests {
         }
         let outlook = profile.outlook(8 * DAY);
         assert_eq!(likeliest(&outlook), Some("new"));
-        assert!(outlook[&"old".into()] > 0.2, "{outlook:?}");
+        assert!(outlook["old"] > 0.2, "{outlook:?}");
         assert_eq!(profile.outlook(100 * DAY), Outlook::new());
     }
 
@@ -214,7 +214,7 @@ mod tests {
             for node in nodes.drain(..) {
                 profile.record(0, &rates(&[(&format!("node{node}"), 1.0)]));
             }
-            prop_assert!(profile.outlook(0).contains_key(&"node0".into()), "{profile:?}");
+            prop_assert!(profile.outlook(0).contains_key("node0"), "{profile:?}");
         }
     }
 }

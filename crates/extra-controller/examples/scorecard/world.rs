@@ -167,7 +167,7 @@ impl World {
             sources.insert(self.names[self.source(revision, source)].clone(), demand);
         }
         let in_flight = sources.iter().map(|(node, demand)| (node.clone(), demand.concurrency.round())).collect();
-        Demand { seconds: vec![(self.second, Some(sources))], in_flight, is_unknown: false }
+        Demand { seconds: vec![(self.second, Some(sources))], in_flight, is_unknown: false, ..Demand::default() }
     }
 
     /// Where the `source`-th source of a revision is: coprime strides, so that all are different.

@@ -18,7 +18,7 @@ fn the_runner_up_and_its_margin_are_known_for_whoever_asks() {
     assert_eq!((chosen.node.as_str(), chosen.runner_up.as_ref().map(NodeName::as_str)), ("node1", Some("node2")));
     // Two requests in flight, a millisecond each.
     assert!((chosen.margin.unwrap() - 0.002).abs() < 1e-4, "{why:?}");
-    assert!(matches!(why.left_out[&"node3".into()], LeftOut::Costlier(cost) if cost > 0.09), "{why:?}");
+    assert!(matches!(why.left_out["node3"], LeftOut::Costlier(cost) if cost > 0.09), "{why:?}");
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn a_full_node_is_left_out_for_its_reason_and_nothing_is_said_of_nothing() {
     let (picture, decision) = (world.picture(), world.look().unwrap());
     let inputs = &picture.revisions[&world.key];
     let why = runner_up(picture.now, &picture.network, &picture.room, inputs, &decision).unwrap().unwrap();
-    assert!(matches!(why.left_out[&"node2".into()], LeftOut::Blocked(_)), "{why:?}");
+    assert!(matches!(why.left_out["node2"], LeftOut::Blocked(_)), "{why:?}");
     let nothing = Decision { target: Target::default(), ..decision };
     assert_eq!(runner_up(picture.now, &picture.network, &picture.room, inputs, &nothing).unwrap(), None);
 }
