@@ -137,8 +137,8 @@ fn decide_on<'a>(
     decisions
 }
 
-/// Takes in demand alone, as a program does that waits for the leader's end: when it leads, it knows
-/// the demand of the last window.
+/// Takes in demand alone, as a program does that waits for the leader's end: when it leads, it
+/// knows the demand of the last window.
 pub fn follow(picture: &Picture, memory: &mut Memory) {
     memory.prune(picture);
     for (key, inputs) in &picture.revisions {
@@ -275,8 +275,8 @@ impl Deciding<'_> {
         Ok(decision)
     }
 
-    /// Somebody else's object has the name that this revision's ServerlessService must have: nothing
-    /// can be done but to say so.
+    /// Somebody else's object has the name that this revision's ServerlessService must have:
+    /// nothing can be done but to say so.
     fn not_owned(&self, name: &str, own: &mut RevisionMemory) -> Decision {
         let facts = &*self.inputs.facts;
         own.settled = Some(self.settled());
@@ -369,7 +369,8 @@ impl Deciding<'_> {
             pods: rollout::as_count(facts.pods.len()),
             asked: count.asked,
             mode: match scale {
-                // With nobody ready the public Service leads to the activators, whatever is written.
+                // With nobody ready the public Service leads to the activators, whatever is
+                // written.
                 _ if ready == 0 => ServingMode::Proxy,
                 Some(scale) => serving_mode(1, scale.excess_burst_capacity),
                 None => facts.sks.as_ref().map_or(ServingMode::Proxy, |sks| sks.mode),
@@ -447,8 +448,8 @@ impl Deciding<'_> {
         (self.inputs.demand.in_flight.iter().map(|(node, held)| (node.clone(), *held)).collect(), false)
     }
 
-    /// Sources as steady as those that earn a replica, or keep it: a stray request (somebody's check,
-    /// every now and then) would draw pods to it, and the next one away again.
+    /// Sources as steady as those that earn a replica, or keep it: a stray request (somebody's
+    /// check, every now and then) would draw pods to it, and the next one away again.
     fn steady_sources(&self, own: &RevisionMemory) -> BTreeSet<NodeName> {
         let (policy, second) = (earned::Policy::default(), self.picture.now.second());
         let steady = |(window, least)| {
@@ -603,8 +604,8 @@ fn amount(metric: Metric, source: &SourceDemand) -> f64 {
     }
 }
 
-/// Holds the total, with what sources earned, to what holds for the KPA's own count: nothing falls in
-/// a panic, and a lower count waits for the scale-down delay.
+/// Holds the total, with what sources earned, to what holds for the KPA's own count: nothing falls
+/// in a panic, and a lower count waits for the scale-down delay.
 fn hold(own: &mut RevisionMemory, now: Duration, total: u32, scale: &Scale, settings: &RevisionSettings) -> u32 {
     let total = if scale.panicking { total.max(own.most_in_panic.unwrap_or(0)) } else { total };
     own.most_in_panic = scale.panicking.then_some(total);
@@ -613,7 +614,8 @@ fn hold(own: &mut RevisionMemory, now: Duration, total: u32, scale: &Scale, sett
         return total;
     }
     own.totals.retain(|(at, _)| *at + settings.scale_down_delay > now);
-    // Counts that a later, greater one outlives say nothing any more: the queue falls from its front.
+    // Counts that a later, greater one outlives say nothing any more: the queue falls from its
+    // front.
     while own.totals.back().is_some_and(|(_, last)| *last <= total) {
         own.totals.pop_back();
     }

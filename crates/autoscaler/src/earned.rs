@@ -1,18 +1,22 @@
 //! Replicas that a source node earns because its requests lose time on the wire.
 //!
-//! The KPA's total follows from load alone: two nodes with a light load each come to one pod, and every request of one of them crosses
-//! the network. A second pod costs memory and saves that time. The rule: a source node earns a local replica when
-//! - it has had demand in at least [`Policy::steady_share`] of the seconds of the last [`Policy::gain_window`] (a stray request earns
-//!   nothing), and
-//! - a replica there would save at least [`Policy::saved_seconds_per_second`] of network time: its requests per second times the
-//!   round trip to the nearest node that has a replica anyway. An unknown round trip is no reason: unknown is not slow either.
+//! The KPA's total follows from load alone: two nodes with a light load each come to one pod, and
+//! every request of one of them crosses the network. A second pod costs memory and saves that time.
+//! The rule: a source node earns a local replica when
+//! - it has had demand in at least [`Policy::steady_share`] of the seconds of the last
+//!   [`Policy::gain_window`] (a stray request earns nothing), and
+//! - a replica there would save at least [`Policy::saved_seconds_per_second`] of network time: its
+//!   requests per second times the round trip to the nearest node that has a replica anyway. An
+//!   unknown round trip is no reason: unknown is not slow either.
 //!
-//! A source that has earned one replica and needs more (its requests in flight, over what one replica is to carry) gets them under the
-//! same condition: the requests that would overflow to another node have to lose as much time there.
+//! A source that has earned one replica and needs more (its requests in flight, over what one
+//! replica is to carry) gets them under the same condition: the requests that would overflow to
+//! another node have to lose as much time there.
 //!
-//! A replica so earned is kept while the node has had demand in at least [`Policy::keep_share`] of the stable window's seconds; so pods
-//! come quickly and go slowly. The total is the greater of the KPA's and what was earned, within max-scale; the locality never adds to
-//! what the load already asks for.
+//! A replica so earned is kept while the node has had demand in at least [`Policy::keep_share`] of
+//! the stable window's seconds; so pods come quickly and go slowly. The total is the greater of the
+//! KPA's and what was earned, within max-scale; the locality never adds to what the load already
+//! asks for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -28,8 +32,8 @@ pub struct Policy {
     pub steady_share: f64,
     /// In what share of the stable window's seconds it must have had demand to keep what it earned.
     pub keep_share: f64,
-    /// Network time saved per second that is worth a replica; 0.002 is two requests a second over a link of one millisecond, or one
-    /// request every 25 seconds over one of fifty.
+    /// Network time saved per second that is worth a replica; 0.002 is two requests a second over a
+    /// link of one millisecond, or one request every 25 seconds over one of fifty.
     pub saved_seconds_per_second: f64,
     /// Each request must save at least so much; at a tenth of a millisecond, many small savings are
     /// no reason for a pod on every node.
@@ -71,8 +75,9 @@ pub struct Source {
 
 /// The source nodes that have earned replicas and how many, given which had earned one before.
 ///
-/// `network_seconds` is the round trip between two nodes where it is known. Sources are taken in the order of their request rate: the
-/// busiest is served by the replica there is anyway, and each further one is measured against the nodes chosen so far.
+/// `network_seconds` is the round trip between two nodes where it is known. Sources are taken in
+/// the order of their request rate: the busiest is served by the replica there is anyway, and each
+/// further one is measured against the nodes chosen so far.
 #[must_use]
 pub fn earned(
     sources: &BTreeMap<NodeName, Source>,
@@ -107,7 +112,8 @@ pub fn earned(
     }
     let count = |node: &NodeName| {
         let source = sources[node];
-        // Whole replicas, and a last one for the rest where sending that elsewhere would cost enough.
+        // Whole replicas, and a last one for the rest where sending that elsewhere would cost
+        // enough.
         let whole = source.replicas_worth.max(0.0).floor();
         let rest = source.replicas_worth.max(0.0) - whole;
         let elsewhere =
@@ -164,7 +170,8 @@ mod tests {
     }
 
     proptest! {
-        /// Only sources earn, the busiest steady one always does, and never more than one beyond what the load is worth.
+        /// Only sources earn, the busiest steady one always does, and never more than one beyond
+        /// what the load is worth.
         #[test]
         fn earns_little_more_than_the_load_is_worth(rates in prop::collection::btree_map("node[1-6]", (0.1..1e4, 0.0..9.0), 1..6)) {
             let sources: BTreeMap<NodeName, Source> = rates

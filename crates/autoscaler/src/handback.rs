@@ -1,12 +1,13 @@
 //! Handing a revision back to the stock autoscaler and taking it over again, without dropping below
 //! the pods that demand asks for.
 //!
-//! Off, per revision: the Deployment gets as many replicas as pods are wanted (its own bootstrap pods
-//! among them), and for each of them that is ready one of the Seika's leaves; only then does the
-//! class change. Earlier, the stock autoscaler would count both sets and start in a panic at the
-//! doubled number. A revision without pods just changes its class. Scaling goes on meanwhile.
+//! Off, per revision: the Deployment gets as many replicas as pods are wanted (its own bootstrap
+//! pods among them), and for each of them that is ready one of the Seika's leaves; only then does
+//! the class change. Earlier, the stock autoscaler would count both sets and start in a panic at
+//! the doubled number. A revision without pods just changes its class. Scaling goes on meanwhile.
 //!
-//! On again: the class comes back, and the Deployment's pods are what bootstrap pods are: capacity where they run, the first to go.
+//! On again: the class comes back, and the Deployment's pods are what bootstrap pods are: capacity
+//! where they run, the first to go.
 
 use k8s_api::{CLASS, STOCK_CLASS};
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,8 @@ pub const MARKER: &str = "bonavadeur.io/handed-back";
 pub enum Where {
     /// On the PodAutoscaler alone. That is enough where Knative copies annotations once (to 1.20).
     PodAutoscaler,
-    /// On the Revision as well: Knative copies its annotations to the PodAutoscaler again and again (since 1.21).
+    /// On the Revision as well: Knative copies its annotations to the PodAutoscaler again and again
+    /// (since 1.21).
     Revision,
 }
 
@@ -210,7 +212,8 @@ mod tests {
     }
 
     proptest! {
-        /// However many pods are ready, as many as are wanted stay ready, unless the Deployment's find no room: then one fewer.
+        /// However many pods are ready, as many as are wanted stay ready, unless the Deployment's
+        /// find no room: then one fewer.
         #[test]
         fn ready_pods_stay(seika in 0_u32..6, deployment in 0_u32..6, ready in 0_u32..6, wanted in 0_u32..6, stuck: bool) {
             let mut pods = pods(seika, seika, deployment, ready.min(deployment));

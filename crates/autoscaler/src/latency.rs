@@ -15,9 +15,9 @@ const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// The network that decisions are made on, made anew only when latency or zones change.
 ///
-/// - A pair that is not known takes the opposite direction, since a round trip is the same loop. Where
-///   that is not known either, it is estimated from the other pairs and the zones, and costs the more
-///   the less the estimate is trusted.
+/// - A pair that is not known takes the opposite direction, since a round trip is the same loop.
+///   Where that is not known either, it is estimated from the other pairs and the zones, and costs
+///   the more the less the estimate is trusted.
 /// - A pair that does not answer probes takes the opposite direction, too, where that is known at
 ///   present. Otherwise it costs [`Rtt::ABSURD`], which is more than any pair that answers and less
 ///   than what excludes a node: a firewall against probes must not empty it.
@@ -59,7 +59,8 @@ struct Made {
 /// Estimates are a matter of seconds for a thousand nodes, and medians move with every reading: the
 /// estimates made last hold for so long while the nodes and zones stay the same.
 const ESTIMATES_HOLD_SECONDS: f64 = 60.0;
-/// A cost that changed by less than this share of it, or by less than [`SAME_SECONDS`], is the same.
+/// A cost that changed by less than this share of it, or by less than [`SAME_SECONDS`], is the
+/// same.
 const SAME_SHARE: f64 = 0.05;
 /// See [`SAME_SHARE`].
 const SAME_SECONDS: f64 = 0.000_05;
@@ -71,8 +72,9 @@ impl Networks {
         Self { model, policy, made: None }
     }
 
-    /// The network over the nodes of `matrix`, whose zones are labels in `room`, at `now_seconds` of
-    /// any clock. The same one as before where `matrix` is the same object or has the same costs.
+    /// The network over the nodes of `matrix`, whose zones are labels in `room`, at `now_seconds`
+    /// of any clock. The same one as before where `matrix` is the same object or has the same
+    /// costs.
     pub fn network(&mut self, matrix: &Arc<LatencyMatrix>, room: &[NodeRoom], now_seconds: f64) -> Arc<Network> {
         let sites = sites(matrix.nodes(), room);
         if let Some(made) = self.made.as_ref().filter(|made| Arc::ptr_eq(&made.matrix, matrix) && made.sites == sites) {

@@ -1,7 +1,7 @@
 //! What is taken on every node, kept up to date pod by pod.
 //!
-//! [`Ledger`] holds one entry per pod that is bound to a node and one sum per node. An event about a
-//! pod changes one sum; nothing is counted anew.
+//! [`Ledger`] holds one entry per pod that is bound to a node and one sum per node. An event about
+//! a pod changes one sum; nothing is counted anew.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -21,8 +21,8 @@ pub struct Holding {
 }
 
 /// The node that a pod is bound to, and what it holds there. `None` for a pod that holds nothing:
-/// not scheduled yet, or finished (`Succeeded`, `Failed`). A terminating pod holds its room until it
-/// is gone.
+/// not scheduled yet, or finished (`Succeeded`, `Failed`). A terminating pod holds its room until
+/// it is gone.
 #[must_use]
 pub fn held(pod: &Pod) -> Option<(NodeName, Holding)> {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
@@ -41,10 +41,14 @@ pub fn held(pod: &Pod) -> Option<(NodeName, Holding)> {
 /// use autoscaler::room::{NodeRoom, Resources};
 ///
 /// let mut ledger = Ledger::default();
-/// let pod = Holding { resources: Resources { cpu_millis: 250, pods: 1, ..Resources::default() }, ports: vec![] };
+/// let pod = Holding {
+///     resources: Resources { cpu_millis: 250, pods: 1, ..Resources::default() },
+///     ports: vec![],
+/// };
 /// // The pod is heard of before its node.
 /// ledger.upsert("uid-1", Some(&"node1".into()), pod);
-/// ledger.node_upsert(NodeRoom::read(&serde_json::from_str(r#"{"metadata": {"name": "node1"}}"#)?));
+/// ledger
+///     .node_upsert(NodeRoom::read(&serde_json::from_str(r#"{"metadata": {"name": "node1"}}"#)?));
 /// assert_eq!(ledger.room()[0].taken.cpu_millis, 250);
 /// ledger.remove("uid-1");
 /// assert_eq!(ledger.room()[0].taken, Resources::default());
@@ -163,7 +167,8 @@ impl Ledger {
         self.version += 1;
     }
 
-    /// The known nodes in name order with what is taken on each. Stays as it is for whoever holds it.
+    /// The known nodes in name order with what is taken on each. Stays as it is for whoever holds
+    /// it.
     #[must_use]
     pub fn room(&self) -> Arc<Vec<NodeRoom>> {
         self.room.clone()

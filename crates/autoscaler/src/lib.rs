@@ -1,5 +1,5 @@
-//! Decides how many pods a Knative revision gets, on which nodes, and which way each node's requests
-//! go. Pure: plain data in, plain data out; no client, no clock.
+//! Decides how many pods a Knative revision gets, on which nodes, and which way each node's
+//! requests go. Pure: plain data in, plain data out; no client, no clock.
 //!
 //! ```text
 //! Picture (what is)  --decide(.., &mut Memory)-->  Decisions (what is to be)

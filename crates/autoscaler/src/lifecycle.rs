@@ -3,11 +3,11 @@
 //! The states are Knative's own and live in the PodAutoscaler's Active condition, so that a restart
 //! loses nothing:
 //!
-//! | Active | meaning | what ends it |
-//! |---|---|---|
-//! | Unknown | pods are starting, requests wait at the activators | enough pods are ready, or the progress deadline |
-//! | True | served by pods | no demand for a stable window |
-//! | False | the public Service leads to the activators; the last pods end once an activator was seen to answer there and the grace period is over | demand |
+//! - Unknown: pods are starting and requests wait at the activators, until enough pods are ready or
+//!   the progress deadline is over.
+//! - True: served by pods, until there is no demand for a stable window.
+//! - False: the public Service leads to the activators, until there is demand. The last pods end
+//!   once an activator was seen to answer there and the grace period is over.
 //!
 //! Source: knative/serving `pkg/reconciler/autoscaling/kpa/scaler.go`.
 
@@ -125,7 +125,8 @@ fn to_zero(situation: &Situation, settings: &RevisionSettings) -> Outcome {
     let gone = Outcome { goal: Goal::Pods(0), want: Some(0), mode: ServingMode::Proxy };
     let since = elapsed(situation.active_since, situation.now);
     match situation.active {
-        // Pods on their way to a request are waited for, even if the request went away; not for ever.
+        // Pods on their way to a request are waited for, even if the request went away; not for
+        // ever.
         ConditionStatus::Unknown if since >= settings.progress_deadline + ACTIVATION_SLACK => gone,
         ConditionStatus::Unknown => stay(None, situation.mode),
         ConditionStatus::True if since >= settings.stable_window => stay(Some(0), ServingMode::Proxy),
@@ -258,7 +259,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens, a held request is never answered by fewer pods than before, and pods never go to zero under one.
+        /// Whatever happens, a held request is never answered by fewer pods than before, and pods
+        /// never go to zero under one.
         #[test]
         fn a_held_request_is_never_deserted(
             asked in prop::option::of(0_u32..20),
@@ -275,7 +277,8 @@ mod tests {
             prop_assert_ne!(decide(&situation, &demo()).goal, Goal::Pods(0));
         }
 
-        /// Nothing that runs is taken away while demand is not known, nor to zero without an activator.
+        /// Nothing that runs is taken away while demand is not known, nor to zero without an
+        /// activator.
         #[test]
         fn the_unknown_takes_nothing_away(
             asked in prop::option::of(0_u32..20),

@@ -40,8 +40,8 @@ struct Refusal {
 }
 
 impl Refusals {
-    /// Takes in what the pods show at `now`. `is_acted_on` says that the Seika's controller has seen
-    /// the counts.
+    /// Takes in what the pods show at `now`. `is_acted_on` says that the Seika's controller has
+    /// seen the counts.
     pub(crate) fn observe(&mut self, now: Duration, pods: &[Pod], seika: &Counts, is_acted_on: bool) {
         let mut troubles: BTreeMap<NodeName, (Duration, String)> = BTreeMap::new();
         let mut existing = Counts::new();

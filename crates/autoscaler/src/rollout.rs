@@ -1,8 +1,9 @@
-//! The order in which pods come and go: new ones first, old ones when the new are ready and requests no longer led to them. Pure.
+//! The order in which pods come and go: new ones first, old ones when the new are ready and
+//! requests no longer led to them. Pure.
 //!
-//! Two makers of pods stand beside each other: the Deployment, whose bootstrap pods Knative itself starts, and the Seika. Bootstrap pods
-//! count as capacity on the node they run on and are never doubled; where one of two has to go, the bootstrap pod goes; the
-//! Deployment only ever shrinks.
+//! Two makers of pods stand beside each other: the Deployment, whose bootstrap pods Knative itself
+//! starts, and the Seika. Bootstrap pods count as capacity on the node they run on and are never
+//! doubled; where one of two has to go, the bootstrap pod goes; the Deployment only ever shrinks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,8 +64,8 @@ pub struct Present<'a> {
     pub seika: &'a Counts,
     /// What the Deployment is told now.
     pub deployment: u32,
-    /// How many pods the measured demand asks for. As many ready pods stay, whatever `target` holds:
-    /// a target is short where there is no room.
+    /// How many pods the measured demand asks for. As many ready pods stay, whatever `target`
+    /// holds: a target is short where there is no room.
     pub wanted: u32,
     /// Pods that found no node. One pod of the Deployment then stays pending and is tied to no
     /// node, so that a cluster autoscaler and whoever looks at the Revision hear of it.
@@ -84,7 +85,8 @@ pub struct Step {
     pub victims: Vec<String>,
 }
 
-/// The next step from what there is to `target` pods per node. With `target` reached it changes nothing.
+/// The next step from what there is to `target` pods per node. With `target` reached it changes
+/// nothing.
 #[must_use]
 pub fn step(target: &Counts, present: &Present<'_>) -> Step {
     let wanted = |node: &NodeName| target.get(node).copied().unwrap_or(0);
@@ -159,7 +161,8 @@ fn leaving(present: &Present<'_>, node: &NodeName, maker: Maker, surplus: u32, w
     unready + ready_gone
 }
 
-/// A node that keeps a pod can lose another at any time; the last one only leaves when requests are led elsewhere.
+/// A node that keeps a pod can lose another at any time; the last one only leaves when requests are
+/// led elsewhere.
 fn may_leave(present: &Present<'_>, node: &NodeName, wanted: u32) -> bool {
     wanted > 0 || present.withdrawn.contains(node)
 }
@@ -279,8 +282,8 @@ mod tests {
     }
 
     proptest! {
-        /// One step never leaves fewer ready pods than the lesser of what is wanted and what there is, whatever the target has
-        /// room for, and never doubles a pod.
+        /// One step never leaves fewer ready pods than the lesser of what is wanted and what there
+        /// is, whatever the target has room for, and never doubles a pod.
         #[test]
         fn ready_pods_are_never_short(
             pods in any_pods(),
@@ -304,7 +307,8 @@ mod tests {
             left += as_count(pods.iter().filter(|p| p.maker == Deployment && p.is_ready && !next.victims.contains(&p.name)).count());
             prop_assert!(left >= ready.min(wanted), "{next:?}");
             prop_assert!(next.deployment <= deployment + unplaced.min(1));
-            // Seika and Deployment together are never told to make more on a node than is wanted there or is there already.
+            // Seika and Deployment together are never told to make more on a node than is wanted
+            // there or is there already.
             let boots = made_by(&pods, Deployment);
             for (node, count) in &next.seika {
                 let (told, boot) = (seika.get(node).copied().unwrap_or(0), boots.get(node).copied().unwrap_or(0));

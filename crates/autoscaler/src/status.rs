@@ -1,4 +1,5 @@
-//! What Knative is told: the PodAutoscaler's status, from which a Revision takes its readiness. Pure.
+//! What Knative is told: the PodAutoscaler's status, from which a Revision takes its readiness.
+//! Pure.
 
 use jiff::Timestamp;
 use k8s_api::{Condition, ConditionStatus, PodAutoscalerStatus, ServerlessServiceStatus, happy, set_condition};
@@ -38,7 +39,8 @@ pub enum Goal<'a> {
     Blocked(&'a str),
 }
 
-/// The condition that says whether 95 % of the requests can be answered in time. Knative does not read it.
+/// The condition that says whether 95 % of the requests can be answered in time. Knative does not
+/// read it.
 pub const GOAL_MET: &str = "ServiceGoalMet";
 
 /// Why there is nothing to serve.
@@ -48,7 +50,8 @@ const TIMED_OUT: (&str, &str) = ("TimedOut", "The target could not be activated.
 /// Why requests wait.
 const QUEUED: (&str, &str) = ("Queued", "Requests to the target are being buffered as resources are provisioned.");
 
-/// The next status after `before`. `threshold` in `facts` is meant for the state before; this function raises Initialized first.
+/// The next status after `before`. `threshold` in `facts` is meant for the state before; this
+/// function raises Initialized first.
 #[must_use]
 pub fn next(before: &PodAutoscalerStatus, facts: &Facts<'_>, threshold_once_initialized: u32) -> PodAutoscalerStatus {
     let mut status = before.clone();
@@ -121,7 +124,8 @@ pub fn next(before: &PodAutoscalerStatus, facts: &Facts<'_>, threshold_once_init
     status
 }
 
-/// The status where the name of its ServerlessService is taken by an object that somebody else controls.
+/// The status where the name of its ServerlessService is taken by an object that somebody else
+/// controls.
 #[must_use]
 pub fn not_owned(before: &PodAutoscalerStatus, generation: i64, taken: &str, now: Timestamp) -> PodAutoscalerStatus {
     let mut status = before.clone();

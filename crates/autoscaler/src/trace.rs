@@ -1,17 +1,18 @@
-//! Decisions on record: what went in and what came out, one JSON object a line, to be decided again.
+//! Decisions on record: what went in and what came out, one JSON object a line, to be decided
+//! again.
 //!
-//! A [`Recorder`] stands beside the loop of decisions. A recording begins with everything that is kept
-//! and known; each further line holds what is different from the line before. Nothing but what was
-//! recorded goes into a decision, so [`replay`] gives the same bytes; where it does not, the program or
-//! the line was changed. Numbers are written so that reading them gives the same bits.
+//! A [`Recorder`] stands beside the loop of decisions. A recording begins with everything that is
+//! kept and known; each further line holds what is different from the line before. Nothing but what
+//! was recorded goes into a decision, so [`replay`] gives the same bytes; where it does not, the
+//! program or the line was changed. Numbers are written so that reading them gives the same bits.
 //!
-//! | field | content |
-//! |---|---|
-//! | `version` | [`VERSION`] of this form |
-//! | `memory` | on the first line of a recording: what earlier decisions left |
-//! | `call` | `tick`: all revisions; `some`: these alone, between two ticks; `follow`: only demand is taken in, another instance leads; `stop_leading`: what was decided is dropped |
-//! | `picture` | what changed of the [`Picture`]: `network` with its own version, `nodes` and `room`, `facts`, `activators`, `gone`; `demand`, which all share but those in `demands` |
-//! | `decisions` | what was decided, or why it could not be |
+//! - `version`: [`VERSION`] of this form.
+//! - `memory`: on the first line of a recording, what earlier decisions left.
+//! - `call`: `tick`, all revisions; `some`, these alone, between two ticks; `follow`, only demand is
+//!   taken in, another instance leads; `stop_leading`, what was decided is dropped.
+//! - `picture`: what changed of the [`Picture`]: `network` with its own version, `nodes` and `room`,
+//!   `facts`, `activators`, `gone`; `demand`, which all share but those in `demands`.
+//! - `decisions`: what was decided, or why it could not be.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -254,8 +255,8 @@ impl Begun {
     }
 }
 
-/// Decides again what was recorded. The lines, as they come out now: of a recording of this program,
-/// the same ones.
+/// Decides again what was recorded. The lines, as they come out now: of a recording of this
+/// program, the same ones.
 ///
 /// # Errors
 /// Where a line cannot be read, or the first is not the beginning of a recording.

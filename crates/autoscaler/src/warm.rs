@@ -1,8 +1,9 @@
 //! Where the next request is likely to come from, by the demand of earlier days.
 //!
-//! Per half hour of the day (UTC, which is as good as any: a day is as long everywhere) the requests of
-//! the sources that sent most are kept, and count a fifth less with every day that passes. If requests
-//! arrive at random, the share of a source in the rate of all is the probability that it asks first.
+//! Per half hour of the day (UTC, which is as good as any: a day is as long everywhere) the
+//! requests of the sources that sent most are kept, and count a fifth less with every day that
+//! passes. If requests arrive at random, the share of a source in the rate of all is the
+//! probability that it asks first.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +37,8 @@ pub type Outlook = BTreeMap<NodeName, f64>;
 /// let rate = |requests_per_second| SourceDemand { concurrency: 1.0, requests_per_second };
 /// let mut profile = Profile::default();
 /// let eight = 8 * 3600;
-/// profile.record(eight, &BTreeMap::from([("node1".into(), rate(1.0)), ("node3".into(), rate(3.0))]));
+/// profile
+///     .record(eight, &BTreeMap::from([("node1".into(), rate(1.0)), ("node3".into(), rate(3.0))]));
 /// // The next day, shortly before eight.
 /// let outlook = profile.outlook(24 * 3600 + eight - 600);
 /// assert_eq!(outlook["node3"], 0.75);
@@ -63,8 +65,9 @@ impl Slot {
         self.requests.iter().map(move |(node, requests)| (node, requests * factor)).filter(|(_, requests)| *requests >= LEAST)
     }
 
-    /// Adds requests of one source. Where there are too many sources already, all lose as much as the
-    /// one that goes: what has more than a fifth of all requests is never lost (Misra and Gries 1982).
+    /// Adds requests of one source. Where there are too many sources already, all lose as much as
+    /// the one that goes: what has more than a fifth of all requests is never lost (Misra and Gries
+    /// 1982).
     fn add(&mut self, node: &NodeName, requests: f64) {
         *self.requests.entry(node.clone()).or_default() += requests;
         if self.requests.len() > SOURCES {

@@ -81,7 +81,8 @@ async fn routes(State(api): State<Api>) -> Response {
     ([(header::CONTENT_TYPE, "application/jsonl")], Body::from_stream(lines)).into_response()
 }
 
-/// Every decision with what it was made from, as lines that `autoscaler::trace::replay` decides again.
+/// Every decision with what it was made from, as lines that `autoscaler::trace::replay` decides
+/// again.
 async fn trace_lines(State(api): State<Api>) -> Response {
     let Some(lines) = api.trace.follow() else {
         return (StatusCode::TOO_MANY_REQUESTS, Json("TooManyListeners")).into_response();
@@ -108,8 +109,8 @@ fn not_leading() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], Json("NotLeading")).into_response()
 }
 
-/// Changes as lines, heartbeats in between; ends with the program or with leading, and when the follower is too slow: it then asks again and
-/// gets a snapshot.
+/// Changes as lines, heartbeats in between; ends with the program or with leading, and when the
+/// follower is too slow: it then asks again and gets a snapshot.
 fn follow(book: Arc<RouteBook>, changes: broadcast::Receiver<Event>, stop: CancellationToken) -> impl Stream<Item = String> {
     stream::unfold((book, changes, stop), async |(book, mut changes, stop)| {
         let line = tokio::select! {

@@ -1,5 +1,5 @@
-//! Writes what was decided. Every write is idempotent: a patch of named fields, or an apply under this
-//! program's field manager. No write waits for the API server without bound.
+//! Writes what was decided. Every write is idempotent: a patch of named fields, or an apply under
+//! this program's field manager. No write waits for the API server without bound.
 
 mod job;
 
@@ -24,7 +24,8 @@ use serde_json::{Value, json};
 
 /// The name that this program's fields are held under.
 pub(crate) const FIELD_MANAGER: &str = "extra-controller";
-/// On every pod of a revision's Seika, beside the revision's own labels: tells them from the Deployment's.
+/// On every pod of a revision's Seika, beside the revision's own labels: tells them from the
+/// Deployment's.
 pub(crate) const SEIKA_LABEL: &str = "bonavadeur.io/seika";
 /// On a Seika: the decision that its counts follow from, for people.
 pub(crate) const DECISION_ANNOTATION: &str = "placement.kantai.dev/decision";
@@ -82,7 +83,8 @@ impl<'a> Writer<'a> {
         self.autoscaler.controller_owner_ref(&()).map(|owner| OwnerReference { block_owner_deletion: Some(true), ..owner })
     }
 
-    /// Has a Seika with these counts and the Deployment's pod template. Handed back is the object as the API server holds it now.
+    /// Has a Seika with these counts and the Deployment's pod template. Handed back is the object
+    /// as the API server holds it now.
     ///
     /// # Errors
     /// What the API server said.
@@ -151,7 +153,8 @@ impl<'a> Writer<'a> {
         patched.map_err(self.failed("write the status of", "PodAutoscaler", &self.name))
     }
 
-    /// Tells the Deployment its replicas, after marking those of its pods that should go first where some stay.
+    /// Tells the Deployment its replicas, after marking those of its pods that should go first
+    /// where some stay.
     ///
     /// # Errors
     /// What the API server said.
@@ -184,7 +187,8 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// What the API server said.
     pub(crate) async fn hand_back(&self, place: Where) -> Result<(), WriteError> {
-        // The stock class refuses the empty metric that Knative gives foreign ones, so both change in one patch.
+        // The stock class refuses the empty metric that Knative gives foreign ones, so both change
+        // in one patch.
         let metric = self.autoscaler.annotations().get(METRIC_ANNOTATION).map(String::as_str).filter(|metric| !metric.is_empty());
         let metric = metric.unwrap_or("concurrency");
         if place == Where::Revision {
@@ -235,7 +239,8 @@ fn unless_missing(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
     }
 }
 
-/// The pod template that a Seika of this Deployment has: the Deployment's own, whole, and the Seika's label.
+/// The pod template that a Seika of this Deployment has: the Deployment's own, whole, and the
+/// Seika's label.
 #[must_use]
 pub(crate) fn pod_template(name: &str, deployment: &Deployment) -> PodTemplate {
     let template = deployment.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();

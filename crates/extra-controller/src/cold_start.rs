@@ -65,7 +65,8 @@ impl ColdStarts {
         self.0.contains_key(key) || waits && pods == 0
     }
 
-    /// Takes in a look at `now`. The phases that have just been reached, and when, since it was seen that requests wait.
+    /// Takes in a look at `now`. The phases that have just been reached, and when, since it was
+    /// seen that requests wait.
     pub(crate) fn look(&mut self, key: &RevisionKey, now: Duration, look: Look) -> Vec<(Phase, Duration)> {
         let mut reached = Vec::new();
         if !self.0.contains_key(key) {

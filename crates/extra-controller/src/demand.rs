@@ -1,8 +1,9 @@
 //! Demand: how many requests come, per revision and source node, from one of two sources.
 //!
-//! - [`load_reports`]: what our gateways report to locality-ingress, which tells it on as it changes: a request that is held wakes its
-//!   revision within milliseconds, and nothing is polled;
-//! - [`statistics_page`]: the statistics page of any Envoy whose clusters are named as Kourier names them.
+//! - [`load_reports`]: what our gateways report to locality-ingress, which tells it on as it
+//!   changes: a request that is held wakes its revision within milliseconds, and nothing is polled;
+//! - [`statistics_page`]: the statistics page of any Envoy whose clusters are named as Kourier
+//!   names them.
 //!
 //! Both feed one [`Board`], which is pure and lives in `autoscaler`.
 
@@ -40,7 +41,8 @@ pub(crate) type Peers = BTreeMap<String, Peer>;
 
 /// Where demand comes from.
 pub(crate) trait DemandSource: Send + 'static {
-    /// Feeds `demands` until it is dropped. It never ends by itself: what does not answer is asked again.
+    /// Feeds `demands` until it is dropped. It never ends by itself: what does not answer is asked
+    /// again.
     fn run(self, demands: Arc<Demands>) -> impl Future<Output = ()> + Send;
 }
 
@@ -81,7 +83,8 @@ impl Demands {
 
     /// The board.
     pub(crate) fn board(&self) -> MutexGuard<'_, Board> {
-        // The board holds counters; a panic while one was set leaves it no worse than a lost report.
+        // The board holds counters; a panic while one was set leaves it no worse than a lost
+        // report.
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -123,7 +126,8 @@ impl Demands {
         self.board().lose(peer, now);
     }
 
-    /// The revisions for which somebody begins to wait, and for how long that has been known of the first. For one caller.
+    /// The revisions for which somebody begins to wait, and for how long that has been known of the
+    /// first. For one caller.
     pub(crate) async fn woken(&self) -> (BTreeSet<RevisionKey>, Duration) {
         loop {
             let woken = self.board().take_woken();

@@ -1,8 +1,8 @@
-//! Latency between nodes: read from Prometheus and, for nodes that it says nothing new about, straight
-//! from the probers.
+//! Latency between nodes: read from Prometheus and, for nodes that it says nothing new about,
+//! straight from the probers.
 //!
-//! Both only read. [`Feed`] decides whom to ask; [`latency_matrix::LatencyBook`] keeps the last report
-//! about every pair.
+//! Both only read. [`Feed`] decides whom to ask; [`latency_matrix::LatencyBook`] keeps the last
+//! report about every pair.
 
 mod feed;
 mod options;
@@ -31,8 +31,8 @@ pub(crate) trait SeriesSource {
 
 /// Somewhere to ask single nodes for their row.
 pub(crate) trait RowSource {
-    /// Asks these nodes, as far as they can be asked, and hands on each row as it comes. An error where
-    /// none of them answered.
+    /// Asks these nodes, as far as they can be asked, and hands on each row as it comes. An error
+    /// where none of them answered.
     fn read(
         &self,
         nodes: &[NodeName],

@@ -1,14 +1,14 @@
-//! The one program that decides: how many pods a Knative revision gets, on which nodes, and which way
-//! each node's requests go.
+//! The one program that decides: how many pods a Knative revision gets, on which nodes, and which
+//! way each node's requests go.
 //!
 //! ```text
-//! objects, latency, demand -> gather -> Picture -> autoscaler::decide -> Decisions -> apply, report
+//! objects, latency, demand -> gather -> Picture -> decide -> Decisions -> apply, report
 //! ```
 //!
 //! It is the reconciler of the PodAutoscaler class [`k8s_api::CLASS`]. Stock Knative makes a
 //! PodAutoscaler per revision and leaves those of a foreign class alone; this program answers with
-//! what a revision needs to be ready, and with pods on the nodes where requests enter. Everything that
-//! decides is in the crate `autoscaler`; here is what reads and writes.
+//! what a revision needs to be ready, and with pods on the nodes where requests enter. Everything
+//! that decides is in the crate `autoscaler`; here is what reads and writes.
 
 mod activator;
 mod api;

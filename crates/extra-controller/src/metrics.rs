@@ -47,7 +47,7 @@ pub(crate) struct Metrics {
     pub(crate) tick_seconds: Histogram,
     /// How long the writes of one decision took.
     pub(crate) write_seconds: Histogram,
-    /// Revisions woken from zero by a held request.
+    /// Revisions that were inactive and were woken.
     pub(crate) wakeups: Counter,
     /// Demand over the stable window.
     pub(crate) demand: Family<RevisionLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
@@ -102,7 +102,7 @@ impl Metrics {
         };
         seconds(scope, "tick", "Time that gathering and deciding took in one tick", &metrics.tick_seconds);
         seconds(scope, "write", "Time that the writes of one decision took", &metrics.write_seconds);
-        scope.register("wakeups", "Revisions woken from zero by a request that a gateway held", metrics.wakeups.clone());
+        scope.register("wakeups", "Revisions that were inactive and were woken", metrics.wakeups.clone());
         scope.register("revision_demand", "Demand over the stable window, in the revision's metric", metrics.demand.clone());
         scope.register("revision_pods_wanted", "Pods wanted", metrics.pods_wanted.clone());
         scope.register("revision_pods_ready", "Pods ready", metrics.pods_ready.clone());

@@ -1,4 +1,5 @@
-//! Events that people see with `kubectl describe`. One that cannot be written is logged and otherwise does no harm.
+//! Events that people see with `kubectl describe`. One that cannot be written is logged and
+//! otherwise does no harm.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,7 +7,8 @@ use placement::CostModel;
 use crate::demand::SourceKind;
 use crate::latency::LatencyOptions;
 
-/// Decides how many pods a Knative revision gets, on which nodes, and which way each node's traffic goes.
+/// Decides how many pods a Knative revision gets, on which nodes, and which way each node's traffic
+/// goes.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(version, about)]
 pub struct Options {
@@ -50,7 +51,8 @@ pub struct Options {
     /// Port of the probers
     #[arg(long, env = "KANTAI_PROBER_PORT", default_value_t = 9798)]
     pub prober_port: u16,
-    /// This pod's namespace, where the Lease is, and the ConfigMap by which probers hear which nodes are in use
+    /// This pod's namespace, where the Lease is, and the ConfigMap by which probers hear which
+    /// nodes are in use
     #[arg(long, env = "POD_NAMESPACE", default_value = "kantai-system")]
     pub pod_namespace: String,
     /// This pod's name, which holds the Lease

@@ -1,5 +1,6 @@
-//! Which nodes every prober should measure, also in a fleet that is too large to measure every pair: those that serve or send, or did lately.
-//! Told to the probers by a ConfigMap that they mount, so that none of them needs the API server for it.
+//! Which nodes every prober should measure, also in a fleet that is too large to measure every
+//! pair: those that serve or send, or did lately. Told to the probers by a ConfigMap that they
+//! mount, so that none of them needs the API server for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,14 +16,17 @@ use tokio::time::Instant;
 
 use crate::apply::{FIELD_MANAGER, WriteError};
 
-/// Name of the ConfigMap, in the program's own namespace. The manifests make it; only its content is written here.
+/// Name of the ConfigMap, in the program's own namespace. The manifests make it; only its content
+/// is written here.
 pub const CONFIG_MAP: &str = "latency-probe-pins";
 /// Its key, which the probers see as a file: a node a line, in name order.
 pub const KEY: &str = "nodes";
 
-/// A node that is used no longer stays pinned for so long: it may be used again, and series that come and go are of no use to anybody.
+/// A node that is used no longer stays pinned for so long: it may be used again, and series that
+/// come and go are of no use to anybody.
 const KEPT: Duration = Duration::from_secs(10 * 60);
-/// Every prober measures all of them, so there must not be too many. Those in use go before those that were.
+/// Every prober measures all of them, so there must not be too many. Those in use go before those
+/// that were.
 const MOST: usize = 128;
 /// How often it is looked who serves and who sends.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -43,9 +47,14 @@ impl Pins {
     /// use std::time::Duration;
     /// let mut pins = Pins::default();
     /// pins.update(["a".into()], Duration::ZERO);
-    /// let pinned: Vec<_> = pins.update(["b".into()], Duration::from_secs(60)).into_iter().collect();
+    /// let pinned: Vec<_> =
+    ///     pins.update(["b".into()], Duration::from_secs(60)).into_iter().collect();
     /// assert_eq!(pinned, ["a".into(), "b".into()]);
-    /// assert_eq!(pins.update([], Duration::from_secs(610)).len(), 1, "ten minutes after its last use a node is let go");
+    /// assert_eq!(
+    ///     pins.update([], Duration::from_secs(610)).len(),
+    ///     1,
+    ///     "ten minutes after its last use a node is let go"
+    /// );
     /// ```
     pub fn update(&mut self, used: impl IntoIterator<Item = NodeName>, now: Duration) -> BTreeSet<NodeName> {
         self.used.extend(used.into_iter().map(|node| (node, now)));
@@ -62,7 +71,8 @@ fn text(pinned: &BTreeSet<NodeName>) -> String {
     pinned.iter().map(|node| format!("{node}\n")).collect()
 }
 
-/// Writes who is pinned whenever that changes. What is there already counts as used now: a new leader forgets nobody.
+/// Writes who is pinned whenever that changes. What is there already counts as used now: a new
+/// leader forgets nobody.
 ///
 /// `used` says who is used; `now` is any clock. Writes only while `leads` holds.
 pub(crate) async fn keep(
@@ -154,7 +164,8 @@ mod tests {
     }
 
     proptest! {
-        /// Never too many, all in use as far as there is room, nobody who was not, and the same again at the same time.
+        /// Never too many, all in use as far as there is room, nobody who was not, and the same
+        /// again at the same time.
         #[test]
         fn pins_are_of_those_used_lately(looks in prop::collection::vec((prop::collection::btree_set(0_u32..300, 0..180), 1_u64..400), 1..12)) {
             let (mut pins, mut now, mut last) = (Pins::default(), Duration::ZERO, BTreeMap::new());

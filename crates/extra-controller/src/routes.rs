@@ -1,4 +1,5 @@
-//! The routes as decided last, for everyone who follows them: the ingress by a stream, people by the weights API.
+//! The routes as decided last, for everyone who follows them: the ingress by a stream, people by
+//! the weights API.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,7 +31,8 @@ pub(crate) struct RouteBook {
 #[derive(Debug, Default)]
 struct State {
     version: u64,
-    /// Whether every revision was decided on at least once. Before that a snapshot would make followers forget good routes.
+    /// Whether every revision was decided on at least once. Before that a snapshot would make
+    /// followers forget good routes.
     complete: bool,
     entries: BTreeMap<RevisionKey, Entry>,
     nodes: Vec<NodeName>,
@@ -125,8 +127,9 @@ impl RouteBook {
         self.with(|state| state.complete)
     }
 
-    /// The weights of the revision that the two names mean, rows and columns in name order of the nodes. `kodomo` is a revision or a Knative
-    /// Service, `okasan` its Service or its namespace. Identity where no pod of it runs, `None` where there is no such revision.
+    /// The weights of the revision that the two names mean, rows and columns in name order of the
+    /// nodes. `kodomo` is a revision or a Knative Service, `okasan` its Service or its namespace.
+    /// Identity where no pod of it runs, `None` where there is no such revision.
     #[must_use]
     pub(crate) fn weights(&self, okasan: &str, kodomo: &str) -> Option<Vec<Vec<u32>>> {
         self.with(|state| {
@@ -146,7 +149,8 @@ impl RouteBook {
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        // Every change of the state is one insertion or removal; a panic between two leaves nothing half done.
+        // Every change of the state is one insertion or removal; a panic between two leaves nothing
+        // half done.
         act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -169,8 +173,9 @@ fn is_same(one: Option<&Arc<Routes>>, other: Option<&Arc<Routes>>) -> bool {
 /// The parent that the originals gave every service; kept as a name for any.
 const ANY_OKASAN: &str = "okaasan";
 
-/// Finds a revision by the two names of the weights API: `kodomo` is a revision or a Knative Service (of which the newest revision with
-/// pods is meant, revisions being numbered), `okasan` the Service or the namespace it is in, or the originals' `okaasan` for any.
+/// Finds a revision by the two names of the weights API: `kodomo` is a revision or a Knative
+/// Service (of which the newest revision with pods is meant, revisions being numbered), `okasan`
+/// the Service or the namespace it is in, or the originals' `okaasan` for any.
 fn names<'a>(entries: &'a BTreeMap<RevisionKey, Entry>, okasan: &str, kodomo: &str) -> Option<&'a Entry> {
     entries
         .iter()

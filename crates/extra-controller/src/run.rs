@@ -172,7 +172,8 @@ fn spawn_demand(options: &Options, http: reqwest::Client, objects: &Objects, dem
     }
 }
 
-/// Tells the board of demand what lies between two nodes: so much of a request's time is not the pod's.
+/// Tells the board of demand what lies between two nodes: so much of a request's time is not the
+/// pod's.
 async fn tell_round_trips(mut latency: watch::Receiver<Arc<LatencyMatrix>>, demands: Arc<Demands>) {
     while latency.changed().await.is_ok() {
         let matrix = latency.borrow_and_update().clone();

@@ -64,7 +64,8 @@ impl ServiceMonitors {
     }
 }
 
-/// Scrapes the queue-proxies behind the revision's private Service: its requests, and what the function serves itself.
+/// Scrapes the queue-proxies behind the revision's private Service: its requests, and what the
+/// function serves itself.
 fn monitor(autoscaler: &PodAutoscaler) -> Value {
     json!({
         "apiVersion": format!("{GROUP}/v1"),

@@ -1,5 +1,5 @@
-//! The tick: gather, decide, apply, report; every second, and at once for the revisions whose objects
-//! changed or that somebody waits for.
+//! The tick: gather, decide, apply, report; every second, and at once for the revisions whose
+//! objects changed or that somebody waits for.
 
 mod state;
 
@@ -271,8 +271,8 @@ impl Ticker {
         }
     }
 
-    /// Decides on these revisions at once. Their demand of this instant counts; whole seconds are the
-    /// ticks' own.
+    /// Decides on these revisions at once. Their demand of this instant counts; whole seconds are
+    /// the ticks' own.
     fn between_ticks(&mut self, keys: &BTreeSet<RevisionKey>) {
         if !self.is_leading || keys.is_empty() {
             return;
@@ -361,7 +361,8 @@ impl Ticker {
         let sks = self.parts.objects.serverless_services.get(&ObjectRef::new(&decision.key.revision).within(namespace));
         let written = self.gatherer.written(&decision.key);
         let held = self.parts.objects.seikas.get(&ObjectRef::new(&decision.key.revision).within(namespace));
-        // What was said of counts that stay is said as before, so that a new leader changes nothing.
+        // What was said of counts that stay is said as before, so that a new leader changes
+        // nothing.
         let said = held.and_then(|seika| seika.annotations().get(DECISION_ANNOTATION).cloned());
         let is_new = decision.step.as_ref().is_some_and(|step| step.seika != facts.seika);
         let why = if is_new { Some(summary(&decision)) } else { said };
@@ -394,8 +395,8 @@ impl Ticker {
         }
     }
 
-    /// Has a ServiceMonitor for every revision, where the cluster has the kind: a few at a time, since
-    /// nobody waits for them.
+    /// Has a ServiceMonitor for every revision, where the cluster has the kind: a few at a time,
+    /// since nobody waits for them.
     fn ensure_monitors(&mut self) {
         if self.parts.is_dry_run || !self.parts.monitors.are_there() {
             return;

@@ -290,7 +290,8 @@ fn once_and_matrix_print_what_is_measured() {
     let until_then = ["once", "--interval", "200ms", "--count", "25", "--timeout", "200ms", &to_b, "10.99.0.77"];
     let (code, table) = lab.latency_probe(0, &until_then);
     assert!(code == Some(1) && table.contains("unreachable"), "{table}");
-    // Errors about that address come back over the same socket, and fail no probe to the other peer.
+    // Errors about that address come back over the same socket, and fail no probe to the other
+    // peer.
     let line: Vec<&str> = table.lines().find(|line| line.starts_with("b ")).unwrap().split_whitespace().collect();
     assert_eq!(line[2..4], ["25", "0.0"], "{table}");
     let (_, json) = lab.latency_probe(0, &["once", "--json", "--interval", "50ms", "--timeout", "100ms", &to_b]);

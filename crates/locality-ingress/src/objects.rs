@@ -213,10 +213,10 @@ impl Objects {
         slices.flat_map(|(_, slice)| &slice.endpoints).any(|endpoint| endpoint.ready)
     }
 
-    /// The endpoints of `service` behind its port named `port_name`, sorted, each once. While none is
-    /// ready, those that are being ended but still answer. Where there is none of these either, those
-    /// that were ready when their nodes' kubelets were last heard of: Kubernetes calls the pods of a
-    /// silent node not ready, and when all nodes fall silent they are all that serves.
+    /// The endpoints of `service` behind its port named `port_name`, sorted, each once. While none
+    /// is ready, those that are being ended but still answer. Where there is none of these either,
+    /// those that were ready when their nodes' kubelets were last heard of: Kubernetes calls the
+    /// pods of a silent node not ready, and when all nodes fall silent they are all that serves.
     #[must_use]
     pub fn endpoints(&self, service: &ObjectName, port_name: &str) -> Vec<Endpoint> {
         let endpoints = listed(self.slices.get(service), port_name);

@@ -7,7 +7,8 @@ use tokio::sync::mpsc;
 
 use crate::metrics::Metrics;
 
-/// How many may wait. Events are a courtesy: where the API server is too slow for them, they are dropped and counted.
+/// How many may wait. Events are a courtesy: where the API server is too slow for them, they are
+/// dropped and counted.
 const WAITING_MAX: usize = 256;
 const NOTE_LENGTH_MAX: usize = 1000;
 
@@ -37,7 +38,8 @@ impl Announcer {
         (Self { waiting, metrics }, publish)
     }
 
-    /// Something was done, first of all to the pod `first`. Events that differ in that are not taken for repetitions of each other.
+    /// Something was done, first of all to the pod `first`. Events that differ in that are not
+    /// taken for repetitions of each other.
     pub(crate) fn done(&self, about: &ObjectReference, reason: &str, action: &str, first: &str, note: String) {
         let pod = ObjectReference {
             api_version: Some("v1".into()),

@@ -1,4 +1,5 @@
-//! How long to wait before a pod that failed is replaced: longer with each failure of the same Seika on the same node.
+//! How long to wait before a pod that failed is replaced: longer with each failure of the same
+//! Seika on the same node.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -33,7 +34,8 @@ pub struct Backoffs {
 }
 
 impl Backoffs {
-    /// Counts the failures among `pods` that were not counted before. Returns the nodes on which nothing may be replaced yet, and until when.
+    /// Counts the failures among `pods` that were not counted before. Returns the nodes on which
+    /// nothing may be replaced yet, and until when.
     pub fn observe<'a>(
         &mut self,
         seika_uid: &str,

@@ -40,7 +40,8 @@ pub struct Settings {
     pub namespace: Option<String>,
     /// How many writes may be on their way at once, those of all Seikas together.
     pub writes_at_once: usize,
-    /// How many writes per second there may be on average, those of all Seikas together; any number if there is none.
+    /// How many writes per second there may be on average, those of all Seikas together; any number
+    /// if there is none.
     pub writes_per_second: Option<f64>,
     /// How many Seikas may be worked on at once.
     pub seikas_at_once: u16,
@@ -50,16 +51,17 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        // Each write that is under way has a connection of its own, and both sides pay for making one. On two cores, 64 at once created no more
-        // pods per second than 16.
+        // Each write that is under way has a connection of its own, and both sides pay for making
+        // one. On two cores, 64 at once created no more pods per second than 16.
         Self { namespace: None, writes_at_once: 16, writes_per_second: None, seikas_at_once: 64, instance: None }
     }
 }
 
-/// Keeps all Seikas until `stop`, then finishes what is being worked on. Only one process may do so at a time.
+/// Keeps all Seikas until `stop`, then finishes what is being worked on. Only one process may do so
+/// at a time.
 ///
-/// The caches are filled anew each time this is called: who takes over starts from what the API server holds, not from what a watch had told
-/// it while another acted.
+/// The caches are filled anew each time this is called: who takes over starts from what the API
+/// server holds, not from what a watch had told it while another acted.
 ///
 /// # Errors
 /// Where a part of it ends though `stop` has not come. It should be run by a new process then.
@@ -127,8 +129,9 @@ fn watched() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
-/// Comes back when `stop` comes before the Seikas have been listed, and then only. The applier would wait for that list, which nobody asks for
-/// any more, for ever, and with it the Lease would not be given back.
+/// Comes back when `stop` comes before the Seikas have been listed, and then only. The applier
+/// would wait for that list, which nobody asks for any more, for ever, and with it the Lease would
+/// not be given back.
 async fn stopped_before_ready(store: Store<MaybeSeika>, stop: CancellationToken) {
     tokio::select! {
         biased;
@@ -172,8 +175,9 @@ fn watch_seikas(
         .boxed()
 }
 
-/// How long to wait before a broken watch is begun again: hardly at first, for a lagging picture costs cold starts; longer while it does not
-/// help. An answer alone is no sign of recovery, for a watch that begins anew says so before it has asked anybody.
+/// How long to wait before a broken watch is begun again: hardly at first, for a lagging picture
+/// costs cold starts; longer while it does not help. An answer alone is no sign of recovery, for a
+/// watch that begins anew says so before it has asked anybody.
 #[derive(Debug, Default)]
 struct Patience {
     last: Option<(Instant, Duration)>,
@@ -332,7 +336,8 @@ impl NodeWatch {
             return;
         }
         tracing::debug!(node, ?change, "node changed");
-        // Each status lists the cluster's nodes, so which there are concerns every Seika; how one is concerns those that name it.
+        // Each status lists the cluster's nodes, so which there are concerns every Seika; how one
+        // is concerns those that name it.
         let concerned = |seika: &Seika| change == NodeChange::Membership || seika.spec.repurika.contains_key(node);
         for seika in self.seikas.state() {
             if let Ok(seika) = &seika.0

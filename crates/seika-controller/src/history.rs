@@ -1,4 +1,5 @@
-//! The templates that a Seika had, kept as ControllerRevisions so that one can be looked at and applied again. Pure.
+//! The templates that a Seika had, kept as ControllerRevisions so that one can be looked at and
+//! applied again. Pure.
 
 use std::collections::HashSet;
 

@@ -1,9 +1,11 @@
-//! The pods of every Seika, as the watch told of them, *plus* our own writes that the watch has not told of yet.
+//! The pods of every Seika, as the watch told of them, *plus* our own writes that the watch has not
+//! told of yet.
 //!
-//! A watch lags. Whoever decides on the watch alone asks twice for the same pod. Here a write is entered before it is sent and leaves only when
-//! the watch has told of its effect (or the API server refused it), so the picture is never behind our own doing. Writes whose outcome is unknown
-//! (a cut connection, a time-out, a server error) stay as such: a create is asked again *under the same name*, a delete is asked again *of
-//! the same pod*, before any other is.
+//! A watch lags. Whoever decides on the watch alone asks twice for the same pod. Here a write is
+//! entered before it is sent and leaves only when the watch has told of its effect (or the API
+//! server refused it), so the picture is never behind our own doing. Writes whose outcome is
+//! unknown (a cut connection, a time-out, a server error) stay as such: a create is asked again
+//! *under the same name*, a delete is asked again *of the same pod*, before any other is.
 //!
 //! Plain data, no I/O: fed by the watch and by whoever writes.
 
@@ -185,15 +187,17 @@ impl PodIndex {
         creates.insert(name.to_owned(), CreateFlight { view, flight: Flight::Sent(HashSet::new()), in_doubt, adoption: false });
     }
 
-    /// An orphan is about to be asked to be this Seika's. Until the watch tells of it, it counts as if it were: else another pod would be
-    /// created in its place. How it ends is told with [`PodIndex::create_ends`].
+    /// An orphan is about to be asked to be this Seika's. Until the watch tells of it, it counts as
+    /// if it were: else another pod would be created in its place. How it ends is told with
+    /// [`PodIndex::create_ends`].
     pub fn adoption_begins(&mut self, owner: &Owner, orphan: &PodView) {
         let flight = Flight::Sent(HashSet::new());
         let adoption = CreateFlight { view: orphan.clone(), flight, in_doubt: false, adoption: true };
         self.seikas.entry(owner.clone()).or_default().creates.insert(orphan.name.clone(), adoption);
     }
 
-    /// The API server has no pod of this name. A pod that was to be adopted will never be ours then; one that was to be created still may be.
+    /// The API server has no pod of this name. A pod that was to be adopted will never be ours
+    /// then; one that was to be created still may be.
     pub fn no_such_pod(&mut self, owner: &Owner, name: &str) {
         let Some(of_seika) = self.seikas.get_mut(owner) else { return };
         if of_seika.creates.get(name).is_some_and(|create| create.adoption) {

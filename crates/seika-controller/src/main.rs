@@ -41,7 +41,8 @@ struct Run {
     /// How many writes may be on their way at once, those of all Seikas together.
     #[arg(long, env = "KANTAI_WRITES_AT_ONCE", default_value_t = Settings::default().writes_at_once)]
     writes_at_once: usize,
-    /// How many writes per second there may be on average, those of all Seikas together; unlimited unless told.
+    /// How many writes per second there may be on average, those of all Seikas together; unlimited
+    /// unless told.
     #[arg(long, env = "KANTAI_WRITES_PER_SECOND")]
     writes_per_second: Option<f64>,
     /// How many Seikas may be worked on at once.
@@ -55,8 +56,8 @@ struct Run {
     identity: String,
 }
 
-// On one thread: there is little to compute, and handing each answer from one thread to another costs more than that, on cores that an API server
-// beside it may want.
+// On one thread: there is little to compute, and handing each answer from one thread to another
+// costs more than that, on cores that an API server beside it may want.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
@@ -106,7 +107,8 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
             stop.cancel();
         }
     };
-    // Who waits for the lease is ready too: else an update of the Deployment would wait for a lease that the old pod holds.
+    // Who waits for the lease is ready too: else an update of the Deployment would wait for a lease
+    // that the old pod holds.
     let ready = || readiness.reached("lease");
     let leads = |leads| metrics.leads(leads);
     act_while_leading(client.clone(), lease, stop.clone(), ready, leads, act).await;

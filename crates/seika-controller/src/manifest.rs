@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 use crate::crd::{NODE_ANNOTATION, NODE_LABEL, PodTemplate, REVISION_LABEL};
 use crate::naming::node_label;
 
-/// The labels of a Seika's pods, but for the node's: those that the selector wants, and the template's own.
+/// The labels of a Seika's pods, but for the node's: those that the selector wants, and the
+/// template's own.
 #[must_use]
 pub fn labels(match_labels: &BTreeMap<String, String>, template: &PodTemplate) -> BTreeMap<String, String> {
     let mut labels = match_labels.clone();
@@ -47,14 +48,16 @@ pub fn pod(
     })
 }
 
-/// Requires `node`, beside whatever the template requires already. The name of the Node object is what counts: its host name label may differ
-/// or be missing. `spec.nodeName` would pass over the scheduler, and with it over taints and resources, so it is dropped.
+/// Requires `node`, beside whatever the template requires already. The name of the Node object is
+/// what counts: its host name label may differ or be missing. `spec.nodeName` would pass over the
+/// scheduler, and with it over taints and resources, so it is dropped.
 fn tie_to_node(spec: &mut Map<String, Value>, node: &str) {
     spec.remove("nodeName");
     let this_node = json!({ "key": "metadata.name", "operator": "In", "values": [node] });
     let path = ["affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution"];
     let required = path.into_iter().try_fold(spec, |object, key| child(object, key, json!({}))?.as_object_mut());
-    // What has the wrong type is left as it is: the API server then says so, which is better than a guess.
+    // What has the wrong type is left as it is: the API server then says so, which is better than a
+    // guess.
     let Some(terms) = required.and_then(|required| child(required, "nodeSelectorTerms", json!([]))?.as_array_mut()) else {
         return;
     };
@@ -62,8 +65,8 @@ fn tie_to_node(spec: &mut Map<String, Value>, node: &str) {
         terms.push(json!({ "matchFields": [this_node] }));
         return;
     }
-    // Terms are alternatives, so each of them has to say it. A term that says nothing matches no node, and would match this one if anything
-    // were added to it.
+    // Terms are alternatives, so each of them has to say it. A term that says nothing matches no
+    // node, and would match this one if anything were added to it.
     for term in terms.iter_mut().filter_map(Value::as_object_mut).filter(|term| says_something(term)) {
         if let Some(fields) = child(term, "matchFields", json!([])).and_then(Value::as_array_mut) {
             fields.push(this_node.clone());

@@ -71,7 +71,8 @@ impl Metrics {
         registry.register_with_unit("reconcile", "Time from taking up a Seika to having written its status", Unit::Seconds, time);
         let time = metrics.queue_seconds.clone();
         registry.register_with_unit("queue", "Time from what asks for a pass to its beginning", Unit::Seconds, time);
-        // Where a controller that waits for its own writes to come back would have skipped its turn.
+        // Where a controller that waits for its own writes to come back would have skipped its
+        // turn.
         let stale = "Passes that reckoned with own writes of which the watch had not told yet";
         registry.register("stale_passes", stale, metrics.stale_passes.clone());
         registry.register("reconcile_errors", "Passes that failed and are tried again", metrics.reconcile_errors.clone());

@@ -1,4 +1,5 @@
-//! Names: of pods, so that asking twice for the same pod gives a conflict and not a second pod; of template revisions.
+//! Names: of pods, so that asking twice for the same pod gives a conflict and not a second pod; of
+//! template revisions.
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -11,12 +12,14 @@ const SUFFIX_LENGTH: usize = 8;
 const REVISION_LENGTH: usize = 10;
 const RECORD_SUFFIX_LENGTH: usize = 5;
 const OBJECT_NAME_LENGTH_MAX: usize = 253;
-/// A pod's host name is its name cut at 63 characters: longer names would lose the part that tells pods apart.
+/// A pod's host name is its name cut at 63 characters: longer names would lose the part that tells
+/// pods apart.
 const POD_NAME_LENGTH_MAX: usize = 63;
 const LABEL_VALUE_LENGTH_MAX: usize = 63;
 
-/// The name of the pod in `slot` of `node`: `<seika>-<node>-<suffix>`. The suffix depends on nothing but the Seika's UID, the node and the
-/// slot, so a controller that forgot (or another one that took over) asks for the same name again.
+/// The name of the pod in `slot` of `node`: `<seika>-<node>-<suffix>`. The suffix depends on
+/// nothing but the Seika's UID, the node and the slot, so a controller that forgot (or another one
+/// that took over) asks for the same name again.
 #[must_use]
 pub fn pod_name(seika: &str, seika_uid: &str, node: &str, slot: u32) -> String {
     let mut digest = Sha256::new();
@@ -29,8 +32,8 @@ pub fn pod_name(seika: &str, seika_uid: &str, node: &str, slot: u32) -> String {
     format!("{}-{suffix}", shortened(&format!("{seika}-{node}"), POD_NAME_LENGTH_MAX - SUFFIX_LENGTH - 1))
 }
 
-/// The name of what keeps a template: `<seika>-<revision>-<suffix>`. The suffix depends on the Seika's UID, so that one that was deleted and
-/// made anew does not wait for the old one's to go.
+/// The name of what keeps a template: `<seika>-<revision>-<suffix>`. The suffix depends on the
+/// Seika's UID, so that one that was deleted and made anew does not wait for the old one's to go.
 #[must_use]
 pub fn record_name(seika: &str, seika_uid: &str, revision: &str) -> String {
     let suffix = spell(&Sha256::digest(seika_uid.as_bytes()), RECORD_SUFFIX_LENGTH);
@@ -38,7 +41,8 @@ pub fn record_name(seika: &str, seika_uid: &str, revision: &str) -> String {
     format!("{}{end}", shortened(seika, OBJECT_NAME_LENGTH_MAX - end.len().min(OBJECT_NAME_LENGTH_MAX)))
 }
 
-/// The value of the node label. Node names may be longer than a label's value may be; the hash of the whole keeps those apart.
+/// The value of the node label. Node names may be longer than a label's value may be; the hash of
+/// the whole keeps those apart.
 #[must_use]
 pub fn node_label(node: &str) -> String {
     if node.len() <= LABEL_VALUE_LENGTH_MAX {
@@ -48,7 +52,8 @@ pub fn node_label(node: &str) -> String {
     format!("{}-{suffix}", shortened(node, LABEL_VALUE_LENGTH_MAX - SUFFIX_LENGTH - 1))
 }
 
-/// The revision of a template: equal templates have equal revisions, in whatever order their keys were written.
+/// The revision of a template: equal templates have equal revisions, in whatever order their keys
+/// were written.
 #[must_use]
 pub fn revision(template: &PodTemplate) -> String {
     let mut digest = Sha256::new();
@@ -68,7 +73,8 @@ pub fn revision(template: &PodTemplate) -> String {
     spell(&digest.finalize(), REVISION_LENGTH)
 }
 
-/// Whether maps keep the order of insertion is a compile-time choice of any crate in the build, so order is never relied on.
+/// Whether maps keep the order of insertion is a compile-time choice of any crate in the build, so
+/// order is never relied on.
 fn sorted(map: &serde_json::Map<String, Value>) -> Vec<(&String, &Value)> {
     let mut entries: Vec<_> = map.iter().collect();
     entries.sort_by_key(|(key, _)| *key);
@@ -106,7 +112,8 @@ fn spell(digest: &[u8], length: usize) -> String {
 
 /// At most `length` characters of `text`, ending in a letter or digit.
 fn shortened(text: &str, length: usize) -> &str {
-    // Names of Kubernetes objects are ASCII; anything else would have been refused before it came here.
+    // Names of Kubernetes objects are ASCII; anything else would have been refused before it came
+    // here.
     let end = (0..=length.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     text[..end].trim_end_matches(|character: char| !character.is_ascii_alphanumeric())
 }

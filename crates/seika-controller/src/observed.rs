@@ -1,4 +1,5 @@
-//! What is kept of pods and nodes: no more than decisions need, so that thousands of them cost little memory.
+//! What is kept of pods and nodes: no more than decisions need, so that thousands of them cost
+//! little memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -144,7 +145,8 @@ fn progress(status: Option<&PodStatus>, bound: bool) -> Progress {
                 .and_then(|conditions| {
                     conditions.iter().find(|condition| condition.type_ == "Ready" && condition.status == "True")
                 })
-                // Ready since an unknown time is ready since for ever: it must not look younger than it is.
+                // Ready since an unknown time is ready since for ever: it must not look younger
+                // than it is.
                 .map(|ready| ready.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0)),
         },
         _ => Progress::Pending,
@@ -289,7 +291,8 @@ impl Nodes {
         if self.present.remove(name).is_none() {
             return NodeChange::None;
         }
-        // Only who has just left matters; without this, a cluster whose nodes come and go would fill the memory.
+        // Only who has just left matters; without this, a cluster whose nodes come and go would
+        // fill the memory.
         self.gone.retain(|_, since| now.duration_since(*since).as_secs() < 600);
         self.gone.insert(name.to_owned(), now);
         NodeChange::Membership

@@ -1,8 +1,10 @@
 //! Which pods become a Seika's and which cease to be. Pure.
 //!
-//! A pod belongs to the Seika that its controller reference names, and to no other. Orphans that the selector matches are taken in; pods that it no
-//! longer matches (somebody relabelled them, to look at one in peace, say) are let go. Pods of other owners are only told of. All of it is
-//! about pods that carry the node label: without it a pod is for no node in particular, so that no count could include it.
+//! A pod belongs to the Seika that its controller reference names, and to no other. Orphans that
+//! the selector matches are taken in; pods that it no longer matches (somebody relabelled them, to
+//! look at one in peace, say) are let go. Pods of other owners are only told of. All of it is about
+//! pods that carry the node label: without it a pod is for no node in particular, so that no count
+//! could include it.
 
 mod attempts;
 

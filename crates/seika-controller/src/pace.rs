@@ -1,5 +1,5 @@
-//! How many writes there may be at once, and how fast they may follow each other. The Kubernetes client has no limit of its own: each request that
-//! finds no connection free opens one more.
+//! How many writes there may be at once, and how fast they may follow each other. The Kubernetes
+//! client has no limit of its own: each request that finds no connection free opens one more.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,8 +23,8 @@ pub(crate) struct Turn {
 }
 
 impl Pace {
-    /// At most `at_once` writes at once, and `per_second` each second on average, one and a half times as many at once after a pause; any
-    /// number each second without it.
+    /// At most `at_once` writes at once, and `per_second` each second on average, one and a half
+    /// times as many at once after a pause; any number each second without it.
     pub(crate) fn new(at_once: usize, per_second: Option<f64>) -> Self {
         let usable = per_second.filter(|rate| rate.is_finite() && *rate > 0.0);
         Self {

@@ -1,8 +1,9 @@
 //! What to create and what to delete: a pure function of what is asked and what is seen.
 //!
-//! Three rules hold whatever else does. A create is planned only where the pods seen (those just asked for included) are fewer than what is
-//! allowed, never in the hope that a delete of the same plan goes through. Each pod to create has a name that depends only on the Seika, the node
-//! and a slot. And a plan whose doing is seen has nothing more to do.
+//! Three rules hold whatever else does. A create is planned only where the pods seen (those just
+//! asked for included) are fewer than what is allowed, never in the hope that a delete of the same
+//! plan goes through. Each pod to create has a name that depends only on the Seika, the node and a
+//! slot. And a plan whose doing is seen has nothing more to do.
 
 mod node;
 #[cfg(test)]
@@ -21,11 +22,13 @@ use crate::naming::pod_name;
 use crate::observed::{Known, Nodes, PodView};
 use crate::taints::Tolerations;
 
-/// For how long a node must have been gone before its pods are taken for lost: one that leaves and comes back at once keeps them.
+/// For how long a node must have been gone before its pods are taken for lost: one that leaves and
+/// comes back at once keeps them.
 pub const NODE_GONE_HOLD: SignedDuration = SignedDuration::from_secs(2);
 /// The most pods that one plan creates; the rest comes with the next.
 pub const CREATES_PER_PLAN: usize = 1000;
-/// The most pods that one plan creates on a node, so that a kubelet is not given more at once than it commonly holds in all.
+/// The most pods that one plan creates on a node, so that a kubelet is not given more at once than
+/// it commonly holds in all.
 pub const CREATES_PER_NODE_AND_PLAN: usize = 110;
 
 /// What is asked.
@@ -193,7 +196,8 @@ fn surge_left(asked: &Asked<'_>, seen: &Seen<'_>) -> usize {
     usize::try_from(max_surge).unwrap_or(0).saturating_sub(beyond)
 }
 
-/// How many available pods may still be given up for a roll-out. Nodes that are not there lack what nobody could give them, so they do not count.
+/// How many available pods may still be given up for a roll-out. Nodes that are not there lack what
+/// nobody could give them, so they do not count.
 fn unavailable_left(asked: &Asked<'_>, seen: &Seen<'_>, by_node: &BTreeMap<&str, Vec<&Arc<PodView>>>) -> usize {
     let Some(max_unavailable) = asked.rollout.max_unavailable else { return usize::MAX };
     let lacking = |(node, pods): (&&str, &Vec<&Arc<PodView>>)| {
@@ -203,7 +207,8 @@ fn unavailable_left(asked: &Asked<'_>, seen: &Seen<'_>, by_node: &BTreeMap<&str,
     usize::try_from(max_unavailable).unwrap_or(0).saturating_sub(by_node.iter().map(lacking).sum())
 }
 
-/// Names for `count` new pods on `node`: first those whose create may or may not have happened, then the first slots that nobody holds.
+/// Names for `count` new pods on `node`: first those whose create may or may not have happened,
+/// then the first slots that nobody holds.
 fn name_creates(asked: &Asked<'_>, seen: &Seen<'_>, node: &str, pods: &[&Arc<PodView>], count: usize) -> Vec<Create> {
     if count == 0 {
         return Vec::new();

@@ -21,7 +21,8 @@ impl Waiting {
         waiting.entry((namespace.to_owned(), name.to_owned())).or_insert_with(Instant::now);
     }
 
-    /// It is worked on from now; how long it had to wait, where something other than its own timer had asked for it.
+    /// It is worked on from now; how long it had to wait, where something other than its own timer
+    /// had asked for it.
     pub(crate) fn ends(&self, namespace: &str, name: &str) -> Option<Duration> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.remove(&(namespace.to_owned(), name.to_owned())).map(|since| since.elapsed())

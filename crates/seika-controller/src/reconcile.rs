@@ -123,7 +123,8 @@ fn claimant<'a>(valid: &'a Valid<'_>) -> Claimant<'a> {
     Claimant { owner: &valid.owner, selector: &valid.selector }
 }
 
-/// Whether the spec that a plan was made from still holds. If not, the plan's rest is dropped: the change has queued another pass.
+/// Whether the spec that a plan was made from still holds. If not, the plan's rest is dropped: the
+/// change has queued another pass.
 fn is_still_wanted(valid: &Valid<'_>, context: &Context) -> bool {
     let now = context.seikas.get(&ObjectRef::new(&valid.owner.name).within(&valid.owner.namespace));
     now.is_some_and(|now| {

@@ -137,7 +137,8 @@ fn obstacle(asked: &Asked<'_>, seen: &Seen<'_>, node: &str) -> Option<Obstacle> 
     }
 }
 
-/// Why a node has fewer ready pods than wanted: what is wrong with the node, else with a pod, else nothing but time.
+/// Why a node has fewer ready pods than wanted: what is wrong with the node, else with a pod, else
+/// nothing but time.
 fn shortfall(asked: &Asked<'_>, seen: &Seen<'_>, node: &str, pods: &[&PodView], active: &[&PodView]) -> (String, Option<String>) {
     let has_to_start = active
         .iter()

@@ -32,7 +32,8 @@ impl Taint {
 pub struct Tolerations(Vec<Toleration>);
 
 impl Tolerations {
-    /// Reads them. What cannot be read is left out: the API server refuses such pods, and says why better than we could.
+    /// Reads them. What cannot be read is left out: the API server refuses such pods, and says why
+    /// better than we could.
     #[must_use]
     pub fn of(template: &PodTemplate) -> Self {
         let listed = template.spec.get("tolerations").and_then(Value::as_array).into_iter().flatten();

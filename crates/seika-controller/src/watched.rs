@@ -1,5 +1,6 @@
-//! Pods as the watch reads them. Most of what the API server tells of a pod, above all who manages which of its fields, is skipped while it is
-//! read: to build all of it for thousands of pods, only to drop it, is most of what watching them would cost.
+//! Pods as the watch reads them. Most of what the API server tells of a pod, above all who manages
+//! which of its fields, is skipped while it is read: to build all of it for thousands of pods, only
+//! to drop it, is most of what watching them would cost.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -56,12 +56,14 @@ pub(crate) struct Writer {
     pub(crate) metrics: Metrics,
     /// How many writes of one Seika may be on their way at once.
     pub(crate) at_once: usize,
-    /// How many writes there may be at once and how fast they may follow each other, those of all Seikas together.
+    /// How many writes there may be at once and how fast they may follow each other, those of all
+    /// Seikas together.
     pub(crate) pace: Pace,
 }
 
 impl Writer {
-    /// Keeps the present template as the latest, and forgets what is too much; `used` are the revisions that pods have.
+    /// Keeps the present template as the latest, and forgets what is too much; `used` are the
+    /// revisions that pods have.
     pub(crate) async fn record_template(
         &self,
         owner: &Owner,

@@ -18,8 +18,8 @@ use crate::picture::Demand;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A replica that is not heard for longer is forgotten.
 const REPLICA_FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
-/// For so long a request that was handed to an activator counts before a report tells of it. Gateways
-/// with 10,000 clusters list those at zero every ten seconds.
+/// For so long a request that was handed to an activator counts before a report tells of it.
+/// Gateways with 10,000 clusters list those at zero every ten seconds.
 const HELD_COUNTS: Duration = Duration::from_secs(12);
 /// Seconds given out in one tick, at most: older ones are of no use to anybody.
 const MOST_SECONDS: u64 = 60;
@@ -36,9 +36,9 @@ pub struct Tick {
 
 /// See the [module](crate::demand).
 ///
-/// A second is given out when all gateways have told all of it, as `Some`, and otherwise two seconds
-/// after its end, as `None`: what some gateway has not told is not zero. Requests are counted once
-/// whichever replica a gateway reports to.
+/// A second is given out when all gateways have told all of it, as `Some`, and otherwise two
+/// seconds after its end, as `None`: what some gateway has not told is not zero. Requests are
+/// counted once whichever replica a gateway reports to.
 #[derive(Debug)]
 pub struct Board {
     replicas: Replicas,
@@ -62,21 +62,22 @@ impl Board {
         }
     }
 
-    /// These nodes, and no others, have a gateway: one that is not heard of is unknown, and one that is
-    /// not named and not heard any more is gone. Without this a gateway that is not heard for a minute
-    /// is gone.
+    /// These nodes, and no others, have a gateway: one that is not heard of is unknown, and one
+    /// that is not named and not heard any more is gone. Without this a gateway that is not heard
+    /// for a minute is gone.
     pub fn expect_gateways(&mut self, nodes: BTreeSet<NodeName>) {
         self.sources.expect(nodes);
     }
 
-    /// Takes in what `replica` tells. `rtt_seconds` is the round trip between a source and a serving
-    /// node, 0 where it is not known: so much of every request's time is not the pod's.
+    /// Takes in what `replica` tells. `rtt_seconds` is the round trip between a source and a
+    /// serving node, 0 where it is not known: so much of every request's time is not the pod's.
     pub fn take(&mut self, replica: &str, event: DemandEvent, now: Duration, rtt_seconds: &dyn Fn(&NodeName, &NodeName) -> f64) {
         match event {
             DemandEvent::Snapshot { instance, running_seconds, parts_left, gateways, demand, .. } => {
                 let is_same_run = self.begin_snapshot(replica, instance);
                 let began = now.saturating_sub(Duration::try_from_secs_f64(running_seconds).unwrap_or(now));
-                // What a new run has counted is all new where it began after the last that was told.
+                // What a new run has counted is all new where it began after the last that was
+                // told.
                 let counts = if is_same_run { None } else { Some(began) };
                 let line = Line { gateways, demand, new_since: counts, ..Line::default() };
                 self.tell(replica, line, now, rtt_seconds);
@@ -115,8 +116,8 @@ impl Board {
         self.note_unheard(&nodes);
     }
 
-    /// Gives out the seconds that ended since the last tick. Only revisions for which `is_ours` holds
-    /// are named.
+    /// Gives out the seconds that ended since the last tick. Only revisions for which `is_ours`
+    /// holds are named.
     pub fn tick(&mut self, now: Duration, is_ours: impl Fn(&RevisionKey) -> bool) -> Tick {
         self.prune(now);
         let seconds = self.ended(now);
@@ -143,8 +144,8 @@ impl Board {
         Tick { quiet, busy }
     }
 
-    /// The revisions that have requests in flight, and had none when they were last told of, since this
-    /// was last asked.
+    /// The revisions that have requests in flight, and had none when they were last told of, since
+    /// this was last asked.
     #[must_use]
     pub fn take_woken(&mut self) -> BTreeSet<RevisionKey> {
         let mut woken = std::mem::take(&mut self.woken);
@@ -165,9 +166,9 @@ impl Board {
         self.revisions.get(key).map(|revision| revision.in_flight(&counts)).unwrap_or_default()
     }
 
-    /// Seconds that a request for `key` took lately at the pods of a node, the way there and back taken
-    /// off; only nodes where enough ended to tell. Where an activator held requests, its node has what
-    /// they waited there.
+    /// Seconds that a request for `key` took lately at the pods of a node, the way there and back
+    /// taken off; only nodes where enough ended to tell. Where an activator held requests, its node
+    /// has what they waited there.
     #[must_use]
     pub fn service_seconds(&self, key: &RevisionKey) -> BTreeMap<NodeName, f64> {
         self.revisions.get(key).map(Revision::service_seconds).unwrap_or_default()
@@ -273,8 +274,9 @@ impl Board {
         self.note_unheard(&departing);
     }
 
-    /// The gateway of `node` reports to `replica` from now on: what was in flight by the word of those
-    /// that do not hear it any more, or by what the replica told long ago, does not count again.
+    /// The gateway of `node` reports to `replica` from now on: what was in flight by the word of
+    /// those that do not hear it any more, or by what the replica told long ago, does not count
+    /// again.
     fn note_moved(&mut self, replica: &str, node: &NodeName) {
         for (name, other) in &self.replicas.0 {
             if **name == *replica || !other.hears_node(node) {
@@ -329,8 +331,8 @@ impl Board {
     }
 }
 
-/// Whether what `replica` tells of requests in flight from `node` holds: it hears the gateway, or nobody
-/// does and it told last.
+/// Whether what `replica` tells of requests in flight from `node` holds: it hears the gateway, or
+/// nobody does and it told last.
 fn in_flight_counts(replicas: &Replicas, replica: &str, node: &NodeName) -> bool {
     replicas.hears(replica, node) || !replicas.hear(node)
 }

@@ -15,21 +15,22 @@ pub struct SecondReading {
     pub mean_seconds: Option<f64>,
 }
 
-/// Requests that take less than this are better counted by Little's law than by looking now and then.
+/// Requests that take less than this are better counted by Little's law than by looking now and
+/// then.
 const SHORT_SECONDS: f64 = 0.5;
 /// A gauge this many standard deviations above what Little's law says means that its mean is out of
 /// date.
 const DEVIATIONS: f64 = 3.0;
-/// No request takes less. Where more than the whole time that requests took seems to be the network's,
-/// there is still somebody who asks: such a revision is not idle.
+/// No request takes less. Where more than the whole time that requests took seems to be the
+/// network's, there is still somebody who asks: such a revision is not idle.
 const LEAST_SECONDS: f64 = 0.000_1;
 
 /// The demand of one second.
 ///
-/// Where requests are short, Little's law (rate times time) is exact and the gauge noisy: a request of
-/// 5 ms, ten times a second, is 0.05 in flight, and a gauge read four times a second shows 0, 0, 0, 0.25
-/// of it. Unless the gauge is so far above that it cannot be noise (a Poisson count of mean `m`
-/// deviates by the root of `m`): then requests have just become slower, and the gauge is right.
+/// Where requests are short, Little's law (rate times time) is exact and the gauge noisy: a request
+/// of 5 ms, ten times a second, is 0.05 in flight, and a gauge read four times a second shows 0, 0,
+/// 0, 0.25 of it. Unless the gauge is so far above that it cannot be noise (a Poisson count of mean
+/// `m` deviates by the root of `m`): then requests have just become slower, and the gauge is right.
 ///
 /// ```
 /// use autoscaler::demand::{SecondReading, estimate};
@@ -87,7 +88,8 @@ mod tests {
     }
 
     proptest! {
-        /// No reading makes a held request vanish beyond the noise of the gauge, and nothing comes from nothing.
+        /// No reading makes a held request vanish beyond the noise of the gauge, and nothing comes
+        /// from nothing.
         #[test]
         fn never_below_the_gauge_by_more_than_noise(gauge in 0.0..1e4, rate in 0.0..1e5, mean in 0.001..10.0) {
             let demand = estimate(second(gauge, Some(rate), Some(mean)));

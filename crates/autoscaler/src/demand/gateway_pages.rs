@@ -1,4 +1,5 @@
-//! Demand from a gateway's statistics page, told to the board as a replica of locality-ingress tells it.
+//! Demand from a gateway's statistics page, told to the board as a replica of locality-ingress
+//! tells it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,10 +13,10 @@ use super::{SecondReading, estimate};
 
 /// The pages of one gateway, one after the other.
 ///
-/// Two readings are combined, because each is blind to something ([`estimate`]): the gauge of requests
-/// in flight, which a request of a few milliseconds is rarely caught by, and requests that ended times
-/// the mean time of the gateway's histogram, which says nothing of requests that take longer than it
-/// is between two pages. The page does not say which pod a request went to.
+/// Two readings are combined, because each is blind to something ([`estimate`]): the gauge of
+/// requests in flight, which a request of a few milliseconds is rarely caught by, and requests that
+/// ended times the mean time of the gateway's histogram, which says nothing of requests that take
+/// longer than it is between two pages. The page does not say which pod a request went to.
 #[derive(Debug)]
 pub struct GatewayPages {
     node: NodeName,
@@ -61,8 +62,8 @@ impl GatewayPages {
         Some(DemandEvent::Update { version: 0, gateways: vec![], gone: vec![], demand, removed: vec![], held: vec![] })
     }
 
-    /// What to tell the board of a page with all counters that was read at `now`. A revision that it
-    /// does not name is not known to the gateway, so nothing of it can be in flight there.
+    /// What to tell the board of a page with all counters that was read at `now`. A revision that
+    /// it does not name is not known to the gateway, so nothing of it can be in flight there.
     #[must_use]
     pub fn read_whole(&mut self, reading: &Reading, now: Duration) -> DemandEvent {
         let seconds = self.counted_at.map(|at| now.saturating_sub(at).as_secs_f64());
@@ -215,7 +216,8 @@ mod tests {
         assert!((of.concurrency - 0.1).abs() < 1e-9 && (of.requests_per_second - 20.0).abs() < 1e-9, "{of:?}");
     }
 
-    /// Twenty requests a second of 50 ms each: one in flight on average, which the gauge shows as anything from 0 to 3.
+    /// Twenty requests a second of 50 ms each: one in flight on average, which the gauge shows as
+    /// anything from 0 to 3.
     #[test]
     fn without_a_histogram_times_are_learnt_from_the_gauge() {
         let (mut pages, mut board) = (GatewayPages::new("node1".into()), Board::new(Duration::ZERO));

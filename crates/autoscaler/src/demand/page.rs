@@ -29,7 +29,8 @@ impl ClusterReading {
     /// Requests that ended since the gateway started.
     #[must_use]
     pub fn ended(&self) -> Option<f64> {
-        // The two are read one after the other, so what began in between can make them differ by a request or two.
+        // The two are read one after the other, so what began in between can make them differ by a
+        // request or two.
         self.completed.or_else(|| Some((self.total? - self.active?).max(0.0)))
     }
 }
@@ -37,8 +38,9 @@ impl ClusterReading {
 /// A page, by the revision that each cluster serves.
 pub type Reading = BTreeMap<RevisionKey, ClusterReading>;
 
-/// Reads a page. Lines that are not about a revision's requests (other metrics, clusters not named `<namespace>/<revision>`, broken
-/// lines, numbers that are negative or not finite) are passed over: a gateway shows much more than this.
+/// Reads a page. Lines that are not about a revision's requests (other metrics, clusters not named
+/// `<namespace>/<revision>`, broken lines, numbers that are negative or not finite) are passed
+/// over: a gateway shows much more than this.
 #[must_use]
 pub fn parse_page(text: &str) -> Reading {
     let mut reading = Reading::new();

@@ -33,8 +33,9 @@ pub(super) struct Listing {
 }
 
 impl Replica {
-    /// Takes the gateways that a line names over. The nodes, and when their last reports were made. Of
-    /// two gateways on one node the later report counts less: what the other has since is not told yet.
+    /// Takes the gateways that a line names over. The nodes, and when their last reports were made.
+    /// Of two gateways on one node the later report counts less: what the other has since is not
+    /// told yet.
     pub(super) fn take(&mut self, gateways: &[Gateway], now: Duration) -> BTreeMap<NodeName, Duration> {
         let mut reported: BTreeMap<NodeName, Duration> = BTreeMap::new();
         for gateway in gateways {

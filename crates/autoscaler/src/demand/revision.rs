@@ -31,8 +31,8 @@ impl Amount {
     }
 }
 
-/// How long requests take, by Little's law: requests in flight added up over time, divided by how many
-/// ended.
+/// How long requests take, by Little's law: requests in flight added up over time, divided by how
+/// many ended.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     busy_seconds: f64,
@@ -70,7 +70,8 @@ struct FromSource {
 pub(super) struct Revision {
     sources: BTreeMap<NodeName, FromSource>,
     serving: BTreeMap<NodeName, Seen>,
-    /// Source nodes of which a request is held that no report has told of, and until when that is believed.
+    /// Source nodes of which a request is held that no report has told of, and until when that is
+    /// believed.
     held: BTreeMap<NodeName, Duration>,
 }
 
@@ -239,9 +240,10 @@ impl Revision {
 }
 
 impl FromSource {
-    /// Spreads what came between `from` and `to` evenly over the seconds that this touches. What falls
-    /// before `open_from` belongs to seconds that were given out: a part of an interval is dropped with
-    /// the second that nobody could know, a whole one that is merely late counts from `open_from` on.
+    /// Spreads what came between `from` and `to` evenly over the seconds that this touches. What
+    /// falls before `open_from` belongs to seconds that were given out: a part of an interval is
+    /// dropped with the second that nobody could know, a whole one that is merely late counts from
+    /// `open_from` on.
     fn spread(&mut self, amount: Amount, from: Duration, to: Duration, open_from: Duration) {
         let from = from.min(to);
         let whole = to - from;

@@ -39,8 +39,8 @@ impl Sources {
         self.known.get(node).map(|source| source.counted_to)
     }
 
-    /// A report of `node` that was made at `reported` was told. All that came since the one before is in
-    /// it if `is_complete`: then nothing is missing between the two.
+    /// A report of `node` that was made at `reported` was told. All that came since the one before
+    /// is in it if `is_complete`: then nothing is missing between the two.
     pub(super) fn reported(&mut self, node: &NodeName, reported: Duration, is_complete: bool) {
         let begun = if is_complete { Duration::ZERO } else { reported };
         match self.known.get_mut(node) {

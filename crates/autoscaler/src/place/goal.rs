@@ -1,8 +1,8 @@
 //! The fewest pods with which most requests are answered within the time that a revision asks for.
 //!
-//! A request's time is the round trip to the pod and what requests took there lately on average; how
-//! far single requests differ from that is not looked at. What is unknown is no reason for a pod: a
-//! way of unknown length counts as short, and a serving time that nobody knows as none.
+//! A request's time is the round trip to the pod and what requests took there lately on average;
+//! how far single requests differ from that is not looked at. What is unknown is no reason for a
+//! pod: a way of unknown length counts as short, and a serving time that nobody knows as none.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -48,7 +48,8 @@ pub(crate) struct GoalMemory {
     /// What requests took at the pods of each node, when that was last known.
     service: BTreeMap<NodeName, f64>,
     planned: Option<Planned>,
-    /// Pods asked for in the last stable window, as far as a later, greater number does not hide them.
+    /// Pods asked for in the last stable window, as far as a later, greater number does not hide
+    /// them.
     pods: VecDeque<(Duration, u32)>,
 }
 
@@ -108,9 +109,9 @@ impl Ways<'_> {
         self.service.values().copied().min_by(f64::total_cmp)
     }
 
-    /// Round trips from `sources` to `nodes`, and how much longer requests take on slower nodes. What is
-    /// late costs more, where `is_late_dear` says so. A source goes by another name than its node, since
-    /// the way from a node to itself costs nothing, however slow it is.
+    /// Round trips from `sources` to `nodes`, and how much longer requests take on slower nodes.
+    /// What is late costs more, where `is_late_dear` says so. A source goes by another name than
+    /// its node, since the way from a node to itself costs nothing, however slow it is.
     pub(super) fn costs<'n>(
         &self,
         network: &Network,
@@ -219,7 +220,8 @@ fn are_like(one: &BTreeMap<NodeName, f64>, other: &BTreeMap<NodeName, f64>) -> b
 }
 
 impl GoalState {
-    /// What blocks the goal, in words that stay the same while the blocker does; `None` where it is met.
+    /// What blocks the goal, in words that stay the same while the blocker does; `None` where it is
+    /// met.
     #[must_use]
     pub fn blocked_by(&self) -> Option<String> {
         let text = |blocker: &Blocker| match blocker {

@@ -12,9 +12,10 @@ use crate::memory::{Memory, RevisionMemory};
 use crate::picture::{Inputs, Network, Now, Picture};
 use crate::room::NodeRoom;
 
-/// Compares where the pods are to be with each other place that one of them could have, by the demand
-/// that they were placed by, on this network and with this room. Meant for a person who asks: it routes
-/// all demand anew for each alternative. `None` where there was no demand, or no pod is to run.
+/// Compares where the pods are to be with each other place that one of them could have, by the
+/// demand that they were placed by, on this network and with this room. Meant for a person who
+/// asks: it routes all demand anew for each alternative. `None` where there was no demand, or no
+/// pod is to run.
 ///
 /// What other revisions have reserved, which nodes refused pods, zones and goals are not looked at.
 ///

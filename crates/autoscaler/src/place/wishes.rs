@@ -126,8 +126,8 @@ fn allowed(share: f64, replicas: u32) -> u32 {
     ((share * f64::from(replicas) + 1e-9) as u32).max(1)
 }
 
-/// Bounds the pods per node to the share that one may have, or to the least more with which all find
-/// a place.
+/// Bounds the pods per node to the share that one may have, or to the least more with which all
+/// find a place.
 pub(super) fn bound_by_share(share: f64, standing: &mut Standing, replicas: u32) {
     let limits: Vec<u32> = standing.capacities.iter().map(|capacity| standing.limit(&capacity.node)).collect();
     let is_enough = |most: u32| limits.iter().map(|limit| u64::from(*limit.min(&most))).sum::<u64>() >= u64::from(replicas);

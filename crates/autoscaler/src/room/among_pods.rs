@@ -2,10 +2,10 @@
 //!
 //! Among the pods of one revision these are honoured as numbers of pods per node: required
 //! anti-affinity per node against the revision's own labels, and spread constraints per node with
-//! `DoNotSchedule`. Pods of other revisions that such a selector selects too, as one by the service's
-//! label does, are not counted. Everything else depends on pods of others or on groups of nodes. It is listed in
-//! [`AmongPods::left_to_trial`]: a pod that the scheduler then refuses shows it, and the node is
-//! avoided for a while.
+//! `DoNotSchedule`. Pods of other revisions that such a selector selects too, as one by the
+//! service's label does, are not counted. Everything else depends on pods of others or on groups of
+//! nodes. It is listed in [`AmongPods::left_to_trial`]: a pod that the scheduler then refuses shows
+//! it, and the node is avoided for a while.
 
 use std::collections::BTreeMap;
 
@@ -45,14 +45,19 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// The least and the most pods per node with which `pods` on `domains` counted nodes keep within
-    /// the skew, however they are placed between the two. `has_closed` says that one of the counted
-    /// nodes takes no pod: then none may have more than the skew.
+    /// The least and the most pods per node with which `pods` on `domains` counted nodes keep
+    /// within the skew, however they are placed between the two. `has_closed` says that one of the
+    /// counted nodes takes no pod: then none may have more than the skew.
     ///
     /// ```
     /// use autoscaler::room::Spread;
     ///
-    /// let spread = Spread { max_skew: 1, min_domains: 1, counts_matching_only: true, counts_tolerated_only: false };
+    /// let spread = Spread {
+    ///     max_skew: 1,
+    ///     min_domains: 1,
+    ///     counts_matching_only: true,
+    ///     counts_tolerated_only: false,
+    /// };
     /// assert_eq!(spread.bounds(2, 3, false), (0, 1));
     /// assert_eq!(spread.bounds(7, 3, false), (2, 3));
     /// assert_eq!(spread.bounds(7, 3, true), (0, 1)); // four of the seven stay without a place

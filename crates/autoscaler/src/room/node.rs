@@ -61,12 +61,13 @@ impl NodeRoom {
         }
     }
 
-    /// The most pods of a revision that a plan may put here: the `own` ones that are here now (those
-    /// that terminate left out) and as many new ones, each asking for `each`, as the scheduler would
-    /// take. Never less than `own`: that a node is full, closed or unknown removes nothing.
+    /// The most pods of a revision that a plan may put here: the `own` ones that are here now
+    /// (those that terminate left out) and as many new ones, each asking for `each`, as the
+    /// scheduler would take. Never less than `own`: that a node is full, closed or unknown removes
+    /// nothing.
     ///
-    /// `each` is what a new pod asks for: the template's amounts, or the larger of these and what the
-    /// revision's existing pods ask for ([`Resources::max`]), since admission may add to a pod.
+    /// `each` is what a new pod asks for: the template's amounts, or the larger of these and what
+    /// the revision's existing pods ask for ([`Resources::max`]), since admission may add to a pod.
     #[must_use]
     pub fn most(&self, template: &Template, each: &Resources, own: u32) -> u32 {
         if admission(self, template) != Admission::Open {

@@ -12,8 +12,8 @@ use super::resources::Resources;
 ///
 /// Containers count together. An init container counts with the sidecars (init containers that keep
 /// running) listed before it; the largest such moment counts where it is more than the containers
-/// and all sidecars. Amounts for the pod as a whole replace those of its containers. The overhead of
-/// the runtime class comes on top. A limit without a request is a request.
+/// and all sidecars. Amounts for the pod as a whole replace those of its containers. The overhead
+/// of the runtime class comes on top. A limit without a request is a request.
 #[must_use]
 pub fn requests(spec: &PodSpec) -> Resources {
     counted(spec, None)
@@ -70,8 +70,8 @@ fn replace_by_pod_level(all: &mut Resources, of_pod: &ResourceRequirements) {
         if !is_huge_page && name != "cpu" && name != "memory" {
             continue;
         }
-        // A limit stands in for a request only where no container asks for any. Huge pages are never
-        // overcommitted: their limit is their request.
+        // A limit stands in for a request only where no container asks for any. Huge pages are
+        // never overcommitted: their limit is their request.
         if requests.contains_key(name) {
             all.set(name, Resources::read(requests).get(name));
         } else if is_huge_page || all.get(name) == 0 {
@@ -133,7 +133,11 @@ impl HostPort {
     /// ```
     /// use autoscaler::room::HostPort;
     ///
-    /// let on = |address: Option<&str>| HostPort { port: 80, protocol: "TCP".into(), address: address.map(Into::into) };
+    /// let on = |address: Option<&str>| HostPort {
+    ///     port: 80,
+    ///     protocol: "TCP".into(),
+    ///     address: address.map(Into::into),
+    /// };
     /// assert!(on(None).clashes(&on(Some("10.0.0.1"))));
     /// assert!(!on(Some("10.0.0.2")).clashes(&on(Some("10.0.0.1"))));
     /// assert!(!on(None).clashes(&HostPort { protocol: "UDP".into(), ..on(None) }));

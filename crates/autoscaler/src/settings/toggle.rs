@@ -26,8 +26,9 @@ impl Toggle {
     /// The key of [`Self::earns_locality`].
     pub const LOCALITY_KEY: &'static str = "kantai-locality-replicas";
 
-    /// Reads the ConfigMap's data. Absent (the map, or a key) means on: whoever names the class wants
-    /// it. Only `"false"`, in any of Go's spellings or any case, switches off, so that a misspelling does not hand back a whole cluster.
+    /// Reads the ConfigMap's data. Absent (the map, or a key) means on: whoever names the class
+    /// wants it. Only `"false"`, in any of Go's spellings or any case, switches off, so that a
+    /// misspelling does not hand back a whole cluster.
     #[must_use]
     pub fn read(data: Option<&BTreeMap<String, String>>) -> Self {
         let is_off = |text: &str| text.eq_ignore_ascii_case("false") || parse_bool(text) == Some(false);
@@ -41,7 +42,8 @@ impl Toggle {
     }
 
     /// Whether revisions of the class in this namespace and Knative Service are ours to place. When
-    /// it turns false they are handed back to the stock autoscaler, and taken over when it turns true.
+    /// it turns false they are handed back to the stock autoscaler, and taken over when it turns
+    /// true.
     #[must_use]
     pub fn is_on(&self, namespace: &str, service: &str) -> bool {
         let own = self.own.get(&format!("{namespace}.{service}")).or_else(|| self.own.get(namespace));

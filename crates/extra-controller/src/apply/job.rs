@@ -74,7 +74,8 @@ impl Job {
         self.decision.back.is_none() && (annotations.contains_key(MARKER) || annotations.contains_key(TOTAL_ANNOTATION))
     }
 
-    /// Writes. What does not depend on each other is written at once; pods of the Deployment end last.
+    /// Writes. What does not depend on each other is written at once; pods of the Deployment end
+    /// last.
     pub(crate) async fn run(self, client: &Client) -> Written {
         let mut written = Written { key: self.decision.key.clone(), status: None, seika: None, flipped: None, error: None };
         if let Err(error) = self.write(client, &mut written).await {

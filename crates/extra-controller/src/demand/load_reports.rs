@@ -101,7 +101,8 @@ mod tests {
 
     use super::*;
 
-    /// A replica whose streams say what is sent to it, one stream after the other; a stream ends with `None`.
+    /// A replica whose streams say what is sent to it, one stream after the other; a stream ends
+    /// with `None`.
     async fn replica() -> (Peers, mpsc::UnboundedSender<Option<String>>) {
         let (sender, receiver) = mpsc::unbounded_channel::<Option<String>>();
         let receiver = Arc::new(tokio::sync::Mutex::new(receiver));

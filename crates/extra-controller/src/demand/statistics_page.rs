@@ -1,4 +1,5 @@
-//! Reads the gateways' statistics pages: one task per gateway, a request at a time, over a connection that is kept.
+//! Reads the gateways' statistics pages: one task per gateway, a request at a time, over a
+//! connection that is kept.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use tokio::time::Instant;
 
 use super::{DemandSource, Demands, Peer, Peers, follow_peers};
 
-/// How often the gauge is read while some revision waits at zero: a held request is noticed within this, plus one round trip.
+/// How often the gauge is read while some revision waits at zero: a held request is noticed within
+/// this, plus one round trip.
 const STEP_AT_ZERO: Duration = Duration::from_millis(100);
 /// How often otherwise.
 const STEP: Duration = Duration::from_millis(250);

@@ -67,7 +67,8 @@ impl Pods {
         changed
     }
 
-    /// Takes in that these, and no others, are the pods. The revisions whose pods are different now.
+    /// Takes in that these, and no others, are the pods. The revisions whose pods are different
+    /// now.
     pub(super) fn relist(&mut self, pods: &[Arc<KubePod>], ledger: &mut Ledger) -> BTreeSet<RevisionKey> {
         let mut gone: BTreeSet<(String, String)> = self.known.keys().cloned().collect();
         let mut changed = BTreeSet::new();
@@ -82,8 +83,8 @@ impl Pods {
         changed
     }
 
-    /// A revision's pods that are neither terminating nor finished, in name order, and the most that
-    /// any of them asks for.
+    /// A revision's pods that are neither terminating nor finished, in name order, and the most
+    /// that any of them asks for.
     pub(super) fn of(&self, revision: &RevisionKey) -> (Vec<Pod>, Resources) {
         let Some(held) = self.of_revisions.get(revision) else { return Default::default() };
         let most = held.values().fold(Resources::default(), |most, (_, asked)| most.max(asked));
@@ -100,8 +101,8 @@ impl Pods {
     }
 }
 
-/// A pod as decisions see it. `None` for one that terminates or is finished, and for one that neither
-/// Deployment nor Seika controls: nobody would replace it.
+/// A pod as decisions see it. `None` for one that terminates or is finished, and for one that
+/// neither Deployment nor Seika controls: nobody would replace it.
 fn read(pod: &KubePod) -> Option<(Pod, Resources)> {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed")) {

@@ -24,7 +24,8 @@ pub(crate) enum FeedChange {
         /// Its name.
         source: String,
     },
-    /// The stores have said nothing about some nodes for too long: their probers are asked from now on.
+    /// The stores have said nothing about some nodes for too long: their probers are asked from now
+    /// on.
     FellBack {
         /// How many nodes.
         nodes: usize,
@@ -51,8 +52,8 @@ pub(crate) struct Feed<Series, Rows> {
 }
 
 impl<Series: SeriesSource, Rows: RowSource> Feed<Series, Rows> {
-    /// Reads from all `stores`, and from the probers of nodes that these have said nothing about for
-    /// `patience`.
+    /// Reads from all `stores`, and from the probers of nodes that these have said nothing about
+    /// for `patience`.
     pub(crate) fn new(stores: Vec<Series>, probers: Rows, patience: Duration) -> Self {
         Self { stores, probers, patience, lost: BTreeSet::new(), fell_back: false, nobody: false, answered_at: None }
     }

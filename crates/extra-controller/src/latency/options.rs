@@ -10,8 +10,9 @@ use super::{Access, LatencyError, PrometheusSource, Queries};
 /// Where latency is read from
 #[derive(Clone, Debug, clap::Args)]
 pub struct LatencyOptions {
-    /// Prometheus, or a store that answers its queries, that scrapes the probers; several separated by
-    /// commas, of whose answers the newest per pair counts. Without it the probers are asked themselves
+    /// Prometheus, or a store that answers its queries, that scrapes the probers; several separated
+    /// by commas, of whose answers the newest per pair counts. Without it the probers are asked
+    /// themselves
     #[arg(long, env = "KANTAI_PROMETHEUS_URL", value_delimiter = ',')]
     pub prometheus_url: Vec<String>,
     /// PEM file of the authorities that Prometheus' certificate is checked against, in place of the
@@ -24,11 +25,13 @@ pub struct LatencyOptions {
     /// Tenant, sent as X-Scope-OrgID (Mimir, Cortex, Thanos)
     #[arg(long, env = "KANTAI_PROMETHEUS_TENANT")]
     pub prometheus_tenant: Option<String>,
-    /// How long what Prometheus last said about a node holds before its prober is asked, such as 30s
+    /// How long what Prometheus last said about a node holds before its prober is asked, such as
+    /// 30s
     #[arg(long, env = "KANTAI_PROMETHEUS_PATIENCE", default_value = "30s", value_parser = duration)]
     pub prometheus_patience: Duration,
-    /// PromQL of round-trip times between nodes, one series per pair, in place of the probers' metrics;
-    /// for example cilium_node_health_connectivity_latency_seconds{type="node",protocol="icmp"}
+    /// PromQL of round-trip times between nodes, one series per pair, in place of the probers'
+    /// metrics; for example
+    /// cilium_node_health_connectivity_latency_seconds{type="node",protocol="icmp"}
     #[arg(long, env = "KANTAI_LATENCY_QUERY")]
     pub latency_query: Option<String>,
     /// Label of the probing node

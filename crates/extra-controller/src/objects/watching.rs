@@ -52,8 +52,8 @@ pub(crate) struct Objects {
     pub(crate) toggle_config: Store<ConfigMap>,
 }
 
-/// Starts all watches in `tasks`; they run until it is dropped, through any outage of the API server.
-/// Every change is noted in `changes`.
+/// Starts all watches in `tasks`; they run until it is dropped, through any outage of the API
+/// server. Every change is noted in `changes`.
 pub(crate) fn spawn(client: &Client, scope: &WatchScope, changes: &ChangeLog, tasks: &mut JoinSet<()>) -> Objects {
     let everything = || watcher::Config::default().timeout(WATCH_SECONDS);
     let config = |namespace: &str, name: &str| {
@@ -111,7 +111,8 @@ impl Following<'_> {
         self.follow(api, selected, trim, |_| Some(Change::Settings))
     }
 
-    /// Follows one kind: the store first, then `change` for every object that came, changed or went.
+    /// Follows one kind: the store first, then `change` for every object that came, changed or
+    /// went.
     fn follow<K>(
         &mut self,
         api: Api<K>,
@@ -225,7 +226,8 @@ impl Objects {
         names
     }
 
-    /// Name, node and address (on `port`) of the ready pods of `namespace` that carry `label` = `value`.
+    /// Name, node and address (on `port`) of the ready pods of `namespace` that carry `label` =
+    /// `value`.
     #[must_use]
     pub(crate) fn ready_pods(
         &self,

@@ -14,8 +14,8 @@ const CHECK_EVERY: u16 = 600;
 /// Turns between two checks otherwise.
 const RETRY_EVERY: u16 = 60;
 
-/// Evidence counts at least this long: a kernel that looks for an address on its own link reports its
-/// failure every three seconds, and may send "port unreachable" once a second.
+/// Evidence counts at least this long: a kernel that looks for an address on its own link reports
+/// its failure every three seconds, and may send "port unreachable" once a second.
 const EVIDENCE_COUNTS_FOR: Duration = Duration::from_secs(5);
 
 /// The evidence about one peer.

@@ -84,7 +84,8 @@ pub fn node(object: &Node) -> NodeObject {
     let zone = object.metadata.labels.as_ref().and_then(|labels| labels.get(ZONE_LABEL)).cloned();
     let info = object.status.as_ref().and_then(|status| status.node_info.as_ref());
     let mut conditions = object.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    // Kubernetes says Unknown of a node whose kubelet it does not hear of, and False of one that says so itself.
+    // Kubernetes says Unknown of a node whose kubelet it does not hear of, and False of one that
+    // says so itself.
     let is_silent = conditions.any(|condition| condition.type_ == "Ready" && condition.status == "Unknown");
     NodeObject { zone, kernel: info.and_then(|info| info.kernel_version.parse().ok()), is_silent }
 }

@@ -1,5 +1,6 @@
-//! How fast a thousand pods are created: by the controller, by a bare client with the same pods and as many requests at once, and by
-//! the ReplicaSet controller as kube-controller-manager runs it by default. All on one API server, in turn.
+//! How fast a thousand pods are created: by the controller, by a bare client with the same pods and
+//! as many requests at once, and by the ReplicaSet controller as kube-controller-manager runs it by
+//! default. All on one API server, in turn.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -32,8 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub(crate) struct Creation {
     /// From the apply to the last pod, the median of all rounds.
     pub(crate) step_seconds: f64,
-    /// Our rate in percent of the bare client's of the same round, the median of all rounds; each counted from the first pod created to the
-    /// last, since the one is told what to create before its time runs, and the other has to hear of it.
+    /// Our rate in percent of the bare client's of the same round, the median of all rounds; each
+    /// counted from the first pod created to the last, since the one is told what to create before
+    /// its time runs, and the other has to hear of it.
     pub(crate) ceiling_percent: f64,
     /// Our median rate in multiples of the ReplicaSet controller's.
     pub(crate) replica_set_ratio: f64,
@@ -155,7 +157,8 @@ async fn replica_set(case: &Case) -> anyhow::Result<f64> {
     let begun = Instant::now();
     sets.create(&PostParams::default(), &serde_json::from_value(set)?).await?;
     loop {
-        // Its own word for it: asking for all pods again and again would slow down what is measured.
+        // Its own word for it: asking for all pods again and again would slow down what is
+        // measured.
         let replicas = sets.get("hello").await?.status.map_or(0, |status| status.replicas);
         if usize::try_from(replicas).is_ok_and(|replicas| replicas >= PODS) {
             break;

@@ -1,10 +1,13 @@
-//! Measures the seika-controller and compares with its goals: `cargo run --release -p seika-controller --example scorecard`.
+//! Measures the seika-controller and compares with its goals:
+//! `cargo run --release -p seika-controller --example scorecard`.
 //!
-//! Prints a line per figure, tab-separated: id, value, unit, goal, `ok` or `short` (`absent` for what was not measured, with the reason in a
-//! line that begins with `#`). Ends with an error when one is short. It starts a real control plane (etcd, kube-apiserver,
-//! kube-controller-manager) on loopback, with nodes that are objects only, and runs the controller's own release binary on it, under its
-//! ServiceAccount and rights. Roll-outs under load need real nodes: for those it brings the lab up (`cargo lab`), which takes root and of which
-//! there can be only one. All of it takes about an hour; `--chaos-points` and `--idle-seconds` make it shorter, `--only` leaves parts out.
+//! Prints a line per figure, tab-separated: id, value, unit, goal, `ok` or `short` (`absent` for
+//! what was not measured, with the reason in a line that begins with `#`). Ends with an error when
+//! one is short. It starts a real control plane (etcd, kube-apiserver, kube-controller-manager) on
+//! loopback, with nodes that are objects only, and runs the controller's own release binary on it,
+//! under its ServiceAccount and rights. Roll-outs under load need real nodes: for those it brings
+//! the lab up (`cargo lab`), which takes root and of which there can be only one. All of it takes
+//! about an hour; `--chaos-points` and `--idle-seconds` make it shorter, `--only` leaves parts out.
 
 mod cluster;
 mod creation;

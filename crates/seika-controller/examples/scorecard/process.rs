@@ -15,7 +15,8 @@ pub(crate) fn build() -> anyhow::Result<PathBuf> {
     let mut cargo = nested_cargo::cargo();
     cargo
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        // With this example, as cargo built it: alone, it would be given other features, and most of what it stands on built anew.
+        // With this example, as cargo built it: alone, it would be given other features, and most
+        // of what it stands on built anew.
         .args(["build", "--release", "--quiet", "--package=seika-controller", "--bin=seika-controller", "--example=scorecard"])
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit());

@@ -1,7 +1,9 @@
-//! Requests that fail while the pods that answer them are replaced, in the lab: real kubelets, kube-proxy, gateways and Knative.
+//! Requests that fail while the pods that answer them are replaced, in the lab: real kubelets,
+//! kube-proxy, gateways and Knative.
 //!
-//! Twice: a Seika by itself behind a Service, whose template is changed by hand; and the Seika of a Knative revision, whose template changes
-//! because Knative's own configuration does. Load flows without a break from before the first pod is replaced until after the last has gone.
+//! Twice: a Seika by itself behind a Service, whose template is changed by hand; and the Seika of a
+//! Knative revision, whose template changes because Knative's own configuration does. Load flows
+//! without a break from before the first pod is replaced until after the last has gone.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -20,7 +22,8 @@ const ROLLOUTS: usize = 3;
 const TAIL: Duration = Duration::from_secs(10);
 /// Fewer requests would show little.
 const REQUESTS_MIN: usize = 500;
-/// Where Knative says how the pods of its revisions are to be, and of that something that changes no behaviour.
+/// Where Knative says how the pods of its revisions are to be, and of that something that changes
+/// no behaviour.
 const KNATIVE_SETTING: (&str, &str) = ("config-deployment", "queue-sidecar-memory-request");
 
 /// Brings the lab up, and returns how many requests failed.
@@ -37,8 +40,8 @@ fn seika_behind_a_service(lab: &Standing) -> anyhow::Result<usize> {
     lab.done(&["apply", "-f", &manifest.path().to_string_lossy()])?;
     eventually("all pods of the Seika serve", || settled(lab, "serving", None))?;
     let load = ["node1", "node3"].map(|node| {
-        // Each request on a connection of its own: a kept one would stay with a pod until that closes it under the client's hands, which is a
-        // matter between client and server.
+        // Each request on a connection of its own: a kept one would stay with a pod until that
+        // closes it under the client's hands, which is a matter between client and server.
         lab.load(node, "http://serving.default.svc.cluster.local/?wait_ms=50", 2, &["--connections", "new"])
     });
     let load = load.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
@@ -83,7 +86,8 @@ fn seika_of_a_revision(lab: &Standing) -> anyhow::Result<usize> {
     Ok(failed)
 }
 
-/// What is served with, as a list of objects: pods that a Service can take out of its endpoints before they end.
+/// What is served with, as a list of objects: pods that a Service can take out of its endpoints
+/// before they end.
 fn serving() -> Value {
     let labels = json!({ "app": "serving" });
     let container = json!({
@@ -114,7 +118,8 @@ fn revision(lab: &Standing, seika: &str) -> anyhow::Result<String> {
     lab.done(&["get", "seika", seika, "-o", "jsonpath={.status.revision}"])
 }
 
-/// Whether the Seika has all its pods, all of them of the present template and available, the template being another one than `before`.
+/// Whether the Seika has all its pods, all of them of the present template and available, the
+/// template being another one than `before`.
 fn settled(lab: &Standing, seika: &str, before: Option<&str>) -> anyhow::Result<Result<(), String>> {
     // While it is being made, kubectl fails.
     let seen = match lab.kubectl(&["get", "seika", seika, "-o", "json"])? {

@@ -1,6 +1,8 @@
-//! The index and the plan against a model of an API server whose watch lags, whose answers get lost, and whose requests may be done long after
-//! nobody waits for them any more. One thing is taken for granted: of two requests for the same name, the earlier is not done after the
-//! later has been answered and its pod has come and gone (an API server drops the requests of a closed connection within its time limit).
+//! The index and the plan against a model of an API server whose watch lags, whose answers get
+//! lost, and whose requests may be done long after nobody waits for them any more. One thing is
+//! taken for granted: of two requests for the same name, the earlier is not done after the later
+//! has been answered and its pod has come and gone (an API server drops the requests of a closed
+//! connection within its time limit).
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -99,7 +101,8 @@ impl World {
         self.told = self.log.len();
     }
 
-    /// The API server does what is asked. Returns the UID of the pod of that name if it can serve, made now or before.
+    /// The API server does what is asked. Returns the UID of the pod of that name if it can serve,
+    /// made now or before.
     fn create(&mut self, name: &str) -> Option<String> {
         self.late.retain(|late| !matches!(late, Request::Create(late) if late == name));
         if let Some(there) = self.pods.get(name) {

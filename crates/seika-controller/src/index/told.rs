@@ -66,7 +66,8 @@ pub enum CreateEnd {
     Exists(String),
     /// A pod that does not serve this Seika, or no longer, has the name.
     NameHeld,
-    /// The API server refused this request. What an earlier one of the same name has done, if there was one, is as open as before.
+    /// The API server refused this request. What an earlier one of the same name has done, if there
+    /// was one, is as open as before.
     Refused,
     /// Nobody knows.
     Unknown,

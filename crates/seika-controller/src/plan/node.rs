@@ -108,13 +108,15 @@ impl<'a> OnNode<'a> {
         decision
     }
 
-    /// How many outdated pods can go so that no more than allowed is unavailable, and how many more pods are unavailable by that.
+    /// How many outdated pods can go so that no more than allowed is unavailable, and how many more
+    /// pods are unavailable by that.
     fn outdated_going(&self, room: &Room<'_>, excess: usize) -> (usize, usize) {
         let kept = &self.current[excess..];
         let floor = room.count.saturating_sub(count(room.rollout.max_unavailable_per_node));
         let (ready, unready): (Vec<&PodView>, Vec<&PodView>) = self.outdated.iter().partition(|pod| self.available(pod));
         let total = kept.len() + self.outdated.len();
-        // Who does not serve can go as soon as somebody stands in for it: nothing gets worse by that.
+        // Who does not serve can go as soon as somebody stands in for it: nothing gets worse by
+        // that.
         let unready_going = unready.len().min(total.saturating_sub(floor));
         let available = kept.iter().filter(|pod| self.available(pod)).count() + ready.len();
         let to_spare = available.saturating_sub(room.count);
@@ -127,7 +129,8 @@ impl<'a> OnNode<'a> {
     }
 }
 
-/// The node is no more, so everything on it goes. What was bound to it waits for a kubelet that will never answer: by force, then.
+/// The node is no more, so everything on it goes. What was bound to it waits for a kubelet that
+/// will never answer: by force, then.
 pub(super) fn abandon(pods: &[&Arc<PodView>]) -> Vec<Delete> {
     pods.iter()
         .filter(|pod| !pod.terminating || pod.progress != Progress::Unscheduled)

@@ -99,7 +99,8 @@ fn any_progress() -> impl Strategy<Value = Progress> {
 fn any_pods(revisions: &'static [&'static str]) -> impl Strategy<Value = Vec<Arc<PodView>>> {
     let one = (0..NODES.len(), any_progress(), any::<bool>(), any::<bool>(), 0..revisions.len(), -2..2_i32, 0..4_u32);
     vec(one, 0..24).prop_map(move |pods| {
-        // Slots are filled from the front, as the controller does, with now and then one under a name of old.
+        // Slots are filled from the front, as the controller does, with now and then one under a
+        // name of old.
         pods.into_iter()
             .enumerate()
             .map(|(index, (node, progress, terminating, doomed, revision, deletion_cost, other_name))| {

@@ -6,8 +6,9 @@ use jiff::Timestamp;
 
 use crate::observed::{PodView, Progress};
 
-/// Puts the pods that should go first at the front: those that we asked to go already, then unscheduled, pending, not ready, of lower
-/// deletion cost, ready for less long (a difference of less than a factor of two does not count), restarted more often, younger.
+/// Puts the pods that should go first at the front: those that we asked to go already, then
+/// unscheduled, pending, not ready, of lower deletion cost, ready for less long (a difference of
+/// less than a factor of two does not count), restarted more often, younger.
 pub(super) fn rank<'a>(pods: &mut [&'a PodView], now: Timestamp) {
     pods.sort_by_cached_key(|pod| {
         let progress = match pod.progress {

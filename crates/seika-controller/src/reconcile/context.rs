@@ -28,7 +28,8 @@ pub(super) struct Book {
     pub(super) written: Option<(SeikaStatus, Instant)>,
     /// Names that others hold, and since when they are known to.
     pub(super) taken: HashMap<String, Instant>,
-    /// Nodes for which pods were refused lately. They are asked for last, so that they hold up no other node.
+    /// Nodes for which pods were refused lately. They are asked for last, so that they hold up no
+    /// other node.
     pub(super) refused_nodes: HashSet<String>,
     pub(super) failures_in_a_row: u32,
     /// What went wrong with creating and deleting pods.

@@ -111,7 +111,8 @@ impl WriteError {
         }
     }
 
-    /// Whether the API server said no to this very request. One that has too many requests has said nothing about this one.
+    /// Whether the API server said no to this very request. One that has too many requests has said
+    /// nothing about this one.
     #[must_use]
     pub(crate) fn is_refusal(&self) -> bool {
         self.source().is_some_and(|error| is_refusal(error) && !matches!(error, kube::Error::Api(status) if status.code == 429))
@@ -131,7 +132,8 @@ impl WriteError {
     }
 }
 
-/// Whether the API server said no, so that it is certain that nothing was done. Its own failures (5xx) leave that open.
+/// Whether the API server said no, so that it is certain that nothing was done. Its own failures
+/// (5xx) leave that open.
 pub(super) fn is_refusal(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code))
 }

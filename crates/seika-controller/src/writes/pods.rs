@@ -65,13 +65,14 @@ enum CreateAnswer {
 }
 
 impl Writer {
-    /// Creates one, then two at once, then four and so on, up to the concurrency. The window grows by
-    /// one with each success, which doubles it per round trip and never waits for the slowest of a batch.
+    /// Creates one, then two at once, then four and so on, up to the concurrency. The window grows
+    /// by one with each success, which doubles it per round trip and never waits for the slowest of
+    /// a batch.
     ///
-    /// After a refusal no more is asked for that node, and after refusals for a few nodes nothing more
-    /// at all: where a quota or a policy refuses, that takes few requests to learn. Begins no more
-    /// either after the first failure of another kind, or once `still_wanted` says no: a count that was
-    /// lowered meanwhile is not filled up first.
+    /// After a refusal no more is asked for that node, and after refusals for a few nodes nothing
+    /// more at all: where a quota or a policy refuses, that takes few requests to learn. Begins no
+    /// more either after the first failure of another kind, or once `still_wanted` says no: a count
+    /// that was lowered meanwhile is not filled up first.
     pub(crate) async fn create_all(
         &self,
         claimant: &Claimant<'_>,
@@ -155,8 +156,8 @@ impl Writer {
         self.client.request(request).await
     }
 
-    /// A pod of that name is there already. If it is this Seika's and stays, it is the very pod that was wanted, and the watch has yet to say
-    /// so; else another name is needed.
+    /// A pod of that name is there already. If it is this Seika's and stays, it is the very pod
+    /// that was wanted, and the watch has yet to say so; else another name is needed.
     async fn who_holds(&self, claimant: &Claimant<'_>, name: &str) -> (CreateEnd, CreateAnswer) {
         self.metrics.names_taken.inc();
         let owner = claimant.owner;
@@ -188,7 +189,8 @@ impl Writer {
         }))
     }
 
-    /// A create of this name may or may not have been done. Finds out whether it has; if it has not, it still may be.
+    /// A create of this name may or may not have been done. Finds out whether it has; if it has
+    /// not, it still may be.
     pub(crate) async fn settle_create(&self, claimant: &Claimant<'_>, name: &str) -> Result<Option<Unlike>, WriteError> {
         let owner = claimant.owner;
         let (end, answer) = match self.holder(owner, name).await? {
@@ -203,8 +205,8 @@ impl Writer {
         Ok(if let CreateAnswer::Made(unlike) = answer { unlike } else { None })
     }
 
-    /// Whether the API server itself, and not only the watch, says that the Seika is there and stays: who is being deleted must not take in
-    /// what was just given free.
+    /// Whether the API server itself, and not only the watch, says that the Seika is there and
+    /// stays: who is being deleted must not take in what was just given free.
     pub(crate) async fn may_adopt(&self, owner: &Owner) -> Result<bool, WriteError> {
         let seikas: Api<PartialObjectMeta<Seika>> = Api::namespaced(self.client.clone(), &owner.namespace);
         let found = answered(seikas.get_opt(&owner.name)).await.map_err(|source| WriteError::Adopt {
@@ -217,7 +219,8 @@ impl Writer {
         }))
     }
 
-    /// Makes an orphan this Seika's. It is not for us to insist: it may have gone, or become somebody else's, meanwhile.
+    /// Makes an orphan this Seika's. It is not for us to insist: it may have gone, or become
+    /// somebody else's, meanwhile.
     pub(crate) async fn adopt(&self, owner: &Owner, reference: &OwnerReference, orphan: &PodView) -> Result<bool, WriteError> {
         let patch = json!({ "metadata": { "uid": orphan.uid, "ownerReferences": [reference] } });
         let _turn = self.pace.turn().await;
@@ -235,7 +238,8 @@ impl Writer {
         answer
     }
 
-    /// Lets a pod go that the selector no longer matches. It counts until the watch says that it went.
+    /// Lets a pod go that the selector no longer matches. It counts until the watch says that it
+    /// went.
     pub(crate) async fn release(&self, owner: &Owner, pod: &PodView) -> Result<bool, WriteError> {
         let reference = json!({ "$patch": "delete", "uid": owner.uid });
         let patch = json!({ "metadata": { "uid": pod.uid, "ownerReferences": [reference] } });
@@ -287,7 +291,8 @@ impl Writer {
             name: delete.name.clone(),
             source: Box::new(source),
         };
-        // Without a kubelet nobody ends the pod's processes, so that there is none must be certain and not a matter of a lagging watch.
+        // Without a kubelet nobody ends the pod's processes, so that there is none must be certain
+        // and not a matter of a lagging watch.
         if delete.cause == crate::plan::Cause::NodeGone {
             let nodes: Api<PartialObjectMeta<Node>> = Api::all(self.client.clone());
             if answered(nodes.get_opt(&delete.node)).await.map_err(failed)?.is_some() {
@@ -303,8 +308,9 @@ impl Writer {
         let (end, answer) = match tokio::time::timeout(ANSWER_WITHIN, pods.delete(&delete.name, &parameters)).await {
             Ok(Ok(_)) => (DeleteEnd::Going, Ok(true)),
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() => (DeleteEnd::Going, Ok(false)),
-            // Most likely another pod has the name by now, and this one is gone. But a conflict can have other causes, and to take a pod for
-            // gone that is not is to keep it for ever: the next pass looks.
+            // Most likely another pod has the name by now, and this one is gone. But a conflict can
+            // have other causes, and to take a pod for gone that is not is to keep it for ever: the
+            // next pass looks.
             Ok(Err(error @ kube::Error::Api(_))) if is_conflict(&error) => (DeleteEnd::Unknown, Err(failed(error))),
             Ok(Err(error)) => {
                 let end = if is_refusal(&error) { DeleteEnd::Refused } else { DeleteEnd::Unknown };

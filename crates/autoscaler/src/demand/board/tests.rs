@@ -97,7 +97,8 @@ fn who_is_asked_is_not_idle_even_if_the_network_seems_to_take_all_the_time() {
 fn reports_that_fall_beside_whole_seconds_make_no_second_double_and_none_empty() {
     let mut board = board(&["node3"]);
     let mut told = 0;
-    // Twenty a second, told about once a second, now somewhat before and now somewhat after it is full.
+    // Twenty a second, told about once a second, now somewhat before and now somewhat after it is
+    // full.
     for report in 1..=10_u32 {
         let now = SECOND * report + if report % 2 == 0 { MS * 50 } else { MS * 950 };
         let arrived = u64::try_from((now.as_millis()) / 50).unwrap();
@@ -187,7 +188,8 @@ fn a_replica_that_starts_anew_counts_from_zero_and_loses_nothing() {
     let mut board = board(&["node3"]);
     board.take("a", update(vec![gateway(0, "node3")], hello("node3", load(0, 1000, 1000, 5.0))), MS * 700, &near);
     board.lose("a", MS * 750);
-    // It began at 0.8 s, the gateway's first report to it has all since the last one to the old run.
+    // It began at 0.8 s, the gateway's first report to it has all since the last one to the old
+    // run.
     let told = hello("node3", load(0, 6, 6, 0.1));
     board.take("a", snapshot("a-2", MS * 300, &[gateway(0, "node3")], told), MS * 1100, &near);
     let demand = at(&board.tick(SECOND * 2, all), 0).unwrap()["node3"];
@@ -266,8 +268,8 @@ fn a_held_request_counts_before_any_report_and_not_for_long() {
 }
 
 proptest! {
-    /// A gateway reports to one of two replicas at a time, at any moment and for any time; now and then
-    /// a replica starts anew. What came in all is what the seconds say.
+    /// A gateway reports to one of two replicas at a time, at any moment and for any time; now and
+    /// then a replica starts anew. What came in all is what the seconds say.
     #[test]
     fn nothing_is_counted_twice_or_lost(
         reports in prop::collection::vec((0_usize..2, 20_u64..700, 0_u64..50), 1..60),
