@@ -1,20 +1,24 @@
 //! Where: how many pods each node gets. Never fewer than are ready there for want of room.
 
+mod candidates;
+mod evidence;
 mod goal;
 mod why;
 mod wishes;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_link::RevisionKey;
 use latency_matrix::NodeName;
 use placement::{
-    Demand, Exclusion, MoveHistory, NodeCapacity, Problem, ProblemError, Stability, Unplaced, Verdict, ZonesMissing,
+    Demand, Effort, Exclusion, MoveHistory, NodeCapacity, Problem, ProblemError, Stability, Unplaced, Verdict, ZonesMissing,
 };
 use serde::{Deserialize, Serialize};
 
+use self::candidates::candidates;
+use self::evidence::{Evidence, Weight};
 use crate::memory::{Memory, RevisionMemory};
 use crate::picture::{Facts, Network, Picture};
 use crate::rollout::{Counts, Maker};
@@ -34,12 +38,8 @@ const STABILITY: Stability = Stability { gain_seconds: 0.0005, gain_ratio: 0.2, 
 const MOVE_WINDOW: Duration = Duration::from_secs(60);
 /// A demand that differs from the last by less than this share calls for no new plan.
 const SAME_DEMAND: f64 = 0.1;
-/// In larger clusters a plan looks at the nodes in use, the sources and so many nodes near each.
-const NEAR_NODES: usize = 8;
 /// A message names at most so many reasons.
 const MOST_REASONS: usize = 5;
-/// Up to so many nodes all are looked at.
-const FEW_NODES: usize = 48;
 
 /// The last placement and what it was made from.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,6 +51,8 @@ pub(crate) struct Placed {
     zones_missing: Option<ZonesMissing>,
     /// What requests took at the pods of each node, where a goal asks.
     service: BTreeMap<NodeName, f64>,
+    /// What the plan showed, where it left nothing to be done.
+    evidence: Option<Evidence>,
 }
 
 impl Placed {
@@ -85,7 +87,7 @@ pub struct Target {
 }
 
 /// What one decision knows of a revision's pods and of the room for them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Standing {
     /// Pods per node that run or are on their way to a node that takes them.
     pub(crate) running: Counts,
@@ -231,7 +233,29 @@ pub(crate) fn place(
     {
         return done(placed.target.clone(), None, placed.zones_missing.clone(), placed.verdict);
     }
-    let problem = pose(key, picture, standing, zones.as_ref(), question, true);
+    // A plan for zones, for a goal or for a least number of pods on a node minimises more than the
+    // network time that the evidence is of.
+    let is_plain =
+        zones.is_none() && question.ways.is_none() && standing.capacities.iter().all(|capacity| capacity.min_replicas == 0);
+    let weight = match &memory.placed {
+        Some(Placed { evidence: Some(evidence), target, verdict, .. })
+            if is_plain && runs_enough && question.is_steady && *target == standing.running =>
+        {
+            let weight = evidence.weigh(&picture.network, standing, question, &STABILITY);
+            if weight == Weight::NoMove {
+                return done(standing.running.clone(), None, None, *verdict);
+            }
+            weight
+        }
+        _ => Weight::Nothing,
+    };
+    let looked_at = candidates(&picture.network, standing, zones.as_ref(), question);
+    let problem = pose(key, picture, standing, zones.as_ref(), question, &looked_at.nodes, true);
+    if let Weight::Unsure { moves_below_seconds } = weight
+        && problem.clone().with_effort(Effort::Quick).solve()?.cost.network_seconds > moves_below_seconds
+    {
+        return done(standing.running.clone(), None, None, Some(Verdict::GainTooSmall));
+    }
     let (plan, verdict) = if question.is_steady {
         memory.moved.retain(|at| now.saturating_sub(*at) < MOVE_WINDOW);
         let history = MoveHistory {
@@ -242,7 +266,7 @@ pub(crate) fn place(
         let (plan, verdict) = Stability { moves_per_window: budget, ..STABILITY }.choose(&problem, &history)?;
         (plan, Some(verdict))
     } else {
-        (problem.keeping_what_runs().solve()?, None)
+        (problem.clone().keeping_what_runs().solve()?, None)
     };
     let started: u32 =
         plan.replicas.iter().map(|(node, count)| count.saturating_sub(standing.running.get(node).copied().unwrap_or(0))).sum();
@@ -251,6 +275,14 @@ pub(crate) fn place(
         // Bounded: older moves than the window were dropped above, and a decision moves few.
         memory.moved.extend(std::iter::repeat_n(now, (started.saturating_sub(added) as usize).min(64)));
     }
+    let evidence = match verdict {
+        _ if !is_plain => None,
+        Some(Verdict::NoMoveNeeded | Verdict::Moved) => Some(plan.cost.network_seconds),
+        Some(Verdict::GainTooSmall) => Some(problem.solve()?.cost.network_seconds),
+        _ => None,
+    };
+    let evidence = evidence
+        .and_then(|best| Evidence::of(&picture.network, standing, question, &looked_at.nodes, &looked_at.farthest, &plan, best));
     memory.placed = plan.unplaced.is_none().then(|| Placed {
         target: plan.replicas.clone(),
         verdict,
@@ -258,6 +290,7 @@ pub(crate) fn place(
         network_version: picture.network.version,
         zones_missing: plan.zones_missing.clone(),
         service: question.ways.map(|ways| ways.service().clone()).unwrap_or_default(),
+        evidence,
     });
     done(plan.replicas, plan.unplaced, plan.zones_missing, verdict)
 }
@@ -303,10 +336,10 @@ fn pose(
     standing: &Standing,
     zones: Option<&Zones<'_>>,
     question: &Question<'_>,
+    looked_at: &[usize],
     is_late_dear: bool,
 ) -> Problem {
-    let looked_at = candidates(&picture.network, standing, zones, question);
-    let capacities: Vec<NodeCapacity> = looked_at.into_iter().map(|position| standing.capacities[position].clone()).collect();
+    let capacities: Vec<NodeCapacity> = looked_at.iter().map(|position| standing.capacities[*position].clone()).collect();
     let sources = question.demand.iter();
     let (costs, demand) = match &question.ways {
         Some(ways) => {
@@ -327,45 +360,6 @@ fn pose(
         Some(zones) => problem.with_zones(zones.by_node(standing), zones.asked),
         None => problem,
     }
-}
-
-/// Positions of the nodes that a plan looks at: all of few; of many those in use, the sources, and
-/// the nearest to each source that have room.
-fn candidates(network: &Network, standing: &Standing, zones: Option<&Zones<'_>>, question: &Question<'_>) -> Vec<usize> {
-    let all = standing.capacities.len();
-    if all <= FEW_NODES || question.demand.is_empty() {
-        return (0..all).collect();
-    }
-    let position = |node: &NodeName| standing.position(node);
-    let mut chosen: BTreeSet<usize> = standing.running.keys().filter_map(position).collect();
-    let is_open = |position: usize| standing.capacities[position].limit(0) > 0;
-    let mut near: Vec<(f64, usize)> = Vec::with_capacity(all);
-    for source in question.demand.iter().filter_map(|(node, _)| position(node)) {
-        if is_open(source) {
-            chosen.insert(source);
-        }
-        near.clear();
-        near.extend((0..all).filter(|other| is_open(*other)).map(|other| (network.costs.at(source, other), other)));
-        let kept = NEAR_NODES.min(near.len());
-        if kept > 0 && kept < near.len() {
-            near.select_nth_unstable_by(kept, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        }
-        chosen.extend(near.iter().take(kept).map(|(_, position)| *position));
-    }
-    if let Some(zones) = zones {
-        let sources: Vec<(usize, f64)> =
-            question.demand.iter().filter_map(|(node, load)| Some((position(node)?, *load))).collect();
-        let seconds = |other| sources.iter().map(|(source, load)| load * network.costs.at(*source, other)).sum();
-        zones.add_candidates(standing, &mut chosen, seconds);
-    }
-    let room: u64 = chosen
-        .iter()
-        .map(|position| {
-            let capacity = &standing.capacities[*position];
-            u64::from(capacity.limit(standing.running.get(&capacity.node).copied().unwrap_or(0)))
-        })
-        .sum();
-    if room < u64::from(question.replicas) { (0..all).collect() } else { chosen.into_iter().collect() }
 }
 
 /// Keeps what runs, within its nodes' limits.

@@ -5,11 +5,16 @@ use std::sync::Arc;
 
 use gateway_link::{ROW_TOTAL, RevisionKey, RevisionRoutes, RouteStreamError};
 use latency_matrix::NodeName;
-use placement::{CostModel, Demand, NodeCapacity, Problem, ProblemError, apportion};
+use ndarray::Array2;
+use placement::flow::{self, Server};
+use placement::{CostModel, Demand, NodeCapacity, Problem, ProblemError, Segment, apportion};
 use serde::{Serialize, Serializer};
 
 use crate::picture::Network;
 use crate::rollout::Counts;
+
+/// Serving takes no time: only the network counts.
+const FLAT: [Segment; 1] = [Segment { width: 1.0, marginal_seconds: 0.0 }];
 
 /// Shares of one source node: positions of serving nodes and their weights, which sum to 100.
 type Row = Arc<[(u32, u32)]>;
@@ -117,8 +122,10 @@ pub(crate) fn route(
     }
     let mut load = vec![0.0; servers.len()];
     let nearest: Vec<usize> = (0..nodes.len()).map(|source| nearest(network, source, &servers, |_| true)).collect();
-    for (source, amount) in demand.iter().filter_map(|(node, amount)| Some((position(node)?, *amount))) {
-        load[nearest[source]] += amount;
+    let sent: Vec<(usize, f64)> =
+        demand.iter().filter_map(|(node, amount)| Some((position(node)?, *amount))).filter(|(_, amount)| *amount > 0.0).collect();
+    for (source, amount) in &sent {
+        load[nearest[*source]] += amount;
     }
     let alone: Vec<Row> = servers.iter().map(|(node, _)| Row::from([(as_u32(*node), ROW_TOTAL)])).collect();
     let fits = |(load, (_, count)): (&f64, &(usize, u32))| *load <= f64::from(*count) * capacity + 1e-9;
@@ -127,21 +134,18 @@ pub(crate) fn route(
         let rows = nearest.into_iter().map(|server| alone[server].clone()).collect();
         return Ok(Some(Routes { nodes: nodes.clone(), rows }));
     }
-    let plan = Problem::new(key.to_string(), network.costs.clone(), serving.values().sum(), capacity)
-        .with_demand(Demand::from_concurrency(demand.iter().cloned()).unwrap_or_default())
-        .with_capacities(serving.iter().map(|(node, count)| NodeCapacity::new(node.clone(), *count)))
-        .with_running(serving.iter().map(|(node, count)| (node.clone(), *count)))
-        .with_model(network.model)
-        .solve()?;
+    let (flows, pod_serves) = match network.model {
+        CostModel::LocalFirst => shortest(network, &servers, &sent, capacity),
+        CostModel::Uniform => spread(key, network, serving, demand, capacity, position)?,
+    };
     let mut shares: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
     let mut load = vec![0.0; servers.len()];
-    for flow in &plan.flows {
-        let (Some(source), Some(node)) = (position(&flow.source), position(&flow.node)) else { continue };
+    for (source, node, concurrency) in flows {
         let Ok(server) = servers.binary_search_by_key(&node, |(node, _)| *node) else { continue };
-        shares.entry(source).or_insert_with(|| vec![0.0; servers.len()])[server] += flow.concurrency;
-        load[server] += flow.concurrency;
+        shares.entry(source).or_insert_with(|| vec![0.0; servers.len()])[server] += concurrency;
+        load[server] += concurrency;
     }
-    let has_room = |server: usize| load[server] < f64::from(servers[server].1) * plan.replica_capacity - 1e-9;
+    let has_room = |server: usize| load[server] < f64::from(servers[server].1) * pod_serves - 1e-9;
     let any_room = (0..servers.len()).any(has_room);
     let rows = (0..nodes.len()).map(|source| match shares.get(&source) {
         Some(shares) => {
@@ -152,6 +156,45 @@ pub(crate) fn route(
         None => alone[self::nearest(network, source, &servers, |server| !any_room || has_room(server))].clone(),
     });
     Ok(Some(Routes { nodes: nodes.clone(), rows: rows.collect() }))
+}
+
+/// Source, node and concurrency of each share, and what one pod takes.
+type Shares = (Vec<(usize, usize, f64)>, f64);
+
+/// The least network time over all ways to share `sent` among the servers.
+fn shortest(network: &Network, servers: &[(usize, u32)], sent: &[(usize, f64)], capacity: f64) -> Shares {
+    let supplies: Vec<f64> = sent.iter().map(|(_, amount)| *amount).collect();
+    let pods: u32 = servers.iter().map(|(_, count)| count).sum();
+    // Where there is more demand than pods can take, each takes its share of the excess.
+    let pod_serves = capacity.max(supplies.iter().sum::<f64>() / f64::from(pods.max(1)) * (1.0 + 1e-9));
+    let costs = Array2::from_shape_fn((servers.len(), sent.len()), |(server, source)| {
+        network.costs.at(sent[source].0, servers[server].0)
+    });
+    let rows: Vec<Server> =
+        servers.iter().enumerate().map(|(row, (_, count))| Server { row, capacity: f64::from(*count) * pod_serves }).collect();
+    let routing = flow::route(&costs, &supplies, &rows, &FLAT);
+    let tenants = servers.iter().zip(&routing.tenants);
+    let flows = tenants.flat_map(|((node, _), tenants)| tenants.iter().map(|(source, amount)| (sent[*source].0, *node, *amount)));
+    (flows.collect(), pod_serves)
+}
+
+/// As gateways share requests that choose any pod.
+fn spread(
+    key: &RevisionKey,
+    network: &Network,
+    serving: &Counts,
+    demand: &[(NodeName, f64)],
+    capacity: f64,
+    position: impl Fn(&NodeName) -> Option<usize>,
+) -> Result<Shares, ProblemError> {
+    let plan = Problem::new(key.to_string(), network.costs.clone(), serving.values().sum(), capacity)
+        .with_demand(Demand::from_concurrency(demand.iter().cloned()).unwrap_or_default())
+        .with_capacities(serving.iter().map(|(node, count)| NodeCapacity::new(node.clone(), *count)))
+        .with_running(serving.iter().map(|(node, count)| (node.clone(), *count)))
+        .with_model(network.model)
+        .solve()?;
+    let flows = plan.flows.iter().filter_map(|flow| Some((position(&flow.source)?, position(&flow.node)?, flow.concurrency)));
+    Ok((flows.collect(), plan.replica_capacity))
 }
 
 /// Routes as they are, for whoever decides again from them. What people read is the other form.
@@ -203,3 +246,6 @@ fn mix(one: u64, other: u64) -> u64 {
 fn as_u32(position: usize) -> u32 {
     u32::try_from(position).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

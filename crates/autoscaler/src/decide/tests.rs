@@ -11,7 +11,9 @@ use crate::room::{NodeRoom, Resources, Template};
 use crate::settings::ClusterSettings;
 use crate::trace::{Call, Recorder};
 
+mod evidence;
 mod goal;
+mod rule;
 mod trace;
 mod warm;
 mod why;

@@ -12,6 +12,7 @@ use latency_matrix::{NodeName, Rtt};
 use placement::{Blocker, CostMatrix, ProblemError, ServiceLevel, ServingCurve};
 use serde::{Deserialize, Serialize};
 
+use super::candidates::candidates;
 use super::{Question, Standing, is_like, pose};
 use crate::picture::{Network, Picture};
 
@@ -169,7 +170,8 @@ pub(crate) fn fewest(
     let ways = memory.ways(seconds);
     let fastest = ways.fastest();
     let question = Question { replicas: range.1, ways: Some(ways), ..*question };
-    let problem = pose(key, picture, standing, None, &question, false);
+    let looked_at = candidates(&picture.network, standing, None, &question);
+    let problem = pose(key, picture, standing, None, &question, &looked_at.nodes, false);
     let problem = match ServingCurve::flat(fastest.unwrap_or(0.0)) {
         Ok(curve) => problem.with_serving(curve),
         Err(_) => problem,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use placement::explain::{Explanation, explain};
 use placement::{NodeCapacity, ProblemError};
 
+use super::candidates::candidates;
 use super::{Question, pose, spread, stand};
 use crate::decide::Decision;
 use crate::memory::{Memory, RevisionMemory};
@@ -47,10 +48,12 @@ pub fn runner_up(
     }
     let question =
         Question { replicas, pod_target: facts.settings.target, demand: &decision.demand, is_steady: true, ways: None };
-    let problem = pose(&decision.key, &picture, &standing, None, &question, true);
+    let before = candidates(&picture.network, &standing, None, &question);
+    let problem = pose(&decision.key, &picture, &standing, None, &question, &before.nodes, true);
     for capacity in &mut standing.capacities {
         capacity.min_replicas = pods.get(&capacity.node).copied().unwrap_or(0);
     }
-    let plan = pose(&decision.key, &picture, &standing, None, &question, true).solve()?;
+    let looked_at = candidates(&picture.network, &standing, None, &question);
+    let plan = pose(&decision.key, &picture, &standing, None, &question, &looked_at.nodes, true).solve()?;
     Ok(Some(explain(&problem, &plan)))
 }

@@ -57,7 +57,7 @@ fn main() {
             autoscaler.metadata.creation_timestamp = Some(Time(wall));
             let mut history = DemandHistory::default();
             for second in 940..=1000_u64 {
-                let demand = SourceDemand { concurrency: 4.85, requests_per_second: 20.0 };
+                let demand = SourceDemand { concurrency: 4.62, requests_per_second: 20.0 };
                 history.record(second, (0..SOURCES).map(|number| (source(revision, number), demand)).collect());
             }
             let pod = |number| Pod {

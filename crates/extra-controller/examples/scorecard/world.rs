@@ -18,7 +18,7 @@ use latency_matrix::{Freshness, LatencyBook, Measurement, NodeName, PairState, P
 use placement::{CostModel, CostPolicy};
 
 /// Requests in flight at each source of a revision: twenty of them ask for fourteen pods of target 10 at 70 %.
-const SOURCE_CONCURRENCY: f64 = 4.85;
+const SOURCE_CONCURRENCY: f64 = 4.62;
 const SOURCE_RATE: f64 = 20.0;
 
 /// How large it is.
