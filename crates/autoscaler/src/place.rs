@@ -159,7 +159,8 @@ pub(crate) fn stand(picture: &Picture, facts: &Facts, all: &Memory, memory: &Rev
         }
         match closed {
             Some(Exclusion::NotReady) => {
-                // Nobody knows what runs there. It stays, and it is no reason to start fewer elsewhere.
+                // Nobody knows what runs there. It stays, and it is no reason to start fewer
+                // elsewhere.
                 if told > 0 {
                     kept.insert(node.clone(), told);
                 }

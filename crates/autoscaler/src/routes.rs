@@ -101,8 +101,8 @@ impl Routes {
     }
 }
 
-/// Routes to `serving`, the ready pods per node, of which one may get `capacity` of `demand`. `None`
-/// where no pod is ready on a node that the network knows.
+/// Routes to `serving`, the ready pods per node, of which one may get `capacity` of `demand`.
+/// `None` where no pod is ready on a node that the network knows.
 ///
 /// # Errors
 /// Where the placement library refuses the numbers.

@@ -8,10 +8,10 @@
 //!
 //! - `version`: [`VERSION`] of this form.
 //! - `memory`: on the first line of a recording, what earlier decisions left.
-//! - `call`: `tick`, all revisions; `some`, these alone, between two ticks; `follow`, only demand is
-//!   taken in, another instance leads; `stop_leading`, what was decided is dropped.
-//! - `picture`: what changed of the [`Picture`]: `network` with its own version, `nodes` and `room`,
-//!   `facts`, `activators`, `gone`; `demand`, which all share but those in `demands`.
+//! - `call`: `tick`, all revisions; `some`, these alone, between two ticks; `follow`, only demand
+//!   is taken in, another instance leads; `stop_leading`, what was decided is dropped.
+//! - `picture`: what changed of the [`Picture`]: `network` with its own version, `nodes` and
+//!   `room`, `facts`, `activators`, `gone`; `demand`, which all share but those in `demands`.
 //! - `decisions`: what was decided, or why it could not be.
 
 use std::collections::{BTreeMap, BTreeSet};

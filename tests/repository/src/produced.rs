@@ -47,7 +47,9 @@ fn gather(names_in: impl Fn(&str) -> BTreeSet<String>) -> Names {
     let crates = tree::root().join("crates");
     for path in tree::files_below(&crates, &["rs"]) {
         // Daemons only: `CRATE/src/...`, without modules that are tests as a whole.
-        if path.iter().nth(1).is_none_or(|folder| folder != "src") || path.file_name().is_some_and(|name| name == "tests.rs") {
+        if path.iter().nth(1).is_none_or(|folder| folder != "src")
+            || path.iter().any(|part| part == "tests.rs" || part == "tests")
+        {
             continue;
         }
         let path = PathBuf::from("crates").join(path);

@@ -88,8 +88,8 @@ impl Deciding<'_> {
         outlook
     }
 
-    /// Adds what is likely to come to the demand that pods are placed by: alone where there is none,
-    /// and as a small part where there are more pods than demand asks for.
+    /// Adds what is likely to come to the demand that pods are placed by: alone where there is
+    /// none, and as a small part where there are more pods than demand asks for.
     pub(super) fn with_outlook(
         &self,
         outlook: &Outlook,

@@ -32,8 +32,9 @@ fn placement_costs(rows: &[[f64; 3]; 3]) -> CostMatrix {
     CostMatrix::from_row_major(NODES.map(NodeName::from).to_vec(), flat)
 }
 
-/// A revision with a cluster around it that does what it is told: pods are ready two seconds after they are asked for, the public Service
-/// follows the mode at once, and an activator answers behind it.
+/// A revision with a cluster around it that does what it is told: pods are ready two seconds after
+/// they are asked for, the public Service follows the mode at once, and an activator answers behind
+/// it.
 struct World {
     second: u64,
     key: RevisionKey,
@@ -370,7 +371,8 @@ fn load_that_moves_takes_its_pod_along_without_a_gap() {
 fn stray_requests_draw_no_pod_to_them() {
     let mut world = World::born();
     world.pass(4);
-    // One that takes long on its way weighs more than many short ones while the window remembers it.
+    // One that takes long on its way weighs more than many short ones while the window remembers
+    // it.
     let (stray, steady) = (("node3", 0.25, 2.0), ("node1", 0.015, 5.0));
     for (load, seconds) in [(&[stray][..], 1), (&[], 1), (&[steady], 10), (&[steady, stray], 1), (&[steady], 5)] {
         world.loads(load);

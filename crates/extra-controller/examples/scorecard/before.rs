@@ -1,5 +1,5 @@
-//! The same work as the tick's by commit 678750a, the last one with a decision-maker of the first design: built from the repository's
-//! history and run beside ours.
+//! The same work as the tick's by commit 678750a, the last one with a decision-maker of the first
+//! design: built from the repository's history and run beside ours.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,7 +12,8 @@ const REVISIONS: usize = 25;
 /// The harness, written against that commit's interfaces.
 const HARNESS: &str = include_str!("before_harness.rs");
 
-/// Milliseconds that it takes for one revision of a thousand; `None` where the repository has no such history.
+/// Milliseconds that it takes for one revision of a thousand; `None` where the repository has no
+/// such history.
 pub(crate) fn milliseconds_per_revision(nodes: usize) -> anyhow::Result<Option<f64>> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut git = Command::new("git");

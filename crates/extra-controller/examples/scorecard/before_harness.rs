@@ -1,5 +1,5 @@
-//! Prints how many milliseconds of this thread's time commit 678750a takes for one revision of a tick: the matrix that it makes for each
-//! revision, and the decision. Arguments: nodes, revisions.
+//! Prints how many milliseconds of this thread's time commit 678750a takes for one revision of a
+//! tick: the matrix that it makes for each revision, and the decision. Arguments: nodes, revisions.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

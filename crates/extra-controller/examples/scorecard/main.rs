@@ -1,8 +1,11 @@
-//! Measures the decision-maker and compares with its goals: `cargo run --release -p extra-controller --example scorecard [PARTS...]`.
+//! Measures the decision-maker and compares with its goals:
+//! `cargo run --release -p extra-controller --example scorecard [PARTS...]`.
 //!
-//! Prints a line per figure, tab-separated: id, value, unit, goal, `ok` or `short` (`absent` for what cannot be measured here, with the
-//! reason in a line that begins with `#`). Ends with an error when one is short. Parts are `kpa`, `tick`, `before`, `few` and `memory`;
-//! without arguments all are measured. Nothing here needs a cluster; `before` needs the repository's history.
+//! Prints a line per figure, tab-separated: id, value, unit, goal, `ok` or `short` (`absent` for
+//! what cannot be measured here, with the reason in a line that begins with `#`). Ends with an
+//! error when one is short. Parts are `kpa`, `tick`, `before`, `few` and `memory`; without
+//! arguments all are measured. Nothing here needs a cluster; `before` needs the repository's
+//! history.
 #![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "figures for people")]
 
 mod before;

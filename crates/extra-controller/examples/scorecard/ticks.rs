@@ -61,7 +61,8 @@ pub(crate) fn memory_after_an_hour() -> anyhow::Result<f64> {
     Ok(kib / 1024.0)
 }
 
-/// What `work` comes to, and how many milliseconds of this thread's time it took: others' load on the machine does not count.
+/// What `work` comes to, and how many milliseconds of this thread's time it took: others' load on
+/// the machine does not count.
 pub(crate) fn taking<T>(work: impl FnOnce() -> T) -> (T, f64) {
     let begun = thread_time();
     let result = work();

@@ -1,5 +1,5 @@
-//! A cluster in numbers: nodes in a plane, revisions whose demand enters at some of them, and pods that come and go at once as the
-//! decisions say.
+//! A cluster in numbers: nodes in a plane, revisions whose demand enters at some of them, and pods
+//! that come and go at once as the decisions say.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use k8s_api::{ConditionStatus, PodAutoscalerStatus, Reachability, ServerlessServ
 use latency_matrix::{Freshness, LatencyBook, Measurement, NodeName, PairState, PairStats};
 use placement::{CostModel, CostPolicy};
 
-/// Requests in flight at each source of a revision: twenty of them ask for fourteen pods of target 10 at 70 %.
+/// Requests in flight at each source of a revision: twenty of them ask for fourteen pods of target
+/// 10 at 70 %.
 const SOURCE_CONCURRENCY: f64 = 4.62;
 const SOURCE_RATE: f64 = 20.0;
 
@@ -97,7 +98,8 @@ impl World {
         }
     }
 
-    /// Every pair is measured anew, and differs by up to a tenth; so does what is taken on every node.
+    /// Every pair is measured anew, and differs by up to a tenth; so does what is taken on every
+    /// node.
     pub(crate) fn measure_latency(&mut self) {
         let side = self.names.len().isqrt().max(1);
         let place = |node: usize| ((node % side) as f64, (node / side) as f64);
@@ -127,7 +129,8 @@ impl World {
         }
     }
 
-    /// What a tick does between gathering objects and writing: the network from what was measured, and all decisions.
+    /// What a tick does between gathering objects and writing: the network from what was measured,
+    /// and all decisions.
     pub(crate) fn decide(&mut self) -> Vec<Decision> {
         let matrix = self.book.matrix(self.second as f64);
         self.picture.network = self.networks.network(&matrix, &self.picture.room, self.second as f64);

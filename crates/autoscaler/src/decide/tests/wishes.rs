@@ -148,7 +148,8 @@ fn any_change() -> impl Strategy<Value = Change> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
-    /// The rule above all others: whatever is wished for, pods that are to be there stay until others are.
+    /// The rule above all others: whatever is wished for, pods that are to be there stay until
+    /// others are.
     #[test]
     fn no_wish_takes_a_pod_that_is_needed(changes in prop::collection::vec((any_change(), 1_u64..25), 1..8)) {
         let mut world = World::born();

@@ -80,8 +80,8 @@ proptest! {
         }
     }
 
-    /// What may make a plan better than any before, or more than demand and latency differ, is looked
-    /// at anew.
+    /// What may make a plan better than any before, or more than demand and latency differ, is
+    /// looked at anew.
     #[test]
     fn new_room_new_nodes_and_other_sources_are_no_evidence(
         costs in prop::collection::vec(0.0001..0.05_f64, NODES * NODES),
@@ -112,7 +112,8 @@ proptest! {
     }
 }
 
-/// Decisions are made again from recordings, which are JSON: what cannot be reached is in them, too.
+/// Decisions are made again from recordings, which are JSON: what cannot be reached is in them,
+/// too.
 #[test]
 fn evidence_is_the_same_after_it_was_written_down() {
     let mut costs: Vec<f64> = (1..=NODES * NODES).map(|number| f64::from(as_u32(number)) / 3000.0).collect();
