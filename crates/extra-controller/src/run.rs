@@ -47,8 +47,7 @@ const LAST_WRITES: Duration = Duration::from_secs(7);
 /// # Errors
 /// What keeps the daemon from running at all; everything else is logged and tried again.
 pub async fn run(options: Options, client: Client, stop: CancellationToken) -> anyhow::Result<()> {
-    let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT).build()?;
-    let prober = activator::over_http(client.clone(), http);
+    let prober = activator::over_http(client.clone())?;
     run_with(options, client, prober, stop).await
 }
 
