@@ -31,9 +31,10 @@ pub use self::why::runner_up;
 pub use self::wishes::ShareMissed;
 use self::wishes::{Zones, bound_by_share, share_missed};
 
-/// A pod moves for a gain of at least half a millisecond and a fifth of the mean network time, not
-/// sooner than ten seconds after the last move: noise of the network moves nothing.
-const STABILITY: Stability = Stability { gain_seconds: 0.0005, gain_ratio: 0.2, cooldown_seconds: 10.0, moves_per_window: 2 };
+/// A pod moves for a gain of at least a quarter of a millisecond and a fifth of the mean network
+/// time, not sooner than ten seconds after the last move: noise of the network moves nothing. Half
+/// the demand at 1 ms from its pod is worth a move.
+const STABILITY: Stability = Stability { gain_seconds: 0.000_25, gain_ratio: 0.2, cooldown_seconds: 10.0, moves_per_window: 2 };
 /// The window of the budget of moves.
 const MOVE_WINDOW: Duration = Duration::from_secs(60);
 /// A demand that differs from the last by less than this share calls for no new plan.
