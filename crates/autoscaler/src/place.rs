@@ -160,10 +160,11 @@ pub(crate) fn stand(picture: &Picture, facts: &Facts, all: &Memory, memory: &Rev
         }
         match closed {
             Some(Exclusion::NotReady) => {
-                // Nobody knows what runs there. It stays, and it is no reason to start fewer
-                // elsewhere.
-                if told > 0 {
-                    kept.insert(node.clone(), told);
+                // Nobody knows what runs there, and what is not ready may serve. It stays, whoever
+                // made it, and it is no reason to start fewer elsewhere.
+                let kept_here = told + count(&bootstrap, node);
+                if kept_here > 0 {
+                    kept.insert(node.clone(), kept_here);
                 }
                 capacities.push(NodeCapacity::new(node.clone(), 0).excluded(Exclusion::NotReady));
             }

@@ -528,6 +528,29 @@ fn nodes_that_are_not_heard_of_lose_no_pod() {
     assert_eq!(world.fewest_ready, before.iter().sum::<usize>());
 }
 
+/// Kubernetes calls the pods of a node not ready once its kubelet is not heard of, whoever made
+/// them.
+#[test]
+fn bootstrap_pods_of_a_node_that_is_not_heard_of_stay() {
+    let mut world = World::born();
+    world.pass(3);
+    assert!(world.pods.iter().any(|(pod, _)| pod.maker == Maker::Deployment && pod.is_ready));
+    world.loads(&[("node1", 4.0, 40.0), ("node3", 4.0, 40.0)]);
+    world.node("node1").is_ready = false;
+    for _ in 0..60 {
+        world.second += 1;
+        for (pod, ready_at) in &mut world.pods {
+            pod.is_ready = *ready_at <= world.second && pod.node != Some("node1".into());
+        }
+        let Some(decision) = world.look() else { continue };
+        if let Some(step) = &decision.step {
+            assert!(step.victims.is_empty() && step.deployment >= 1, "second {}: {step:?}", world.second);
+        }
+        world.obey(decision);
+    }
+    assert!(world.pods.iter().any(|(pod, _)| pod.is_ready), "nothing was started elsewhere: {:?}", world.pods);
+}
+
 #[test]
 fn nodes_that_are_closed_to_new_pods_keep_those_they_have() {
     type Close = fn(&mut World);
