@@ -534,7 +534,8 @@ impl Deciding<'_> {
         let is_patient = now.saturating_sub(back.since) < BACK_PATIENCE;
         let floor = if is_patient { wanted.min(back.pods) } else { 0 };
         let (pods, seika, deployment) = (&facts.pods, &facts.seika, facts.deployment);
-        let present = handback::Present { pods, seika, deployment, was_reverted: facts.was_handed_back };
+        let silent = self.picture.room.iter().filter(|room| !room.is_ready).map(|room| room.node.clone()).collect();
+        let present = handback::Present { pods, seika, deployment, silent: &silent, was_reverted: facts.was_handed_back };
         handback::next(&present, wanted, floor)
     }
 

@@ -9,7 +9,10 @@
 //! On again: the class comes back, and the Deployment's pods are what bootstrap pods are: capacity
 //! where they run, the first to go.
 
+use std::collections::BTreeSet;
+
 use k8s_api::{CLASS, STOCK_CLASS};
+use latency_matrix::NodeName;
 use serde::{Deserialize, Serialize};
 
 use crate::rollout::{Counts, Maker, Pod, as_count};
@@ -77,6 +80,8 @@ pub struct Present<'a> {
     pub seika: &'a Counts,
     /// Replicas that its Deployment asks for.
     pub deployment: u32,
+    /// Nodes that are not heard of: what is not ready there may serve.
+    pub silent: &'a BTreeSet<NodeName>,
     /// Whether its class was changed before and has come back: Knative copied it from the Revision.
     pub was_reverted: bool,
 }
@@ -115,9 +120,13 @@ pub fn next(present: &Present<'_>, wanted: u32, floor: u32) -> BackStep {
     }
     let mut seika = present.seika.clone();
     for (node, count) in seika.iter_mut().rev() {
-        let here = as_count(of(Maker::Seika).filter(|pod| pod.place() == Some(node) && pod.is_ready).count());
+        let here = || of(Maker::Seika).filter(|pod| pod.place() == Some(node));
+        if present.silent.contains(node) {
+            *count = as_count(here().count()).min(*count);
+            continue;
+        }
         // Pods that are not ready serve nobody.
-        let ready_here = here.min(*count);
+        let ready_here = as_count(here().filter(|pod| pod.is_ready).count()).min(*count);
         let gone = ready_here.min(leaving);
         leaving -= gone;
         *count = ready_here - gone;
@@ -157,7 +166,7 @@ mod tests {
 
     fn step(pods: &[Pod], asked: u32, deployment: u32, wanted: u32) -> (u32, u32) {
         let seika: Counts = [("node1".into(), asked)].into_iter().filter(|(_, count)| *count > 0).collect();
-        match next(&Present { pods, seika: &seika, deployment, was_reverted: false }, wanted, wanted) {
+        match next(&Present { pods, seika: &seika, deployment, silent: &BTreeSet::new(), was_reverted: false }, wanted, wanted) {
             BackStep::Counts { deployment, seika } => (deployment, seika.values().sum()),
             BackStep::Flip(_) => (u32::MAX, 0),
         }
@@ -207,8 +216,25 @@ mod tests {
 
     #[test]
     fn a_flip_that_was_reverted_is_made_on_the_revision_too() {
-        let present = Present { pods: &[], seika: &Counts::new(), deployment: 1, was_reverted: true };
+        let present = Present { pods: &[], seika: &Counts::new(), deployment: 1, silent: &BTreeSet::new(), was_reverted: true };
         assert_eq!(next(&present, 1, 1), BackStep::Flip(Where::Revision));
+    }
+
+    /// Kubernetes calls all pods of a silent node not ready; they go when it has evicted them.
+    #[test]
+    fn pods_of_silent_nodes_stay() {
+        let (pods, seika) = (pods(2, 0, 0, 0), Counts::from([("node1".into(), 2)]));
+        let silent = BTreeSet::from(["node1".into()]);
+        let asked = |pods: &[Pod]| match next(
+            &Present { pods, seika: &seika, deployment: 2, silent: &silent, was_reverted: false },
+            2,
+            2,
+        ) {
+            BackStep::Counts { seika, .. } => seika,
+            flip @ BackStep::Flip(_) => panic!("{flip:?}"),
+        };
+        assert_eq!(asked(&pods), seika);
+        assert_eq!(asked(&[]), Counts::new());
     }
 
     proptest! {
