@@ -197,6 +197,21 @@ impl<'lab> Prober<'lab> {
         row.peers.into_iter().find(|peer| peer.to.as_str() == node)
     }
 
+    /// Waits for a state of a peer, for a minute. Says what was seen last where it does not come.
+    pub(crate) fn until_peer(&self, node: &str, wanted: impl Fn(&PeerRow) -> bool) -> PeerRow {
+        let started = Instant::now();
+        loop {
+            let seen = self.peer(node);
+            if let Some(peer) = seen.as_ref().filter(|peer| wanted(peer)) {
+                return peer.clone();
+            }
+            let anomalies =
+                || self.get("/metrics").lines().filter(|line| line.contains("anomalies_total{")).collect::<Vec<_>>().join("\n");
+            assert!(started.elapsed() < Duration::from_secs(60), "the last that was seen of {node}: {seen:?}\n{}", anomalies());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Keeps it from running for so long.
     pub(crate) fn pause(&self, duration: Duration) {
         let process = Pid::from_raw(self.child.id().cast_signed());
