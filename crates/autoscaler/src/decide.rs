@@ -236,7 +236,7 @@ impl Deciding<'_> {
         if !facts.is_handing_back {
             own.handing_back = None;
         }
-        let back = facts.is_handing_back.then(|| self.hand_back(&outcome, ready, own));
+        let back = facts.is_handing_back.then(|| self.hand_back(&outcome, standing.may_serve, own));
 
         let is_initialized = facts.status.is_initialized();
         let blocked = goal.as_ref().and_then(GoalState::blocked_by);
@@ -516,13 +516,20 @@ impl Deciding<'_> {
         }
     }
 
-    fn hand_back(&self, outcome: &Outcome, ready: u32, own: &mut RevisionMemory) -> BackStep {
+    fn hand_back(&self, outcome: &Outcome, may_serve: u32, own: &mut RevisionMemory) -> BackStep {
         let facts = &*self.inputs.facts;
         let now = self.picture.now.monotonic;
         let asked: u32 = facts.seika.values().sum();
-        let back = own.handing_back.get_or_insert(HandingBack { pods: ready, asked, since: now });
+        let deployed = rollout::as_count(facts.pods.iter().filter(|pod| pod.maker == Maker::Deployment && pod.is_ready).count());
+        let back = own.handing_back.get_or_insert_with(|| HandingBack {
+            pods: may_serve.max(facts.deployment),
+            asked,
+            // A leader before this one may have made room already.
+            deployed: (may_serve < facts.deployment).then_some(deployed),
+            since: now,
+        });
         if back.asked != asked {
-            (back.asked, back.since) = (asked, now);
+            (back.asked, back.deployed, back.since) = (asked, Some(deployed), now);
         }
         // As many as there were, or more for more demand, or none.
         let wanted = match outcome.goal {
@@ -530,9 +537,11 @@ impl Deciding<'_> {
             Goal::Pods(count) => count.max(back.pods),
             Goal::AtLeast(_) | Goal::Keep => back.pods,
         };
-        // Where fewer pods have room than there were, waiting for as many would never end.
+        // Where fewer pods have room than there were, waiting for as many would never end: it is
+        // enough that the last one that left was replaced.
         let is_patient = now.saturating_sub(back.since) < BACK_PATIENCE;
-        let floor = if is_patient { wanted.min(back.pods) } else { 0 };
+        let is_replaced = back.deployed.is_none_or(|before| deployed > before);
+        let floor = if is_patient || !is_replaced { wanted.min(back.pods) } else { 0 };
         let (pods, seika, deployment) = (&facts.pods, &facts.seika, facts.deployment);
         let silent = self.picture.room.iter().filter(|room| !room.is_ready).map(|room| room.node.clone()).collect();
         let present = handback::Present { pods, seika, deployment, silent: &silent, was_reverted: facts.was_handed_back };

@@ -70,10 +70,12 @@ pub(crate) struct RevisionMemory {
 /// How far a hand-back to the stock class is.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct HandingBack {
-    /// Pods that were ready when it began.
+    /// Pods that might serve when it began.
     pub(crate) pods: u32,
     /// Pods that the Seika asks for.
     pub(crate) asked: u32,
+    /// Pods of the Deployment that were ready when the Seika's last left; `None` before the first.
+    pub(crate) deployed: Option<u32>,
     /// Since when it asks for so many.
     pub(crate) since: Duration,
 }

@@ -98,6 +98,9 @@ pub(crate) struct Standing {
     pub(crate) bound: Counts,
     /// Ready pods per node.
     pub(crate) ready: Counts,
+    /// Pods that are ready, or run on nodes that are not heard of: Kubernetes calls those not ready,
+    /// and they may serve.
+    pub(crate) may_serve: u32,
     /// Counts on nodes whose kubelet is not heard of.
     pub(crate) kept: Counts,
     /// Per node, in the order of the network, how many pods it may have.
@@ -143,6 +146,7 @@ pub(crate) fn stand(picture: &Picture, facts: &Facts, all: &Memory, memory: &Rev
     }
     let count = |counts: &Counts, node: &NodeName| counts.get(node).copied().unwrap_or(0);
     let (mut running, mut kept) = (Counts::new(), Counts::new());
+    let mut may_serve: u32 = ready.values().sum();
     let (mut domains, mut has_closed) = (0, false);
     let mut capacities = Vec::with_capacity(picture.room.len());
     for room in picture.room.iter() {
@@ -162,6 +166,7 @@ pub(crate) fn stand(picture: &Picture, facts: &Facts, all: &Memory, memory: &Rev
             Some(Exclusion::NotReady) => {
                 // Nobody knows what runs there, and what is not ready may serve. It stays, whoever
                 // made it, and it is no reason to start fewer elsewhere.
+                may_serve += count(&bound, node) - count(&ready, node);
                 let kept_here = told + count(&bootstrap, node);
                 if kept_here > 0 {
                     kept.insert(node.clone(), kept_here);
@@ -191,7 +196,7 @@ pub(crate) fn stand(picture: &Picture, facts: &Facts, all: &Memory, memory: &Rev
             }
         }
     }
-    Standing { running, existing, bound, ready, kept, capacities, domains, has_closed }
+    Standing { running, existing, bound, ready, may_serve, kept, capacities, domains, has_closed }
 }
 
 /// Plans `replicas` pods. `steady` says that the demand is steady enough to move pods by.

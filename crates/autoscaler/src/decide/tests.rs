@@ -49,6 +49,8 @@ struct World {
     seika: Counts,
     deployment: u32,
     handing_back: bool,
+    /// While it is handed back: pods that are to go on serving, and those that the last second left.
+    back: Option<(u32, u32)>,
     earns_locality: bool,
     activator: Option<ActivatorProbe>,
     no_activator: bool,
@@ -60,7 +62,7 @@ struct World {
     load: BTreeMap<NodeName, SourceDemand>,
     routes: Option<Arc<Routes>>,
     /// What was noteworthy.
-    fewest_ready: usize,
+    fewest_serving: usize,
     moves: usize,
     /// Lines of a recording, while there is one.
     recording: Option<(Recorder, Vec<String>)>,
@@ -99,6 +101,7 @@ impl World {
             seika: Counts::new(),
             deployment: 1,
             handing_back: false,
+            back: None,
             earns_locality: true,
             activator: None,
             no_activator: false,
@@ -109,7 +112,7 @@ impl World {
             network: network(1, 0.001, 0.050, 0.050),
             load: BTreeMap::new(),
             routes: None,
-            fewest_ready: usize::MAX,
+            fewest_serving: usize::MAX,
             moves: 0,
             recording: None,
         };
@@ -249,10 +252,6 @@ impl World {
             }
         }
         for node in NODES {
-            // A kubelet that is not heard of obeys nobody.
-            if !self.node(node).is_ready {
-                continue;
-            }
             let here = |(pod, _): &&(Pod, u64)| pod.maker == Maker::Seika && pod.place().is_some_and(|on| on.as_str() == node);
             let told = self.seika.get(node).copied().unwrap_or(0) as usize;
             let mut there = self.pods.iter().filter(here).count();
@@ -300,22 +299,38 @@ impl World {
         }
     }
 
+    /// Runs what the kubelets can run, and says what Kubernetes knows of it. Names of the pods that
+    /// serve, and of those on nodes that are not heard of.
+    fn run_pods(&mut self) -> (BTreeSet<String>, BTreeSet<String>) {
+        let (mut serving, mut silent) = (BTreeSet::new(), BTreeSet::new());
+        for (pod, ready_at) in &mut self.pods {
+            let is_broken = pod.node.as_ref().is_some_and(|node| self.broken.contains(&node.as_str()));
+            if is_broken {
+                pod.trouble = Some("ErrImagePull".to_owned());
+            } else if pod.node.is_some() {
+                pod.trouble = None;
+            }
+            let is_serving = *ready_at <= self.second && pod.node.is_some() && !is_broken;
+            let is_silent = self.room.iter().any(|room| !room.is_ready && pod.node.as_ref() == Some(&room.node));
+            // Kubernetes calls the pods of a node that it does not hear of not ready.
+            pod.is_ready = is_serving && !is_silent;
+            serving.extend(is_serving.then(|| pod.name.clone()));
+            silent.extend(is_silent.then(|| pod.name.clone()));
+        }
+        (serving, silent)
+    }
+
     /// Lets so many seconds pass.
     fn pass(&mut self, seconds: u64) {
         for _ in 0..seconds {
             self.second += 1;
             self.schedule();
-            for (pod, ready_at) in &mut self.pods {
-                let is_broken = pod.node.as_ref().is_some_and(|node| self.broken.contains(&node.as_str()));
-                if is_broken {
-                    pod.trouble = Some("ErrImagePull".to_owned());
-                }
-                pod.is_ready = *ready_at <= self.second && pod.node.is_some() && !is_broken;
-            }
+            let (serving, _) = self.run_pods();
             if let Some(decision) = self.look() {
                 self.obey(decision);
             }
-            self.fewest_ready = self.fewest_ready.min(self.pods.iter().filter(|(pod, _)| pod.is_ready).count());
+            let left = self.pods.iter().filter(|(pod, _)| serving.contains(&pod.name)).count();
+            self.fewest_serving = self.fewest_serving.min(left);
         }
     }
 }
@@ -356,7 +371,7 @@ fn load_that_moves_takes_its_pod_along_without_a_gap() {
     world.loads(&[("node1", 0.1, 20.0)]);
     world.pass(20);
     assert_eq!((world.ready(), world.deployment), ([1, 0, 0], 1));
-    world.fewest_ready = usize::MAX;
+    world.fewest_serving = usize::MAX;
     world.loads(&[("node3", 0.1, 20.0)]);
     world.pass(6);
     // It has earned a pod of its own there, while the window still remembers node1.
@@ -364,7 +379,7 @@ fn load_that_moves_takes_its_pod_along_without_a_gap() {
     assert_eq!(world.row("node3"), Some(vec![0, 0, 100]));
     world.pass(20);
     assert_eq!((world.ready(), world.deployment), ([0, 0, 1], 0));
-    assert!(world.fewest_ready >= 1);
+    assert!(world.fewest_serving >= 1);
 }
 
 #[test]
@@ -514,18 +529,18 @@ fn nodes_that_are_not_heard_of_lose_no_pod() {
     let mut world = World::born();
     world.loads(&[("node1", 20.0, 400.0), ("node3", 6.0, 100.0)]);
     world.pass(20);
-    let (before, seika) = (world.ready(), world.seika.clone());
-    world.fewest_ready = usize::MAX;
+    let ((before, _), seika) = (world.run_pods(), world.seika.clone());
+    world.fewest_serving = usize::MAX;
     for node in NODES {
         world.node(node).is_ready = false;
     }
     world.pass(90);
-    assert_eq!((world.ready(), &world.seika), (before, &seika));
+    assert_eq!((world.run_pods().0, &world.seika), (before.clone(), &seika));
     for node in NODES {
         world.node(node).is_ready = true;
     }
     world.pass(30);
-    assert_eq!(world.fewest_ready, before.iter().sum::<usize>());
+    assert_eq!(world.fewest_serving, before.len());
 }
 
 /// Kubernetes calls the pods of a node not ready once its kubelet is not heard of, whoever made
@@ -539,9 +554,7 @@ fn bootstrap_pods_of_a_node_that_is_not_heard_of_stay() {
     world.node("node1").is_ready = false;
     for _ in 0..60 {
         world.second += 1;
-        for (pod, ready_at) in &mut world.pods {
-            pod.is_ready = *ready_at <= world.second && pod.node != Some("node1".into());
-        }
+        world.run_pods();
         let Some(decision) = world.look() else { continue };
         if let Some(step) = &decision.step {
             assert!(step.victims.is_empty() && step.deployment >= 1, "second {}: {step:?}", world.second);
@@ -565,10 +578,10 @@ fn nodes_that_are_closed_to_new_pods_keep_those_they_have() {
         world.loads(&[("node1", 20.0, 400.0)]);
         world.pass(20);
         let before = world.ready();
-        world.fewest_ready = usize::MAX;
+        world.fewest_serving = usize::MAX;
         close(&mut world);
         world.pass(60);
-        assert_eq!((world.ready(), world.fewest_ready), (before, before.iter().sum()), "{name}");
+        assert_eq!((world.ready(), world.fewest_serving), (before, before.iter().sum()), "{name}");
     }
 }
 
@@ -716,11 +729,11 @@ fn handing_back_ends_also_where_both_sets_have_no_room() {
     world.pass(20);
     assert_eq!(world.ready().iter().sum::<usize>(), 3);
     world.handing_back = true;
-    world.fewest_ready = usize::MAX;
+    world.fewest_serving = usize::MAX;
     world.pass(30);
     assert_eq!((world.seika.clone(), world.deployment), (Counts::new(), 3));
     assert_eq!(world.ready().iter().sum::<usize>(), 3);
-    assert!(world.fewest_ready >= 2);
+    assert!(world.fewest_serving >= 2);
     assert!(matches!(world.look().unwrap().back, Some(BackStep::Flip(_))));
 }
 

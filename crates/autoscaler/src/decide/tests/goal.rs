@@ -71,9 +71,9 @@ fn a_slow_node_is_no_place_for_a_tight_goal() {
     world.pass(40);
     assert_eq!(world.ready(), [0, 1, 0]);
     // And when it has turned out to be the other one.
-    (world.fewest_ready, world.service_seconds) = (usize::MAX, [("node1".into(), 0.010), ("node2".into(), 0.200)].into());
+    (world.fewest_serving, world.service_seconds) = (usize::MAX, [("node1".into(), 0.010), ("node2".into(), 0.200)].into());
     world.pass(30);
-    assert_eq!((world.ready(), world.fewest_ready), ([1, 0, 0], 1));
+    assert_eq!((world.ready(), world.fewest_serving), ([1, 0, 0], 1));
 }
 
 #[test]

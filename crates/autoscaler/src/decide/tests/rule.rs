@@ -27,6 +27,8 @@ enum Event {
     Restart,
     /// Somebody takes away one of the pods.
     Evict(usize),
+    /// Whether the revision is being handed back to the stock class.
+    HandingBack(bool),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -45,6 +47,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (1_u8..100).prop_map(Latency),
         1 => Just(Restart),
         1 => (0_usize..8).prop_map(Evict),
+        1 => any::<bool>().prop_map(HandingBack),
     ]
 }
 
@@ -74,38 +77,82 @@ impl World {
             Event::Restart => self.memory = Memory::default(),
             Event::Evict(pod) if pod < self.pods.len() => drop(self.pods.remove(pod)),
             Event::Evict(_) => {}
+            Event::HandingBack(is) => self.handing_back = is,
         }
     }
 
-    /// Lets a second pass. Ready pods before the decision, those that it leaves, and the pods that
-    /// measured demand asks for.
-    fn second(&mut self) -> Option<(u32, u32, Option<u32>)> {
+    /// Lets a second pass.
+    fn second(&mut self) -> Option<Second> {
         self.second += 1;
         self.schedule();
-        for (pod, ready_at) in &mut self.pods {
-            let is_broken = pod.node.as_ref().is_some_and(|node| self.broken.contains(&node.as_str()));
-            pod.trouble = is_broken.then(|| "ErrImagePull".to_owned());
-            pod.is_ready = *ready_at <= self.second && pod.node.is_some() && !is_broken;
-        }
+        let (serving, silent) = self.run_pods();
         let decision = self.look()?;
-        let ready: Vec<Pod> = self.pods.iter().map(|(pod, _)| pod.clone()).filter(|pod| pod.is_ready).collect();
-        let left = match &decision.step {
-            None => ready.len(),
-            Some(step) => {
-                let on =
-                    |node: &NodeName| ready.iter().filter(|pod| pod.maker == Maker::Seika && pod.place() == Some(node)).count();
-                let nodes: BTreeSet<&NodeName> = ready.iter().filter_map(Pod::place).collect();
-                let of_seika = nodes.iter().map(|node| on(node).min(step.seika.get(*node).copied().unwrap_or(0) as usize));
-                // Kubernetes takes the named ones first.
-                let deployed = ready.iter().filter(|pod| pod.maker == Maker::Deployment);
-                let spared = deployed.filter(|pod| !step.victims.contains(&pod.name)).count();
-                of_seika.sum::<usize>() + spared.min(step.deployment as usize)
-            }
+        let gone = self.gone(&decision, &serving);
+        let left = rollout::as_count(serving.difference(&gone).count());
+        let serving = rollout::as_count(serving.len());
+        let second = Second {
+            serving,
+            left,
+            want: decision.count.want,
+            replaced_by: self.replaced_by(&decision, serving, left),
+            silent_gone: gone.intersection(&silent).cloned().collect(),
         };
-        let counts = (rollout::as_count(ready.len()), rollout::as_count(left), decision.count.want);
         self.obey(decision);
-        Some(counts)
+        Some(second)
     }
+
+    /// As many pods as stay on the way back to the stock class: those that served when it began, less
+    /// those that failed since. One fewer where a pod of the Deployment waits for the room of one that
+    /// serves.
+    fn replaced_by(&mut self, decision: &Decision, serving: u32, left: u32) -> Option<u32> {
+        if decision.back.is_none() {
+            self.back = None;
+            return None;
+        }
+        let (before, last) = self.back.unwrap_or((serving, serving));
+        let before = before.saturating_sub(last.saturating_sub(serving));
+        self.back = Some((before, left));
+        let is_stuck = self.pods.iter().any(|(pod, _)| pod.maker == Maker::Deployment && pod.node.is_none());
+        Some(before.saturating_sub(u32::from(is_stuck)))
+    }
+
+    /// The pods that Kubernetes and the Seika's controller take away for a decision.
+    fn gone(&self, decision: &Decision, serving: &BTreeSet<String>) -> BTreeSet<String> {
+        let (seika, deployment, victims): (&Counts, u32, &[String]) = match (&decision.step, &decision.back) {
+            (Some(step), _) => (&step.seika, step.deployment, &step.victims),
+            (None, Some(BackStep::Counts { deployment, seika })) => (seika, *deployment, &[]),
+            // The stock class keeps the Deployment as it is; the Seika is empty by then.
+            (None, Some(BackStep::Flip(_)) | None) => return BTreeSet::new(),
+        };
+        let of = |maker| self.pods.iter().map(|(pod, _)| pod).filter(move |pod| pod.maker == maker);
+        let mut gone = BTreeSet::new();
+        let nodes: BTreeSet<&NodeName> = of(Maker::Seika).filter_map(Pod::place).collect();
+        for node in nodes {
+            let mut here: Vec<&Pod> = of(Maker::Seika).filter(|pod| pod.place() == Some(node)).collect();
+            here.sort_by_key(|pod| serving.contains(&pod.name));
+            let stay = seika.get(node).copied().unwrap_or(0) as usize;
+            gone.extend(here.iter().take(here.len().saturating_sub(stay)).map(|pod| pod.name.clone()));
+        }
+        // Kubernetes takes the named ones first, then those that are not ready.
+        let mut deployed: Vec<&Pod> = of(Maker::Deployment).collect();
+        deployed.sort_by_key(|pod| (!victims.contains(&pod.name), pod.is_ready));
+        gone.extend(deployed.iter().take(deployed.len().saturating_sub(deployment as usize)).map(|pod| pod.name.clone()));
+        gone
+    }
+}
+
+/// What one decision did.
+struct Second {
+    /// Pods that serve before it, whatever Kubernetes knows of them.
+    serving: u32,
+    /// Those that it leaves.
+    left: u32,
+    /// Pods that measured demand asks for.
+    want: Option<u32>,
+    /// While the revision is handed back: pods that are to serve until the Deployment's do.
+    replaced_by: Option<u32>,
+    /// Pods on silent nodes that it takes away.
+    silent_gone: Vec<String>,
 }
 
 proptest! {
@@ -124,10 +171,13 @@ proptest! {
         for (number, (event, seconds)) in events.iter().enumerate() {
             world.meet(event);
             for _ in 0..*seconds {
-                let Some((ready, left, want)) = world.second() else { continue };
+                let Some(Second { serving, left, want, replaced_by, silent_gone }) = world.second() else { continue };
                 // Where nobody knows how many are wanted, all stay.
-                let least = want.map_or(ready, |want| want.min(ready));
-                prop_assert!(left >= least, "event {number}, second {}: {left} of {ready} left, {want:?} wanted", world.second);
+                let least = serving.min(want.unwrap_or(u32::MAX)).min(replaced_by.unwrap_or(u32::MAX));
+                let at = format!("event {number}, second {}: {left} of {serving} left, {want:?} wanted", world.second);
+                prop_assert!(left >= least, "{at}");
+                // Whether a silent pod serves is unknown: it goes only where no pod is wanted at all.
+                prop_assert!(silent_gone.is_empty() || want == Some(0), "{at}: {silent_gone:?} on silent nodes");
             }
         }
     }

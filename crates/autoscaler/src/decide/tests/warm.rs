@@ -34,9 +34,9 @@ fn the_warm_pod_waits_where_earlier_days_asked_first() {
     assert_eq!(world.ready(), [0, 0, 1], "before the morning");
     let outlook = world.look();
     assert!(outlook.is_none(), "at rest nothing is decided: {outlook:?}");
-    world.fewest_ready = usize::MAX;
+    world.fewest_serving = usize::MAX;
     world.sleep_until(4, 18);
-    assert_eq!((world.ready(), world.fewest_ready), ([1, 0, 0], 1), "before the evening, without a gap");
+    assert_eq!((world.ready(), world.fewest_serving), ([1, 0, 0], 1), "before the evening, without a gap");
 }
 
 #[test]

@@ -33,9 +33,9 @@ fn pods_that_were_born_in_one_zone_leave_it_without_a_gap_and_without_demand() {
     (world.settings.zones, world.settings.min_scale, world.settings.initial_scale, world.deployment) = (2, 2, 2, 2);
     world.add("boot2", Some("node1"), Maker::Deployment);
     world.pass(3);
-    world.fewest_ready = usize::MAX;
+    world.fewest_serving = usize::MAX;
     world.pass(20);
-    assert_eq!((world.ready(), world.fewest_ready), ([1, 0, 1], 2));
+    assert_eq!((world.ready(), world.fewest_serving), ([1, 0, 1], 2));
     assert!(world.look().is_none_or(|decision| decision.target.zones_missing.is_none()));
 }
 
@@ -51,10 +51,10 @@ fn a_zone_without_room_is_named_and_costs_no_pod() {
     assert_eq!((world.ready().iter().sum::<usize>(), decision.target.unplaced.clone()), (2, None));
     assert_eq!(decision.target.unmet_wishes(), ["pods are in 1 of 2 zones (east: no room on its 1 nodes (node3: cordoned))"]);
     // The zone opens: one of them goes there, make before break.
-    world.fewest_ready = usize::MAX;
+    world.fewest_serving = usize::MAX;
     world.node("node3").is_cordoned = false;
     world.pass(20);
-    assert_eq!((world.ready()[2], world.ready().iter().sum::<usize>(), world.fewest_ready), (1, 2, 2));
+    assert_eq!((world.ready()[2], world.ready().iter().sum::<usize>(), world.fewest_serving), (1, 2, 2));
 }
 
 #[test]
@@ -112,11 +112,11 @@ fn a_pod_above_the_share_leaves_when_another_is_ready() {
     world.loads(&[("node1", 20.0, 400.0)]);
     world.pass(20);
     let before = world.ready();
-    world.fewest_ready = usize::MAX;
+    world.fewest_serving = usize::MAX;
     world.settings.node_share = Some(0.5);
     world.pass(30);
     let (ready, total) = (world.ready(), before.iter().sum::<usize>());
-    assert_eq!((ready.iter().sum::<usize>(), world.fewest_ready), (total, total));
+    assert_eq!((ready.iter().sum::<usize>(), world.fewest_serving), (total, total));
     assert!(ready.iter().all(|here| *here <= (total / 2).max(1)), "{before:?} {ready:?}");
 }
 
@@ -156,7 +156,7 @@ proptest! {
         in_zones(&mut world, ["west", "west", "east"]);
         world.settings.min_scale = 3;
         world.pass(20);
-        world.fewest_ready = usize::MAX;
+        world.fewest_serving = usize::MAX;
         for (change, seconds) in changes {
             match change {
                 Change::Zones(zones) => world.settings.zones = zones,
@@ -169,7 +169,7 @@ proptest! {
                 Change::Restart => world.memory = Memory::default(),
             }
             world.pass(seconds);
-            prop_assert!(world.fewest_ready >= 3, "{} ready", world.fewest_ready);
+            prop_assert!(world.fewest_serving >= 3, "{} ready", world.fewest_serving);
         }
     }
 }
