@@ -19,7 +19,7 @@ use anyhow::Context as _;
 use backend::{Backend, Manner};
 use bench::{Bench, eventually, in_own_network, pod_address};
 use certificates::Authority;
-use locality_ingress::locality::Policy;
+use locality_ingress::endpoints::Policy;
 use plan::PlanWriter;
 use relay::Relay;
 use serde_json::json;
@@ -182,7 +182,7 @@ fn statuses_updates_and_restarts() -> anyhow::Result<()> {
         bench.gateways_ready(&[1]).await?;
         bench.ready("hello").await?;
         let status = bench.ingresses().get("hello").await?.status;
-        let name = |balancer: Option<locality_ingress::kingress::LoadBalancer>| {
+        let name = |balancer: Option<k8s_api::kingress::LoadBalancer>| {
             balancer.map(|one| one.ingress.into_iter().map(|entry| entry.domain_internal).collect::<Vec<_>>())
         };
         assert_eq!(name(status.public_load_balancer), Some(vec!["kantai-gateway.kantai-system.svc.cluster.local".into()]));
@@ -243,8 +243,7 @@ fn statuses_updates_and_restarts() -> anyhow::Result<()> {
         each_request_is_logged(&bench).await?;
 
         // An Ingress that came from another class with that one's finalizer can be deleted.
-        let finalizer =
-            json!({"metadata": {"finalizers": [locality_ingress::kingress::FOREIGN_FINALIZER, "stays.example.com/x"]}});
+        let finalizer = json!({"metadata": {"finalizers": [k8s_api::kingress::FOREIGN_FINALIZER, "stays.example.com/x"]}});
         let patch = kube::api::Patch::Merge(&finalizer);
         bench.ingresses().patch("hello", &kube::api::PatchParams::default(), &patch).await?;
         bench.ingresses().delete("hello", &kube::api::DeleteParams::default()).await?;

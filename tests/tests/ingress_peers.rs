@@ -20,9 +20,9 @@ use anyhow::{Context as _, ensure};
 use client::{Manner, Way, ask, connect, get, read_answer};
 use echo::Echo;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use locality_ingress::activators::Concurrency;
-use locality_ingress::change::Change;
-use locality_ingress::objects::{ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject};
+use locality_ingress::endpoints::Concurrency;
+use locality_ingress::kubernetes::{ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject};
+use locality_ingress::state::Change;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use stage::{GATEWAY, Plan, Stage, in_own_network, named, rule, to};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -101,7 +101,7 @@ fn uploads_outlast_a_pause_of_half_a_minute() -> anyhow::Result<()> {
 #[test]
 fn uploads_outlast_a_pause_where_the_kernel_bounds_retransmissions() -> anyhow::Result<()> {
     in_own_network(async |envoy| {
-        if locality_ingress::kernel::bounds_retransmissions_here().await.is_none() {
+        if locality_ingress::kubernetes::bounds_retransmissions_here().await.is_none() {
             eprintln!("this kernel does not bound retransmissions");
             return Ok(());
         }
@@ -147,7 +147,7 @@ fn a_backend_that_vanished_is_noticed_within_31_seconds() -> anyhow::Result<()> 
 #[test]
 fn a_backend_that_vanished_is_noticed_within_15_seconds_where_the_kernel_bounds_retransmissions() -> anyhow::Result<()> {
     in_own_network(async |envoy| {
-        if locality_ingress::kernel::bounds_retransmissions_here().await.is_none() {
+        if locality_ingress::kubernetes::bounds_retransmissions_here().await.is_none() {
             eprintln!("this kernel does not bound retransmissions");
             return Ok(());
         }

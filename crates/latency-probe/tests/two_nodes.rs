@@ -161,8 +161,7 @@ fn packets_that_a_path_does_not_carry_are_lost_by_their_size() {
     lab.run_in(1, &["ip", "link", "set", "eth0", "mtu", "1300"]);
     let peers = [format!("b={}", lab.address(1).ip()), format!("b6={}", lab.address_v6(1))];
     let probe = |size: &str| {
-        let given =
-            ["once", "--json", "--latency-from", "icmp", "--interval", "50ms", "--timeout", "1s", "--packet-size", size];
+        let given = ["once", "--json", "--latency-from", "icmp", "--interval", "50ms", "--timeout", "1s", "--packet-size", size];
         let (_, json) = lab.latency_probe(0, &[&given[..], &[&peers[0], &peers[1]]].concat());
         let row: latency_probe::report::Row = serde_json::from_str(&json).unwrap();
         row.peers.iter().map(|peer| peer.samples).collect::<Vec<_>>()

@@ -14,30 +14,30 @@ use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::demand;
-use crate::demand::metrics::DemandMetrics;
-use crate::demand::reports::{Demand, Reports};
+use crate::demand::collector::DemandMetrics;
+use crate::demand::{Demand, Reports};
+use crate::endpoints::locality::Policy;
+use crate::endpoints::plan_stream::{self, FollowSettings};
 use crate::explain;
-use crate::kernel;
-use crate::kube_io::events::Events;
-use crate::kube_io::status_writer::StatusWriter;
-use crate::kube_io::watches;
-use crate::locality::Policy;
+use crate::kubernetes::events::Events;
+use crate::kubernetes::kernel;
+use crate::kubernetes::objects::ObjectName;
+use crate::kubernetes::status_writer::StatusWriter;
+use crate::kubernetes::watches;
 use crate::metrics::Metrics;
-use crate::objects::ObjectName;
-use crate::plan_stream::{self, FollowSettings};
-use crate::readiness::probe::Prober;
-use crate::readiness::pursuit::Means;
-use crate::readiness::status::LoadBalancerNames;
-use crate::readiness::supervisor::supervise;
-use crate::self_made::SelfMade;
-use crate::translate::TranslateSettings;
-use crate::world::{World, WorldSettings};
-use crate::world_loop::{self, Outputs};
+use crate::routes::translate::TranslateSettings;
+use crate::state::event_loop::{self, Outputs};
+use crate::state::{World, WorldSettings};
+use crate::status::conditions::LoadBalancerNames;
+use crate::status::probe::Prober;
+use crate::status::pursuit::Means;
+use crate::status::supervisor::supervise;
+use crate::tls::files::{ServerTls, TlsError, TlsFiles};
+use crate::tls::renewal::SelfMade;
 use crate::xds::connected::Connected;
 use crate::xds::listeners::ListenerSettings;
 use crate::xds::server::Ads;
 use crate::xds::store::Store;
-use crate::xds::tls::{ServerTls, TlsError, TlsFiles};
 
 /// The Lease whose holder writes statuses.
 const LEASE: &str = "locality-ingress";
@@ -184,7 +184,7 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
     tasks.spawn("the reader of the plan", plan_stream::follow(settings.plan, changes, metrics.clone(), stop.clone()));
     let events = Some(Events::new(client.clone(), Some(settings.pod_name.clone())));
     let outputs = Outputs { standings, gateways, events, readiness: readiness.clone(), metrics: metrics.clone() };
-    tasks.spawn("the making of routes", world_loop::run(world, changes_received, nacks_received, outputs, stop.clone()));
+    tasks.spawn("the making of routes", event_loop::run(world, changes_received, nacks_received, outputs, stop.clone()));
 
     let connected = Connected::default();
     registry.register_collector(Box::new(connected.clone()));

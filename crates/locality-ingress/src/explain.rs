@@ -11,8 +11,8 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use crate::locality::Assignment;
-use crate::route_table::{ANY_HOST, Action, Routes};
+use crate::endpoints::locality::Assignment;
+use crate::routes::route_table::{ANY_HOST, Action, Routes};
 use crate::xds::store::{Store, View};
 
 /// Where it is served.
@@ -26,7 +26,7 @@ struct Question {
 
 /// The answer.
 #[derive(Debug, Serialize)]
-pub struct Explanation {
+pub(crate) struct Explanation {
     /// The Ingress that has the host.
     pub ingress: String,
     /// Whether requests from outside the cluster are answered.
@@ -39,7 +39,7 @@ pub struct Explanation {
 
 /// How one cluster is used from the node.
 #[derive(Debug, Serialize)]
-pub struct ClusterExplanation {
+pub(crate) struct ClusterExplanation {
     /// The plan's weights, where there is a plan for this node; with activators in the request
     /// path, what each of them can use.
     pub plan: Option<BTreeMap<String, u32>>,
@@ -49,7 +49,7 @@ pub struct ClusterExplanation {
 
 /// Explains `host` as seen from `node`.
 #[must_use]
-pub fn explain(store: &Store, host: &str, node: &str) -> Option<Explanation> {
+pub(crate) fn explain(store: &Store, host: &str, node: &str) -> Option<Explanation> {
     let table = store.table();
     let host = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let found = table.internal.get(host).or_else(|| table.internal.get(ANY_HOST))?;
@@ -75,7 +75,7 @@ pub fn explain(store: &Store, host: &str, node: &str) -> Option<Explanation> {
 }
 
 /// The route of the question.
-pub fn router(store: Arc<Store>) -> Router {
+pub(crate) fn router(store: Arc<Store>) -> Router {
     Router::new().route(EXPLAIN_PATH, get(answer)).with_state(store)
 }
 

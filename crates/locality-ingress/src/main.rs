@@ -6,13 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use locality_ingress::cluster_domain::cluster_domain;
-use locality_ingress::daemon::{Listeners, Settings, XdsTls, noticing_silence, run};
-use locality_ingress::locality::Policy;
-use locality_ingress::objects::ObjectName;
-use locality_ingress::plan_stream::FollowSettings;
-use locality_ingress::xds::listeners::{DEFAULT_REQUEST_HEADERS_KIB, GatewayPorts, ListenerSettings};
-use locality_ingress::xds::tls::TlsFiles;
+use locality_ingress::endpoints::{FollowSettings, Policy};
+use locality_ingress::kubernetes::{ObjectName, cluster_domain};
+use locality_ingress::xds::{DEFAULT_REQUEST_HEADERS_KIB, GatewayPorts, ListenerSettings};
+use locality_ingress::{Listeners, Settings, TlsFiles, XdsTls, noticing_silence, run};
 
 /// Knative ingress class on stock Envoy: one view per node, so that a request is answered near
 /// where it entered.

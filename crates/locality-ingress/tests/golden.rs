@@ -7,18 +7,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use k8s_api::kingress::KIngress;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use kube::ResourceExt as _;
-use locality_ingress::kingress::KIngress;
-use locality_ingress::kube_io::convert;
-use locality_ingress::locality::{Policy, assign};
-use locality_ingress::objects::{Endpoint, ObjectName, Objects};
-use locality_ingress::route_table::RouteTable;
-use locality_ingress::translate::{Conflicts, IngressRoutes, TranslateSettings, merge, translate};
-use locality_ingress::xds::assignments::load_assignment;
-use locality_ingress::xds::clusters::cluster;
-use locality_ingress::xds::listeners::{ListenerSettings, listeners};
-use locality_ingress::xds::routes::route_configuration;
+use locality_ingress::endpoints::{Policy, assign};
+use locality_ingress::kubernetes::{Endpoint, ObjectName, Objects, convert};
+use locality_ingress::routes::{Conflicts, IngressRoutes, RouteTable, TranslateSettings, merge, translate};
+use locality_ingress::xds::{ListenerSettings, cluster, listeners, load_assignment, route_configuration};
 use serde::{Deserialize, Serialize};
 
 #[derive(Deserialize)]

@@ -3,14 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use k8s_api::kingress::{BackendSplit, HeaderMatch, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, IngressTls};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use locality_ingress::kingress::{
-    BackendSplit, HeaderMatch, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, IngressTls,
-};
-use locality_ingress::objects::{IngressObject, ObjectName, Objects, ServiceObject, ServicePort};
-use locality_ingress::route_table::Action;
-use locality_ingress::translate::{TranslateSettings, merge, translate};
-use locality_ingress::xds::routes::route_configuration;
+use locality_ingress::kubernetes::{IngressObject, ObjectName, Objects, ServiceObject, ServicePort};
+use locality_ingress::routes::{Action, TranslateSettings, merge, translate};
+use locality_ingress::xds::route_configuration;
 use proptest::prelude::*;
 
 fn word() -> impl Strategy<Value = String> {

@@ -7,23 +7,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gateway_link::{Event, RevisionKey, RevisionRoutes};
-use locality_ingress::activators::Concurrency;
-use locality_ingress::change::Change;
-use locality_ingress::kingress::{
-    BackendSplit, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, IngressTls, KCondition,
-};
-use locality_ingress::locality::Policy;
-use locality_ingress::objects::{
+use k8s_api::kingress::{BackendSplit, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, IngressTls, KCondition};
+use locality_ingress::endpoints::{Concurrency, PlanChange, Policy};
+use locality_ingress::kubernetes::{
     IngressObject, NodeObject, ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject,
 };
-use locality_ingress::plan::PlanChange;
-use locality_ingress::route_table::Action;
-use locality_ingress::translate::TranslateSettings;
-use locality_ingress::world::{News, Progress, World, WorldSettings};
-use locality_ingress::xds::listeners::ListenerSettings;
-use locality_ingress::xds::refusal::Nack;
-use locality_ingress::xds::store::{Revision, Store, View};
-use locality_ingress::xds::{Kind, Name};
+use locality_ingress::routes::{Action, TranslateSettings};
+use locality_ingress::state::{Change, World, WorldSettings};
+use locality_ingress::status::{News, Progress};
+use locality_ingress::xds::{Kind, ListenerSettings, Nack, Name, Revision, Store, View};
 
 fn named(name: &str) -> ObjectName {
     ObjectName::new("ns", name)

@@ -9,15 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use gateway_link::demand::{DEMAND_PATH, DemandEvent, RevisionDemand};
+use k8s_api::kingress::KIngress;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::discovery::ApiResource;
 use kube::{Client, Config};
-use locality_ingress::daemon::{self, Listeners, Settings, XdsTls};
-use locality_ingress::kingress::KIngress;
-use locality_ingress::locality::Policy;
-use locality_ingress::plan_stream::FollowSettings;
-use locality_ingress::xds::listeners::ListenerSettings;
-use locality_ingress::xds::tls::TlsFiles;
+use locality_ingress::endpoints::{FollowSettings, Policy};
+use locality_ingress::xds::ListenerSettings;
+use locality_ingress::{Listeners, Settings, TlsFiles, XdsTls};
 use netem_lab::components::{Component, Components, GoModule, Places, module_folders};
 use netem_lab::control_plane::{ControlPlane, User};
 use netem_lab::progress::Progress;
@@ -186,7 +184,7 @@ impl Bench {
         let listeners = Listeners { xds: listen(SECOND_XDS).await?, ops: listen("127.0.0.1:8082").await? };
         let settings = Settings { pod_name: "locality-ingress-1".into(), ..settings(policy, routes_url) };
         let stop = CancellationToken::new();
-        let task = tokio::spawn(daemon::run(client, settings, listeners, stop.clone()));
+        let task = tokio::spawn(locality_ingress::run(client, settings, listeners, stop.clone()));
         Ok(Daemon { stop, task: Some(task) })
     }
 
@@ -211,7 +209,7 @@ impl Bench {
         };
         let listening = ListenerSettings { access_log: self.access_log, ..ListenerSettings::default() };
         let settings = Settings { tls, listening, ..settings(policy, routes_url) };
-        let task = tokio::spawn(daemon::run(client, settings, listeners, stop.clone()));
+        let task = tokio::spawn(locality_ingress::run(client, settings, listeners, stop.clone()));
         Ok(Daemon { stop, task: Some(task) })
     }
 
@@ -493,7 +491,7 @@ impl Bench {
 
     /// What the daemon says about a host as seen from a node.
     pub(crate) async fn explain(&self, host: &str, node: u8) -> anyhow::Result<Value> {
-        let url = format!("http://{OPS}{}?host={host}&node=node{node}", locality_ingress::explain::EXPLAIN_PATH);
+        let url = format!("http://{OPS}{}?host={host}&node=node{node}", locality_ingress::EXPLAIN_PATH);
         Ok(self.http.get(url).send().await?.error_for_status()?.json().await?)
     }
 
@@ -533,7 +531,7 @@ impl Bench {
 pub(crate) async fn serve(kubeconfig: &Path, policy: Policy, routes_url: &str) -> anyhow::Result<()> {
     let listeners = Listeners { xds: listen(XDS).await?, ops: listen(OPS).await? };
     let client = client_of_daemon(kubeconfig, None).await?;
-    Ok(daemon::run(client, settings(policy, routes_url), listeners, CancellationToken::new()).await?)
+    Ok(locality_ingress::run(client, settings(policy, routes_url), listeners, CancellationToken::new()).await?)
 }
 
 /// Whoever has every right speaks as the daemon's ServiceAccount, and then has no other rights than
@@ -549,7 +547,9 @@ async fn client_of_daemon(kubeconfig: &Path, way: Option<SocketAddr>) -> anyhow:
         info.impersonate = Some(format!("system:serviceaccount:{NAMESPACE}:locality-ingress"));
         info.impersonate_groups = Some(vec!["system:serviceaccounts".into(), "system:authenticated".into()]);
     }
-    Ok(Client::try_from(daemon::noticing_silence(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?))?)
+    Ok(Client::try_from(locality_ingress::noticing_silence(
+        Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?,
+    ))?)
 }
 
 fn settings(policy: Policy, routes_url: &str) -> Settings {
@@ -560,7 +560,7 @@ fn settings(policy: Policy, routes_url: &str) -> Settings {
         tls: XdsTls::Off,
         fallback_certificate: None,
         secret_namespaces: Vec::new(),
-        internal_authority: locality_ingress::objects::ObjectName::new("knative-serving", "routing-serving-certs"),
+        internal_authority: locality_ingress::kubernetes::ObjectName::new("knative-serving", "routing-serving-certs"),
         plan: FollowSettings { url: routes_url.into(), silence_limit: Duration::from_secs(15), expiry: Duration::from_secs(300) },
         demand_interval: Duration::from_millis(50),
         gateway_service: "kantai-gateway".into(),
@@ -591,7 +591,7 @@ pub(crate) async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> 
 /// The daemon; it stops with this.
 pub(crate) struct Daemon {
     stop: CancellationToken,
-    task: Option<tokio::task::JoinHandle<Result<(), daemon::DaemonError>>>,
+    task: Option<tokio::task::JoinHandle<Result<(), locality_ingress::DaemonError>>>,
 }
 
 impl Daemon {

@@ -6,20 +6,14 @@ use std::time::Instant;
 
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use envoy_types::pb::google::rpc::Status;
+use k8s_api::kingress::{BackendSplit, HeaderMatch, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, IngressTls};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use locality_ingress::kingress::{
-    BackendSplit, HeaderMatch, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, IngressTls,
+use locality_ingress::endpoints::Policy;
+use locality_ingress::kubernetes::{Endpoint, IngressObject, ObjectName, Objects, ServiceObject, ServicePort};
+use locality_ingress::routes::{Cluster, ClusterKey, Target, TranslateSettings, merge, translate};
+use locality_ingress::xds::{
+    ClusterEndpoints, Encoded, Kind, ListenerSettings, Session, Store, Update, View, cluster, listeners, route_configuration,
 };
-use locality_ingress::locality::Policy;
-use locality_ingress::objects::{Endpoint, IngressObject, ObjectName, Objects, ServiceObject, ServicePort};
-use locality_ingress::route_table::{Cluster, ClusterKey, Target};
-use locality_ingress::translate::{TranslateSettings, merge, translate};
-use locality_ingress::xds::clusters::cluster;
-use locality_ingress::xds::listeners::{ListenerSettings, listeners};
-use locality_ingress::xds::routes::route_configuration;
-use locality_ingress::xds::session::Session;
-use locality_ingress::xds::store::{ClusterEndpoints, Store, Update, View};
-use locality_ingress::xds::{Encoded, Kind};
 
 use crate::figure::{Figure, Goal, as_f64};
 use crate::scale::resident_mib;

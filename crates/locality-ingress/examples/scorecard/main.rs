@@ -37,7 +37,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use figure::Figure;
-use locality_ingress::locality::Policy;
+use locality_ingress::endpoints::Policy;
 use stage::Stage;
 
 fn main() -> anyhow::Result<ExitCode> {

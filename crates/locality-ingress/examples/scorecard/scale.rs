@@ -4,19 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use k8s_api::kingress::{BackendSplit, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, VISIBILITY_LOCAL};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use locality_ingress::change::Change;
-use locality_ingress::demand::reports::{Demand, Reports};
-use locality_ingress::kingress::{BackendSplit, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, VISIBILITY_LOCAL};
-use locality_ingress::locality::Policy;
-use locality_ingress::metrics::Metrics;
-use locality_ingress::objects::{IngressObject, ObjectName, ServiceObject, ServicePort, SliceEndpoint, SliceObject};
-use locality_ingress::translate::TranslateSettings;
-use locality_ingress::world::{World, WorldSettings};
-use locality_ingress::xds::connected::Connected;
-use locality_ingress::xds::listeners::ListenerSettings;
-use locality_ingress::xds::server::Ads;
-use locality_ingress::xds::store::{Revision, Store};
+use locality_ingress::Metrics;
+use locality_ingress::demand::{Demand, Reports};
+use locality_ingress::endpoints::Policy;
+use locality_ingress::kubernetes::{IngressObject, ObjectName, ServiceObject, ServicePort, SliceEndpoint, SliceObject};
+use locality_ingress::routes::TranslateSettings;
+use locality_ingress::state::{Change, World, WorldSettings};
+use locality_ingress::xds::{Ads, Connected, ListenerSettings, Revision, Store};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 

@@ -3,8 +3,8 @@
 
 use std::net::SocketAddr;
 
+use k8s_api::kingress::KIngress;
 use kube::Api;
-use locality_ingress::kingress::KIngress;
 use netem_lab::components::Components;
 use netem_lab::control_plane::User;
 use tokio::process::{Child, Command};

@@ -10,8 +10,8 @@ use gateway_link::demand::{DemandEvent, Gateway, Held, RevisionDemand, Run};
 use super::history::History;
 use super::report::{self, Reported};
 use super::stream_state::Stream;
-use crate::load::{ByServing, Load};
-use crate::objects::ObjectName;
+use crate::kubernetes::objects::ObjectName;
+use gateway_link::demand::{ByServing, Load};
 
 /// A revision of which nothing was heard for this long is dropped.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
@@ -31,7 +31,7 @@ const KEPT_ENDS: usize = 4096;
 const HELD_ANEW_AFTER: Duration = Duration::from_millis(500);
 
 /// One gateway's stream of reports.
-pub type StreamId = u64;
+pub(super) type StreamId = u64;
 
 /// A revision and a source node.
 type Entry = (ObjectName, String);

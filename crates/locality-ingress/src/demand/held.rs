@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::reports::Demand;
-use crate::objects::ObjectName;
+use crate::kubernetes::objects::ObjectName;
 use crate::xds::store::Store;
 
 /// A word about one request is some hundred bytes; the first on a stream has 61 kB about the

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::service::load_stats::v3::LoadStatsRequest;
 
-use crate::objects::ObjectName;
-use crate::route_table::ClusterKey;
+use crate::kubernetes::objects::ObjectName;
+use crate::routes::route_table::ClusterKey;
 
 /// No node has a longer name.
 pub(super) const LONGEST_NODE_NAME: usize = 253;

@@ -15,8 +15,8 @@ use super::asking::{Asking, FEW};
 use super::board::{Board, StreamId};
 use super::held::HeldRequests;
 use super::wire::{Answers, Received};
-use crate::change::{Change, LoadChange};
-use crate::objects::ObjectName;
+use crate::kubernetes::objects::ObjectName;
+use crate::state::change::{Change, LoadChange};
 use crate::xds::store::{Revision, Store};
 
 /// A peer that does not say who it is within this time is not listened to.

@@ -23,7 +23,7 @@ use super::reports::Demand;
 const TOGETHER: Duration = Duration::from_millis(5);
 
 /// The route of the stream. An open stream ends with the `stop`.
-pub fn router(demand: Demand, stop: CancellationToken) -> Router {
+pub(crate) fn router(demand: Demand, stop: CancellationToken) -> Router {
     Router::new().route(DEMAND_PATH, get(serve)).with_state((demand, stop))
 }
 

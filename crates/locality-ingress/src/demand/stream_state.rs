@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::board::as_f64;
 use super::report::Reported;
-use crate::objects::ObjectName;
+use crate::kubernetes::objects::ObjectName;
 
 /// What a removed endpoint still had in flight is not counted for longer.
 const LONGEST_LEAVING: Duration = Duration::from_secs(600);

@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, Endpoi
 
 use super::held_log::stand_in_metadata;
 use super::proto::{number, socket};
-use crate::locality::Assignment;
+use crate::endpoints::locality::Assignment;
 use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::Policy;
 
 /// The assignment for the cluster `cluster_name`. A serving node is a sub-zone of its zone. Where

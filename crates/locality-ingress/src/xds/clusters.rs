@@ -34,9 +34,9 @@ use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use envoy_types::pb::envoy::r#type::v3::Percent;
 
 use super::proto::{any, duration, named_socket, number, one_extension, over_ads};
-use crate::kernel::TCP_RTO_MAX_MS;
-use crate::locality::Policy;
-use crate::route_table::{Cluster, ClusterKey, Target};
+use crate::endpoints::locality::Policy;
+use crate::kubernetes::kernel::TCP_RTO_MAX_MS;
+use crate::routes::route_table::{Cluster, ClusterKey, Target};
 
 /// Envoy's own limits (1,024 connections, requests, waiting requests and 3 retries per cluster)
 /// answer 503 long before an activator that holds requests for a cold revision is full. Concurrency
@@ -133,7 +133,7 @@ pub fn cluster(key: &ClusterKey, cluster: &Cluster, policy: Policy) -> EnvoyClus
 /// whether the kernel under the gateway can bound retransmissions. It would refuse an option that
 /// it does not have, and with that every connection.
 #[must_use]
-pub fn lost_peers(bounds_retransmissions: bool) -> EnvoyCluster {
+pub(crate) fn lost_peers(bounds_retransmissions: bool) -> EnvoyCluster {
     let (description, name, time) = match bounds_retransmissions {
         true => ("TCP_RTO_MAX_MS", TCP_RTO_MAX_MS.into(), RETRANSMISSION_TIMEOUT),
         false => ("TCP_USER_TIMEOUT", TCP_USER_TIMEOUT, UNCONFIRMED_TIMEOUT),
@@ -153,11 +153,11 @@ pub fn lost_peers(bounds_retransmissions: bool) -> EnvoyCluster {
 }
 
 /// The name under which gateways are told the authority of internal encryption.
-pub const INTERNAL_AUTHORITY: &str = "internal-authority";
+pub(crate) const INTERNAL_AUTHORITY: &str = "internal-authority";
 
 /// The authority of internal encryption, in PEM.
 #[must_use]
-pub fn internal_authority(pem: &[u8]) -> Secret {
+pub(crate) fn internal_authority(pem: &[u8]) -> Secret {
     let inline = data_source::Specifier::InlineBytes(pem.to_vec());
     Secret {
         name: INTERNAL_AUTHORITY.to_owned(),

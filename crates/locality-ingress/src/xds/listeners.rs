@@ -34,21 +34,21 @@ use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use super::access_log::json_on_standard_output;
 use super::held_log::held_requests;
 use super::proto::{any, duration, number, over_ads, socket, truth};
-use super::routes::exactly;
-use crate::objects::{ObjectName, SecretObject};
-use crate::route_table::{Host, RouteTable};
+use super::route_configuration::exactly;
+use crate::kubernetes::objects::{ObjectName, SecretObject};
+use crate::routes::route_table::{Host, RouteTable};
 
 /// Route configuration and listener of plain HTTP from outside.
-pub const EXTERNAL: &str = "external";
+pub(crate) const EXTERNAL: &str = "external";
 /// Of plain HTTP from inside.
-pub const INTERNAL: &str = "internal";
+pub(crate) const INTERNAL: &str = "internal";
 /// Of HTTPS from outside.
-pub const EXTERNAL_TLS: &str = "external-tls";
+pub(crate) const EXTERNAL_TLS: &str = "external-tls";
 /// Of HTTPS from inside.
-pub const INTERNAL_TLS: &str = "internal-tls";
+pub(crate) const INTERNAL_TLS: &str = "internal-tls";
 
 /// The listener of the gateways' own page where their bootstrap's does not do.
-pub const STATISTICS: &str = "statistics";
+pub(crate) const STATISTICS: &str = "statistics";
 /// Its port, and the cluster of the bootstrap that it asks.
 const STATISTICS_PORT: u16 = 9000;
 const ADMINISTRATION: &str = "admin";
@@ -182,7 +182,7 @@ fn proxy_protocol() -> ListenerFilter {
 /// The gateways' own page, as their bootstrap serves it on all addresses of IPv4, for a pod whose
 /// first address is of IPv6.
 #[must_use]
-pub fn statistics(pod_address: Option<IpAddr>) -> Option<Listener> {
+pub(crate) fn statistics(pod_address: Option<IpAddr>) -> Option<Listener> {
     let address = pod_address.filter(IpAddr::is_ipv6)?;
     let get = |(path, asked): (&str, &str)| EnvoyRoute {
         r#match: Some(RouteMatch {
@@ -338,7 +338,7 @@ fn http(side: Side, routes: &str, settings: ListenerSettings) -> Filter {
 
 /// A TLS Secret as Envoy has it.
 #[must_use]
-pub fn certificate(name: &ObjectName, secret: &SecretObject) -> Secret {
+pub(crate) fn certificate(name: &ObjectName, secret: &SecretObject) -> Secret {
     let inline = |bytes: &[u8]| {
         Some(DataSource { specifier: Some(data_source::Specifier::InlineBytes(bytes.to_vec())), ..DataSource::default() })
     };

@@ -14,37 +14,37 @@ use envoy_types::pb::google::protobuf::{self, Any, BoolValue, UInt32Value};
 
 /// A number that may be absent.
 #[must_use]
-pub fn number(value: u32) -> Option<UInt32Value> {
+pub(crate) fn number(value: u32) -> Option<UInt32Value> {
     Some(UInt32Value { value })
 }
 
 /// A truth that may be absent.
 #[must_use]
-pub fn truth(value: bool) -> Option<BoolValue> {
+pub(crate) fn truth(value: bool) -> Option<BoolValue> {
     Some(BoolValue { value })
 }
 
 /// A time that may be absent.
 #[must_use]
-pub fn duration(value: Duration) -> Option<protobuf::Duration> {
+pub(crate) fn duration(value: Duration) -> Option<protobuf::Duration> {
     let seconds = i64::try_from(value.as_secs()).unwrap_or(i64::MAX);
     Some(protobuf::Duration { seconds, nanos: i32::try_from(value.subsec_nanos()).unwrap_or_default() })
 }
 
 /// A message in an envelope that names its type.
-pub fn any<M: prost::Message + prost::Name>(message: &M) -> Any {
+pub(crate) fn any<M: prost::Message + prost::Name>(message: &M) -> Any {
     Any { type_url: M::type_url(), value: message.encode_to_vec() }
 }
 
 /// The one entry of a map of extensions.
-pub fn one_extension<M: prost::Message + prost::Name>(name: &str, message: &M) -> HashMap<String, Any> {
+pub(crate) fn one_extension<M: prost::Message + prost::Name>(name: &str, message: &M) -> HashMap<String, Any> {
     HashMap::from([(name.to_owned(), any(message))])
 }
 
 /// "Over the stream that this came by." Envoy waits for such a resource as long as it takes: a
 /// gateway is not ready without it.
 #[must_use]
-pub fn over_ads() -> Option<ConfigSource> {
+pub(crate) fn over_ads() -> Option<ConfigSource> {
     Some(ConfigSource {
         initial_fetch_timeout: duration(Duration::ZERO),
         resource_api_version: ApiVersion::V3.into(),
@@ -55,7 +55,7 @@ pub fn over_ads() -> Option<ConfigSource> {
 
 /// A TCP address.
 #[must_use]
-pub fn socket(address: IpAddr, port: u16) -> Option<Address> {
+pub(crate) fn socket(address: IpAddr, port: u16) -> Option<Address> {
     let mut socket = named_socket(&address.to_string(), port)?;
     if let Some(address::Address::SocketAddress(socket)) = &mut socket.address {
         // All addresses of IPv6 are those of IPv4, too.
@@ -66,7 +66,7 @@ pub fn socket(address: IpAddr, port: u16) -> Option<Address> {
 
 /// A TCP address by name.
 #[must_use]
-pub fn named_socket(address: &str, port: u16) -> Option<Address> {
+pub(crate) fn named_socket(address: &str, port: u16) -> Option<Address> {
     Some(Address {
         address: Some(address::Address::SocketAddress(SocketAddress {
             address: address.to_owned(),
@@ -78,7 +78,7 @@ pub fn named_socket(address: &str, port: u16) -> Option<Address> {
 
 /// Sets a header, whatever was there.
 #[must_use]
-pub fn set_header(name: &str, value: &str) -> HeaderValueOption {
+pub(crate) fn set_header(name: &str, value: &str) -> HeaderValueOption {
     HeaderValueOption {
         // A percent sign starts a variable in Envoy's header values; here it never does.
         header: Some(HeaderValue { key: name.to_owned(), value: value.replace('%', "%%"), ..HeaderValue::default() }),

@@ -31,15 +31,15 @@ use super::connected::Connected;
 use super::refusal::Nack;
 use super::session::Session;
 use super::store::{Store, View};
-use crate::demand::reports::Reports;
+use crate::demand::Reports;
 use crate::metrics::Metrics;
 
 /// The key of a gateway's node metadata by which it asks to listen on one address only.
-pub const LISTEN_ADDRESS_METADATA: &str = "listen_address";
+pub(crate) const LISTEN_ADDRESS_METADATA: &str = "listen_address";
 
 /// The key by which it tells the addresses of its pod, with commas between them. By them a gateway
 /// that is being ended is told from its successor on the same node.
-pub const POD_ADDRESSES_METADATA: &str = "pod_addresses";
+pub(crate) const POD_ADDRESSES_METADATA: &str = "pod_addresses";
 
 /// As it was called by gateways that told one address only.
 const OLD_POD_ADDRESS_METADATA: &str = "pod_address";

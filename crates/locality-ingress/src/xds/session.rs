@@ -222,13 +222,13 @@ mod tests {
     use envoy_types::pb::google::rpc::Status;
 
     use super::*;
-    use crate::locality::Policy;
-    use crate::objects::{Endpoint, ObjectName};
-    use crate::route_table::{Cluster, ClusterKey, Target};
+    use crate::endpoints::locality::Policy;
+    use crate::kubernetes::objects::{Endpoint, ObjectName};
+    use crate::routes::route_table::{Cluster, ClusterKey, Target};
     use crate::xds::Encoded;
     use crate::xds::clusters::cluster;
     use crate::xds::listeners::ListenerSettings;
-    use crate::xds::routes::route_configuration;
+    use crate::xds::route_configuration::route_configuration;
     use crate::xds::store::{ClusterEndpoints, Update};
 
     fn key(name: &str) -> ClusterKey {

@@ -18,9 +18,9 @@ use super::changes::Changes;
 use super::clusters::lost_peers;
 use super::listeners::{ListenerSettings, STATISTICS, listeners, statistics};
 use super::{Encoded, Kind, Name};
-use crate::locality::{Assignment, Locality, Policy, assign};
-use crate::objects::{Endpoint, ObjectName};
-use crate::route_table::RouteTable;
+use crate::endpoints::locality::{Assignment, Locality, Policy, assign};
+use crate::kubernetes::objects::{Endpoint, ObjectName};
+use crate::routes::route_table::RouteTable;
 
 pub use super::changes::Revision;
 

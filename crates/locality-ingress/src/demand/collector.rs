@@ -1,0 +1,120 @@
+//! Demand as metrics, read from the board when somebody asks.
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::reports::Demand;
+use gateway_link::demand::Load;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(crate) struct DemandMetrics {
+    demand: Demand,
+}
+
+impl DemandMetrics {
+    /// The metrics of `demand`.
+    #[must_use]
+    pub(crate) fn new(demand: Demand) -> Self {
+        Self { demand }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    namespace: String,
+    revision: String,
+    source: String,
+    serving: String,
+}
+
+impl Collector for DemandMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let loads: Vec<(Labels, Load)> = {
+            let revisions = self.demand.board().all().into_iter();
+            revisions
+                .flat_map(|(revision, by_source)| {
+                    by_source.into_iter().flat_map(move |(source, by_serving)| {
+                        let revision = revision.clone();
+                        by_serving.into_iter().map(move |(serving, load)| {
+                            let labels = Labels {
+                                namespace: revision.namespace.clone(),
+                                revision: revision.name.clone(),
+                                source: source.clone(),
+                                serving,
+                            };
+                            (labels, load)
+                        })
+                    })
+                })
+                .collect()
+        };
+        let gauge = |load: &Load, metric: MetricEncoder<'_>| {
+            ConstGauge::new(i64::try_from(load.in_flight).unwrap_or(i64::MAX)).encode(metric)
+        };
+        let mut family =
+            encoder.encode_descriptor("locality_ingress_requests_in_flight", "Requests on their way", None, MetricType::Gauge)?;
+        for (labels, load) in &loads {
+            gauge(load, family.encode_family(labels)?)?;
+        }
+        type Count = fn(&Load) -> u64;
+        let counts: [(&str, &str, Count); 3] = [
+            ("locality_ingress_requests_arrived", "Requests sent to a serving node", |load| load.arrived),
+            ("locality_ingress_requests_finished", "Requests answered with anything but a server error", |load| load.finished),
+            ("locality_ingress_requests_failed", "Requests answered with a server error, or not at all", |load| load.failed),
+        ];
+        for (name, help, count) in counts {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (labels, load) in &loads {
+                ConstCounter::new(count(load)).encode(family.encode_family(labels)?)?;
+            }
+        }
+        let help = "Requests in flight, added up over time; divided by those that ended it is the mean response time";
+        let mut family = encoder.encode_descriptor("locality_ingress_requests_busy_seconds", help, None, MetricType::Counter)?;
+        for (labels, load) in &loads {
+            ConstCounter::new(load.busy_seconds).encode(family.encode_family(labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use envoy_types::pb::envoy::config::core::v3::Locality;
+    use envoy_types::pb::envoy::config::endpoint::v3::{ClusterStats, UpstreamLocalityStats};
+    use envoy_types::pb::envoy::service::load_stats::v3::LoadStatsRequest;
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    #[test]
+    fn what_the_board_knows_is_on_the_page() {
+        let demand = Demand::default();
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(DemandMetrics::new(demand.clone())));
+        let stats = UpstreamLocalityStats {
+            locality: Some(Locality { sub_zone: "node1".into(), ..Locality::default() }),
+            total_requests_in_progress: 3,
+            total_issued_requests: 4,
+            ..UpstreamLocalityStats::default()
+        };
+        let cluster = ClusterStats {
+            cluster_name: "default/hello-00001/80".into(),
+            upstream_locality_stats: vec![stats],
+            ..ClusterStats::default()
+        };
+        let report = LoadStatsRequest { cluster_stats: vec![cluster], ..LoadStatsRequest::default() };
+        demand.board().join(1, "node3", Instant::now()).unwrap();
+        demand.board().take(1, &report, |_| true, Instant::now());
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+        let labels = r#"{namespace="default",revision="hello-00001",source="node3",serving="node1"}"#;
+        assert!(page.contains(&format!("locality_ingress_requests_in_flight{labels} 3\n")), "{page}");
+        assert!(page.contains(&format!("locality_ingress_requests_arrived_total{labels} 4\n")), "{page}");
+    }
+}

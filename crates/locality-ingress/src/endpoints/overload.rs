@@ -1,0 +1,97 @@
+//! Which revisions' pods take only so many requests at once, how many they have, and what follows
+//! for their routes.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use super::activators::Concurrency;
+use super::plan::Rows;
+use super::spill::relieve;
+use crate::kubernetes::objects::{Endpoint, ObjectName};
+use crate::state::change::LoadChange;
+use gateway_link::demand::ByServing;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Crowding {
+    known: BTreeMap<ObjectName, Concurrency>,
+    // Of revisions with a limit only.
+    loads: BTreeMap<ObjectName, BTreeMap<HeardFrom, ByServing>>,
+}
+
+/// A source node, and the replica that hears its gateway.
+type HeardFrom = (String, Option<Arc<str>>);
+
+impl Crowding {
+    pub(crate) fn set_concurrency(&mut self, revision: &ObjectName, concurrency: Option<Concurrency>) {
+        if !matches!(concurrency, Some(Concurrency::Limited(_))) {
+            self.loads.remove(revision);
+        }
+        match concurrency {
+            Some(concurrency) => self.known.insert(revision.clone(), concurrency),
+            None => self.known.remove(revision),
+        };
+    }
+
+    /// How many requests a pod of `revision` takes at once, where that is known.
+    pub(crate) fn concurrency(&self, revision: &ObjectName) -> Option<Concurrency> {
+        self.known.get(revision).copied()
+    }
+
+    fn limit(&self, revision: &ObjectName) -> Option<NonZeroU32> {
+        match self.known.get(revision)? {
+            Concurrency::Limited(limit) => Some(*limit),
+            Concurrency::Unlimited => None,
+        }
+    }
+
+    /// Whether that can change anything.
+    pub(crate) fn set_loads(&mut self, revision: &ObjectName, LoadChange { heard_by, source, loads }: LoadChange) -> bool {
+        let matters = self.limit(revision).is_some();
+        if matters {
+            let all = self.loads.entry(revision.clone()).or_default();
+            if loads.values().any(|load| load.in_flight > 0) {
+                all.insert((source, heard_by), loads);
+            } else {
+                all.remove(&(source, heard_by));
+            }
+        }
+        matters
+    }
+
+    /// The planned rows, with those of sources whose planned nodes are full in another way.
+    pub(crate) fn relieve(&self, revision: &ObjectName, endpoints: &[Endpoint], planned: Option<Arc<Rows>>) -> Option<Arc<Rows>> {
+        let (Some(limit), Some(loads)) = (self.limit(revision), self.loads.get(revision)) else { return planned };
+        let mut slots: BTreeMap<String, u32> = BTreeMap::new();
+        for node in endpoints.iter().filter_map(|endpoint| endpoint.node.as_ref()) {
+            let slots = slots.entry(node.clone()).or_default();
+            *slots = slots.saturating_add(limit.get());
+        }
+        // Without a plan a source prefers its own node.
+        let row = |source: &str| match planned.as_ref().and_then(|rows| rows.get(source)) {
+            Some(row) => row.clone(),
+            None => BTreeMap::from([(source.to_owned(), 1)]),
+        };
+        let relieved = relieve(row, &slots, &by_source(loads));
+        if relieved.is_empty() {
+            return planned;
+        }
+        let mut rows = planned.as_deref().cloned().unwrap_or_default();
+        rows.extend(relieved);
+        Some(Arc::new(rows))
+    }
+}
+
+/// What all replicas hear, added up.
+fn by_source(loads: &BTreeMap<HeardFrom, ByServing>) -> BTreeMap<String, ByServing> {
+    let mut sum: BTreeMap<String, ByServing> = BTreeMap::new();
+    for ((source, _), loads) in loads {
+        let of = sum.entry(source.clone()).or_default();
+        for (serving, load) in loads {
+            let sum = of.entry(serving.clone()).or_default();
+            sum.in_flight = sum.in_flight.saturating_add(load.in_flight);
+        }
+    }
+    sum
+}

@@ -1,0 +1,132 @@
+//! Follows the extra-controller's stream of routes.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use gateway_link::{Event, MAX_LINE_BYTES};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::plan::PlanChange;
+use crate::metrics::Metrics;
+use crate::state::change::{Change, Source};
+
+/// How to follow the plan.
+#[derive(Clone, Debug)]
+pub struct FollowSettings {
+    /// Where it is.
+    pub url: String,
+    /// A stream on which nothing was heard for this long, not even a heartbeat, is dead.
+    pub silence_limit: Duration,
+    /// What is known counts no more when nothing was heard for this long.
+    pub expiry: Duration,
+}
+
+/// Why the stream ended.
+#[derive(Debug, thiserror::Error)]
+enum StreamEnd {
+    #[error("failed to read routes from {url}")]
+    Http { url: String, source: reqwest::Error },
+    #[error("failed to read routes: nothing heard for {0:?}")]
+    Silence(Duration),
+    #[error("failed to read routes: the writer ended the stream")]
+    Ended,
+    #[error(transparent)]
+    Line(#[from] gateway_link::RouteStreamError),
+    #[error("failed to read routes: a line is not UTF-8")]
+    NotText,
+    #[error("failed to hand routes on: nobody takes them")]
+    NobodyListens,
+}
+
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+
+/// Follows the stream and reconnects whenever it ends, until the stop. The first snapshot, or the
+/// first failure to get one, makes the plan [listed](Change::Listed): a cluster without an
+/// extra-controller is served all the same.
+pub(crate) async fn follow(settings: FollowSettings, changes: mpsc::Sender<Change>, metrics: Metrics, stop: CancellationToken) {
+    let mut listed = false;
+    let mut heard = tokio::time::Instant::now();
+    let mut expired = false;
+    let mut retry = FIRST_RETRY;
+    let client = reqwest::Client::builder().connect_timeout(Duration::from_secs(2)).tcp_nodelay(true).build().unwrap_or_default();
+    loop {
+        let before = heard;
+        let end = tokio::select! {
+            end = read(&client, &settings, &changes, &metrics, &mut listed, &mut heard) => end,
+            () = stop.cancelled() => return,
+        };
+        metrics.plan_connected.set(0);
+        if heard > before {
+            retry = FIRST_RETRY;
+            expired = false;
+        }
+        tracing::warn!(error = &end as &dyn std::error::Error, "lost the stream of routes, keeping those known");
+        if !listed {
+            listed = changes.send(Change::Listed(Source::Plan)).await.is_ok();
+        }
+        if !expired && heard.elapsed() > settings.expiry {
+            expired = changes.send(Change::Plan(PlanChange::Expired)).await.is_ok();
+            tracing::warn!(after = ?settings.expiry, "routes are too old, every gateway now prefers its own node");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(retry) => retry = (retry * 2).min(LAST_RETRY),
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+async fn read(
+    client: &reqwest::Client,
+    settings: &FollowSettings,
+    changes: &mpsc::Sender<Change>,
+    metrics: &Metrics,
+    listed: &mut bool,
+    heard: &mut tokio::time::Instant,
+) -> StreamEnd {
+    let failed = |source| StreamEnd::Http { url: settings.url.clone(), source };
+    let silence = |_| StreamEnd::Silence(settings.silence_limit);
+    let opened = async {
+        let request = client.get(&settings.url).send();
+        let response = tokio::time::timeout(settings.silence_limit, request).await.map_err(silence)?.map_err(failed)?;
+        response.error_for_status().map_err(failed)
+    };
+    let mut chunks = match opened.await {
+        Ok(response) => response.bytes_stream(),
+        Err(end) => return end,
+    };
+    let mut line: Vec<u8> = Vec::new();
+    loop {
+        let chunk = match tokio::time::timeout(settings.silence_limit, chunks.next()).await.map_err(silence) {
+            Ok(Some(Ok(chunk))) => chunk,
+            Ok(Some(Err(source))) => return failed(source),
+            Ok(None) => return StreamEnd::Ended,
+            Err(end) => return end,
+        };
+        *heard = tokio::time::Instant::now();
+        metrics.plan_heard();
+        for part in chunk.split_inclusive(|&byte| byte == b'\n') {
+            line.extend_from_slice(part);
+            if line.len() > MAX_LINE_BYTES {
+                return gateway_link::RouteStreamError::TooLong { bytes: line.len() }.into();
+            }
+            if part.last() != Some(&b'\n') {
+                continue;
+            }
+            let event = match std::str::from_utf8(&line).map(Event::from_line) {
+                Ok(Ok(event)) => event,
+                Ok(Err(error)) => return error.into(),
+                Err(_) => return StreamEnd::NotText,
+            };
+            line.clear();
+            let snapshot = matches!(event, Event::Snapshot { .. });
+            if changes.send(Change::Plan(PlanChange::Event(event))).await.is_err() {
+                return StreamEnd::NobodyListens;
+            }
+            if snapshot && !*listed {
+                *listed = changes.send(Change::Listed(Source::Plan)).await.is_ok();
+            }
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! From and to the API server: watches, the objects that they bring, statuses and events.
+
+pub(crate) mod cluster_domain;
+pub mod convert;
+pub(crate) mod events;
+pub(crate) mod kernel;
+pub(crate) mod objects;
+pub(crate) mod revision;
+pub(crate) mod status_writer;
+pub(crate) mod watches;
+
+pub use cluster_domain::cluster_domain;
+pub use kernel::{Release, bounds_retransmissions_here};
+pub use objects::{
+    Endpoint, IngressObject, NodeObject, ObjectName, Objects, SecretObject, ServiceObject, ServicePort, SliceEndpoint,
+    SliceObject,
+};

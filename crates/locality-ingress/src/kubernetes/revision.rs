@@ -1,0 +1,87 @@
+//! Knative's `Revision` (`serving.knative.dev/v1`), as far as it concerns us: how many requests a
+//! pod of it takes at once.
+
+use std::borrow::Cow;
+use std::num::NonZeroU32;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Serialize};
+
+use crate::endpoints::activators::Concurrency;
+
+/// A `Revision`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Revision {
+    /// Name and namespace.
+    pub metadata: ObjectMeta,
+    /// What is wanted.
+    #[serde(default)]
+    pub spec: RevisionSpec,
+}
+
+/// `spec`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RevisionSpec {
+    /// The hard limit, which the queue-proxy keeps; 0 or nothing is none.
+    #[serde(default)]
+    pub container_concurrency: Option<i64>,
+}
+
+impl Revision {
+    /// How many requests a pod takes at once.
+    #[must_use]
+    pub(crate) fn concurrency(&self) -> Concurrency {
+        let limit = self.spec.container_concurrency.and_then(|limit| u32::try_from(limit).ok()).and_then(NonZeroU32::new);
+        limit.map_or(Concurrency::Unlimited, Concurrency::Limited)
+    }
+}
+
+impl kube::Resource for Revision {
+    type DynamicType = ();
+    type Scope = k8s_openapi::NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        "Revision".into()
+    }
+    fn group((): &()) -> Cow<'_, str> {
+        "serving.knative.dev".into()
+    }
+    fn version((): &()) -> Cow<'_, str> {
+        "v1".into()
+    }
+    fn plural((): &()) -> Cow<'_, str> {
+        "revisions".into()
+    }
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_limit_is_a_limit() {
+        let limit = |spec: serde_json::Value| {
+            let revision: Revision =
+                serde_json::from_value(serde_json::json!({"metadata": {"name": "a"}, "spec": spec})).unwrap();
+            revision.concurrency()
+        };
+        assert_eq!(
+            limit(serde_json::json!({"containerConcurrency": 4, "containers": []})),
+            Concurrency::Limited(NonZeroU32::new(4).unwrap())
+        );
+        for none in [
+            serde_json::json!({}),
+            serde_json::json!({"containerConcurrency": 0}),
+            serde_json::json!({"containerConcurrency": -1}),
+        ] {
+            assert_eq!(limit(none), Concurrency::Unlimited);
+        }
+    }
+}

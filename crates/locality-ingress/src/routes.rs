@@ -1,0 +1,10 @@
+//! First step: Ingresses and what they refer to as one table of routes, the same for all gateways.
+
+pub(crate) mod network_hash;
+mod own_hosts;
+pub(crate) mod route_table;
+pub(crate) mod translate;
+pub(crate) mod validate;
+
+pub use route_table::{Action, Cluster, ClusterKey, RouteTable, Target};
+pub use translate::{Conflicts, IngressRoutes, TranslateSettings, merge, translate};

@@ -1,0 +1,232 @@
+//! Everything known, and what follows from it: changes of objects and of the plan go in, updates of
+//! the [`Store`] and news about Ingresses come out. No I/O; time is passed in.
+//!
+//! Only what a change touches is made anew: an endpoint that comes or goes touches the assignments
+//! of its clusters and nothing else.
+
+pub(crate) mod change;
+pub(crate) mod event_loop;
+mod gateways;
+mod generations;
+mod judgement;
+mod known;
+mod publication;
+mod refusals;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::endpoints::locality::Policy;
+use crate::kubernetes::kernel::Release;
+use crate::kubernetes::objects::ObjectName;
+use crate::routes::route_table::ClusterKey;
+use crate::routes::translate::TranslateSettings;
+use crate::status::standing::News;
+use crate::xds::Kind;
+use crate::xds::refusal::Nack;
+use crate::xds::store::{Store, Update};
+
+pub use change::Change;
+use gateways::Gateways;
+use generations::{Generations, Verdict};
+use judgement::Judgement;
+use known::{Dirty, Known};
+use publication::Publication;
+use refusals::Blame;
+
+/// See the module.
+#[derive(Debug)]
+pub struct World {
+    store: Arc<Store>,
+    settings: WorldSettings,
+    known: Known,
+    dirty: Dirty,
+    generations: Generations,
+    publication: Publication,
+    judgement: Judgement,
+    gateways: Gateways,
+    draining: BTreeSet<IpAddr>,
+}
+
+/// What the world must know besides objects.
+#[derive(Clone, Debug)]
+pub struct WorldSettings {
+    /// How gateways choose endpoints.
+    pub policy: Policy,
+    /// For translation.
+    pub translate: TranslateSettings,
+    /// The kernel with which it was tried that retransmissions can be bounded: it is so with newer
+    /// ones, too.
+    pub bounds_retransmissions: Option<Release>,
+    /// The Secret with the certificate for clients from outside that name no host that has one.
+    pub fallback_certificate: Option<ObjectName>,
+    /// The Service whose endpoints are the gateways.
+    pub gateway_service: ObjectName,
+}
+
+impl World {
+    /// An empty world that publishes to `store`.
+    #[must_use]
+    pub fn new(store: Arc<Store>, settings: WorldSettings) -> Self {
+        Self {
+            store,
+            known: Known::needing(settings.fallback_certificate.clone(), settings.translate.internal_authority.clone()),
+            dirty: Dirty::default(),
+            generations: Generations::default(),
+            publication: Publication::default(),
+            judgement: Judgement::default(),
+            gateways: Gateways::default(),
+            draining: BTreeSet::new(),
+            settings,
+        }
+    }
+
+    /// Notes a change. Nothing follows from it before [`settle`](Self::settle).
+    pub fn note(&mut self, change: Change) {
+        self.known.note(change, &mut self.dirty, |ingress| self.judgement.waits(ingress));
+    }
+
+    /// Notes that the gateway of `node` refused something. Returns the Ingresses at fault: the
+    /// present generation of each is blamed, and held back where it would hold up others. The next
+    /// one is judged anew.
+    pub fn refused(&mut self, node: &str, nack: &Nack) -> Vec<ObjectName> {
+        let resources: BTreeSet<(Kind, String)> = match nack.kind {
+            Kind::Cluster | Kind::Assignment | Kind::Secret => {
+                nack.at_fault.iter().map(|name| (nack.kind, name.clone())).collect()
+            }
+            Kind::Routes | Kind::Listener => BTreeSet::new(),
+        };
+        let at_fault: BTreeSet<ObjectName> = match nack.kind {
+            Kind::Cluster | Kind::Assignment => nack.at_fault.iter().flat_map(|cluster| self.users_of_cluster(cluster)).collect(),
+            Kind::Secret => {
+                let secrets = nack.at_fault.iter().filter_map(|name| name.split_once('/'));
+                secrets.flat_map(|(namespace, name)| self.users_of(&ObjectName::new(namespace, name))).collect()
+            }
+            Kind::Routes | Kind::Listener => {
+                let refused = self.publication.hosts(&nack.names);
+                let found = self.generations.hold_back(nack, &refused, &self.known, self.store.revision().0);
+                self.dirty.merge |= !found.is_empty();
+                found
+            }
+        };
+        let message = nack.by_gateway_of(node);
+        for name in &at_fault {
+            if let Some(ingress) = self.known.ingress(name) {
+                let blame = Blame { generation: ingress.generation, message: message.clone(), resources: resources.clone() };
+                self.generations.blame(name, blame);
+                self.dirty.ingresses.insert(name.clone());
+            }
+        }
+        at_fault.into_iter().collect()
+    }
+
+    /// Number of revisions with a plan.
+    #[must_use]
+    pub fn planned_revisions(&self) -> usize {
+        self.known.planned_revisions()
+    }
+
+    /// Number of Ingresses, and of those that cannot be served.
+    #[must_use]
+    pub fn ingress_counts(&self) -> (usize, usize) {
+        (self.known.objects().ingresses.len(), self.judgement.refused())
+    }
+
+    fn users_of(&self, used: &ObjectName) -> Vec<ObjectName> {
+        self.known.users_of(used).cloned().collect()
+    }
+
+    /// The Ingresses that use the cluster called `cluster`.
+    #[must_use]
+    pub fn users_of_cluster(&self, cluster: &str) -> Vec<ObjectName> {
+        let Ok(key) = cluster.parse::<ClusterKey>() else { return Vec::new() };
+        self.users_of(&key.service)
+    }
+
+    /// The `metadata.uid` of an Ingress.
+    #[must_use]
+    pub fn uid(&self, name: &ObjectName) -> Option<String> {
+        self.known.ingress(name).map(|ingress| ingress.uid.clone())
+    }
+
+    /// When, after `now`, something follows from time alone.
+    #[must_use]
+    pub fn wake_at(&self, now: Instant) -> Option<Instant> {
+        self.publication.wake_at().into_iter().chain(self.gateways.wake_at(now)).min()
+    }
+
+    /// Publishes what follows from all changes noted so far.
+    pub fn settle(&mut self, now: Instant) -> News {
+        let dirty = std::mem::take(&mut self.dirty);
+        let mut verdicts: BTreeMap<ObjectName, Verdict> = BTreeMap::new();
+        let fallback_changed = self.settings.fallback_certificate.as_ref().is_some_and(|name| dirty.secrets.contains(name));
+        let mut merge_anew = dirty.merge || fallback_changed || !self.publication.has_begun();
+        for name in &dirty.ingresses {
+            let (verdict, changes) = self.generations.follow(name, &self.known, &self.settings.translate, now);
+            merge_anew |= changes;
+            verdicts.insert(name.clone(), verdict);
+        }
+        let mut update = Update::default();
+        let mut clusters: BTreeSet<ClusterKey> = BTreeSet::new();
+        if merge_anew {
+            let means = (self.settings.policy, self.settings.fallback_certificate.as_ref());
+            clusters = self.publication.merge(&self.generations, &self.known, means, now, &mut update);
+        }
+        self.publication.drop_lingering(now, &mut update);
+        for service in &dirty.services {
+            clusters.extend(self.publication.clusters_of(service));
+        }
+        for key in clusters {
+            let endpoints = self.publication.endpoints(&key, &self.known);
+            update.endpoints.insert(key.to_string(), endpoints);
+        }
+        let authority = &self.settings.translate.internal_authority;
+        if merge_anew || dirty.secrets.contains(authority) {
+            self.publication.authority(authority, &self.known, &mut update);
+        }
+        for name in &dirty.secrets {
+            self.publication.secret_changed(name, &self.known, &mut update);
+        }
+        if dirty.zones {
+            update.zones = Some(self.known.objects().zones.clone());
+        }
+        if dirty.kernels {
+            let able = |kernel: &Release| self.settings.bounds_retransmissions.is_some_and(|tried| *kernel >= tried);
+            let nodes = self.known.objects().kernels.iter().filter(|(_, kernel)| able(kernel));
+            update.bounds_retransmissions = Some(nodes.map(|(node, _)| node.clone()).collect());
+        }
+        let mut news = News::default();
+        for secret in &dirty.lost_secrets {
+            let note =
+                format!("the TLS Secret {secret} is gone or has no usable certificate: the last one that had is still served");
+            let users = self.known.users_of(secret).cloned();
+            news.warnings.extend(users.map(|ingress| (ingress, "CertificateLost", note.clone())));
+        }
+        if dirty.services.contains(&self.settings.gateway_service) {
+            let slices = self.known.objects().slices.get(&self.settings.gateway_service);
+            let slices = || slices.into_iter().flatten().map(|(_, slice)| slice);
+            news.gateways = self.gateways.follow(slices(), now);
+            let endpoints = slices().flat_map(|slice| &slice.endpoints);
+            update.gateway_nodes = Some(endpoints.filter_map(|one| Some((one.address, one.node.clone()?))).collect());
+        }
+        let draining = self.gateways.draining(now);
+        if draining != self.draining {
+            self.draining.clone_from(&draining);
+            update.draining = Some(draining);
+        }
+        let before = self.store.revision().0;
+        let revision = self.store.publish(update);
+        if revision > before && self.generations.blames_resources() {
+            let mut changed = BTreeSet::new();
+            self.store.changes_since(before, |kind, name| _ = changed.insert((kind, name.as_str().to_owned())));
+            for name in self.generations.forgive(&changed) {
+                verdicts.entry(name).or_insert(Verdict::Served);
+            }
+        }
+        let everything = (&self.known, &mut self.generations, self.publication.conflicts());
+        self.judgement.pass(verdicts, everything, revision, &mut news);
+        news
+    }
+}

@@ -1,0 +1,104 @@
+//! Feeds the [`World`] and passes on what it says.
+
+use std::time::Instant;
+
+use std::collections::BTreeSet;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::World;
+use super::change::{Change, Source};
+use crate::kubernetes::events::Events;
+use crate::kubernetes::objects::ObjectName;
+use crate::metrics::Metrics;
+use crate::status::standing::{GatewayPod, REFUSED_BY_GATEWAY, Standing};
+use crate::xds::server::NackReport;
+
+/// Changes taken together at most, so that a long list does not hold up what came before it.
+const BATCH: usize = 4096;
+
+/// Who is told.
+pub(crate) struct Outputs {
+    /// What became of Ingresses.
+    pub standings: mpsc::UnboundedSender<(ObjectName, Option<Standing>)>,
+    /// The gateways; `None` until all is known.
+    pub gateways: watch::Sender<Option<Vec<GatewayPod>>>,
+    /// Where warnings about Ingresses go.
+    pub events: Option<Events>,
+    /// Told when the caches are full.
+    pub readiness: ops_http::Readiness,
+    /// Counts.
+    pub metrics: Metrics,
+}
+
+/// Runs until the stop, or until nobody sends changes any more. Nothing is published before every
+/// [`Source`] has told what there is.
+pub(crate) async fn run(
+    mut world: World,
+    mut changes: mpsc::Receiver<Change>,
+    mut nacks: mpsc::Receiver<NackReport>,
+    outputs: Outputs,
+    stop: CancellationToken,
+) {
+    let mut unlisted: BTreeSet<Source> = Source::ALL.into();
+    let mut batch = Vec::new();
+    loop {
+        let wake_at = world.wake_at(Instant::now()).map(tokio::time::Instant::from_std);
+        tokio::select! {
+            received = changes.recv_many(&mut batch, BATCH) => if received == 0 { return },
+            Some(report) = nacks.recv() => blame(&mut world, &report, &outputs),
+            () = async { tokio::time::sleep_until(wake_at.unwrap_or_else(tokio::time::Instant::now)).await }, if wake_at.is_some() => {}
+            () = stop.cancelled() => return,
+        }
+        for change in batch.drain(..) {
+            if let Change::Listed(source) = change
+                && unlisted.remove(&source)
+                && unlisted.is_empty()
+            {
+                tracing::info!("caches are full");
+                outputs.readiness.reached("caches");
+                outputs.gateways.send_if_modified(|gateways| gateways.get_or_insert_default().is_empty());
+            }
+            world.note(change);
+        }
+        if !unlisted.is_empty() {
+            continue;
+        }
+        let news = world.settle(Instant::now());
+        if let Some(gateways) = news.gateways {
+            tracing::info!(count = gateways.len(), "gateways");
+            outputs.gateways.send_replace(Some(gateways));
+        }
+        for (ingress, reason, note) in news.warnings {
+            warn(&world, &outputs, ingress, reason, note);
+        }
+        for standing in news.standings {
+            // Nobody listens any more only while everything stops.
+            let _ = outputs.standings.send(standing);
+        }
+        let (ingresses, refused) = world.ingress_counts();
+        outputs.metrics.ingresses.set(count(ingresses));
+        outputs.metrics.ingresses_refused.set(count(refused));
+        outputs.metrics.planned_revisions.set(count(world.planned_revisions()));
+    }
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Tells each Ingress at fault.
+fn blame(world: &mut World, report: &NackReport, outputs: &Outputs) {
+    for ingress in world.refused(&report.node, &report.nack) {
+        warn(world, outputs, ingress, REFUSED_BY_GATEWAY, report.nack.by_gateway_of(&report.node));
+    }
+}
+
+fn warn(world: &World, outputs: &Outputs, ingress: ObjectName, reason: &'static str, note: String) {
+    if let Some(events) = outputs.events.clone() {
+        let uid = world.uid(&ingress).unwrap_or_default();
+        // An API server that is slow must not hold up the gateways.
+        tokio::spawn(async move { events.warn(&ingress, &uid, reason, &note).await });
+    }
+}

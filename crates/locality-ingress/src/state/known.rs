@@ -1,0 +1,270 @@
+//! What is known: the objects, who uses which of them, the plan, and what revisions have in flight.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::change::Change;
+use crate::endpoints::activators::shares;
+use crate::endpoints::overload::Crowding;
+use crate::endpoints::plan::Plan;
+use crate::kubernetes::objects::{IngressObject, ObjectName, Objects, ServiceObject, SliceObject};
+use crate::routes::route_table::Target;
+use crate::routes::translate::IngressRoutes;
+use crate::xds::store::ClusterEndpoints;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    objects: Objects,
+    plan: Plan,
+    crowding: Crowding,
+    // Who names a Service or Secret.
+    users: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    slice_owners: BTreeMap<ObjectName, ObjectName>,
+    // The Secret that is needed whoever names it.
+    always_needed: Option<ObjectName>,
+    internal_authority: Option<ObjectName>,
+    // Secrets that are gone and still served, for some Ingress names them.
+    outlived_secrets: BTreeSet<ObjectName>,
+    // The Service that selects the pods of a revision, by the revision's public one.
+    pod_services: BTreeMap<ObjectName, ObjectName>,
+}
+
+/// What may have to be made anew.
+#[derive(Debug, Default)]
+pub(super) struct Dirty {
+    pub(super) ingresses: BTreeSet<ObjectName>,
+    pub(super) services: BTreeSet<ObjectName>,
+    pub(super) secrets: BTreeSet<ObjectName>,
+    // Those that are gone and still needed.
+    pub(super) lost_secrets: BTreeSet<ObjectName>,
+    pub(super) zones: bool,
+    pub(super) kernels: bool,
+    // What is served changed without an object having done so.
+    pub(super) merge: bool,
+}
+
+impl Known {
+    /// Nothing yet, with two Secrets that are needed whoever names them: that of a certificate, and
+    /// that of an authority.
+    pub(super) fn needing(certificate: Option<ObjectName>, internal_authority: ObjectName) -> Self {
+        Self { always_needed: certificate, internal_authority: Some(internal_authority), ..Self::default() }
+    }
+
+    pub(super) fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    pub(super) fn ingress(&self, name: &ObjectName) -> Option<&IngressObject> {
+        self.objects.ingresses.get(name)
+    }
+
+    /// Number of revisions with a plan.
+    pub(super) fn planned_revisions(&self) -> usize {
+        self.plan.len()
+    }
+
+    /// The Ingresses that name the Service or Secret `used`.
+    pub(super) fn users_of(&self, used: &ObjectName) -> impl Iterator<Item = &ObjectName> {
+        self.users.get(used).into_iter().flatten()
+    }
+
+    /// Takes a change over, and notes in `dirty` what it touches. `waits` tells whether an Ingress
+    /// waits for something.
+    pub(super) fn note(&mut self, change: Change, dirty: &mut Dirty, waits: impl Fn(&ObjectName) -> bool) {
+        match change {
+            Change::Ingress(name, ingress) => {
+                self.note_ingress(&name, ingress.map(|ingress| *ingress));
+                dirty.ingresses.insert(name);
+            }
+            Change::Service(name, service) => {
+                let public = |service: &ServiceObject| Some(ObjectName::new(&name.namespace, service.pods_of.as_ref()?));
+                let before = self.objects.services.get(&name).and_then(public);
+                let now = service.as_ref().and_then(public);
+                if before != now {
+                    if let Some(public) = &before {
+                        self.pod_services.remove(public);
+                    }
+                    if let Some(public) = &now {
+                        self.pod_services.insert(public.clone(), name.clone());
+                    }
+                    dirty.services.extend(before.into_iter().chain(now));
+                }
+                if service.is_none() {
+                    self.objects.last_slices.remove(&name);
+                }
+                replace(&mut self.objects.services, name.clone(), service);
+                dirty.ingresses.extend(self.users_of(&name).cloned());
+                dirty.services.insert(name);
+            }
+            Change::Slice(name, slice) => {
+                let concerned: BTreeSet<ObjectName> =
+                    self.slice_owners.get(&name).into_iter().chain(slice.as_ref().map(|(service, _)| service)).cloned().collect();
+                let before: Vec<_> = concerned.into_iter().map(|service| (self.served(&service), service)).collect();
+                // Its label may have changed, and a deletion does not tell the label.
+                if let Some(before) = self.slice_owners.remove(&name) {
+                    if let Some(slices) = self.objects.slices.get_mut(&before) {
+                        slices.retain(|(slice, _)| *slice != name.name);
+                        if slices.is_empty() {
+                            self.objects.slices.remove(&before);
+                        }
+                    }
+                    self.touch(before, dirty);
+                }
+                if let Some((service, slice)) = slice {
+                    self.slice_owners.insert(name.clone(), service.clone());
+                    let slices = self.objects.slices.entry(service.clone()).or_default();
+                    // By name, so that their order tells nothing of when they came. There are few.
+                    let place = slices.partition_point(|(other, _)| *other < name.name);
+                    slices.reserve_exact(1);
+                    slices.insert(place, (name.name, slice));
+                    // An Ingress that waits for endpoints may wait for these.
+                    dirty.ingresses.extend(self.users_of(&service).filter(|user| waits(user)).cloned());
+                    self.touch(service, dirty);
+                }
+                for (served, service) in before {
+                    self.remember(service, served);
+                }
+            }
+            Change::Node(name, node) => {
+                let node = node.unwrap_or_default();
+                // A node says that it is well several times a minute.
+                if self.objects.zones.get(&name) != node.zone.as_ref() {
+                    replace(&mut self.objects.zones, name.clone(), node.zone);
+                    dirty.zones = true;
+                }
+                if self.objects.silent_nodes.contains(&name) != node.is_silent {
+                    if node.is_silent {
+                        self.objects.silent_nodes.insert(name.clone());
+                    } else {
+                        self.objects.silent_nodes.remove(&name);
+                    }
+                    dirty.services.extend(self.objects.last_slices.keys().cloned());
+                }
+                if self.objects.kernels.get(&name) != node.kernel.as_ref() {
+                    replace(&mut self.objects.kernels, name, node.kernel);
+                    dirty.kernels = true;
+                }
+            }
+            Change::Secret(name, secret) => {
+                // Half an encrypted site is worse than an old certificate: what an Ingress still
+                // names stays as it was.
+                let needed = self.users.contains_key(&name)
+                    || [&self.always_needed, &self.internal_authority].into_iter().any(|needed| needed.as_ref() == Some(&name));
+                if secret.is_none() && needed && self.objects.secrets.contains_key(&name) {
+                    dirty.lost_secrets.insert(name.clone());
+                    self.outlived_secrets.insert(name);
+                    return;
+                }
+                self.outlived_secrets.remove(&name);
+                if self.internal_authority.as_ref() == Some(&name) {
+                    // Whether it is there matters to all with internal encryption.
+                    dirty.ingresses.extend(self.objects.ingresses.keys().cloned());
+                }
+                replace(&mut self.objects.secrets, name.clone(), secret);
+                dirty.ingresses.extend(self.users_of(&name).cloned());
+                dirty.secrets.insert(name);
+            }
+            Change::Plan(change) => dirty.services.extend(self.plan.take(change)),
+            Change::Concurrency(revision, limit) => {
+                self.crowding.set_concurrency(&revision, limit);
+                dirty.services.insert(revision);
+            }
+            Change::Load(revision, loads) => {
+                if self.crowding.set_loads(&revision, loads) {
+                    dirty.services.insert(revision);
+                }
+            }
+            Change::Listed(_) => {}
+        }
+    }
+
+    /// The slices of a Service, where any of their endpoints is ready.
+    fn served(&self, service: &ObjectName) -> Option<Vec<(String, SliceObject)>> {
+        self.objects.has_ready(service).then(|| self.objects.slices.get(service).cloned()).flatten()
+    }
+
+    /// Remembers what a Service was served by before its last ready endpoint went.
+    fn remember(&mut self, service: ObjectName, before: Option<Vec<(String, SliceObject)>>) {
+        if self.objects.has_ready(&service) {
+            self.objects.last_slices.remove(&service);
+        } else if let Some(before) = before.filter(|_| self.objects.services.contains_key(&service)) {
+            self.objects.last_slices.insert(service, before);
+        }
+    }
+
+    /// Notes that the endpoints of a Service may be different now. How many pods a revision has is
+    /// a matter of its public Service, too.
+    fn touch(&self, service: ObjectName, dirty: &mut Dirty) {
+        let public = self.objects.services.get(&service).and_then(|of| of.pods_of.as_ref());
+        dirty.services.extend(public.map(|public| ObjectName::new(&service.namespace, public)));
+        dirty.services.insert(service);
+    }
+
+    fn note_ingress(&mut self, name: &ObjectName, ingress: Option<IngressObject>) {
+        let mut forgotten = Vec::new();
+        for used in self.objects.ingresses.get(name).map(uses).unwrap_or_default() {
+            if let Some(users) = self.users.get_mut(&used) {
+                users.remove(name);
+                if users.is_empty() {
+                    self.users.remove(&used);
+                    forgotten.push(used);
+                }
+            }
+        }
+        for used in ingress.as_ref().map(uses).unwrap_or_default() {
+            self.users.entry(used).or_default().insert(name.clone());
+        }
+        replace(&mut self.objects.ingresses, name.clone(), ingress);
+        for secret in forgotten {
+            if !self.users.contains_key(&secret) && self.outlived_secrets.remove(&secret) {
+                self.objects.secrets.remove(&secret);
+            }
+        }
+    }
+
+    /// What `routes` need and is not there yet.
+    pub(super) fn missing(&self, routes: &IngressRoutes) -> Vec<String> {
+        let without_endpoints = routes.clusters.iter().filter_map(|(key, cluster)| match &cluster.target {
+            Target::Endpoints { port_name } if self.objects.endpoints(&key.service, port_name).is_empty() => {
+                Some(format!("endpoints of Service {}", key.service))
+            }
+            _ => None,
+        });
+        routes.missing.iter().cloned().chain(without_endpoints).collect()
+    }
+
+    /// Where requests for `target` of the Service `service` may go; `None` where a name says it.
+    pub(super) fn endpoints(&self, service: &ObjectName, target: &Target) -> Option<ClusterEndpoints> {
+        match target {
+            Target::Endpoints { port_name } => {
+                let endpoints = self.objects.endpoints(service, port_name);
+                if endpoints.iter().any(|endpoint| endpoint.stand_in) {
+                    let ready_pods = self.pod_services.get(service).map_or(0, |pods| self.objects.ready_pods(pods));
+                    let shares = shares(&endpoints, ready_pods, self.crowding.concurrency(service));
+                    return Some(ClusterEndpoints::Activators { endpoints, shares });
+                }
+                let rows = self.crowding.relieve(service, &endpoints, self.plan.rows(service));
+                Some(ClusterEndpoints::Pods { endpoints, rows })
+            }
+            Target::OwnInternalListener => Some(ClusterEndpoints::OwnInternalListener),
+            Target::Name { .. } => None,
+        }
+    }
+}
+
+fn replace<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => map.insert(key, value),
+        None => map.remove(&key),
+    };
+}
+
+/// Services and Secrets that an Ingress names. The two share one name space here: who is asked once
+/// too often loses nothing.
+fn uses(ingress: &IngressObject) -> BTreeSet<ObjectName> {
+    let paths = ingress.spec.rules.iter().filter_map(|rule| rule.http.as_ref()).flat_map(|http| &http.paths);
+    let services =
+        paths.flat_map(|path| &path.splits).map(|split| ObjectName::new(&split.service_namespace, &split.service_name));
+    let secrets = ingress.spec.tls.iter().map(|tls| ObjectName::new(&tls.secret_namespace, &tls.secret_name));
+    services.chain(secrets).collect()
+}

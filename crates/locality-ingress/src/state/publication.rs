@@ -1,0 +1,161 @@
+//! What gateways are told: everybody's routes in one table, and clusters for as long as requests
+//! may be on their way to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::generations::Generations;
+use super::known::Known;
+use crate::endpoints::locality::Policy;
+use crate::kubernetes::objects::ObjectName;
+use crate::routes::route_table::{Cluster, ClusterKey, Host, RouteTable, VirtualHost};
+use crate::routes::translate::{Conflicts, merge};
+use crate::xds::clusters::{INTERNAL_AUTHORITY, cluster as envoy_cluster, internal_authority};
+use crate::xds::listeners::{EXTERNAL, EXTERNAL_TLS, INTERNAL, INTERNAL_TLS, certificate};
+use crate::xds::route_configuration::encoded_route_configuration;
+use crate::xds::store::{ClusterEndpoints, Update};
+use crate::xds::{Encoded, Kind};
+
+/// How long a cluster stays after the last route to it went: gateways take routes and clusters one
+/// after the other, and requests that began before may still be on their way.
+const CLUSTER_LINGER: Duration = Duration::from_secs(60);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Publication {
+    table: Arc<RouteTable>,
+    conflicts: Conflicts,
+    lingering: BTreeMap<ClusterKey, (Cluster, Instant)>,
+    begun: bool,
+}
+
+impl Publication {
+    /// Whether there ever was one.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// The hosts that Ingresses want and others have.
+    pub(super) fn conflicts(&self) -> &Conflicts {
+        &self.conflicts
+    }
+
+    /// When the next cluster goes.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        self.lingering.values().map(|(_, until)| *until).min()
+    }
+
+    /// The hosts of the route configurations called `names`.
+    pub(super) fn hosts(&self, names: &[String]) -> Vec<&BTreeMap<Host, VirtualHost>> {
+        let named = sides(&self.table).into_iter().filter(|(name, _)| names.iter().any(|one| one == name));
+        named.map(|(_, hosts)| hosts).collect()
+    }
+
+    /// Puts together what is served. The clusters that are new or different.
+    pub(super) fn merge(
+        &mut self,
+        generations: &Generations,
+        known: &Known,
+        (policy, fallback): (Policy, Option<&ObjectName>),
+        now: Instant,
+        update: &mut Update,
+    ) -> BTreeSet<ClusterKey> {
+        let (mut table, conflicts) = merge(generations.all());
+        table.fallback_certificate = fallback.filter(|name| known.objects().secrets.contains_key(name)).cloned();
+        let mut changed = BTreeSet::new();
+        for (key, cluster) in &table.clusters {
+            self.lingering.remove(key);
+            if self.table.clusters.get(key) != Some(cluster) {
+                let encoded = Encoded::new(&envoy_cluster(key, cluster, policy));
+                update.shared.insert((Kind::Cluster, key.to_string()), Some(encoded));
+                changed.insert(key.clone());
+            }
+        }
+        for (key, cluster) in &self.table.clusters {
+            if !table.clusters.contains_key(key) {
+                self.lingering.insert(key.clone(), (cluster.clone(), now + CLUSTER_LINGER));
+            }
+        }
+        for ((name, new), (_, old)) in sides(&table).into_iter().zip(sides(&self.table)) {
+            if new != old || !self.begun {
+                update.shared.insert((Kind::Routes, name.to_owned()), Some(encoded_route_configuration(name, new)));
+            }
+        }
+        let wanted: BTreeSet<_> = certificates(&table).collect();
+        wanted.iter().for_each(|name| encode_secret(name, known, update));
+        for name in certificates(&self.table).filter(|had| !wanted.contains(had)) {
+            update.shared.insert((Kind::Secret, name.to_string()), None);
+        }
+        self.begun = true;
+        self.conflicts = conflicts;
+        self.table = Arc::new(table);
+        update.table = Some(self.table.clone());
+        changed
+    }
+
+    /// Takes those away that lingered for long enough.
+    pub(super) fn drop_lingering(&mut self, now: Instant, update: &mut Update) {
+        self.lingering.retain(|key, (_, until)| {
+            let stays = *until > now;
+            if !stays {
+                update.shared.insert((Kind::Cluster, key.to_string()), None);
+                update.endpoints.insert(key.to_string(), None);
+            }
+            stays
+        });
+    }
+
+    /// The clusters of all ports of one Service.
+    pub(super) fn clusters_of(&self, service: &ObjectName) -> impl Iterator<Item = ClusterKey> {
+        keys_of(&self.table.clusters, service).chain(keys_of(&self.lingering, service))
+    }
+
+    /// Where requests for a cluster may go; `None` where there is no such cluster, or a name says
+    /// it.
+    pub(super) fn endpoints(&self, key: &ClusterKey, known: &Known) -> Option<ClusterEndpoints> {
+        let cluster = self.table.clusters.get(key).or_else(|| self.lingering.get(key).map(|(cluster, _)| cluster))?;
+        known.endpoints(&key.service, &cluster.target)
+    }
+
+    /// Tells the authority of internal encryption, where any cluster needs it.
+    pub(super) fn authority(&self, name: &ObjectName, known: &Known, update: &mut Update) {
+        let needed = self.table.clusters.values().any(|cluster| cluster.tls);
+        let pem = known.objects().secrets.get(name).and_then(|secret| secret.authority_pem.as_ref()).filter(|_| needed);
+        let encoded = pem.map(|pem| Encoded::new(&internal_authority(pem)));
+        update.shared.insert((Kind::Secret, INTERNAL_AUTHORITY.to_owned()), encoded);
+    }
+
+    /// Tells the certificate in a Secret that changed, where it is in use.
+    pub(super) fn secret_changed(&self, name: &ObjectName, known: &Known, update: &mut Update) {
+        if certificates(&self.table).any(|used| used == name) {
+            encode_secret(name, known, update);
+        }
+    }
+}
+
+fn encode_secret(name: &ObjectName, known: &Known, update: &mut Update) {
+    if let Some(secret) = known.objects().secrets.get(name) {
+        update.shared.insert((Kind::Secret, name.to_string()), Some(Encoded::new(&certificate(name, secret))));
+    }
+}
+
+fn certificates(table: &RouteTable) -> impl Iterator<Item = &ObjectName> {
+    table.external_certificates.values().chain(table.internal_certificates.values()).chain(&table.fallback_certificate)
+}
+
+/// The hosts of each route configuration, by its name.
+fn sides(table: &RouteTable) -> [(&'static str, &BTreeMap<Host, VirtualHost>); 4] {
+    [
+        (EXTERNAL, &table.external),
+        (INTERNAL, &table.internal),
+        (EXTERNAL_TLS, &table.external_tls),
+        (INTERNAL_TLS, &table.internal_tls),
+    ]
+}
+
+/// The keys of all ports of one Service.
+fn keys_of<V>(clusters: &BTreeMap<ClusterKey, V>, service: &ObjectName) -> impl Iterator<Item = ClusterKey> {
+    let first = ClusterKey { service: service.clone(), port: String::new() };
+    clusters.range(first..).map(|(key, _)| key).take_while(|key| key.service == *service).cloned()
+}

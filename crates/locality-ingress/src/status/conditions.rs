@@ -1,0 +1,113 @@
+//! Statuses in the form that Serving expects.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+
+use k8s_api::kingress::{IngressStatus, KCondition, LoadBalancer, LoadBalancerEntry};
+
+/// The names by which gateways are reached. One each: Serving refuses two.
+#[derive(Clone, Debug)]
+pub(crate) struct LoadBalancerNames {
+    /// From outside the cluster.
+    pub public: String,
+    /// From inside.
+    pub private: String,
+}
+
+/// What is to be said of a generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Every live gateway serves it.
+    Ready,
+    /// Not yet: why, for people.
+    Pending(String),
+    /// It cannot be served: why, for programs and for people.
+    Refused(&'static str, String),
+}
+
+/// Whether `status` already says that `generation` is ready, with the right addresses.
+#[must_use]
+pub(crate) fn is_ready(status: &IngressStatus, generation: i64, names: &LoadBalancerNames) -> bool {
+    let wanted = next(status, generation, &Verdict::Ready, names, Timestamp::UNIX_EPOCH);
+    // A time is taken over where the condition did not change, so equal means that nothing would
+    // change at all.
+    wanted == *status
+}
+
+/// The status to write for `verdict` after `before`.
+#[must_use]
+pub(crate) fn next(
+    before: &IngressStatus,
+    generation: i64,
+    verdict: &Verdict,
+    names: &LoadBalancerNames,
+    now: Timestamp,
+) -> IngressStatus {
+    let (ready, reason, message) = match verdict {
+        Verdict::Ready => ("True", "", ""),
+        Verdict::Pending(message) => ("Unknown", "Uninitialized", message.as_str()),
+        Verdict::Refused(reason, message) => ("False", *reason, message.as_str()),
+    };
+    let condition = |type_: &str, status: &str, reason: &str, message: &str| {
+        let same = before.conditions.iter().find(|one| one.type_ == type_ && one.status == status);
+        let since = same.and_then(|one| one.last_transition_time.clone()).unwrap_or(Time(now));
+        KCondition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            last_transition_time: Some(since),
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+        }
+    };
+    let entry = |name: &str| Some(LoadBalancer { ingress: vec![LoadBalancerEntry { domain_internal: name.to_owned() }] });
+    IngressStatus {
+        observed_generation: Some(generation),
+        conditions: vec![
+            condition("LoadBalancerReady", ready, reason, message),
+            condition("NetworkConfigured", "True", "", ""),
+            condition("Ready", ready, reason, message),
+        ],
+        // Both stay once they are there: Serving's placeholder Services hang on them.
+        public_load_balancer: entry(&names.public),
+        private_load_balancer: entry(&names.private),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> LoadBalancerNames {
+        LoadBalancerNames { public: "p.ns.svc.cluster.local".into(), private: "i.ns.svc.cluster.local".into() }
+    }
+
+    #[test]
+    fn ready_has_both_addresses_and_is_recognised() {
+        let now = Timestamp::from_second(1_000).unwrap();
+        let status = next(&IngressStatus::default(), 3, &Verdict::Ready, &names(), now);
+        insta::assert_json_snapshot!(status);
+        assert!(is_ready(&status, 3, &names()));
+        assert!(!is_ready(&status, 4, &names()));
+        assert!(!is_ready(&IngressStatus::default(), 3, &names()));
+        assert!(!is_ready(&status, 3, &LoadBalancerNames { public: "other".into(), ..names() }));
+    }
+
+    #[test]
+    fn a_new_generation_is_never_seen_with_the_old_ready() {
+        let before = next(&IngressStatus::default(), 1, &Verdict::Ready, &names(), Timestamp::from_second(1).unwrap());
+        let after = next(&before, 2, &Verdict::Pending("waiting".into()), &names(), Timestamp::from_second(2).unwrap());
+        assert_eq!(after.observed_generation, Some(2));
+        assert!(after.conditions.iter().filter(|one| one.type_ != "NetworkConfigured").all(|one| one.status == "Unknown"));
+    }
+
+    #[test]
+    fn times_change_only_with_the_status_of_a_condition() {
+        let second = |second| Timestamp::from_second(second).unwrap();
+        let one = next(&IngressStatus::default(), 1, &Verdict::Ready, &names(), second(1));
+        let two = next(&one, 2, &Verdict::Ready, &names(), second(2));
+        assert_eq!(one.conditions, two.conditions);
+        let three = next(&two, 3, &Verdict::Refused("DomainConflict", "a".into()), &names(), second(3));
+        let times: Vec<_> = three.conditions.iter().map(|one| one.last_transition_time.as_ref().unwrap().0.as_second()).collect();
+        assert_eq!(times, [3, 1, 3]);
+    }
+}

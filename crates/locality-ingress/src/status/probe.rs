@@ -1,0 +1,86 @@
+//! One question to one gateway: do you have this version?
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::standing::ProbeTarget;
+use crate::routes::network_hash::{HASH_HEADER, HASH_OVERRIDE, PROBE_HEADER, PROBE_USER_AGENT, PROBE_VALUE};
+use crate::xds::listeners::GatewayPorts;
+
+/// How long a gateway may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a probe found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// The version is there.
+    Proved,
+    /// Another, or none.
+    NotYet(String),
+    /// The gateway cannot be reached.
+    Unreachable(String),
+}
+
+/// Asks gateways.
+#[derive(Clone, Debug)]
+pub(crate) struct Prober {
+    client: reqwest::Client,
+    ports: GatewayPorts,
+}
+
+impl Prober {
+    /// Asks gateways that listen on `ports`.
+    ///
+    /// # Errors
+    /// Where no HTTP client can be had.
+    pub(crate) fn new(ports: GatewayPorts) -> Result<Self, reqwest::Error> {
+        let client = reqwest::Client::builder()
+            .user_agent(PROBE_USER_AGENT)
+            .timeout(TIMEOUT)
+            .connect_timeout(TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()?;
+        Ok(Self { client, ports })
+    }
+
+    /// Asks the gateway at `address` for `target` with `hash`.
+    pub(crate) async fn ask(&self, address: IpAddr, target: &ProbeTarget, hash: &str) -> Found {
+        let port = if target.external { self.ports.external } else { self.ports.internal };
+        let request = self
+            .client
+            .get(format!("http://{}/healthz", SocketAddr::new(address, port)))
+            .header(reqwest::header::HOST, &target.host)
+            .header(HASH_HEADER, HASH_OVERRIDE)
+            .header(PROBE_HEADER, PROBE_VALUE);
+        match request.send().await {
+            Err(error) => Found::Unreachable(error.to_string()),
+            Ok(response) => {
+                let answered = response.headers().get(HASH_HEADER).and_then(|value| value.to_str().ok());
+                judge(response.status().as_u16(), answered, hash)
+            }
+        }
+    }
+}
+
+/// What an answer means. The gateway itself gives it, from the routes that it has.
+fn judge(status: u16, answered: Option<&str>, hash: &str) -> Found {
+    match answered {
+        Some(answered) if answered == hash => Found::Proved,
+        Some(answered) => Found::NotYet(format!("has another version ({answered})")),
+        None => Found::NotYet(format!("answers {status}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_right_version_proves() {
+        let proved = |answered| judge(200, answered, "h") == Found::Proved;
+        assert!(proved(Some("h")));
+        assert!(!proved(Some("other")));
+        assert!(!proved(None));
+    }
+}

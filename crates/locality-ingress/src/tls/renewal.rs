@@ -1,0 +1,81 @@
+//! TLS for the gateways' connections with certificates of our own making, from the beginning and as
+//! they are renewed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::Client;
+use rustls::server::ServerConfig;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::files::{TlsError, config_of};
+use super::secrets::{Certificates, SERVER_SECRET, keep};
+use crate::metrics::Metrics;
+
+/// How often it is looked whether any of them is due or different. They are renewed a month before
+/// their end.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How long until it is tried again where there are none yet.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(2);
+
+/// See the module.
+pub(crate) struct SelfMade {
+    client: Client,
+    namespace: String,
+    certificates: Certificates,
+    pub(crate) current: watch::Sender<Arc<ServerConfig>>,
+}
+
+impl SelfMade {
+    /// Has certificates, however long it takes to get them; `None` where the stop comes before.
+    pub(crate) async fn begin(client: &Client, namespace: &str, stop: &CancellationToken) -> Result<Option<Self>, TlsError> {
+        loop {
+            match keep(client, namespace, Timestamp::now()).await {
+                Ok(certificates) => {
+                    let current = watch::Sender::new(config(&certificates)?);
+                    tracing::info!("gateways are served over TLS, with certificates of our own making");
+                    let (client, namespace) = (client.clone(), namespace.to_owned());
+                    return Ok(Some(Self { client, namespace, certificates, current }));
+                }
+                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no gateway is served yet, trying again"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(TRY_AGAIN_AFTER) => {}
+                () = stop.cancelled() => return Ok(None),
+            }
+        }
+    }
+
+    /// Renews what is due and takes over what another replica renewed, until the stop. What cannot
+    /// be had or used changes nothing.
+    pub(crate) async fn follow(mut self, metrics: Metrics, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = stop.cancelled() => return,
+            }
+            let failed: Box<dyn std::error::Error> = match keep(&self.client, &self.namespace, Timestamp::now()).await {
+                Ok(certificates) if certificates == self.certificates => continue,
+                Ok(certificates) => match config(&certificates) {
+                    Ok(config) => {
+                        self.current.send_replace(config);
+                        self.certificates = certificates;
+                        tracing::info!("took over a new certificate for gateways");
+                        continue;
+                    }
+                    Err(error) => error.into(),
+                },
+                Err(error) => error.into(),
+            };
+            metrics.tls_failures.inc();
+            tracing::error!(error = &*failed, "gateways are served with the certificate from before");
+        }
+    }
+}
+
+fn config(certificates: &Certificates) -> Result<Arc<ServerConfig>, TlsError> {
+    let Certificates { server, authority } = certificates;
+    config_of(&format!("Secret {SERVER_SECRET}"), &server.certificate, &server.key, authority).map(Arc::new)
+}

@@ -1,0 +1,153 @@
+//! Second step: the route table as Envoy's resources, and their way to the gateways.
+//!
+//! [`route_configuration`], [`clusters`], [`listeners`] and [`assignments`] are pure; [`store`] numbers what
+//! they make, [`session`] decides what one gateway is sent and when, and [`server`] is the gRPC
+//! around it. What is the same for all gateways lies in memory once, also on its way out.
+
+mod accept;
+mod access_log;
+mod answer;
+mod assignments;
+mod changes;
+pub(crate) mod clusters;
+pub(crate) mod connected;
+pub(crate) mod held_log;
+pub(crate) mod listeners;
+pub(crate) mod proto;
+pub(crate) mod refusal;
+pub(crate) mod route_configuration;
+pub(crate) mod server;
+mod session;
+pub(crate) mod store;
+mod subscription;
+
+use std::borrow::Borrow;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use assignments::load_assignment;
+pub use clusters::cluster;
+pub use connected::Connected;
+pub use listeners::{DEFAULT_REQUEST_HEADERS_KIB, GatewayPorts, ListenerSettings, listeners};
+pub use refusal::Nack;
+pub use route_configuration::route_configuration;
+pub use server::{Ads, NackReport};
+pub use session::Session;
+pub use store::{ClusterEndpoints, Revision, Store, Update, View};
+
+/// The kinds of resources we serve, in the order in which they are sent: what is referred to before
+/// what refers to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `Cluster`.
+    Cluster,
+    /// `ClusterLoadAssignment`, the only one that differs by node.
+    Assignment,
+    /// `Secret`.
+    Secret,
+    /// `Listener`.
+    Listener,
+    /// `RouteConfiguration`.
+    Routes,
+}
+
+impl Kind {
+    /// All of them, in sending order.
+    pub const ALL: [Self; 5] = [Self::Cluster, Self::Assignment, Self::Secret, Self::Listener, Self::Routes];
+
+    /// As it is on the wire.
+    #[must_use]
+    pub fn type_url(self) -> &'static str {
+        match self {
+            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            Self::Assignment => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
+            Self::Routes => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+        }
+    }
+
+    /// The kind that `type_url` means.
+    #[must_use]
+    pub fn from_type_url(type_url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.type_url() == type_url)
+    }
+
+    /// A short name for metrics and logs.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Cluster => "cds",
+            Self::Assignment => "eds",
+            Self::Secret => "sds",
+            Self::Listener => "lds",
+            Self::Routes => "rds",
+        }
+    }
+}
+
+/// The name of a resource. All sessions share the store's names, so that knowing one costs a
+/// session no more than a word.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(Arc<String>);
+
+impl Name {
+    /// The name `text`.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Arc::new(text.into()))
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+// It is hashed, compared and ordered as its text is.
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// One encoded resource. Clones share the content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// A hash of the content, the same in every replica and after every restart, so that a gateway
+    /// which reconnects is sent only what it does not have.
+    pub version: NonZeroU64,
+    /// The content: an encoded message of the type that its [`Kind`] says.
+    pub content: Bytes,
+}
+
+impl Encoded {
+    /// Encodes `message`.
+    pub fn new<M: prost::Message>(message: &M) -> Self {
+        Self::from(message.encode_to_vec())
+    }
+}
+
+impl Encoded {
+    /// With `more` of the same message: what a field says twice is put together, or the latter
+    /// counts.
+    #[must_use]
+    pub fn and(&self, more: &[u8]) -> Self {
+        Self::from([&self.content, more].concat())
+    }
+}
+
+impl From<Vec<u8>> for Encoded {
+    fn from(content: Vec<u8>) -> Self {
+        Self { version: content_version(&content), content: content.into_boxed_slice().into() }
+    }
+}
+
+/// FNV-1a: it has to be the same everywhere, and nothing hostile chooses what it is taken of to any
+/// gain.
+fn content_version(bytes: &[u8]) -> NonZeroU64 {
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    NonZeroU64::new(hash).unwrap_or(NonZeroU64::MIN)
+}

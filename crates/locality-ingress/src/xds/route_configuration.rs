@@ -1,0 +1,220 @@
+//! Virtual hosts as Envoy's `RouteConfiguration`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
+use envoy_types::pb::envoy::config::route::v3::redirect_action::SchemeRewriteSpecifier;
+use envoy_types::pb::envoy::config::route::v3::retry_policy::{RetryBackOff, RetryHostPredicate, retry_host_predicate};
+use envoy_types::pb::envoy::config::route::v3::route::Action as EnvoyAction;
+use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, HostRewriteSpecifier};
+use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
+use envoy_types::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
+use envoy_types::pb::envoy::config::route::v3::{
+    DirectResponseAction, HeaderMatcher, RedirectAction, RetryPolicy, Route as EnvoyRoute, RouteAction, RouteConfiguration,
+    RouteMatch, VirtualHost as EnvoyHost, WeightedCluster,
+};
+use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
+use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
+use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+
+use prost::Message as _;
+
+use super::Encoded;
+use super::proto::{any, duration, number, set_header, truth};
+use crate::kubernetes::objects::ObjectName;
+use crate::routes::network_hash::{HASH_HEADER, HASH_OVERRIDE, PROBE_HEADER, PROBE_VALUE};
+use crate::routes::route_table::{Action, Host, Route, Split, VirtualHost};
+
+/// A route configuration called `name`. Hosts of one Ingress that are treated the same share a
+/// virtual host.
+#[must_use]
+pub fn route_configuration(name: &str, hosts: &BTreeMap<Host, VirtualHost>) -> RouteConfiguration {
+    RouteConfiguration { virtual_hosts: virtual_hosts(hosts).collect(), ..without_hosts(name) }
+}
+
+/// [`route_configuration`] encoded, with no more than one virtual host unencoded in memory at a
+/// time.
+#[must_use]
+pub(crate) fn encoded_route_configuration(name: &str, hosts: &BTreeMap<Host, VirtualHost>) -> Encoded {
+    // Fields that repeat may stand anywhere in a message, so what is encoded one after the other is
+    // one message.
+    let mut encoded = without_hosts(name).encode_to_vec();
+    for virtual_host in virtual_hosts(hosts) {
+        encoded.extend(RouteConfiguration { virtual_hosts: vec![virtual_host], ..RouteConfiguration::default() }.encode_to_vec());
+    }
+    encoded.into()
+}
+
+fn without_hosts(name: &str) -> RouteConfiguration {
+    RouteConfiguration {
+        name: name.to_owned(),
+        // gRPC clients send `host:80`. The backend still sees it as it was sent.
+        ignore_port_in_host_matching: true,
+        // Clusters are sent before routes, and kept a while after.
+        validate_clusters: truth(false),
+        ..RouteConfiguration::default()
+    }
+}
+
+/// Answers probes with the version. Before all other routes: whichever of them a probe would take,
+/// they travel together.
+fn proof(hash: &str) -> EnvoyRoute {
+    EnvoyRoute {
+        r#match: Some(RouteMatch {
+            path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
+            headers: vec![exactly(HASH_HEADER, HASH_OVERRIDE), exactly(PROBE_HEADER, PROBE_VALUE)],
+            ..RouteMatch::default()
+        }),
+        // A cache in front that looks at no such header must not take an empty page for the real
+        // one.
+        response_headers_to_add: vec![set_header(HASH_HEADER, hash), set_header("cache-control", "no-store")],
+        action: Some(EnvoyAction::DirectResponse(DirectResponseAction { status: 200, ..DirectResponseAction::default() })),
+        ..EnvoyRoute::default()
+    }
+}
+
+/// The Ingress that virtual host `number` of the [`route_configuration`] of `hosts` is of.
+#[must_use]
+pub(crate) fn ingress_of_virtual_host(hosts: &BTreeMap<Host, VirtualHost>, number: usize) -> Option<&ObjectName> {
+    alike(hosts).into_iter().flat_map(|(ingress, alike)| alike.into_iter().map(move |_| ingress)).nth(number)
+}
+
+fn virtual_hosts(hosts: &BTreeMap<Host, VirtualHost>) -> impl Iterator<Item = EnvoyHost> {
+    alike(hosts).into_values().flatten().map(|(virtual_host, domains)| EnvoyHost {
+        name: domains[0].clone(),
+        domains: domains.into_iter().cloned().collect(),
+        routes: std::iter::once(proof(&virtual_host.hash)).chain(virtual_host.routes.iter().map(route)).collect(),
+        retry_policy: Some(retry_policy()),
+        ..EnvoyHost::default()
+    })
+}
+
+type Alike<'a> = (&'a VirtualHost, Vec<&'a Host>);
+
+/// The hosts of each Ingress, those together that are treated the same.
+fn alike(hosts: &BTreeMap<Host, VirtualHost>) -> BTreeMap<&ObjectName, Vec<Alike<'_>>> {
+    let mut alike: BTreeMap<&ObjectName, Vec<Alike<'_>>> = BTreeMap::new();
+    for (host, virtual_host) in hosts {
+        let of_ingress = alike.entry(&virtual_host.ingress).or_default();
+        match of_ingress.iter_mut().find(|(other, _)| *other == virtual_host) {
+            Some((_, domains)) => domains.push(host),
+            None => of_ingress.push((virtual_host, vec![host])),
+        }
+    }
+    alike
+}
+
+fn route(route: &Route) -> EnvoyRoute {
+    let mut request_headers_to_add = Vec::new();
+    let action = match &route.action {
+        Action::Forward { rewrite_host, splits } => {
+            if let [only] = splits.as_slice() {
+                request_headers_to_add = only.set_headers.iter().map(|(name, value)| set_header(name, value)).collect();
+            }
+            EnvoyAction::Route(forward(rewrite_host.as_deref(), splits))
+        }
+        Action::RedirectToHttps => EnvoyAction::Redirect(RedirectAction {
+            scheme_rewrite_specifier: Some(SchemeRewriteSpecifier::HttpsRedirect(true)),
+            ..RedirectAction::default()
+        }),
+        Action::Unavailable => {
+            EnvoyAction::DirectResponse(DirectResponseAction { status: 503, ..DirectResponseAction::default() })
+        }
+    };
+    EnvoyRoute {
+        r#match: Some(RouteMatch {
+            path_specifier: Some(PathSpecifier::Prefix(route.prefix.clone())),
+            headers: route.headers.iter().map(|(name, value)| exactly(name, value)).collect(),
+            ..RouteMatch::default()
+        }),
+        request_headers_to_add,
+        action: Some(action),
+        ..EnvoyRoute::default()
+    }
+}
+
+pub(super) fn exactly(name: &str, value: &str) -> HeaderMatcher {
+    let exact = StringMatcher { match_pattern: Some(MatchPattern::Exact(value.to_owned())), ..StringMatcher::default() };
+    HeaderMatcher {
+        name: name.to_owned(),
+        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(exact)),
+        ..HeaderMatcher::default()
+    }
+}
+
+fn forward(rewrite_host: Option<&str>, splits: &[Split]) -> RouteAction {
+    let cluster_specifier = match splits {
+        [only] => ClusterSpecifier::Cluster(only.cluster.to_string()),
+        several => ClusterSpecifier::WeightedClusters(WeightedCluster {
+            clusters: several
+                .iter()
+                .map(|split| ClusterWeight {
+                    name: split.cluster.to_string(),
+                    weight: number(split.weight),
+                    request_headers_to_add: split.set_headers.iter().map(|(name, value)| set_header(name, value)).collect(),
+                    ..ClusterWeight::default()
+                })
+                .collect(),
+            ..WeightedCluster::default()
+        }),
+    };
+    RouteAction {
+        cluster_specifier: Some(cluster_specifier),
+        host_rewrite_specifier: rewrite_host.map(|host| HostRewriteSpecifier::HostRewriteLiteral(host.to_owned())),
+        // The activator and the queue-proxy keep a revision's timeouts; the gateway has none of its
+        // own.
+        timeout: duration(Duration::ZERO),
+        idle_timeout: duration(Duration::ZERO),
+        ..RouteAction::default()
+    }
+}
+
+/// Retries only where the request cannot have reached anyone, each time on another endpoint, where
+/// its priority has one. What a backend answered is never asked again.
+///
+/// An endpoint that cannot be reached is ejected at once, so a priority without any other one is
+/// left a moment later, well within the retries. Envoy's extension that tries another priority each
+/// time would do it for certain, but is set up anew for every request, failed or not, at several
+/// times the cost of everything else that retries take.
+fn retry_policy() -> RetryPolicy {
+    RetryPolicy {
+        retry_on: "connect-failure,refused-stream".to_owned(),
+        // Together about a tenth of a second.
+        num_retries: number(8),
+        retry_host_predicate: vec![RetryHostPredicate {
+            name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
+            config_type: Some(retry_host_predicate::ConfigType::TypedConfig(any(&PreviousHostsPredicate {}))),
+        }],
+        host_selection_retry_max_attempts: 5,
+        retry_back_off: Some(RetryBackOff {
+            base_interval: duration(Duration::from_millis(1)),
+            max_interval: duration(Duration::from_millis(50)),
+        }),
+        ..RetryPolicy::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encoded_one_by_one_they_are_the_same_configuration() {
+        let host = |name: &str| {
+            let redirect = Route { prefix: "/".into(), headers: BTreeMap::new(), action: Action::RedirectToHttps };
+            (
+                format!("{name}.example"),
+                VirtualHost { ingress: ObjectName::new("ns", name), hash: name.into(), routes: vec![redirect].into() },
+            )
+        };
+        let hosts = ["a", "b"].map(host).into();
+        let encoded = encoded_route_configuration("external", &hosts);
+        let decoded = RouteConfiguration::decode(encoded.content).unwrap();
+        assert_eq!(decoded, route_configuration("external", &hosts));
+        assert_eq!(decoded.virtual_hosts.len(), 2);
+        assert_eq!(decoded.virtual_hosts[1].name, "b.example");
+        assert_eq!(ingress_of_virtual_host(&hosts, 1), Some(&ObjectName::new("ns", "b")));
+        assert_eq!(ingress_of_virtual_host(&hosts, 2), None);
+    }
+}
