@@ -6,16 +6,18 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ndarray::Array2;
-use placement::completion::Completion;
-use placement::explain::explain;
-use placement::flow::{Server, route};
-use placement::many::{Claim, Resources, plan_many};
-use placement::synthetic::{Network, Random, Shape, zipf_demand};
-use placement::trace::{Inputs, replay};
-use placement::{
-    AppGraph, Call, CostMatrix, CostModel, CostPolicy, Demand, FactoredWeights, LatencyMatrix, MoveHistory, NodeCapacity,
-    NodeName, Order, PairState, PairStats, Problem, Segment, ServiceLevel, ServingCurve, Stability, WeightMatrix, score,
-};
+use placement::latency::completion::Completion;
+use placement::latency::synthetic::{Network, Random, Shape, zipf_demand};
+use placement::latency::{PairState, PairStats};
+use placement::plan::explain::explain;
+use placement::plan::trace::{Inputs, replay};
+use placement::plan::{MoveHistory, Stability};
+use placement::problem::many::{Claim, Resources, plan_many};
+use placement::problem::{CostModel, Segment, ServiceLevel, ServingCurve};
+use placement::routing::FactoredWeights;
+use placement::routing::{Server, route};
+use placement::score::{AppGraph, Call, Order};
+use placement::{CostMatrix, CostPolicy, Demand, LatencyMatrix, NodeCapacity, NodeName, Problem, WeightMatrix, score};
 
 const NODES: usize = 100;
 

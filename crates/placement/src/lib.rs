@@ -4,8 +4,15 @@
 //!
 //! ```text
 //! measurements -> LatencyMatrix -> CostMatrix -> Problem -> Plan -> WeightMatrix, scores
-//!   (matrix)        (matrix)         (cost)     (problem)  (plan)    (weights)  (score)
 //! ```
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`latency`] | the matrix of measurements, what a pair costs, estimates for pairs without one |
+//! | [`problem`] | demand, capacity, serving time, service levels, many services, plain data |
+//! | [`plan`] | plans, why they are what they are, whether they are worth their moves, traces |
+//! | [`routing`] | weights per source node, and the exact routing of demand to servers |
+//! | [`score`] | node scores for schedulers that place one pod at a time |
 //!
 //! A controller that runs one service on several nodes uses it like this, once per decision:
 //!
@@ -23,9 +30,9 @@
 //!
 //! ```
 //! use placement::{
-//!     CostPolicy, Demand, LatencyMatrix, NodeCapacity, NodeName, PairState, PairStats, Problem,
-//!     WeightMatrix,
+//!     CostPolicy, Demand, LatencyMatrix, NodeCapacity, NodeName, Problem, WeightMatrix,
 //! };
+//! use placement::latency::{PairState, PairStats};
 //!
 //! // node1 and node2 are 1 ms apart, node3 is 50 ms away from both.
 //! let nodes: Vec<NodeName> = ["node1", "node2", "node3"].map(NodeName::from).to_vec();
@@ -51,63 +58,37 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod anneal;
-#[cfg(feature = "app-graph")]
-mod app_graph;
-mod apportion;
-mod bound;
-mod branch;
-mod capacity;
-#[cfg(feature = "completion")]
-pub mod completion;
-mod cost;
-mod costs;
-mod demand;
-pub mod explain;
-mod factored;
-pub mod flow;
-mod instance;
-pub mod many;
-mod plan;
-mod planner;
-mod posed;
-mod problem;
-mod reduce;
-mod regions;
+pub mod latency;
+pub mod plan;
+pub mod problem;
+pub mod routing;
 pub mod score;
-mod search;
-mod serving;
-mod site_costs;
-mod slo;
-mod solve;
-mod spec;
-mod stability;
-pub mod synthetic;
-mod tie;
-mod topology;
-mod toward;
-#[cfg(feature = "trace")]
-pub mod trace;
-mod uniform;
-mod weights;
-mod zones;
+mod solver;
 
-#[cfg(feature = "app-graph")]
-pub use app_graph::{AppGraph, AppGraphError, Call, Order};
-pub use apportion::apportion;
-pub use capacity::{Exclusion, NodeCapacity};
-pub use cost::{CostMatrix, CostPolicy, Statistic};
-pub use costs::Costs;
-pub use demand::{Demand, DemandError};
-pub use factored::FactoredWeights;
-pub use latency_matrix::{Freshness, LatencyMatrix, MatrixError, NodeName, PairState, PairStats, Quantile, Rtt, RttError};
-pub use plan::{Flow, Plan, PlanCost, Proof, Unplaced, UnplacedReason, Unserved, ZoneReason, ZonesMissing};
-pub use planner::Planner;
-pub use problem::{CostModel, Effort, Problem, ProblemError};
-pub use serving::{Segment, ServingCurve, ServingError};
-pub use site_costs::SiteCosts;
-pub use slo::{Blocker, LevelPlan, ServiceLevel};
-pub use spec::{ProblemSpec, SPEC_VERSION, SpecError};
-pub use stability::{MoveHistory, Stability, Verdict};
-pub use topology::{MAX_COST, Place, SAME_ZONE_COST, TableCost, TopologyCosts};
-pub use weights::{WeightError, WeightMatrix};
+pub use latency::{CostMatrix, CostPolicy, LatencyMatrix, NodeName};
+pub use plan::Plan;
+pub use problem::{Demand, NodeCapacity, Problem, ProblemError};
+pub use routing::WeightMatrix;
+
+// Second names of what the modules show, for callers that were written before there were modules.
+#[cfg(feature = "completion")]
+#[doc(hidden)]
+pub use latency::completion;
+#[doc(hidden)]
+pub use latency::{
+    Costs, Freshness, MatrixError, PairState, PairStats, Quantile, Rtt, RttError, SiteCosts, Statistic, synthetic,
+};
+#[doc(hidden)]
+pub use plan::{
+    Flow, MoveHistory, PlanCost, Planner, Proof, Stability, Unplaced, UnplacedReason, Unserved, Verdict, ZoneReason,
+    ZonesMissing, explain,
+};
+#[doc(hidden)]
+pub use problem::{
+    Blocker, CostModel, DemandError, Effort, Exclusion, LevelPlan, ProblemSpec, Segment, ServiceLevel, ServingCurve,
+    ServingError, SpecError, many,
+};
+#[doc(hidden)]
+pub use routing::{FactoredWeights, WeightError, apportion};
+#[doc(hidden)]
+pub use solver::flow;

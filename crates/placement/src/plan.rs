@@ -1,11 +1,19 @@
 //! The answer: which nodes get how many replicas, who is served where, and what could not be done.
 
+pub mod explain;
+mod planner;
+mod stability;
+#[cfg(feature = "trace")]
+pub mod trace;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::capacity::Exclusion;
+use crate::problem::Exclusion;
 use latency_matrix::NodeName;
+pub use planner::Planner;
+pub use stability::{MoveHistory, Stability, Verdict};
 
 /// Demand of one source that is served on one node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

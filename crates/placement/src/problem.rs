@@ -1,15 +1,24 @@
 //! The question: how shall so many replicas of one service be spread over the nodes?
 
+mod capacity;
+mod demand;
+pub mod many;
+mod serving;
+mod slo;
+mod spec;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::capacity::NodeCapacity;
-use crate::costs::Costs;
-use crate::demand::Demand;
-use crate::serving::ServingCurve;
+use crate::latency::Costs;
+pub use capacity::{Exclusion, NodeCapacity};
+pub use demand::{Demand, DemandError};
 use latency_matrix::NodeName;
+pub use serving::{Segment, ServingCurve, ServingError};
+pub use slo::{Blocker, LevelPlan, ServiceLevel};
+pub use spec::{ProblemSpec, SPEC_VERSION, SpecError};
 
 /// How gateways choose a replica for a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,9 +89,9 @@ pub(crate) const TIE_SECONDS: f64 = 1e-6;
 /// stretches every replica evenly. With [`CostModel::Uniform`], `f[s][n]` is fixed at
 /// `demand[s] * x[n] / replicas`.
 ///
-/// The plan says whether its optimum is proven ([`crate::Proof`]). Among equals, running replicas
-/// stay; then nodes nearer to the demand win; then nodes in the order of a hash of service and node
-/// name.
+/// The plan says whether its optimum is proven ([`Proof`](crate::plan::Proof)). Among equals,
+/// running replicas stay; then nodes nearer to the demand win; then nodes in the order of a hash of
+/// service and node name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Problem {
     pub(crate) service: String,

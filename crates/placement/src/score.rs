@@ -3,17 +3,23 @@
 //! Each comes in two forms: by name or for all nodes, and (`.._into`) for some nodes by position,
 //! into a buffer of the caller's and up to a best score of his.
 
+#[cfg(feature = "app-graph")]
+mod app_graph;
 mod dependencies;
+mod topology;
 
 use std::collections::BTreeMap;
 
+#[cfg(feature = "app-graph")]
+pub use app_graph::{AppGraph, AppGraphError, Call, Order};
 pub use dependencies::{
     CallCosts, PlacedDependency, Requirements, dependencies_into, for_dependencies, requirements, requirements_into,
 };
+pub use topology::{MAX_COST, Place, SAME_ZONE_COST, TableCost, TopologyCosts};
 
-use crate::cost::CostMatrix;
-use crate::demand::Demand;
-use crate::flow::UNSERVED_SECONDS;
+use crate::latency::CostMatrix;
+use crate::problem::Demand;
+use crate::solver::flow::UNSERVED_SECONDS;
 use latency_matrix::{NodeName, Rtt};
 
 /// The best score.
@@ -35,7 +41,7 @@ pub const MAX_SCORE: u8 = 100;
 /// let demand = Demand::from_concurrency([("near".into(), 3.0)])?;
 /// let scores = score::for_demand(&nodes, &costs, &demand, 0.010);
 /// assert_eq!((scores["near"], scores["far"]), (100, 25));
-/// # Ok::<(), placement::DemandError>(())
+/// # Ok::<(), placement::problem::DemandError>(())
 /// ```
 #[must_use]
 pub fn for_demand(nodes: &[NodeName], costs: &CostMatrix, demand: &Demand, serving_seconds: f64) -> BTreeMap<NodeName, u8> {

@@ -5,10 +5,9 @@
 use std::collections::BTreeMap;
 
 use ndarray::{Array2, array};
-use placement::{
-    CostMatrix, CostModel, Demand, Exclusion, MoveHistory, NodeCapacity, NodeName, Plan, Problem, Proof, ServiceLevel,
-    ServingCurve, Stability, Verdict, explain::explain,
-};
+use placement::plan::{MoveHistory, Proof, Stability, Verdict, explain::explain};
+use placement::problem::{CostModel, Exclusion, ServiceLevel, ServingCurve};
+use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Plan, Problem};
 use proptest::prelude::*;
 
 fn pair() -> CostMatrix {
@@ -299,7 +298,7 @@ proptest! {
             let level = ServiceLevel { share: wild.numbers[2], seconds: wild.numbers[3] };
             let found = problem.fewest_replicas(level, 0..=wild.replicas.min(20)).unwrap();
             let text = serde_json::to_string(&found).unwrap();
-            prop_assert!(serde_json::from_str::<placement::LevelPlan>(&text).is_ok(), "{text}");
+            prop_assert!(serde_json::from_str::<placement::problem::LevelPlan>(&text).is_ok(), "{text}");
         }
     }
 

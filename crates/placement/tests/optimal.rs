@@ -5,10 +5,10 @@
 use std::collections::BTreeSet;
 
 use ndarray::Array2;
-use placement::{
-    CostMatrix, CostModel, Demand, NodeCapacity, NodeName, Plan, Problem, Proof, Segment, ServiceLevel, ServingCurve,
-    flow::{Server, route},
-};
+use placement::plan::Proof;
+use placement::problem::{CostModel, Segment, ServiceLevel, ServingCurve};
+use placement::routing::{Server, route};
+use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Plan, Problem};
 use proptest::prelude::*;
 
 /// The concurrency of a replica.

@@ -4,11 +4,10 @@
 use std::collections::BTreeMap;
 
 use ndarray::Array2;
-use placement::{
-    CostMatrix, CostModel, Demand, Exclusion, NodeCapacity, NodeName, Plan, Problem, Proof, Segment, ServingCurve,
-    UnplacedReason, ZoneReason, ZonesMissing,
-    flow::{Server, route},
-};
+use placement::plan::{Proof, UnplacedReason, ZoneReason, ZonesMissing};
+use placement::problem::{CostModel, Exclusion, Segment, ServingCurve};
+use placement::routing::{Server, route};
+use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Plan, Problem};
 use proptest::prelude::*;
 
 fn names(count: usize) -> Vec<NodeName> {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use placement::explain::{Explanation, explain};
+use placement::plan::explain::{Explanation, explain};
+use placement::plan::{MoveHistory, Stability, Verdict};
+use placement::problem::{DemandError, Exclusion};
 use placement::{
-    CostMatrix, CostPolicy, Demand, DemandError, Exclusion, LatencyMatrix, MoveHistory, NodeCapacity, NodeName, Plan, Problem,
-    ProblemError, Stability, Verdict, WeightMatrix,
+    CostMatrix, CostPolicy, Demand, LatencyMatrix, NodeCapacity, NodeName, Plan, Problem, ProblemError, WeightMatrix,
 };
 use thiserror::Error;
 

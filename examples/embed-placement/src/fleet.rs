@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use placement::{LatencyMatrix, NodeName, PairState, PairStats};
+use placement::latency::{PairState, PairStats};
+use placement::{LatencyMatrix, NodeName};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -95,7 +96,7 @@ pub(crate) enum FleetError {
     #[error("failed to understand the fleet file: rtt_ms or loss_ratio of the link between {one} and {other} cannot be true")]
     Incredible { one: String, other: String },
     #[error(transparent)]
-    Matrix(#[from] placement::MatrixError),
+    Matrix(#[from] placement::latency::MatrixError),
 }
 
 impl Fleet {

@@ -1,7 +1,8 @@
 //! The decisions as one HTML page that needs no other file. Names are escaped by construction.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
-use placement::{NodeName, PairState};
+use placement::NodeName;
+use placement::latency::PairState;
 
 use crate::decide::{Decision, Story};
 use crate::wording;

@@ -1,7 +1,9 @@
 //! Decisions in words, one line per fact. The terminal and the page say the same.
 
-use placement::explain::LeftOut;
-use placement::{NodeName, PairState, Proof, UnplacedReason, Verdict};
+use placement::NodeName;
+use placement::latency::PairState;
+use placement::plan::explain::LeftOut;
+use placement::plan::{Proof, UnplacedReason, Verdict};
 
 use crate::decide::{Decision, Story};
 

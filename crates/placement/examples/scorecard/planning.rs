@@ -6,10 +6,13 @@ use std::time::Instant;
 
 use anyhow::Result;
 use ndarray::Array2;
-use placement::flow::{Server, route};
-use placement::many::{Claim, Resources, plan_many as plan_many_services};
-use placement::synthetic::{Network, Random, Shape, zipf_demand};
-use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Plan, Planner, Problem, Proof, Segment, ServingCurve, SiteCosts};
+use placement::latency::SiteCosts;
+use placement::latency::synthetic::{Network, Random, Shape, zipf_demand};
+use placement::plan::{Planner, Proof};
+use placement::problem::many::{Claim, Resources, plan_many as plan_many_services};
+use placement::problem::{Segment, ServingCurve};
+use placement::routing::{Server, route};
+use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Plan, Problem};
 
 use crate::data::{costs, names};
 use crate::linear::Program;

@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 use ndarray::Array2;
-use placement::flow::{Server, route};
-use placement::synthetic::{Network, Random, Shape, zipf_demand};
-use placement::{
-    CostMatrix, Demand, MoveHistory, NodeCapacity, Problem, Segment, ServiceLevel, ServingCurve, Stability, Verdict,
-};
+use placement::latency::synthetic::{Network, Random, Shape, zipf_demand};
+use placement::plan::{MoveHistory, Stability, Verdict};
+use placement::problem::{Segment, ServiceLevel, ServingCurve};
+use placement::routing::{Server, route};
+use placement::{CostMatrix, Demand, NodeCapacity, Problem};
 
 use crate::data::names;
 use crate::report::{Goal, line, note};

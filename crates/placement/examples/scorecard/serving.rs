@@ -5,8 +5,11 @@ use std::hint::black_box;
 
 use anyhow::{Result, ensure};
 use ndarray::Array2;
-use placement::synthetic::{Network, Random, Shape};
-use placement::{CostMatrix, FactoredWeights, NodeName, Place, SiteCosts, TableCost, TopologyCosts, score};
+use placement::latency::SiteCosts;
+use placement::latency::synthetic::{Network, Random, Shape};
+use placement::routing::FactoredWeights;
+use placement::score::{Place, TableCost, TopologyCosts};
+use placement::{CostMatrix, NodeName, score};
 
 use crate::data::names;
 use crate::report::{Goal, line, note};

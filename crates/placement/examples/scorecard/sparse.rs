@@ -1,8 +1,8 @@
 //! Error of estimates from sparse measurement.
 
 use ndarray::Array2;
-use placement::completion::{Completion, Estimate, Origin};
-use placement::synthetic::{Network, Random, Shape};
+use placement::latency::completion::{Completion, Estimate, Origin};
+use placement::latency::synthetic::{Network, Random, Shape};
 
 use crate::report::{Goal, line, note};
 

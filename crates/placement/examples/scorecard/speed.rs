@@ -6,9 +6,10 @@ use std::hint::black_box;
 
 use anyhow::Result;
 use ndarray::Array2;
-use placement::many::{Claim, Resources, plan_many};
-use placement::synthetic::{Network, Random, Shape, zipf_demand};
-use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Plan, Problem, ServingCurve};
+use placement::latency::synthetic::{Network, Random, Shape, zipf_demand};
+use placement::problem::ServingCurve;
+use placement::problem::many::{Claim, Resources, plan_many};
+use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Plan, Problem};
 
 use crate::data::names;
 use crate::report::note;

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::cost::CostMatrix;
+use crate::latency::CostMatrix;
+use crate::latency::SiteCosts;
 use crate::score::MAX_SCORE;
-use crate::site_costs::SiteCosts;
-use crate::topology::{MAX_COST, TopologyCosts};
+use crate::score::{MAX_COST, TopologyCosts};
 use latency_matrix::Rtt;
 
 /// A placed pod that the pod to be placed will call.
@@ -260,7 +260,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{NodeName, Place, TableCost};
+    use crate::NodeName;
+    use crate::score::{Place, TableCost};
 
     fn at(nodes: &[usize]) -> Vec<PlacedDependency> {
         nodes.iter().map(|node| PlacedDependency { node: *node, max_cost: 6.0 }).collect()

@@ -1,7 +1,8 @@
 //! A corrupted sample in an otherwise sound matrix, and what it may not do.
 
+use placement::latency::{PairState, PairStats, Quantile, Statistic};
 use placement::{
-    CostPolicy, Demand, LatencyMatrix, NodeName, PairState, PairStats, Quantile, Statistic,
+    CostPolicy, Demand, LatencyMatrix, NodeName,
     score::{self, PlacedDependency},
 };
 use proptest::prelude::*;

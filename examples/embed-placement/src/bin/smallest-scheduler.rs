@@ -1,7 +1,8 @@
 //! The smallest scheduler that embeds `placement`: it knows three edge sites and a cloud, and
 //! decides where a video service runs. Fixed numbers, no options.
 
-use placement::{Demand, LatencyMatrix, NodeCapacity, NodeName, PairState, PairStats, Plan, Problem, WeightMatrix, score};
+use placement::latency::{PairState, PairStats};
+use placement::{Demand, LatencyMatrix, NodeCapacity, NodeName, Plan, Problem, WeightMatrix, score};
 
 /// What this scheduler knows; a real one measures round trips, counts requests and lists machines.
 const ROUND_TRIPS_MS: [(&str, &str, f64); 6] = [

@@ -1,0 +1,15 @@
+//! What a pair of nodes costs: measurements, a policy that turns them into seconds, estimates for
+//! pairs that nobody measured.
+
+#[cfg(feature = "completion")]
+pub mod completion;
+mod cost;
+mod costs;
+mod site_costs;
+pub mod synthetic;
+
+pub use cost::{CostMatrix, CostPolicy, Statistic};
+pub use costs::Costs;
+pub use latency_matrix::{Freshness, LatencyMatrix, MatrixError, NodeName, PairState, PairStats, Quantile, Rtt, RttError};
+pub use site_costs::SiteCosts;
+pub(crate) use site_costs::join;

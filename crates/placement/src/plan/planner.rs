@@ -1,0 +1,170 @@
+//! Decisions that follow each other: what one has learnt, the next begins with.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use crate::plan::Plan;
+use crate::problem::{Problem, ProblemError};
+use crate::solver::posed::Posed;
+use crate::solver::search::{self, Found, Hint};
+use crate::solver::solve::{find, finish};
+use latency_matrix::NodeName;
+
+/// A decision from scratch after so many that began with what was known.
+const AFRESH: u32 = 32;
+/// Few enough nodes that the best plan is found and proven each time.
+const FEW_NODES: usize = 16;
+/// How much farther from its bound a plan may be than the last one from scratch was, as a factor
+/// and as a share of its objective.
+const SLACK: (f64, f64) = (1.25, 0.002);
+
+/// Plans one service again and again: keeps where replicas were and what a served request of each
+/// source was worth, so that the next search begins there and takes a part of the steps. Plans are
+/// about as good as [`Problem::solve`]'s: one that is farther from its bound than usual is searched
+/// for from scratch, and so is every thirty-second. Equal sequences of problems get equal plans; a
+/// plan depends on those before it where the best one is not proven.
+///
+/// ```
+/// use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Problem};
+/// use placement::plan::Planner;
+///
+/// let nodes: Vec<NodeName> = ["a", "b"].map(NodeName::from).to_vec();
+/// let costs = CostMatrix::new(nodes.clone(), ndarray::array![[0.0, 0.02], [0.02, 0.0]]);
+/// let mut planner = Planner::new();
+/// for busy in ["a", "b"] {
+///     let problem = Problem::new("hello", costs.clone(), 1, 10.0)
+///         .with_capacities(nodes.iter().map(|node| NodeCapacity::new(node.clone(), 3)))
+///         .with_demand(Demand::from_concurrency([(busy.into(), 4.0)])?);
+///     assert_eq!(planner.plan(&problem)?.replicas_on(&busy.into()), 1);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Planner {
+    learnt: Option<Learnt>,
+}
+
+#[derive(Clone, Debug)]
+struct Learnt {
+    worth: BTreeMap<NodeName, f64>,
+    placement: BTreeMap<NodeName, u32>,
+    /// How far the last plan from scratch was from its bound, as a share of its objective.
+    gap: f64,
+    /// Decisions since then.
+    age: u32,
+}
+
+impl Planner {
+    /// A planner that knows nothing yet: its first plan is [`Problem::solve`]'s.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The plan for a problem.
+    ///
+    /// # Errors
+    /// When the problem's numbers make no sense; what is known is kept.
+    pub fn plan(&mut self, problem: &Problem) -> Result<Plan, ProblemError> {
+        problem.check()?;
+        if problem.capacities.len() <= FEW_NODES {
+            return problem.solve();
+        }
+        let known = self.learnt.take().filter(|learnt| learnt.age < AFRESH);
+        let mut posed = Posed::new(problem);
+        if let Some(learnt) = known {
+            let hint = learnt.hint(&posed);
+            let (found, worth) = search(problem, &mut posed, Some(&hint));
+            if gap(&found) <= learnt.gap * SLACK.0 + SLACK.1 {
+                self.learnt = Some(Learnt::of(&posed, &found, &worth, learnt.gap, learnt.age + 1));
+                return Ok(finish(problem, &posed, &found));
+            }
+        }
+        let (found, worth) = search(problem, &mut posed, None);
+        self.learnt = Some(Learnt::of(&posed, &found, &worth, gap(&found), 0));
+        Ok(finish(problem, &posed, &found))
+    }
+}
+
+/// The placement, and what a served request of each source is worth.
+fn search(problem: &Problem, posed: &mut Posed<'_>, hint: Option<&Hint>) -> (Found, Vec<f64>) {
+    let learnt = RefCell::new(vec![0.0; posed.sources.len()]);
+    let found = find(problem, posed, |posed| {
+        let (found, worth) = search::solve_from(&posed.instance, posed.budget(problem), hint);
+        learnt.replace(worth);
+        found
+    });
+    (found, learnt.into_inner())
+}
+
+fn gap(found: &Found) -> f64 {
+    if found.total > 0.0 { (found.total - found.lower_bound).max(0.0) / found.total } else { 0.0 }
+}
+
+impl Learnt {
+    fn of(posed: &Posed<'_>, found: &Found, worth: &[f64], gap: f64, age: u32) -> Self {
+        let worth = posed.sources.iter().zip(worth).map(|(source, worth)| ((*source).clone(), *worth)).collect();
+        let used = posed.nodes.iter().zip(&found.placement).filter(|(_, count)| **count > 0);
+        Self { worth, placement: used.map(|(node, count)| ((*node).clone(), *count)).collect(), gap, age }
+    }
+
+    fn hint(&self, posed: &Posed<'_>) -> Hint {
+        let placement: Vec<u32> = posed.nodes.iter().map(|node| self.placement.get(*node).copied().unwrap_or(0)).collect();
+        let used: Vec<usize> = (0..placement.len()).filter(|node| placement[*node] > 0).collect();
+        // A new source is worth at least its way to the nearest replica.
+        let nearest = |source: usize| {
+            let costs = used.iter().map(|node| posed.instance.costs[(*node, source)]);
+            costs.fold(crate::solver::flow::UNSERVED_SECONDS, f64::min)
+        };
+        let worth = posed.sources.iter().enumerate();
+        let worth = worth.map(|(at, source)| self.worth.get(*source).copied().unwrap_or_else(|| nearest(at))).collect();
+        Hint { worth, placement }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::latency::synthetic::{Network, Random, Shape, zipf_demand};
+    use crate::plan::Proof;
+    use crate::problem::ServingCurve;
+    use crate::{CostMatrix, Demand, NodeCapacity};
+
+    #[test]
+    fn plans_that_follow_each_other_are_as_good_as_plans_from_scratch() {
+        let network = Network::new(Shape { sites: 8, nodes_per_site: 3, ..Shape::default() }, 4);
+        let names: Vec<NodeName> = (0..24).map(|node| NodeName::new(format!("n{node:02}"))).collect();
+        let mut random = Random::new(6);
+        let mut shares = zipf_demand(24, 60.0, &mut random);
+        let mut planner = Planner::new();
+        let mut running = BTreeMap::new();
+        for step in 0..6_u64 {
+            let cells = ndarray::Array2::from_shape_fn((24, 24), |(from, to)| network.measured_seconds(from, to, step));
+            for share in &mut shares {
+                *share *= random.between(0.8, 1.25);
+            }
+            if step == 3 {
+                // Everybody asks somewhere else.
+                random.shuffle(&mut shares);
+            }
+            let problem = Problem::new("any", CostMatrix::new(names.clone(), cells), 6 + (step % 3) as u32, 13.0)
+                .with_demand(Demand::from_concurrency(names.iter().cloned().zip(shares.iter().copied())).unwrap())
+                .with_capacities(names.iter().map(|node| NodeCapacity::new(node.clone(), 2)))
+                .with_serving(ServingCurve::flat(0.004).unwrap())
+                .with_running(running);
+            let (plan, scratch) = (planner.plan(&problem).unwrap(), problem.solve().unwrap());
+            if step == 0 {
+                assert_eq!(plan, scratch);
+            }
+            assert_eq!(plan.total_replicas(), scratch.total_replicas());
+            assert!(plan.cost.objective <= 1.01 * scratch.cost.objective, "{step}: {:?} {:?}", plan.cost, scratch.cost);
+            let bound = match plan.proof {
+                Proof::Optimal => plan.cost.objective,
+                Proof::AtLeast { objective } => objective,
+            };
+            assert!(bound <= scratch.cost.objective * (1.0 + 1e-9));
+            running = plan.replicas;
+        }
+        assert!(planner.plan(&Problem::new("any", CostMatrix::new(Vec::new(), ndarray::array![[]]), 1, f64::NAN)).is_err());
+    }
+}

@@ -1,0 +1,10 @@
+//! Which way requests go: integer weights per source node, and the exact routing behind them.
+
+mod apportion;
+mod factored;
+mod weights;
+
+pub use crate::solver::flow::{Routing, Server, UNSERVED_SECONDS, route};
+pub use apportion::apportion;
+pub use factored::FactoredWeights;
+pub use weights::{WeightError, WeightMatrix};

@@ -1,0 +1,256 @@
+//! A problem as the solvers see it: in numbers, with ties in the order of a hash.
+
+use std::collections::BTreeMap;
+
+use crate::plan::UnplacedReason;
+use crate::problem::NodeCapacity;
+use crate::problem::Segment;
+use crate::problem::{Effort, Problem, TIE_SECONDS};
+use crate::solver::flow::UNSERVED_SECONDS;
+use crate::solver::instance::Instance;
+use crate::solver::search::Budget;
+use crate::solver::tie::stable_hash;
+use latency_matrix::NodeName;
+
+/// With more nodes than this, only some are candidates.
+const MANY_NODES: usize = 512;
+/// Without demand at most so many nodes, evenly chosen by name, stand for everybody who may ask.
+const IDLE_SOURCES: usize = 64;
+/// At most so many replicas are placed, whatever is asked for, and at most so much room is looked
+/// at: plans take bounded time and memory.
+const MOST_REPLICAS: u32 = 100_000;
+const MOST_ROOM: u64 = 2_000_000;
+/// Pairs of nodes and sources that are routed over and over again, at most.
+const ROUTED: usize = 10_000_000;
+/// More replicas than this are not looked at one by one.
+const MANY_REPLICAS: u32 = 10_000;
+/// No request in a replica counts more than this, so that leaving it unserved is always dearer.
+const LONGEST_SERVING_SECONDS: f64 = UNSERVED_SECONDS / 2.0;
+
+/// A problem in numbers, with the names that its rows and columns stand for.
+#[derive(Clone, Debug)]
+pub(crate) struct Posed<'a> {
+    pub(crate) nodes: Vec<&'a NodeName>,
+    pub(crate) sources: Vec<&'a NodeName>,
+    pub(crate) instance: Instance,
+    /// Whether the sources stand for nobody: there is no demand.
+    pub(crate) idle: bool,
+    /// Nodes that no source with demand can reach.
+    pub(crate) unreachable: Vec<bool>,
+    /// Demand of the sources that can reach some node that may have replicas.
+    pub(crate) reached: f64,
+    /// Fewest and most replicas per node if nothing had to stay: within the instance's own floors
+    /// and limits.
+    pub(crate) least: Vec<u32>,
+    pub(crate) most: Vec<u32>,
+    /// Replicas that each node shall have in any case, whether or not it can.
+    minima: Vec<u32>,
+    /// Whether there is so much room that only a part of it is looked at.
+    pub(crate) cut: bool,
+}
+
+impl<'a> Posed<'a> {
+    pub(crate) fn new(problem: &'a Problem) -> Self {
+        // Whatever the solvers meet first among equals is thereby neither the first by name nor the
+        // same for every service.
+        let mut candidates: Vec<(u64, (&NodeName, &NodeCapacity))> =
+            problem.capacities.iter().map(|entry| (stable_hash(&problem.service, entry.0.as_str()), entry)).collect();
+        candidates.sort_by_key(|(hash, _)| *hash);
+        let nodes: Vec<&NodeName> = candidates.iter().map(|(_, (node, _))| *node).collect();
+        let idle = problem.demand.is_zero();
+        let (sources, supplies): (Vec<&NodeName>, Vec<f64>) = if idle {
+            // They ask for half a replica together.
+            let sources = everybody(problem);
+            let supply = problem.replica_concurrency / (2.0 * sources.len().max(1) as f64);
+            (sources.clone(), vec![supply; sources.len()])
+        } else {
+            problem.demand.iter().unzip()
+        };
+        let running: Vec<u32> = nodes.iter().map(|node| problem.running.get(*node).copied().unwrap_or(0)).collect();
+        let mut limits: Vec<u32> =
+            candidates.iter().zip(&running).map(|((_, (_, capacity)), running)| capacity.limit(*running)).collect();
+
+        let mut costs = problem.costs.select(&sources, &nodes);
+        let mut unreachable = vec![!idle; nodes.len()];
+        let mut reached = 0.0;
+        for (row, supply) in costs.rows().into_iter().zip(&supplies) {
+            let mut served = false;
+            for ((unreachable, cost), limit) in unreachable.iter_mut().zip(row).zip(&limits) {
+                let arrives = cost.is_finite();
+                *unreachable &= !arrives;
+                served |= arrives && *limit > 0;
+            }
+            reached += if served { *supply } else { 0.0 };
+        }
+        costs = costs.reversed_axes();
+        if nodes.len() <= MANY_NODES {
+            costs = costs.as_standard_layout().into_owned();
+        }
+
+        let most_each = most_each(problem, problem.replicas);
+        for (limit, unreachable) in limits.iter_mut().zip(&unreachable) {
+            *limit = if *unreachable { 0 } else { (*limit).min(most_each) };
+        }
+        let cut = cut(&mut limits, &running);
+        let replicas = u32::try_from(sum(&limits)).unwrap_or(u32::MAX).min(problem.replicas).min(MOST_REPLICAS);
+
+        // What shall run in any case comes first, then what runs.
+        let mut floors = vec![0; nodes.len()];
+        let mut spare = replicas;
+        let minima: Vec<u32> = candidates.iter().map(|(_, (_, capacity))| capacity.min_replicas).collect();
+        for ((floor, limit), least) in floors.iter_mut().zip(&limits).zip(&minima) {
+            *floor = (*least).min(*limit).min(spare);
+            spare -= *floor;
+        }
+        let (least, most) = (floors.clone(), limits.clone());
+        if idle || problem.keep_running {
+            // Without demand nothing is gained by moving: only what is to be added or lost is
+            // decided.
+            let kept = running.iter().zip(&limits).zip(&floors);
+            let kept: Vec<u32> = kept.map(|((running, limit), floor)| (*running).min(*limit).max(*floor)).collect();
+            if sum(&kept) <= u64::from(replicas) {
+                floors = kept;
+            } else {
+                limits = kept;
+            }
+        }
+
+        let share = reached / f64::from(replicas.max(1));
+        // When there is more demand than capacity, every replica takes its share of the excess.
+        let replica_capacity = problem.replica_concurrency.max(share * (1.0 + 1e-9));
+        // Never to move costs no more than to serve nobody: sums stay finite.
+        let start_cost = problem.move_seconds.min(UNSERVED_SECONDS) * share;
+        let shorter =
+            |segment: &Segment| Segment { marginal_seconds: segment.marginal_seconds.min(LONGEST_SERVING_SECONDS), ..*segment };
+        let mut instance = Instance {
+            costs,
+            supplies,
+            floors,
+            limits,
+            running,
+            start_cost,
+            rank_costs: vec![0.0; nodes.len()],
+            replica_capacity,
+            segments: problem.serving.segments().iter().map(shorter).collect(),
+            replicas,
+        };
+        let means = crate::solver::uniform::mean_costs(&instance);
+        let worst = means.iter().copied().fold(0.0, f64::max).min(UNSERVED_SECONDS);
+        if worst > 0.0 {
+            let tie = start_cost.min(TIE_SECONDS * share) / 2.0;
+            instance.rank_costs = means.iter().map(|mean| tie * mean / worst).collect();
+        }
+        Self { nodes, sources, instance, idle, unreachable, reached, least, most, minima, cut }
+    }
+
+    /// Why a node takes no further replica.
+    pub(crate) fn block(&self, problem: &Problem, node: usize) -> UnplacedReason {
+        let capacity = &problem.capacities[self.nodes[node]];
+        match &capacity.excluded {
+            Some(exclusion) => UnplacedReason::Excluded(exclusion.clone()),
+            None if self.unreachable[node] => UnplacedReason::Unreachable,
+            None if !capacity.schedulable => UnplacedReason::Cordoned,
+            None => UnplacedReason::Full { max_replicas: self.most[node] },
+        }
+    }
+
+    /// What nodes lack of the replicas that they shall have in any case.
+    pub(crate) fn below_minimum(&self, placement: &[u32]) -> BTreeMap<NodeName, u32> {
+        let lacks = self.nodes.iter().zip(&self.minima).zip(placement).filter_map(|((node, least), count)| {
+            let lacking = least.saturating_sub(*count);
+            (lacking > 0).then(|| ((*node).clone(), lacking))
+        });
+        lacks.collect()
+    }
+
+    /// How hard to search: small problems are proven, large ones answered fast.
+    pub(crate) fn budget(&self, problem: &Problem) -> Budget {
+        // Few nodes may serve very many sources: what is worked out over and over again is bounded
+        // by how long it takes.
+        let affordable = |most: usize| most.min(100 + ROUTED / (self.nodes.len() * self.sources.len()).max(1));
+        let exhaustive = Budget {
+            steps: 200,
+            patience: 10,
+            width: 16,
+            tries: affordable(10_000),
+            restarts: 4,
+            anneals: 0,
+            branchings: 0,
+            routings: affordable(20_000),
+            candidates: 512,
+        };
+        let budget = match self.nodes.len() {
+            _ if self.instance.replicas > MANY_REPLICAS => {
+                Budget { steps: 4, width: 4, tries: 50, restarts: 0, routings: 0, ..exhaustive }
+            }
+            33.. if problem.effort == Effort::Quick => {
+                Budget { steps: 0, width: 4, tries: 8, restarts: 0, routings: 0, ..exhaustive }
+            }
+            17.. if problem.effort == Effort::Thorough => Budget {
+                steps: 2_000,
+                patience: 30,
+                width: 48,
+                tries: 600,
+                restarts: 2,
+                anneals: (800 * self.instance.replicas as usize).clamp(10_000, 200_000),
+                branchings: 60,
+                routings: 0,
+                candidates: 1024,
+            },
+            0..=16 => exhaustive,
+            17..=64 => Budget { steps: 100, tries: affordable(1_000), routings: affordable(1_000), ..exhaustive },
+            65..=512 => Budget { steps: 40, width: 32, tries: 150, restarts: 2, routings: 0, ..exhaustive },
+            _ => Budget { steps: 4, width: 8, tries: 12, restarts: 0, routings: 0, ..exhaustive },
+        };
+        let most = problem.most_steps.map_or(usize::MAX, |most| most as usize);
+        Budget {
+            steps: budget.steps.min(most),
+            tries: budget.tries.min(most),
+            restarts: budget.restarts.min(most),
+            anneals: budget.anneals.min(most),
+            branchings: budget.branchings.min(most),
+            routings: budget.routings.min(most),
+            ..budget
+        }
+    }
+}
+
+/// The sources where there is no demand: some of the candidates.
+pub(crate) fn everybody(problem: &Problem) -> Vec<&NodeName> {
+    let step = problem.capacities.len().div_ceil(IDLE_SOURCES).max(1);
+    problem.capacities.keys().step_by(step).collect()
+}
+
+/// The most replicas of so many that may be on one node.
+pub(crate) fn most_each(problem: &Problem, replicas: u32) -> u32 {
+    // A share that is NaN allows one.
+    let share = |share: f64| ((share * f64::from(replicas) + 1e-9) as u32).max(1);
+    problem.node_share.map_or(replicas, share).min(replicas)
+}
+
+fn sum(counts: &[u32]) -> u64 {
+    counts.iter().map(|count| u64::from(*count)).sum()
+}
+
+/// Lowers the greatest limits, though not below what runs, until they allow [`MOST_ROOM`] in all;
+/// true where that was needed.
+fn cut(limits: &mut [u32], running: &[u32]) -> bool {
+    let staying = |(limit, running): (&u32, &u32)| u64::from(*limit.min(running));
+    let stays = limits.iter().zip(running).map(staying).sum::<u64>() <= MOST_ROOM / 2;
+    let lowered = |most: u32| {
+        let pairs = limits.iter().zip(running);
+        pairs.map(move |(limit, running)| (*limit).min(if stays { most.max(*running) } else { most }))
+    };
+    let room = |most: u32| lowered(most).map(u64::from).sum::<u64>();
+    if room(u32::MAX) <= MOST_ROOM {
+        return false;
+    }
+    let (mut low, mut high) = (1, u32::MAX);
+    while low + 1 < high {
+        let middle = low + (high - low) / 2;
+        if room(middle) <= MOST_ROOM { low = middle } else { high = middle }
+    }
+    let cut: Vec<u32> = lowered(low).collect();
+    limits.copy_from_slice(&cut);
+    true
+}

@@ -1,0 +1,217 @@
+//! The best placement for local-first routing: local search for a good one, branch and bound for
+//! the proof.
+
+mod adjust;
+mod walk;
+
+use crate::solver::anneal::anneal;
+use crate::solver::bound::{Relaxed, Steps, ascend, gains, growth, relax};
+use crate::solver::branch;
+use crate::solver::flow::Swaps;
+use crate::solver::instance::Instance;
+use crate::solver::reduce::reduce;
+use adjust::{adjust, greatest, seed, start};
+use walk::Walk;
+
+/// How hard to search; all limits count steps, none looks at a clock, so equal inputs give equal
+/// outputs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    /// Subgradient steps for the lower bound.
+    pub(crate) steps: usize,
+    /// Of these, steps without a better bound after which they become shorter.
+    pub(crate) patience: usize,
+    /// Candidates looked at on each side of a move of one replica.
+    pub(crate) width: usize,
+    /// Moves of one replica that a local search may try.
+    pub(crate) tries: usize,
+    /// Placements suggested by the bound from which to search again.
+    pub(crate) restarts: usize,
+    /// Moves of one replica that are tried at random, where worse is accepted for a while.
+    pub(crate) anneals: usize,
+    /// Branchings over regions that the proof may make.
+    pub(crate) branchings: usize,
+    /// Placements that the proof may route.
+    pub(crate) routings: usize,
+    /// With more nodes than this, only those near to some demand are candidates.
+    pub(crate) candidates: usize,
+}
+
+/// A placement and what is known about its quality.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) placement: Vec<u32>,
+    pub(crate) total: f64,
+    pub(crate) lower_bound: f64,
+    pub(crate) proven: bool,
+}
+
+/// What the search for a like problem has found, to begin with.
+#[derive(Clone, Debug)]
+pub(crate) struct Hint {
+    /// What a served unit of each source was worth.
+    pub(crate) worth: Vec<f64>,
+    /// Where replicas were.
+    pub(crate) placement: Vec<u32>,
+}
+
+/// Finds the best placement, and proves it where `effort` allows.
+pub(crate) fn solve(instance: &Instance, effort: Budget) -> Found {
+    solve_from(instance, effort, None).0
+}
+
+/// The same from what is known of a like problem, which takes a part of the steps; also returns
+/// what a served unit of each source is worth.
+pub(crate) fn solve_from(instance: &Instance, effort: Budget, hint: Option<&Hint>) -> (Found, Vec<f64>) {
+    // Where everything stays as it is, nothing is to be found.
+    if instance.floors.iter().sum::<u32>() == instance.replicas {
+        let total = instance.total(&instance.floors);
+        let worth = hint.map_or_else(|| vec![0.0; instance.supplies.len()], |hint| hint.worth.clone());
+        return (Found { placement: instance.floors.clone(), total, lower_bound: total, proven: true }, worth);
+    }
+    if instance.nodes() <= effort.candidates {
+        return solve_all(instance, effort, hint);
+    }
+    let reduced = reduce(instance, effort.candidates, hint.map(|hint| &hint.placement[..]));
+    let near = hint.map(|hint| Hint {
+        worth: hint.worth.clone(),
+        placement: reduced.nodes.iter().map(|node| hint.placement[*node]).collect(),
+    });
+    let (found, worth) = solve_all(&reduced.instance, Budget { routings: 0, ..effort }, near.as_ref());
+    let mut placement = vec![0; instance.nodes()];
+    for (node, count) in reduced.nodes.iter().zip(&found.placement) {
+        placement[*node] = *count;
+    }
+    // The bound has to hold for the nodes left aside as well.
+    let lower_bound = relax(instance, &worth).bound.min(found.total);
+    let proven = lower_bound >= found.total - instance.tolerance(found.total);
+    (Found { placement, total: found.total, lower_bound, proven }, worth)
+}
+
+/// How much shorter the search for prices is that begins with good ones.
+const HINTED: usize = 5;
+
+fn solve_all(instance: &Instance, effort: Budget, hint: Option<&Hint>) -> (Found, Vec<f64>) {
+    let kept: u32 = instance.running.iter().zip(&instance.limits).map(|(running, limit)| running.min(limit)).sum();
+    let first = hint.map_or_else(|| seed(instance), |hint| start(instance, &hint.placement));
+    let mut best = improve(instance, adjust(instance, first).0, effort);
+    if kept > 0 && hint.is_none_or(|hint| hint.placement != instance.running) {
+        take_better(instance, &mut best, improve(instance, adjust(instance, start(instance, &instance.running)).0, effort));
+    }
+    let (worth, steps) = match hint {
+        Some(hint) => {
+            let count = effort.steps.div_ceil(HINTED);
+            (hint.worth.clone(), Steps { count, pace: 1.0 / HINTED as f64, patience: effort.patience })
+        }
+        None => {
+            let worth = instance.route(&best.0).1.source_prices;
+            (worth, Steps { count: effort.steps, pace: 1.0, patience: effort.patience })
+        }
+    };
+    let mut seen: Vec<Vec<u32>> = Vec::new();
+    let start = relax(instance, &worth);
+    let (worth, relaxed) = ascend(
+        instance,
+        (worth, start),
+        best.1,
+        steps,
+        |worth| Some(relax(instance, worth)),
+        |placement| {
+            if seen.last().is_none_or(|last| last != placement) {
+                seen.push(placement.to_vec());
+            }
+        },
+    );
+    if relaxed.bound < best.1 - instance.tolerance(best.1) {
+        // What the relaxation liked is what its prices suggest; the later, the better the prices.
+        // The most promising of many starts are worth a search.
+        let later = &seen[seen.len() / 4..];
+        let mut starts: Vec<(Vec<u32>, f64)> = (later.iter().rev().step_by((later.len() / (8 * effort.restarts).max(1)).max(1)))
+            .map(|placement| (placement.clone(), instance.total(placement)))
+            .collect();
+        starts.sort_by(|one, other| one.1.total_cmp(&other.1));
+        for start in starts.into_iter().take(effort.restarts) {
+            take_better(instance, &mut best, improve(instance, start.0, effort));
+        }
+        if effort.anneals > 0 {
+            let liked: Vec<usize> =
+                (0..instance.nodes()).filter(|node| later.iter().any(|placement| placement[*node] > 0)).collect();
+            let annealed = anneal(instance, &best.0, effort.anneals, &liked).0;
+            take_better(instance, &mut best, improve(instance, annealed, effort));
+        }
+    }
+    (prove(instance, best, &worth, &relaxed, effort), worth)
+}
+
+fn take_better(instance: &Instance, best: &mut (Vec<u32>, f64), other: (Vec<u32>, f64)) {
+    if other.1 < best.1 - instance.tolerance(best.1) {
+        *best = other;
+    }
+}
+
+/// Moves one replica at a time as long as that helps.
+///
+/// Prices bound what a move can gain: those of the present routing cheaply, those of the routing
+/// without the replica that goes more closely. A move is only worked out where both say that it may
+/// help, most promising first.
+fn improve(instance: &Instance, mut placement: Vec<u32>, effort: Budget) -> (Vec<u32>, f64) {
+    let mut tries = effort.tries;
+    'again: loop {
+        let servers = instance.servers(&placement);
+        let mut swaps = Swaps::new(&instance.costs, &instance.supplies, &servers, &instance.segments);
+        let total = swaps.total() + instance.openings(&placement);
+        let tolerance = instance.tolerance(total);
+        let (more, fewer) = gains(instance, &swaps.source_prices(), &placement);
+        let losses: Vec<f64> = fewer.iter().map(|loss| -loss).collect();
+        let (from, to) = (greatest(&losses, effort.width), greatest(&more, effort.width));
+        let mut moves: Vec<(f64, usize, usize)> = Vec::new();
+        for &source in &from {
+            let hopeful: Vec<usize> =
+                to.iter().copied().filter(|to| *to != source && more[*to] - fewer[source] > tolerance).collect();
+            if hopeful.is_empty() {
+                continue;
+            }
+            placement[source] -= 1;
+            let (without, worth) = swaps.without(instance.server(source, &placement));
+            let loss = without + instance.openings(&placement) - total;
+            for target in hopeful {
+                let gain = growth(instance, &worth, target, placement[target]) - loss;
+                if gain > tolerance {
+                    moves.push((gain, source, target));
+                }
+            }
+            placement[source] += 1;
+        }
+        moves.sort_by(|one, other| other.0.total_cmp(&one.0).then((one.1, one.2).cmp(&(other.1, other.2))));
+        for (_, source, target) in moves {
+            if tries == 0 {
+                return (placement, total);
+            }
+            tries -= 1;
+            placement[source] -= 1;
+            placement[target] += 1;
+            let (less, more) = (instance.server(source, &placement), instance.server(target, &placement));
+            if swaps.total_after(less, more) + instance.openings(&placement) < total - tolerance {
+                continue 'again;
+            }
+            placement[source] += 1;
+            placement[target] -= 1;
+        }
+        return (placement, total);
+    }
+}
+
+/// Walks all placements that the bound does not rule out.
+fn prove(instance: &Instance, best: (Vec<u32>, f64), worth: &[f64], relaxed: &Relaxed, effort: Budget) -> Found {
+    let lower_bound = relaxed.bound.min(best.1);
+    let proven = relaxed.bound >= best.1 - instance.tolerance(best.1);
+    if !proven && effort.branchings > 0 {
+        let branch::Proved { best: (placement, total), bound } = branch::prove(instance, best, worth, effort.branchings);
+        return Found { placement, total, lower_bound: bound, proven: bound >= total - instance.tolerance(total) };
+    }
+    if proven || effort.routings == 0 {
+        return Found { placement: best.0, total: best.1, lower_bound, proven };
+    }
+    let ((placement, total), proven) = Walk::through(instance, best, worth, &relaxed.marginals, effort.routings);
+    Found { lower_bound: if proven { total } else { lower_bound }, placement, total, proven }
+}
