@@ -1,4 +1,4 @@
-//! The last report about every pair, whoever it came from.
+//! The last report about every pair, from whichever source it came.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ pub struct LatencyBook {
     freshness: Freshness,
     /// In name order. Pairs name their nodes by position.
     nodes: Vec<NodeName>,
-    pairs: BTreeMap<(usize, usize), Held>,
+    pairs: BTreeMap<(usize, usize), LastReport>,
     /// When each node last reported, and how often it does; by position.
     reporters: Vec<Reporter>,
     /// Whether something was taken in since the view was last looked at.
@@ -67,7 +67,7 @@ pub struct LatencyBook {
 
 /// The last report about one pair.
 #[derive(Clone, Copy, Debug)]
-struct Held {
+struct LastReport {
     state: PairState,
     reported_at: f64,
 }
@@ -79,7 +79,7 @@ struct View {
     matrix: Arc<LatencyMatrix>,
 }
 
-/// How many pairs are in each state; a node to itself is none.
+/// How many pairs are in each state, without those of a node to itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PairCounts {
     /// Measured lately.
@@ -93,15 +93,15 @@ pub struct PairCounts {
 }
 
 impl LatencyBook {
-    /// A book whose reports hold for as long as `freshness` says, or two and a half of the
-    /// intervals at which its sources turn out to report, where that is longer.
+    /// A book whose reports hold for as long as `freshness`, or two and a half of the intervals at
+    /// which its sources turn out to report, where that is longer.
     #[must_use]
     pub fn new(freshness: Freshness) -> Self {
         Self { freshness, ..Self::default() }
     }
 
-    /// These are the nodes that there are. What was reported of others is dropped, and is not
-    /// taken in again until they are named here.
+    /// Sets the nodes that there are. Reports about other nodes are dropped, and ignored until
+    /// these nodes are named here.
     pub fn follow(&mut self, nodes: impl IntoIterator<Item = NodeName>) {
         let mut nodes: Vec<NodeName> = nodes.into_iter().collect();
         nodes.sort();
@@ -130,18 +130,17 @@ impl LatencyBook {
         &self.nodes
     }
 
-    /// Takes in what a source said at `now_seconds` (any clock that only this book is read by).
+    /// Takes in the measurements of a source at `now_seconds` (any clock, the same for all calls).
     ///
-    /// Of each pair the latest report holds. One that the pair is not known keeps the statistics
-    /// that are held: these age by themselves. A source that says nothing about a pair changes
-    /// nothing.
+    /// Of each pair the latest report holds. A report of "unknown" keeps the statistics that are
+    /// held: these age by themselves. A pair that a source does not mention stays as it is.
     pub fn absorb(&mut self, measurements: impl IntoIterator<Item = Measurement>, now_seconds: f64) {
         for Measurement { from, to, state, reported_seconds_ago } in measurements {
             let (Ok(from), Ok(to)) = (self.nodes.binary_search(&from), self.nodes.binary_search(&to)) else { continue };
             if from == to || !reported_seconds_ago.is_finite() {
                 continue;
             }
-            let new = Held { state: state.sanitised(), reported_at: now_seconds - reported_seconds_ago.max(0.0) };
+            let new = LastReport { state: state.sanitised(), reported_at: now_seconds - reported_seconds_ago.max(0.0) };
             self.is_dirty = true;
             self.reporters[from].reported(new.reported_at);
             let held = self.pairs.get(&(from, to));
@@ -155,9 +154,9 @@ impl LatencyBook {
         }
     }
 
-    /// The matrix over the followed nodes in name order, as it stands at `now_seconds`. Pairs that
-    /// nobody reported are unknown. It is made anew only where a state differs from the last one,
-    /// so that the ages in it are those at the time it was made.
+    /// The matrix over the followed nodes in name order, as it stands at `now_seconds`. Pairs
+    /// without a report are unknown. A new matrix is made only where a state differs from the last
+    /// one, so that the ages in it are those at the time it was made.
     pub fn matrix(&mut self, now_seconds: f64) -> Arc<LatencyMatrix> {
         if let Some(view) = self.view.as_ref().filter(|view| !self.is_dirty && now_seconds < view.until_seconds) {
             return view.matrix.clone();
@@ -209,8 +208,8 @@ impl LatencyBook {
         counts
     }
 
-    /// The nodes that have reported nothing for longer than `patience_seconds`, or never: whoever
-    /// can should ask them directly.
+    /// The nodes that have reported nothing for longer than `patience_seconds`, or never. A caller
+    /// that can reach them should read their rows directly.
     #[must_use]
     pub fn silent(&self, now_seconds: f64, patience_seconds: f64) -> Vec<NodeName> {
         let reporters = self.nodes.iter().zip(&self.reporters);
@@ -232,11 +231,11 @@ impl LatencyBook {
     }
 }
 
-/// So many intervals between two reports may pass before what they said is stale: one report may be
-/// missed, and the next be late.
+/// Reports are stale after this many intervals between reports: one may be missed, and the next be
+/// late.
 const INTERVALS: f64 = 2.5;
 
-impl Held {
+impl LastReport {
     /// The state at `now_seconds`, and when it will change if no report comes.
     fn judged(&self, now_seconds: f64, freshness: Freshness) -> (PairState, f64) {
         let Some(stats) = self.state.stats() else {
@@ -261,7 +260,7 @@ impl Held {
 /// Limits are exclusive: at the very instant of the limit the old state still holds.
 const TICK_SECONDS: f64 = 1e-6;
 
-/// Whether two states say the same, ages aside.
+/// Whether two states are equal but for their ages.
 fn is_same(one: &PairState, other: &PairState) -> bool {
     let without_age = |stats: &PairStats| PairStats { age_seconds: 0.0, samples: 1, ..*stats };
     match (one, other) {

@@ -42,7 +42,7 @@ impl AsRef<str> for NodeName {
     }
 }
 
-/// Names are compared and hashed as their text is, so that maps by name can be asked with a `&str`.
+/// Names are compared and hashed as their text, so that maps by name accept a `&str` as key.
 impl Borrow<str> for NodeName {
     fn borrow(&self) -> &str {
         &self.0
@@ -82,7 +82,7 @@ impl Rtt {
     /// costs more than an unmeasured one.
     pub const ABSURD: Self = Self(10.0);
 
-    /// A round-trip time of so many seconds.
+    /// A round-trip time in seconds.
     ///
     /// # Errors
     /// When `seconds` is NaN, infinite, negative or more than [`Rtt::ABSURD`].

@@ -71,7 +71,7 @@ pub struct RttSeconds {
 }
 
 impl Row {
-    /// What the row says, as it is read from the prober: reported now.
+    /// The measurements of a row that was just read from its prober: reported now.
     pub fn measurements(&self) -> impl Iterator<Item = Measurement> {
         self.peers.iter().map(|peer| Measurement {
             from: self.from.clone(),

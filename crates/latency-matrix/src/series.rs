@@ -1,5 +1,5 @@
-//! Pairs from time series: what a store such as Prometheus shows of the probers' metrics, or of
-//! somebody else's.
+//! Pairs from time series: the probers' metrics, or those of another program, as a store such as
+//! Prometheus shows them.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -44,12 +44,12 @@ pub const SEED_QUERY: &str = "latency_between_nodes";
 /// When each of [`SEED_QUERY`]'s pairs was scraped.
 pub const SEED_TIMES_QUERY: &str = "timestamp(latency_between_nodes)";
 
-/// Labels that tell apart the series of one pair and one prober.
-const OF_SERIES: [&str; 3] = ["__name__", "stat", "state"];
+/// Labels that distinguish the series of one pair and one prober.
+const SERIES_LABELS: [&str; 3] = ["__name__", "stat", "state"];
 
 /// The series of one pair and one prober.
 #[derive(Default)]
-struct OfPair {
+struct PairSeries {
     evaluated_at: f64,
     /// The present state by its series, and when that was scraped.
     state: Option<(String, f64)>,
@@ -59,16 +59,16 @@ struct OfPair {
     age_seconds: Option<f64>,
 }
 
-/// What the probers' series say: the answers to [`PROBER_QUERY`] and [`PROBER_TIMES_QUERY`].
+/// Reads the probers' series: the answers to [`PROBER_QUERY`] and [`PROBER_TIMES_QUERY`].
 ///
-/// It is what the probers' rows say, as far as it is exported: of times that are not, the next
-/// larger one that is stands in. Where several series are about one pair, as after a restart of a
-/// prober or from two stores, the one scraped last counts.
+/// The result equals the probers' rows as far as these are exported: for a time that is not
+/// exported, the next larger exported one stands in. Where several series are about one pair, as
+/// after a restart of a prober or from two stores, the one scraped last counts.
 #[must_use]
 pub fn read_prober_series(samples: &[Sample<'_>], times: &[Sample<'_>], labels: &PairLabels) -> Vec<Measurement> {
-    let mut pairs: BTreeMap<Vec<(&str, &str)>, OfPair> = BTreeMap::new();
+    let mut pairs: BTreeMap<Vec<(&str, &str)>, PairSeries> = BTreeMap::new();
     for sample in times {
-        let pair = pairs.entry(identity(sample.labels, &OF_SERIES)).or_default();
+        let pair = pairs.entry(identity(sample.labels, &SERIES_LABELS)).or_default();
         pair.evaluated_at = sample.evaluated_at;
         let state = sample.labels.get("state").map(String::as_str).unwrap_or_default();
         // A store may show for a moment the series of the state before.
@@ -77,7 +77,7 @@ pub fn read_prober_series(samples: &[Sample<'_>], times: &[Sample<'_>], labels: 
         }
     }
     for sample in samples {
-        let Some(pair) = pairs.get_mut(&identity(sample.labels, &OF_SERIES)) else { continue };
+        let Some(pair) = pairs.get_mut(&identity(sample.labels, &SERIES_LABELS)) else { continue };
         let text = |label: &str| sample.labels.get(label).map(String::as_str).unwrap_or_default();
         match text("__name__") {
             "kantai_probe_rtt_seconds" => drop(pair.stats.insert(text("stat").to_owned(), sample.value)),
@@ -96,7 +96,7 @@ pub fn read_prober_series(samples: &[Sample<'_>], times: &[Sample<'_>], labels: 
     newest(reports)
 }
 
-impl OfPair {
+impl PairSeries {
     /// The row that the prober would have served.
     fn row(&self, to: &NodeName) -> Option<PeerRow> {
         let (state, _) = self.state.as_ref()?;
@@ -119,8 +119,8 @@ impl OfPair {
     }
 }
 
-/// What somebody else's series say, one per pair: the answers to a query of round-trip times and
-/// to `timestamp(query)`. `unit_seconds` is the unit of the values: 0.001 where they are
+/// Reads another program's series, one per pair: the answers to a query of round-trip times and to
+/// `timestamp(query)`. `unit_seconds` is the unit of the values: 0.001 where they are
 /// milliseconds. Values that are no round-trip time are left out, and so are series whose age is
 /// not known.
 #[must_use]

@@ -1,5 +1,5 @@
-//! What a pair of nodes costs: measurements, a policy that turns them into seconds, estimates for
-//! pairs that nobody measured.
+//! What a pair of nodes costs: measurements, a policy that turns them into seconds, and estimates
+//! for pairs without a measurement.
 
 #[cfg(feature = "completion")]
 pub mod completion;

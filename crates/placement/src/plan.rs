@@ -71,12 +71,12 @@ pub enum ZoneReason {
     NoReplica,
 }
 
-/// Zones asked for in which there is no replica.
+/// Required zones in which there is no replica.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZonesMissing {
     /// Zones with replicas.
     pub used: u32,
-    /// Zones that were asked for.
+    /// The number of zones required.
     pub asked: u32,
     /// Why there is none in each of the other zones; empty when no candidate node is in another
     /// zone.
@@ -118,7 +118,7 @@ pub struct Plan {
     pub flows: Vec<Flow>,
     /// Replicas for which there is no place.
     pub unplaced: Option<Unplaced>,
-    /// What is missing to the zones asked for; none when there are replicas in so many.
+    /// The zones that the plan lacks; `None` when there are replicas in the required number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zones_missing: Option<ZonesMissing>,
     /// Nodes with fewer replicas than they shall have in any case

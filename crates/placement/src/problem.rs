@@ -1,4 +1,5 @@
-//! The question: how shall so many replicas of one service be spread over the nodes?
+//! The question: which nodes get how many replicas of a service? Beside it the inputs that it is
+//! made of, and larger questions: service levels, many services.
 
 mod capacity;
 mod demand;
@@ -66,8 +67,8 @@ pub enum Effort {
     Thorough,
 }
 
-/// The smallest gain for which a running replica is moved, if nothing else is said: a microsecond
-/// of mean response time.
+/// The default of the smallest gain for which a running replica is moved: a microsecond of mean
+/// response time.
 pub(crate) const TIE_SECONDS: f64 = 1e-6;
 
 /// One service, and all that its placement depends on.
@@ -193,8 +194,8 @@ impl Problem {
     }
 
     /// The zone of each node, and in how many zones at least there shall be replicas, as far as
-    /// there are so many replicas and so many zones with room; what is missing, the plan says with
-    /// the reason. Nodes without a zone are in none. The best such plan is found, and proven, for
+    /// there are enough replicas and enough zones with room; the plan lists missing zones with the
+    /// reason. Nodes without a zone are in none. The best such plan is found, and proven, for
     /// up to 16 nodes; with more it is a good one.
     ///
     /// ```
@@ -253,7 +254,7 @@ impl Problem {
         self
     }
 
-    /// At most so many steps of each kind: prices adjusted, moves of a replica tried, placements
+    /// Limits the steps of each kind: prices adjusted, moves of a replica tried, placements
     /// routed for a proof. With 0 the first placement is the plan. Equal problems get equal plans,
     /// on any machine; how long a step takes depends on the machine and grows with nodes x sources.
     #[must_use]

@@ -1,7 +1,7 @@
 //! Node scores from 0 to 100, for schedulers that place one pod at a time.
 //!
 //! Each comes in two forms: by name or for all nodes, and (`.._into`) for some nodes by position,
-//! into a buffer of the caller's and up to a best score of his.
+//! into the caller's buffer and up to the caller's best score.
 
 #[cfg(feature = "app-graph")]
 mod app_graph;

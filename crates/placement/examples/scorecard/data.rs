@@ -31,7 +31,7 @@ fn read(path: &Path) -> Result<Array2<f64>> {
     Ok(Array2::from_shape_vec((size, size), seconds)?)
 }
 
-/// Names for so many nodes.
+/// Names for `count` nodes.
 pub(crate) fn names(count: usize) -> Vec<NodeName> {
     (0..count).map(|number| NodeName::new(format!("n{number:05}"))).collect()
 }

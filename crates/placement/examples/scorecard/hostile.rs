@@ -8,7 +8,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::report::{Goal, line, note};
 
-/// Shows for so many cases that a corrupted sample improves no node; one thread per processor.
+/// Shows for `wanted` cases that a corrupted sample improves no node; one thread per processor.
 pub(crate) fn hostile(wanted: u32) -> Result<()> {
     let start = std::time::Instant::now();
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(64)) as u32;

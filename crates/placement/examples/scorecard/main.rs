@@ -3,7 +3,7 @@
 //!
 //! `KANTAI_LATENCY_DATA` names a folder of measured latency matrices; without it the figures that
 //! need them are `absent`. Arguments choose figures by the beginning of their id; without arguments
-//! all are computed. Standard error says how far it is.
+//! all are computed. Standard error shows the progress.
 
 mod data;
 mod hostile;

@@ -1,4 +1,4 @@
-//! Speed where plans used to fall off a cliff: fewer replicas, services that nobody asks for, and
+//! Speed where plans used to fall off a cliff: fewer replicas, services without demand, and
 //! not enough room.
 
 use std::collections::BTreeMap;
@@ -44,7 +44,7 @@ pub(crate) fn scale_down() -> Result<()> {
     Ok(())
 }
 
-/// 200 services on 1,000 nodes: none is asked for; or all of one priority, and room for two thirds
+/// 200 services on 1,000 nodes: none has demand; or all of one priority, and room for two thirds
 /// of them.
 pub(crate) fn many() -> Result<()> {
     let network = Network::new(Shape { sites: 40, nodes_per_site: 25, ..Shape::default() }, 61);

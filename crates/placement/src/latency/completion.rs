@@ -68,7 +68,7 @@ struct Sample {
     stale: bool,
 }
 
-/// What is known of a network, ready to be asked for any pair. Nodes are numbers from 0.
+/// Measurements of a network, completed to an estimate for any pair. Nodes are positions from 0.
 #[derive(Clone, Debug)]
 pub struct Completion {
     measured: BTreeMap<(usize, usize), Sample>,
@@ -306,7 +306,7 @@ impl Completion {
     }
 
     fn indirect(&self, from: usize, evidence: Option<&Evidence>, to: usize, path: Option<f64>) -> Option<Estimate> {
-        // Where no measurement leads from one to the other, nothing can be said about the way
+        // Where no measurement leads from one to the other, nothing is known about the way
         // between them.
         let path = path.filter(|_| self.component[from] == self.component[to])?.min(Rtt::ABSURD.seconds());
         let (one, other) = (self.points[from], self.points[to]);

@@ -1,4 +1,4 @@
-//! Why a plan is as it is, as data.
+//! The reasons behind a plan, as data.
 
 use std::collections::BTreeMap;
 
@@ -53,8 +53,8 @@ pub struct Explanation {
     pub left_out: BTreeMap<NodeName, LeftOut>,
 }
 
-/// Explains a plan of this problem. Each alternative is priced exactly, by routing all demand anew,
-/// so on `n` nodes with `r` of them in use this costs `n x r` routings: meant for a human who asks,
+/// Explains a plan of this problem. Each alternative is priced exactly, by routing all demand
+/// again, so on `n` nodes with `r` in use this costs `n x r` routings: meant for a human who asks,
 /// not for every decision.
 ///
 /// ```

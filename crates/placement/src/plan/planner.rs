@@ -10,7 +10,7 @@ use crate::solver::search::{self, Found, Hint};
 use crate::solver::solve::{find, finish};
 use latency_matrix::NodeName;
 
-/// A decision from scratch after so many that began with what was known.
+/// After this many warm starts, one decision starts from scratch.
 const AFRESH: u32 = 32;
 /// Few enough nodes that the best plan is found and proven each time.
 const FEW_NODES: usize = 16;
@@ -144,7 +144,7 @@ mod tests {
                 *share *= random.between(0.8, 1.25);
             }
             if step == 3 {
-                // Everybody asks somewhere else.
+                // Demand moves to other sources.
                 random.shuffle(&mut shares);
             }
             let problem = Problem::new("any", CostMatrix::new(names.clone(), cells), 6 + (step % 3) as u32, 13.0)

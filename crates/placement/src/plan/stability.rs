@@ -57,7 +57,7 @@ pub enum Verdict {
     MovedPartly,
     /// Kept: no moves are left in this window, or what they could do is too little.
     BudgetSpent,
-    /// Moved although the rules say no, because keeping would leave demand unserved, replicas where
+    /// Moved against the rules, because keeping would leave demand unserved, replicas where
     /// none may run, or minima or zones unmet. Where the rest can be kept, it is.
     Forced,
 }
@@ -93,7 +93,7 @@ impl Stability {
         if forced >= moves(problem, &free) || unserved(&kept) > unserved(&free) + 1e-9 || lacks(&kept) > lacks(&free) {
             return Ok((free, Verdict::Forced));
         }
-        // What cannot be kept is moved whatever the rules say.
+        // Replicas that cannot stay are moved regardless of the rules.
         let held = |verdict| if forced > 0 { Verdict::Forced } else { verdict };
         let worth_it = |plan: &Plan| response(&kept) - response(plan) >= self.gain_seconds.max(self.gain_ratio * response(&kept));
         if !worth_it(&free) {

@@ -46,7 +46,7 @@ pub struct Entry {
     pub inputs: Inputs,
     /// What came out.
     pub plan: Plan,
-    /// What the rules against moving said.
+    /// The verdict of the rules against moving.
     pub verdict: Option<Verdict>,
 }
 
@@ -92,9 +92,9 @@ pub enum TraceError {
 pub struct Difference {
     /// The line, from 1 on.
     pub line: usize,
-    /// What the line says.
+    /// The recorded decision.
     pub recorded: String,
-    /// What it would say now.
+    /// The decision that the same inputs lead to now.
     pub replayed: String,
 }
 

@@ -10,7 +10,7 @@ use latency_matrix::NodeName;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Exclusion {
-    /// The node does not answer, or says that it is not ready.
+    /// The node does not answer, or reports that it is not ready.
     NotReady,
     /// The service does not tolerate a taint of the node.
     Taint(String),
@@ -58,13 +58,13 @@ fn yes() -> bool {
 }
 
 impl NodeCapacity {
-    /// A schedulable node with room for so many replicas.
+    /// A schedulable node with room for `max_replicas` replicas.
     #[must_use]
     pub fn new(node: NodeName, max_replicas: u32) -> Self {
         Self { node, max_replicas, min_replicas: 0, schedulable: true, excluded: None }
     }
 
-    /// The same node, with at least so many replicas.
+    /// The same node, with at least `min_replicas` replicas.
     ///
     /// ```
     /// use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Problem};

@@ -1,4 +1,4 @@
-//! Who asks, and how much.
+//! Demand: requests in flight per source node.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ pub struct Demand {
 }
 
 impl Demand {
-    /// Requests in flight that nobody has: a greater sum is a broken counter or a broken unit.
+    /// No real service has more requests in flight: the counter or its unit is broken.
     pub const MOST: f64 = 1e12;
     /// Fewer requests in flight than this are none: less than one millisecond a century.
     pub const LEAST: f64 = 1e-12;
@@ -103,7 +103,7 @@ impl Demand {
         self.in_flight.values().sum()
     }
 
-    /// Whether nobody asks.
+    /// Whether no source has demand.
     #[must_use]
     pub fn is_zero(&self) -> bool {
         self.in_flight.is_empty()

@@ -2,12 +2,12 @@
 //!
 //! Services are planned one after the other, each exactly for what is left, by falling priority and
 //! then in the order of a hash. Where there is not enough for all of one priority, replicas are
-//! shared out by progressive filling: all get the same number, as far as all can have it; whoever
-//! can have no more, for want of a device, of room or of reachable nodes, stays there, and the
-//! others go on. Nobody could get one more without taking it from somebody who has no more than he
-//! (max-min fairness). On clusters of more than a few dozen nodes a service looks at those near its
-//! sources only, so the plans are good rather than proven; the order of services is a heuristic in
-//! any case.
+//! shared out by progressive filling: all get the same number, as far as all can have it; a service
+//! that can have no more, for want of a device, of room or of reachable nodes, stays at its number,
+//! and the others go on. No service could get one more without taking it from another that has no
+//! more itself (max-min fairness). On clusters of more than a few dozen nodes a service looks at
+//! those near its sources only, so the plans are good rather than proven; the order of services is
+//! a heuristic in any case.
 
 mod field;
 
@@ -77,7 +77,7 @@ pub enum ManyError {
 /// use placement::problem::many::{Claim, plan_many};
 /// use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Problem};
 ///
-/// // Everybody is asked for at a, where there is a whole core: enough for two replicas. The one of
+/// // All demand is at a, where there is a whole core: enough for two replicas. The one of
 /// // higher priority gets it.
 /// let nodes: Vec<NodeName> = ["a", "b"].map(NodeName::from).to_vec();
 /// let costs = CostMatrix::new(nodes.clone(), ndarray::array![[0.0, 0.02], [0.02, 0.0]]);
@@ -106,7 +106,7 @@ pub fn plan_many(claims: &[Claim], free: &BTreeMap<NodeName, Resources>) -> Resu
         let service = &claims[*claim].problem.service;
         (std::cmp::Reverse(claims[*claim].priority), stable_hash("", service))
     });
-    // When there is enough for everybody, one round is enough; otherwise equals advance step by
+    // Where there is enough for all claims, one round suffices; otherwise equals advance step by
     // step.
     let names: Vec<&NodeName> = free.keys().collect();
     let mut field = Field::new(claims, &names);
@@ -154,7 +154,7 @@ fn share(
     left: &mut Stock,
     plans: &mut [Option<Plan>],
 ) -> Result<(), ManyError> {
-    // What each could have if it were alone: a claim that needs a rare device holds nobody up.
+    // What each could have if it were alone: a claim that needs a rare device holds no other up.
     // Those that have the least choice choose first.
     let mut most = vec![0; claims.len()];
     let mut rooms = Vec::with_capacity(class.len());
@@ -218,8 +218,8 @@ fn share(
     Ok(())
 }
 
-/// Plans a claim anew for more replicas than it has, on what is left and what it holds; false, and
-/// nothing is changed, if it cannot have so many.
+/// Plans a claim again for more replicas than it has, on what is left and what it holds; returns
+/// false and changes nothing where they do not fit.
 fn raise(
     claim: &Claim,
     field: &mut Field<'_>,
@@ -271,7 +271,7 @@ fn place(
     Ok(true)
 }
 
-/// Plans so many replicas of a claim on what is left.
+/// Plans `replicas` replicas of a claim on what is left.
 fn place_one(claim: &Claim, field: &mut Field<'_>, number: usize, asked: u32, left: &Stock) -> Result<Plan, ManyError> {
     let (room, cut) = field.candidates(claim, number, asked, left);
     let mut plan = posed(claim, asked, &room, field).solve()?;
@@ -286,7 +286,7 @@ fn place_one(claim: &Claim, field: &mut Field<'_>, number: usize, asked: u32, le
     Ok(plan)
 }
 
-/// A claim's problem for so many replicas on the given nodes.
+/// A claim's problem for `replicas` replicas on the given nodes.
 fn posed(claim: &Claim, asked: u32, room: &[(usize, &NodeCapacity, u32)], field: &Field<'_>) -> Problem {
     let problem = &claim.problem;
     let capacities = room

@@ -98,7 +98,7 @@ impl ServingCurve {
 
     /// From measured points: utilisation (above 0, up to 1, increasing) and mean serving time in
     /// seconds at it. The curve is the greatest convex one that is nowhere above the measured total
-    /// times, so a measurement that says "more load, served faster" is smoothed away; beyond the
+    /// times, so a measurement of "more load, served faster" is smoothed away; beyond the
     /// last point it goes on as steeply as before it.
     ///
     /// # Errors

@@ -201,7 +201,7 @@ impl Problem {
         range.filter(|replicas| self.node_share.is_none() || fit(replicas)).collect()
     }
 
-    /// The same problem for so many replicas, and free to move.
+    /// The same problem with `replicas` replicas that are free to move.
     fn stated(&self, replicas: u32) -> Self {
         Self { replicas, keep_running: false, ..self.clone() }
     }
@@ -239,7 +239,7 @@ impl Problem {
         levels.into_iter().step_by(step).collect()
     }
 
-    /// The best that so many replicas can do when none is filled further than `utilisation`.
+    /// The best plan of `replicas` replicas of which none is filled beyond `utilisation`.
     fn attempt(&self, level: ServiceLevel, utilisation: f64, replicas: u32) -> Candidate {
         let serving = self.serving.mean_seconds(utilisation);
         let stated = self.stated(replicas);

@@ -15,8 +15,8 @@ use latency_matrix::NodeName;
 /// The version of [`ProblemSpec`] that this library reads and writes.
 pub const SPEC_VERSION: u32 = 1;
 
-/// A [`Problem`] as plain data. What is not said has the default of the problem's builder; what is
-/// not known is refused.
+/// A [`Problem`] as plain data. Absent fields have the defaults of the problem's builder; unknown
+/// fields are refused.
 ///
 /// ```
 /// use placement::Problem;
@@ -92,7 +92,7 @@ fn tie() -> f64 {
     TIE_SECONDS
 }
 
-/// Why plain data is no problem.
+/// Why a spec cannot be turned into a problem.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum SpecError {
     /// A version that this library does not read.
@@ -103,7 +103,7 @@ pub enum SpecError {
         /// The version found.
         version: u32,
     },
-    /// Demand that is none.
+    /// Demand that is not a number of requests.
     #[error("failed to read the problem of {service}: {source}")]
     Demand {
         /// The service.

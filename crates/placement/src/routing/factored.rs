@@ -227,7 +227,7 @@ mod tests {
                 assert!((f64::from(whole.rows()[(source, target)]) - exact).abs() <= 1.0, "{source} {target}");
             }
             assert_eq!(factored.row(source).iter().sum::<u32>(), 100);
-            // Measuring what the factors say changes nothing.
+            // A measurement equal to the factored cost changes nothing.
             let seconds: Vec<f64> = (0..30).map(|target| costs.seconds(source, target)).collect();
             again.set_row(source, &seconds);
             let differences =

@@ -88,7 +88,7 @@ impl WeightMatrix {
         matrix
     }
 
-    /// Computes the row of one source node anew from a plan's flows, as [`WeightMatrix::assigned`]
+    /// Recomputes the row of one source node from a plan's flows, as [`WeightMatrix::assigned`]
     /// does; all other rows stay as they are. False when there is no such row.
     ///
     /// ```

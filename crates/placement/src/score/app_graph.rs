@@ -161,7 +161,7 @@ impl AppGraph {
     }
 
     /// The placed pods that a workload's pods will call, from where each workload's pods are
-    /// (positions of nodes, one entry a pod). A workload that is not in the graph calls nobody.
+    /// (positions of nodes, one entry a pod). A workload that is not in the graph has none.
     #[must_use]
     pub fn placed_dependencies(&self, workload: &str, pods: &BTreeMap<String, Vec<usize>>) -> Vec<PlacedDependency> {
         let Some(node) = self.index.get(workload) else { return Vec::new() };

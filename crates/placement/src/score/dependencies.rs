@@ -33,7 +33,7 @@ pub trait CallCosts {
     /// scores 0 and does not stretch the scale of the others.
     fn accumulate(&self, called: &[usize]) -> Vec<f64>;
 
-    /// Whether a pod on one node is near enough to one on another whatever is asked for.
+    /// Whether a pod on one node is near enough to one on another whatever the required maximum.
     fn always_near(&self, from: usize, to: usize) -> bool {
         from == to
     }
@@ -190,7 +190,7 @@ fn called(costs: &impl CallCosts, placed: &[PlacedDependency]) -> Vec<usize> {
 pub struct Requirements {
     /// Those that are near enough.
     pub satisfied: u32,
-    /// Those that are too far, or as far as nobody knows: unlike the plugins, which count an
+    /// Dependencies that are too far or at an unknown cost: unlike the plugins, which count an
     /// unknown way neither here nor there.
     pub violated: u32,
 }

@@ -1,11 +1,11 @@
-//! Costs between regions and zones from tables that somebody wrote down.
+//! Costs between regions and zones from tables that an operator wrote.
 
 use std::collections::BTreeMap;
 
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-/// What a pair costs that the tables say nothing about.
+/// The cost of a pair without an entry in the tables.
 pub const MAX_COST: f64 = 100.0;
 /// What a pair inside one zone costs.
 pub const SAME_ZONE_COST: f64 = 1.0;
@@ -57,7 +57,7 @@ pub struct TableCost {
 pub struct TopologyCosts {
     /// The place of each node.
     places: Vec<usize>,
-    /// Costs between places; NaN where the tables say nothing.
+    /// Costs between places; NaN where the tables have no entry.
     between: Array2<f64>,
     /// Per place: whether it has a name.
     named: Vec<bool>,
@@ -102,8 +102,8 @@ impl TopologyCosts {
         Self { places, between, named }
     }
 
-    /// The cost of a pair of nodes by their positions; none where the tables say nothing, or for a
-    /// position beyond the list.
+    /// The cost of a pair of nodes by their positions; `None` where the tables have no entry, or
+    /// for a position beyond the list.
     #[must_use]
     pub fn cost(&self, from: usize, to: usize) -> Option<f64> {
         if from == to {
@@ -125,7 +125,7 @@ impl TopologyCosts {
         &self.places
     }
 
-    /// Between places, [`MAX_COST`] where the tables say nothing.
+    /// Between places, [`MAX_COST`] where the tables have no entry.
     pub(crate) fn between(&self, from: usize, to: usize) -> f64 {
         let cost = self.between[(from, to)];
         if cost.is_nan() { MAX_COST } else { cost }

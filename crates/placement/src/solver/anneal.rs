@@ -18,7 +18,7 @@ const HALVINGS: usize = 8;
 /// Nodes that count as near to a source.
 const NEAR: usize = 24;
 
-/// The best placement met in so many moves from `start`, and its total. `liked` are nodes worth
+/// The best placement met in `moves` moves from `start`, and its total. `liked` are nodes worth
 /// trying wherever a replica comes from.
 pub(crate) fn anneal(instance: &Instance, start: &[u32], moves: usize, liked: &[usize]) -> (Vec<u32>, f64) {
     let mut random = Random::new(0);

@@ -40,7 +40,7 @@ pub(crate) fn relax(instance: &Instance, worth: &[f64]) -> Relaxed {
 }
 
 /// Evaluates the relaxation for those placements among which `choose` finds the most profitable
-/// one; none if there is none.
+/// one; `None` if there is no such placement.
 pub(crate) fn relax_by(
     instance: &Instance,
     worth: &[f64],
@@ -207,7 +207,7 @@ impl Ranked {
         Some(self.ranked[rank])
     }
 
-    /// What so many replicas gain by serving the best.
+    /// The profit of `replicas` replicas that serve the best sources.
     fn profit(&mut self, instance: &Instance, replicas: u32) -> f64 {
         let mut rank = 0;
         let next = || {
@@ -324,9 +324,9 @@ pub(crate) struct Steps {
     pub(crate) patience: usize,
 }
 
-/// Raises the bound by subgradient steps from worths, and what `relax` says for them, toward
-/// `target` (the objective of a known placement); returns the best worths and what is said for
-/// these. `visit` sees the placement of every step.
+/// Raises the bound by subgradient steps from worths and their relaxation toward `target` (the
+/// objective of a known placement); returns the best worths and their relaxation. `visit` sees
+/// the placement of every step.
 pub(crate) fn ascend(
     instance: &Instance,
     start: (Vec<f64>, Relaxed),

@@ -212,7 +212,7 @@ impl Limits {
         Self { regions: limited.map(limits).collect() }
     }
 
-    /// The most profitable placement within the limits; none if there is none.
+    /// The most profitable placement within the limits; `None` if no placement is.
     fn choose(&self, instance: &Instance, marginals: &[Vec<f64>]) -> Option<Vec<u32>> {
         let offers = |node: usize| {
             let profits = marginals[node].iter().enumerate();

@@ -14,10 +14,9 @@ use latency_matrix::NodeName;
 
 /// With more nodes than this, only some are candidates.
 const MANY_NODES: usize = 512;
-/// Without demand at most so many nodes, evenly chosen by name, stand for everybody who may ask.
+/// Most sources of a problem without demand: nodes that are evenly chosen by name.
 const IDLE_SOURCES: usize = 64;
-/// At most so many replicas are placed, whatever is asked for, and at most so much room is looked
-/// at: plans take bounded time and memory.
+/// Limits on replicas placed and on room considered, so that plans take bounded time and memory.
 const MOST_REPLICAS: u32 = 100_000;
 const MOST_ROOM: u64 = 2_000_000;
 /// Pairs of nodes and sources that are routed over and over again, at most.
@@ -33,7 +32,7 @@ pub(crate) struct Posed<'a> {
     pub(crate) nodes: Vec<&'a NodeName>,
     pub(crate) sources: Vec<&'a NodeName>,
     pub(crate) instance: Instance,
-    /// Whether the sources stand for nobody: there is no demand.
+    /// Whether there is no demand: the sources are stand-ins.
     pub(crate) idle: bool,
     /// Nodes that no source with demand can reach.
     pub(crate) unreachable: Vec<bool>,
@@ -118,7 +117,7 @@ impl<'a> Posed<'a> {
         let share = reached / f64::from(replicas.max(1));
         // When there is more demand than capacity, every replica takes its share of the excess.
         let replica_capacity = problem.replica_concurrency.max(share * (1.0 + 1e-9));
-        // Never to move costs no more than to serve nobody: sums stay finite.
+        // "Never move" costs no more than leaving demand unserved, so that sums stay finite.
         let start_cost = problem.move_seconds.min(UNSERVED_SECONDS) * share;
         let shorter =
             |segment: &Segment| Segment { marginal_seconds: segment.marginal_seconds.min(LONGEST_SERVING_SECONDS), ..*segment };
@@ -221,7 +220,7 @@ pub(crate) fn everybody(problem: &Problem) -> Vec<&NodeName> {
     problem.capacities.keys().step_by(step).collect()
 }
 
-/// The most replicas of so many that may be on one node.
+/// The most of `replicas` replicas that may be on one node.
 pub(crate) fn most_each(problem: &Problem, replicas: u32) -> u32 {
     // A share that is NaN allows one.
     let share = |share: f64| ((share * f64::from(replicas) + 1e-9) as u32).max(1);

@@ -1,5 +1,5 @@
-//! Fewer candidate nodes for large problems: a good placement rarely uses a node that is near to
-//! nobody.
+//! Fewer candidate nodes for large problems: a good placement rarely uses a node that is not near
+//! to any source.
 
 use ndarray::Array2;
 
@@ -56,7 +56,7 @@ fn extra(instance: &Instance, source: usize) -> usize {
     (2.0 * instance.supplies[source] / instance.replica_capacity).ceil() as usize
 }
 
-/// Per source the nodes that may have replicas, nearest first, as many as are ever asked for.
+/// Per source the nodes that may have replicas, nearest first, as many as [`reduce`] keeps.
 fn nearest(instance: &Instance) -> Vec<Vec<u32>> {
     let open: Vec<u32> = (0..instance.nodes() as u32).filter(|node| instance.limits[*node as usize] > 0).collect();
     let mut keys: Vec<u64> = Vec::with_capacity(open.len());

@@ -63,7 +63,7 @@ pub(crate) fn solve(instance: &Instance, effort: Budget) -> Found {
 /// The same from what is known of a like problem, which takes a part of the steps; also returns
 /// what a served unit of each source is worth.
 pub(crate) fn solve_from(instance: &Instance, effort: Budget, hint: Option<&Hint>) -> (Found, Vec<f64>) {
-    // Where everything stays as it is, nothing is to be found.
+    // Nothing to decide: every count is fixed.
     if instance.floors.iter().sum::<u32>() == instance.replicas {
         let total = instance.total(&instance.floors);
         let worth = hint.map_or_else(|| vec![0.0; instance.supplies.len()], |hint| hint.worth.clone());

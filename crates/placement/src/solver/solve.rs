@@ -45,7 +45,8 @@ fn solve(problem: &Problem) -> Plan {
     finish(problem, &posed, &found)
 }
 
-/// The best placement, in as many zones as asked for, where each source is served where it is best;
+/// The best placement in the required number of zones, where each source is served where it is
+/// best;
 /// `search` finds it where zones do not matter.
 pub(crate) fn find(problem: &Problem, posed: &mut Posed<'_>, search: impl Fn(&Posed<'_>) -> Found) -> Found {
     let mut found = zones::spread(posed, problem, |posed| match problem.model {

@@ -7,8 +7,8 @@ use crate::solver::search::Found;
 use crate::solver::solve::{assemble, routed};
 use crate::solver::{uniform, zones};
 
-/// The plan that becomes of `from` by at most so many of the moves that lead to `to`: again and
-/// again the one that lowers the objective most, as long as one does and enough zones stay in use.
+/// Applies at most `moves` of the moves that lead from plan `from` to plan `to`: again and again
+/// the one that lowers the objective most, as long as one does and enough zones stay in use.
 pub(crate) fn toward(problem: &Problem, from: &Plan, to: &Plan, moves: u32) -> Plan {
     let posed = Posed::new(problem);
     let total = |placement: &[u32]| match problem.model {

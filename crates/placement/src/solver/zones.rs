@@ -19,7 +19,7 @@ const FEW_NODES: usize = 16;
 /// Placements that branching may look for.
 const SOLVES: usize = 300;
 
-/// Solves, in as many zones as asked for, as far as there are so many with room and minima leave
+/// Solves in the required number of zones, as far as so many have room and minima leave
 /// replicas for them. What runs and would else stay makes way.
 pub(crate) fn spread(posed: &mut Posed<'_>, problem: &Problem, solve: impl Fn(&Posed<'_>) -> Found) -> Found {
     let wanted = reachable(posed, problem);
@@ -29,7 +29,7 @@ pub(crate) fn spread(posed: &mut Posed<'_>, problem: &Problem, solve: impl Fn(&P
     if made { Found { lower_bound: 0.0, proven: false, ..found } } else { found }
 }
 
-/// Solves in so many zones, which floors and limits leave room for.
+/// Solves in `least` zones, which floors and limits leave room for.
 fn within(posed: &mut Posed<'_>, problem: &Problem, wanted: usize, solve: impl Fn(&Posed<'_>) -> Found) -> Found {
     let unbound = solve(posed);
     if in_use(posed, problem, &unbound.placement) >= wanted {
@@ -52,7 +52,7 @@ fn within(posed: &mut Posed<'_>, problem: &Problem, wanted: usize, solve: impl F
     found
 }
 
-/// The most zones, up to as many as asked for, in which there can be replicas.
+/// The most zones, up to the required number, in which there can be replicas.
 pub(crate) fn reachable(posed: &Posed<'_>, problem: &Problem) -> usize {
     if problem.least_zones == 0 {
         return 0;
@@ -193,7 +193,7 @@ impl<S: Fn(&Posed<'_>) -> Found> Branching<'_, S> {
     }
 }
 
-/// What a placement lacks of the zones asked for, and why.
+/// The required zones that a placement lacks, and why.
 pub(crate) fn missing(posed: &Posed<'_>, problem: &Problem, placement: &[u32]) -> Option<ZonesMissing> {
     let used: BTreeSet<&String> = (posed.nodes.iter().zip(placement))
         .filter(|(_, count)| **count > 0)
@@ -223,7 +223,7 @@ pub(crate) fn in_use(posed: &Posed<'_>, problem: &Problem, placement: &[u32]) ->
     used.filter_map(|(node, _)| problem.zones.get(*node)).collect::<BTreeSet<_>>().len()
 }
 
-/// Whether a placement is in as many zones as asked for, or at least as many as another one.
+/// Whether a placement is in the required number of zones, or in at least as many as another one.
 pub(crate) fn allows(posed: &Posed<'_>, problem: &Problem, placement: &[u32], other: &[u32]) -> bool {
     problem.least_zones < 2 || {
         let used = in_use(posed, problem, placement);

@@ -45,7 +45,7 @@ impl Terms {
             peers[*to].push((*from, *sample));
         }
         for samples in between.values_mut() {
-            // Where some are fresh, the stale ones say nothing new.
+            // Fresh measurements supersede stale ones.
             if samples.iter().any(|(.., sample)| !sample.stale) {
                 samples.retain(|(.., sample)| !sample.stale);
             }

@@ -48,7 +48,7 @@ pub(super) struct Field<'a> {
     kinds: Vec<&'a str>,
     /// Per claim: resource and amount.
     needs: Vec<Vec<(usize, u64)>>,
-    /// Per claim: the resource `pods`, where it is needed without being said.
+    /// Per claim: the resource `pods`, which each replica needs one of unless `needs` names it.
     implied: Vec<Option<usize>>,
     /// Per matrix and row of a source: the nodes nearest to it, nearest first.
     near: HashMap<(usize, usize), Vec<usize>>,
@@ -95,7 +95,7 @@ impl<'a> Field<'a> {
         Stock { kinds: self.kinds.len(), amounts: free.values().flat_map(row).collect() }
     }
 
-    /// How many replicas fit, and the resource that says so.
+    /// How many replicas fit, and the resource that limits them.
     fn fits(&self, claim: usize, resources: &[u64]) -> (u32, Option<&'a str>) {
         let mut least = (u32::MAX, None);
         for (kind, need) in &self.needs[claim] {
@@ -225,7 +225,7 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The so many cheapest, cheapest first.
+/// The `count` cheapest, cheapest first.
 fn nearest(nodes: Vec<usize>, wanted: usize, cost: impl Fn(usize) -> f64) -> Vec<usize> {
     let mut near: Vec<(f64, usize)> = nodes.into_iter().map(|at| (cost(at), at)).collect();
     let order = |one: &(f64, usize), other: &(f64, usize)| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1));

@@ -214,7 +214,7 @@ impl Network {
     pub(super) fn grow(&mut self, ways: &Ways<'_>, scratch: &mut Scratch, slot: usize, capacity: f64) {
         self.capacity[slot] = capacity;
         if self.prices[slot].is_infinite() {
-            // The lowest price at which nobody would rather be here than where he is.
+            // The lowest price at which no tenant of another server would gain by moving here.
             let mut price = ways.segments.first().map_or(0.0, |segment| segment.marginal_seconds);
             for (server, tenants) in self.tenants.iter().enumerate() {
                 for (tenant, _) in tenants {
@@ -225,7 +225,7 @@ impl Network {
             self.prices[slot] = price;
         }
         while let Some((marginal, room)) = self.room(ways, slot) {
-            // How much cheaper a unit is here than its price says.
+            // By how much a unit here is cheaper than the price of the server.
             let gain = self.prices[slot] - marginal;
             if gain <= EVEN_SECONDS {
                 break;

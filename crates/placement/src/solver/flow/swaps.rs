@@ -1,5 +1,5 @@
 //! What a routing would cost if one server had less and another had more: the changes are worked
-//! out from the routing at hand instead of routing all demand anew.
+//! out from the routing at hand instead of routing all demand again.
 
 use ndarray::Array2;
 

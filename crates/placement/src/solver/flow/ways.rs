@@ -21,7 +21,7 @@ pub(super) struct Ways<'a> {
 }
 
 impl<'a> Ways<'a> {
-    /// To these servers, each in the slot of its position; then come so many slots without one.
+    /// Ways to these servers, each in the slot of its position, followed by `spare` empty slots.
     pub(super) fn new(costs: &Array2<f64>, supplies: &[f64], servers: &[Server], spare: usize, segments: &'a [Segment]) -> Self {
         let count = servers.len() + spare + 1;
         let dust = DUST * supplies.iter().sum::<f64>();

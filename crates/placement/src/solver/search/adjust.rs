@@ -46,7 +46,7 @@ pub(super) fn seed(instance: &Instance) -> Vec<u32> {
         placement[node] += count;
         missing -= count;
         settle(instance, node, f64::from(count), &mut left, &mut nearest);
-        // A source that even its best node cannot reach must not be asked for ever.
+        // A source that no node can serve must not be chosen again and again.
         if instance.costs[(node, source)].is_infinite() {
             left[source] = 0.0;
         }
@@ -93,7 +93,7 @@ pub(super) fn adjust(instance: &Instance, mut placement: Vec<u32>) -> (Vec<u32>,
     }
 }
 
-/// Changes the counts of the nodes with the greatest finite values by so many in all, evenly as far
+/// Changes the counts of the nodes with the greatest finite values by `count` in all, evenly as far
 /// as each has room for it.
 fn change(
     placement: &mut [u32],
@@ -116,8 +116,8 @@ fn change(
     }
 }
 
-/// A replica that may go: what that costs, as far as it is known, the node, and how many had gone
-/// when it was worked out.
+/// A candidate for removal: its loss as far as it is known, its node, and the number of removals
+/// before the loss was computed.
 struct Removal {
     loss: f64,
     node: usize,
