@@ -20,8 +20,10 @@ use anyhow::{Context as _, ensure};
 use client::{Manner, Way, ask, connect, get, read_answer};
 use echo::Echo;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use locality_ingress::endpoints::Concurrency;
-use locality_ingress::kubernetes::{ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject};
+
+use locality_ingress::kubernetes::{
+    Concurrency, ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject,
+};
 use locality_ingress::state::Change;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use stage::{GATEWAY, Plan, Stage, in_own_network, named, rule, to};

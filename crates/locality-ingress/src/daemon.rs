@@ -189,7 +189,7 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
     let connected = Connected::default();
     registry.register_collector(Box::new(connected.clone()));
     let ads = Ads::new(store.clone(), connected.clone(), metrics.clone(), nacks, stop.clone());
-    let ads = ads.serve(listeners.xds, tls, reports);
+    let ads = ads.serve(listeners.xds, tls, reports.services());
     let ops = ops_http::router(Arc::new(registry), readiness)
         .merge(explain::router(store))
         .merge(demand::stream::router(demand, stop.clone()));

@@ -1,10 +1,10 @@
-//! Demand: how many requests are on their way, per revision, source node and serving node.
+//! Demand: requests in flight and counted, per revision, source node and serving node.
 //!
-//! Gateways say it themselves, several times a second, over Envoy's load reporting service on the
-//! connection that their configuration comes by ([`reports`]): exact counts, without anybody
-//! reading a page of statistics. The [`board`] adds them up; [`stream`] serves it at
-//! `GET /v1/demand` (in the form that `gateway_link::demand` gives it) and [`collector`] as metrics.
-//! Each replica knows the gateways that are connected to it, so a reader follows all replicas.
+//! Gateways report it over Envoy's load reporting service, several times a second, on the
+//! connection that carries their configuration. [`reports`] serves that stream, [`board`] adds the
+//! reports up, [`stream`] serves the sums at `GET /v1/demand` (format: `gateway_link::demand`), and
+//! [`collector`] exports them as metrics. Each replica has the reports of the gateways connected to
+//! it, so a reader follows all replicas.
 
 mod asking;
 mod board;
@@ -13,9 +13,11 @@ mod held;
 mod history;
 mod report;
 mod reports;
+mod shared;
 pub(crate) mod stream;
 mod stream_state;
 mod unbrotli;
 mod wire;
 
-pub use reports::{Demand, Reports};
+pub use reports::Reports;
+pub use shared::Demand;

@@ -1,5 +1,6 @@
-//! Which endpoints a gateway uses, in which proportion: by the plan's routes, away from pods that
-//! are full, and with activators in the request path by their shares of the pods.
+//! Which endpoints a gateway uses, and in which proportion: the weights of the plan ([`plan`],
+//! [`locality`]), moved away from full pods ([`overload`], [`spill`]); for activators, their shares
+//! of the pods ([`activators`]).
 
 pub(crate) mod activators;
 pub(crate) mod locality;
@@ -8,7 +9,7 @@ pub(crate) mod plan;
 pub(crate) mod plan_stream;
 pub(crate) mod spill;
 
-pub use activators::{Concurrency, shares};
+pub use activators::shares;
 pub use locality::{Policy, assign};
 pub use plan::PlanChange;
 pub use plan_stream::FollowSettings;

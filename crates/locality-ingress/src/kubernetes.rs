@@ -1,4 +1,4 @@
-//! From and to the API server: watches, the objects that they bring, statuses and events.
+//! The API server: [`watches`], the [`objects`] that they deliver, [`events`] and status writes.
 
 pub(crate) mod cluster_domain;
 pub mod convert;
@@ -15,3 +15,4 @@ pub use objects::{
     Endpoint, IngressObject, NodeObject, ObjectName, Objects, SecretObject, ServiceObject, ServicePort, SliceEndpoint,
     SliceObject,
 };
+pub use revision::Concurrency;

@@ -1,4 +1,5 @@
-//! First step: Ingresses and what they refer to as one table of routes, the same for all gateways.
+//! First step: Ingresses and the objects that they refer to as one table of routes, the same for
+//! all gateways. Pure.
 
 pub(crate) mod network_hash;
 mod own_hosts;

@@ -1,8 +1,9 @@
-//! What Serving is told about an Ingress, and how we know that it is true: every live gateway has
-//! confirmed the version, and has proved it by answering a probe with the version's hash.
+//! The status of Ingresses. An Ingress is Ready when every live gateway has confirmed the version
+//! and has answered a probe with the version's hash.
 //!
-//! [`conditions`] is pure; [`probe`] asks one gateway one thing; [`pursuit`] drives one Ingress to its
-//! Ready; [`supervisor`] runs the pursuits while this replica leads.
+//! [`conditions`] builds statuses and is pure; [`probe`] sends one probe to one gateway;
+//! [`pursuit`] repeats probes until one Ingress is Ready; [`supervisor`] runs one pursuit per
+//! Ingress while this replica leads.
 
 pub(crate) mod conditions;
 pub(crate) mod probe;

@@ -1,4 +1,5 @@
-//! With which certificates gateways are served: from files, or of our own making.
+//! The certificates with which the gateways' connections are served: from [`files`], or made here
+//! ([`authority`]), kept in Secrets ([`secrets`]) and renewed ([`renewal`]).
 
 pub(crate) mod authority;
 pub(crate) mod files;

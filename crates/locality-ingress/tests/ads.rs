@@ -48,7 +48,7 @@ impl Server {
         let (changes, _no_loads) = mpsc::channel(1);
         let reports = Reports::new(Demand::default(), store.clone(), Duration::from_secs(1), changes, stop.clone());
         let ads = Ads::new(store.clone(), Connected::default(), metrics.clone(), nack, stop.clone());
-        tokio::spawn(ads.serve(listener, tls.map(ServerTls::watch), reports));
+        tokio::spawn(ads.serve(listener, tls.map(ServerTls::watch), reports.services()));
         let stopped = stop.clone().drop_guard();
         Self { store, nacks, address, metrics, stop, _stopped_with_this: stopped }
     }

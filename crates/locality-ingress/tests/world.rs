@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use gateway_link::{Event, RevisionKey, RevisionRoutes};
 use k8s_api::kingress::{BackendSplit, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, IngressTls, KCondition};
-use locality_ingress::endpoints::{Concurrency, PlanChange, Policy};
+use locality_ingress::endpoints::{PlanChange, Policy};
 use locality_ingress::kubernetes::{
-    IngressObject, NodeObject, ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject,
+    Concurrency, IngressObject, NodeObject, ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject,
 };
 use locality_ingress::routes::{Action, TranslateSettings};
 use locality_ingress::state::{Change, World, WorldSettings};

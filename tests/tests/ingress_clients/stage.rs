@@ -116,7 +116,7 @@ impl Stage {
         let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
         let (nacks, mut refused) = tokio::sync::mpsc::channel(64);
         let ads = Ads::new(store.clone(), connected.clone(), metrics, nacks, stop.clone());
-        tokio::spawn(ads.serve(TcpListener::bind(XDS).await?, None, reports));
+        tokio::spawn(ads.serve(TcpListener::bind(XDS).await?, None, reports.services()));
         tokio::spawn(async move {
             if let Some(report) = refused.recv().await {
                 panic!("the gateway refused an update: {report:?}");

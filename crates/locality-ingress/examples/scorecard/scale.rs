@@ -35,7 +35,8 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     // Nobody here reports anything.
     let (changes, _no_loads) = tokio::sync::mpsc::channel(1);
     let reports = Reports::new(Demand::default(), store.clone(), Duration::from_secs(1), changes, stop.clone());
-    let server = Ads::new(store.clone(), connected.clone(), metrics, nacks, stop.clone()).serve(listener, None, reports);
+    let server =
+        Ads::new(store.clone(), connected.clone(), metrics, nacks, stop.clone()).serve(listener, None, reports.services());
     let server = tokio::spawn(server);
     let mut gateways = start_gateways(&address.to_string())?;
 

@@ -8,7 +8,7 @@ use gateway_link::RevisionKey;
 use gateway_link::demand::{DemandEvent, Gateway, Held, RevisionDemand, Run};
 
 use super::history::History;
-use super::report::{self, Reported};
+use super::report::{self, Reported, as_f64};
 use super::stream_state::Stream;
 use crate::kubernetes::objects::ObjectName;
 use gateway_link::demand::{ByServing, Load};
@@ -354,12 +354,6 @@ fn add(
     total.failed = total.failed.saturating_add(reported.failed);
     // Between two reports the number in flight is taken to go straight from one to the other.
     total.busy_seconds += seconds * (as_f64(had) + as_f64(reported.in_flight)) / 2.0;
-}
-
-// Counts of requests are far below what a float holds exactly.
-#[allow(clippy::cast_precision_loss)]
-pub(super) fn as_f64(count: u64) -> f64 {
-    count as f64
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::reports::Demand;
+use super::shared::Demand;
 use gateway_link::demand::Load;
 
 /// See the module.

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::reports::Demand;
+use super::shared::Demand;
 use crate::kubernetes::objects::ObjectName;
 use crate::xds::store::Store;
 
@@ -26,7 +26,7 @@ const IDLE: Duration = Duration::from_secs(3600);
 
 /// The service.
 #[derive(Clone, Debug)]
-pub struct HeldRequests {
+pub(super) struct HeldRequests {
     demand: Demand,
     store: Arc<Store>,
     streams: Arc<Semaphore>,
@@ -36,13 +36,13 @@ pub struct HeldRequests {
 impl HeldRequests {
     /// Tells `demand` of held requests for the clusters that `store` has.
     #[must_use]
-    pub fn new(demand: Demand, store: Arc<Store>, stop: CancellationToken) -> Self {
+    pub(super) fn new(demand: Demand, store: Arc<Store>, stop: CancellationToken) -> Self {
         Self { demand, store, streams: Arc::new(Semaphore::new(MOST_STREAMS)), stop }
     }
 
     /// As a service of a gRPC server.
     #[must_use]
-    pub fn service(self) -> AccessLogServiceServer<Self> {
+    pub(super) fn service(self) -> AccessLogServiceServer<Self> {
         AccessLogServiceServer::new(self).max_decoding_message_size(MOST_BYTES)
     }
 

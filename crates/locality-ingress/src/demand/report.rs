@@ -63,3 +63,9 @@ pub(super) fn read(
     }
     said
 }
+
+// Counts of requests are far below what a float holds exactly.
+#[allow(clippy::cast_precision_loss)]
+pub(super) fn as_f64(count: u64) -> f64 {
+    count as f64
+}

@@ -1,20 +1,26 @@
 //! Takes the gateways' reports: Envoy's load reporting service, on the port of the configuration.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::body::Body;
 use tonic::codec::Streaming;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic::{Status, codegen::Service};
 
 use super::asking::{Asking, FEW};
-use super::board::{Board, StreamId};
 use super::held::HeldRequests;
-use super::wire::{Answers, Received};
+use super::shared::Demand;
+use super::wire::{self, Answers, Received};
 use crate::kubernetes::objects::ObjectName;
 use crate::state::change::{Change, LoadChange};
 use crate::xds::store::{Revision, Store};
@@ -25,74 +31,6 @@ const FIRST_WITHIN: Duration = Duration::from_secs(10);
 /// gone.
 const INTERVALS_OF_SILENCE: u32 = 20;
 const LEAST_SILENCE: Duration = Duration::from_secs(15);
-
-/// The board, for everybody who writes and reads it.
-#[derive(Clone, Debug)]
-pub struct Demand {
-    board: Arc<Mutex<Board>>,
-    version: Arc<watch::Sender<u64>>,
-    followers: Arc<Mutex<BTreeMap<StreamId, Follower>>>,
-}
-
-/// Who follows a gateway's stream of reports, to be told which clusters to ask for at once.
-#[derive(Debug)]
-struct Follower {
-    source: String,
-    watch: mpsc::Sender<Vec<String>>,
-}
-
-impl Default for Demand {
-    fn default() -> Self {
-        Self::new("unnamed".to_owned())
-    }
-}
-
-impl Demand {
-    /// Of the run of the program that is called `instance`; no other run may have the same name.
-    #[must_use]
-    pub fn new(instance: String) -> Self {
-        let board = Board::new(instance, Instant::now());
-        Self { board: Arc::new(Mutex::new(board)), version: Arc::new(watch::Sender::new(0)), followers: Arc::default() }
-    }
-
-    /// The board.
-    pub fn board(&self) -> MutexGuard<'_, Board> {
-        // It holds counters: a panic while one was added leaves it no worse than a lost report.
-        self.board.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A receiver of the board's version.
-    #[must_use]
-    pub fn watch(&self) -> watch::Receiver<u64> {
-        self.version.subscribe()
-    }
-
-    /// The gateways on `source` are to report `clusters` from now on.
-    pub(super) fn watch_clusters_of(&self, source: &str, clusters: &[String]) {
-        let followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
-        for follower in followers.values().filter(|follower| follower.source == source) {
-            // Full means that it is about to ask anew; the report of all clusters tells the rest.
-            let _ = follower.watch.try_send(clusters.to_vec());
-        }
-    }
-
-    fn join(&self, stream: StreamId, source: &str) -> mpsc::Receiver<Vec<String>> {
-        let (watch, clusters) = mpsc::channel(64);
-        let follower = Follower { source: source.to_owned(), watch };
-        self.followers.lock().unwrap_or_else(PoisonError::into_inner).insert(stream, follower);
-        clusters
-    }
-
-    fn leave(&self, stream: StreamId) {
-        self.followers.lock().unwrap_or_else(PoisonError::into_inner).remove(&stream);
-    }
-
-    /// Tells who watches that the board changed.
-    pub fn changed(&self) {
-        let version = self.board().version();
-        self.version.send_replace(version);
-    }
-}
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -130,14 +68,16 @@ impl Reports {
         Self { demand, store, interval, changes, next_stream: Arc::default(), with_pods: Arc::default(), stop }
     }
 
-    /// The service that takes the gateways' word of held requests.
+    /// As services of a gRPC server: this one, and the one that takes the gateways' word of held
+    /// requests.
     #[must_use]
-    pub fn held_requests(&self) -> HeldRequests {
-        HeldRequests::new(self.demand.clone(), self.store.clone(), self.stop.clone())
+    pub fn services(self) -> Routes {
+        let held = HeldRequests::new(self.demand.clone(), self.store.clone(), self.stop.clone());
+        Routes::new(held.service()).add_service(self)
     }
 
     /// Follows a gateway's stream to its end.
-    pub(super) async fn follow(self, mut reports: Streaming<Received>, answers: Answers) {
+    async fn follow(self, mut reports: Streaming<Received>, answers: Answers) {
         let stream = self.next_stream.fetch_add(1, Ordering::Relaxed);
         let first = tokio::select! {
             first = tokio::time::timeout(FIRST_WITHIN, reports.next()) => first,
@@ -239,5 +179,24 @@ impl Reports {
     fn change(&self, source: &str, revision: &ObjectName) -> Change {
         let loads = self.demand.board().from(revision, source);
         Change::Load(revision.clone(), LoadChange { heard_by: None, source: source.to_owned(), loads })
+    }
+}
+
+impl NamedService for Reports {
+    const NAME: &'static str = wire::SERVICE;
+}
+
+impl Service<http::Request<Body>> for Reports {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let reports = self.clone();
+        ready(Ok(wire::answer(request, |stream, answers| reports.follow(stream, answers))))
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::board::Position;
-use super::reports::Demand;
+use super::shared::Demand;
 
 /// What changes within this time of a line goes into one line. The first change after a quiet time
 /// is told at once.

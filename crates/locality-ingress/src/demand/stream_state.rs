@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::board::as_f64;
-use super::report::Reported;
+use super::report::{Reported, as_f64};
 use crate::kubernetes::objects::ObjectName;
 
 /// What a removed endpoint still had in flight is not counted for longer.

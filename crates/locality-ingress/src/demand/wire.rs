@@ -6,8 +6,6 @@
 //! stepped over.
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
-use std::task::{Context, Poll};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterStats;
@@ -18,15 +16,15 @@ use http_body_util::StreamBody;
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codec::{DecodeBuf, Decoder, Streaming};
-use tonic::server::NamedService;
-use tonic::{Status, codegen::Service};
 
-use super::reports::Reports;
 use super::unbrotli::Unbrotli;
 
-/// The only method.
+/// The service.
+pub(super) const SERVICE: &str = "envoy.service.load_stats.v3.LoadReportingService";
+/// Its only method.
 const METHOD: &str = "/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats";
 /// A report of every cluster of a gateway with 10,000 of them is far below.
 const MOST_REPORT_BYTES: usize = 4 * 1024 * 1024;
@@ -40,36 +38,29 @@ pub(super) struct Received {
     pub(super) report: LoadStatsRequest,
 }
 
-impl NamedService for Reports {
-    const NAME: &'static str = "envoy.service.load_stats.v3.LoadReportingService";
-}
-
-impl Service<http::Request<Body>> for Reports {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+/// Answers a stream of reports: `follow` reads them and says what is to be reported next.
+pub(super) fn answer<F>(
+    request: http::Request<Body>,
+    follow: impl FnOnce(Streaming<Received>, Answers) -> F,
+) -> http::Response<Body>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    if request.uri().path() != METHOD {
+        return Status::unimplemented("only StreamLoadStats is served").into_http();
     }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if request.uri().path() != METHOD {
-            return ready(Ok(Status::unimplemented("only StreamLoadStats is served").into_http()));
-        }
-        let limit = Some(MOST_REPORT_BYTES);
-        let encoding = request.headers().get(http::header::CONTENT_ENCODING).map(|encoding| encoding.as_bytes().to_vec());
-        let reports = match encoding.as_deref() {
-            None => Streaming::new_request(ReportDecoder, request.into_body(), None, limit),
-            Some(b"br") => Streaming::new_request(ReportDecoder, Body::new(Unbrotli::new(request.into_body())), None, limit),
-            Some(_) => return ready(Ok(Status::unimplemented("reports come compressed with br, or not at all").into_http())),
-        };
-        let (answers, outgoing) = mpsc::channel(2);
-        tokio::spawn(self.clone().follow(reports, answers));
-        let mut response = http::Response::new(Body::new(StreamBody::new(frames(outgoing))));
-        response.headers_mut().insert(http::header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
-        ready(Ok(response))
-    }
+    let limit = Some(MOST_REPORT_BYTES);
+    let encoding = request.headers().get(http::header::CONTENT_ENCODING).map(|encoding| encoding.as_bytes().to_vec());
+    let reports = match encoding.as_deref() {
+        None => Streaming::new_request(ReportDecoder, request.into_body(), None, limit),
+        Some(b"br") => Streaming::new_request(ReportDecoder, Body::new(Unbrotli::new(request.into_body())), None, limit),
+        Some(_) => return Status::unimplemented("reports come compressed with br, or not at all").into_http(),
+    };
+    let (answers, outgoing) = mpsc::channel(2);
+    tokio::spawn(follow(reports, answers));
+    let mut response = http::Response::new(Body::new(StreamBody::new(frames(outgoing))));
+    response.headers_mut().insert(http::header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
+    response
 }
 
 fn frames(answers: mpsc::Receiver<Result<LoadStatsResponse, Status>>) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> {

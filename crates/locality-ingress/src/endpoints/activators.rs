@@ -5,19 +5,9 @@
 //! and no others, however busy they are. A gateway that sends everything to one activator then
 //! fills that one's pods while the others idle.
 
-use std::collections::BTreeMap;
-use std::num::NonZeroU32;
-
 use crate::kubernetes::objects::Endpoint;
-
-/// How many requests a pod of a revision takes at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Concurrency {
-    /// As many as come.
-    Unlimited,
-    /// So many; the others wait.
-    Limited(NonZeroU32),
-}
+use crate::kubernetes::revision::Concurrency;
+use std::collections::BTreeMap;
 
 /// How requests for a revision are spread over its activators, by the node that they are on. `None`
 /// where the nearest activator alone may have them: it can use every pod, or there is no pod yet
@@ -31,8 +21,8 @@ pub enum Concurrency {
 ///
 /// ```
 /// use std::num::NonZeroU32;
-/// use locality_ingress::endpoints::{Concurrency, shares};
-/// use locality_ingress::kubernetes::Endpoint;
+/// use locality_ingress::endpoints::shares;
+/// use locality_ingress::kubernetes::{Concurrency, Endpoint};
 ///
 /// let on = |node: &str, last: u8| Endpoint {
 ///     address: [10, 0, 0, last].into(),
@@ -72,6 +62,8 @@ pub fn shares(activators: &[Endpoint], ready_pods: u32, concurrency: Option<Conc
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use proptest::prelude::*;
 
     use super::*;

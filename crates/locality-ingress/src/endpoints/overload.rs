@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::activators::Concurrency;
 use super::plan::Rows;
 use super::spill::relieve;
 use crate::kubernetes::objects::{Endpoint, ObjectName};
+use crate::kubernetes::revision::Concurrency;
 use crate::state::change::LoadChange;
 use gateway_link::demand::ByServing;
 

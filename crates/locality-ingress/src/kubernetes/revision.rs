@@ -7,7 +7,14 @@ use std::num::NonZeroU32;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
-use crate::endpoints::activators::Concurrency;
+/// How many requests a pod of a revision takes at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concurrency {
+    /// As many as come.
+    Unlimited,
+    /// So many; the others wait.
+    Limited(NonZeroU32),
+}
 
 /// A `Revision`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

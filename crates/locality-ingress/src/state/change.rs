@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::endpoints::activators::Concurrency;
 use crate::endpoints::plan::PlanChange;
 use crate::kubernetes::objects::{IngressObject, NodeObject, ObjectName, SecretObject, ServiceObject, SliceObject};
+use crate::kubernetes::revision::Concurrency;
 use gateway_link::demand::ByServing;
 
 /// One object, or one part of the plan, that is different now. `None` means gone.

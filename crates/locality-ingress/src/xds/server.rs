@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codec::{DecodeBuf, Decoder, Streaming};
 use tonic::server::NamedService;
+use tonic::service::Routes;
 use tonic::{Status, codegen::Service};
 
 use super::accept::{Peer, connections};
@@ -31,7 +32,6 @@ use super::connected::Connected;
 use super::refusal::Nack;
 use super::session::Session;
 use super::store::{Store, View};
-use crate::demand::Reports;
 use crate::metrics::Metrics;
 
 /// The key of a gateway's node metadata by which it asks to listen on one address only.
@@ -81,7 +81,7 @@ impl Ads {
     }
 
     /// Serves on `listener` until the stop, over TLS where there is something to do so with, and
-    /// takes the gateways' `reports` of their load there, too.
+    /// `others` beside itself: what else gateways connect to us for.
     ///
     /// # Errors
     /// When the listener breaks.
@@ -89,16 +89,15 @@ impl Ads {
         self,
         listener: TcpListener,
         tls: Option<watch::Receiver<Arc<ServerConfig>>>,
-        reports: Reports,
+        others: Routes,
     ) -> Result<(), tonic::transport::Error> {
         let stop = self.stop.clone();
         tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(Duration::from_secs(5)))
             .max_concurrent_streams(Some(STREAMS))
+            .add_routes(others)
             .add_service(self)
-            .add_service(reports.held_requests().service())
-            .add_service(reports)
             .serve_with_incoming_shutdown(connections(listener, tls), async move { stop.cancelled().await })
             .await
     }
