@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::demand;
 use crate::demand::collector::DemandMetrics;
+use crate::demand::peers::{self, PeerSettings, Replicas};
 use crate::demand::{Demand, Reports};
 use crate::endpoints::locality::Policy;
 use crate::endpoints::plan_stream::{self, FollowSettings};
@@ -80,6 +81,8 @@ pub struct Settings {
     pub gateway_service: String,
     /// The Service in front of their internal listeners; its ready endpoints are the live gateways.
     pub gateway_internal_service: String,
+    /// The Service in front of the replicas of this daemon.
+    pub own_service: String,
     /// The cluster's DNS suffix.
     pub cluster_domain: String,
     /// Our namespace, which is the gateways', too.
@@ -114,6 +117,12 @@ pub enum DaemonError {
     Xds {
         /// Why.
         source: tonic::transport::Error,
+    },
+    /// The operators' listener has no address.
+    #[error("failed to read the address of the operators' listener")]
+    Address {
+        /// What the system said.
+        source: std::io::Error,
     },
     /// Something that is never to end did.
     #[error("failed to go on: {task} ended")]
@@ -165,6 +174,8 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
         bounds_retransmissions: kernel::bounds_retransmissions_here().await,
         fallback_certificate: settings.fallback_certificate,
         gateway_service: ObjectName::new(&settings.namespace, &settings.gateway_internal_service),
+        own_service: ObjectName::new(&settings.namespace, &settings.own_service),
+        own_pod: settings.pod_name.clone(),
     };
     let world = World::new(store.clone(), world_settings);
 
@@ -175,15 +186,19 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
     let (nacks, nacks_received) = mpsc::channel(1024);
     let (standings, standings_received) = mpsc::unbounded_channel();
     let (gateways, gateways_received) = watch::channel(None);
+    let (replicas, replicas_received) = watch::channel(Replicas::new());
     for watch in watches::all(&client, &settings.class, &settings.secret_namespaces, &changes, held) {
         tasks.spawn("a watch", watch);
     }
     let demand = Demand::new(format!("{} at {}", settings.pod_name, jiff::Timestamp::now()));
     let reports = Reports::new(demand.clone(), store.clone(), settings.demand_interval, changes.clone(), stop.clone());
     registry.register_collector(Box::new(DemandMetrics::new(demand.clone())));
+    let port = listeners.ops.local_addr().map_err(|source| DaemonError::Address { source })?.port();
+    let peers = PeerSettings { port, changes: changes.clone(), metrics: metrics.clone() };
+    tasks.spawn("the reader of other replicas' demand", peers::follow_all(peers, replicas_received, stop.clone()));
     tasks.spawn("the reader of the plan", plan_stream::follow(settings.plan, changes, metrics.clone(), stop.clone()));
     let events = Some(Events::new(client.clone(), Some(settings.pod_name.clone())));
-    let outputs = Outputs { standings, gateways, events, readiness: readiness.clone(), metrics: metrics.clone() };
+    let outputs = Outputs { standings, gateways, replicas, events, readiness: readiness.clone(), metrics: metrics.clone() };
     tasks.spawn("the making of routes", event_loop::run(world, changes_received, nacks_received, outputs, stop.clone()));
 
     let connected = Connected::default();

@@ -4,13 +4,15 @@
 //! connection that carries their configuration. [`reports`] serves that stream, [`board`] adds the
 //! reports up, [`stream`] serves the sums at `GET /v1/demand` (format: `gateway_link::demand`), and
 //! [`collector`] exports them as metrics. Each replica has the reports of the gateways connected to
-//! it, so a reader follows all replicas.
+//! it, so a reader follows all replicas, as the replicas follow each other ([`peers`]).
 
 mod asking;
 mod board;
 pub(crate) mod collector;
 mod held;
 mod history;
+mod peer_loads;
+pub(crate) mod peers;
 mod report;
 mod reports;
 mod shared;

@@ -69,6 +69,10 @@ struct Flags {
     /// gateways.
     #[arg(long, env = "KANTAI_GATEWAY_INTERNAL_SERVICE", default_value = "kantai-gateway-internal")]
     gateway_internal_service: String,
+    /// Service of this daemon. Its replicas follow each other's demand, so that spill counts the
+    /// load of all gateways.
+    #[arg(long, env = "KANTAI_OWN_SERVICE", default_value = "locality-ingress")]
+    own_service: String,
     /// The cluster's DNS suffix. Unless it is given, the one in /etc/resolv.conf, as the kubelet
     /// writes it, or else cluster.local.
     #[arg(long, env = "KANTAI_CLUSTER_DOMAIN")]
@@ -171,6 +175,7 @@ async fn main() -> anyhow::Result<()> {
         demand_interval: Duration::from_millis(flags.demand_interval_milliseconds.max(1)),
         gateway_service: flags.gateway_service,
         gateway_internal_service: flags.gateway_internal_service,
+        own_service: flags.own_service,
         cluster_domain: flags.cluster_domain.unwrap_or_else(cluster_domain),
         namespace: flags.namespace,
         pod_name: flags.pod_name,

@@ -33,6 +33,8 @@ pub struct Metrics {
     pub plan_heard_timestamp_seconds: Gauge<f64, AtomicU64>,
     /// Revisions that have a plan.
     pub planned_revisions: Gauge,
+    /// Other replicas whose demand is followed.
+    pub peers_connected: Gauge,
     /// Whether this replica writes statuses.
     pub leading: Gauge,
     pushes: Family<KindLabel, Counter>,
@@ -58,6 +60,7 @@ impl Metrics {
             plan_connected: Gauge::default(),
             plan_heard_timestamp_seconds: Gauge::default(),
             planned_revisions: Gauge::default(),
+            peers_connected: Gauge::default(),
             leading: Gauge::default(),
             pushes: Family::default(),
             pushed_resources: Family::default(),
@@ -85,6 +88,11 @@ impl Metrics {
             metrics.plan_heard_timestamp_seconds.clone(),
         );
         registry.register("planned_revisions", "Revisions that have a plan", metrics.planned_revisions.clone());
+        registry.register(
+            "peers_connected",
+            "Other replicas whose stream of demand is connected",
+            metrics.peers_connected.clone(),
+        );
         registry.register("leading", "Whether this replica writes statuses", metrics.leading.clone());
         registry.register("xds_pushes", "Answers sent to gateways", metrics.pushes.clone());
         registry.register("xds_pushed_resources", "Resources sent to gateways", metrics.pushed_resources.clone());

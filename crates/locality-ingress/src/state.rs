@@ -28,7 +28,7 @@ use crate::xds::Kind;
 use crate::xds::refusal::Nack;
 use crate::xds::store::{Store, Update};
 
-pub use change::Change;
+pub use change::{Change, LoadChange};
 use gateways::Gateways;
 use generations::{Generations, Verdict};
 use judgement::Judgement;
@@ -64,6 +64,10 @@ pub struct WorldSettings {
     pub fallback_certificate: Option<ObjectName>,
     /// The Service whose endpoints are the gateways.
     pub gateway_service: ObjectName,
+    /// The Service whose endpoints are the replicas of this daemon.
+    pub own_service: ObjectName,
+    /// The pod of this replica.
+    pub own_pod: String,
 }
 
 impl World {
@@ -210,6 +214,9 @@ impl World {
             news.gateways = self.gateways.follow(slices(), now);
             let endpoints = slices().flat_map(|slice| &slice.endpoints);
             update.gateway_nodes = Some(endpoints.filter_map(|one| Some((one.address, one.node.clone()?))).collect());
+        }
+        if dirty.services.contains(&self.settings.own_service) {
+            news.replicas = Some(self.known.objects().other_pods(&self.settings.own_service, &self.settings.own_pod));
         }
         let draining = self.gateways.draining(now);
         if draining != self.draining {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gateway_link::demand::Load;
 use gateway_link::{Event, RevisionKey, RevisionRoutes};
 use k8s_api::kingress::{BackendSplit, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, IngressTls, KCondition};
 use locality_ingress::endpoints::{PlanChange, Policy};
@@ -13,7 +14,7 @@ use locality_ingress::kubernetes::{
     Concurrency, IngressObject, NodeObject, ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject,
 };
 use locality_ingress::routes::{Action, TranslateSettings};
-use locality_ingress::state::{Change, World, WorldSettings};
+use locality_ingress::state::{Change, LoadChange, World, WorldSettings};
 use locality_ingress::status::{News, Progress};
 use locality_ingress::xds::{Kind, ListenerSettings, Nack, Name, Revision, Store, View};
 
@@ -40,6 +41,8 @@ impl Bench {
             bounds_retransmissions: "6.15".parse().ok(),
             fallback_certificate: Some(named("fallback")),
             gateway_service: ObjectName::new("kantai-system", "kantai-gateway-internal"),
+            own_service: ObjectName::new("kantai-system", "locality-ingress"),
+            own_pod: "locality-ingress-0".into(),
         };
         let world = World::new(store.clone(), settings);
         Self { store, world, now: Instant::now(), seen: 0 }
@@ -200,6 +203,56 @@ fn with_pods_there_activators_get_what_each_can_use_and_at_zero_the_nearest_hold
     bench.endpoints("a-private", &[]);
     bench.settle();
     assert_eq!(bench.serving("node1", "ns/a/80"), nearest);
+}
+
+#[test]
+fn spill_counts_what_gateways_of_other_replicas_have_in_flight() {
+    let mut bench = Bench::new();
+    bench.service("a");
+    bench.ingress("a", 1, "a.example", "a");
+    bench.world.note(Change::Concurrency(named("a"), std::num::NonZeroU32::new(1).map(Concurrency::Limited)));
+    bench.endpoints("a", &[(1, "node1"), (2, "node2"), (3, "node3")]);
+    let mut load = |heard_by: Option<&str>, source: &str, serving: &str, in_flight| {
+        let loads = [(serving.to_owned(), Load { in_flight, ..Load::default() })].into();
+        let change = LoadChange { heard_by: heard_by.map(Into::into), source: source.into(), loads };
+        bench.world.note(Change::Load(named("a"), change));
+        bench.world.settle(bench.now);
+        bench.serving("node1", "ns/a/80").into_iter().filter(|(priority, ..)| *priority == 0).collect::<Vec<_>>()
+    };
+    let both = [(0, "node2".to_owned(), 50), (0, "node3".to_owned(), 50)];
+    assert_eq!(load(None, "node1", "node1", 3), both, "its own pod is full, the others are idle");
+    // The gateway of node2 is connected to another replica.
+    assert_eq!(load(Some("b"), "node2", "node2", 1), [(0, "node3".to_owned(), 100)]);
+    assert_eq!(load(Some("b"), "node2", "node2", 0), both);
+}
+
+#[test]
+fn the_other_replicas_are_the_other_pods_of_our_own_service() {
+    let mut bench = Bench::new();
+    let own = ObjectName::new("kantai-system", "locality-ingress");
+    let endpoint = |address: &str, pod: &str, ready, serving_last| SliceEndpoint {
+        address: address.parse().unwrap(),
+        node: Some("node1".to_owned()),
+        ready,
+        serving_last,
+        pod: Some(pod.to_owned()),
+        stand_in: false,
+    };
+    let endpoints = vec![
+        endpoint("10.0.0.1", "locality-ingress-0", true, false),
+        endpoint("fd00::2", "locality-ingress-1", true, false),
+        endpoint("10.0.0.2", "locality-ingress-1", true, false),
+        endpoint("10.0.0.3", "terminating", false, true),
+        endpoint("10.0.0.4", "not-ready", false, false),
+    ];
+    let slice = SliceObject { ports: vec![("xds".into(), 18000)], endpoints };
+    let name = ObjectName::new("kantai-system", "locality-ingress-x");
+    bench.world.note(Change::Slice(name, Some((own, slice))));
+    let replicas = bench.settle().replicas.unwrap();
+    let address = |last: u8| std::net::IpAddr::from([10, 0, 0, last]);
+    assert_eq!(replicas, [("locality-ingress-1".to_owned(), address(2)), ("terminating".to_owned(), address(3))].into());
+    bench.service("unrelated");
+    assert_eq!(bench.settle().replicas, None);
 }
 
 #[test]

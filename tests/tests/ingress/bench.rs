@@ -565,6 +565,7 @@ fn settings(policy: Policy, routes_url: &str) -> Settings {
         demand_interval: Duration::from_millis(50),
         gateway_service: "kantai-gateway".into(),
         gateway_internal_service: "kantai-gateway-internal".into(),
+        own_service: "locality-ingress".into(),
         cluster_domain: "cluster.local".into(),
         namespace: NAMESPACE.into(),
         pod_name: "locality-ingress-0".into(),

@@ -105,6 +105,8 @@ impl Stage {
             bounds_retransmissions: kernel,
             fallback_certificate: plan.fallback_certificate.clone(),
             gateway_service: ObjectName::new("kantai-system", "kantai-gateway-internal"),
+            own_service: ObjectName::new("kantai-system", "locality-ingress"),
+            own_pod: "locality-ingress-0".into(),
         };
         let mut world = World::new(store.clone(), settings);
         if plan.bounds_retransmissions {

@@ -50,6 +50,8 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
         bounds_retransmissions: None,
         fallback_certificate: None,
         gateway_service: ObjectName::new("kantai-system", "kantai-gateway-internal"),
+        own_service: ObjectName::new("kantai-system", "locality-ingress"),
+        own_pod: "locality-ingress-0".into(),
     };
     let mut world = World::new(store.clone(), settings);
     for number in 0..INGRESSES {

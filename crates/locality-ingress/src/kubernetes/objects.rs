@@ -206,6 +206,21 @@ impl Objects {
         u32::try_from(ready.len()).unwrap_or(u32::MAX)
     }
 
+    /// The pods behind `service` that serve, ready or terminating, without `own`: name -> address.
+    /// Of a pod with several addresses the lowest counts, which is the IPv4 one.
+    #[must_use]
+    pub fn other_pods(&self, service: &ObjectName, own: &str) -> BTreeMap<String, IpAddr> {
+        let mut pods = BTreeMap::new();
+        for endpoint in self.slices.get(service).into_iter().flatten().flat_map(|(_, slice)| &slice.endpoints) {
+            let Some(pod) = endpoint.pod.as_ref().filter(|pod| pod.as_str() != own) else { continue };
+            if endpoint.ready || endpoint.serving_last {
+                let address = pods.entry(pod.clone()).or_insert(endpoint.address);
+                *address = (*address).min(endpoint.address);
+            }
+        }
+        pods
+    }
+
     /// Whether any endpoint of `service` is ready.
     #[must_use]
     pub fn has_ready(&self, service: &ObjectName) -> bool {

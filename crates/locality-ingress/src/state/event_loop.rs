@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::World;
 use super::change::{Change, Source};
+use crate::demand::peers::Replicas;
 use crate::kubernetes::events::Events;
 use crate::kubernetes::objects::ObjectName;
 use crate::metrics::Metrics;
@@ -24,6 +25,8 @@ pub(crate) struct Outputs {
     pub standings: mpsc::UnboundedSender<(ObjectName, Option<Standing>)>,
     /// The gateways; `None` until all is known.
     pub gateways: watch::Sender<Option<Vec<GatewayPod>>>,
+    /// The other replicas.
+    pub(crate) replicas: watch::Sender<Replicas>,
     /// Where warnings about Ingresses go.
     pub events: Option<Events>,
     /// Told when the caches are full.
@@ -69,6 +72,13 @@ pub(crate) async fn run(
         if let Some(gateways) = news.gateways {
             tracing::info!(count = gateways.len(), "gateways");
             outputs.gateways.send_replace(Some(gateways));
+        }
+        if let Some(replicas) = news.replicas {
+            outputs.replicas.send_if_modified(|known| {
+                let changed = *known != replicas;
+                *known = replicas;
+                changed
+            });
         }
         for (ingress, reason, note) in news.warnings {
             warn(&world, &outputs, ingress, reason, note);

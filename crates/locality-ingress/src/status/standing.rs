@@ -1,5 +1,6 @@
 //! What comes out of the world besides updates of the store.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::kubernetes::objects::ObjectName;
@@ -93,6 +94,8 @@ pub struct News {
     pub warnings: Vec<(ObjectName, &'static str, String)>,
     /// The gateways, where they changed.
     pub gateways: Option<Vec<GatewayPod>>,
+    /// The other replicas by pod name, when any endpoint of our own Service changed.
+    pub replicas: Option<BTreeMap<String, IpAddr>>,
 }
 
 /// One request per listener is enough: a listener's routes travel as a whole.
