@@ -28,13 +28,13 @@ use crate::kubernetes::watches;
 use crate::metrics::Metrics;
 use crate::routes::translate::TranslateSettings;
 use crate::state::event_loop::{self, Outputs};
-use crate::state::{World, WorldSettings};
+use crate::state::{ControlPlaneState, StateSettings};
 use crate::status::conditions::LoadBalancerNames;
 use crate::status::probe::Prober;
-use crate::status::pursuit::Means;
+use crate::status::rollout_check::Dependencies;
 use crate::status::supervisor::supervise;
 use crate::tls::files::{ServerTls, TlsError, TlsFiles};
-use crate::tls::renewal::SelfMade;
+use crate::tls::renewal::OwnCertificates;
 use crate::xds::connected::Connected;
 use crate::xds::listeners::ListenerSettings;
 use crate::xds::server::Ads;
@@ -104,7 +104,7 @@ pub struct Listeners {
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// No probes.
-    #[error("failed to make a client for probes")]
+    #[error("failed to create the HTTP client of readiness probes")]
     Prober {
         /// Why.
         source: reqwest::Error,
@@ -125,7 +125,7 @@ pub enum DaemonError {
         source: std::io::Error,
     },
     /// Something that is never to end did.
-    #[error("failed to go on: {task} ended")]
+    #[error("failed to continue: {task} ended")]
     Ended {
         /// What it does.
         task: &'static str,
@@ -152,20 +152,20 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
     let tls = match settings.tls {
         XdsTls::Off => {
             tracing::warn!(
-                "gateways are served in plain text, keys of certificates included: keep that traffic inside the cluster"
+                "gateways are served in plain text, keys of certificates included: keep this traffic inside the cluster"
             );
             None
         }
         XdsTls::Files(files) => Some(tls(files, &metrics, &stop, &mut tasks).await?),
         XdsTls::SelfMade => {
-            let Some(made) = SelfMade::begin(&client, &settings.namespace, &stop).await? else { return Ok(()) };
+            let Some(made) = OwnCertificates::obtain(&client, &settings.namespace, &stop).await? else { return Ok(()) };
             let current = made.current.subscribe();
             tasks.spawn("the renewal of certificates", made.follow(metrics.clone(), stop.clone()));
             Some(current)
         }
     };
     let store = Arc::new(Store::new(settings.policy, settings.listening));
-    let world_settings = WorldSettings {
+    let state_settings = StateSettings {
         policy: settings.policy,
         translate: TranslateSettings {
             internal_gateway: names.private.clone(),
@@ -177,17 +177,17 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
         own_service: ObjectName::new(&settings.namespace, &settings.own_service),
         own_pod: settings.pod_name.clone(),
     };
-    let world = World::new(store.clone(), world_settings);
+    let state = ControlPlaneState::new(store.clone(), state_settings);
 
-    // Bounded where a full channel slows its source down; standings replace each other at their
+    // Bounded where a full channel slows its source down; progress_changes replace each other at their
     // reader, so they never pile up.
     let (changes, changes_received) = mpsc::channel(4096);
-    let (held, held_received) = mpsc::channel(1024);
+    let (foreign, foreign_received) = mpsc::channel(1024);
     let (nacks, nacks_received) = mpsc::channel(1024);
-    let (standings, standings_received) = mpsc::unbounded_channel();
+    let (progress_changes, standings_received) = mpsc::unbounded_channel();
     let (gateways, gateways_received) = watch::channel(None);
     let (replicas, replicas_received) = watch::channel(Replicas::new());
-    for watch in watches::all(&client, &settings.class, &settings.secret_namespaces, &changes, held) {
+    for watch in watches::watch_all(&client, &settings.class, &settings.secret_namespaces, &changes, foreign) {
         tasks.spawn("a watch", watch);
     }
     let demand = Demand::new(format!("{} at {}", settings.pod_name, jiff::Timestamp::now()));
@@ -196,10 +196,11 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
     let port = listeners.ops.local_addr().map_err(|source| DaemonError::Address { source })?.port();
     let peers = PeerSettings { port, changes: changes.clone(), metrics: metrics.clone() };
     tasks.spawn("the reader of other replicas' demand", peers::follow_all(peers, replicas_received, stop.clone()));
-    tasks.spawn("the reader of the plan", plan_stream::follow(settings.plan, changes, metrics.clone(), stop.clone()));
+    tasks.spawn("the reader of routes", plan_stream::follow(settings.plan, changes, metrics.clone(), stop.clone()));
     let events = Some(Events::new(client.clone(), Some(settings.pod_name.clone())));
-    let outputs = Outputs { standings, gateways, replicas, events, readiness: readiness.clone(), metrics: metrics.clone() };
-    tasks.spawn("the making of routes", event_loop::run(world, changes_received, nacks_received, outputs, stop.clone()));
+    let outputs =
+        Outputs { progress_changes, gateways, replicas, events, readiness: readiness.clone(), metrics: metrics.clone() };
+    tasks.spawn("the event loop", event_loop::run(state, changes_received, nacks_received, outputs, stop.clone()));
 
     let connected = Connected::default();
     registry.register_collector(Box::new(connected.clone()));
@@ -220,7 +221,7 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
         act_while_leading(client.clone(), lease, stop.clone(), || (), leads, CancellationToken::cancelled_owned).await;
         Ok(())
     };
-    let means = Means {
+    let dependencies = Dependencies {
         writer: StatusWriter::new(client.clone()),
         prober: Prober::new(settings.listening.ports).map_err(|source| DaemonError::Prober { source })?,
         gateways: gateways_received,
@@ -230,7 +231,7 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
         metrics,
     };
     let supervisor = async {
-        supervise(standings_received, held_received, leading, means, stop.clone()).await;
+        supervise(standings_received, foreign_received, leading, dependencies, stop.clone()).await;
         Ok(())
     };
     // Whoever still reads or says nothing must not keep us.
@@ -304,7 +305,7 @@ async fn tls(
     tasks: &mut Tasks,
 ) -> Result<watch::Receiver<Arc<ServerConfig>>, TlsError> {
     if files.client_authorities.is_none() {
-        tracing::warn!("gateways need no certificate: whoever reaches the port is sent the keys of certificates");
+        tracing::warn!("gateways need no client certificate: any client of the port gets the keys of certificates");
     }
     tracing::info!(certificate = %files.certificate.display(), "gateways are served over TLS");
     let tls = ServerTls::load(files).await?;
@@ -324,7 +325,7 @@ mod tests {
             tasks.spawn("one that goes on", std::future::pending());
             tasks.spawn("one that ends", async move { assert!(!panics, "meant") });
             let error = tasks.first_that_ends(&CancellationToken::new()).await.unwrap_err();
-            assert_eq!(error.to_string(), "failed to go on: one that ends ended");
+            assert_eq!(error.to_string(), "failed to continue: one that ends ended");
         }
     }
 

@@ -6,7 +6,6 @@
 //! [`collector`] exports them as metrics. Each replica has the reports of the gateways connected to
 //! it, so a reader follows all replicas, as the replicas follow each other ([`peers`]).
 
-mod asking;
 mod board;
 pub(crate) mod collector;
 mod held;
@@ -14,6 +13,7 @@ mod history;
 mod peer_loads;
 pub(crate) mod peers;
 mod report;
+mod report_selection;
 mod reports;
 mod shared;
 pub(crate) mod stream;

@@ -13,4 +13,4 @@ pub use activators::shares;
 pub use locality::{Policy, assign};
 pub use plan::PlanChange;
 pub use plan_stream::FollowSettings;
-pub use spill::relieve;
+pub use spill::move_shares;

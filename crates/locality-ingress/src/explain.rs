@@ -53,7 +53,7 @@ pub(crate) fn explain(store: &Store, host: &str, node: &str) -> Option<Explanati
     let table = store.table();
     let host = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let found = table.internal.get(host).or_else(|| table.internal.get(ANY_HOST))?;
-    let view = View::of(node);
+    let view = View::of_node(node);
     let splits = found.routes.iter().filter_map(|route| match &route.action {
         Action::Forward { splits, .. } => Some(splits),
         _ => None,

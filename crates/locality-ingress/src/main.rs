@@ -11,120 +11,119 @@ use locality_ingress::kubernetes::{ObjectName, cluster_domain};
 use locality_ingress::xds::{DEFAULT_REQUEST_HEADERS_KIB, GatewayPorts, ListenerSettings};
 use locality_ingress::{Listeners, Settings, TlsFiles, XdsTls, noticing_silence, run};
 
-/// Knative ingress class on stock Envoy: one view per node, so that a request is answered near
-/// where it entered.
+/// Knative ingress class on stock Envoy. Each node has a gateway with its own routing weights, so
+/// that a request is answered near where it entered.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Flags {
-    /// Where gateways connect (delta ADS over HTTP/2).
+    /// Address that gateways connect to (delta ADS over HTTP/2).
     #[arg(long, env = "KANTAI_XDS_LISTEN", default_value = "[::]:18000")]
     xds_listen: SocketAddr,
-    /// Our certificate for gateways, in PEM, where it is not to be made here. Taken over again
-    /// whenever it changes.
+    /// Server certificate for gateways, in PEM. Without it the daemon makes one. The file is read
+    /// again when it changes.
     #[arg(long, env = "KANTAI_XDS_CERTIFICATE_FILE")]
     xds_certificate_file: Option<PathBuf>,
-    /// The key of that certificate.
+    /// Key of the server certificate, in PEM.
     #[arg(long, env = "KANTAI_XDS_KEY_FILE")]
     xds_key_file: Option<PathBuf>,
-    /// The authorities that the gateways' own certificates are of. With a certificate of ours but
-    /// without this whoever reaches the port is served.
+    /// Authorities that sign the gateways' client certificates, in PEM. With
+    /// --xds-certificate-file and without this flag, any client is served.
     #[arg(long, env = "KANTAI_XDS_CLIENT_CA_FILE")]
     xds_client_ca_file: Option<PathBuf>,
-    /// Serve gateways in plain text: whoever reaches the port is sent everything, keys of
-    /// certificates included. Otherwise they are served over TLS, and without files with
-    /// certificates that the daemon makes, keeps in Secrets of its namespace and renews: an
-    /// authority (kantai-xds-authority), its own (locality-ingress-xds), and the one that gateways
-    /// have to show (kantai-gateway-xds).
+    /// Serve gateways in plain text. Any client that reaches the port then gets the keys of
+    /// certificates. The default is mutual TLS, from the files above or with certificates that the
+    /// daemon makes, renews and keeps in Secrets of its namespace: an authority
+    /// (kantai-xds-authority), the server certificate (locality-ingress-xds) and the client
+    /// certificate of the gateways (kantai-gateway-xds).
     #[arg(long, env = "KANTAI_XDS_PLAIN_TEXT")]
     xds_plain_text: bool,
-    /// Where /healthz, /readyz, /metrics, /v1/demand and /v1/explain are served.
+    /// Address that serves /healthz, /readyz, /metrics, /v1/demand and /v1/explain.
     #[arg(long, env = "KANTAI_OPS_LISTEN", default_value = "[::]:8080")]
     ops_listen: SocketAddr,
-    /// Where the extra-controller serves the plan.
+    /// URL of the extra-controller's stream of routes.
     #[arg(long, env = "KANTAI_ROUTES_URL", default_value = "http://extra-controller.kantai-system.svc:18080/v1/routes")]
     routes_url: String,
-    /// A stream of plans on which nothing is heard for this many seconds, not even a heartbeat, is
-    /// taken for dead.
+    /// Reconnect when the stream of routes delivers nothing for this many seconds, heartbeats
+    /// included.
     #[arg(long, env = "KANTAI_ROUTES_SILENCE_SECONDS", default_value_t = 15)]
     routes_silence_seconds: u64,
-    /// A plan counts no more when its writer was not heard of for this many seconds.
+    /// Drop the routes when the stream has delivered nothing for this many seconds. Gateways then
+    /// prefer their own node.
     #[arg(long, env = "KANTAI_ROUTES_EXPIRY_SECONDS", default_value_t = 300)]
     routes_expiry_seconds: u64,
-    /// The ingress class to serve.
+    /// Ingress class to serve.
     #[arg(long, env = "KANTAI_INGRESS_CLASS", default_value = "kantai.ingress.networking.knative.dev")]
     ingress_class: String,
-    /// How gateways choose endpoints: locality (where the plan says, else the nearest) or spread
-    /// (evenly over all).
+    /// How gateways choose endpoints: locality (by the routes, else the nearest) or spread (evenly
+    /// over all).
     #[arg(long, env = "KANTAI_POLICY", default_value = "locality")]
     policy: Policy,
-    /// How often gateways with traffic report what they have in flight, in milliseconds. One
-    /// without traffic does so four times a second at most; a request that an activator holds is
-    /// told of at once in any case.
+    /// Interval at which gateways with traffic report their load, in milliseconds. Gateways without
+    /// traffic report at most four times a second. A request that an activator holds is reported
+    /// at once.
     #[arg(long, env = "KANTAI_DEMAND_INTERVAL_MILLISECONDS", default_value_t = 50)]
     demand_interval_milliseconds: u64,
-    /// The Service in front of the gateways' external listeners.
+    /// Service of the gateways' external listeners.
     #[arg(long, env = "KANTAI_GATEWAY_SERVICE", default_value = "kantai-gateway")]
     gateway_service: String,
-    /// The Service in front of the gateways' internal listeners; its ready endpoints are the live
-    /// gateways.
+    /// Service of the gateways' internal listeners. Its ready endpoints are the live gateways.
     #[arg(long, env = "KANTAI_GATEWAY_INTERNAL_SERVICE", default_value = "kantai-gateway-internal")]
     gateway_internal_service: String,
     /// Service of this daemon. Its replicas follow each other's demand, so that spill counts the
     /// load of all gateways.
     #[arg(long, env = "KANTAI_OWN_SERVICE", default_value = "locality-ingress")]
     own_service: String,
-    /// The cluster's DNS suffix. Unless it is given, the one in /etc/resolv.conf, as the kubelet
-    /// writes it, or else cluster.local.
+    /// DNS suffix of the cluster. The default is the one in /etc/resolv.conf, as the kubelet writes
+    /// it, or else cluster.local.
     #[arg(long, env = "KANTAI_CLUSTER_DOMAIN")]
     cluster_domain: Option<String>,
-    /// The gateways' port of plain HTTP from outside.
+    /// Port of the gateways' external HTTP listener.
     #[arg(long, env = "KANTAI_EXTERNAL_PORT", default_value_t = GatewayPorts::default().external)]
     external_port: u16,
-    /// The gateways' port of plain HTTP from inside.
+    /// Port of the gateways' internal HTTP listener.
     #[arg(long, env = "KANTAI_INTERNAL_PORT", default_value_t = GatewayPorts::default().internal)]
     internal_port: u16,
-    /// The gateways' port of HTTPS from outside.
+    /// Port of the gateways' external HTTPS listener.
     #[arg(long, env = "KANTAI_EXTERNAL_TLS_PORT", default_value_t = GatewayPorts::default().external_tls)]
     external_tls_port: u16,
-    /// The gateways' port of HTTPS from inside.
+    /// Port of the gateways' internal HTTPS listener.
     #[arg(long, env = "KANTAI_INTERNAL_TLS_PORT", default_value_t = GatewayPorts::default().internal_tls)]
     internal_tls_port: u16,
-    /// Have gateways write a line of JSON per request to their standard output.
+    /// Make gateways log each request as a line of JSON on standard output.
     #[arg(long, env = "KANTAI_ACCESS_LOG")]
     access_log: bool,
-    /// How many proxies stand in front of the gateways' external ports whose X-Forwarded-For and
-    /// X-Forwarded-Proto count: with 1, a load balancer that ends TLS. Whoever reaches the ports
-    /// past it can then claim any address.
+    /// Number of trusted proxies in front of the gateways' external ports, such as 1 for a load
+    /// balancer that terminates TLS. Their X-Forwarded-For and X-Forwarded-Proto are used. A client
+    /// that bypasses them can claim any address.
     #[arg(long, env = "KANTAI_TRUSTED_HOPS", default_value_t = 0)]
     trusted_hops: u32,
-    /// Connections to the gateways' external ports may begin with a header of the PROXY protocol,
-    /// version 1 or 2, which then says where they come from.
+    /// Accept the PROXY protocol, version 1 or 2, on the gateways' external ports. Connections
+    /// without its header are accepted too.
     #[arg(long, env = "KANTAI_PROXY_PROTOCOL")]
     proxy_protocol: bool,
-    /// How large the headers of a request may be together, in KiB; larger ones are answered
-    /// with 431.
+    /// Maximum size of all headers of a request, in KiB. Requests above it are answered with 431.
     #[arg(long, env = "KANTAI_REQUEST_HEADERS_KIB", default_value_t = DEFAULT_REQUEST_HEADERS_KIB, value_parser = clap::value_parser!(u32).range(1..=8192))]
     request_headers_kib: u32,
-    /// The TLS Secret, as namespace/name, for HTTPS clients from outside that name no host, or one
-    /// without a certificate of its own.
+    /// TLS Secret, as namespace/name, for external HTTPS clients whose SNI is missing or names a
+    /// host without a certificate.
     #[arg(long, env = "KANTAI_FALLBACK_CERTIFICATE")]
     fallback_certificate: Option<ObjectName>,
-    /// The Secret, as namespace/name, with the authority (ca.crt) of what activators and
-    /// queue-proxies show with Knative's internal encryption (system-internal-tls).
+    /// Secret, as namespace/name, with the authority (ca.crt) of the certificates of activators and
+    /// queue-proxies under Knative's internal encryption (system-internal-tls).
     #[arg(long, env = "KANTAI_INTERNAL_AUTHORITY", default_value = "knative-serving/routing-serving-certs")]
     internal_authority: ObjectName,
-    /// The namespaces whose Secrets are read for certificates, with commas between them; all where
-    /// there are none. With some, Roles in each of them may take the place of the ClusterRole's
-    /// rule for Secrets.
+    /// Namespaces whose Secrets are read for certificates, separated by commas. The default is all
+    /// namespaces. With this flag, Roles in these namespaces can replace the ClusterRole's rule for
+    /// Secrets.
     #[arg(long, env = "KANTAI_SECRET_NAMESPACES", value_delimiter = ',')]
     secret_namespaces: Vec<String>,
-    /// Our namespace, which is the gateways', too.
+    /// Namespace of this daemon and of the gateways.
     #[arg(long, env = "POD_NAMESPACE", default_value = "kantai-system")]
     namespace: String,
-    /// Our pod.
+    /// Name of the pod of this replica.
     #[arg(long, env = "POD_NAME", default_value = "locality-ingress")]
     pod_name: String,
-    /// json or text.
+    /// Format of log lines: json or text.
     #[arg(long, env = "KANTAI_LOG_FORMAT", default_value = "json")]
     log_format: ops_http::LogFormat,
 }
@@ -149,9 +148,7 @@ async fn main() -> anyhow::Result<()> {
         policy: flags.policy,
         tls: match TlsFiles::given(flags.xds_certificate_file, flags.xds_key_file, flags.xds_client_ca_file)? {
             Some(_) if flags.xds_plain_text => {
-                anyhow::bail!(
-                    "failed to set TLS up: files are given for certificates, and gateways are to be served in plain text"
-                )
+                anyhow::bail!("failed to set up TLS: certificate files and plain text exclude each other")
             }
             Some(files) => XdsTls::Files(files),
             None if flags.xds_plain_text => XdsTls::Off,

@@ -1,4 +1,4 @@
-//! Our own metrics.
+//! Metrics of this daemon.
 
 use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,30 +12,30 @@ use prometheus_client::registry::Registry;
 
 use crate::xds::Kind;
 
-/// All of them. Cheap to clone, all clones count together.
+/// All metrics of this daemon. Clones share the counts.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// From a change to a gateway's confirmation of it, in seconds.
+    /// Time from a change to a gateway's ACK, in seconds.
     pub change_to_ack_seconds: Histogram,
-    /// From the first sight of a generation to its Ready, in seconds.
+    /// Time from the first sight of a generation to Ready, in seconds.
     pub ingress_ready_seconds: Histogram,
     /// Ingresses of our class.
     pub ingresses: Gauge,
     /// Ingresses of our class that cannot be served.
     pub ingresses_refused: Gauge,
-    /// Probes that did not prove the version that they asked for.
+    /// Probes that were not answered with the expected version.
     pub failed_probes: Counter,
-    /// Times that files for TLS could not be used.
+    /// Changed TLS files or Secrets that could not be used.
     pub tls_failures: Counter,
-    /// Whether the stream of plans is connected (1) or not (0).
+    /// 1 while the stream of routes is connected, else 0.
     pub plan_connected: Gauge,
-    /// When the stream of plans was last heard of, in seconds since 1970; 0 until it was.
+    /// When the stream of routes last delivered a line (Unix time); 0 before the first.
     pub plan_heard_timestamp_seconds: Gauge<f64, AtomicU64>,
-    /// Revisions that have a plan.
+    /// Revisions that have routes.
     pub planned_revisions: Gauge,
     /// Other replicas whose demand is followed.
     pub peers_connected: Gauge,
-    /// Whether this replica writes statuses.
+    /// 1 on the replica that writes statuses, else 0.
     pub leading: Gauge,
     pushes: Family<KindLabel, Counter>,
     pushed_resources: Family<KindLabel, Counter>,
@@ -48,7 +48,7 @@ struct KindLabel {
 }
 
 impl Metrics {
-    /// Registers all of them.
+    /// Registers the metrics.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             change_to_ack_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
@@ -69,55 +69,59 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("locality_ingress");
         registry.register(
             "change_to_ack_seconds",
-            "From a change to its confirmation by a gateway",
+            "Time from a change to its ACK by a gateway",
             metrics.change_to_ack_seconds.clone(),
         );
         registry.register(
             "ingress_ready_seconds",
-            "From the first sight of a generation of an Ingress to its Ready",
+            "Time from the first sight of a generation of an Ingress to Ready",
             metrics.ingress_ready_seconds.clone(),
         );
         registry.register("ingresses", "Ingresses of our class", metrics.ingresses.clone());
         registry.register("ingresses_refused", "Ingresses of our class that cannot be served", metrics.ingresses_refused.clone());
-        registry.register("failed_probes", "Probes that did not prove the version they asked for", metrics.failed_probes.clone());
-        registry.register("tls_failures", "Times that changed files for TLS could not be used", metrics.tls_failures.clone());
-        registry.register("plan_connected", "Whether the stream of plans is connected", metrics.plan_connected.clone());
+        registry.register(
+            "failed_probes",
+            "Readiness probes that were not answered with the expected version",
+            metrics.failed_probes.clone(),
+        );
+        registry.register("tls_failures", "Changed TLS files or Secrets that could not be used", metrics.tls_failures.clone());
+        registry.register("plan_connected", "1 while the stream of routes is connected", metrics.plan_connected.clone());
         registry.register(
             "plan_heard_timestamp_seconds",
-            "When the stream of plans was last heard of",
+            "When the stream of routes last delivered a line",
             metrics.plan_heard_timestamp_seconds.clone(),
         );
-        registry.register("planned_revisions", "Revisions that have a plan", metrics.planned_revisions.clone());
+        registry.register("planned_revisions", "Revisions that have routes", metrics.planned_revisions.clone());
         registry.register(
             "peers_connected",
             "Other replicas whose stream of demand is connected",
             metrics.peers_connected.clone(),
         );
-        registry.register("leading", "Whether this replica writes statuses", metrics.leading.clone());
-        registry.register("xds_pushes", "Answers sent to gateways", metrics.pushes.clone());
+        registry.register("leading", "1 on the replica that writes statuses", metrics.leading.clone());
+        registry.register("xds_pushes", "Responses sent to gateways", metrics.pushes.clone());
         registry.register("xds_pushed_resources", "Resources sent to gateways", metrics.pushed_resources.clone());
-        registry.register("xds_nacks", "Answers that a gateway refused", metrics.nacks.clone());
+        registry.register("xds_nacks", "Responses that a gateway refused (NACK)", metrics.nacks.clone());
         for kind in Kind::ALL {
-            // A counter that is there at 0 can be watched for its first increase.
+            // Rates and alerts see the first increase only of a counter that was exported at 0.
             let _ = metrics.nacks.get_or_create(&KindLabel { kind: kind.label() });
         }
         metrics
     }
 
-    /// The stream of plans is there, and has just told something.
-    pub(crate) fn plan_heard(&self) {
+    /// Records that the stream of routes has just delivered something.
+    pub(crate) fn record_plan_heard(&self) {
         self.plan_connected.set(1);
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.plan_heard_timestamp_seconds.set(since_1970.as_secs_f64());
     }
 
-    pub(crate) fn pushed(&self, kind: Kind, resources: usize) {
+    pub(crate) fn count_push(&self, kind: Kind, resources: usize) {
         let label = KindLabel { kind: kind.label() };
         self.pushes.get_or_create(&label).inc();
         self.pushed_resources.get_or_create(&label).inc_by(resources.try_into().unwrap_or(u64::MAX));
     }
 
-    pub(crate) fn nacked(&self, kind: Kind) {
+    pub(crate) fn count_nack(&self, kind: Kind) {
         self.nacks.get_or_create(&KindLabel { kind: kind.label() }).inc();
     }
 }

@@ -1,15 +1,15 @@
-//! Everything known, and what follows from it: changes of objects and of the plan go in, updates of
+//! Everything cache, and what follows from it: changes of objects and of the plan go in, updates of
 //! the [`Store`] and news about Ingresses come out. No I/O; time is passed in.
 //!
 //! Only what a change touches is made anew: an endpoint that comes or goes touches the assignments
 //! of its clusters and nothing else.
 
+mod accepted;
+mod cache;
 pub(crate) mod change;
 pub(crate) mod event_loop;
 mod gateways;
-mod generations;
-mod judgement;
-mod known;
+mod progress_tracker;
 mod publication;
 mod refusals;
 
@@ -23,36 +23,36 @@ use crate::kubernetes::kernel::Release;
 use crate::kubernetes::objects::ObjectName;
 use crate::routes::route_table::ClusterKey;
 use crate::routes::translate::TranslateSettings;
-use crate::status::standing::News;
+use crate::status::progress::Outcome;
 use crate::xds::Kind;
 use crate::xds::refusal::Nack;
 use crate::xds::store::{Store, Update};
 
+use accepted::{Acceptance, AcceptedIngresses};
+use cache::{Dirty, ObjectCache};
 pub use change::{Change, LoadChange};
 use gateways::Gateways;
-use generations::{Generations, Verdict};
-use judgement::Judgement;
-use known::{Dirty, Known};
+use progress_tracker::ProgressTracker;
 use publication::Publication;
-use refusals::Blame;
+use refusals::Refusal;
 
 /// See the module.
 #[derive(Debug)]
-pub struct World {
+pub struct ControlPlaneState {
     store: Arc<Store>,
-    settings: WorldSettings,
-    known: Known,
+    settings: StateSettings,
+    cache: ObjectCache,
     dirty: Dirty,
-    generations: Generations,
+    accepted: AcceptedIngresses,
     publication: Publication,
-    judgement: Judgement,
+    tracker: ProgressTracker,
     gateways: Gateways,
     draining: BTreeSet<IpAddr>,
 }
 
-/// What the world must know besides objects.
+/// What the state must know besides objects.
 #[derive(Clone, Debug)]
-pub struct WorldSettings {
+pub struct StateSettings {
     /// How gateways choose endpoints.
     pub policy: Policy,
     /// For translation.
@@ -70,17 +70,17 @@ pub struct WorldSettings {
     pub own_pod: String,
 }
 
-impl World {
-    /// An empty world that publishes to `store`.
+impl ControlPlaneState {
+    /// An empty state that publishes to `store`.
     #[must_use]
-    pub fn new(store: Arc<Store>, settings: WorldSettings) -> Self {
+    pub fn new(store: Arc<Store>, settings: StateSettings) -> Self {
         Self {
             store,
-            known: Known::needing(settings.fallback_certificate.clone(), settings.translate.internal_authority.clone()),
+            cache: ObjectCache::needing(settings.fallback_certificate.clone(), settings.translate.internal_authority.clone()),
             dirty: Dirty::default(),
-            generations: Generations::default(),
+            accepted: AcceptedIngresses::default(),
             publication: Publication::default(),
-            judgement: Judgement::default(),
+            tracker: ProgressTracker::default(),
             gateways: Gateways::default(),
             draining: BTreeSet::new(),
             settings,
@@ -88,14 +88,14 @@ impl World {
     }
 
     /// Notes a change. Nothing follows from it before [`settle`](Self::settle).
-    pub fn note(&mut self, change: Change) {
-        self.known.note(change, &mut self.dirty, |ingress| self.judgement.waits(ingress));
+    pub fn apply_change(&mut self, change: Change) {
+        self.cache.apply_change(change, &mut self.dirty, |ingress| self.tracker.waits(ingress));
     }
 
     /// Notes that the gateway of `node` refused something. Returns the Ingresses at fault: the
     /// present generation of each is blamed, and held back where it would hold up others. The next
     /// one is judged anew.
-    pub fn refused(&mut self, node: &str, nack: &Nack) -> Vec<ObjectName> {
+    pub fn apply_nack(&mut self, node: &str, nack: &Nack) -> Vec<ObjectName> {
         let resources: BTreeSet<(Kind, String)> = match nack.kind {
             Kind::Cluster | Kind::Assignment | Kind::Secret => {
                 nack.at_fault.iter().map(|name| (nack.kind, name.clone())).collect()
@@ -110,16 +110,16 @@ impl World {
             }
             Kind::Routes | Kind::Listener => {
                 let refused = self.publication.hosts(&nack.names);
-                let found = self.generations.hold_back(nack, &refused, &self.known, self.store.revision().0);
+                let found = self.accepted.hold_back(nack, &refused, &self.cache, self.store.revision().0);
                 self.dirty.merge |= !found.is_empty();
                 found
             }
         };
         let message = nack.by_gateway_of(node);
         for name in &at_fault {
-            if let Some(ingress) = self.known.ingress(name) {
-                let blame = Blame { generation: ingress.generation, message: message.clone(), resources: resources.clone() };
-                self.generations.blame(name, blame);
+            if let Some(ingress) = self.cache.ingress(name) {
+                let blame = Refusal { generation: ingress.generation, message: message.clone(), resources: resources.clone() };
+                self.accepted.blame(name, blame);
                 self.dirty.ingresses.insert(name.clone());
             }
         }
@@ -129,17 +129,17 @@ impl World {
     /// Number of revisions with a plan.
     #[must_use]
     pub fn planned_revisions(&self) -> usize {
-        self.known.planned_revisions()
+        self.cache.planned_revisions()
     }
 
     /// Number of Ingresses, and of those that cannot be served.
     #[must_use]
     pub fn ingress_counts(&self) -> (usize, usize) {
-        (self.known.objects().ingresses.len(), self.judgement.refused())
+        (self.cache.objects().ingresses.len(), self.tracker.refused())
     }
 
     fn users_of(&self, used: &ObjectName) -> Vec<ObjectName> {
-        self.known.users_of(used).cloned().collect()
+        self.cache.users_of(used).cloned().collect()
     }
 
     /// The Ingresses that use the cluster called `cluster`.
@@ -152,7 +152,7 @@ impl World {
     /// The `metadata.uid` of an Ingress.
     #[must_use]
     pub fn uid(&self, name: &ObjectName) -> Option<String> {
-        self.known.ingress(name).map(|ingress| ingress.uid.clone())
+        self.cache.ingress(name).map(|ingress| ingress.uid.clone())
     }
 
     /// When, after `now`, something follows from time alone.
@@ -162,61 +162,61 @@ impl World {
     }
 
     /// Publishes what follows from all changes noted so far.
-    pub fn settle(&mut self, now: Instant) -> News {
+    pub fn publish_changes(&mut self, now: Instant) -> Outcome {
         let dirty = std::mem::take(&mut self.dirty);
-        let mut verdicts: BTreeMap<ObjectName, Verdict> = BTreeMap::new();
+        let mut verdicts: BTreeMap<ObjectName, Acceptance> = BTreeMap::new();
         let fallback_changed = self.settings.fallback_certificate.as_ref().is_some_and(|name| dirty.secrets.contains(name));
         let mut merge_anew = dirty.merge || fallback_changed || !self.publication.has_begun();
         for name in &dirty.ingresses {
-            let (verdict, changes) = self.generations.follow(name, &self.known, &self.settings.translate, now);
+            let (verdict, changes) = self.accepted.follow(name, &self.cache, &self.settings.translate, now);
             merge_anew |= changes;
             verdicts.insert(name.clone(), verdict);
         }
         let mut update = Update::default();
         let mut clusters: BTreeSet<ClusterKey> = BTreeSet::new();
         if merge_anew {
-            let means = (self.settings.policy, self.settings.fallback_certificate.as_ref());
-            clusters = self.publication.merge(&self.generations, &self.known, means, now, &mut update);
+            let options = (self.settings.policy, self.settings.fallback_certificate.as_ref());
+            clusters = self.publication.merge(&self.accepted, &self.cache, options, now, &mut update);
         }
         self.publication.drop_lingering(now, &mut update);
         for service in &dirty.services {
             clusters.extend(self.publication.clusters_of(service));
         }
         for key in clusters {
-            let endpoints = self.publication.endpoints(&key, &self.known);
+            let endpoints = self.publication.endpoints(&key, &self.cache);
             update.endpoints.insert(key.to_string(), endpoints);
         }
         let authority = &self.settings.translate.internal_authority;
         if merge_anew || dirty.secrets.contains(authority) {
-            self.publication.authority(authority, &self.known, &mut update);
+            self.publication.authority(authority, &self.cache, &mut update);
         }
         for name in &dirty.secrets {
-            self.publication.secret_changed(name, &self.known, &mut update);
+            self.publication.secret_changed(name, &self.cache, &mut update);
         }
         if dirty.zones {
-            update.zones = Some(self.known.objects().zones.clone());
+            update.zones = Some(self.cache.objects().zones.clone());
         }
         if dirty.kernels {
             let able = |kernel: &Release| self.settings.bounds_retransmissions.is_some_and(|tried| *kernel >= tried);
-            let nodes = self.known.objects().kernels.iter().filter(|(_, kernel)| able(kernel));
+            let nodes = self.cache.objects().kernels.iter().filter(|(_, kernel)| able(kernel));
             update.bounds_retransmissions = Some(nodes.map(|(node, _)| node.clone()).collect());
         }
-        let mut news = News::default();
+        let mut news = Outcome::default();
         for secret in &dirty.lost_secrets {
             let note =
                 format!("the TLS Secret {secret} is gone or has no usable certificate: the last one that had is still served");
-            let users = self.known.users_of(secret).cloned();
+            let users = self.cache.users_of(secret).cloned();
             news.warnings.extend(users.map(|ingress| (ingress, "CertificateLost", note.clone())));
         }
         if dirty.services.contains(&self.settings.gateway_service) {
-            let slices = self.known.objects().slices.get(&self.settings.gateway_service);
+            let slices = self.cache.objects().slices.get(&self.settings.gateway_service);
             let slices = || slices.into_iter().flatten().map(|(_, slice)| slice);
             news.gateways = self.gateways.follow(slices(), now);
             let endpoints = slices().flat_map(|slice| &slice.endpoints);
             update.gateway_nodes = Some(endpoints.filter_map(|one| Some((one.address, one.node.clone()?))).collect());
         }
         if dirty.services.contains(&self.settings.own_service) {
-            news.replicas = Some(self.known.objects().other_pods(&self.settings.own_service, &self.settings.own_pod));
+            news.replicas = Some(self.cache.objects().other_pods(&self.settings.own_service, &self.settings.own_pod));
         }
         let draining = self.gateways.draining(now);
         if draining != self.draining {
@@ -225,15 +225,15 @@ impl World {
         }
         let before = self.store.revision().0;
         let revision = self.store.publish(update);
-        if revision > before && self.generations.blames_resources() {
+        if revision > before && self.accepted.blames_resources() {
             let mut changed = BTreeSet::new();
             self.store.changes_since(before, |kind, name| _ = changed.insert((kind, name.as_str().to_owned())));
-            for name in self.generations.forgive(&changed) {
-                verdicts.entry(name).or_insert(Verdict::Served);
+            for name in self.accepted.forgive(&changed) {
+                verdicts.entry(name).or_insert(Acceptance::Served);
             }
         }
-        let everything = (&self.known, &mut self.generations, self.publication.conflicts());
-        self.judgement.pass(verdicts, everything, revision, &mut news);
+        let everything = (&self.cache, &mut self.accepted, self.publication.conflicts());
+        self.tracker.pass(verdicts, everything, revision, &mut news);
         news
     }
 }

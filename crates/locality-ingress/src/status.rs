@@ -2,13 +2,13 @@
 //! and has answered a probe with the version's hash.
 //!
 //! [`conditions`] builds statuses and is pure; [`probe`] sends one probe to one gateway;
-//! [`pursuit`] repeats probes until one Ingress is Ready; [`supervisor`] runs one pursuit per
+//! [`rollout_check`] repeats probes until one Ingress is Ready; [`supervisor`] runs one rollout_check per
 //! Ingress while this replica leads.
 
 pub(crate) mod conditions;
 pub(crate) mod probe;
-pub(crate) mod pursuit;
-pub(crate) mod standing;
+pub(crate) mod progress;
+pub(crate) mod rollout_check;
 pub(crate) mod supervisor;
 
-pub use standing::{News, Progress};
+pub use progress::{Outcome, Progress};

@@ -36,7 +36,7 @@ pub use refusal::Nack;
 pub use route_configuration::route_configuration;
 pub use server::{Ads, NackReport};
 pub use session::Session;
-pub use store::{ClusterEndpoints, Revision, Store, Update, View};
+pub use store::{ClusterEndpoints, Store, StoreRevision, Update, View};
 
 /// The kinds of resources we serve, in the order in which they are sent: what is referred to before
 /// what refers to it.

@@ -18,7 +18,7 @@ use locality_ingress::kubernetes::{
     IngressObject, NodeObject, ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject,
 };
 use locality_ingress::routes::TranslateSettings;
-use locality_ingress::state::{Change, World, WorldSettings};
+use locality_ingress::state::{Change, ControlPlaneState, StateSettings};
 use locality_ingress::xds::{Ads, Connected, ListenerSettings, Store};
 use netem_lab::components::{Component, Components};
 use netem_lab::progress::Progress;
@@ -65,7 +65,7 @@ pub(crate) struct Plan {
 
 /// What a gateway of node1 is told.
 pub(crate) struct Stage {
-    world: World,
+    state: ControlPlaneState,
     store: Arc<Store>,
     connected: Connected,
     folder: tempfile::TempDir,
@@ -96,7 +96,7 @@ impl Stage {
     pub(crate) async fn start(envoy: PathBuf, plan: Plan) -> anyhow::Result<Self> {
         let store = Arc::new(Store::new(Policy::Locality, plan.listening));
         let kernel = "6.15".parse().ok();
-        let settings = WorldSettings {
+        let settings = StateSettings {
             policy: Policy::Locality,
             translate: TranslateSettings {
                 internal_gateway: OURSELVES.to_owned(),
@@ -108,9 +108,9 @@ impl Stage {
             own_service: ObjectName::new("kantai-system", "locality-ingress"),
             own_pod: "locality-ingress-0".into(),
         };
-        let mut world = World::new(store.clone(), settings);
+        let mut state = ControlPlaneState::new(store.clone(), settings);
         if plan.bounds_retransmissions {
-            world.note(Change::Node("node1".into(), Some(NodeObject { zone: None, kernel, is_silent: false })));
+            state.apply_change(Change::Node("node1".into(), Some(NodeObject { zone: None, kernel, is_silent: false })));
         }
         let (stop, connected) = (CancellationToken::new(), Connected::default());
         let (changes, _) = tokio::sync::mpsc::channel(1);
@@ -124,8 +124,8 @@ impl Stage {
                 panic!("the gateway refused an update: {report:?}");
             }
         });
-        let mut stage = Self { world, store, connected, folder: tempfile::tempdir()?, gateway: None, stop };
-        stage.world.settle(Instant::now());
+        let mut stage = Self { state, store, connected, folder: tempfile::tempdir()?, gateway: None, stop };
+        stage.state.publish_changes(Instant::now());
         stage.gateway(&envoy, plan.pod_addresses)?;
         Ok(stage)
     }
@@ -164,12 +164,12 @@ impl Stage {
     }
 
     pub(crate) fn note(&mut self, change: Change) {
-        self.world.note(change);
+        self.state.apply_change(change);
     }
 
     /// Waits until the gateway has all that was noted.
     pub(crate) async fn settled(&mut self) -> anyhow::Result<()> {
-        self.world.settle(Instant::now());
+        self.state.publish_changes(Instant::now());
         let (revision, began) = (self.store.revision().0, Instant::now());
         while self.connected.in_sync_at("node1") != Some(revision) {
             anyhow::ensure!(

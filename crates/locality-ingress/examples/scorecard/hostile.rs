@@ -181,7 +181,7 @@ fn requests() -> usize {
         })
         .collect();
     store.publish(update);
-    let view = View::of("node1");
+    let view = View::of_node("node1");
     let mut chance = Chance(11);
     let mut session = Session::new(view.clone());
     let mut now = Instant::now();
@@ -208,7 +208,7 @@ fn requests() -> usize {
         let _ = session.on_request(request, &store);
         let _ = session.answers(&store, now);
         now += std::time::Duration::from_millis(1);
-        if session.asks_too_much(&store) || chance.one_in(50_000) {
+        if session.exceeds_limits(&store) || chance.one_in(50_000) {
             session = Session::new(view.clone());
         }
     }

@@ -11,8 +11,8 @@ use locality_ingress::demand::{Demand, Reports};
 use locality_ingress::endpoints::Policy;
 use locality_ingress::kubernetes::{IngressObject, ObjectName, ServiceObject, ServicePort, SliceEndpoint, SliceObject};
 use locality_ingress::routes::TranslateSettings;
-use locality_ingress::state::{Change, World, WorldSettings};
-use locality_ingress::xds::{Ads, Connected, ListenerSettings, Revision, Store};
+use locality_ingress::state::{Change, ControlPlaneState, StateSettings};
+use locality_ingress::xds::{Ads, Connected, ListenerSettings, Store, StoreRevision};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
@@ -41,7 +41,7 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     let mut gateways = start_gateways(&address.to_string())?;
 
     let began = Instant::now();
-    let settings = WorldSettings {
+    let settings = StateSettings {
         policy: Policy::Locality,
         translate: TranslateSettings {
             internal_gateway: "internal.example".into(),
@@ -53,13 +53,13 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
         own_service: ObjectName::new("kantai-system", "locality-ingress"),
         own_pod: "locality-ingress-0".into(),
     };
-    let mut world = World::new(store.clone(), settings);
+    let mut state = ControlPlaneState::new(store.clone(), settings);
     for number in 0..INGRESSES {
         for change in service(number) {
-            world.note(change);
+            state.apply_change(change);
         }
     }
-    world.settle(Instant::now());
+    state.publish_changes(Instant::now());
     eprintln!("translated and encoded after {:?}, memory {:.0} MiB", began.elapsed(), resident_mib()?);
     wait_for_all(&connected, store.revision().0).await?;
     let cold = began.elapsed();
@@ -69,8 +69,8 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
         // Pods come and go one at a time, and the machine is quiet in between.
         tokio::time::sleep(Duration::from_millis(100)).await;
         let changed = Instant::now();
-        world.note(slice(u32::from(push), 4 + push));
-        world.settle(Instant::now());
+        state.apply_change(slice(u32::from(push), 4 + push));
+        state.publish_changes(Instant::now());
         wait_for_all(&connected, store.revision().0).await?;
         slowest = slowest.max(changed.elapsed());
     }
@@ -91,7 +91,7 @@ fn start_gateways(address: &str) -> anyhow::Result<Child> {
     Ok(Command::new(program).args([gateways::ARGUMENT, address, &GATEWAYS.to_string()]).kill_on_drop(true).spawn()?)
 }
 
-async fn wait_for_all(connected: &Connected, revision: Revision) -> anyhow::Result<()> {
+async fn wait_for_all(connected: &Connected, revision: StoreRevision) -> anyhow::Result<()> {
     let mut gateways = connected.watch();
     let all = gateways.wait_for(|all| all.len() == GATEWAYS && all.values().all(|one| one.in_sync_at >= Some(revision)));
     tokio::time::timeout(Duration::from_secs(120), all).await.context("not all gateways followed")??;
@@ -112,7 +112,7 @@ fn memory_mib(which: &str) -> anyhow::Result<f64> {
 fn service(number: u32) -> [Change; 3] {
     let name = format!("service-{number:05}");
     let revision = format!("{name}-00001");
-    let set = [("Knative-Serving-Namespace", "default"), ("Knative-Serving-Revision", &revision)];
+    let set = [("Knative-Serving-Namespace", "default"), ("Knative-Serving-StoreRevision", &revision)];
     let rule = |hosts: Vec<String>, visibility: &str| {
         let split = BackendSplit {
             service_namespace: "default".into(),

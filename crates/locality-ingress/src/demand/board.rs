@@ -47,10 +47,10 @@ pub struct Position {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TooMany {
     /// Of one node.
-    #[error("failed to take reports: the node has {MOST_STREAMS_OF_A_NODE} streams already")]
+    #[error("failed to accept load reports: the node has {MOST_STREAMS_OF_A_NODE} streams already")]
     OfThisNode,
     /// Altogether.
-    #[error("failed to take reports: there are {MOST_STREAMS} streams already")]
+    #[error("failed to accept load reports: there are {MOST_STREAMS} streams already")]
     Altogether,
 }
 
@@ -99,7 +99,7 @@ impl Board {
     ///
     /// # Errors
     /// [`TooMany`] where a peer has more streams than any honest one.
-    pub fn join(&mut self, stream: StreamId, source: &str, now: Instant) -> Result<(), TooMany> {
+    pub fn open_stream(&mut self, stream: StreamId, source: &str, now: Instant) -> Result<(), TooMany> {
         if self.streams.len() >= MOST_STREAMS {
             return Err(TooMany::Altogether);
         }
@@ -112,7 +112,7 @@ impl Board {
 
     /// Takes a report over, of clusters that `is_known`. The revisions whose load from the
     /// gateway's node is different now.
-    pub fn take(
+    pub fn apply_report(
         &mut self,
         stream: StreamId,
         report: &LoadStatsRequest,
@@ -157,8 +157,8 @@ impl Board {
             let load = totals.get(revision).and_then(|of| of.get(source)?.get(serving)).copied().unwrap_or_default();
             load.busy_seconds / as_f64(load.ended().max(1))
         };
-        of.leave_unlisted(&said, mean_seconds, now);
-        for left in of.let_leave(now) {
+        of.move_unlisted_to_leaving(&said, mean_seconds, now);
+        for left in of.end_leaving(now) {
             let load = load_of(&mut self.totals, &left.revision, &of.source, &left.serving);
             load.finished = load.finished.saturating_add(left.ended);
             load.busy_seconds += left.busy_seconds;
@@ -169,23 +169,23 @@ impl Board {
             // Reports tell of it now; the next request after them is news again.
             self.held.remove(&(revision.clone(), source.clone()));
         }
-        self.note(&changed, &source, now);
+        self.record_changes(&changed, &source, now);
         changed
     }
 
     /// A gateway's stream has ended: what it had in flight is not known any more. Its node, and the
     /// revisions.
-    pub fn leave(&mut self, stream: StreamId, now: Instant) -> Option<(String, BTreeSet<ObjectName>)> {
+    pub fn close_stream(&mut self, stream: StreamId, now: Instant) -> Option<(String, BTreeSet<ObjectName>)> {
         let gone = self.streams.remove(&stream)?;
         let changed = gone.busy_revisions();
-        self.note(&changed, &gone.source, now);
-        self.end(End::Stream(stream));
+        self.record_changes(&changed, &gone.source, now);
+        self.record_end(End::Stream(stream));
         Some((gone.source, changed))
     }
 
     /// A gateway on `source` has handed a request for `revision` to an activator. Whether that is
     /// news.
-    pub fn hold(&mut self, revision: &ObjectName, source: &str, now: Instant) -> bool {
+    pub fn record_held(&mut self, revision: &ObjectName, source: &str, now: Instant) -> bool {
         let is_reported = |stream: &Stream| stream.source == source && stream.is_busy(revision);
         if source.len() > report::LONGEST_NODE_NAME || self.streams.values().any(is_reported) {
             return false;
@@ -196,37 +196,37 @@ impl Board {
             return false;
         }
         self.held.insert(entry.clone(), now);
-        self.end(End::Held(entry));
+        self.record_end(End::Held(entry));
         true
     }
 
-    fn note(&mut self, changed: &BTreeSet<ObjectName>, source: &str, now: Instant) {
+    fn record_changes(&mut self, changed: &BTreeSet<ObjectName>, source: &str, now: Instant) {
         for revision in changed {
-            self.history.note((revision.clone(), source.to_owned()), now);
+            self.history.record((revision.clone(), source.to_owned()), now);
         }
-        self.forget(now);
+        self.forget_idle(now);
     }
 
     /// Drops revisions that were idle for long. Each call looks at a few.
-    fn forget(&mut self, now: Instant) {
+    fn forget_idle(&mut self, now: Instant) {
         for _ in 0..64 {
             let Some((revision, source)) = self.history.oldest_before(now, FORGOTTEN_AFTER) else { return };
             let sources = self.totals.get(&revision).into_iter().flat_map(BTreeMap::keys);
             let is_young = |source: &String| self.history.is_younger(&(revision.clone(), source.clone()), now, FORGOTTEN_AFTER);
             let is_busy = self.streams.values().any(|stream| stream.is_busy(&revision));
             if is_busy || sources.clone().any(is_young) {
-                self.history.note((revision, source), now);
+                self.history.record((revision, source), now);
                 continue;
             }
             for source in self.totals.remove(&revision).into_iter().flat_map(BTreeMap::into_keys) {
-                self.history.drop(&(revision.clone(), source));
+                self.history.remove(&(revision.clone(), source));
             }
-            self.history.drop(&(revision.clone(), source));
-            self.end(End::Revision(revision));
+            self.history.remove(&(revision.clone(), source));
+            self.record_end(End::Revision(revision));
         }
     }
 
-    fn end(&mut self, end: End) {
+    fn record_end(&mut self, end: End) {
         let version = self.history.next_version();
         self.ended.push_back((version, end));
         while self.ended.len() > KEPT_ENDS {
@@ -295,14 +295,14 @@ impl Board {
     fn demand<'a>(&self, entries: impl Iterator<Item = (&'a ObjectName, &'a String)>) -> Vec<RevisionDemand> {
         let mut by_revision: BTreeMap<&ObjectName, BTreeMap<String, ByServing>> = BTreeMap::new();
         for (revision, source) in entries {
-            by_revision.entry(revision).or_default().insert(source.clone(), self.from(revision, source));
+            by_revision.entry(revision).or_default().insert(source.clone(), self.load_from(revision, source));
         }
         by_revision.into_iter().map(|(revision, loads)| RevisionDemand { key: key(revision), loads }).collect()
     }
 
     /// The load of `revision` from `source`, by serving node.
     #[must_use]
-    pub fn from(&self, revision: &ObjectName, source: &str) -> ByServing {
+    pub fn load_from(&self, revision: &ObjectName, source: &str) -> ByServing {
         let mut loads = self.totals.get(revision).and_then(|of| of.get(source)).cloned().unwrap_or_default();
         // While a gateway is replaced there are two on its node.
         for stream in self.streams.values().filter(|stream| stream.source == source) {
@@ -318,7 +318,7 @@ impl Board {
     #[must_use]
     pub fn all(&self) -> BTreeMap<ObjectName, BTreeMap<String, ByServing>> {
         let of = |(revision, sources): (&ObjectName, &BTreeMap<String, ByServing>)| {
-            let loads = sources.keys().map(|source| (source.clone(), self.from(revision, source)));
+            let loads = sources.keys().map(|source| (source.clone(), self.load_from(revision, source)));
             (revision.clone(), loads.collect())
         };
         self.totals.iter().map(of).collect()

@@ -56,7 +56,7 @@ impl Collector for DemandMetrics {
             ConstGauge::new(i64::try_from(load.in_flight).unwrap_or(i64::MAX)).encode(metric)
         };
         let mut family =
-            encoder.encode_descriptor("locality_ingress_requests_in_flight", "Requests on their way", None, MetricType::Gauge)?;
+            encoder.encode_descriptor("locality_ingress_requests_in_flight", "Requests in flight", None, MetricType::Gauge)?;
         for (labels, load) in &loads {
             gauge(load, family.encode_family(labels)?)?;
         }
@@ -109,8 +109,8 @@ mod tests {
             ..ClusterStats::default()
         };
         let report = LoadStatsRequest { cluster_stats: vec![cluster], ..LoadStatsRequest::default() };
-        demand.board().join(1, "node3", Instant::now()).unwrap();
-        demand.board().take(1, &report, |_| true, Instant::now());
+        demand.board().open_stream(1, "node3", Instant::now()).unwrap();
+        demand.board().apply_report(1, &report, |_| true, Instant::now());
         let mut page = String::new();
         prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
         let labels = r#"{namespace="default",revision="hello-00001",source="node3",serving="node1"}"#;

@@ -46,7 +46,7 @@ impl HeldRequests {
         AccessLogServiceServer::new(self).max_decoding_message_size(MOST_BYTES)
     }
 
-    fn take(&self, source: &str, message: StreamAccessLogsMessage) {
+    fn record(&self, source: &str, message: StreamAccessLogsMessage) {
         let Some(LogEntries::HttpLogs(logs)) = message.log_entries else { return };
         let mut is_news = false;
         for entry in logs.log_entry {
@@ -54,13 +54,13 @@ impl HeldRequests {
             let Some(revision) = revision(&cluster) else { continue };
             // Whoever it is, we made no such cluster.
             let clusters = self.store.clusters_of(&revision);
-            if !clusters.is_empty() && self.demand.board().hold(&revision, source, Instant::now()) {
+            if !clusters.is_empty() && self.demand.board().record_held(&revision, source, Instant::now()) {
                 is_news = true;
-                self.demand.watch_clusters_of(source, &clusters);
+                self.demand.request_reports_of(source, &clusters);
             }
         }
         if is_news {
-            self.demand.changed();
+            self.demand.announce_change();
         }
     }
 }
@@ -100,7 +100,7 @@ impl AccessLogService for HeldRequests {
             let Some(source) = &source else {
                 return Err(Status::invalid_argument("the first message must carry a node id"));
             };
-            self.take(source, message);
+            self.record(source, message);
         }
         Ok(Response::new(StreamAccessLogsResponse {}))
     }

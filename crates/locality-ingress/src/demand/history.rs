@@ -37,7 +37,7 @@ impl<T: Clone + Ord> History<T> {
     }
 
     /// `what` is different now.
-    pub(super) fn note(&mut self, what: T, now: Instant) {
+    pub(super) fn record(&mut self, what: T, now: Instant) {
         let version = self.next_version();
         if let Some(before) = self.versions.insert(what.clone(), version) {
             self.by_version.remove(&before);
@@ -45,7 +45,7 @@ impl<T: Clone + Ord> History<T> {
         self.by_version.insert(version, (what, now));
     }
 
-    pub(super) fn drop(&mut self, what: &T) {
+    pub(super) fn remove(&mut self, what: &T) {
         if let Some(version) = self.versions.remove(what) {
             self.by_version.remove(&version);
         }

@@ -221,8 +221,8 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let router: Router = stream::router(demand.clone(), served.clone());
         tokio::spawn(async { axum::serve(listener, router).await });
-        demand.board().join(1, "node3", std::time::Instant::now()).unwrap();
-        demand.board().take(1, &report(2), |_| true, std::time::Instant::now());
+        demand.board().open_stream(1, "node3", std::time::Instant::now()).unwrap();
+        demand.board().apply_report(1, &report(2), |_| true, std::time::Instant::now());
 
         let (changes, mut received) = mpsc::channel(16);
         let (replicas, stop) = (watch::Sender::new(Replicas::new()), CancellationToken::new());
@@ -233,8 +233,8 @@ mod tests {
         let load = |count| ("a".to_owned(), Some("ingress-b".to_owned()), "node3".to_owned(), count);
         assert_eq!(next_load(&mut received).await, load(2), "from the snapshot");
         assert_eq!(metrics.peers_connected.get(), 1);
-        demand.board().take(1, &report(5), |_| true, std::time::Instant::now());
-        demand.changed();
+        demand.board().apply_report(1, &report(5), |_| true, std::time::Instant::now());
+        demand.announce_change();
         assert_eq!(next_load(&mut received).await, load(5), "from an update");
         replicas.send_replace(Replicas::new());
         assert_eq!(next_load(&mut received).await, load(0), "the replica left");
@@ -249,8 +249,8 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let router: Router = stream::router(demand.clone(), served.clone());
         let server = tokio::spawn(async { axum::serve(listener, router).await });
-        demand.board().join(1, "node3", std::time::Instant::now()).unwrap();
-        demand.board().take(1, &report(2), |_| true, std::time::Instant::now());
+        demand.board().open_stream(1, "node3", std::time::Instant::now()).unwrap();
+        demand.board().apply_report(1, &report(2), |_| true, std::time::Instant::now());
         let (changes, mut received) = mpsc::channel(16);
         let replicas = watch::Sender::new(Replicas::from([("ingress-b".to_owned(), Ipv4Addr::LOCALHOST.into())]));
         let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());

@@ -17,13 +17,13 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::{Status, codegen::Service};
 
-use super::asking::{Asking, FEW};
 use super::held::HeldRequests;
+use super::report_selection::{FEW, ReportSelection};
 use super::shared::Demand;
 use super::wire::{self, Answers, Received};
 use crate::kubernetes::objects::ObjectName;
 use crate::state::change::{Change, LoadChange};
-use crate::xds::store::{Revision, Store};
+use crate::xds::store::{Store, StoreRevision};
 
 /// A peer that does not say who it is within this time is not listened to.
 const FIRST_WITHIN: Duration = Duration::from_secs(10);
@@ -47,7 +47,7 @@ pub struct Reports {
 /// The clusters whose requests go to pods, as of some revision of the store.
 #[derive(Debug, Default)]
 struct WithPods {
-    looked: Option<(Revision, Instant)>,
+    looked: Option<(StoreRevision, Instant)>,
     clusters: Arc<BTreeSet<String>>,
 }
 
@@ -88,23 +88,23 @@ impl Reports {
             let _ = answers.send(Err(Status::invalid_argument("the first message must carry a node id"))).await;
             return;
         };
-        let joined = self.demand.board().join(stream, &source, Instant::now());
+        let joined = self.demand.board().open_stream(stream, &source, Instant::now());
         if let Err(error) = joined {
-            tracing::warn!(node = source, %error, "refused a gateway's reports");
+            tracing::warn!(node = source, %error, "refused a gateway's load reports");
             let _ = answers.send(Err(Status::resource_exhausted(error.to_string()))).await;
             return;
         }
-        let mut watch = self.demand.join(stream, &source);
-        let mut asking = Asking::new(self.interval);
-        self.ask(&mut asking, &answers);
+        let mut watch = self.demand.add_follower(stream, &source);
+        let mut selection = ReportSelection::new(self.interval);
+        self.ask(&mut selection, &answers);
         let silence = (self.interval * INTERVALS_OF_SILENCE).max(LEAST_SILENCE);
         let mut untold = BTreeSet::new();
         loop {
             let report = tokio::select! {
                 report = tokio::time::timeout(silence, reports.next()) => report,
                 Some(clusters) = watch.recv() => {
-                    asking.held(clusters, Instant::now());
-                    self.ask(&mut asking, &answers);
+                    selection.held(clusters, Instant::now());
+                    self.ask(&mut selection, &answers);
                     continue;
                 }
                 () = self.stop.cancelled() => break,
@@ -112,48 +112,48 @@ impl Reports {
             let report = match report {
                 Ok(Some(Ok(received))) => received.report,
                 Ok(Some(Err(status))) => {
-                    tracing::info!(node = source, stream, %status, "a gateway's reports broke off");
+                    tracing::info!(node = source, stream, %status, "lost a gateway's load reports");
                     break;
                 }
                 Ok(None) => break,
                 Err(_) => {
-                    tracing::warn!(node = source, stream, ?silence, "a gateway has not reported for long");
+                    tracing::warn!(node = source, stream, ?silence, "a gateway stopped reporting its load");
                     break;
                 }
             };
-            asking.reported(&report, |name| self.store.has_cluster(name), Instant::now());
+            selection.reported(&report, |name| self.store.has_cluster(name), Instant::now());
             // A gateway begins to count the time to its next report anew when it is asked for
             // something else: now is when that costs nothing.
-            self.ask(&mut asking, &answers);
-            untold.extend(self.demand.board().take(stream, &report, |name| self.store.has_cluster(name), Instant::now()));
-            self.tell(&source, &mut untold);
+            self.ask(&mut selection, &answers);
+            untold.extend(self.demand.board().apply_report(stream, &report, |name| self.store.has_cluster(name), Instant::now()));
+            self.pass_on(&source, &mut untold);
         }
-        self.demand.leave(stream);
-        let left = self.demand.board().leave(stream, Instant::now());
+        self.demand.remove_follower(stream);
+        let left = self.demand.board().close_stream(stream, Instant::now());
         untold.extend(left.into_iter().flat_map(|(_, changed)| changed));
-        self.tell(&source, &mut untold);
+        self.pass_on(&source, &mut untold);
         // Nobody tells it later. The world may be busy, but it reads.
         for revision in untold {
             let change = self.change(&source, &revision);
             let _ = tokio::time::timeout(LEAST_SILENCE, self.changes.send(change)).await;
         }
-        self.demand.changed();
+        self.demand.announce_change();
     }
 
     /// Asks for what is to be reported from now on, where that is something else than before.
-    fn ask(&self, asking: &mut Asking, answers: &Answers) {
+    fn ask(&self, selection: &mut ReportSelection, answers: &Answers) {
         let all = self.store.clusters();
         let with_pods = if all > FEW { self.with_pods() } else { Arc::default() };
-        let Some(answer) = asking.next(&with_pods, all, Instant::now()) else { return };
+        let Some(answer) = selection.next(&with_pods, all, Instant::now()) else { return };
         if answers.try_send(Ok(answer)).is_err() {
-            asking.not_sent();
+            selection.not_sent();
         }
     }
 
     fn with_pods(&self) -> Arc<BTreeSet<String>> {
         let (revision, _) = self.store.revision();
         let mut with_pods = self.with_pods.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_recent = |(as_of, at): (Revision, Instant)| as_of == revision || at.elapsed() < LOOK_AFTER;
+        let is_recent = |(as_of, at): (StoreRevision, Instant)| as_of == revision || at.elapsed() < LOOK_AFTER;
         if !with_pods.looked.is_some_and(is_recent) {
             *with_pods =
                 WithPods { looked: Some((revision, Instant::now())), clusters: Arc::new(self.store.clusters_with_pods()) };
@@ -162,11 +162,11 @@ impl Reports {
     }
 
     /// Passes on what changed; what the world cannot take now stays in `untold`.
-    fn tell(&self, source: &str, untold: &mut BTreeSet<ObjectName>) {
+    fn pass_on(&self, source: &str, untold: &mut BTreeSet<ObjectName>) {
         if untold.is_empty() {
             return;
         }
-        self.demand.changed();
+        self.demand.announce_change();
         while let Some(revision) = untold.first() {
             let change = self.change(source, revision);
             if let Err(mpsc::error::TrySendError::Full(_)) = self.changes.try_send(change) {
@@ -177,7 +177,7 @@ impl Reports {
     }
 
     fn change(&self, source: &str, revision: &ObjectName) -> Change {
-        let loads = self.demand.board().from(revision, source);
+        let loads = self.demand.board().load_from(revision, source);
         Change::Load(revision.clone(), LoadChange { heard_by: None, source: source.to_owned(), loads })
     }
 }

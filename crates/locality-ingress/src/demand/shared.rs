@@ -50,7 +50,7 @@ impl Demand {
     }
 
     /// The gateways on `source` are to report `clusters` from now on.
-    pub(super) fn watch_clusters_of(&self, source: &str, clusters: &[String]) {
+    pub(super) fn request_reports_of(&self, source: &str, clusters: &[String]) {
         let followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
         for follower in followers.values().filter(|follower| follower.source == source) {
             // Full means that it is about to ask anew; the report of all clusters tells the rest.
@@ -58,19 +58,19 @@ impl Demand {
         }
     }
 
-    pub(super) fn join(&self, stream: StreamId, source: &str) -> mpsc::Receiver<Vec<String>> {
+    pub(super) fn add_follower(&self, stream: StreamId, source: &str) -> mpsc::Receiver<Vec<String>> {
         let (watch, clusters) = mpsc::channel(64);
         let follower = Follower { source: source.to_owned(), watch };
         self.followers.lock().unwrap_or_else(PoisonError::into_inner).insert(stream, follower);
         clusters
     }
 
-    pub(super) fn leave(&self, stream: StreamId) {
+    pub(super) fn remove_follower(&self, stream: StreamId) {
         self.followers.lock().unwrap_or_else(PoisonError::into_inner).remove(&stream);
     }
 
     /// Tells who watches that the board changed.
-    pub fn changed(&self) {
+    pub fn announce_change(&self) {
         let version = self.board().version();
         self.version.send_replace(version);
     }

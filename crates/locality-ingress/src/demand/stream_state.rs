@@ -37,7 +37,7 @@ struct Leaving {
 
 /// Requests that are taken to have ended.
 #[derive(Debug, PartialEq)]
-pub(super) struct Left {
+pub(super) struct EndedLeaving {
     pub(super) revision: ObjectName,
     pub(super) serving: String,
     pub(super) ended: u64,
@@ -72,7 +72,7 @@ impl Stream {
     }
 
     /// What was in flight and is not listed in a report any more is leaving.
-    pub(super) fn leave_unlisted(
+    pub(super) fn move_unlisted_to_leaving(
         &mut self,
         said: &BTreeMap<ObjectName, BTreeMap<String, Reported>>,
         mean_seconds: impl Fn(&str, &ObjectName, &str) -> f64,
@@ -103,7 +103,7 @@ impl Stream {
     }
 
     /// Those of the leaving that have ended meanwhile.
-    pub(super) fn let_leave(&mut self, now: Instant) -> Vec<Left> {
+    pub(super) fn end_leaving(&mut self, now: Instant) -> Vec<EndedLeaving> {
         let mut all = Vec::new();
         self.leaving.retain_mut(|leaving| {
             let passed = now.saturating_duration_since(leaving.began).as_secs_f64();
@@ -118,7 +118,7 @@ impl Stream {
             (leaving.left, leaving.looked) = (left, now);
             if ended > 0 || busy_seconds > 0.0 {
                 let (revision, serving) = (leaving.revision.clone(), leaving.serving.clone());
-                all.push(Left { revision, serving, ended, busy_seconds });
+                all.push(EndedLeaving { revision, serving, ended, busy_seconds });
             }
             left > 0
         });

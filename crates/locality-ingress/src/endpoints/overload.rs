@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::plan::Rows;
-use super::spill::relieve;
+use super::spill::move_shares;
 use crate::kubernetes::objects::{Endpoint, ObjectName};
 use crate::kubernetes::revision::Concurrency;
 use crate::state::change::LoadChange;
@@ -14,7 +14,7 @@ use gateway_link::demand::ByServing;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Crowding {
+pub(crate) struct Overload {
     known: BTreeMap<ObjectName, Concurrency>,
     // Of revisions with a limit only.
     loads: BTreeMap<ObjectName, BTreeMap<HeardFrom, ByServing>>,
@@ -23,7 +23,7 @@ pub(crate) struct Crowding {
 /// A source node, and the replica that hears its gateway.
 type HeardFrom = (String, Option<Arc<str>>);
 
-impl Crowding {
+impl Overload {
     pub(crate) fn set_concurrency(&mut self, revision: &ObjectName, concurrency: Option<Concurrency>) {
         if !matches!(concurrency, Some(Concurrency::Limited(_))) {
             self.loads.remove(revision);
@@ -61,7 +61,12 @@ impl Crowding {
     }
 
     /// The planned rows, with those of sources whose planned nodes are full in another way.
-    pub(crate) fn relieve(&self, revision: &ObjectName, endpoints: &[Endpoint], planned: Option<Arc<Rows>>) -> Option<Arc<Rows>> {
+    pub(crate) fn move_shares(
+        &self,
+        revision: &ObjectName,
+        endpoints: &[Endpoint],
+        planned: Option<Arc<Rows>>,
+    ) -> Option<Arc<Rows>> {
         let (Some(limit), Some(loads)) = (self.limit(revision), self.loads.get(revision)) else { return planned };
         let mut slots: BTreeMap<String, u32> = BTreeMap::new();
         for node in endpoints.iter().filter_map(|endpoint| endpoint.node.as_ref()) {
@@ -73,12 +78,12 @@ impl Crowding {
             Some(row) => row.clone(),
             None => BTreeMap::from([(source.to_owned(), 1)]),
         };
-        let relieved = relieve(row, &slots, &by_source(loads));
-        if relieved.is_empty() {
+        let moved = move_shares(row, &slots, &by_source(loads));
+        if moved.is_empty() {
             return planned;
         }
         let mut rows = planned.as_deref().cloned().unwrap_or_default();
-        rows.extend(relieved);
+        rows.extend(moved);
         Some(Arc::new(rows))
     }
 }

@@ -29,7 +29,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// Takes a change over. Returns the revisions (which is to say: their public Services) that it
     /// is about.
-    pub(crate) fn take(&mut self, change: PlanChange) -> Vec<ObjectName> {
+    pub(crate) fn apply(&mut self, change: PlanChange) -> Vec<ObjectName> {
         match change {
             PlanChange::Event(Event::Heartbeat { .. }) => Vec::new(),
             PlanChange::Event(Event::Update { routes, removed, .. }) => {

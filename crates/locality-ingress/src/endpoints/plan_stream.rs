@@ -27,7 +27,7 @@ pub struct FollowSettings {
 enum StreamEnd {
     #[error("failed to read routes from {url}")]
     Http { url: String, source: reqwest::Error },
-    #[error("failed to read routes: nothing heard for {0:?}")]
+    #[error("failed to read routes: no line for {0:?}")]
     Silence(Duration),
     #[error("failed to read routes: the writer ended the stream")]
     Ended,
@@ -35,7 +35,7 @@ enum StreamEnd {
     Line(#[from] gateway_link::RouteStreamError),
     #[error("failed to read routes: a line is not UTF-8")]
     NotText,
-    #[error("failed to hand routes on: nobody takes them")]
+    #[error("failed to pass on routes: the receiver is gone")]
     NobodyListens,
 }
 
@@ -62,13 +62,13 @@ pub(crate) async fn follow(settings: FollowSettings, changes: mpsc::Sender<Chang
             retry = FIRST_RETRY;
             expired = false;
         }
-        tracing::warn!(error = &end as &dyn std::error::Error, "lost the stream of routes, keeping those known");
+        tracing::warn!(error = &end as &dyn std::error::Error, "lost the stream of routes, keeping the last ones");
         if !listed {
             listed = changes.send(Change::Listed(Source::Plan)).await.is_ok();
         }
         if !expired && heard.elapsed() > settings.expiry {
             expired = changes.send(Change::Plan(PlanChange::Expired)).await.is_ok();
-            tracing::warn!(after = ?settings.expiry, "routes are too old, every gateway now prefers its own node");
+            tracing::warn!(after = ?settings.expiry, "routes expired, every gateway prefers its own node");
         }
         tokio::select! {
             () = tokio::time::sleep(retry) => retry = (retry * 2).min(LAST_RETRY),
@@ -105,7 +105,7 @@ async fn read(
             Err(end) => return end,
         };
         *heard = tokio::time::Instant::now();
-        metrics.plan_heard();
+        metrics.record_plan_heard();
         for part in chunk.split_inclusive(|&byte| byte == b'\n') {
             line.extend_from_slice(part);
             if line.len() > MAX_LINE_BYTES {

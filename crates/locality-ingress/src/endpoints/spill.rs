@@ -25,7 +25,7 @@ const WHOLE: f64 = 100.0;
 /// ```
 /// use std::collections::BTreeMap;
 /// use gateway_link::demand::Load;
-/// use locality_ingress::endpoints::relieve;
+/// use locality_ingress::endpoints::move_shares;
 ///
 /// let slots = BTreeMap::from([("near".to_owned(), 4), ("far".to_owned(), 20)]);
 /// let in_flight = |count| Load { in_flight: count, ..Load::default() };
@@ -34,11 +34,11 @@ const WHOLE: f64 = 100.0;
 ///     BTreeMap::from([("near".to_owned(), in_flight(4)), ("far".to_owned(), in_flight(12))]),
 /// )]);
 /// let near_only = |_: &str| BTreeMap::from([("near".to_owned(), 100)]);
-/// let relieved = relieve(near_only, &slots, &loads);
-/// assert_eq!(relieved["near"], BTreeMap::from([("near".to_owned(), 25), ("far".to_owned(), 75)]));
+/// let moved = move_shares(near_only, &slots, &loads);
+/// assert_eq!(moved["near"], BTreeMap::from([("near".to_owned(), 25), ("far".to_owned(), 75)]));
 /// ```
 #[must_use]
-pub fn relieve(
+pub fn move_shares(
     planned: impl Fn(&str) -> BTreeMap<String, u32>,
     slots: &BTreeMap<String, u32>,
     loads: &BTreeMap<String, ByServing>,
@@ -48,7 +48,7 @@ pub fn relieve(
         #[allow(clippy::cast_precision_loss)]
         loads.get(source).and_then(|to| to.get(serving)).map_or(0.0, |load| load.in_flight as f64)
     };
-    let mut relieved = BTreeMap::new();
+    let mut moved = BTreeMap::new();
     for source in loads.keys() {
         let row: Vec<(String, f64)> = planned(source)
             .into_iter()
@@ -84,10 +84,10 @@ pub fn relieve(
         });
         let shares: BTreeMap<_, _> = shares.collect();
         if !shares.is_empty() {
-            relieved.insert(source.clone(), shares);
+            moved.insert(source.clone(), shares);
         }
     }
-    relieved
+    moved
 }
 
 fn share_out<'a>(given: &mut BTreeMap<&'a str, f64>, rest: f64, room: &BTreeMap<&'a str, f64>, slots: &'a BTreeMap<String, u32>) {
@@ -131,28 +131,28 @@ mod tests {
 
     #[test]
     fn who_fits_where_it_is_planned_stays_there() {
-        let relieved = relieve(own, &slots(&[("a", 4), ("b", 4)]), &loads(&[("a", "a", 4), ("b", "b", 1)]));
-        assert!(relieved.is_empty(), "{relieved:?}");
+        let moved = move_shares(own, &slots(&[("a", 4), ("b", 4)]), &loads(&[("a", "a", 4), ("b", "b", 1)]));
+        assert!(moved.is_empty(), "{moved:?}");
     }
 
     #[test]
     fn a_queue_drains_before_its_node_gets_more() {
-        let relieved = relieve(own, &slots(&[("a", 4), ("b", 20)]), &loads(&[("a", "a", 16)]));
-        assert_eq!(relieved, BTreeMap::from([("a".to_owned(), BTreeMap::from([("b".to_owned(), 100)]))]));
+        let moved = move_shares(own, &slots(&[("a", 4), ("b", 20)]), &loads(&[("a", "a", 16)]));
+        assert_eq!(moved, BTreeMap::from([("a".to_owned(), BTreeMap::from([("b".to_owned(), 100)]))]));
     }
 
     #[test]
     fn slots_that_others_use_are_not_there() {
         // Node b is full with its own.
-        let relieved =
-            relieve(own, &slots(&[("a", 4), ("b", 8), ("c", 8)]), &loads(&[("a", "a", 4), ("a", "c", 4), ("b", "b", 8)]));
-        assert_eq!(relieved, BTreeMap::from([("a".to_owned(), BTreeMap::from([("a".to_owned(), 50), ("c".to_owned(), 50)]))]));
+        let moved =
+            move_shares(own, &slots(&[("a", 4), ("b", 8), ("c", 8)]), &loads(&[("a", "a", 4), ("a", "c", 4), ("b", "b", 8)]));
+        assert_eq!(moved, BTreeMap::from([("a".to_owned(), BTreeMap::from([("a".to_owned(), 50), ("c".to_owned(), 50)]))]));
     }
 
     #[test]
     fn with_all_full_every_node_gets_its_part() {
-        let relieved = relieve(own, &slots(&[("a", 1), ("b", 3)]), &loads(&[("a", "a", 10), ("a", "b", 30)]));
-        assert_eq!(relieved["a"], BTreeMap::from([("a".to_owned(), 25), ("b".to_owned(), 75)]));
+        let moved = move_shares(own, &slots(&[("a", 1), ("b", 3)]), &loads(&[("a", "a", 10), ("a", "b", 30)]));
+        assert_eq!(moved["a"], BTreeMap::from([("a".to_owned(), 25), ("b".to_owned(), 75)]));
     }
 
     /// Sixteen clients that each ask again as soon as they have their answer, and pods that take
@@ -199,7 +199,7 @@ mod tests {
                     .enumerate()
                     .map(|(at, node)| ("a", node.as_str(), waiting[at] + u64::try_from(serving[at].len()).unwrap()))
                     .collect();
-                row = relieve(own, &slots, &loads(&counts)).remove("a").unwrap_or_else(|| own("a"));
+                row = move_shares(own, &slots, &loads(&counts)).remove("a").unwrap_or_else(|| own("a"));
             }
         }
         let ideal = CLIENTS * 10 * 20;
@@ -217,7 +217,7 @@ mod tests {
             for (source, serving, in_flight) in entries {
                 all.entry(source).or_default().insert(serving, Load { in_flight, ..Load::default() });
             }
-            for (_, row) in relieve(|_| plan.clone(), &slots, &all) {
+            for (_, row) in move_shares(|_| plan.clone(), &slots, &all) {
                 prop_assert!(row.iter().all(|(node, share)| *share > 0 && slots.contains_key(node)), "{row:?}");
                 let sum: u32 = row.values().sum();
                 prop_assert!((96..=104).contains(&sum), "{row:?}");

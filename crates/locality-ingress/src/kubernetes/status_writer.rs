@@ -7,7 +7,7 @@ use kube::{Api, Client};
 use serde_json::json;
 
 use super::objects::ObjectName;
-use super::watches::Held;
+use super::watches::ForeignFinalizer;
 use k8s_api::kingress::{IngressStatus, KIngress};
 
 /// How long the API server may take to answer.
@@ -74,7 +74,7 @@ impl StatusWriter {
     ///
     /// # Errors
     /// [`WriteError::Finalizer`].
-    pub(crate) async fn release(&self, held: &Held) -> Result<(), WriteError> {
+    pub(crate) async fn release(&self, held: &ForeignFinalizer) -> Result<(), WriteError> {
         let patch = json!({ "metadata": { "finalizers": held.remaining, "resourceVersion": held.resource_version } });
         let (api, params, patch) = (self.api(&held.name), PatchParams::default(), Patch::Merge(&patch));
         let written = tokio::time::timeout(ANSWER_WITHIN, api.patch(&held.name.name, &params, &patch));

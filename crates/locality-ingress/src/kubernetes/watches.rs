@@ -1,4 +1,4 @@
-//! Watches that tell the [`World`](crate::state::World) what changed.
+//! Watches that tell the [`ControlPlaneState`](crate::state::ControlPlaneState) what changed.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -30,7 +30,7 @@ const UNSERVED_PAUSE: Duration = Duration::from_secs(10);
 
 /// An Ingress of our class that is being deleted and held by another implementation's finalizer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Held {
+pub(crate) struct ForeignFinalizer {
     /// The Ingress.
     pub name: ObjectName,
     /// The finalizers that are to stay.
@@ -46,12 +46,12 @@ pub(crate) type Watch = BoxFuture<'static, ()>;
 /// class than `class` are as good as not there. Secrets are read in `secret_namespaces` only, or
 /// everywhere where there are none.
 #[must_use]
-pub(crate) fn all(
+pub(crate) fn watch_all(
     client: &Client,
     class: &str,
     secret_namespaces: &[String],
     changes: &mpsc::Sender<Change>,
-    held: mpsc::Sender<Held>,
+    foreign: mpsc::Sender<ForeignFinalizer>,
 ) -> Vec<Watch> {
     let class = class.to_owned();
     let ingresses = watcher(Api::<DeserializeGuard<KIngress>>::all(client.clone()), config());
@@ -62,12 +62,12 @@ pub(crate) fn all(
             }
             // Full means that many are being deleted: the next event of this object, or the next
             // list, tells of it again.
-            held_by_foreign_finalizer(&ingress).map(|one| held.try_send(one));
+            held_by_foreign_finalizer(&ingress).map(|one| foreign.try_send(one));
             None
         }
         Ok(_) => None,
         Err(error) => {
-            tracing::warn!(%error, "skipped an Ingress that is not one");
+            tracing::warn!(%error, "skipped an Ingress that cannot be parsed");
             None
         }
     };
@@ -80,11 +80,11 @@ pub(crate) fn all(
     let revisions = watcher(Api::<Revision>::all(client.clone()), config());
     let limit = |revision: Revision| Some(revision.concurrency());
     let mut watches: Vec<Watch> = vec![
-        Box::pin(relay(ingresses, of(Source::Ingresses), ingress, Change::Ingress)),
-        Box::pin(relay(services, of(Source::Services), |one| Some(convert::service(one)), Change::Service)),
-        Box::pin(relay(slices, of(Source::Slices), convert::slice, Change::Slice)),
-        Box::pin(relay(nodes, of(Source::Nodes), node, |name, node| Change::Node(name.name, node))),
-        Box::pin(relay(revisions, of(Source::Revisions), limit, Change::Concurrency)),
+        Box::pin(relay_events(ingresses, of(Source::Ingresses), ingress, Change::Ingress)),
+        Box::pin(relay_events(services, of(Source::Services), |one| Some(convert::service(one)), Change::Service)),
+        Box::pin(relay_events(slices, of(Source::Slices), convert::slice, Change::Slice)),
+        Box::pin(relay_events(nodes, of(Source::Nodes), node, |name, node| Change::Node(name.name, node))),
+        Box::pin(relay_events(revisions, of(Source::Revisions), limit, Change::Concurrency)),
     ];
     // Certificates that people bring are often of no particular type. No other types are asked for:
     // tokens of accounts, passwords of registries.
@@ -96,7 +96,7 @@ pub(crate) fn all(
     let listing = Listing::new(Source::Secrets, lists.len(), changes.clone());
     for (api, of_type) in lists {
         let secrets = watcher(api, config().fields(&format!("type={of_type}")));
-        watches.push(Box::pin(relay(secrets, listing.clone(), convert::secret, Change::Secret)));
+        watches.push(Box::pin(relay_events(secrets, listing.clone(), convert::secret, Change::Secret)));
     }
     watches
 }
@@ -128,14 +128,14 @@ impl Listing {
     }
 
     /// One of the watches has told what there is.
-    fn one_more(&self) -> Option<Change> {
+    fn finish_watch(&self) -> Option<Change> {
         (self.missing.fetch_sub(1, Ordering::Relaxed) == 1).then_some(Change::Listed(self.source))
     }
 }
 
-fn held_by_foreign_finalizer(ingress: &KIngress) -> Option<Held> {
+fn held_by_foreign_finalizer(ingress: &KIngress) -> Option<ForeignFinalizer> {
     let finalizers = ingress.metadata.finalizers.as_deref().unwrap_or_default();
-    finalizers.iter().any(|one| one == FOREIGN_FINALIZER).then(|| Held {
+    finalizers.iter().any(|one| one == FOREIGN_FINALIZER).then(|| ForeignFinalizer {
         name: object_name(ingress),
         remaining: finalizers.iter().filter(|one| *one != FOREIGN_FINALIZER).cloned().collect(),
         resource_version: ingress.metadata.resource_version.clone(),
@@ -168,7 +168,7 @@ fn status_of(error: &watcher::Error) -> Option<u16> {
 
 /// Tells each object as `convert` sees it; one that `convert` refuses is as good as gone. After a
 /// new list, what it lacks is told as gone.
-async fn relay<K, T>(
+async fn relay_events<K, T>(
     events: impl futures::Stream<Item = watcher::Result<Event<K>>> + Send,
     listing: Listing,
     convert: impl Fn(K) -> Option<T>,
@@ -189,17 +189,17 @@ async fn relay<K, T>(
             Ok(_) => unserved = false,
             Err(error) if is_unserved(error) => {
                 if !std::mem::replace(&mut unserved, true) {
-                    tracing::info!(?source, "the API server does not serve this kind, which is waited for");
+                    tracing::info!(?source, "the API server does not serve this kind yet, retrying");
                 }
                 tokio::time::sleep(UNSERVED_PAUSE).await;
             }
-            Err(error) => tracing::warn!(?source, %error, "watch broke, trying again"),
+            Err(error) => tracing::warn!(?source, %error, "watch failed, retrying"),
         }
         let mut news = Vec::new();
         // Whoever gives us no Secrets wants to be served without HTTPS rather than not at all.
         if source == Source::Secrets && event.as_ref().is_err_and(is_forbidden) && std::mem::take(&mut to_be_listed) {
-            tracing::warn!("Secrets may not be read: no certificate of theirs is served");
-            news.extend(listing.one_more());
+            tracing::warn!("no permission to read Secrets: their certificates are not served");
+            news.extend(listing.finish_watch());
         }
         match event {
             Ok(Event::Apply(object)) => {
@@ -233,7 +233,7 @@ async fn relay<K, T>(
                 let before = std::mem::replace(&mut known, std::mem::take(&mut listed));
                 news.extend(before.difference(&known).map(|gone| change(gone.clone(), None)));
                 if std::mem::take(&mut to_be_listed) {
-                    news.extend(listing.one_more());
+                    news.extend(listing.finish_watch());
                 }
             }
             Err(_) => {}

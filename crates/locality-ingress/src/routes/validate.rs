@@ -40,7 +40,7 @@ pub enum Problem {
         percent: i64,
     },
     /// A backend whose name leads to where a gateway must not be sent.
-    #[error("failed to route to Service {service}: its external name {name:?} leads to a node's own or a link-local address")]
+    #[error("failed to route to Service {service}: its external name {name:?} is a loopback or link-local address")]
     ForbiddenName {
         /// The Service.
         service: String,
@@ -49,7 +49,7 @@ pub enum Problem {
     },
     /// A backend that is the gateway itself, asked for a host of the same Ingress.
     #[error(
-        "failed to route to Service {service}: it is the gateway itself, and without another host in rewriteHost requests would go in circles"
+        "failed to route to Service {service}: it is the gateway itself, and without another host in rewriteHost requests would loop"
     )]
     Circle {
         /// The Service.

@@ -1,4 +1,4 @@
-//! What goes into the [`World`](super::World).
+//! What goes into the [`ControlPlaneState`](super::ControlPlaneState).
 
 use std::sync::Arc;
 

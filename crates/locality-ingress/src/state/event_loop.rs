@@ -1,4 +1,4 @@
-//! Feeds the [`World`] and passes on what it says.
+//! Feeds the [`ControlPlaneState`] and passes on what it says.
 
 use std::time::Instant;
 
@@ -7,13 +7,13 @@ use std::collections::BTreeSet;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::World;
+use super::ControlPlaneState;
 use super::change::{Change, Source};
 use crate::demand::peers::Replicas;
 use crate::kubernetes::events::Events;
 use crate::kubernetes::objects::ObjectName;
 use crate::metrics::Metrics;
-use crate::status::standing::{GatewayPod, REFUSED_BY_GATEWAY, Standing};
+use crate::status::progress::{GatewayPod, IngressProgress, REFUSED_BY_GATEWAY};
 use crate::xds::server::NackReport;
 
 /// Changes taken together at most, so that a long list does not hold up what came before it.
@@ -22,8 +22,8 @@ const BATCH: usize = 4096;
 /// Who is told.
 pub(crate) struct Outputs {
     /// What became of Ingresses.
-    pub standings: mpsc::UnboundedSender<(ObjectName, Option<Standing>)>,
-    /// The gateways; `None` until all is known.
+    pub progress_changes: mpsc::UnboundedSender<(ObjectName, Option<IngressProgress>)>,
+    /// The gateways; `None` until all is cache.
     pub gateways: watch::Sender<Option<Vec<GatewayPod>>>,
     /// The other replicas.
     pub(crate) replicas: watch::Sender<Replicas>,
@@ -38,7 +38,7 @@ pub(crate) struct Outputs {
 /// Runs until the stop, or until nobody sends changes any more. Nothing is published before every
 /// [`Source`] has told what there is.
 pub(crate) async fn run(
-    mut world: World,
+    mut state: ControlPlaneState,
     mut changes: mpsc::Receiver<Change>,
     mut nacks: mpsc::Receiver<NackReport>,
     outputs: Outputs,
@@ -47,10 +47,10 @@ pub(crate) async fn run(
     let mut unlisted: BTreeSet<Source> = Source::ALL.into();
     let mut batch = Vec::new();
     loop {
-        let wake_at = world.wake_at(Instant::now()).map(tokio::time::Instant::from_std);
+        let wake_at = state.wake_at(Instant::now()).map(tokio::time::Instant::from_std);
         tokio::select! {
             received = changes.recv_many(&mut batch, BATCH) => if received == 0 { return },
-            Some(report) = nacks.recv() => blame(&mut world, &report, &outputs),
+            Some(report) = nacks.recv() => blame(&mut state, &report, &outputs),
             () = async { tokio::time::sleep_until(wake_at.unwrap_or_else(tokio::time::Instant::now)).await }, if wake_at.is_some() => {}
             () = stop.cancelled() => return,
         }
@@ -59,18 +59,18 @@ pub(crate) async fn run(
                 && unlisted.remove(&source)
                 && unlisted.is_empty()
             {
-                tracing::info!("caches are full");
+                tracing::info!("caches are synced");
                 outputs.readiness.reached("caches");
                 outputs.gateways.send_if_modified(|gateways| gateways.get_or_insert_default().is_empty());
             }
-            world.note(change);
+            state.apply_change(change);
         }
         if !unlisted.is_empty() {
             continue;
         }
-        let news = world.settle(Instant::now());
+        let news = state.publish_changes(Instant::now());
         if let Some(gateways) = news.gateways {
-            tracing::info!(count = gateways.len(), "gateways");
+            tracing::info!(count = gateways.len(), "gateways changed");
             outputs.gateways.send_replace(Some(gateways));
         }
         if let Some(replicas) = news.replicas {
@@ -81,16 +81,16 @@ pub(crate) async fn run(
             });
         }
         for (ingress, reason, note) in news.warnings {
-            warn(&world, &outputs, ingress, reason, note);
+            warn(&state, &outputs, ingress, reason, note);
         }
-        for standing in news.standings {
+        for standing in news.progress_changes {
             // Nobody listens any more only while everything stops.
-            let _ = outputs.standings.send(standing);
+            let _ = outputs.progress_changes.send(standing);
         }
-        let (ingresses, refused) = world.ingress_counts();
+        let (ingresses, refused) = state.ingress_counts();
         outputs.metrics.ingresses.set(count(ingresses));
         outputs.metrics.ingresses_refused.set(count(refused));
-        outputs.metrics.planned_revisions.set(count(world.planned_revisions()));
+        outputs.metrics.planned_revisions.set(count(state.planned_revisions()));
     }
 }
 
@@ -99,15 +99,15 @@ fn count(number: usize) -> i64 {
 }
 
 /// Tells each Ingress at fault.
-fn blame(world: &mut World, report: &NackReport, outputs: &Outputs) {
-    for ingress in world.refused(&report.node, &report.nack) {
-        warn(world, outputs, ingress, REFUSED_BY_GATEWAY, report.nack.by_gateway_of(&report.node));
+fn blame(state: &mut ControlPlaneState, report: &NackReport, outputs: &Outputs) {
+    for ingress in state.apply_nack(&report.node, &report.nack) {
+        warn(state, outputs, ingress, REFUSED_BY_GATEWAY, report.nack.by_gateway_of(&report.node));
     }
 }
 
-fn warn(world: &World, outputs: &Outputs, ingress: ObjectName, reason: &'static str, note: String) {
+fn warn(state: &ControlPlaneState, outputs: &Outputs, ingress: ObjectName, reason: &'static str, note: String) {
     if let Some(events) = outputs.events.clone() {
-        let uid = world.uid(&ingress).unwrap_or_default();
+        let uid = state.uid(&ingress).unwrap_or_default();
         // An API server that is slow must not hold up the gateways.
         tokio::spawn(async move { events.warn(&ingress, &uid, reason, &note).await });
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::kubernetes::objects::SliceObject;
-use crate::status::standing::GatewayPod;
+use crate::status::progress::GatewayPod;
 
 /// How long a gateway that is being ended goes on as if nothing were: kube-proxy sends it new
 /// connections until it has heard of the end, too.

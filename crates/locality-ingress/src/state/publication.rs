@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::generations::Generations;
-use super::known::Known;
+use super::accepted::AcceptedIngresses;
+use super::cache::ObjectCache;
 use crate::endpoints::locality::Policy;
 use crate::kubernetes::objects::ObjectName;
 use crate::routes::route_table::{Cluster, ClusterKey, Host, RouteTable, VirtualHost};
@@ -55,14 +55,14 @@ impl Publication {
     /// Puts together what is served. The clusters that are new or different.
     pub(super) fn merge(
         &mut self,
-        generations: &Generations,
-        known: &Known,
+        accepted: &AcceptedIngresses,
+        cache: &ObjectCache,
         (policy, fallback): (Policy, Option<&ObjectName>),
         now: Instant,
         update: &mut Update,
     ) -> BTreeSet<ClusterKey> {
-        let (mut table, conflicts) = merge(generations.all());
-        table.fallback_certificate = fallback.filter(|name| known.objects().secrets.contains_key(name)).cloned();
+        let (mut table, conflicts) = merge(accepted.all());
+        table.fallback_certificate = fallback.filter(|name| cache.objects().secrets.contains_key(name)).cloned();
         let mut changed = BTreeSet::new();
         for (key, cluster) in &table.clusters {
             self.lingering.remove(key);
@@ -83,7 +83,7 @@ impl Publication {
             }
         }
         let wanted: BTreeSet<_> = certificates(&table).collect();
-        wanted.iter().for_each(|name| encode_secret(name, known, update));
+        wanted.iter().for_each(|name| encode_secret(name, cache, update));
         for name in certificates(&self.table).filter(|had| !wanted.contains(had)) {
             update.shared.insert((Kind::Secret, name.to_string()), None);
         }
@@ -113,29 +113,29 @@ impl Publication {
 
     /// Where requests for a cluster may go; `None` where there is no such cluster, or a name says
     /// it.
-    pub(super) fn endpoints(&self, key: &ClusterKey, known: &Known) -> Option<ClusterEndpoints> {
+    pub(super) fn endpoints(&self, key: &ClusterKey, cache: &ObjectCache) -> Option<ClusterEndpoints> {
         let cluster = self.table.clusters.get(key).or_else(|| self.lingering.get(key).map(|(cluster, _)| cluster))?;
-        known.endpoints(&key.service, &cluster.target)
+        cache.endpoints(&key.service, &cluster.target)
     }
 
     /// Tells the authority of internal encryption, where any cluster needs it.
-    pub(super) fn authority(&self, name: &ObjectName, known: &Known, update: &mut Update) {
+    pub(super) fn authority(&self, name: &ObjectName, cache: &ObjectCache, update: &mut Update) {
         let needed = self.table.clusters.values().any(|cluster| cluster.tls);
-        let pem = known.objects().secrets.get(name).and_then(|secret| secret.authority_pem.as_ref()).filter(|_| needed);
+        let pem = cache.objects().secrets.get(name).and_then(|secret| secret.authority_pem.as_ref()).filter(|_| needed);
         let encoded = pem.map(|pem| Encoded::new(&internal_authority(pem)));
         update.shared.insert((Kind::Secret, INTERNAL_AUTHORITY.to_owned()), encoded);
     }
 
     /// Tells the certificate in a Secret that changed, where it is in use.
-    pub(super) fn secret_changed(&self, name: &ObjectName, known: &Known, update: &mut Update) {
+    pub(super) fn secret_changed(&self, name: &ObjectName, cache: &ObjectCache, update: &mut Update) {
         if certificates(&self.table).any(|used| used == name) {
-            encode_secret(name, known, update);
+            encode_secret(name, cache, update);
         }
     }
 }
 
-fn encode_secret(name: &ObjectName, known: &Known, update: &mut Update) {
-    if let Some(secret) = known.objects().secrets.get(name) {
+fn encode_secret(name: &ObjectName, cache: &ObjectCache, update: &mut Update) {
+    if let Some(secret) = cache.objects().secrets.get(name) {
         update.shared.insert((Kind::Secret, name.to_string()), Some(Encoded::new(&certificate(name, secret))));
     }
 }

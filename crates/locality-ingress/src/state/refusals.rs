@@ -12,7 +12,7 @@ use crate::routes::translate::IngressRoutes;
 use crate::xds::Kind;
 use crate::xds::refusal::Nack;
 use crate::xds::route_configuration::ingress_of_virtual_host;
-use crate::xds::store::Revision;
+use crate::xds::store::StoreRevision;
 
 /// How long what was served before is kept: longer than any gateway takes to refuse what came after
 /// it.
@@ -21,14 +21,14 @@ const KEPT: Duration = Duration::from_secs(60);
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    blamed: BTreeMap<ObjectName, Blame>,
-    held: BTreeMap<ObjectName, Held>,
+    blamed: BTreeMap<ObjectName, Refusal>,
+    held: BTreeMap<ObjectName, HeldBack>,
     before: BTreeMap<ObjectName, (IngressRoutes, Instant)>,
 }
 
 /// What a gateway said against an Ingress.
 #[derive(Clone, Debug)]
-pub(super) struct Blame {
+pub(super) struct Refusal {
     /// The generation that it is about.
     pub(super) generation: i64,
     /// In words.
@@ -39,15 +39,15 @@ pub(super) struct Blame {
 }
 
 #[derive(Debug)]
-struct Held {
+struct HeldBack {
     generation: i64,
     // The revisions in which gateways were told of it.
-    since: Revision,
-    until: Revision,
+    since: StoreRevision,
+    until: StoreRevision,
 }
 
 impl Refusals {
-    pub(super) fn blame(&mut self, name: &ObjectName, blame: Blame) {
+    pub(super) fn blame(&mut self, name: &ObjectName, blame: Refusal) {
         self.blamed.insert(name.clone(), blame);
     }
 
@@ -58,7 +58,7 @@ impl Refusals {
     /// Forgets what was said against resources that are different now: if those are refused, too,
     /// it will be said again.
     pub(super) fn forgive(&mut self, changed: &BTreeSet<(Kind, String)>) -> Vec<ObjectName> {
-        let concerned = |blame: &Blame| !blame.resources.is_disjoint(changed);
+        let concerned = |blame: &Refusal| !blame.resources.is_disjoint(changed);
         let forgiven = self.blamed.iter().filter(|(_, blame)| concerned(blame)).map(|(name, _)| name.clone()).collect();
         self.blamed.retain(|_, blame| !concerned(blame));
         forgiven
@@ -76,8 +76,13 @@ impl Refusals {
     }
 
     /// Holds a generation back. What to serve instead, where there is something.
-    pub(super) fn hold(&mut self, name: &ObjectName, generation: i64, told: (Revision, Revision)) -> Option<IngressRoutes> {
-        self.held.insert(name.clone(), Held { generation, since: told.0, until: told.1 });
+    pub(super) fn hold(
+        &mut self,
+        name: &ObjectName,
+        generation: i64,
+        told: (StoreRevision, StoreRevision),
+    ) -> Option<IngressRoutes> {
+        self.held.insert(name.clone(), HeldBack { generation, since: told.0, until: told.1 });
         self.before.remove(name).map(|(before, _)| before)
     }
 

@@ -16,7 +16,7 @@ pub(crate) struct LoadBalancerNames {
 
 /// What is to be said of a generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum ReadyCondition {
     /// Every live gateway serves it.
     Ready,
     /// Not yet: why, for people.
@@ -28,25 +28,25 @@ pub(crate) enum Verdict {
 /// Whether `status` already says that `generation` is ready, with the right addresses.
 #[must_use]
 pub(crate) fn is_ready(status: &IngressStatus, generation: i64, names: &LoadBalancerNames) -> bool {
-    let wanted = next(status, generation, &Verdict::Ready, names, Timestamp::UNIX_EPOCH);
-    // A time is taken over where the condition did not change, so equal means that nothing would
+    let wanted = next_status(status, generation, &ReadyCondition::Ready, names, Timestamp::UNIX_EPOCH);
+    // A time is taken over where the condition did not change, so equal dependencies that nothing would
     // change at all.
     wanted == *status
 }
 
-/// The status to write for `verdict` after `before`.
+/// The status to write for `condition` after `before`.
 #[must_use]
-pub(crate) fn next(
+pub(crate) fn next_status(
     before: &IngressStatus,
     generation: i64,
-    verdict: &Verdict,
+    condition: &ReadyCondition,
     names: &LoadBalancerNames,
     now: Timestamp,
 ) -> IngressStatus {
-    let (ready, reason, message) = match verdict {
-        Verdict::Ready => ("True", "", ""),
-        Verdict::Pending(message) => ("Unknown", "Uninitialized", message.as_str()),
-        Verdict::Refused(reason, message) => ("False", *reason, message.as_str()),
+    let (ready, reason, message) = match condition {
+        ReadyCondition::Ready => ("True", "", ""),
+        ReadyCondition::Pending(message) => ("Unknown", "Uninitialized", message.as_str()),
+        ReadyCondition::Refused(reason, message) => ("False", *reason, message.as_str()),
     };
     let condition = |type_: &str, status: &str, reason: &str, message: &str| {
         let same = before.conditions.iter().find(|one| one.type_ == type_ && one.status == status);
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn ready_has_both_addresses_and_is_recognised() {
         let now = Timestamp::from_second(1_000).unwrap();
-        let status = next(&IngressStatus::default(), 3, &Verdict::Ready, &names(), now);
+        let status = next_status(&IngressStatus::default(), 3, &ReadyCondition::Ready, &names(), now);
         insta::assert_json_snapshot!(status);
         assert!(is_ready(&status, 3, &names()));
         assert!(!is_ready(&status, 4, &names()));
@@ -94,8 +94,10 @@ mod tests {
 
     #[test]
     fn a_new_generation_is_never_seen_with_the_old_ready() {
-        let before = next(&IngressStatus::default(), 1, &Verdict::Ready, &names(), Timestamp::from_second(1).unwrap());
-        let after = next(&before, 2, &Verdict::Pending("waiting".into()), &names(), Timestamp::from_second(2).unwrap());
+        let before =
+            next_status(&IngressStatus::default(), 1, &ReadyCondition::Ready, &names(), Timestamp::from_second(1).unwrap());
+        let after =
+            next_status(&before, 2, &ReadyCondition::Pending("waiting".into()), &names(), Timestamp::from_second(2).unwrap());
         assert_eq!(after.observed_generation, Some(2));
         assert!(after.conditions.iter().filter(|one| one.type_ != "NetworkConfigured").all(|one| one.status == "Unknown"));
     }
@@ -103,10 +105,10 @@ mod tests {
     #[test]
     fn times_change_only_with_the_status_of_a_condition() {
         let second = |second| Timestamp::from_second(second).unwrap();
-        let one = next(&IngressStatus::default(), 1, &Verdict::Ready, &names(), second(1));
-        let two = next(&one, 2, &Verdict::Ready, &names(), second(2));
+        let one = next_status(&IngressStatus::default(), 1, &ReadyCondition::Ready, &names(), second(1));
+        let two = next_status(&one, 2, &ReadyCondition::Ready, &names(), second(2));
         assert_eq!(one.conditions, two.conditions);
-        let three = next(&two, 3, &Verdict::Refused("DomainConflict", "a".into()), &names(), second(3));
+        let three = next_status(&two, 3, &ReadyCondition::Refused("DomainConflict", "a".into()), &names(), second(3));
         let times: Vec<_> = three.conditions.iter().map(|one| one.last_transition_time.as_ref().unwrap().0.as_second()).collect();
         assert_eq!(times, [3, 1, 3]);
     }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::standing::ProbeTarget;
+use super::progress::ProbeTarget;
 use crate::routes::network_hash::{HASH_HEADER, HASH_OVERRIDE, PROBE_HEADER, PROBE_USER_AGENT, PROBE_VALUE};
 use crate::xds::listeners::GatewayPorts;
 
@@ -12,7 +12,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a probe found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum ProbeResult {
     /// The version is there.
     Proved,
     /// Another, or none.
@@ -45,7 +45,7 @@ impl Prober {
     }
 
     /// Asks the gateway at `address` for `target` with `hash`.
-    pub(crate) async fn ask(&self, address: IpAddr, target: &ProbeTarget, hash: &str) -> Found {
+    pub(crate) async fn probe(&self, address: IpAddr, target: &ProbeTarget, hash: &str) -> ProbeResult {
         let port = if target.external { self.ports.external } else { self.ports.internal };
         let request = self
             .client
@@ -54,21 +54,21 @@ impl Prober {
             .header(HASH_HEADER, HASH_OVERRIDE)
             .header(PROBE_HEADER, PROBE_VALUE);
         match request.send().await {
-            Err(error) => Found::Unreachable(error.to_string()),
+            Err(error) => ProbeResult::Unreachable(error.to_string()),
             Ok(response) => {
                 let answered = response.headers().get(HASH_HEADER).and_then(|value| value.to_str().ok());
-                judge(response.status().as_u16(), answered, hash)
+                compare_hash(response.status().as_u16(), answered, hash)
             }
         }
     }
 }
 
-/// What an answer means. The gateway itself gives it, from the routes that it has.
-fn judge(status: u16, answered: Option<&str>, hash: &str) -> Found {
+/// What an answer dependencies. The gateway itself gives it, from the routes that it has.
+fn compare_hash(status: u16, answered: Option<&str>, hash: &str) -> ProbeResult {
     match answered {
-        Some(answered) if answered == hash => Found::Proved,
-        Some(answered) => Found::NotYet(format!("has another version ({answered})")),
-        None => Found::NotYet(format!("answers {status}")),
+        Some(answered) if answered == hash => ProbeResult::Proved,
+        Some(answered) => ProbeResult::NotYet(format!("has another version ({answered})")),
+        None => ProbeResult::NotYet(format!("answers {status}")),
     }
 }
 
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn only_the_right_version_proves() {
-        let proved = |answered| judge(200, answered, "h") == Found::Proved;
+        let proved = |answered| compare_hash(200, answered, "h") == ProbeResult::Proved;
         assert!(proved(Some("h")));
         assert!(!proved(Some("other")));
         assert!(!proved(None));

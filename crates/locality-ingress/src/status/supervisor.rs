@@ -6,47 +6,47 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::pursuit::{Means, pursue, tell_taken};
-use super::standing::Standing;
+use super::progress::IngressProgress;
+use super::rollout_check::{Dependencies, check_rollout, clear_refusal};
 use crate::kubernetes::objects::ObjectName;
-use crate::kubernetes::watches::Held;
+use crate::kubernetes::watches::ForeignFinalizer;
 
-/// Follows the standings until the stop. Statuses are written, and foreign finalizers removed, only
+/// Follows the progress_changes until the stop. Statuses are written, and foreign finalizers removed, only
 /// while `leading` is true; except for what gateways refused: only the replica that such a gateway
 /// is connected to knows it, so that one says it, and says so when it is over.
 pub(crate) async fn supervise(
-    mut standings: mpsc::UnboundedReceiver<(ObjectName, Option<Standing>)>,
-    mut held: mpsc::Receiver<Held>,
+    mut progress_changes: mpsc::UnboundedReceiver<(ObjectName, Option<IngressProgress>)>,
+    mut held: mpsc::Receiver<ForeignFinalizer>,
     mut leading: watch::Receiver<bool>,
-    means: Means,
+    dependencies: Dependencies,
     stop: CancellationToken,
 ) {
-    let mut all: BTreeMap<ObjectName, Standing> = BTreeMap::new();
-    let mut to_release: BTreeMap<ObjectName, Held> = BTreeMap::new();
+    let mut all: BTreeMap<ObjectName, IngressProgress> = BTreeMap::new();
+    let mut to_release: BTreeMap<ObjectName, ForeignFinalizer> = BTreeMap::new();
     let mut pursuits: BTreeMap<ObjectName, JoinHandle<()>> = BTreeMap::new();
     loop {
         let leads = *leading.borrow_and_update();
-        means.metrics.leading.set(i64::from(leads));
+        dependencies.metrics.leading.set(i64::from(leads));
         tokio::select! {
-            news = standings.recv() => match news {
-                Some((name, standing)) => {
-                    let same_work = standing.as_ref().zip(all.get(&name)).is_some_and(|(new, old)| {
+            news = progress_changes.recv() => match news {
+                Some((name, current)) => {
+                    let same_work = current.as_ref().zip(all.get(&name)).is_some_and(|(new, old)| {
                         (new.generation, &new.progress) == (old.generation, &old.progress)
                     });
-                    match standing {
-                        Some(standing) => {
-                            let before = all.insert(name.clone(), standing.clone());
-                            let was_refused = before.as_ref().is_some_and(Standing::is_refused_by_gateway);
-                            let said_refused = before.as_ref().is_some_and(Standing::says_refused_by_gateway);
+                    match current {
+                        Some(current) => {
+                            let before = all.insert(name.clone(), current.clone());
+                            let was_refused = before.as_ref().is_some_and(IngressProgress::is_refused_by_gateway);
+                            let said_refused = before.as_ref().is_some_and(IngressProgress::says_refused_by_gateway);
                             // Our own write of the status comes back; the pursuit that wrote it
                             // needs no restart. What another replica wrote is news.
-                            let same_words = said_refused == standing.says_refused_by_gateway();
+                            let same_words = said_refused == current.says_refused_by_gateway();
                             let busy = pursuits.get(&name).is_some_and(|pursuit| !pursuit.is_finished());
                             let goes_on = same_work && same_words && busy;
-                            if (leads || standing.is_refused_by_gateway()) && !goes_on {
-                                restart(&mut pursuits, name, standing, &means);
-                            } else if !leads && was_refused && !standing.is_refused_by_gateway() {
-                                let taken = tokio::spawn(tell_taken(name.clone(), standing, means.clone()));
+                            if (leads || current.is_refused_by_gateway()) && !goes_on {
+                                restart(&mut pursuits, name, current, &dependencies);
+                            } else if !leads && was_refused && !current.is_refused_by_gateway() {
+                                let taken = tokio::spawn(clear_refusal(name.clone(), current, dependencies.clone()));
                                 if let Some(before) = pursuits.insert(name, taken) {
                                     before.abort();
                                 }
@@ -64,7 +64,7 @@ pub(crate) async fn supervise(
             },
             Some(one) = held.recv() => {
                 if leads {
-                    tokio::spawn(release(one, means.clone()));
+                    tokio::spawn(release(one, dependencies.clone()));
                 } else {
                     to_release.insert(one.name.clone(), one);
                 }
@@ -77,12 +77,12 @@ pub(crate) async fn supervise(
                     pursuit.abort();
                 }
                 let leads = *leading.borrow();
-                for (name, standing) in all.iter().filter(|(_, standing)| leads || standing.is_refused_by_gateway()) {
-                    restart(&mut pursuits, name.clone(), standing.clone(), &means);
+                for (name, current) in all.iter().filter(|(_, current)| leads || current.is_refused_by_gateway()) {
+                    restart(&mut pursuits, name.clone(), current.clone(), &dependencies);
                 }
                 if leads {
                     for one in std::mem::take(&mut to_release).into_values() {
-                        tokio::spawn(release(one, means.clone()));
+                        tokio::spawn(release(one, dependencies.clone()));
                     }
                 }
             }
@@ -94,17 +94,22 @@ pub(crate) async fn supervise(
     }
 }
 
-fn restart(pursuits: &mut BTreeMap<ObjectName, JoinHandle<()>>, name: ObjectName, standing: Standing, means: &Means) {
-    let pursuit = tokio::spawn(pursue(name.clone(), standing, means.clone()));
+fn restart(
+    pursuits: &mut BTreeMap<ObjectName, JoinHandle<()>>,
+    name: ObjectName,
+    current: IngressProgress,
+    dependencies: &Dependencies,
+) {
+    let pursuit = tokio::spawn(check_rollout(name.clone(), current, dependencies.clone()));
     if let Some(before) = pursuits.insert(name, pursuit) {
         before.abort();
     }
 }
 
-async fn release(held: Held, means: Means) {
-    match means.writer.release(&held).await {
-        Ok(()) => tracing::info!(ingress = %held.name, "released from a foreign finalizer"),
+async fn release(held: ForeignFinalizer, dependencies: Dependencies) {
+    match dependencies.writer.release(&held).await {
+        Ok(()) => tracing::info!(ingress = %held.name, "removed another implementation's finalizer"),
         // It changed meanwhile: its next event tells of it again.
-        Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "will be tried again with its next event"),
+        Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "retrying with the next event of the object"),
     }
 }

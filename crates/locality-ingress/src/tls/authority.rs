@@ -42,7 +42,7 @@ pub(crate) enum Side {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MakeError {
     /// It cannot be made.
-    #[error("failed to make a certificate for {name}")]
+    #[error("failed to issue a certificate for {name}")]
     Make {
         /// Whom it is for.
         name: String,
@@ -50,7 +50,7 @@ pub(crate) enum MakeError {
         source: rcgen::Error,
     },
     /// The time cannot be reckoned with.
-    #[error("failed to reckon how long a certificate for {name} is valid")]
+    #[error("failed to compute the validity of a certificate for {name}")]
     Time {
         /// Whom it is for.
         name: String,

@@ -35,7 +35,7 @@ pub struct TlsFiles {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// Some of the files were named, but not all that it takes.
-    #[error("failed to set TLS up: a file is given for {given}, but none for {missing}")]
+    #[error("failed to set up TLS: a file is given for {given}, but none for {missing}")]
     HalfConfigured {
         /// What for there is one.
         given: &'static str,
@@ -160,7 +160,7 @@ impl ServerTls {
             match self.look().await {
                 Ok(changed) => {
                     if changed {
-                        tracing::info!(certificate = %self.files.certificate.display(), "took over a new certificate for gateways");
+                        tracing::info!(certificate = %self.files.certificate.display(), "loaded a new server certificate");
                     }
                     complained = None;
                 }
@@ -169,7 +169,7 @@ impl ServerTls {
                     metrics.tls_failures.inc();
                     // Once is enough.
                     if complained.as_ref() != Some(&error) {
-                        tracing::error!(error, "gateways are served with the certificate from before");
+                        tracing::error!(error, "failed to load a new server certificate, keeping the previous one");
                         complained = Some(error);
                     }
                 }
@@ -254,7 +254,7 @@ mod tests {
             [(file(), None, None), (None, file(), None), (None, None, file()), (None, file(), file()), (file(), None, file())]
         {
             let error = TlsFiles::given(certificate, key, authorities).unwrap_err();
-            assert!(error.to_string().starts_with("failed to set TLS up: a file is given for"), "{error}");
+            assert!(error.to_string().starts_with("failed to set up TLS: a file is given for"), "{error}");
         }
     }
 

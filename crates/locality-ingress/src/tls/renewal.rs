@@ -21,25 +21,25 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// See the module.
-pub(crate) struct SelfMade {
+pub(crate) struct OwnCertificates {
     client: Client,
     namespace: String,
     certificates: Certificates,
     pub(crate) current: watch::Sender<Arc<ServerConfig>>,
 }
 
-impl SelfMade {
+impl OwnCertificates {
     /// Has certificates, however long it takes to get them; `None` where the stop comes before.
-    pub(crate) async fn begin(client: &Client, namespace: &str, stop: &CancellationToken) -> Result<Option<Self>, TlsError> {
+    pub(crate) async fn obtain(client: &Client, namespace: &str, stop: &CancellationToken) -> Result<Option<Self>, TlsError> {
         loop {
             match keep(client, namespace, Timestamp::now()).await {
                 Ok(certificates) => {
                     let current = watch::Sender::new(config(&certificates)?);
-                    tracing::info!("gateways are served over TLS, with certificates of our own making");
+                    tracing::info!("gateways are served over TLS with certificates made by this daemon");
                     let (client, namespace) = (client.clone(), namespace.to_owned());
                     return Ok(Some(Self { client, namespace, certificates, current }));
                 }
-                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no gateway is served yet, trying again"),
+                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "gateways are not served yet, retrying"),
             }
             tokio::select! {
                 () = tokio::time::sleep(TRY_AGAIN_AFTER) => {}
@@ -62,7 +62,7 @@ impl SelfMade {
                     Ok(config) => {
                         self.current.send_replace(config);
                         self.certificates = certificates;
-                        tracing::info!("took over a new certificate for gateways");
+                        tracing::info!("loaded a new server certificate");
                         continue;
                     }
                     Err(error) => error.into(),
@@ -70,7 +70,7 @@ impl SelfMade {
                 Err(error) => error.into(),
             };
             metrics.tls_failures.inc();
-            tracing::error!(error = &*failed, "gateways are served with the certificate from before");
+            tracing::error!(error = &*failed, "failed to load a new server certificate, keeping the previous one");
         }
     }
 }

@@ -41,7 +41,7 @@ pub(crate) enum CertificatesError {
         name: &'static str,
     },
     /// A Secret of ours that somebody else made something of.
-    #[error("failed to use Secret {name}: it has no tls.crt and tls.key in PEM; delete it to have it made anew")]
+    #[error("failed to use Secret {name}: it has no tls.crt and tls.key in PEM; delete it to have it issued again")]
     Content {
         /// The Secret.
         name: &'static str,
@@ -103,7 +103,7 @@ async fn keep_one(
             }
         }
     };
-    tracing::info!(secret = name, host, until = %renew_after, "made a certificate");
+    tracing::info!(secret = name, host, until = %renew_after, "issued a certificate");
     pair(&written).ok_or(CertificatesError::Content { name })
 }
 

@@ -97,7 +97,7 @@ pub(super) fn connections(
                     }
                 };
             let Some(counted) = peers.count(address) else {
-                tracing::warn!(%address, "refused a connection: the address has too many");
+                tracing::warn!(%address, "refused a connection: too many from this address");
                 continue;
             };
             let Some(tls) = &tls else {
@@ -114,7 +114,7 @@ pub(super) fn connections(
                         let _ = sender.send(Ok(Connection { stream: Either::Right(Box::new(stream)), counted })).await;
                     }
                     Ok(Err(error)) => tracing::warn!(?peer, %error, "refused a gateway: TLS handshake failed"),
-                    Err(_) => tracing::warn!(?peer, "refused a gateway: TLS handshake took too long"),
+                    Err(_) => tracing::warn!(?peer, "refused a gateway: TLS handshake timed out"),
                 }
             });
         }

@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Res
 use envoy_types::pb::google::protobuf::Any;
 use prost::Message as _;
 
-use super::store::Revision;
+use super::store::StoreRevision;
 use super::{Encoded, Kind, Name};
 
 /// Resources from this size on are passed on as they are; copying a smaller one costs less than a
@@ -29,7 +29,7 @@ pub struct Answer {
     /// By which its confirmation is known.
     pub nonce: String,
     /// What the store was at.
-    pub revision: Revision,
+    pub revision: StoreRevision,
     /// What is new or different.
     pub resources: Vec<(Name, Encoded)>,
     /// What is not there any more.

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::{Kind, Name};
 
 /// Counts the changes since the process started.
-pub type Revision = u64;
+pub type StoreRevision = u64;
 
 /// How many that are gone are remembered: more than go in the time that a gateway which reads at
 /// all takes to catch up.
@@ -19,15 +19,15 @@ const MOST_GONE: usize = 4_096;
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    by_revision: BTreeSet<(Revision, Kind, Name)>,
-    last: BTreeMap<Kind, HashMap<Name, Revision>>,
-    gone: BTreeSet<(Revision, Kind, Name)>,
-    forgotten: Revision,
+    by_revision: BTreeSet<(StoreRevision, Kind, Name)>,
+    last: BTreeMap<Kind, HashMap<Name, StoreRevision>>,
+    gone: BTreeSet<(StoreRevision, Kind, Name)>,
+    forgotten: StoreRevision,
 }
 
 impl Changes {
     /// Notes that a resource is different since `revision`, or `gone`.
-    pub(super) fn note(&mut self, revision: Revision, kind: Kind, name: Name, gone: bool) {
+    pub(super) fn record(&mut self, revision: StoreRevision, kind: Kind, name: Name, gone: bool) {
         if let Some(before) = self.last.entry(kind).or_default().insert(name.clone(), revision) {
             let entry = (before, kind, name.clone());
             self.by_revision.remove(&entry);
@@ -51,7 +51,7 @@ impl Changes {
 
     /// Calls `visit` for each resource that changed after `since`. Whether that is all: otherwise
     /// some that went are not among them.
-    pub(super) fn since(&self, since: Revision, mut visit: impl FnMut(Kind, &Name)) -> bool {
+    pub(super) fn since(&self, since: StoreRevision, mut visit: impl FnMut(Kind, &Name)) -> bool {
         for (_, kind, name) in self.by_revision.range((since + 1, Kind::Cluster, Name::new(""))..) {
             visit(*kind, name);
         }
@@ -74,7 +74,7 @@ impl Changes {
 mod tests {
     use super::*;
 
-    fn since(changes: &Changes, revision: Revision) -> (Vec<String>, bool) {
+    fn since(changes: &Changes, revision: StoreRevision) -> (Vec<String>, bool) {
         let mut names = Vec::new();
         let all = changes.since(revision, |_, name| names.push(name.as_str().to_owned()));
         (names, all)
@@ -84,7 +84,7 @@ mod tests {
     fn each_is_told_once_and_with_its_last_change() {
         let mut changes = Changes::default();
         for (revision, name) in [(1, "a"), (1, "b"), (2, "a"), (3, "c")] {
-            changes.note(revision, Kind::Cluster, Name::new(name), false);
+            changes.record(revision, Kind::Cluster, Name::new(name), false);
         }
         assert_eq!(since(&changes, 0), (vec!["b".into(), "a".into(), "c".into()], true));
         assert_eq!(since(&changes, 2), (vec!["c".into()], true));
@@ -93,12 +93,12 @@ mod tests {
     #[test]
     fn what_comes_and_goes_for_ever_takes_no_more_than_its_share() {
         let mut changes = Changes::default();
-        changes.note(1, Kind::Cluster, Name::new("stays"), false);
-        let last: Revision = 1 + 3 * Revision::try_from(MOST_GONE).unwrap();
+        changes.record(1, Kind::Cluster, Name::new("stays"), false);
+        let last: StoreRevision = 1 + 3 * StoreRevision::try_from(MOST_GONE).unwrap();
         for revision in 2..=last {
             let name = Name::new(format!("n{revision}"));
-            changes.note(revision, Kind::Cluster, name.clone(), false);
-            changes.note(revision, Kind::Cluster, name, true);
+            changes.record(revision, Kind::Cluster, name.clone(), false);
+            changes.record(revision, Kind::Cluster, name, true);
         }
         assert_eq!(changes.len(), 1 + MOST_GONE);
         assert_eq!(changes.last[&Kind::Cluster].len(), 1 + MOST_GONE);
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(since(&changes, last - 1), (vec![format!("n{last}")], true));
         assert!(!since(&changes, 1).1);
         // One that comes back is not among the gone any more.
-        changes.note(last + 1, Kind::Cluster, Name::new(format!("n{last}")), false);
+        changes.record(last + 1, Kind::Cluster, Name::new(format!("n{last}")), false);
         assert_eq!(changes.gone.len(), MOST_GONE - 1);
     }
 }

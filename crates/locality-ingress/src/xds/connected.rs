@@ -11,7 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::sync::watch;
 
-use super::store::Revision;
+use super::store::StoreRevision;
 
 /// The gateways that are connected to this replica, by stream. As metrics it tells how many, and
 /// for how long each has lacked something.
@@ -27,7 +27,7 @@ pub struct Gateway {
     /// The node it is on.
     pub node: String,
     /// The last revision that it confirmed in full.
-    pub in_sync_at: Option<Revision>,
+    pub in_sync_at: Option<StoreRevision>,
     /// Since when it has not had all that there is.
     pub behind_since: Option<Instant>,
 }
@@ -47,7 +47,7 @@ impl Connected {
 
     /// What the gateway on `node` has confirmed: `None` when it is not connected here.
     #[must_use]
-    pub fn in_sync_at(&self, node: &str) -> Option<Revision> {
+    pub fn in_sync_at(&self, node: &str) -> Option<StoreRevision> {
         // After a reconnect the old stream may still be there for a moment; the newer one counts.
         let gateways = self.by_stream.borrow();
         gateways.values().rev().find(|gateway| gateway.node == node).map(|gateway| gateway.in_sync_at.unwrap_or(0))
@@ -71,7 +71,7 @@ impl Connected {
 
     /// What a gateway has confirmed in full, of all that there is up to `latest`; `None` while it
     /// is being told something. Returns whether that is news, and wakes who waits for it only then.
-    pub(super) fn report(&self, stream: u64, in_sync_at: Option<Revision>, latest: Revision) -> bool {
+    pub(super) fn report(&self, stream: u64, in_sync_at: Option<StoreRevision>, latest: StoreRevision) -> bool {
         self.by_stream.send_if_modified(|all| {
             let Some(gateway) = all.get_mut(&stream) else { return false };
             let lags = in_sync_at.unwrap_or(0) < latest;

@@ -1,6 +1,6 @@
 //! What a gateway refused, and the search for who is at fault where it does not say.
 
-use super::store::Revision;
+use super::store::StoreRevision;
 use super::{Kind, Name};
 
 /// A refusal.
@@ -15,27 +15,27 @@ pub struct Nack {
     /// Why, in Envoy's words.
     pub message: String,
     /// What is refused is of this revision at the latest.
-    pub revision: Revision,
+    pub revision: StoreRevision,
     /// The last revision of which it took all of this kind.
-    pub confirmed: Revision,
+    pub confirmed: StoreRevision,
 }
 
 impl Nack {
     /// For people, from the gateway of `node`.
     #[must_use]
     pub fn by_gateway_of(&self, node: &str) -> String {
-        format!("the gateway of node {node} refused an update: {}", self.message)
+        format!("the gateway of node {node} refused an update (NACK): {}", self.message)
     }
 }
 
 /// Resources that were refused together with one that is at fault, and are to be sent again without
 /// it: by halves where it is not known which one that is.
 #[derive(Debug, Default)]
-pub(super) struct Trials {
+pub(super) struct Bisection {
     left: Vec<Vec<Name>>,
 }
 
-impl Trials {
+impl Bisection {
     /// Takes over the refusal of `names`, in Envoy's words. Those at fault, as far as that is known
     /// now: they are not sent again.
     pub(super) fn refused(&mut self, kind: Kind, mut names: Vec<Name>, message: &str) -> Vec<Name> {
@@ -98,11 +98,11 @@ mod tests {
 
     #[test]
     fn whoever_is_named_is_at_fault_and_the_others_are_sent_again() {
-        let mut trials = Trials::default();
-        let fault = trials.refused(Kind::Cluster, names(0..4), "Error adding/updating cluster(s) ns/s2/80: bad");
+        let mut bisection = Bisection::default();
+        let fault = bisection.refused(Kind::Cluster, names(0..4), "Error adding/updating cluster(s) ns/s2/80: bad");
         assert_eq!(fault, names([2]));
-        assert_eq!(trials.next(), Some(names([0, 1, 3])));
-        assert!(trials.is_empty());
+        assert_eq!(bisection.next(), Some(names([0, 1, 3])));
+        assert!(bisection.is_empty());
         assert!(mentions("bad ns/s2/80.", &names([2])[0]));
         assert!(!mentions("bad ns/s2/8080", &names([2])[0]));
         assert!(!mentions("bad other-ns/s2/80", &names([2])[0]));
@@ -115,17 +115,17 @@ mod tests {
             bad in prop::collection::btree_set(0_usize..200, 0..5),
         ) {
             let bad = names(bad.into_iter().filter(|number| *number < count));
-            let mut trials = Trials::default();
+            let mut bisection = Bisection::default();
             let (mut found, mut taken, mut sent) = (Vec::new(), Vec::new(), Some(names(0..count)));
             let mut refusals = 0;
             while let Some(together) = sent {
                 if together.iter().any(|name| bad.contains(name)) {
                     refusals += 1;
-                    found.extend(trials.refused(Kind::Assignment, together, "weights must not be 0"));
+                    found.extend(bisection.refused(Kind::Assignment, together, "weights must not be 0"));
                 } else {
                     taken.extend(together);
                 }
-                sent = trials.next();
+                sent = bisection.next();
             }
             found.sort();
             let mut expected = bad.clone();

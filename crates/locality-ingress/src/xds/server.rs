@@ -122,17 +122,17 @@ impl Ads {
             // Who comes from the address of a gateway is that one. Of other addresses nothing is
             // known: some networks hide where a connection comes from.
             if let Some(its) = peer.and_then(|address| self.store.node_of_gateway(address)).filter(|its| *its != node) {
-                tracing::warn!(node, stream, ?peer, its, "refused a gateway: it is on another node than it says");
+                tracing::warn!(node, stream, ?peer, its, "refused a gateway: its address belongs to another node's gateway");
                 let _ = answers.send(Err(Status::permission_denied("this is the address of another node's gateway"))).await;
                 break;
             }
-            if session.asks_too_much(&self.store) {
-                tracing::warn!(node, stream, "gateway asks for too much");
-                let _ = answers.send(Err(Status::resource_exhausted("asks for too many resources"))).await;
+            if session.exceeds_limits(&self.store) {
+                tracing::warn!(node, stream, "refused a gateway: it subscribes to too many resources");
+                let _ = answers.send(Err(Status::resource_exhausted("too many resources are subscribed"))).await;
                 break;
             }
             for answer in session.answers(&self.store, Instant::now()) {
-                self.metrics.pushed(answer.kind, answer.resources.len());
+                self.metrics.count_push(answer.kind, answer.resources.len());
                 if answers.send(Ok(answer)).await.is_err() {
                     break;
                 }
@@ -143,7 +143,7 @@ impl Ads {
                 next = requests.next() => match next {
                     Some(Ok(next)) => request = Some(next),
                     Some(Err(status)) => {
-                        tracing::info!(node, stream, %status, "gateway's stream broke");
+                        tracing::info!(node, stream, %status, "lost a gateway's xDS stream");
                         break;
                     }
                     None => break,
@@ -155,12 +155,12 @@ impl Ads {
             }
         }
         self.connected.leave(stream);
-        tracing::info!(node, stream, "gateway gone");
+        tracing::info!(node, stream, "gateway disconnected");
     }
 
     fn refused(&self, node: &str, nack: Nack) {
-        tracing::error!(node, kind = nack.kind.label(), names = ?nack.names, message = nack.message, "gateway refused an update");
-        self.metrics.nacked(nack.kind);
+        tracing::error!(node, kind = nack.kind.label(), names = ?nack.names, message = nack.message, "gateway refused an update (NACK)");
+        self.metrics.count_nack(nack.kind);
         // Full means that refusals come faster than anybody could act on them: the count and the
         // log still tell.
         let _ = self.nacks.try_send(NackReport { node: node.to_owned(), nack });

@@ -13,7 +13,7 @@ use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
 use super::answer::Answer;
 use super::refusal::Nack;
-use super::store::{Revision, Store, View};
+use super::store::{Store, StoreRevision, View};
 use super::subscription::Subscription;
 use super::{Kind, Name};
 
@@ -36,7 +36,7 @@ const LISTS: usize = 2;
 pub struct Session {
     view: View,
     kinds: BTreeMap<Kind, Subscription>,
-    seen: Revision,
+    seen: StoreRevision,
     next_nonce: u64,
     // Clusters that this gateway was told of and has no endpoints for yet.
     awaiting_endpoints: BTreeSet<Name>,
@@ -85,7 +85,7 @@ impl Session {
 
     /// Whether the gateway asks for so many names that its stream should be ended.
     #[must_use]
-    pub fn asks_too_much(&self, store: &Store) -> bool {
+    pub fn exceeds_limits(&self, store: &Store) -> bool {
         let names: usize = self.kinds.values().map(Subscription::len).sum();
         names > MOST_UNKNOWN_NAMES + LISTS * store.len()
     }
@@ -174,7 +174,7 @@ impl Session {
         }
         // A gateway asks for the endpoints of clusters before it confirms them, however long it
         // takes over them.
-        if clusters.is_some_and(Subscription::is_on_its_way) {
+        if clusters.is_some_and(Subscription::is_in_flight) {
             self.routes_waiting_since = Some(now);
             return true;
         }
@@ -190,7 +190,7 @@ impl Session {
     /// are.
     fn removals_must_wait(&self, now: Instant) -> bool {
         match self.kinds.get(&Kind::Routes) {
-            Some(routes) => routes.is_pending() || routes.is_on_its_way() || routes.was_refused(),
+            Some(routes) => routes.is_pending() || routes.is_in_flight() || routes.was_refused(),
             None => self.began.is_none_or(|began| now < began + REMOVALS_WAIT),
         }
     }
@@ -207,10 +207,10 @@ impl Session {
     /// The revision that the gateway has confirmed in full; `None` while something is on its way or
     /// waits.
     #[must_use]
-    pub fn in_sync_at(&self) -> Option<Revision> {
+    pub fn in_sync_at(&self) -> Option<StoreRevision> {
         // A gateway asks for routes last. Before it did it cannot have all.
         let started = self.kinds.contains_key(&Kind::Routes);
-        let quiet = self.kinds.values().all(|one| !one.is_on_its_way() && !one.is_pending());
+        let quiet = self.kinds.values().all(|one| !one.is_in_flight() && !one.is_pending());
         (started && quiet && self.awaiting_endpoints.is_empty()).then_some(self.seen)
     }
 }
@@ -279,7 +279,7 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let store = Arc::new(Store::new(Policy::Locality, ListenerSettings::default()));
-            let session = Session::new(View::of("node1"));
+            let session = Session::new(View::of_node("node1"));
             Self { store, session, now: Instant::now() }
         }
 

@@ -22,7 +22,7 @@ use crate::endpoints::locality::{Assignment, Locality, Policy, assign};
 use crate::kubernetes::objects::{Endpoint, ObjectName};
 use crate::routes::route_table::RouteTable;
 
-pub use super::changes::Revision;
+pub use super::changes::StoreRevision;
 
 /// Which gateway looks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct View {
 
 impl View {
     /// The view of a gateway on `node` of which nothing else is known.
-    pub fn of(node: impl Into<String>) -> Self {
+    pub fn of_node(node: impl Into<String>) -> Self {
         Self { node: node.into(), listen_address: None, pod_addresses: Vec::new() }
     }
 
@@ -117,7 +117,7 @@ pub struct Update {
 #[derive(Debug)]
 pub struct Store {
     inner: RwLock<Inner>,
-    revision: watch::Sender<Revision>,
+    revision: watch::Sender<StoreRevision>,
     policy: Policy,
     listening: ListenerSettings,
     // What clusters end with, without and with a kernel that bounds retransmissions.
@@ -126,7 +126,7 @@ pub struct Store {
 
 #[derive(Debug, Default)]
 struct Inner {
-    revision: Revision,
+    revision: StoreRevision,
     published: Option<Instant>,
     shared: BTreeMap<Kind, BTreeMap<Name, Encoded>>,
     table: Arc<RouteTable>,
@@ -147,7 +147,7 @@ impl Store {
     }
 
     /// Takes over what `update` really changes. Returns the revision from which on it is served.
-    pub fn publish(&self, update: Update) -> Revision {
+    pub fn publish(&self, update: Update) -> StoreRevision {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         // Each that changed, and whether it is gone.
         let mut changed: BTreeMap<(Kind, Name), bool> = BTreeMap::new();
@@ -212,7 +212,7 @@ impl Store {
         inner.published = Some(Instant::now());
         let revision = inner.revision;
         for ((kind, name), gone) in changed {
-            inner.changes.note(revision, kind, name, gone);
+            inner.changes.record(revision, kind, name, gone);
         }
         drop(inner);
         self.revision.send_replace(revision);
@@ -220,13 +220,13 @@ impl Store {
     }
 
     /// A receiver of the revision; 0 until something is to be served.
-    pub fn watch(&self) -> watch::Receiver<Revision> {
+    pub fn watch(&self) -> watch::Receiver<StoreRevision> {
         self.revision.subscribe()
     }
 
     /// The revision, and when it came.
     #[must_use]
-    pub fn revision(&self) -> (Revision, Option<Instant>) {
+    pub fn revision(&self) -> (StoreRevision, Option<Instant>) {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         (inner.revision, inner.published)
     }
@@ -252,7 +252,7 @@ impl Store {
     /// Calls `visit` for each resource that changed after `since`. Returns the revision up to which
     /// that is all, and whether it really is: otherwise some that went so long ago that nobody
     /// remembers them are not among them.
-    pub fn changes_since(&self, since: Revision, visit: impl FnMut(Kind, &Name)) -> (Revision, bool) {
+    pub fn changes_since(&self, since: StoreRevision, visit: impl FnMut(Kind, &Name)) -> (StoreRevision, bool) {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         let all = inner.changes.since(since, visit);
         (inner.revision, all)

@@ -5,8 +5,8 @@ use std::num::NonZeroU64;
 
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
-use super::refusal::{Nack, Trials};
-use super::store::{Revision, Store};
+use super::refusal::{Bisection, Nack};
+use super::store::{Store, StoreRevision};
 use super::{Encoded, Kind, Name};
 
 /// What one answer holds at most, beyond its last resource. The rest of what is due follows when
@@ -25,13 +25,13 @@ pub(super) struct Subscription {
     known: HashMap<Name, Option<NonZeroU64>>,
     // Names to look at; true where an answer is owed even if nothing changed.
     look_at: BTreeMap<Name, bool>,
-    trials: Trials,
+    bisection: Bisection,
     // Gone, and not told yet: routes that the gateway still has may lead there.
     held_back: BTreeSet<Name>,
     // Those of which the gateway has what it had before, for it refused what came after.
     refused: BTreeSet<Name>,
-    on_its_way: Option<OnItsWay>,
-    confirmed: Revision,
+    on_its_way: Option<InFlight>,
+    confirmed: StoreRevision,
     // A subscription to everything that is empty so far is owed an (empty) answer, or the gateway
     // waits for ever.
     owes_first_answer: bool,
@@ -48,12 +48,12 @@ pub(super) struct Page {
 }
 
 #[derive(Debug)]
-struct OnItsWay {
+struct InFlight {
     nonce: String,
     names: Vec<Name>,
     // What it holds is at least this new, and at most that.
-    at_least: Revision,
-    at_most: Revision,
+    at_least: StoreRevision,
+    at_most: StoreRevision,
     // Nothing as old as this was left to be sent.
     last: bool,
 }
@@ -65,7 +65,7 @@ impl Subscription {
             all: false,
             known: HashMap::new(),
             look_at: BTreeMap::new(),
-            trials: Trials::default(),
+            bisection: Bisection::default(),
             held_back: BTreeSet::new(),
             refused: BTreeSet::new(),
             on_its_way: None,
@@ -88,7 +88,7 @@ impl Subscription {
         let texts = |names: &[Name]| names.iter().map(|name| name.as_str().to_owned()).collect();
         let names = texts(&sent.names);
         // It keeps what it had. What is at fault is not sent again before it changes.
-        let at_fault = texts(&self.trials.refused(self.kind, sent.names, &error.message));
+        let at_fault = texts(&self.bisection.refused(self.kind, sent.names, &error.message));
         let (revision, confirmed) = (sent.at_most, self.confirmed);
         Some(Nack { kind: self.kind, names, at_fault, message: error.message, revision, confirmed })
     }
@@ -128,7 +128,7 @@ impl Subscription {
             self.look_at.remove(name.as_str());
             self.held_back.remove(name.as_str());
             self.refused.remove(name.as_str());
-            self.trials.forget(name);
+            self.bisection.forget(name);
         }
     }
 
@@ -159,7 +159,7 @@ impl Subscription {
 
     /// Whether anything is left to be sent.
     pub(super) fn is_pending(&self) -> bool {
-        !self.look_at.is_empty() || !self.trials.is_empty()
+        !self.look_at.is_empty() || !self.bisection.is_empty()
     }
 
     /// Whether anything was refused and not taken since, so that the gateway still has what it had
@@ -181,7 +181,7 @@ impl Subscription {
     }
 
     /// Whether an answer is on its way.
-    pub(super) fn is_on_its_way(&self) -> bool {
+    pub(super) fn is_in_flight(&self) -> bool {
         self.on_its_way.is_some()
     }
 
@@ -192,7 +192,7 @@ impl Subscription {
 
     /// How many names it keeps.
     pub(super) fn len(&self) -> usize {
-        self.known.len() + self.look_at.len() + self.held_back.len() + self.refused.len() + self.trials.len()
+        self.known.len() + self.look_at.len() + self.held_back.len() + self.refused.len() + self.bisection.len()
     }
 
     /// The next answer, where there is something to say: what was refused together with another,
@@ -201,7 +201,7 @@ impl Subscription {
     pub(super) fn next_page(&mut self, hold: bool, resource: impl Fn(&Name) -> Option<Encoded>) -> Option<Page> {
         let mut page = Page::default();
         while page.is_empty()
-            && let Some(names) = self.trials.next()
+            && let Some(names) = self.bisection.next()
         {
             for name in names {
                 self.look_at.remove(&name);
@@ -249,8 +249,8 @@ impl Subscription {
 
     /// Notes that `page` is on its way. What it holds is at least as new as `at_least`, and at most
     /// as `at_most`.
-    pub(super) fn sent(&mut self, page: &Page, nonce: &str, at_least: Revision, at_most: Revision) {
-        self.on_its_way = Some(OnItsWay {
+    pub(super) fn sent(&mut self, page: &Page, nonce: &str, at_least: StoreRevision, at_most: StoreRevision) {
+        self.on_its_way = Some(InFlight {
             nonce: nonce.to_owned(),
             names: page.resources.iter().map(|(name, _)| name.clone()).collect(),
             at_least,

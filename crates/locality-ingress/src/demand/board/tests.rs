@@ -31,13 +31,13 @@ fn report(rows: &[Row<'_>]) -> LoadStatsRequest {
 fn board(nodes: &[&str], now: Instant) -> Board {
     let mut board = Board::new("a-1".to_owned(), now);
     for (stream, node) in (1..).zip(nodes) {
-        board.join(stream, node, now).unwrap();
+        board.open_stream(stream, node, now).unwrap();
     }
     board
 }
 
 fn take(board: &mut Board, stream: StreamId, rows: &[Row<'_>], now: Instant) -> BTreeSet<ObjectName> {
-    board.take(stream, &report(rows), |_| true, now)
+    board.apply_report(stream, &report(rows), |_| true, now)
 }
 
 fn demand(events: &[DemandEvent]) -> Vec<&RevisionDemand> {
@@ -59,7 +59,7 @@ fn what_gateways_report_is_added_up_by_revision_source_and_serving_node() {
     assert_eq!(changed, [hello.clone()].into());
     let rows = [("default/hello-00001/80", "node1", 1, 0, 2), ("default/hello-00001/443", "node2", 2, 2, 0)];
     take(&mut board, 1, &rows, now + MS * 500);
-    let loads = board.from(&hello, "node3");
+    let loads = board.load_from(&hello, "node3");
     let near = loads["node1"];
     assert_eq!((near.in_flight, near.arrived, near.finished, near.failed), (1, 5, 4, 0));
     // From 3 to 1 within half a second.
@@ -73,8 +73,8 @@ fn what_is_in_flight_at_a_first_report_was_so_for_the_time_that_it_is_about() {
     let mut board = board(&["n"], now);
     let mut first = report(&[("ns/a/80", "m", 2, 0, 0)]);
     first.cluster_stats[0].load_report_interval = Some(envoy_types::pb::google::protobuf::Duration { seconds: 1, nanos: 0 });
-    board.take(1, &first, |_| true, now);
-    assert!((board.from(&ObjectName::new("ns", "a"), "n")["m"].busy_seconds - 1.0).abs() < 1e-9);
+    board.apply_report(1, &first, |_| true, now);
+    assert!((board.load_from(&ObjectName::new("ns", "a"), "n")["m"].busy_seconds - 1.0).abs() < 1e-9);
 }
 
 #[test]
@@ -86,10 +86,10 @@ fn idle_clusters_are_no_change_and_a_gateway_that_goes_takes_its_requests_along(
     assert_eq!(board.version(), 0);
     take(&mut board, 1, &[("ns/a/80", "m", 4, 4, 0)], now);
     take(&mut board, 2, &[("ns/a/80", "m", 1, 1, 0)], now);
-    assert_eq!(board.from(&name, "n")["m"].in_flight, 5);
+    assert_eq!(board.load_from(&name, "n")["m"].in_flight, 5);
     let (_, position) = board.snapshot(now);
-    assert_eq!(board.leave(1, now), Some(("n".to_owned(), [name.clone()].into())));
-    assert_eq!(board.from(&name, "n")["m"].in_flight, 1);
+    assert_eq!(board.close_stream(1, now), Some(("n".to_owned(), [name.clone()].into())));
+    assert_eq!(board.load_from(&name, "n")["m"].in_flight, 1);
     let (events, _) = board.since(position, now).unwrap();
     let [DemandEvent::Update { gone, demand, .. }] = &events[..] else { panic!("{events:?}") };
     assert_eq!((&gone[..], demand[0].loads["n"]["m"].in_flight), (&[1][..], 1));
@@ -101,10 +101,10 @@ fn what_was_in_flight_before_a_cluster_was_asked_for_has_arrived() {
     let mut board = board(&["n"], now);
     take(&mut board, 1, &[("ns/a/80", "m", 4, 0, 0)], now);
     let name = |name: &str| ObjectName::new("ns", name);
-    assert_eq!(board.from(&name("a"), "n")["m"].arrived, 0, "another replica has counted it");
+    assert_eq!(board.load_from(&name("a"), "n")["m"].arrived, 0, "another replica has counted it");
     take(&mut board, 1, &[("ns/a/80", "m", 4, 0, 0), ("ns/b/80", "m", 3, 0, 1)], now + MS * 50);
     take(&mut board, 1, &[("ns/a/80", "m", 4, 0, 0), ("ns/b/80", "m", 2, 1, 2)], now + MS * 100);
-    assert_eq!(board.from(&name("b"), "n")["m"].arrived, 5);
+    assert_eq!(board.load_from(&name("b"), "n")["m"].arrived, 5);
 }
 
 /// What Envoy does: a locality of which all endpoints went is never listed again.
@@ -119,12 +119,12 @@ fn requests_on_a_removed_endpoint_count_for_about_as_long_as_requests_take() {
     let mut seen = Vec::new();
     for second in 6..=20 {
         take(&mut board, 1, &[("ns/a/80", "other", 1, 0, 0)], now + MS * 1000 * second);
-        seen.push(board.from(&name, "n")["m"].in_flight);
+        seen.push(board.load_from(&name, "n")["m"].in_flight);
     }
     assert_eq!(seen[0], 10, "they are still there: {seen:?}");
     assert!((4..=6).contains(&seen[5]), "{seen:?}");
     assert_eq!(seen.last(), Some(&0));
-    let load = board.from(&name, "n")["m"];
+    let load = board.load_from(&name, "n")["m"];
     assert_eq!((load.arrived, load.ended()), (20, 20), "each has ended, once");
     assert!((90.0..120.0).contains(&load.busy_seconds), "{load:?}");
 }
@@ -137,7 +137,7 @@ fn short_requests_on_a_removed_endpoint_are_over_at_once() {
     take(&mut board, 1, &rows, now + MS * 100);
     take(&mut board, 1, &[], now + MS * 150);
     take(&mut board, 1, &[], now + MS * 200);
-    let load = board.from(&ObjectName::new("ns", "a"), "n")["m"];
+    let load = board.load_from(&ObjectName::new("ns", "a"), "n")["m"];
     assert_eq!((load.in_flight, load.arrived, load.ended()), (0, 1000, 1000));
 }
 
@@ -147,17 +147,17 @@ fn clusters_that_nobody_made_are_not_counted_and_streams_are_bounded() {
     let mut board = board(&["n"; MOST_STREAMS_OF_A_NODE], now);
     let made_up: Vec<String> = (0..1000).map(|number| format!("ns/r{number}/80")).collect();
     let rows: Vec<Row<'_>> = made_up.iter().map(|name| (name.as_str(), "m", 1, 1, 0)).collect();
-    let changed = board.take(1, &report(&rows), |name| name == "ns/r7/80", now);
+    let changed = board.apply_report(1, &report(&rows), |name| name == "ns/r7/80", now);
     assert_eq!(changed, [ObjectName::new("ns", "r7")].into());
     assert_eq!(board.all().len(), 1);
-    assert_eq!(board.join(99, "n", now), Err(TooMany::OfThisNode));
+    assert_eq!(board.open_stream(99, "n", now), Err(TooMany::OfThisNode));
     for stream in 100.. {
-        if board.join(stream, &format!("n{stream}"), now).is_err() {
+        if board.open_stream(stream, &format!("n{stream}"), now).is_err() {
             assert!(stream < 100 + MOST_STREAMS as u64);
             break;
         }
     }
-    assert!(board.take(12_345_678, &report(&[("ns/r7/80", "m", 1, 1, 0)]), |_| true, now).is_empty(), "nobody's stream");
+    assert!(board.apply_report(12_345_678, &report(&[("ns/r7/80", "m", 1, 1, 0)]), |_| true, now).is_empty(), "nobody's stream");
     let long = "x".repeat(300);
     assert!(take(&mut board, 1, &[("ns/b/80", &long, 1, 1, 0)], now).iter().all(|revision| revision.name != "b"));
 }
@@ -206,8 +206,8 @@ fn a_reader_that_is_too_far_behind_begins_anew() {
     let mut board = board(&[], now);
     let position = Position::default();
     for stream in 0..=KEPT_ENDS as u64 {
-        board.join(stream, &format!("n{stream}"), now).unwrap();
-        board.leave(stream, now);
+        board.open_stream(stream, &format!("n{stream}"), now).unwrap();
+        board.close_stream(stream, now);
     }
     assert_eq!(board.since(position, now), None);
     let (_, position) = board.snapshot(now);
@@ -220,17 +220,17 @@ fn a_held_request_is_told_at_once_and_once_until_reports_tell_of_it() {
     let mut board = board(&["n"], now);
     let asleep = ObjectName::new("ns", "asleep");
     let (_, position) = board.snapshot(now);
-    assert!(board.hold(&asleep, "n", now));
-    assert!(!board.hold(&asleep, "n", now + MS * 10), "one word is enough");
+    assert!(board.record_held(&asleep, "n", now));
+    assert!(!board.record_held(&asleep, "n", now + MS * 10), "one word is enough");
     let (events, position) = board.since(position, now).unwrap();
     let [DemandEvent::Update { held, .. }] = &events[..] else { panic!("{events:?}") };
     assert_eq!(held, &[Held { key: RevisionKey::new("ns", "asleep"), source: "n".into() }]);
-    assert!(board.hold(&asleep, "n", now + MS * 600));
+    assert!(board.record_held(&asleep, "n", now + MS * 600));
     take(&mut board, 1, &[("ns/asleep/80", "activator", 1, 1, 0)], now + MS * 700);
-    assert!(!board.hold(&asleep, "n", now + MS * 2000), "it is in the reports");
+    assert!(!board.record_held(&asleep, "n", now + MS * 2000), "it is in the reports");
     take(&mut board, 1, &[("ns/asleep/80", "activator", 0, 0, 1)], now + MS * 2050);
-    assert!(board.hold(&asleep, "n", now + MS * 2060), "another one");
-    assert!(!board.hold(&asleep, &"n".repeat(300), now));
+    assert!(board.record_held(&asleep, "n", now + MS * 2060), "another one");
+    assert!(!board.record_held(&asleep, &"n".repeat(300), now));
     let (events, _) = board.since(position, now).unwrap();
     assert_eq!(demand(&events).len(), 1);
 }
@@ -289,8 +289,8 @@ proptest! {
             take(&mut board, *stream, &[("ns/a/80", "m", flying, *came, finished)], now);
         }
         in_flight.remove(&leaves);
-        board.leave(leaves, now);
-        let load = board.from(&ObjectName::new("ns", "a"), "n").get("m").copied().unwrap_or_default();
+        board.close_stream(leaves, now);
+        let load = board.load_from(&ObjectName::new("ns", "a"), "n").get("m").copied().unwrap_or_default();
         prop_assert_eq!(load.arrived, arrived);
         prop_assert_eq!(load.in_flight, in_flight.values().sum::<u64>());
     }
@@ -305,7 +305,7 @@ proptest! {
         for (name, serving, in_flight, arrived, finished, seconds, nanos) in rows {
             let mut hostile = report(&[(&name, &serving, in_flight, arrived, finished)]);
             hostile.cluster_stats[0].load_report_interval = Some(envoy_types::pb::google::protobuf::Duration { seconds, nanos });
-            board.take(1, &hostile, |_| true, now);
+            board.apply_report(1, &hostile, |_| true, now);
         }
         for event in board.snapshot(now).0 {
             prop_assert!(DemandEvent::from_line(&event.to_line()).is_ok());

@@ -1,10 +1,10 @@
-//! What is known: the objects, who uses which of them, the plan, and what revisions have in flight.
+//! What is cache: the objects, who uses which of them, the plan, and what revisions have in flight.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::Change;
 use crate::endpoints::activators::shares;
-use crate::endpoints::overload::Crowding;
+use crate::endpoints::overload::Overload;
 use crate::endpoints::plan::Plan;
 use crate::kubernetes::objects::{IngressObject, ObjectName, Objects, ServiceObject, SliceObject};
 use crate::routes::route_table::Target;
@@ -13,10 +13,10 @@ use crate::xds::store::ClusterEndpoints;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct ObjectCache {
     objects: Objects,
     plan: Plan,
-    crowding: Crowding,
+    overload: Overload,
     // Who names a Service or Secret.
     users: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     slice_owners: BTreeMap<ObjectName, ObjectName>,
@@ -43,7 +43,7 @@ pub(super) struct Dirty {
     pub(super) merge: bool,
 }
 
-impl Known {
+impl ObjectCache {
     /// Nothing yet, with two Secrets that are needed whoever names them: that of a certificate, and
     /// that of an authority.
     pub(super) fn needing(certificate: Option<ObjectName>, internal_authority: ObjectName) -> Self {
@@ -70,10 +70,10 @@ impl Known {
 
     /// Takes a change over, and notes in `dirty` what it touches. `waits` tells whether an Ingress
     /// waits for something.
-    pub(super) fn note(&mut self, change: Change, dirty: &mut Dirty, waits: impl Fn(&ObjectName) -> bool) {
+    pub(super) fn apply_change(&mut self, change: Change, dirty: &mut Dirty, waits: impl Fn(&ObjectName) -> bool) {
         match change {
             Change::Ingress(name, ingress) => {
-                self.note_ingress(&name, ingress.map(|ingress| *ingress));
+                self.apply_ingress(&name, ingress.map(|ingress| *ingress));
                 dirty.ingresses.insert(name);
             }
             Change::Service(name, service) => {
@@ -164,13 +164,13 @@ impl Known {
                 dirty.ingresses.extend(self.users_of(&name).cloned());
                 dirty.secrets.insert(name);
             }
-            Change::Plan(change) => dirty.services.extend(self.plan.take(change)),
+            Change::Plan(change) => dirty.services.extend(self.plan.apply(change)),
             Change::Concurrency(revision, limit) => {
-                self.crowding.set_concurrency(&revision, limit);
+                self.overload.set_concurrency(&revision, limit);
                 dirty.services.insert(revision);
             }
             Change::Load(revision, loads) => {
-                if self.crowding.set_loads(&revision, loads) {
+                if self.overload.set_loads(&revision, loads) {
                     dirty.services.insert(revision);
                 }
             }
@@ -200,7 +200,7 @@ impl Known {
         dirty.services.insert(service);
     }
 
-    fn note_ingress(&mut self, name: &ObjectName, ingress: Option<IngressObject>) {
+    fn apply_ingress(&mut self, name: &ObjectName, ingress: Option<IngressObject>) {
         let mut forgotten = Vec::new();
         for used in self.objects.ingresses.get(name).map(uses).unwrap_or_default() {
             if let Some(users) = self.users.get_mut(&used) {
@@ -240,10 +240,10 @@ impl Known {
                 let endpoints = self.objects.endpoints(service, port_name);
                 if endpoints.iter().any(|endpoint| endpoint.stand_in) {
                     let ready_pods = self.pod_services.get(service).map_or(0, |pods| self.objects.ready_pods(pods));
-                    let shares = shares(&endpoints, ready_pods, self.crowding.concurrency(service));
+                    let shares = shares(&endpoints, ready_pods, self.overload.concurrency(service));
                     return Some(ClusterEndpoints::Activators { endpoints, shares });
                 }
-                let rows = self.crowding.relieve(service, &endpoints, self.plan.rows(service));
+                let rows = self.overload.move_shares(service, &endpoints, self.plan.rows(service));
                 Some(ClusterEndpoints::Pods { endpoints, rows })
             }
             Target::OwnInternalListener => Some(ClusterEndpoints::OwnInternalListener),

@@ -29,23 +29,23 @@ const IDLE_AFTER: Duration = Duration::from_secs(2);
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Asking {
+pub(super) struct ReportSelection {
     interval: Duration,
     /// When each cluster last carried traffic.
     lately: BTreeMap<String, Instant>,
     last_traffic: Option<Instant>,
     last_all: Option<Instant>,
-    asked: Option<Asked>,
+    asked: Option<Selection>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Asked {
+struct Selection {
     /// `None` stands for all.
     clusters: Option<BTreeSet<String>>,
     interval: Duration,
 }
 
-impl Asking {
+impl ReportSelection {
     /// A gateway with traffic is to report each `interval`.
     pub(super) fn new(interval: Duration) -> Self {
         Self { interval, lately: BTreeMap::new(), last_traffic: None, last_all: None, asked: None }
@@ -85,7 +85,7 @@ impl Asking {
             clusters.extend(self.lately.keys().cloned());
             clusters
         });
-        let asked = Asked { clusters, interval };
+        let asked = Selection { clusters, interval };
         if self.asked.as_ref() == Some(&asked) {
             return None;
         }
@@ -129,47 +129,47 @@ mod tests {
     #[test]
     fn with_few_clusters_all_are_asked_for_and_how_often_follows_traffic() {
         let (start, none) = (Instant::now(), pods(&[]));
-        let mut asking = Asking::new(MS * 50);
-        let first = asking.next(&none, 10, start).unwrap();
+        let mut selection = ReportSelection::new(MS * 50);
+        let first = selection.next(&none, 10, start).unwrap();
         assert!(first.send_all_clusters);
         assert_eq!(first.load_reporting_interval, duration(IDLE_INTERVAL));
-        asking.reported(&report(&[("ns/a/80", true)]), |_| true, start + MS * 250);
-        let busy = asking.next(&none, 10, start + MS * 250).unwrap();
+        selection.reported(&report(&[("ns/a/80", true)]), |_| true, start + MS * 250);
+        let busy = selection.next(&none, 10, start + MS * 250).unwrap();
         assert!(busy.send_all_clusters);
         assert_eq!(busy.load_reporting_interval, duration(MS * 50));
-        asking.reported(&report(&[("ns/a/80", false)]), |_| true, start + MS * 300);
-        assert!(asking.next(&none, 10, start + MS * 300).is_none(), "nothing new");
-        asking.reported(&report(&[("ns/a/80", false)]), |_| true, start + MS * 2300);
-        assert_eq!(asking.next(&none, 10, start + MS * 2300).unwrap().load_reporting_interval, duration(IDLE_INTERVAL));
-        asking.reported(&report(&[("admin", true)]), |name| name != "admin", start + MS * 2600);
-        assert!(asking.next(&none, 10, start + MS * 2600).is_none(), "the gateway's own clusters are no traffic");
+        selection.reported(&report(&[("ns/a/80", false)]), |_| true, start + MS * 300);
+        assert!(selection.next(&none, 10, start + MS * 300).is_none(), "nothing new");
+        selection.reported(&report(&[("ns/a/80", false)]), |_| true, start + MS * 2300);
+        assert_eq!(selection.next(&none, 10, start + MS * 2300).unwrap().load_reporting_interval, duration(IDLE_INTERVAL));
+        selection.reported(&report(&[("admin", true)]), |name| name != "admin", start + MS * 2600);
+        assert!(selection.next(&none, 10, start + MS * 2600).is_none(), "the gateway's own clusters are no traffic");
     }
 
     #[test]
     fn with_many_clusters_those_with_pods_or_traffic_are_asked_for_and_all_now_and_then() {
         let (start, with_pods) = (Instant::now(), pods(&["ns/b/80"]));
-        let mut asking = Asking::new(MS * 50);
-        assert!(asking.next(&with_pods, 1_000, start).unwrap().send_all_clusters, "what is in flight already is seen");
-        asking.reported(&report(&[("ns/a/80", true), ("ns/c/80", false)]), |_| true, start + MS * 250);
-        let named = asking.next(&with_pods, 1_000, start + MS * 250).unwrap();
+        let mut selection = ReportSelection::new(MS * 50);
+        assert!(selection.next(&with_pods, 1_000, start).unwrap().send_all_clusters, "what is in flight already is seen");
+        selection.reported(&report(&[("ns/a/80", true), ("ns/c/80", false)]), |_| true, start + MS * 250);
+        let named = selection.next(&with_pods, 1_000, start + MS * 250).unwrap();
         assert!(!named.send_all_clusters);
         assert_eq!(named.clusters, ["ns/a/80", "ns/b/80"]);
-        asking.held(vec!["ns/z/80".to_owned()], start + MS * 260);
-        assert!(asking.next(&with_pods, 1_000, start + MS * 260).unwrap().clusters.contains(&"ns/z/80".to_owned()));
-        asking.reported(&report(&[("ns/z/80", true)]), |_| true, start + MS * 1250);
-        assert!(asking.next(&with_pods, 1_000, start + MS * 1250).unwrap().send_all_clusters);
-        asking.reported(&report(&[]), |_| true, start + MS * 1300);
-        let named = asking.next(&with_pods, 1_000, start + MS * 1300).unwrap();
+        selection.held(vec!["ns/z/80".to_owned()], start + MS * 260);
+        assert!(selection.next(&with_pods, 1_000, start + MS * 260).unwrap().clusters.contains(&"ns/z/80".to_owned()));
+        selection.reported(&report(&[("ns/z/80", true)]), |_| true, start + MS * 1250);
+        assert!(selection.next(&with_pods, 1_000, start + MS * 1250).unwrap().send_all_clusters);
+        selection.reported(&report(&[]), |_| true, start + MS * 1300);
+        let named = selection.next(&with_pods, 1_000, start + MS * 1300).unwrap();
         assert_eq!(named.clusters, ["ns/a/80", "ns/b/80", "ns/z/80"]);
-        asking.reported(&report(&[]), |_| true, start + MS * 2300);
+        selection.reported(&report(&[]), |_| true, start + MS * 2300);
         assert!(
-            asking.next(&with_pods, 10_000, start + MS * 2300).is_none_or(|next| !next.send_all_clusters),
+            selection.next(&with_pods, 10_000, start + MS * 2300).is_none_or(|next| !next.send_all_clusters),
             "ten times as rarely"
         );
         let later = start + LATELY + MS * 1300;
-        asking.reported(&report(&[]), |_| true, later);
-        asking.next(&with_pods, 1_000, later);
-        asking.reported(&report(&[]), |_| true, later + MS);
-        assert_eq!(asking.next(&with_pods, 1_000, later + MS).unwrap().clusters, ["ns/b/80"]);
+        selection.reported(&report(&[]), |_| true, later);
+        selection.next(&with_pods, 1_000, later);
+        selection.reported(&report(&[]), |_| true, later + MS);
+        assert_eq!(selection.next(&with_pods, 1_000, later + MS).unwrap().clusters, ["ns/b/80"]);
     }
 }

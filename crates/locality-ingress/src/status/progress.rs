@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::kubernetes::objects::ObjectName;
 use crate::routes::route_table::{ANY_HOST, Host};
 use crate::routes::translate::IngressRoutes;
-use crate::xds::store::Revision;
+use crate::xds::store::StoreRevision;
 use k8s_api::kingress::IngressStatus;
 
 /// The reason of an Ingress that a gateway did not take.
@@ -14,7 +14,7 @@ pub(crate) const REFUSED_BY_GATEWAY: &str = "RefusedByGateway";
 
 /// Where one Ingress stands.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Standing {
+pub struct IngressProgress {
     /// `metadata.uid`.
     pub uid: String,
     /// The generation this is about, the newest one seen.
@@ -25,7 +25,7 @@ pub struct Standing {
     pub progress: Progress,
 }
 
-impl Standing {
+impl IngressProgress {
     /// Whether a gateway that is connected to this replica refused it.
     #[must_use]
     pub fn is_refused_by_gateway(&self) -> bool {
@@ -46,7 +46,7 @@ pub enum Progress {
     /// Told to the gateways.
     Served {
         /// Since this revision of the store.
-        since: Revision,
+        since: StoreRevision,
         /// What a probe of it comes back with.
         hash: String,
         /// What to ask the gateways.
@@ -87,9 +87,9 @@ pub struct GatewayPod {
 
 /// What everybody else is to know after changes.
 #[derive(Debug, Default)]
-pub struct News {
-    /// Ingresses whose standing changed; `None` for those that are gone.
-    pub standings: Vec<(ObjectName, Option<Standing>)>,
+pub struct Outcome {
+    /// Ingresses whose current changed; `None` for those that are gone.
+    pub progress_changes: Vec<(ObjectName, Option<IngressProgress>)>,
     /// What people should know about Ingresses: the Ingress, a reason for programs, and a note.
     pub warnings: Vec<(ObjectName, &'static str, String)>,
     /// The gateways, where they changed.

@@ -4,19 +4,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::known::Known;
-use super::refusals::{Blame, Refusals, at_fault};
+use super::cache::ObjectCache;
+use super::refusals::{Refusal, Refusals, at_fault};
 use crate::kubernetes::objects::ObjectName;
 use crate::routes::route_table::{Host, VirtualHost};
 use crate::routes::translate::{IngressRoutes, TranslateSettings, translate};
 use crate::routes::validate::Problem;
 use crate::xds::Kind;
 use crate::xds::refusal::Nack;
-use crate::xds::store::Revision;
+use crate::xds::store::StoreRevision;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Generations {
+pub(super) struct AcceptedIngresses {
     served: BTreeMap<ObjectName, Served>,
     refusals: Refusals,
 }
@@ -26,12 +26,12 @@ pub(super) struct Generations {
 pub(super) struct Served {
     pub(super) routes: IngressRoutes,
     /// Since this revision of the store; 0 where that is not known yet.
-    pub(super) since: Revision,
+    pub(super) since: StoreRevision,
 }
 
 /// What became of an Ingress that changed.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum Acceptance {
     /// It is no more.
     Gone,
     /// Its newest generation is served.
@@ -42,7 +42,7 @@ pub(super) enum Verdict {
     Refused(Problem),
 }
 
-impl Generations {
+impl AcceptedIngresses {
     pub(super) fn all(&self) -> impl Iterator<Item = (&ObjectName, &IngressRoutes)> {
         self.served.iter().map(|(name, served)| (name, &served.routes))
     }
@@ -60,38 +60,38 @@ impl Generations {
     pub(super) fn follow(
         &mut self,
         name: &ObjectName,
-        known: &Known,
+        cache: &ObjectCache,
         settings: &TranslateSettings,
         now: Instant,
-    ) -> (Verdict, bool) {
-        let Some(ingress) = known.ingress(name) else {
-            return (Verdict::Gone, self.served.remove(name).is_some());
+    ) -> (Acceptance, bool) {
+        let Some(ingress) = cache.ingress(name) else {
+            return (Acceptance::Gone, self.served.remove(name).is_some());
         };
         if self.refusals.holds(name, ingress.generation) {
-            return (Verdict::Served, false);
+            return (Acceptance::Served, false);
         }
         let before = self.served.get(name);
-        let routes = match translate(name, ingress, known.objects(), settings) {
+        let routes = match translate(name, ingress, cache.objects(), settings) {
             Ok(routes) => routes,
             // The last generation that could be served still is: a mistake must not take a service
             // down.
-            Err(problem) => return (Verdict::Refused(problem), false),
+            Err(problem) => return (Acceptance::Refused(problem), false),
         };
         if before.is_some_and(|before| before.routes == routes) {
-            return (Verdict::Served, false);
+            return (Acceptance::Served, false);
         }
         // Backends of a new generation may be known a moment later than it. Until they are,
         // requests go on as before.
         if before.is_some_and(|before| before.routes.generation != routes.generation) {
-            let missing = known.missing(&routes);
+            let missing = cache.missing(&routes);
             if !missing.is_empty() {
-                return (Verdict::Waiting(missing), false);
+                return (Acceptance::Waiting(missing), false);
             }
         }
         if let Some(before) = self.served.insert(name.clone(), Served { routes, since: 0 }) {
             self.refusals.keep(name, before.routes, now);
         }
-        (Verdict::Served, true)
+        (Acceptance::Served, true)
     }
 
     /// Holds the Ingresses back whose routes were refused, in the route configurations `refused`;
@@ -100,8 +100,8 @@ impl Generations {
         &mut self,
         nack: &Nack,
         refused: &[&BTreeMap<Host, VirtualHost>],
-        known: &Known,
-        told: Revision,
+        cache: &ObjectCache,
+        told: StoreRevision,
     ) -> BTreeSet<ObjectName> {
         if self.refusals.explain(nack) {
             return BTreeSet::new();
@@ -111,7 +111,7 @@ impl Generations {
             self.served.iter().filter(|(_, served)| new(served)).map(|(name, served)| (name, &served.routes)).collect();
         let found: BTreeSet<ObjectName> = at_fault(nack, &suspects, refused).into_iter().cloned().collect();
         for name in &found {
-            let (Some(served), Some(ingress)) = (self.served.remove(name), known.ingress(name)) else { continue };
+            let (Some(served), Some(ingress)) = (self.served.remove(name), cache.ingress(name)) else { continue };
             if let Some(routes) = self.refusals.hold(name, ingress.generation, (served.since, told)) {
                 self.served.insert(name.clone(), Served { routes, since: 0 });
             }
@@ -120,7 +120,7 @@ impl Generations {
     }
 
     /// Notes what a gateway said against a generation.
-    pub(super) fn blame(&mut self, name: &ObjectName, blame: Blame) {
+    pub(super) fn blame(&mut self, name: &ObjectName, blame: Refusal) {
         self.refusals.blame(name, blame);
     }
 

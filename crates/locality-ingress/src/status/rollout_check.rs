@@ -10,14 +10,14 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use super::conditions::{LoadBalancerNames, Verdict, is_ready, next};
-use super::probe::{Found, Prober};
-use super::standing::{GatewayPod, ProbeTarget, Progress, Standing};
+use super::conditions::{LoadBalancerNames, ReadyCondition, is_ready, next_status};
+use super::probe::{ProbeResult, Prober};
+use super::progress::{GatewayPod, IngressProgress, ProbeTarget, Progress};
 use crate::kubernetes::objects::ObjectName;
 use crate::kubernetes::status_writer::StatusWriter;
 use crate::metrics::Metrics;
 use crate::xds::connected::Connected;
-use crate::xds::store::Revision;
+use crate::xds::store::StoreRevision;
 use k8s_api::kingress::IngressStatus;
 
 /// A generation that takes longer than this is said to be pending; until then the status stays as
@@ -34,7 +34,7 @@ const LAST_RETRY: Duration = Duration::from_secs(1);
 
 /// What all pursuits share.
 #[derive(Clone)]
-pub(crate) struct Means {
+pub(crate) struct Dependencies {
     /// Writes statuses.
     pub writer: StatusWriter,
     /// Asks gateways.
@@ -51,7 +51,7 @@ pub(crate) struct Means {
     pub metrics: Metrics,
 }
 
-impl Means {
+impl Dependencies {
     /// Whether all gateways are connected here, so that no other replica knows more.
     fn knows_all_gateways(&self) -> bool {
         let gateways = self.gateways.borrow();
@@ -61,32 +61,32 @@ impl Means {
 
 /// Says of an Ingress that a gateway had refused that this is over: who leads finds out whether it
 /// is Ready.
-pub(crate) async fn tell_taken(name: ObjectName, standing: Standing, means: Means) {
-    if standing.says_refused_by_gateway() {
-        let verdict = Verdict::Pending("what a gateway refused is different now".to_owned());
-        say(&name, &standing, &standing.status, verdict, &means).await;
+pub(crate) async fn clear_refusal(name: ObjectName, current: IngressProgress, dependencies: Dependencies) {
+    if current.says_refused_by_gateway() {
+        let condition = ReadyCondition::Pending("the configuration that a gateway refused has changed".to_owned());
+        write_status(&name, &current, &current.status, condition, &dependencies).await;
     }
 }
 
-/// Pursues `standing` of the Ingress `name` until nothing is left to be said about it.
-pub(crate) async fn pursue(name: ObjectName, standing: Standing, means: Means) {
+/// Pursues `current` of the Ingress `name` until nothing is left to be said about it.
+pub(crate) async fn check_rollout(name: ObjectName, current: IngressProgress, dependencies: Dependencies) {
     let started = Instant::now();
-    match &standing.progress {
+    match &current.progress {
         Progress::Served { since, hash, probes } => {
-            if is_ready(&standing.status, standing.generation, &means.names) {
+            if is_ready(&current.status, current.generation, &dependencies.names) {
                 return;
             }
-            let mut said = standing.status.clone();
+            let mut said = current.status.clone();
             let mut proof = Proof { since: *since, hash, targets: probes, proved: BTreeSet::new(), unreachable: BTreeMap::new() };
-            let mut gateways = means.gateways.clone();
-            let mut connected = means.connected.watch();
+            let mut gateways = dependencies.gateways.clone();
+            let mut connected = dependencies.connected.watch();
             let mut retry = FIRST_RETRY;
             // A gateway that another replica knows refused it. That stands until that replica says
             // that it is over.
-            let refused_elsewhere = standing.says_refused_by_gateway();
-            while let Some(lacking) = proof.step(&means).await {
+            let refused_elsewhere = current.says_refused_by_gateway();
+            while let Some(lacking) = proof.probe_gateways(&dependencies).await {
                 if started.elapsed() > SAY_PENDING_AFTER && !refused_elsewhere {
-                    said = say(&name, &standing, &said, Verdict::Pending(lacking), &means).await;
+                    said = write_status(&name, &current, &said, ReadyCondition::Pending(lacking), &dependencies).await;
                 }
                 tokio::select! {
                     _ = gateways.changed() => {}
@@ -96,33 +96,39 @@ pub(crate) async fn pursue(name: ObjectName, standing: Standing, means: Means) {
                 }
             }
             let proved = Instant::now();
-            while refused_elsewhere && !means.knows_all_gateways() && proved.elapsed() < REFUSAL_STANDS {
+            while refused_elsewhere && !dependencies.knows_all_gateways() && proved.elapsed() < REFUSAL_STANDS {
                 tokio::time::sleep(LAST_RETRY).await;
             }
-            say(&name, &standing, &said, Verdict::Ready, &means).await;
-            means.metrics.ingress_ready_seconds.observe(started.elapsed().as_secs_f64());
-            tracing::info!(ingress = %name, generation = standing.generation, seconds = started.elapsed().as_secs_f64(), "ready");
+            write_status(&name, &current, &said, ReadyCondition::Ready, &dependencies).await;
+            dependencies.metrics.ingress_ready_seconds.observe(started.elapsed().as_secs_f64());
+            tracing::info!(ingress = %name, generation = current.generation, seconds = started.elapsed().as_secs_f64(), "Ingress is Ready");
         }
         Progress::Waiting { missing } => {
             tokio::time::sleep(SAY_PENDING_AFTER).await;
             let message = format!("waiting for {}", missing.join(", "));
-            say(&name, &standing, &standing.status, Verdict::Pending(message), &means).await;
+            write_status(&name, &current, &current.status, ReadyCondition::Pending(message), &dependencies).await;
         }
         Progress::Refused { reason, message } => {
-            say(&name, &standing, &standing.status, Verdict::Refused(reason, message.clone()), &means).await;
+            write_status(&name, &current, &current.status, ReadyCondition::Refused(reason, message.clone()), &dependencies).await;
         }
     }
 }
 
 /// Writes what is to be said, until it is written. Returns the status as it is then.
-async fn say(name: &ObjectName, standing: &Standing, before: &IngressStatus, verdict: Verdict, means: &Means) -> IngressStatus {
-    let status = next(before, standing.generation, &verdict, &means.names, Timestamp::now());
+async fn write_status(
+    name: &ObjectName,
+    current: &IngressProgress,
+    before: &IngressStatus,
+    condition: ReadyCondition,
+    dependencies: &Dependencies,
+) -> IngressStatus {
+    let status = next_status(before, current.generation, &condition, &dependencies.names, Timestamp::now());
     if status == *before {
         return status;
     }
     let mut retry = FIRST_RETRY;
-    while let Err(error) = means.writer.write(name, &status).await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "trying again");
+    while let Err(error) = dependencies.writer.write(name, &status).await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "failed to write a status, retrying");
         tokio::time::sleep(retry).await;
         retry = (retry * 2).min(LAST_RETRY);
     }
@@ -131,7 +137,7 @@ async fn say(name: &ObjectName, standing: &Standing, before: &IngressStatus, ver
 
 /// The first few, and how many more: on a large cluster a status would not hold them all, nor would
 /// anybody read them.
-fn summary(lacking: &[String]) -> String {
+fn summarize(lacking: &[String]) -> String {
     const MOST: usize = 3;
     let (first, rest) = lacking.split_at(lacking.len().min(MOST));
     let more = if rest.is_empty() { String::new() } else { format!("; and {} more", rest.len()) };
@@ -139,7 +145,7 @@ fn summary(lacking: &[String]) -> String {
 }
 
 struct Proof<'a> {
-    since: Revision,
+    since: StoreRevision,
     hash: &'a str,
     targets: &'a [ProbeTarget],
     proved: BTreeSet<GatewayPod>,
@@ -149,27 +155,27 @@ struct Proof<'a> {
 impl Proof<'_> {
     /// Asks every gateway that has not proved the version yet. What is still lacking, or `None`
     /// when nothing is.
-    async fn step(&mut self, means: &Means) -> Option<String> {
-        let Some(gateways) = means.gateways.borrow().clone() else { return Some("gateways are not known yet".to_owned()) };
+    async fn probe_gateways(&mut self, dependencies: &Dependencies) -> Option<String> {
+        let Some(gateways) = dependencies.gateways.borrow().clone() else { return Some("gateways are not known yet".to_owned()) };
         if gateways.is_empty() {
             return Some("no gateway is ready".to_owned());
         }
         let open: Vec<_> = gateways.iter().filter(|gateway| !self.proved.contains(gateway)).collect();
-        let answers = join_all(open.iter().map(|gateway| self.ask(gateway, means))).await;
+        let answers = join_all(open.iter().map(|gateway| self.probe_gateway(gateway, dependencies))).await;
         let mut lacking = Vec::new();
         for (gateway, found) in open.into_iter().zip(answers) {
             match found {
-                Found::Proved => {
+                ProbeResult::Proved => {
                     self.unreachable.remove(&gateway.address);
                     self.proved.insert(gateway.clone());
                 }
-                Found::NotYet(why) => {
+                ProbeResult::NotYet(why) => {
                     self.unreachable.remove(&gateway.address);
                     lacking.push(format!("gateway of {}: {why}", gateway.node));
                 }
-                Found::Unreachable(why) => {
+                ProbeResult::Unreachable(why) => {
                     let since = *self.unreachable.entry(gateway.address).or_insert_with(Instant::now);
-                    let gone = means.connected.in_sync_at(&gateway.node).is_none() && since.elapsed() > GONE_AFTER;
+                    let gone = dependencies.connected.in_sync_at(&gateway.node).is_none() && since.elapsed() > GONE_AFTER;
                     if !gone {
                         lacking.push(format!("gateway of {}: {why}", gateway.node));
                     }
@@ -179,27 +185,27 @@ impl Proof<'_> {
         if self.proved.is_empty() && lacking.is_empty() {
             return Some("no gateway can be reached".to_owned());
         }
-        (!lacking.is_empty()).then(|| summary(&lacking))
+        (!lacking.is_empty()).then(|| summarize(&lacking))
     }
 
-    async fn ask(&self, gateway: &GatewayPod, means: &Means) -> Found {
+    async fn probe_gateway(&self, gateway: &GatewayPod, dependencies: &Dependencies) -> ProbeResult {
         // One that is connected to another replica cannot be known to have confirmed; its answer
         // must do.
-        let confirmed = means.connected.in_sync_at(&gateway.node).map(|at| at >= self.since);
+        let confirmed = dependencies.connected.in_sync_at(&gateway.node).map(|at| at >= self.since);
         if confirmed == Some(false) {
-            return Found::NotYet("has not confirmed the version".to_owned());
+            return ProbeResult::NotYet("has not confirmed the version".to_owned());
         }
         for target in self.targets {
-            let Ok(_permit) = means.probes.acquire().await else { return Found::NotYet("stopping".to_owned()) };
-            match means.prober.ask(gateway.address, target, self.hash).await {
-                Found::Proved => {}
+            let Ok(_permit) = dependencies.probes.acquire().await else { return ProbeResult::NotYet("stopping".to_owned()) };
+            match dependencies.prober.probe(gateway.address, target, self.hash).await {
+                ProbeResult::Proved => {}
                 other => {
-                    means.metrics.failed_probes.inc();
+                    dependencies.metrics.failed_probes.inc();
                     return other;
                 }
             }
         }
-        Found::Proved
+        ProbeResult::Proved
     }
 }
 
@@ -210,7 +216,7 @@ mod tests {
     #[test]
     fn of_many_gateways_that_lag_the_first_are_named_and_the_others_counted() {
         let lacking: Vec<_> = (0..200).map(|node| format!("gateway of node{node}: answers 404")).collect();
-        assert_eq!(summary(&lacking[..1]), "gateway of node0: answers 404");
-        assert!(summary(&lacking).ends_with("gateway of node2: answers 404; and 197 more"));
+        assert_eq!(summarize(&lacking[..1]), "gateway of node0: answers 404");
+        assert!(summarize(&lacking).ends_with("gateway of node2: answers 404; and 197 more"));
     }
 }

@@ -1,4 +1,4 @@
-//! The world as a whole, without I/O: what changes lead to what updates and what news.
+//! The state as a whole, without I/O: what changes lead to what updates and what news.
 
 #![allow(clippy::unwrap_used)] // A test may.
 
@@ -14,9 +14,9 @@ use locality_ingress::kubernetes::{
     Concurrency, IngressObject, NodeObject, ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject,
 };
 use locality_ingress::routes::{Action, TranslateSettings};
-use locality_ingress::state::{Change, LoadChange, World, WorldSettings};
-use locality_ingress::status::{News, Progress};
-use locality_ingress::xds::{Kind, ListenerSettings, Nack, Name, Revision, Store, View};
+use locality_ingress::state::{Change, ControlPlaneState, LoadChange, StateSettings};
+use locality_ingress::status::{Outcome, Progress};
+use locality_ingress::xds::{Kind, ListenerSettings, Nack, Name, Store, StoreRevision, View};
 
 fn named(name: &str) -> ObjectName {
     ObjectName::new("ns", name)
@@ -24,15 +24,15 @@ fn named(name: &str) -> ObjectName {
 
 struct Bench {
     store: Arc<Store>,
-    world: World,
+    state: ControlPlaneState,
     now: Instant,
-    seen: Revision,
+    seen: StoreRevision,
 }
 
 impl Bench {
     fn new() -> Self {
         let store = Arc::new(Store::new(Policy::Locality, ListenerSettings::default()));
-        let settings = WorldSettings {
+        let settings = StateSettings {
             policy: Policy::Locality,
             translate: TranslateSettings {
                 internal_gateway: "internal.example".into(),
@@ -44,12 +44,12 @@ impl Bench {
             own_service: ObjectName::new("kantai-system", "locality-ingress"),
             own_pod: "locality-ingress-0".into(),
         };
-        let world = World::new(store.clone(), settings);
-        Self { store, world, now: Instant::now(), seen: 0 }
+        let state = ControlPlaneState::new(store.clone(), settings);
+        Self { store, state, now: Instant::now(), seen: 0 }
     }
 
-    fn settle(&mut self) -> News {
-        self.world.settle(self.now)
+    fn settle(&mut self) -> Outcome {
+        self.state.publish_changes(self.now)
     }
 
     /// What changed in the store since this was last asked.
@@ -61,7 +61,7 @@ impl Bench {
 
     fn service(&mut self, name: &str) {
         let port = ServicePort { name: "http".into(), number: 80, http2: false };
-        self.world.note(Change::Service(
+        self.state.apply_change(Change::Service(
             named(name),
             Some(ServiceObject { ports: vec![port], external_name: None, pods_of: None, of_revision: false }),
         ));
@@ -77,7 +77,7 @@ impl Bench {
             stand_in: false,
         };
         let slice = SliceObject { ports: vec![("http".into(), 8012)], endpoints: on.iter().map(endpoint).collect() };
-        self.world.note(Change::Slice(named(&format!("{service}-x")), Some((named(service), slice))));
+        self.state.apply_change(Change::Slice(named(&format!("{service}-x")), Some((named(service), slice))));
     }
 
     /// The activators that the public Service of `revision` leads to.
@@ -91,13 +91,13 @@ impl Bench {
             stand_in: true,
         };
         let slice = SliceObject { ports: vec![("http".into(), 8012)], endpoints: on.iter().map(endpoint).collect() };
-        self.world.note(Change::Slice(named(&format!("{revision}-x")), Some((named(revision), slice))));
+        self.state.apply_change(Change::Slice(named(&format!("{revision}-x")), Some((named(revision), slice))));
     }
 
     /// The Service that selects the pods of `revision`.
     fn pods_service(&mut self, revision: &str) {
         let service = ServiceObject { pods_of: Some(revision.to_owned()), ..ServiceObject::default() };
-        self.world.note(Change::Service(named(&format!("{revision}-private")), Some(service)));
+        self.state.apply_change(Change::Service(named(&format!("{revision}-private")), Some(service)));
     }
 
     fn ingress(&mut self, name: &str, generation: i64, host: &str, service: &str) {
@@ -118,7 +118,7 @@ impl Bench {
         let mut ingress =
             IngressObject { uid: name.into(), generation: 1, created_unix_seconds: 0, spec, status: IngressStatus::default() };
         change(&mut ingress);
-        self.world.note(Change::Ingress(named(name), Some(Box::new(ingress))));
+        self.state.apply_change(Change::Ingress(named(name), Some(Box::new(ingress))));
     }
 
     /// The cluster that requests for a host go to.
@@ -130,14 +130,18 @@ impl Bench {
     }
 
     fn serving(&self, node: &str, cluster: &str) -> Vec<(u32, String, u32)> {
-        let view = View::of(node);
+        let view = View::of_node(node);
         let assignment = self.store.assignment(&view, cluster).unwrap_or_default();
         assignment.localities.into_iter().map(|one| (one.priority, one.node, one.weight)).collect()
     }
 }
 
-fn progress<'a>(news: &'a News, name: &str) -> Option<&'a Progress> {
-    news.standings.iter().find(|(one, _)| one.name == name).and_then(|(_, standing)| standing.as_ref()).map(|one| &one.progress)
+fn progress<'a>(news: &'a Outcome, name: &str) -> Option<&'a Progress> {
+    news.progress_changes
+        .iter()
+        .find(|(one, _)| one.name == name)
+        .and_then(|(_, standing)| standing.as_ref())
+        .map(|one| &one.progress)
 }
 
 #[test]
@@ -167,7 +171,7 @@ fn with_pods_there_activators_get_what_each_can_use_and_at_zero_the_nearest_hold
     bench.service("a");
     bench.ingress("a", 1, "a.example", "a");
     bench.pods_service("a");
-    bench.world.note(Change::Concurrency(named("a"), limited(5)));
+    bench.state.apply_change(Change::Concurrency(named("a"), limited(5)));
     bench.activators("a", &[(1, "node1"), (2, "node2"), (3, "node3")]);
     bench.settle();
     let nearest = [(0, "node1".into(), 1), (1, "node2".into(), 1), (1, "node3".into(), 1)];
@@ -184,7 +188,7 @@ fn with_pods_there_activators_get_what_each_can_use_and_at_zero_the_nearest_hold
     }
     // Whatever the plan says: it speaks of pods.
     let routes = RevisionRoutes::new(RevisionKey::new("ns", "a"), [("node1", [("node1", 100)])]).unwrap();
-    bench.world.note(Change::Plan(PlanChange::Event(Event::Snapshot { version: 1, routes: vec![routes] })));
+    bench.state.apply_change(Change::Plan(PlanChange::Event(Event::Snapshot { version: 1, routes: vec![routes] })));
     bench.settle();
     assert_eq!(bench.serving("node1", "ns/a/80").len(), 3);
     assert!(bench.serving("node1", "ns/a/80").iter().all(|(priority, ..)| *priority == 0));
@@ -195,11 +199,11 @@ fn with_pods_there_activators_get_what_each_can_use_and_at_zero_the_nearest_hold
     let one = [(0, "node1".into(), 1), (1, "node3".into(), 1), (2, "node2".into(), 1)];
     assert_eq!(bench.serving("node3", "ns/a/80"), one);
     // Without a limit each activator can use every pod.
-    bench.world.note(Change::Concurrency(named("a"), Some(Concurrency::Unlimited)));
+    bench.state.apply_change(Change::Concurrency(named("a"), Some(Concurrency::Unlimited)));
     bench.settle();
     assert_eq!(bench.serving("node1", "ns/a/80"), nearest);
     // Back at zero.
-    bench.world.note(Change::Concurrency(named("a"), limited(5)));
+    bench.state.apply_change(Change::Concurrency(named("a"), limited(5)));
     bench.endpoints("a-private", &[]);
     bench.settle();
     assert_eq!(bench.serving("node1", "ns/a/80"), nearest);
@@ -210,13 +214,13 @@ fn spill_counts_what_gateways_of_other_replicas_have_in_flight() {
     let mut bench = Bench::new();
     bench.service("a");
     bench.ingress("a", 1, "a.example", "a");
-    bench.world.note(Change::Concurrency(named("a"), std::num::NonZeroU32::new(1).map(Concurrency::Limited)));
+    bench.state.apply_change(Change::Concurrency(named("a"), std::num::NonZeroU32::new(1).map(Concurrency::Limited)));
     bench.endpoints("a", &[(1, "node1"), (2, "node2"), (3, "node3")]);
     let mut load = |heard_by: Option<&str>, source: &str, serving: &str, in_flight| {
         let loads = [(serving.to_owned(), Load { in_flight, ..Load::default() })].into();
         let change = LoadChange { heard_by: heard_by.map(Into::into), source: source.into(), loads };
-        bench.world.note(Change::Load(named("a"), change));
-        bench.world.settle(bench.now);
+        bench.state.apply_change(Change::Load(named("a"), change));
+        bench.state.publish_changes(bench.now);
         bench.serving("node1", "ns/a/80").into_iter().filter(|(priority, ..)| *priority == 0).collect::<Vec<_>>()
     };
     let both = [(0, "node2".to_owned(), 50), (0, "node3".to_owned(), 50)];
@@ -247,7 +251,7 @@ fn the_other_replicas_are_the_other_pods_of_our_own_service() {
     ];
     let slice = SliceObject { ports: vec![("xds".into(), 18000)], endpoints };
     let name = ObjectName::new("kantai-system", "locality-ingress-x");
-    bench.world.note(Change::Slice(name, Some((own, slice))));
+    bench.state.apply_change(Change::Slice(name, Some((own, slice))));
     let replicas = bench.settle().replicas.unwrap();
     let address = |last: u8| std::net::IpAddr::from([10, 0, 0, last]);
     assert_eq!(replicas, [("locality-ingress-1".to_owned(), address(2)), ("terminating".to_owned(), address(3))].into());
@@ -329,17 +333,17 @@ fn a_gateway_that_is_being_ended_loses_its_listeners_and_its_successor_keeps_the
     let service = ObjectName::new("kantai-system", "kantai-gateway-internal");
     let slice = |endpoints| SliceObject { ports: vec![("http2".into(), 8081)], endpoints };
     let name = ObjectName::new("kantai-system", "kantai-gateway-internal-x");
-    bench.world.note(Change::Slice(name, Some((service, slice(vec![endpoint(1, false), endpoint(2, true)])))));
+    bench.state.apply_change(Change::Slice(name, Some((service, slice(vec![endpoint(1, false), endpoint(2, true)])))));
     let news = bench.settle();
     assert_eq!(news.gateways.map(|all| all.len()), Some(1));
-    let view = |last: u8| View { pod_addresses: vec![[10, 0, 0, last].into()], ..View::of("node1") };
+    let view = |last: u8| View { pod_addresses: vec![[10, 0, 0, last].into()], ..View::of_node("node1") };
     let listens = |bench: &Bench, last| bench.store.resource(&view(last), Kind::Listener, "external").is_some();
     assert!(listens(&bench, 1) && listens(&bench, 2));
     assert_eq!(bench.store.node_of_gateway([10, 0, 0, 1].into()).as_deref(), Some("node1"));
     assert_eq!(bench.store.node_of_gateway("::ffff:10.0.0.2".parse().unwrap()).as_deref(), Some("node1"));
     assert_eq!(bench.store.node_of_gateway([10, 0, 0, 3].into()), None);
     bench.changed();
-    bench.now = bench.world.wake_at(bench.now).unwrap();
+    bench.now = bench.state.wake_at(bench.now).unwrap();
     bench.settle();
     assert!(!listens(&bench, 1) && listens(&bench, 2));
     assert_eq!(bench.changed(), [(Kind::Listener, "external".to_owned()), (Kind::Listener, "internal".to_owned())]);
@@ -361,11 +365,11 @@ fn a_cluster_outlives_its_last_route_by_a_while() {
     bench.endpoints("old", &[(3, "node1")]);
     bench.settle();
     assert_eq!(bench.changed(), [(Kind::Assignment, "ns/old/80".to_owned())]);
-    let wake_at = bench.world.wake_at(bench.now).unwrap();
+    let wake_at = bench.state.wake_at(bench.now).unwrap();
     bench.now = wake_at + Duration::from_millis(1);
     bench.settle();
     assert_eq!(bench.changed(), [(Kind::Cluster, "ns/old/80".to_owned()), (Kind::Assignment, "ns/old/80".to_owned())]);
-    assert_eq!(bench.world.wake_at(bench.now), None);
+    assert_eq!(bench.state.wake_at(bench.now), None);
 }
 
 #[test]
@@ -381,7 +385,7 @@ fn a_mistake_keeps_the_last_good_generation() {
     assert!(matches!(progress(&news, "i"), Some(Progress::Refused { reason: "InvalidIngress", .. })));
     assert_eq!(bench.changed(), []);
     assert_eq!(bench.target("h.example").as_deref(), Some("ns/a/80"));
-    assert_eq!(bench.world.ingress_counts(), (1, 1));
+    assert_eq!(bench.state.ingress_counts(), (1, 1));
 }
 
 #[test]
@@ -394,7 +398,7 @@ fn a_host_goes_to_the_next_when_its_holder_goes() {
     let news = bench.settle();
     assert!(matches!(progress(&news, "older"), Some(Progress::Served { .. })));
     assert!(matches!(progress(&news, "newer"), Some(Progress::Refused { reason: "DomainConflict", .. })));
-    bench.world.note(Change::Ingress(named("older"), None));
+    bench.state.apply_change(Change::Ingress(named("older"), None));
     let news = bench.settle();
     assert!(matches!(progress(&news, "newer"), Some(Progress::Served { .. })), "{news:?}");
     assert_eq!(bench.store.table().internal["h.example"].ingress, named("newer"));
@@ -411,15 +415,15 @@ fn the_plan_touches_only_its_revision_and_is_forgotten_when_it_expires() {
     bench.settle();
     bench.changed();
     let routes = RevisionRoutes::new(RevisionKey::new("ns", "a"), [("node1", [("node1", 30), ("node2", 70)])]).unwrap();
-    bench.world.note(Change::Plan(PlanChange::Event(Event::Snapshot { version: 1, routes: vec![routes] })));
+    bench.state.apply_change(Change::Plan(PlanChange::Event(Event::Snapshot { version: 1, routes: vec![routes] })));
     bench.settle();
     assert_eq!(bench.changed(), [(Kind::Assignment, "ns/a/80".to_owned())]);
     assert_eq!(bench.serving("node1", "ns/a/80"), [(0, "node1".into(), 30), (0, "node2".into(), 70)]);
-    assert_eq!(bench.world.planned_revisions(), 1);
-    bench.world.note(Change::Plan(PlanChange::Event(Event::Heartbeat { version: 1 })));
+    assert_eq!(bench.state.planned_revisions(), 1);
+    bench.state.apply_change(Change::Plan(PlanChange::Event(Event::Heartbeat { version: 1 })));
     bench.settle();
     assert_eq!(bench.changed(), []);
-    bench.world.note(Change::Plan(PlanChange::Expired));
+    bench.state.apply_change(Change::Plan(PlanChange::Expired));
     bench.settle();
     assert_eq!(bench.serving("node1", "ns/a/80"), [(0, "node1".into(), 1), (1, "node2".into(), 1)]);
 }
@@ -435,15 +439,15 @@ fn certificates_come_rotate_and_go_with_their_secret_and_ingress() {
     bench.settle();
     bench.changed();
     assert_eq!(bench.store.names(Kind::Listener), ["external", "internal", "statistics"].map(Name::new));
-    bench.world.note(Change::Secret(named("cert"), Some(secret("one"))));
+    bench.state.apply_change(Change::Secret(named("cert"), Some(secret("one"))));
     bench.settle();
     let changed: Vec<_> = bench.changed().into_iter().map(|(kind, name)| (kind.label(), name)).collect();
     let wanted = [("sds", "ns/cert"), ("lds", "external"), ("lds", "external-tls"), ("lds", "internal"), ("rds", "external-tls")];
     assert_eq!(changed, wanted.map(|(kind, name)| (kind, name.to_owned())));
-    bench.world.note(Change::Secret(named("cert"), Some(secret("two"))));
+    bench.state.apply_change(Change::Secret(named("cert"), Some(secret("two"))));
     bench.settle();
     assert_eq!(bench.changed(), [(Kind::Secret, "ns/cert".to_owned())]);
-    bench.world.note(Change::Ingress(named("i"), None));
+    bench.state.apply_change(Change::Ingress(named("i"), None));
     bench.settle();
     assert_eq!(bench.store.names(Kind::Listener), ["external", "internal", "statistics"].map(Name::new));
     assert_eq!(bench.store.names(Kind::Secret), Vec::<Name>::new());
@@ -463,11 +467,11 @@ fn a_certificate_stays_while_an_ingress_names_its_secret_and_goes_with_it() {
     let redirects = |bench: &Bench| matches!(bench.store.table().external["h.example"].routes[0].action, Action::RedirectToHttps);
     bench.settle();
     assert!(!redirects(&bench), "nobody is sent to where nothing listens yet");
-    bench.world.note(Change::Secret(named("cert"), Some(secret)));
+    bench.state.apply_change(Change::Secret(named("cert"), Some(secret)));
     bench.settle();
     assert!(redirects(&bench));
     bench.changed();
-    bench.world.note(Change::Secret(named("cert"), None));
+    bench.state.apply_change(Change::Secret(named("cert"), None));
     let news = bench.settle();
     assert_eq!(bench.changed(), []);
     let warned: Vec<_> = news.warnings.iter().map(|(ingress, reason, _)| (ingress.clone(), *reason)).collect();
@@ -476,9 +480,9 @@ fn a_certificate_stays_while_an_ingress_names_its_secret_and_goes_with_it() {
     bench.ingress("other", 1, "other.example", "a");
     bench.settle();
     assert!(bench.store.names(Kind::Listener).contains(&Name::new("external-tls")));
-    assert!(bench.store.resource(&View::of("node1"), Kind::Secret, "ns/cert").is_some());
+    assert!(bench.store.resource(&View::of_node("node1"), Kind::Secret, "ns/cert").is_some());
     // The key is not kept for longer than it is needed.
-    bench.world.note(Change::Ingress(named("i"), None));
+    bench.state.apply_change(Change::Ingress(named("i"), None));
     bench.settle();
     assert_eq!(bench.store.names(Kind::Secret), Vec::<Name>::new());
     bench.ingress_with("i", "h.example", "a", |one| {
@@ -496,14 +500,14 @@ fn a_certificate_stays_while_an_ingress_names_its_secret_and_goes_with_it() {
 fn a_fallback_certificate_is_there_for_clients_without_a_name_whoever_has_certificates() {
     let mut bench = Bench::new();
     bench.settle();
-    let secure = |bench: &Bench| bench.store.resource(&View::of("node1"), Kind::Listener, "external-tls").is_some();
+    let secure = |bench: &Bench| bench.store.resource(&View::of_node("node1"), Kind::Listener, "external-tls").is_some();
     assert!(!secure(&bench));
     let secret = SecretObject { certificate_pem: "one".into(), key_pem: "one".into(), authority_pem: None };
-    bench.world.note(Change::Secret(named("fallback"), Some(secret)));
+    bench.state.apply_change(Change::Secret(named("fallback"), Some(secret)));
     bench.settle();
     assert!(secure(&bench));
     assert_eq!(bench.store.names(Kind::Secret), [Name::new("ns/fallback")]);
-    bench.world.note(Change::Secret(named("fallback"), None));
+    bench.state.apply_change(Change::Secret(named("fallback"), None));
     bench.settle();
     assert!(secure(&bench));
 }
@@ -514,7 +518,7 @@ fn with_internal_encryption_an_ingress_waits_for_the_authority_and_then_clusters
     let ports = [("http2", 80, true), ("https", 443, false)];
     let ports = ports.map(|(name, number, http2)| ServicePort { name: name.into(), number, http2 });
     let service = ServiceObject { ports: ports.to_vec(), of_revision: true, ..ServiceObject::default() };
-    bench.world.note(Change::Service(named("a"), Some(service)));
+    bench.state.apply_change(Change::Service(named("a"), Some(service)));
     bench.endpoints("a", &[(1, "node1")]);
     let https = SliceObject {
         ports: vec![("https".into(), 8112)],
@@ -527,7 +531,7 @@ fn with_internal_encryption_an_ingress_waits_for_the_authority_and_then_clusters
             stand_in: false,
         }],
     };
-    bench.world.note(Change::Slice(named("a-x"), Some((named("a"), https))));
+    bench.state.apply_change(Change::Slice(named("a-x"), Some((named("a"), https))));
     bench.ingress_with("i", "h.example", "a", |one| {
         let path = &mut one.spec.rules[0].http.as_mut().unwrap().paths[0];
         path.splits[0].service_port = k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(443);
@@ -538,14 +542,14 @@ fn with_internal_encryption_an_ingress_waits_for_the_authority_and_then_clusters
     assert!(waits, "{:?}", progress(&news, "i"));
     let authority = SecretObject { certificate_pem: "c".into(), key_pem: "k".into(), authority_pem: Some("ca".into()) };
     let name = ObjectName::new("knative-serving", "routing-serving-certs");
-    bench.world.note(Change::Secret(name.clone(), Some(authority)));
+    bench.state.apply_change(Change::Secret(name.clone(), Some(authority)));
     let news = bench.settle();
     assert!(matches!(progress(&news, "i"), Some(Progress::Served { .. })), "{:?}", progress(&news, "i"));
     let cluster = &bench.store.table().clusters[&"ns/a/443".parse().unwrap()];
     assert!(cluster.tls && cluster.http2);
     assert_eq!(bench.store.names(Kind::Secret), [Name::new("internal-authority")]);
     // Neither its keys nor its certificate are anybody's business; and it stays when it is gone.
-    bench.world.note(Change::Secret(name, None));
+    bench.state.apply_change(Change::Secret(name, None));
     bench.settle();
     assert_eq!(bench.store.names(Kind::Secret), [Name::new("internal-authority")]);
 }
@@ -557,22 +561,22 @@ fn a_refusal_is_forgotten_when_the_secret_that_it_was_about_is_put_right() {
     bench.service("a");
     bench.endpoints("a", &[(1, "node1")]);
     let tls = IngressTls { hosts: vec!["h.example".into()], secret_name: "cert".into(), secret_namespace: "ns".into() };
-    bench.world.note(Change::Secret(named("cert"), Some(secret("key of another"))));
+    bench.state.apply_change(Change::Secret(named("cert"), Some(secret("key of another"))));
     bench.ingress_with("i", "h.example", "a", |one| one.spec.tls.push(tls));
     bench.settle();
     let names = vec!["ns/cert".to_owned()];
     let nack = Nack { kind: Kind::Secret, names: names.clone(), at_fault: names, ..nack("bad key", 0, 1) };
-    assert_eq!(bench.world.refused("node1", &nack), [named("i")]);
+    assert_eq!(bench.state.apply_nack("node1", &nack), [named("i")]);
     assert!(refused(&bench.settle(), "i"));
     // Anything else that changes does not help.
     bench.endpoints("a", &[(2, "node1")]);
     bench.ingress("other", 1, "other.example", "a");
     assert_eq!(progress(&bench.settle(), "i"), None);
-    bench.world.note(Change::Secret(named("cert"), Some(secret("its own key"))));
+    bench.state.apply_change(Change::Secret(named("cert"), Some(secret("its own key"))));
     let news = bench.settle();
     assert!(matches!(progress(&news, "i"), Some(Progress::Served { .. })), "{:?}", progress(&news, "i"));
     // And is said again if that is refused, too.
-    assert_eq!(bench.world.refused("node1", &nack), [named("i")]);
+    assert_eq!(bench.state.apply_nack("node1", &nack), [named("i")]);
     assert!(refused(&bench.settle(), "i"));
 }
 
@@ -587,11 +591,11 @@ fn only_gateways_on_kernels_at_least_as_new_as_the_one_that_was_tried_bound_retr
     let node = |name: &str, kernel: &str| {
         Change::Node(name.into(), Some(NodeObject { zone: None, kernel: kernel.parse().ok(), is_silent: false }))
     };
-    bench.world.note(node("new", "6.15.3-arch1"));
-    bench.world.note(node("old", "5.15.0-139-generic"));
+    bench.state.apply_change(node("new", "6.15.3-arch1"));
+    bench.state.apply_change(node("old", "5.15.0-139-generic"));
     bench.settle();
     let options = |bench: &Bench, node: &str| {
-        let encoded = bench.store.resource(&View::of(node), Kind::Cluster, "ns/a/80").unwrap();
+        let encoded = bench.store.resource(&View::of_node(node), Kind::Cluster, "ns/a/80").unwrap();
         let cluster = Cluster::decode(encoded.content).unwrap();
         cluster.upstream_bind_config.unwrap().socket_options.into_iter().map(|one| one.description).collect::<Vec<_>>()
     };
@@ -599,12 +603,12 @@ fn only_gateways_on_kernels_at_least_as_new_as_the_one_that_was_tried_bound_retr
     assert_eq!(options(&bench, "old"), ["TCP_USER_TIMEOUT"]);
     assert_eq!(options(&bench, "unknown"), ["TCP_USER_TIMEOUT"]);
     bench.changed();
-    bench.world.note(node("old", "6.18.44"));
+    bench.state.apply_change(node("old", "6.18.44"));
     bench.settle();
     assert_eq!(bench.changed(), [(Kind::Cluster, "ns/a/80".to_owned())]);
     assert_eq!(options(&bench, "old"), ["TCP_RTO_MAX_MS"]);
     // A node that only says that it is well.
-    bench.world.note(node("old", "6.18.44"));
+    bench.state.apply_change(node("old", "6.18.44"));
     bench.settle();
     assert_eq!(bench.changed(), []);
 }
@@ -619,7 +623,7 @@ fn a_refusal_by_a_gateway_is_said_of_the_ingress_at_fault_until_its_next_generat
     }
     bench.settle();
     bench.changed();
-    assert_eq!(bench.world.users_of_cluster("ns/a/80"), [named("a")]);
+    assert_eq!(bench.state.users_of_cluster("ns/a/80"), [named("a")]);
     let clusters = |at_fault: &[&str]| Nack {
         kind: Kind::Cluster,
         names: ["ns/a/80", "ns/b/80"].map(Into::into).into(),
@@ -627,9 +631,9 @@ fn a_refusal_by_a_gateway_is_said_of_the_ingress_at_fault_until_its_next_generat
         ..nack("bad", 0, 1)
     };
     // As long as it is not known who is at fault nobody is blamed.
-    assert_eq!(bench.world.refused("node1", &clusters(&[])), []);
+    assert_eq!(bench.state.apply_nack("node1", &clusters(&[])), []);
     let nack = clusters(&["ns/a/80"]);
-    assert_eq!(bench.world.refused("node1", &nack), [named("a")]);
+    assert_eq!(bench.state.apply_nack("node1", &nack), [named("a")]);
     let news = bench.settle();
     assert!(refused(&news, "a"), "{:?}", progress(&news, "a"));
     assert_eq!(progress(&news, "b"), None);
@@ -650,18 +654,18 @@ fn a_port_that_a_gateway_cannot_have_is_no_ingress_s_fault() {
     bench.settle();
     let listener = |message: &str| Nack { kind: Kind::Listener, ..nack(message, 1, 2) };
     let bind = "Error adding/updating listener(s) external: cannot bind '0.0.0.0:8080': Address already in use";
-    assert_eq!(bench.world.refused("node1", &listener(bind)), []);
+    assert_eq!(bench.state.apply_nack("node1", &listener(bind)), []);
     let chains = "error adding listener: multiple filter chains with the same matching rules are defined";
-    assert_eq!(bench.world.refused("node1", &listener(chains)), [named("a")]);
+    assert_eq!(bench.state.apply_nack("node1", &listener(chains)), [named("a")]);
 }
 
 /// A refusal of what came after revision `confirmed` and up to `revision`.
-fn nack(message: &str, confirmed: Revision, revision: Revision) -> Nack {
+fn nack(message: &str, confirmed: StoreRevision, revision: StoreRevision) -> Nack {
     let names = vec!["external".to_owned(), "internal".to_owned()];
     Nack { kind: Kind::Routes, names, at_fault: Vec::new(), message: message.to_owned(), revision, confirmed }
 }
 
-fn refused(news: &News, ingress: &str) -> bool {
+fn refused(news: &Outcome, ingress: &str) -> bool {
     matches!(progress(news, ingress), Some(Progress::Refused { reason: "RefusedByGateway", .. }))
 }
 
@@ -681,12 +685,12 @@ fn an_ingress_whose_routes_are_refused_is_held_back_and_the_others_go_on() {
     bench.settle();
     assert_eq!(hosts(&bench), ["a2.example", "b2.example", "c.example"]);
     let message = "Only unique values for domains are permitted. Duplicate entry of domain b2.example.";
-    assert_eq!(bench.world.refused("node1", &nack(message, 1, 2)), [named("b")]);
+    assert_eq!(bench.state.apply_nack("node1", &nack(message, 1, 2)), [named("b")]);
     let news = bench.settle();
     assert!(refused(&news, "b") && progress(&news, "a").is_none());
     assert_eq!(hosts(&bench), ["a2.example", "b.example", "c.example"]);
     // The other gateways refuse the same, which says nothing new.
-    assert_eq!(bench.world.refused("node2", &nack("something", 1, 2)), []);
+    assert_eq!(bench.state.apply_nack("node2", &nack("something", 1, 2)), []);
     // What comes later is served, without the one held back.
     bench.ingress("c", 2, "c2.example", "c");
     bench.service("b");
@@ -700,7 +704,7 @@ fn an_ingress_whose_routes_are_refused_is_held_back_and_the_others_go_on() {
     bench.settle();
     let message = "Proto constraint validation failed (RouteConfigurationValidationError.VirtualHosts[3]: ...)";
     let (now, _) = bench.store.revision();
-    assert_eq!(bench.world.refused("node1", &nack(message, now - 1, now)), [named("d")]);
+    assert_eq!(bench.state.apply_nack("node1", &nack(message, now - 1, now)), [named("d")]);
     assert!(refused(&bench.settle(), "d"));
     assert_eq!(hosts(&bench), ["a2.example", "b.example", "c3.example"]);
     // Nobody is blamed on a guess.
@@ -708,7 +712,7 @@ fn an_ingress_whose_routes_are_refused_is_held_back_and_the_others_go_on() {
     bench.ingress("c", 4, "c4.example", "c");
     bench.settle();
     let (now, _) = bench.store.revision();
-    assert_eq!(bench.world.refused("node1", &nack("something", now - 1, now)), []);
+    assert_eq!(bench.state.apply_nack("node1", &nack("something", now - 1, now)), []);
     // The next generation is judged anew.
     bench.ingress("b", 3, "b3.example", "b");
     let news = bench.settle();
