@@ -9,7 +9,6 @@
 #![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "figures for people")]
 
 mod before;
-mod report;
 mod ticks;
 mod world;
 
@@ -17,8 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use autoscaler::kpa::testing::equal_cases;
-
-use self::report::{Goal, Report, note};
+use scorecards::{Goal, Report, note};
 
 const PARTS: [&str; 5] = ["kpa", "tick", "before", "few", "memory"];
 /// What the program is called with to measure the memory of a process that has done nothing else.
@@ -83,5 +81,5 @@ fn main() -> anyhow::Result<ExitCode> {
         note("rss_1000_mib: picture and memory of decisions, without what the API server's stores hold");
         report.figure("rss_1000_mib", mib, "MiB", Goal::AtMost(100.0));
     }
-    Ok(if report.is_short() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(report.exit_code())
 }

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use futures::{Stream, StreamExt as _};
 use gateway_link::demand::{DEMAND_PATH, DemandEvent, Held, RevisionDemand};
+use scorecards::{Figure, Goal};
 
 use crate::backend::{Backend, Manner};
 use crate::bench::{NODES, OPS, eventually, pod_address};
-use crate::figure::{Figure, Goal, as_f64, quantile_ms};
+use crate::figure::{as_f64, quantile_ms};
 use crate::load::{Connection, shares, throughput};
 use crate::stage::{Stage, entry};
 

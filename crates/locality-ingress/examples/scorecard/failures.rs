@@ -5,10 +5,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use netem_lab::components::Component;
+use scorecards::Figure;
 
 use crate::backend::Backend;
 use crate::bench::{NODES, eventually, gateway_pod_address, pod_address};
-use crate::figure::{Figure, quantile_ms};
+use crate::figure::quantile_ms;
 use crate::load::{OpenLoop, Outcome};
 use crate::stage::{Stage, entry};
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::bench::{eventually, gateway_pod_address, pod_address};
-use crate::figure::{Figure, Goal, as_f64};
+use crate::figure::as_f64;
 use crate::load::{shares, throughput};
 use crate::stage::{Stage, entry};
+use scorecards::{Figure, Goal};
 
 const CONNECTIONS: usize = 16;
 const SLICE: Duration = Duration::from_millis(150);

@@ -14,8 +14,9 @@ use locality_ingress::routes::{Cluster, ClusterKey, Target, TranslateSettings, m
 use locality_ingress::xds::{
     ClusterEndpoints, Encoded, Kind, ListenerSettings, Session, Store, Update, View, cluster, listeners, route_configuration,
 };
+use scorecards::{Figure, Goal};
 
-use crate::figure::{Figure, Goal, as_f64};
+use crate::figure::as_f64;
 use crate::scale::resident_mib;
 
 const OF_EACH: usize = 550_000;

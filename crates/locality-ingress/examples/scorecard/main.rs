@@ -36,8 +36,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use figure::Figure;
 use locality_ingress::endpoints::Policy;
+use scorecards::{Figure, Report};
 use stage::Stage;
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -59,13 +59,8 @@ fn main() -> anyhow::Result<ExitCode> {
         _ => {}
     }
     let wanted = |part: &str| arguments.is_empty() || arguments.iter().any(|argument| argument == part);
-    let mut short = false;
-    let mut print = |figures: Vec<Figure>| {
-        for figure in figures {
-            short |= !figure.reached();
-            println!("{figure}");
-        }
-    };
+    let mut report = Report::default();
+    let mut print = |figures: Vec<Figure>| figures.iter().for_each(|figure| report.print(figure));
     if wanted("hostile") {
         print(hostile::measure()?);
     }
@@ -94,7 +89,7 @@ fn main() -> anyhow::Result<ExitCode> {
             Ok(())
         })?;
     }
-    Ok(if short { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(report.exit_code())
 }
 
 fn on_own_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

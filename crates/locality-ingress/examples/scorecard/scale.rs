@@ -13,10 +13,10 @@ use locality_ingress::kubernetes::{IngressObject, ObjectName, ServiceObject, Ser
 use locality_ingress::routes::TranslateSettings;
 use locality_ingress::state::{Change, ControlPlaneState, StateSettings};
 use locality_ingress::xds::{Ads, Connected, ListenerSettings, Store, StoreRevision};
+use scorecards::{Figure, Goal};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-use crate::figure::{Figure, Goal};
 use crate::gateways;
 
 const INGRESSES: u32 = 10_000;

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use crate::backend::Backend;
 use crate::bench::{NODES, eventually, pod_address};
-use crate::figure::{Figure, Goal, as_f64, quantile_ms};
+use crate::figure::{as_f64, quantile_ms};
 use crate::load::{Connection, shares};
 use crate::stage::{Stage, entry};
+use scorecards::{Figure, Goal};
 
 const CHANGES: usize = 60;
 

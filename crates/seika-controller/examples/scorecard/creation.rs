@@ -15,13 +15,13 @@ use kantai_tests::seika::process::Process;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::core::{PartialObjectMeta, Request};
 use kube::{Client, Resource as _};
+use scorecards::note;
 use seika_controller::controller::Settings;
 use seika_controller::{manifest, naming};
 use serde_json::{Value, json};
 
 use crate::cluster::Audited;
 use crate::process;
-use crate::report::note;
 
 const NODES: usize = 50;
 const PODS_PER_NODE: usize = 20;

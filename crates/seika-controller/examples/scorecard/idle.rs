@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kantai_tests::seika::cluster::until;
 use kube::api::ListParams;
+use scorecards::note;
 use serde_json::{Map, json};
 
 use crate::cluster::Audited;
 use crate::process;
-use crate::report::note;
 
 const NODES: usize = 50;
 const SEIKAS: usize = 200;

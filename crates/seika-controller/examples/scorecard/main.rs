@@ -15,7 +15,6 @@ mod idle;
 mod node_gone;
 mod operating;
 mod process;
-mod report;
 mod rollout;
 
 use std::path::PathBuf;
@@ -23,9 +22,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use kantai_tests::seika::chaos::Chaos;
+use scorecards::{Goal, Report, note};
 
 use self::cluster::Audited;
-use self::report::{Goal, Report, note};
 
 /// Disturbances of one run.
 const POINTS_PER_RUN: usize = 20;
@@ -119,7 +118,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         let why = "pods that serve need kubelets, which only the lab has, which needs root";
         report.absent("rollout_failed_requests", "requests", why);
     }
-    Ok(if report.is_short() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(report.exit_code())
 }
 
 fn absent(part: Part, report: &mut Report) {

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use kantai_tests::seika::cluster::node_of;
 use kube::api::ListParams;
+use scorecards::note;
 
 use crate::cluster::Audited;
 use crate::process;
-use crate::report::note;
 
 const ROUNDS: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(60);

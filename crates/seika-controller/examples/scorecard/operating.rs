@@ -9,10 +9,10 @@ use kantai_tests::seika::kubectl::Kubectl;
 use kantai_tests::seika::process::{Launch, Process};
 use kantai_tests::seika::proxy::Proxy;
 use kantai_tests::seika::silence::noticed_after;
+use scorecards::note;
 
 use crate::cluster::Audited;
 use crate::process;
-use crate::report::note;
 
 /// Seconds from when every watch has stalled without a word until a change of the counts is heeded.
 pub(crate) async fn stall(audited: &Audited, binary: &Path) -> anyhow::Result<f64> {

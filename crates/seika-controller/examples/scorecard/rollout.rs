@@ -12,9 +12,8 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use kantai_tests::lab::{Load, Standing, eventually};
 use netem_lab::load::Outcome;
+use scorecards::note;
 use serde_json::{Value, json};
-
-use crate::report::note;
 
 /// How often each of the two has all its pods replaced.
 const ROLLOUTS: usize = 3;
