@@ -18,6 +18,6 @@ pub mod series;
 
 pub use book::{LatencyBook, Measurement, PairCounts};
 pub use matrix::{LatencyMatrix, MatrixError};
-pub use node::{NodeName, Rtt, RttError};
-pub use pair::{Freshness, PairState, PairStats, Quantile};
-pub use row::{PeerRow, Row, RttSeconds};
+pub use node::{EmptyNodeName, NodeName, Rtt, RttError};
+pub use pair::{Freshness, PairState, PairStats, Quantile, StateKind};
+pub use row::{BandwidthRow, FlowRow, PeerRow, Protocol, Row, RttSeconds};

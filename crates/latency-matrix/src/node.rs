@@ -2,18 +2,20 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
-/// The name of a node, as the cluster knows it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct NodeName(String);
+/// The name of a node, as the cluster knows it. A clone shares the text.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(from = "String")]
+pub struct NodeName(Arc<str>);
 
 impl NodeName {
     /// A node's name; any string, since what is valid is the cluster's business.
-    pub fn new(name: impl Into<String>) -> Self {
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self(name.into())
     }
 
@@ -26,13 +28,33 @@ impl NodeName {
 
 impl From<&str> for NodeName {
     fn from(name: &str) -> Self {
-        Self(name.to_owned())
+        Self(name.into())
     }
 }
 
 impl From<String> for NodeName {
     fn from(name: String) -> Self {
-        Self(name)
+        Self(name.into())
+    }
+}
+
+/// Names from people: an empty one is a mistake.
+impl FromStr for NodeName {
+    type Err = EmptyNodeName;
+
+    fn from_str(name: &str) -> Result<Self, EmptyNodeName> {
+        if name.trim().is_empty() { Err(EmptyNodeName) } else { Ok(name.into()) }
+    }
+}
+
+/// A name without a character that can be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("failed to read a node's name: it is empty")]
+pub struct EmptyNodeName;
+
+impl Serialize for NodeName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 
@@ -134,6 +156,12 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_name_is_a_mistake() {
+        assert_eq!("node1".parse(), Ok(NodeName::from("node1")));
+        assert_eq!(" ".parse::<NodeName>(), Err(EmptyNodeName));
+    }
+
+    #[test]
     fn a_map_by_name_is_asked_with_text() {
         let ordered = std::collections::BTreeMap::from([(NodeName::from("node1"), 1), (NodeName::from("node2"), 2)]);
         let hashed: std::collections::HashMap<NodeName, u8> = ordered.clone().into_iter().collect();
@@ -144,6 +172,7 @@ mod tests {
     #[test]
     fn a_name_is_a_plain_string_on_the_wire() {
         assert_eq!(serde_json::to_string(&NodeName::from("node1")).unwrap(), "\"node1\"");
+        assert_eq!(serde_json::from_str::<NodeName>("\"node1\"").unwrap(), "node1".into());
         assert!(serde_json::from_str::<Rtt>("-3").is_err());
     }
 }

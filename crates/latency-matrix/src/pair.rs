@@ -136,6 +136,43 @@ impl PairState {
     }
 }
 
+/// The state of a pair by name, without its statistics: as the prober reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StateKind {
+    /// The last reply is recent.
+    Known,
+    /// There are replies, but the last one is old.
+    Stale,
+    /// The last probes were all lost, and a second opinion agrees.
+    Unreachable,
+    /// Neither known nor stale nor found unreachable, or a state of a later release.
+    #[serde(other)]
+    Unknown,
+}
+
+impl StateKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Known, Self::Unknown, Self::Stale, Self::Unreachable];
+
+    /// The state of this name; unknown for any other text.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self::ALL.into_iter().find(|state| state.as_str() == name).unwrap_or(Self::Unknown)
+    }
+
+    /// The name in labels and rows.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Known => "known",
+            Self::Unknown => "unknown",
+            Self::Stale => "stale",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
 /// How old a measurement may be.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Freshness {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::book::Measurement;
 use crate::node::NodeName;
-use crate::pair::{PairState, PairStats};
+use crate::pair::{PairState, PairStats, StateKind};
 use crate::row::{PeerRow, RttSeconds};
 
 /// The newest sample of one series, as an instant query answers it.
@@ -108,13 +108,12 @@ impl PairSeries {
             RttSeconds { min, p50, p90, p99, ewma }
         });
         Some(PeerRow {
-            to: to.clone(),
-            state: state.clone(),
             rtt_seconds,
             jitter_seconds: self.jitter_seconds,
             loss_ratio: self.loss_ratio,
             age_seconds: self.age_seconds,
-            samples: None,
+            samples: 1,
+            ..PeerRow::unmeasured(to.clone(), StateKind::named(state))
         })
     }
 }
@@ -182,7 +181,7 @@ mod tests {
     fn exported(from: &str, pod: &str, peer: &PeerRow, stats: &[&str], scraped_at: f64) -> (Vec<Series>, Vec<Series>) {
         let pair = [("from", from), ("to", peer.to.as_str()), ("pod", pod)];
         let with = |label, value| pair.into_iter().chain([(label, value)]).collect::<Vec<_>>();
-        let mut all = vec![series("kantai_probe_pair_state", &with("state", &peer.state), 1.0)];
+        let mut all = vec![series("kantai_probe_pair_state", &with("state", peer.state.as_str()), 1.0)];
         for (metric, value) in
             [("loss_ratio", peer.loss_ratio), ("jitter_seconds", peer.jitter_seconds), ("age_seconds", peer.age_seconds)]
         {
@@ -194,15 +193,15 @@ mod tests {
                 all.push(series("kantai_probe_rtt_seconds", &with("stat", stat), *value));
             }
         }
-        (all, vec![series("", &with("state", &peer.state), scraped_at)])
+        (all, vec![series("", &with("state", peer.state.as_str()), scraped_at)])
     }
 
     fn peer(state: &str, p50: f64, age_seconds: f64) -> PeerRow {
         let rtt_seconds =
             matches!(state, "known" | "stale").then_some(RttSeconds { min: p50, p50, p90: p50, p99: p50, ewma: p50 });
-        let (jitter_seconds, samples) = (rtt_seconds.map(|_| 0.0), None);
-        let (to, state, loss_ratio, age_seconds) = ("node2".into(), state.to_owned(), Some(0.2), Some(age_seconds));
-        PeerRow { to, state, rtt_seconds, jitter_seconds, loss_ratio, age_seconds, samples }
+        let (jitter_seconds, loss_ratio, age_seconds) = (rtt_seconds.map(|_| 0.0), Some(0.2), Some(age_seconds));
+        let unmeasured = PeerRow::unmeasured("node2".into(), StateKind::named(state));
+        PeerRow { rtt_seconds, jitter_seconds, loss_ratio, age_seconds, samples: 1, ..unmeasured }
     }
 
     fn read(exported: &[(Vec<Series>, Vec<Series>)]) -> Vec<Measurement> {
@@ -273,9 +272,9 @@ mod tests {
             times.sort_by(f64::total_cmp);
             let rtt = RttSeconds { min: times[0], p50: times[1], p90: times[2], p99: times[3], ewma: times[4] };
             let rtt_seconds = matches!(state, "known" | "stale").then_some(rtt);
-            let (jitter_seconds, samples) = (rtt_seconds.map(|_| jitter), Some(1));
-            let (to, state, loss_ratio, age_seconds) = ("node2".into(), state.to_owned(), Some(loss), Some(age));
-            PeerRow { to, state, rtt_seconds, jitter_seconds, loss_ratio, age_seconds, samples }
+            let (jitter_seconds, loss_ratio, age_seconds) = (rtt_seconds.map(|_| jitter), Some(loss), Some(age));
+            let unmeasured = PeerRow::unmeasured("node2".into(), StateKind::named(state));
+            PeerRow { rtt_seconds, jitter_seconds, loss_ratio, age_seconds, samples: 1, ..unmeasured }
         })
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use latency_probe::protocol::FleetKeys;
 use latency_probe::protocol::{Reply, Request, Sequence, SessionId};
-use latency_probe::session::Rtt;
+use latency_probe::session::RttSample;
 use latency_probe::session::{Method, ReceivedReply, Session, Settings};
 use latency_probe::session::{PairWindow, Silence, StateLimits, WindowLimits};
 use latency_probe::{Mono, Reading, Wall};
@@ -98,7 +98,7 @@ fn pairs(criterion: &mut Criterion) {
     let mut second = 0;
     let mut answer = |pair: &mut PairWindow| {
         second += 1;
-        let rtt = Rtt::from_nanos(1_000_000 + second % 7 * 1_000).unwrap();
+        let rtt = RttSample::from_nanos(1_000_000 + second % 7 * 1_000).unwrap();
         pair.answered(WINDOW, Mono::from_nanos(second * 1_000_000_000), rtt);
         Mono::from_nanos(second * 1_000_000_000)
     };

@@ -25,6 +25,7 @@ use crate::peers::PeerSet;
 use crate::process::use_batch_scheduling;
 use crate::protocol::fleet_key::{FleetKeys, KeyFileError, watch_keys};
 use crate::report::exposition::Exposition;
+use crate::report::prefers_binary;
 use crate::report::row::binary;
 use crate::session::{Session, SharedSession};
 
@@ -139,8 +140,7 @@ pub fn row_router(session: SharedSession) -> Router {
         let row = session.row();
         let accepted: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|accepted| accepted.to_str().ok()).collect();
         let accepted = accepted.join(",");
-        let wanted = quality(&accepted, binary::MEDIA_TYPE);
-        let answer = if wanted.is_some_and(|wanted| wanted > 0.0 && Some(wanted) >= quality(&accepted, JSON)) {
+        let answer = if prefers_binary(&accepted) {
             ([(CONTENT_TYPE, binary::MEDIA_TYPE)], binary::encode(&row)).into_response()
         } else {
             Json(row).into_response()
@@ -148,19 +148,6 @@ pub fn row_router(session: SharedSession) -> Router {
         ([(VARY, ACCEPT.as_str())], answer)
     };
     Router::new().route("/v1/row", get(answer))
-}
-
-const JSON: &str = "application/json";
-
-/// The quality value of a media type in `Accept` (RFC 9110), 0 to 1; none if it is not named.
-fn quality(accepted: &str, media_type: &str) -> Option<f32> {
-    let named = |range: &&str| range.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(media_type));
-    let range = accepted.split(',').find(named)?;
-    let weight = range.split(';').skip(1).find_map(|parameter| {
-        let (name, value) = parameter.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("q").then(|| value.trim().parse().unwrap_or(0.0))
-    });
-    Some(weight.unwrap_or(1.0))
 }
 
 /// Without IPv6 on this machine, `[::]` falls back to `0.0.0.0`.
@@ -193,20 +180,4 @@ fn on_own_thread(
     };
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(DaemonError::Thread)?;
     Ok(ended_in)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_form_of_a_row_is_what_the_client_wants() {
-        let binary = |accepted: &str| quality(accepted, binary::MEDIA_TYPE);
-        assert_eq!(binary("application/vnd.kantai.latency-row"), Some(1.0));
-        assert_eq!(binary("application/json, Application/Vnd.Kantai.Latency-Row ; q=0.5"), Some(0.5));
-        assert_eq!(binary("application/vnd.kantai.latency-row;v=1;Q=0"), Some(0.0));
-        assert_eq!(binary("application/vnd.kantai.latency-row;q=much"), Some(0.0));
-        assert_eq!(binary("*/*, application/vnd.kantai.latency-row2"), None);
-        assert_eq!(binary(""), None);
-    }
 }

@@ -11,6 +11,7 @@
 //!
 //! [`daemon`] and [`once`] put them together for the commands in [`options`].
 
+mod bandwidth;
 mod clock;
 mod peers;
 mod process;
@@ -25,5 +26,5 @@ pub mod report;
 pub mod session;
 
 pub use clock::{Mono, Reading, Wall};
-pub use peers::{NodeName, Peer, PeerSet, Ports, Protocol};
+pub use peers::{Peer, PeerSet, Ports};
 pub use process::use_batch_scheduling;

@@ -33,8 +33,11 @@ async fn run_once(options: &OnceOptions) -> anyhow::Result<ExitCode> {
         println!("{}", serde_json::to_string_pretty(&row)?);
     } else {
         print!("{}", once::table(&row));
+        if options.bandwidth {
+            print!("\n{}", once::bandwidth_table(&row));
+        }
     }
-    Ok(if once::all_known(&row) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if once::all_known(&row) && once::all_estimated(&row, options) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn draw(options: &MatrixOptions) -> anyhow::Result<ExitCode> {

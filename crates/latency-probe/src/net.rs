@@ -9,6 +9,7 @@ mod open;
 pub(crate) mod prober;
 pub(crate) mod responder;
 pub(crate) mod stream;
+pub(crate) mod train;
 
 pub(crate) use batch::{Datagram, Inbox, Outbox};
 pub(crate) use open::{

@@ -1,21 +1,23 @@
 //! `latency-probe once`: sends a number of probes to some peers and prints a table.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use latency_matrix::{NodeName, PeerRow, Protocol, Row, StateKind};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::bandwidth;
 use crate::discovery::selection::Selection;
 use crate::net::prober::Prober;
 use crate::options::OnceOptions;
-use crate::peers::{NodeName, Peer, PeerSet, Ports};
+use crate::peers::{Peer, PeerSet, Ports};
 use crate::protocol::fleet_key::{FleetKeys, KeyFileError};
-use crate::report::row::{PeerRow, Row};
 use crate::session::SharedSession;
-use crate::session::pair::{PairState, StateLimits, WindowLimits};
+use crate::session::pair::{StateLimits, WindowLimits};
 use crate::session::{Method, Session, Settings};
 
 /// A failure before anything was measured.
@@ -58,6 +60,7 @@ pub async fn run(options: &OnceOptions) -> Result<Row, OnceError> {
             return Err(OnceError::Twice(node));
         }
     }
+    let targets: BTreeMap<NodeName, SocketAddr> = peers.iter().map(|(node, peer)| (node.clone(), peer.echo)).collect();
     let keys = options.key_file.as_deref().map(FleetKeys::read).transpose()?;
     let session = SharedSession::new(Session::new(own_name(&peers), settings(options), rand::random()));
     let fleet = peers.len() + 1;
@@ -76,7 +79,18 @@ pub async fn run(options: &OnceOptions) -> Result<Row, OnceError> {
     };
     let _ = tokio::time::timeout(at_most, finished).await;
     stop.cancel();
-    Ok(session.row())
+    let mut row = session.row();
+    if options.bandwidth {
+        let keys = keys_in.borrow().clone();
+        for peer in &mut row.peers {
+            let Some(to) = targets.get(&peer.to).copied() else { continue };
+            let (keys, patience) = (keys.clone(), options.probe.timeout);
+            let measured = tokio::task::spawn_blocking(move || bandwidth::measure(to, keys.as_deref(), patience)).await;
+            // A path that takes no packets has no bandwidth to tell of; the probes say why.
+            peer.bandwidth = measured.map_err(|panicked| OnceError::Probe(panicked.into()))?.unwrap_or_default();
+        }
+    }
+    Ok(row)
 }
 
 /// How long to wait beyond the expected end.
@@ -135,6 +149,53 @@ pub fn all_known(row: &Row) -> bool {
     row.peers.iter().all(|peer| peer.rtt_seconds.is_some())
 }
 
+/// Whether every peer has a bandwidth, if it was asked for.
+#[must_use]
+pub fn all_estimated(row: &Row, options: &OnceOptions) -> bool {
+    !options.bandwidth || row.peers.iter().all(|peer| peer.bandwidth.is_some())
+}
+
+/// Bandwidths as a table for people.
+///
+/// ```
+/// let json = r#"{"from": "here", "peers": [{"to": "b", "state": "known", "bandwidth":
+///   {"bits_per_second": 20.1e6, "low": 19.5e6, "high": 20.6e6, "is_lower_bound": false,
+///    "trains": 12, "packets_lost": 3, "bytes_sent": 983040}}]}"#;
+/// let row: latency_matrix::Row = serde_json::from_str(json).unwrap();
+/// assert_eq!(
+///     latency_probe::once::bandwidth_table(&row).lines().nth(1).unwrap(),
+///     "b           20.1      19.5      20.6     12     3"
+/// );
+/// ```
+#[must_use]
+pub fn bandwidth_table(row: &Row) -> String {
+    let width = width_of_names(row);
+    let mut text = format!("{:width$}  {:>10} {:>9} {:>9} {:>6} {:>5}\n", "peer", "Mbit/s", "95 % from", "to", "trains", "lost");
+    for peer in &row.peers {
+        let line = match &peer.bandwidth {
+            Some(found) => {
+                let bound = if found.is_lower_bound { ">= " } else { "" };
+                format!(
+                    "{:>10} {:>9.1} {:>9.1} {:>6} {:>5}",
+                    format!("{bound}{:.1}", found.bits_per_second / 1e6),
+                    found.low / 1e6,
+                    found.high / 1e6,
+                    found.trains,
+                    found.packets_lost
+                )
+            }
+            None => format!("{:>10}", "no answer"),
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{:width$}  {line}", peer.to.as_str());
+    }
+    text
+}
+
+fn width_of_names(row: &Row) -> usize {
+    row.peers.iter().map(|peer| peer.to.as_str().chars().count()).max().unwrap_or(0).max(4)
+}
+
 /// The row as a table for people.
 ///
 /// ```
@@ -143,7 +204,7 @@ pub fn all_known(row: &Row) -> bool {
 ///    "age_seconds": 0.1, "samples": 5, "hops": 2,
 ///    "rtt_seconds":
 ///      {"min": 0.001, "p50": 0.0012, "p90": 0.002, "p99": 0.003, "ewma": 0.0012}}]}"#;
-/// let row: latency_probe::report::Row = serde_json::from_str(json).unwrap();
+/// let row: latency_matrix::Row = serde_json::from_str(json).unwrap();
 /// assert_eq!(
 ///     latency_probe::once::table(&row).lines().nth(1).unwrap(),
 ///     "b     udp       5   50.0 %    1.000    1.200    2.000    3.000    0.010     2"
@@ -151,7 +212,7 @@ pub fn all_known(row: &Row) -> bool {
 /// ```
 #[must_use]
 pub fn table(row: &Row) -> String {
-    let width = row.peers.iter().map(|peer| peer.to.as_str().chars().count()).max().unwrap_or(0).max(4);
+    let width = width_of_names(row);
     let mut text = format!(
         "{:width$}  {:5} {:>5} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>5}\n",
         "peer", "by", "back", "loss", "min ms", "p50", "p90", "p99", "jitter", "hops"
@@ -165,13 +226,13 @@ pub fn table(row: &Row) -> String {
 
 fn line(peer: &PeerRow) -> String {
     let loss = peer.loss_ratio.map_or_else(|| "-".to_owned(), |loss| format!("{:.1} %", loss * 100.0));
-    let start = format!("{:5} {:>5} {loss:>8}", peer.protocol.as_str(), peer.samples);
+    let start = format!("{:5} {:>5} {loss:>8}", peer.protocol.map_or("-", Protocol::as_str), peer.samples);
     let Some(rtt) = peer.rtt_seconds else {
         let silent = peer.probes_ended > 0;
         return format!(
             "{start}  {}",
             match peer.state {
-                PairState::Unreachable => "unreachable",
+                StateKind::Unreachable => "unreachable",
                 _ if silent => "no answer",
                 _ => "unknown",
             }

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use latency_matrix::NodeName;
 
 use crate::discovery::Source;
 use crate::discovery::chooser::Choice;
 use crate::discovery::selection::SelectionLimits;
-use crate::peers::{NodeName, Ports};
+use crate::peers::Ports;
 use crate::report::exposition::RttStat;
 use crate::session::histogram::Bounds;
 use crate::session::pair::{StateLimits, WindowLimits};
-use crate::session::round_trip::Rtt;
+use crate::session::round_trip::RttSample;
 use crate::session::{Method, Settings};
 
 /// Measures round-trip times between nodes.
@@ -93,6 +94,12 @@ pub struct OnceOptions {
     /// shows a path that does not carry packets of this size. Needs --latency-from icmp.
     #[arg(long, env = "KANTAI_PACKET_SIZE", value_parser = clap::value_parser!(u16).range(72..=9216))]
     pub packet_size: Option<u16>,
+
+    /// Then estimate the bandwidth to each peer: 12 trains of 64 packets of 1,280 bytes, 1 MB in all,
+    /// with pauses, one peer after the other. Peers must run a prober that answers UDP; its limit
+    /// (--echo-rate) must allow 640 packets a second.
+    #[arg(long, env = "KANTAI_BANDWIDTH")]
+    pub bandwidth: bool,
 
     /// File with the fleet's shared key.
     #[arg(long, env = "KANTAI_KEY_FILE")]
@@ -304,7 +311,7 @@ fn http_path(text: &str) -> Result<Arc<str>, String> {
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
-    duration(text).and_then(|timeout| if timeout > Rtt::MAX { Err("must be at most 4s".into()) } else { Ok(timeout) })
+    duration(text).and_then(|timeout| if timeout > RttSample::MAX { Err("must be at most 4s".into()) } else { Ok(timeout) })
 }
 
 #[cfg(test)]

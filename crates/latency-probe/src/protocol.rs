@@ -9,4 +9,4 @@ pub(crate) mod wire;
 pub use control_message::{LocalAddress, Notes, Reachability, read_name, read_notes};
 pub use fleet_key::{FleetKeys, KeyFileError, KeyIndex, SharedKeys};
 pub use icmp::{Echo, Family, strip_ipv4_header};
-pub use wire::{PACKET_LEN, Packet, Reply, Request, Sequence, SessionId, WireError};
+pub use wire::{LONGEST_IN_TRAIN, PACKET_LEN, Packet, Reply, Request, Sequence, SessionId, WireError};

@@ -20,6 +20,7 @@ pub(crate) mod summary;
 use std::collections::{BTreeMap, btree_map};
 use std::time::Duration;
 
+use latency_matrix::{NodeName, Protocol};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
@@ -31,14 +32,14 @@ pub use self::pair::{PairWindow, Silence, StateLimits, WindowLimits};
 pub(crate) use self::path::INITIAL_TTL;
 pub use self::path::{Flow, Path};
 pub use self::probes::{IcmpError, NotSent, Order, PeerView, ReceivedReply};
-pub use self::round_trip::{Discard, Rtt};
+pub use self::round_trip::{Discard, RttSample};
 use self::schedule::{PeerKey, Schedule};
 use self::second_opinion::SecondOpinion;
 pub use self::settings::{Method, Settings};
 pub use self::shared::SharedSession;
-pub use self::summary::{LossSummary, PairState, RttSummary, Summary, loss, percentile};
+pub use self::summary::{LossSummary, RttSummary, Summary, loss, percentile};
 use crate::clock::{Mono, Reading, Wall};
-use crate::peers::{NodeName, PeerSet, Protocol};
+use crate::peers::PeerSet;
 use crate::protocol::icmp::Family;
 use crate::protocol::wire::{Sequence, SessionId};
 
@@ -322,7 +323,7 @@ impl Session {
     }
 
     /// The kept RTTs of a peer, oldest first.
-    pub fn times(&self, node: &NodeName) -> impl Iterator<Item = Rtt> {
+    pub fn times(&self, node: &NodeName) -> impl Iterator<Item = RttSample> {
         let entry = self.by_node.get(node).and_then(|slot| self.entries.get(*slot as usize)?.as_ref());
         entry.into_iter().flat_map(|entry| entry.primary.times())
     }

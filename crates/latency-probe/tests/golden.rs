@@ -6,14 +6,14 @@
 
 use std::path::Path;
 
-use latency_probe::Protocol;
+use latency_matrix::{PeerRow, Protocol, Row, RttSeconds, StateKind};
 use latency_probe::Wall;
 use latency_probe::protocol::FleetKeys;
 use latency_probe::protocol::{Echo, Family, strip_ipv4_header};
 use latency_probe::protocol::{LocalAddress, read_notes};
 use latency_probe::protocol::{Reply, Request, Sequence, SessionId};
-use latency_probe::report::{PeerRow, Row, RttSeconds, binary};
-use latency_probe::session::{PairState, loss};
+use latency_probe::report::binary;
+use latency_probe::session::loss;
 
 fn path(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -38,6 +38,11 @@ fn probes_and_replies() {
     check("reply.bin", &reply.encode());
     assert_eq!(Request::decode(&std::fs::read(path("request.bin")).unwrap()), Ok(request));
     assert_eq!(Reply::decode(&std::fs::read(path("reply.bin")).unwrap()), Ok(reply));
+
+    // In a train the same starts a longer packet.
+    let in_train = [&request.encode_in_train()[..], &[0; 16]].concat();
+    check("request-in-train.bin", &in_train);
+    assert_eq!(Request::decode_any(&in_train), Ok((request, &request.encode_in_train())));
 
     let key = FleetKeys::parse("a key that everybody may read here", Path::new("key")).unwrap();
     for (name, mut packet) in [("request-signed.bin", request.encode()), ("reply-signed.bin", reply.encode())] {
@@ -68,26 +73,8 @@ fn notes_of_the_kernel() {
     assert_eq!((notes.ttl, notes.to), (Some(63), Some(LocalAddress("10.0.0.1".parse().unwrap()))));
 }
 
-fn peer(to: &str, state: PairState, protocol: Protocol) -> PeerRow {
-    PeerRow {
-        to: to.into(),
-        state,
-        protocol,
-        rtt_seconds: None,
-        jitter_seconds: None,
-        loss_ratio: None,
-        loss_interval: None,
-        probes_lost: 0,
-        probes_ended: 0,
-        age_seconds: None,
-        samples: 0,
-        hops: None,
-        hop_changes: 0,
-        forward_minus_back_seconds: None,
-        flows: Vec::new(),
-        reordered: 0,
-        duplicates: 0,
-    }
+fn peer(to: &str, state: StateKind, protocol: Protocol) -> PeerRow {
+    PeerRow { protocol: Some(protocol), ..PeerRow::unmeasured(to.into(), state) }
 }
 
 #[test]
@@ -105,7 +92,7 @@ fn rows() {
         hops: Some(2),
         reordered: 1,
         duplicates: 300,
-        ..peer("node-2", PairState::Known, Protocol::Udp)
+        ..peer("node-2", StateKind::Known, Protocol::Udp)
     };
     let gone = loss(60, 60).unwrap();
     let unreachable = PeerRow {
@@ -114,9 +101,9 @@ fn rows() {
         probes_lost: gone.lost,
         probes_ended: gone.ended,
         age_seconds: Some(3_600.0),
-        ..peer("node-30", PairState::Unreachable, Protocol::Icmp)
+        ..peer("node-30", StateKind::Unreachable, Protocol::Icmp)
     };
-    let peers = vec![known, unreachable, peer("zürich", PairState::Unknown, Protocol::Http)];
+    let peers = vec![known, unreachable, peer("zürich", StateKind::Unknown, Protocol::Http)];
     let row = Row { from: "node-1".into(), measured_at_unix_seconds: 1_700_000_000.25, peers };
 
     check("row.json", (serde_json::to_string_pretty(&row).unwrap() + "\n").as_bytes());

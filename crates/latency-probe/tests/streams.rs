@@ -10,15 +10,13 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use clap::Parser as _;
-use latency_probe::Protocol;
+use latency_matrix::{PeerRow, Protocol, Row, StateKind};
 use latency_probe::once::{self, OnceError};
 use latency_probe::options::{Command, Options};
-use latency_probe::report::{PeerRow, Row};
-use latency_probe::session::PairState;
 
 const BOTH: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 /// Probes to each peer.
-const COUNT: usize = 6;
+const COUNT: u64 = 6;
 
 /// Somebody who listens, and tells what it was asked. Its threads end with the test's process.
 struct Server {
@@ -80,7 +78,7 @@ fn peer<'row>(row: &'row Row, node: &str) -> &'row PeerRow {
 
 /// It is known, and every probe of it came back.
 fn assert_known(peer: &PeerRow, protocol: Protocol, at_least: Duration) {
-    assert_eq!((peer.state, peer.protocol, peer.probes_lost), (PairState::Known, protocol, 0), "{peer:?}");
+    assert_eq!((peer.state, peer.protocol, peer.probes_lost), (StateKind::Known, Some(protocol), 0), "{peer:?}");
     assert_eq!(peer.samples, COUNT, "{peer:?}");
     let rtt = peer.rtt_seconds.unwrap();
     assert!(rtt.min >= at_least.as_secs_f64() && rtt.min > 0.0 && rtt.min <= rtt.p50 && rtt.p50 <= rtt.p99, "{rtt:?}");
@@ -89,7 +87,7 @@ fn assert_known(peer: &PeerRow, protocol: Protocol, at_least: Duration) {
 /// What was not answered as it should be is lost, and gives no time.
 fn assert_lost(peer: &PeerRow) {
     // The node may well be there: only whoever should listen is not, or not as it should be.
-    assert_eq!((peer.state, peer.rtt_seconds, peer.samples), (PairState::Unknown, None, 0), "{peer:?}");
+    assert_eq!((peer.state, peer.rtt_seconds, peer.samples), (StateKind::Unknown, None, 0), "{peer:?}");
     assert!(peer.probes_lost == COUNT && peer.loss_ratio == Some(1.0), "{peer:?}");
 }
 

@@ -158,9 +158,9 @@ async fn probers_find_each_other_with_nodes_and_zones_and_lose_who_goes() -> any
         "endpoints": [{"addresses": ["10.9.9.9"], "nodeName": "node9"}], "ports": []});
     apply(&client, &stranger).await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(!peers.borrow().contains_key(&"node9".into()));
+    assert!(!peers.borrow().contains_key("node9"));
 
-    // With all of them gone, nobody is left; the watch goes on.
+    // Without any pod there are no peers; the watch continues.
     for node in ["node1", "node2", "node3"] {
         pods.delete(&format!("latency-probe-{node}"), &at_once).await?;
     }

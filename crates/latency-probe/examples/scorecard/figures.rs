@@ -6,29 +6,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use latency_matrix::NodeName;
 use latency_probe::discovery::Selection;
 use latency_probe::net::Prober as InProcessProber;
 use latency_probe::net::{AnswerPolicy, Responder, ResponderCounters};
-use latency_probe::report::PeerRow;
 use latency_probe::session::SharedSession;
 use latency_probe::session::{Method, Session, Settings};
-use latency_probe::session::{PairState, StateLimits, WindowLimits, percentile};
+use latency_probe::session::{StateLimits, WindowLimits, percentile};
 use latency_probe::use_batch_scheduling;
-use latency_probe::{NodeName, Peer, PeerSet};
+use latency_probe::{Peer, PeerSet};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, gettid};
+use scorecards::{Figure, Goal, Report};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::bench::{Lab, Prober, Relay, peers_file, until, value};
+use crate::bench::{Lab, Prober, until, value};
 use crate::capture::{Capture, wire_nanos};
-use crate::print;
-use crate::print_missing;
 
-const SOON: Duration = Duration::from_secs(30);
-
-fn lab(name: &str) -> Lab {
+pub(crate) fn lab(name: &str) -> Lab {
     Lab::new(name, std::env::current_exe().unwrap())
 }
 
@@ -45,6 +42,11 @@ fn settings(interval: Duration, samples: usize) -> Settings {
         probes_per_peer: None,
         http_path: "/healthz".into(),
     }
+}
+
+/// Prints a figure with its conditions.
+pub(crate) fn print(report: &mut Report, id: &'static str, value: f64, unit: &'static str, goal: Goal, conditions: &str) {
+    report.print_under(&Figure { id, value, unit, goal }, conditions);
 }
 
 /// What a prober on a thread of its own came to.
@@ -205,20 +207,20 @@ fn differences(ours: &[i64], wire: &[i64]) -> Vec<u64> {
 
 /// How accurate the times are: of one peer, with the machine idle and busy, and of many whose
 /// probes leave together.
-pub(crate) fn accuracy(quick: bool) {
+pub(crate) fn accuracy(report: &mut Report, quick: bool) {
     let lasting = Duration::from_secs(if quick { 5 } else { 18 });
     let often = settings(Duration::from_millis(5), 4_000);
     let idle = Accuracy::of("idle", 1, false, &often, lasting);
     let (p50, p99) = (idle.micros(50), idle.micros(99));
-    print("rtt_err_p50_us", p50, "us", "<= 20", p50 <= 20.0, &idle.note());
-    print("rtt_err_p99_us", p99, "us", "<= 100", p99 <= 100.0, &idle.note());
+    print(report, "rtt_err_p50_us", p50, "us", Goal::AtMost(20.0), &idle.note());
+    print(report, "rtt_err_p99_us", p99, "us", Goal::AtMost(100.0), &idle.note());
     let busy = Accuracy::of("busy", 1, true, &often, lasting);
     let p99 = busy.micros(99);
-    print("rtt_err_busy_p99_us", p99, "us", "<= 200", p99 <= 200.0, &busy.note());
+    print(report, "rtt_err_busy_p99_us", p99, "us", Goal::AtMost(200.0), &busy.note());
     let together = Accuracy::of("together", MANY, false, &settings(Duration::from_millis(100), 4_000), lasting);
     let p99 = together.micros(99);
     let note = format!("{MANY} peers, some 48 of whose probes leave together; {}", together.note());
-    print("rtt_err_together_p99_us", p99, "us", "<= 100", p99 <= 100.0, &note);
+    print(report, "rtt_err_together_p99_us", p99, "us", Goal::AtMost(100.0), &note);
 }
 
 /// What a packet of a probe's length costs this machine at the very least, by the plainest loop
@@ -239,7 +241,7 @@ fn bare_packet_seconds(lab: &Lab) -> f64 {
 }
 
 /// Probes per second of processor time, and replies that we lost and not the wire.
-pub(crate) fn throughput(quick: bool) {
+pub(crate) fn throughput(report: &mut Report, quick: bool) {
     let lab = lab("rate");
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();
@@ -263,7 +265,7 @@ pub(crate) fn throughput(quick: bool) {
         answered / probed.lasted.as_secs_f64(),
         100.0 * probed.thread_cpu.as_secs_f64() / probed.lasted.as_secs_f64()
     );
-    print("probes_per_core", per_core, "1/s", ">= 300000", per_core >= 300_000.0, &note);
+    print(report, "probes_per_core", per_core, "1/s", Goal::AtLeast(300_000.0), &note);
 
     let probed = probe(
         &lab,
@@ -274,7 +276,8 @@ pub(crate) fn throughput(quick: bool) {
     let (sent, lost) = probed.session.with(|session| (session.counters().sent[0], session.counters().lost[0]));
     let rate = sent as f64 / probed.lasted.as_secs_f64();
     let note = format!("{sent} probes, {rate:.0} a second for {:.0} s", probed.lasted.as_secs_f64());
-    print("false_loss", lost as f64, "probes", "0 at >= 100000/s", lost == 0 && rate >= 100_000.0, &note);
+    print(report, "false_loss", lost as f64, "probes", Goal::AtMost(0.0), &note);
+    print(report, "false_loss_rate", rate, "1/s", Goal::AtLeast(100_000.0), "the rate at which false_loss was measured");
 }
 
 /// A peers file for these peers, in JSON.
@@ -307,7 +310,7 @@ fn status_mebibytes(process: u32, line: &str) -> f64 {
 }
 
 /// What many peers cost the daemon.
-pub(crate) fn many_peers(quick: bool) {
+pub(crate) fn many_peers(report: &mut Report, quick: bool) {
     let lab = lab("many");
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();
@@ -334,10 +337,10 @@ pub(crate) fn many_peers(quick: bool) {
     let note = format!(
         "500 probes a second for {lasting:?}, one scrape in it; noise floor: bare sends and receives would take {floor:.2} %"
     );
-    print("peers_5k_cpu_pct", percent, "%", "<= 0.5", percent <= 0.5, &note);
+    print(report, "peers_5k_cpu_pct", percent, "%", Goal::AtMost(0.5), &note);
     let mebibytes = status_mebibytes(daemon.id(), "VmRSS:");
     let note = format!("between scrapes; peak while scraped {:.1} MiB", status_mebibytes(daemon.id(), "VmHWM:"));
-    print("peers_5k_rss_mib", mebibytes, "MiB", "<= 16", mebibytes <= 16.0, &note);
+    print(report, "peers_5k_rss_mib", mebibytes, "MiB", Goal::AtMost(16.0), &note);
 }
 
 /// Targets and rate of the comparisons.
@@ -350,7 +353,12 @@ fn children_cpu() -> f64 {
 
 /// Processor time per probe, theirs divided by ours: same targets, same rate, and at the same time,
 /// because what a probe costs depends on what else the machine does.
-fn against(id: &str, package: &str, goal: f64, quick: bool, theirs: impl FnOnce(&Lab, Duration) -> Option<f64> + Send) {
+fn against(
+    report: &mut Report,
+    (id, package, goal): (&'static str, &str, f64),
+    quick: bool,
+    theirs: impl FnOnce(&Lab, Duration) -> Option<f64> + Send,
+) {
     let lab = lab(id);
     let lasting = Duration::from_secs(if quick { 5 } else { 20 });
     let stop = CancellationToken::new();
@@ -369,7 +377,7 @@ fn against(id: &str, package: &str, goal: f64, quick: bool, theirs: impl FnOnce(
         (theirs.join().unwrap(), ours, answering)
     });
     let Some(theirs) = theirs else {
-        print_missing(id, "times", &format!(">= {goal}"), package);
+        report.absent(id, "times", &format!("needs the Debian package {package} (apt-get install {package})"));
         return;
     };
     let note = format!(
@@ -379,12 +387,12 @@ fn against(id: &str, package: &str, goal: f64, quick: bool, theirs: impl FnOnce(
         answering * 100.0,
         100.0 * f64::from(TARGETS) * bare_packet_seconds(&lab)
     );
-    print(id, theirs / ours, "times", &format!(">= {goal}"), theirs / ours >= goal, &note);
+    print(report, id, theirs / ours, "times", Goal::AtLeast(goal), &note);
 }
 
 /// Against fping.
-pub(crate) fn against_fping(quick: bool) {
-    against("vs_fping_cpu", "fping", 5.0, quick, |lab, lasting| {
+pub(crate) fn against_fping(report: &mut Report, quick: bool) {
+    against(report, ("vs_fping_cpu", "fping", 5.0), quick, |lab, lasting| {
         let targets: String = loopback_peers(TARGETS).values().map(|peer| format!("{}\n", peer.address())).collect();
         let file = lab.file("targets", &targets);
         let rounds = lasting.as_secs().to_string();
@@ -397,8 +405,8 @@ pub(crate) fn against_fping(quick: bool) {
 }
 
 /// Against smokeping_prober.
-pub(crate) fn against_smokeping(quick: bool) {
-    against("vs_smokeping_cpu", "prometheus-smokeping-prober", 100.0, quick, |lab, lasting| {
+pub(crate) fn against_smokeping(report: &mut Report, quick: bool) {
+    against(report, ("vs_smokeping_cpu", "prometheus-smokeping-prober", 100.0), quick, |lab, lasting| {
         let targets = loopback_peers(TARGETS);
         let mut command = Command::new("prometheus-smokeping-prober");
         command.args(["--web.listen-address=127.0.0.1:9374", "--ping.interval=1s", "--privileged"]);
@@ -410,59 +418,4 @@ pub(crate) fn against_smokeping(quick: bool) {
         let _ = child.wait();
         Some((children_cpu() - before) / lasting.as_secs_f64())
     });
-}
-
-/// Pairs that lose packets, beside the one that becomes slower: several, so that chance does not
-/// decide.
-const LOSSY: usize = 8;
-/// 5 % of them.
-const ONE_LOST_OF: u64 = 20;
-
-/// How soon a change shows.
-pub(crate) fn detection() {
-    let lab = lab("soon");
-    let far = Prober::start(&lab, 1, "b", &["--peers-file", lab.file("none.toml", "peers = []").to_str().unwrap()]);
-    let relays: Vec<Relay> = (0..=LOSSY).map(|_| Relay::start(&lab, Duration::from_millis(5), lab.address(1))).collect();
-    let names: Vec<String> = (0..=LOSSY).map(|n| format!("b{n}")).collect();
-    let lines: Vec<(&str, _)> = names.iter().zip(&relays).map(|(name, relay)| (name.as_str(), relay.address())).collect();
-    let peers = lab.file("peers.toml", &peers_file(&lines));
-    let near = Prober::start(&lab, 0, "a", &["--latency-from", "udp", "--peers-file", peers.to_str().unwrap()]);
-    let steady = |peer: &PeerRow| peer.state == PairState::Known && peer.samples >= 55 && peer.probes_lost == 0;
-    until(Duration::from_secs(150), || names.iter().all(|name| near.peer(name).is_some_and(|peer| steady(&peer))).then_some(()));
-
-    relays[0].set_one_way(Duration::from_micros(7_500));
-    for relay in &relays[1..] {
-        relay.lose_one_of(ONE_LOST_OF);
-    }
-    let started = Instant::now();
-    let (mut slower, mut lossy) = (None, vec![None; LOSSY]);
-    until(Duration::from_secs(90), || {
-        let metrics = near.get("/metrics");
-        let now = started.elapsed().as_secs_f64();
-        let millis = value(&metrics, "latency_between_nodes{from=\"a\",to=\"b0\"}");
-        if millis.is_some_and(|millis| (14.5..17.0).contains(&millis)) {
-            slower.get_or_insert(now);
-        }
-        for (seen, name) in lossy.iter_mut().zip(&names[1..]) {
-            if value(&metrics, &format!("kantai_probe_loss_ratio{{from=\"a\",to=\"{name}\"}}")).is_some_and(|ratio| ratio > 0.0) {
-                seen.get_or_insert(now);
-            }
-        }
-        (slower.is_some() && lossy.iter().all(Option::is_some)).then_some(())
-    });
-    let slower = slower.unwrap();
-    let slowest_loss = lossy.into_iter().flatten().fold(0.0, f64::max);
-    let seconds = slowest_loss.max(slower);
-    let note = format!(
-        "+5 ms shown after {slower:.1} s, 5 % loss (one packet of {ONE_LOST_OF}) after {slowest_loss:.1} s at the latest of {LOSSY} pairs; \
-         noise floor: the wire itself may lose the first one only after {ONE_LOST_OF} s"
-    );
-    print("detect_s", seconds, "s", "<= 30", seconds <= 30.0, &note);
-
-    lab.file("peers.toml", "peers = []");
-    let started = Instant::now();
-    until(SOON, || (!near.get("/metrics").contains("to=\"b")).then_some(()));
-    let seconds = started.elapsed().as_secs_f64();
-    print("gone_s", seconds, "s", "<= 1", seconds <= 1.0, "one interval; counted from the change of the peers file");
-    drop(far);
 }

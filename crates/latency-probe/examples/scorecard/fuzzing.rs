@@ -2,8 +2,11 @@
 
 use std::time::Instant;
 
+use scorecards::{Goal, Report};
+
+use crate::figures::print;
+use crate::runner;
 use crate::targets::{TARGETS, Target};
-use crate::{print, runner};
 
 /// Executions over all parsers.
 pub(crate) const GOAL: u64 = 100_000_000;
@@ -18,7 +21,7 @@ fn share(target: &Target) -> u64 {
 }
 
 /// Runs all targets on all cores.
-pub(crate) fn fuzz(executions: u64) {
+pub(crate) fn fuzz(report: &mut Report, executions: u64) {
     let begun = Instant::now();
     let shares: u64 = TARGETS.iter().map(share).sum();
     let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
@@ -44,6 +47,7 @@ pub(crate) fn fuzz(executions: u64) {
         done += tried;
         understood.push(format!("{} {:.0} %", target.name, 100.0 * known as f64 / tried.max(1) as f64));
     }
+    let shown = findings.len() as f64;
     let found = if findings.is_empty() { "none".to_owned() } else { findings.join(", ") };
     let note = format!(
         "{} targets, {:.0} s, seed {seed}; findings: {found}; understood: {}",
@@ -51,5 +55,6 @@ pub(crate) fn fuzz(executions: u64) {
         begun.elapsed().as_secs_f64(),
         understood.join(", ")
     );
-    print("fuzz_execs", done as f64, "executions", ">= 100000000", findings.is_empty() && done >= GOAL, &note);
+    print(report, "fuzz_execs", done as f64, "executions", Goal::AtLeast(GOAL as f64), &note);
+    print(report, "fuzz_findings", shown, "inputs", Goal::AtMost(0.0), "inputs that broke a parser or one of its promises");
 }

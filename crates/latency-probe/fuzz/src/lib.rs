@@ -4,18 +4,19 @@
 
 use std::time::Duration;
 
+use latency_matrix::{Protocol, Row};
 use latency_probe::discovery::parse_peers_file;
 use latency_probe::net::status;
 use latency_probe::protocol::FleetKeys;
 use latency_probe::protocol::{Echo, Family, strip_ipv4_header};
+use latency_probe::protocol::{LONGEST_IN_TRAIN, PACKET_LEN, Reply, Request, Sequence, SessionId};
 use latency_probe::protocol::{Notes, Reachability, read_name, read_notes};
-use latency_probe::protocol::{PACKET_LEN, Reply, Request, Sequence, SessionId};
-use latency_probe::report::{Row, binary};
+use latency_probe::report::{binary, prefers_binary};
 use latency_probe::session::Bounds;
 use latency_probe::session::{IcmpError, Method, NotSent, Order, ReceivedReply, Session, Settings};
 use latency_probe::session::{StateLimits, WindowLimits};
 use latency_probe::{Mono, Reading, Wall};
-use latency_probe::{Peer, PeerSet, Ports, Protocol};
+use latency_probe::{Peer, PeerSet, Ports};
 
 /// A parser, its name, and inputs that it understands, to begin from.
 pub struct Target {
@@ -30,7 +31,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target {
         name: "udp_packet",
         run: udp_packet,
@@ -38,6 +39,7 @@ pub const TARGETS: [Target; 9] = [
             include_bytes!("../../tests/golden/request.bin"),
             include_bytes!("../../tests/golden/reply.bin"),
             include_bytes!("../../tests/golden/reply-signed.bin"),
+            include_bytes!("../../tests/golden/request-in-train.bin"),
         ],
         words: &[b"KLPB"],
     },
@@ -68,6 +70,12 @@ pub const TARGETS: [Target; 9] = [
         run: http_status,
         seeds: &[b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok\n"],
         words: &[b"HTTP/1.0 ", b"HTTP/1.1 ", b"503", b"-1"],
+    },
+    Target {
+        name: "accept_header",
+        run: accept_header,
+        seeds: &[b"application/json;q=0.5, application/vnd.kantai.latency-row"],
+        words: &[b"application/json", b"application/vnd.kantai.latency-row", b";q=", b",", b"0.1", b"NaN", b"-1", b"inf"],
     },
     Target {
         name: "bucket_bounds",
@@ -125,13 +133,27 @@ pub fn udp_packet(bytes: &[u8]) -> bool {
         assert_eq!(bytes.len(), PACKET_LEN);
         assert_eq!(Request::decode(&request.encode()), Ok(request));
     }
+    let any = Request::decode_any(bytes);
+    if let Ok((in_train, start)) = any {
+        assert!(bytes.starts_with(start) && bytes.len() <= LONGEST_IN_TRAIN);
+        assert_eq!(bytes.len() == PACKET_LEN, request == Ok(in_train));
+    }
     let reply = Reply::decode(bytes);
     if let Ok(reply) = reply {
         assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
         let _ = reply.held();
     }
     assert!(request.is_err() || reply.is_err(), "one or the other");
-    request.is_ok() || reply.is_ok()
+    any.is_ok() || reply.is_ok()
+}
+
+/// What a client of `/v1/row` accepts.
+pub fn accept_header(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    let prefers = prefers_binary(&text);
+    // Without its name nobody gets it.
+    assert!(!prefers || text.to_ascii_lowercase().contains(binary::MEDIA_TYPE));
+    prefers
 }
 
 /// A message on the ICMP sockets, with and without the IPv4 header.

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use latency_matrix::NodeName;
 use tokio::sync::watch;
 
 use crate::clock::Wall;
 use crate::discovery::selection::{Selection, SelectionLimits, select};
-use crate::peers::{NodeName, PeerSet};
+use crate::peers::PeerSet;
 
 /// What the selection depends on.
 #[derive(Clone, Debug)]

@@ -11,10 +11,11 @@ use kube::api::Api;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Client, ResourceExt as _};
+use latency_matrix::NodeName;
 use tokio::sync::watch;
 
 use super::publish;
-use crate::peers::{NodeName, Peer, PeerSet, Ports};
+use crate::peers::{Peer, PeerSet, Ports};
 
 /// Port names in the Service: the responder's, and that of `/metrics`.
 const ECHO_PORT_NAME: &str = "echo";
@@ -186,7 +187,7 @@ mod tests {
         assert_eq!(view.apply(Event::InitApply(slice("b", None, &[("node2", "fd00::2", false), ("", "10.0.0.9", false)]))), None);
         let peers = view.apply(Event::InitDone).unwrap();
         assert_eq!(shown(&peers), ["node1=10.0.0.1:1234", "node2=[fd00::2]:9799"]);
-        assert_eq!((peers[&"node1".into()].http_port, peers[&"node2".into()].http_port), (80, 9798));
+        assert_eq!((peers["node1"].http_port, peers["node2"].http_port), (80, 9798));
         let peers =
             view.apply(Event::Apply(slice("a", Some(1_234), &[("node3", "10.0.0.3", false), ("node4", "bad", false)]))).unwrap();
         assert_eq!(shown(&peers), ["node2=[fd00::2]:9799", "node3=10.0.0.3:1234"]);

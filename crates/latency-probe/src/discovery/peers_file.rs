@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use latency_matrix::NodeName;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde::Deserialize;
 use tokio::io::unix::AsyncFd;
@@ -26,7 +27,7 @@ use tokio::sync::watch;
 
 use super::publish;
 use crate::net::register;
-use crate::peers::{NodeName, Peer, PeerSet, Ports};
+use crate::peers::{Peer, PeerSet, Ports};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,7 +83,7 @@ pub enum PeersFileError {
 /// use latency_probe::{Ports, discovery::parse_peers_file};
 /// let text = "[[peers]]\nnode = \"b\"\naddress = \"10.0.0.2\"";
 /// let peers = parse_peers_file(text, Ports::DEFAULT).unwrap();
-/// assert_eq!(peers[&"b".into()].echo, "10.0.0.2:9799".parse().unwrap());
+/// assert_eq!(peers["b"].echo, "10.0.0.2:9799".parse().unwrap());
 /// ```
 pub fn parse_peers_file(text: &str, ports: Ports) -> Result<PeerSet, PeersFileError> {
     let document: Document = if text.trim_start().starts_with('{') {
@@ -228,7 +229,7 @@ mod tests {
         let json = r#"{"peers": [{"node": "a", "address": "10.0.0.1"}, {"node": "b", "address": "[fd00::2]:99", "zone": "here", "http_port": 80}]}"#;
         let peers = parse_peers_file(toml, Ports::DEFAULT).unwrap();
         assert_eq!(peers, parse_peers_file(json, Ports::DEFAULT).unwrap());
-        assert_eq!(peers[&"b".into()], Peer { echo: "[fd00::2]:99".parse().unwrap(), http_port: 80, zone: Some("here".into()) });
+        assert_eq!(peers["b"], Peer { echo: "[fd00::2]:99".parse().unwrap(), http_port: 80, zone: Some("here".into()) });
         assert!(parse_peers_file("peers = []", Ports::DEFAULT).unwrap().is_empty());
     }
 

@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher as _};
 use std::time::Duration;
 
-use crate::peers::{NodeName, Peer, PeerSet};
+use latency_matrix::NodeName;
+
+use crate::peers::{Peer, PeerSet};
 
 /// Limits of the selection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +130,7 @@ mod tests {
         let limits = SelectionLimits { peers: 8, ..LIMITS };
         let chosen = select(&"node0".into(), &fleet(100, 1), &["node7".into()].into(), limits, false, 0);
         assert_eq!((chosen.peers.len(), chosen.fleet), (9, 100));
-        assert!(chosen.peers.contains_key(&"node7".into()) && !chosen.peers.contains_key(&"node0".into()));
+        assert!(chosen.peers.contains_key("node7") && !chosen.peers.contains_key("node0"));
     }
 
     #[test]
@@ -158,7 +160,7 @@ mod tests {
     fn the_own_zone_is_never_left_out() {
         let known = fleet(1_000, 100);
         for own in ["node7", "node42", "node99"] {
-            let own_zone = &known[&own.into()].zone;
+            let own_zone = &known[own].zone;
             assert!(chosen(own, &known, 0).iter().any(|node| known[node].zone == *own_zone), "{own}");
         }
     }
@@ -177,8 +179,8 @@ mod tests {
     fn who_comes_or_goes_changes_one_choice() {
         let before = fleet(1_000, 7);
         let mut after = before.clone();
-        after.remove(&"node500".into());
-        after.insert("new".into(), before[&"node500".into()].clone());
+        after.remove("node500");
+        after.insert("new".into(), before["node500"].clone());
         for prober in 0..50 {
             let own = format!("node{prober}");
             let changed = chosen(&own, &before, 0).difference(&chosen(&own, &after, 0)).count();

@@ -8,12 +8,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use latency_matrix::Protocol;
 use socket2::Socket;
 
 use crate::clock::{Mono, Reading};
 use crate::net::framing::{Decoded, Framing, icmp_error};
 use crate::net::{IcmpSocket, Inbox, Outbox, dropped_packets, icmp, set_transmit_stamps, udp_prober};
-use crate::peers::Protocol;
 use crate::protocol::fleet_key::{FleetKeys, SharedKeys};
 use crate::protocol::icmp::{ECHO_LEN, Echo, Family};
 use crate::protocol::wire::{PACKET_LEN, Request, Sequence};

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use latency_matrix::Protocol;
+
 use crate::clock::Wall;
 use crate::net::Datagram;
-use crate::peers::Protocol;
 use crate::protocol::control_message::Reachability;
 use crate::protocol::fleet_key::FleetKeys;
 use crate::protocol::icmp::{ECHO_LEN, Echo, Family, strip_ipv4_header};

@@ -7,6 +7,7 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use latency_matrix::Protocol;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream};
@@ -14,9 +15,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::clock::{Mono, Reading, Wall};
 use crate::net::{Inbox, connection_info, set_receive_stamps, set_transmit_stamps};
-use crate::peers::Protocol;
 use crate::session::SharedSession;
-use crate::session::round_trip::{Discard, Rtt, Trip, round_trip};
+use crate::session::round_trip::{Discard, RttSample, Trip, round_trip};
 use crate::session::{NotSent, Order};
 
 /// Bytes that are read of a response.
@@ -100,7 +100,7 @@ fn why(error: &io::Error) -> NotSent {
     }
 }
 
-async fn probe(order: &Order, http_path: &str) -> io::Result<Result<Rtt, Discard>> {
+async fn probe(order: &Order, http_path: &str) -> io::Result<Result<RttSample, Discard>> {
     let before = Reading::now();
     let stream = connect(order.to).await?;
     let connected = connect_time(&stream, before);
@@ -122,15 +122,15 @@ async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// The kernel's RTT, else the time we measured.
-fn connect_time(stream: &TcpStream, before: Reading) -> Result<Rtt, Discard> {
+fn connect_time(stream: &TcpStream, before: Reading) -> Result<RttSample, Discard> {
     let (read, held) = (Reading::now(), Duration::ZERO);
     let ours = round_trip(&Trip { sent: before, sent_stamp: None, received_stamp: None, read, prompt: true, held })?;
     let theirs = connection_info(stream).and_then(|info| info.round_trip);
-    let theirs = theirs.and_then(|time| Rtt::from_nanos(u64::try_from(time.as_nanos()).ok()?));
+    let theirs = theirs.and_then(|time| RttSample::from_nanos(u64::try_from(time.as_nanos()).ok()?));
     Ok(theirs.map_or(ours, |theirs| theirs.min(ours)))
 }
 
-async fn get(stream: &TcpStream, to: SocketAddr, path: &str) -> io::Result<Result<Rtt, Discard>> {
+async fn get(stream: &TcpStream, to: SocketAddr, path: &str) -> io::Result<Result<RttSample, Discard>> {
     // Where the kernel cannot stamp departures, our own reading just before the send has to do.
     let stamped = set_transmit_stamps(stream, true).is_ok();
     let request = format!("GET {path} HTTP/1.1\r\nhost: {to}\r\nuser-agent: latency-probe\r\nconnection: close\r\n\r\n");

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | 0..4 | `KLPB` |
 //! | 4 | version, 1 |
-//! | 5 | 1 = request, 2 = reply |
+//! | 5 | 1 = request, 2 = reply, 3 = request in a train |
 //! | 6..8 | zero |
 //! | 8..16 | the prober's session: random, so that replies to an earlier session do not match |
 //! | 16..24 | sequence number within the session |
@@ -13,6 +13,9 @@
 //! | 32..40 | responder's wall clock when its kernel had the request; zero in a request |
 //! | 40..48 | responder's wall clock just before it answered; zero in a request |
 //! | 48..64 | tag over bytes 0..48 where the fleet shares a key, else zero |
+//!
+//! A request in a train is followed by padding, up to 1,472 bytes in all; the padding is not signed.
+//! Its reply has 64 bytes as any other.
 //!
 //! The fourth timestamp, the reply's arrival, is taken by the prober and not sent.
 
@@ -22,6 +25,9 @@ use crate::clock::Wall;
 
 /// Length of every probe and every reply.
 pub const PACKET_LEN: usize = 64;
+
+/// Longest request in a train.
+pub const LONGEST_IN_TRAIN: usize = 1_472;
 
 /// Number of leading bytes that the tag covers.
 pub(crate) const SIGNED_LEN: usize = 48;
@@ -33,6 +39,7 @@ const MAGIC: [u8; 4] = *b"KLPB";
 const VERSION: u8 = 1;
 const REQUEST: u8 = 1;
 const REPLY: u8 = 2;
+const IN_TRAIN: u8 = 3;
 
 /// A random number that identifies one session of one prober.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,6 +96,26 @@ impl Request {
     #[must_use]
     pub fn encode(&self) -> Packet {
         self.encode_as(REQUEST)
+    }
+
+    /// Encodes the start of a request in a train, without a tag. Padding follows.
+    #[must_use]
+    pub fn encode_in_train(&self) -> Packet {
+        self.encode_as(IN_TRAIN)
+    }
+
+    /// Parses a request of either kind, and returns the part of it that the tag covers. The caller
+    /// checks the tag.
+    ///
+    /// # Errors
+    /// [`WireError`] if it is not a request of this version.
+    pub fn decode_any(bytes: &[u8]) -> Result<(Self, &Packet), WireError> {
+        match bytes.split_first_chunk() {
+            Some((start, padding)) if !padding.is_empty() && bytes.len() <= LONGEST_IN_TRAIN => {
+                Ok((Self::decode_as(start, IN_TRAIN)?, start))
+            }
+            _ => packet(bytes).and_then(|packet| Ok((Self::decode_as(packet, REQUEST)?, packet))),
+        }
     }
 
     fn encode_as(&self, kind: u8) -> Packet {

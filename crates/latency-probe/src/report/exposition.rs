@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use latency_matrix::{Protocol, StateKind};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -12,11 +13,10 @@ use prometheus_client::registry::Unit;
 
 use crate::clock::Mono;
 use crate::net::responder::ResponderCounters;
-use crate::peers::Protocol;
 use crate::process::{Footprint, give_memory_back};
 use crate::protocol::icmp::Family;
 use crate::session::histogram::Histogram;
-use crate::session::pair::{PairState, RttSummary, Summary};
+use crate::session::pair::{RttSummary, Summary};
 use crate::session::{Counters, PeerView, Session, SharedSession};
 
 /// A statistic of a pair's round-trip times that can be exported.
@@ -135,7 +135,7 @@ impl Snapshot {
 
 fn write_pairs(encoder: &mut DescriptorEncoder<'_>, pairs: &[Pair], stats: &BTreeSet<RttStat>) -> Written {
     // The seed's name, unit and meaning. A pair that is not known has no value, never zero.
-    let median = |pair: &Pair| pair.summary.rtt.filter(|_| pair.summary.state == PairState::Known).map(|rtt| rtt.p50.as_millis());
+    let median = |pair: &Pair| pair.summary.rtt.filter(|_| pair.summary.state == StateKind::Known).map(|rtt| rtt.p50.as_millis());
     let help = "Median round-trip time in milliseconds, while the pair is known";
     pair_gauge(encoder, pairs, "latency_between_nodes", help, None, median)?;
 
@@ -194,7 +194,7 @@ fn pair_gauge(
 /// Writes what concerns all pairs.
 fn write_fleet(encoder: &mut DescriptorEncoder<'_>, pairs: &[Pair]) -> Written {
     let mut peers = encoder.encode_descriptor("kantai_probe_peers", "Number of peers in each state", None, MetricType::Gauge)?;
-    for state in PairState::ALL {
+    for state in StateKind::ALL {
         let count = pairs.iter().filter(|pair| pair.summary.state == state).count();
         peers.encode_family(&[("state", state.as_str())])?.encode_gauge(&i64::try_from(count).unwrap_or(i64::MAX))?;
     }
@@ -261,7 +261,7 @@ mod tests {
 
     use super::*;
     use crate::session::pair::loss;
-    use crate::session::round_trip::Rtt;
+    use crate::session::round_trip::RttSample;
 
     #[derive(Debug)]
     struct Fixed(fn() -> Snapshot, &'static [RttStat]);
@@ -281,15 +281,15 @@ mod tests {
         text
     }
 
-    fn summary(state: PairState) -> Summary {
-        let ms = |millis: u64| Rtt::from_nanos(millis * 1_000_000).unwrap();
-        let known = matches!(state, PairState::Known | PairState::Stale);
+    fn summary(state: StateKind) -> Summary {
+        let ms = |millis: u64| RttSample::from_nanos(millis * 1_000_000).unwrap();
+        let known = matches!(state, StateKind::Known | StateKind::Stale);
         let rtt = RttSummary { min: ms(40), p50: ms(50), p90: ms(60), p99: ms(70), ewma_seconds: 0.051, jitter_seconds: 0.002 };
         Summary {
             state,
             rtt: known.then_some(rtt),
             loss: loss(if known { 3 } else { 12 }, 12),
-            age: Some(Duration::from_millis(if state == PairState::Known { 250 } else { 12_500 })),
+            age: Some(Duration::from_millis(if state == StateKind::Known { 250 } else { 12_500 })),
             samples: 9,
             reordered: 0,
             duplicates: 0,
@@ -315,8 +315,8 @@ mod tests {
 
     /// One pair in each state, one of which nothing was ever heard.
     fn in_each_state() -> Snapshot {
-        let mut pairs: Vec<Pair> = PairState::ALL.into_iter().map(|state| pair(state.as_str(), summary(state))).collect();
-        pairs.push(pair("new", Summary { loss: None, age: None, ..summary(PairState::Unknown) }));
+        let mut pairs: Vec<Pair> = StateKind::ALL.into_iter().map(|state| pair(state.as_str(), summary(state))).collect();
+        pairs.push(pair("new", Summary { loss: None, age: None, ..summary(StateKind::Unknown) }));
         snapshot(pairs)
     }
 
@@ -347,7 +347,7 @@ mod tests {
     #[test]
     fn a_pair_that_does_not_answer_keeps_its_state_and_has_no_time() {
         let text = exposed(in_each_state, &[RttStat::P50]);
-        for state in PairState::ALL.map(PairState::as_str) {
+        for state in StateKind::ALL.map(StateKind::as_str) {
             let series: Vec<&str> = text.lines().filter(|line| line.contains(&format!("to=\"{state}\""))).collect();
             let of = |name: &str| series.iter().filter(|line| line.starts_with(&format!("{name}{{"))).count();
             let present = format!("kantai_probe_pair_state{{from=\"a\",to=\"{state}\",state=\"{state}\"}} 1");
@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn a_node_exports_no_more_than_fifty_series_and_six_per_peer() {
         fn known(count: usize) -> Snapshot {
-            snapshot((0..count).map(|n| pair(&format!("b{n}"), summary(PairState::Known))).collect())
+            snapshot((0..count).map(|n| pair(&format!("b{n}"), summary(StateKind::Known))).collect())
         }
         let snapshots: [(usize, fn() -> Snapshot); 3] = [(1, || known(1)), (2, || known(2)), (200, || known(200))];
         for (count, snapshot) in snapshots {

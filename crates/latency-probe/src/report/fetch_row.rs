@@ -8,8 +8,9 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use http_body_util::{BodyExt as _, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use latency_matrix::Row;
 
-use crate::report::row::{Row, binary};
+use crate::report::row::binary;
 
 /// A row that cannot be had.
 #[derive(Debug, thiserror::Error)]

@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use crate::peers::NodeName;
-use crate::report::row::{PeerRow, Row};
-use crate::session::pair::PairState;
+use latency_matrix::{NodeName, PeerRow, Row, StateKind};
 
 /// A matrix of rows.
 #[derive(Clone, Debug)]
@@ -101,9 +99,9 @@ impl<'a> Matrix<'a> {
 fn label(cell: Option<&PeerRow>) -> String {
     let Some(peer) = cell else { return String::new() };
     match (peer.rtt_seconds, peer.state) {
-        (Some(rtt), PairState::Stale) => format!("~{:.2}", rtt.p50 * 1e3),
+        (Some(rtt), StateKind::Stale) => format!("~{:.2}", rtt.p50 * 1e3),
         (Some(rtt), _) => format!("{:.2}", rtt.p50 * 1e3),
-        (None, PairState::Unreachable) => "x".to_owned(),
+        (None, StateKind::Unreachable) => "x".to_owned(),
         (None, _) => "?".to_owned(),
     }
 }

@@ -1,6 +1,7 @@
 //! Counters of a session.
 
-use crate::peers::Protocol;
+use latency_matrix::Protocol;
+
 use crate::session::histogram::{Bounds, Histogram};
 use crate::session::round_trip::Discard;
 

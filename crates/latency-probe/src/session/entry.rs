@@ -1,11 +1,13 @@
 //! The state of one peer. Pure.
 
+use latency_matrix::{NodeName, Protocol, StateKind};
+
 use super::histogram::Histogram;
-use super::pair::{PairState, PairWindow, Silence, StateLimits, Summary, WindowLimits};
+use super::pair::{PairWindow, Silence, StateLimits, Summary, WindowLimits};
 use super::path::Path;
 use super::second_opinion::SecondOpinion;
 use crate::clock::Mono;
-use crate::peers::{NodeName, Peer, Protocol};
+use crate::peers::Peer;
 use crate::protocol::control_message::Reachability;
 
 /// One peer.
@@ -63,7 +65,7 @@ impl Entry {
         }
     }
 
-    pub(super) fn state(&self, limits: Limits, now: Mono) -> PairState {
+    pub(super) fn state(&self, limits: Limits, now: Mono) -> StateKind {
         self.primary.state(limits.window, limits.states, self.silence(limits, now), now)
     }
 
@@ -72,17 +74,17 @@ impl Entry {
     pub(super) fn summary(&self, limits: Limits, now: Mono) -> (Protocol, Summary) {
         let of = |pair: &PairWindow, silence| pair.summary(limits.window, limits.states, silence, now);
         let primary = of(&self.primary, self.silence(limits, now));
-        let is_told = matches!(primary.state, PairState::Known | PairState::Unreachable);
+        let is_told = matches!(primary.state, StateKind::Known | StateKind::Unreachable);
         let Some(fallback) = self.fallback.as_ref().filter(|_| !is_told) else { return (limits.primary, primary) };
         let others = [(Protocol::Icmp, &fallback.icmp), (Protocol::Tcp, &fallback.tcp)];
         let others = others.map(|(protocol, pair)| (protocol, of(pair, Silence::Unexplained)));
         let told = |state| others.into_iter().find(|(_, summary)| summary.state == state);
-        told(PairState::Known).or_else(|| told(PairState::Stale)).unwrap_or((limits.primary, primary))
+        told(StateKind::Known).or_else(|| told(StateKind::Stale)).unwrap_or((limits.primary, primary))
     }
 
     /// Whether to send an ICMP probe in this turn: as fallback, or to check whether ICMP passes.
     pub(super) fn asks_icmp(&mut self, limits: Limits, now: Mono) -> bool {
-        if self.state(limits, now) == PairState::Known {
+        if self.state(limits, now) == StateKind::Known {
             self.fallback = None;
             return self.opinion.wants_check();
         }
@@ -97,7 +99,7 @@ impl Entry {
     pub(super) fn asks_tcp(&self, limits: Limits, now: Mono) -> bool {
         let is_known = |pair: &PairWindow| {
             let silent = pair.lost_lately(limits.states.unreachable_after.min(ICMP_SILENT_AFTER));
-            !silent && pair.state(limits.window, limits.states, Silence::Unexplained, now) == PairState::Known
+            !silent && pair.state(limits.window, limits.states, Silence::Unexplained, now) == StateKind::Known
         };
         let is_silent = self.primary.lost_lately(limits.states.unreachable_after);
         is_silent && self.fallback.as_ref().is_some_and(|fallback| !is_known(&fallback.icmp))

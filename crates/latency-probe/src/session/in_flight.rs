@@ -5,8 +5,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use latency_matrix::Protocol;
+
 use crate::clock::{Mono, Reading, Wall};
-use crate::peers::Protocol;
 use crate::protocol::wire::Sequence;
 use crate::session::schedule::PeerKey;
 

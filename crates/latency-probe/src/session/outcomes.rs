@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
+use latency_matrix::{Protocol, StateKind};
+
 use super::Session;
 use super::entry::Fallback;
 use super::in_flight::{Fate, Probe};
-use super::pair::PairState;
 use super::probes::{IcmpError, NotSent, ReceivedReply};
-use super::round_trip::{Discard, Rtt, Trip, round_trip};
+use super::round_trip::{Discard, RttSample, Trip, round_trip};
 use super::settings::Method;
 use crate::clock::{Mono, Reading, Wall};
-use crate::peers::Protocol;
 use crate::protocol::control_message::Reachability;
 use crate::protocol::wire::Sequence;
 
@@ -38,7 +38,7 @@ impl Session {
             entry.path.flow_ended(probe.flow, None);
         }
         if probe.protocol == Protocol::Icmp
-            && let Some(entry) = self.entry(probe.peer).filter(|entry| entry.state(limits, now) == PairState::Known)
+            && let Some(entry) = self.entry(probe.peer).filter(|entry| entry.state(limits, now) == StateKind::Known)
         {
             entry.opinion.icmp_blocked();
         }
@@ -161,9 +161,9 @@ impl Session {
     }
 
     /// Ends a probe in flight with its RTT, or with the reason why there is none.
-    pub fn end_probe(&mut self, sequence: Sequence, time: Result<Rtt, Discard>, ttl: Option<u8>, now: Mono) {
+    pub fn end_probe(&mut self, sequence: Sequence, time: Result<RttSample, Discard>, ttl: Option<u8>, now: Mono) {
         let Some(probe) = self.in_flight.end(sequence, Fate::Answered) else { return };
-        self.counters.answered(probe.protocol, time.map(Rtt::as_seconds));
+        self.counters.answered(probe.protocol, time.map(RttSample::as_seconds));
         let limits = self.limits();
         if let Some(entry) = self.entry(probe.peer) {
             match probe.protocol {
@@ -178,7 +178,7 @@ impl Session {
         }
         self.counters.reordered += u64::from(reordered);
         if let Some((entry, rtt)) = self.entry(probe.peer).zip(time.ok()) {
-            let is_shown = probe.protocol == limits.primary || entry.state(limits, now) != PairState::Known;
+            let is_shown = probe.protocol == limits.primary || entry.state(limits, now) != StateKind::Known;
             if let Some(times) = entry.times.as_mut().filter(|_| is_shown) {
                 times.observe(rtt.as_seconds());
             }

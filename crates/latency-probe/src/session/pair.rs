@@ -7,10 +7,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use latency_matrix::StateKind;
+
 use crate::clock::Mono;
 use crate::protocol::wire::Sequence;
-use crate::session::round_trip::Rtt;
-pub(crate) use crate::session::summary::{PairState, RttSummary, Summary, loss, percentile};
+use crate::session::round_trip::RttSample;
+pub(crate) use crate::session::summary::{RttSummary, Summary, loss, percentile};
 
 /// The window: the newest `samples` outcomes that are not older than `span`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +56,7 @@ struct Outcome {
     /// smaller.
     at_millis: u32,
     /// None if lost.
-    rtt: Option<Rtt>,
+    rtt: Option<RttSample>,
 }
 
 /// Outcomes of the probes of one pair, and the averages over them.
@@ -69,7 +71,7 @@ pub struct PairWindow {
     /// not.
     outdated: usize,
     last_outcome: Option<Mono>,
-    last_answer: Option<(Mono, Rtt)>,
+    last_answer: Option<(Mono, RttSample)>,
     ewma_seconds: f64,
     jitter_seconds: f64,
     lost_in_a_row: u32,
@@ -113,7 +115,7 @@ impl PairWindow {
     }
 
     /// Records an RTT.
-    pub fn answered(&mut self, window: WindowLimits, at: Mono, rtt: Rtt) {
+    pub fn answered(&mut self, window: WindowLimits, at: Mono, rtt: RttSample) {
         self.make_room(window, at);
         let seconds = rtt.as_seconds();
         // Averages continue only from RTTs that still count; after a silence as long as the window
@@ -160,14 +162,14 @@ impl PairWindow {
     }
 
     /// The answers from this index on, oldest first, with their indices.
-    fn answers_from(&self, first: usize) -> impl DoubleEndedIterator<Item = (usize, Rtt)> + Clone {
+    fn answers_from(&self, first: usize) -> impl DoubleEndedIterator<Item = (usize, RttSample)> + Clone {
         self.outcomes.iter().enumerate().skip(first).filter_map(|(index, outcome)| Some((index, outcome.rtt?)))
     }
 
     /// Recomputes the averages from the RTTs that still count. Averages that remember the old route
     /// would lie outside the RTTs reported beside them.
     fn restart_averages(&mut self) {
-        let mut times = self.outcomes.iter().skip(self.outdated).filter_map(|outcome| outcome.rtt).map(Rtt::as_seconds);
+        let mut times = self.outcomes.iter().skip(self.outdated).filter_map(|outcome| outcome.rtt).map(RttSample::as_seconds);
         let Some(mut previous) = times.next() else { return };
         let (mut ewma, mut jitter) = (previous, 0.0);
         for seconds in times {
@@ -225,20 +227,20 @@ impl PairWindow {
 
     /// The state at `now`. Cheaper than a summary, with the same result.
     #[must_use]
-    pub fn state(&self, window: WindowLimits, limits: StateLimits, silence: Silence, now: Mono) -> PairState {
+    pub fn state(&self, window: WindowLimits, limits: StateLimits, silence: Silence, now: Mono) -> StateKind {
         if self.lost_lately(limits.unreachable_after) {
             return match silence {
-                Silence::Unexplained => PairState::Unknown,
-                Silence::Confirmed => PairState::Unreachable,
+                Silence::Unexplained => StateKind::Unknown,
+                Silence::Confirmed => StateKind::Unreachable,
             };
         }
         match self.last_answer {
             // The last answer is in the window unless time or later losses pushed it out. This
             // avoids touching the ring, which is rarely in the processor's cache.
             Some((at, _)) if self.answers > 0 && self.age_millis(millis(at), now) <= span_millis(window) => {
-                if now.since(at) > limits.stale_after { PairState::Stale } else { PairState::Known }
+                if now.since(at) > limits.stale_after { StateKind::Stale } else { StateKind::Known }
             }
-            _ => PairState::Unknown,
+            _ => StateKind::Unknown,
         }
     }
 
@@ -255,7 +257,7 @@ impl PairWindow {
     }
 
     /// The kept RTTs, oldest first, including those from before the route changed.
-    pub fn times(&self) -> impl Iterator<Item = Rtt> {
+    pub fn times(&self) -> impl Iterator<Item = RttSample> {
         self.outcomes.iter().filter_map(|outcome| outcome.rtt)
     }
 
@@ -263,15 +265,15 @@ impl PairWindow {
     #[must_use]
     pub fn summary(&self, window: WindowLimits, limits: StateLimits, silence: Silence, now: Mono) -> Summary {
         let (mut ended, mut lost) = (0, 0);
-        let mut times: Vec<Rtt> = Vec::with_capacity(self.outcomes.len());
+        let mut times: Vec<RttSample> = Vec::with_capacity(self.outcomes.len());
         for (index, outcome) in self.within(window, now) {
             ended += 1;
-            lost += usize::from(outcome.rtt.is_none());
+            lost += u64::from(outcome.rtt.is_none());
             times.extend(outcome.rtt.filter(|_| index >= self.outdated));
         }
         times.sort_unstable();
         let state = self.state(window, limits, silence, now);
-        let rtt = matches!(state, PairState::Known | PairState::Stale).then(|| {
+        let rtt = matches!(state, StateKind::Known | StateKind::Stale).then(|| {
             Some(RttSummary {
                 min: *times.first()?,
                 p50: percentile(&times, 50)?,
@@ -288,7 +290,7 @@ impl PairWindow {
             rtt: rtt.flatten(),
             loss: loss(lost, ended),
             age: self.last_answer.map(|(at, _)| now.since(at)),
-            samples: times.len(),
+            samples: times.len() as u64,
             reordered: self.reordered,
             duplicates: self.duplicates,
         }
@@ -296,7 +298,7 @@ impl PairWindow {
 }
 
 /// Index of the oldest of the `number` newest answers, and the shortest and longest RTT among them.
-fn newest(answers: impl DoubleEndedIterator<Item = (usize, Rtt)>, number: usize) -> Option<(usize, Rtt, Rtt)> {
+fn newest(answers: impl DoubleEndedIterator<Item = (usize, RttSample)>, number: usize) -> Option<(usize, RttSample, RttSample)> {
     let mut found = None;
     let mut missing = number;
     for (index, rtt) in answers.rev().take(number) {
@@ -330,22 +332,22 @@ mod tests {
         Mono::from_nanos(second * 1_000_000_000)
     }
 
-    fn ms(millis: u64) -> Rtt {
-        Rtt::from_nanos(millis * 1_000_000).unwrap()
+    fn ms(millis: u64) -> RttSample {
+        RttSample::from_nanos(millis * 1_000_000).unwrap()
     }
 
     #[test]
     fn from_unknown_to_known_to_stale_to_unknown() {
         let mut pair = PairWindow::new(WINDOW);
-        assert_eq!(pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(0)).state, PairState::Unknown);
+        assert_eq!(pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(0)).state, StateKind::Unknown);
         pair.answered(WINDOW, second(1), ms(3));
         let known = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(2));
-        assert_eq!((known.state, known.rtt.unwrap().p50, known.samples), (PairState::Known, ms(3), 1));
+        assert_eq!((known.state, known.rtt.unwrap().p50, known.samples), (StateKind::Known, ms(3), 1));
         let stale = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(12));
-        assert_eq!((stale.state, stale.rtt.unwrap().p50, stale.age), (PairState::Stale, ms(3), Some(Duration::from_secs(11))));
+        assert_eq!((stale.state, stale.rtt.unwrap().p50, stale.age), (StateKind::Stale, ms(3), Some(Duration::from_secs(11))));
         let forgotten = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(62));
-        assert_eq!((forgotten.state, forgotten.rtt, forgotten.loss), (PairState::Unknown, None, None));
-        assert_eq!(pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(60 * 60 * 24 * 365)).state, PairState::Unknown);
+        assert_eq!((forgotten.state, forgotten.rtt, forgotten.loss), (StateKind::Unknown, None, None));
+        assert_eq!(pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(60 * 60 * 24 * 365)).state, StateKind::Unknown);
     }
 
     #[test]
@@ -356,14 +358,14 @@ mod tests {
             pair.lost(WINDOW, second(at));
         }
         let shaky = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(6));
-        assert_eq!((shaky.state, shaky.rtt.unwrap().p99, shaky.loss.unwrap().ratio), (PairState::Known, ms(3), 0.8));
+        assert_eq!((shaky.state, shaky.rtt.unwrap().p99, shaky.loss.unwrap().ratio), (StateKind::Known, ms(3), 0.8));
         pair.lost(WINDOW, second(6));
         let gone = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(6));
-        assert_eq!((gone.state, gone.rtt), (PairState::Unreachable, None));
+        assert_eq!((gone.state, gone.rtt), (StateKind::Unreachable, None));
         let silent = pair.summary(WINDOW, LIMITS, Silence::Unexplained, second(6));
-        assert_eq!((silent.state, silent.rtt, silent.loss), (PairState::Unknown, None, gone.loss));
+        assert_eq!((silent.state, silent.rtt, silent.loss), (StateKind::Unknown, None, gone.loss));
         pair.answered(WINDOW, second(7), ms(4));
-        assert_eq!(pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(7)).state, PairState::Known);
+        assert_eq!(pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(7)).state, StateKind::Known);
     }
 
     #[test]
@@ -383,11 +385,11 @@ mod tests {
                 if at % 10 == 9 {
                     pair.lost(WINDOW, second(at));
                 } else {
-                    pair.answered(WINDOW, second(at), Rtt::from_nanos(before * 1_000_000 + at % 7 * 1_000).unwrap());
+                    pair.answered(WINDOW, second(at), RttSample::from_nanos(before * 1_000_000 + at % 7 * 1_000).unwrap());
                 }
             }
             for at in 60..75 {
-                pair.answered(WINDOW, second(at), Rtt::from_nanos(after * 1_000_000 + at % 7 * 1_000).unwrap());
+                pair.answered(WINDOW, second(at), RttSample::from_nanos(after * 1_000_000 + at % 7 * 1_000).unwrap());
             }
             let summary = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(75));
             let p50 = summary.rtt.unwrap().p50.as_millis();
@@ -471,7 +473,7 @@ mod tests {
 
     /// The same, from the whole history, in the plainest way. `counts_from` is the place in it from
     /// which on times count.
-    fn reference(history: &[(u64, Option<f64>)], counts_from: usize, now_millis: u64) -> (PairState, Vec<f64>, usize, usize) {
+    fn reference(history: &[(u64, Option<f64>)], counts_from: usize, now_millis: u64) -> (StateKind, Vec<f64>, usize, usize) {
         let start = history.len().saturating_sub(WINDOW.samples);
         let window: Vec<_> = (0..).zip(history).skip(start).filter(|(_, (at, _))| now_millis - at <= 60_000).collect();
         let mut times: Vec<f64> =
@@ -480,10 +482,10 @@ mod tests {
         let lost_in_a_row = history.iter().rev().take_while(|(_, rtt)| rtt.is_none()).count();
         let last = history.iter().rev().find(|(_, rtt)| rtt.is_some());
         let state = match last {
-            _ if lost_in_a_row >= 5 => PairState::Unreachable,
-            _ if times.is_empty() => PairState::Unknown,
-            Some((at, _)) if now_millis - at > 10_000 => PairState::Stale,
-            _ => PairState::Known,
+            _ if lost_in_a_row >= 5 => StateKind::Unreachable,
+            _ if times.is_empty() => StateKind::Unknown,
+            Some((at, _)) if now_millis - at > 10_000 => StateKind::Stale,
+            _ => StateKind::Known,
         };
         let lost = window.iter().filter(|(_, (_, rtt))| rtt.is_none()).count();
         (state, times, lost, window.len())
@@ -522,7 +524,7 @@ mod tests {
                 let at = Mono::from_nanos(now * 1_000_000);
                 match step.rtt_micros {
                     Some(micros) => {
-                        pair.answered(WINDOW, at, Rtt::from_nanos(u64::from(micros) * 1_000).unwrap());
+                        pair.answered(WINDOW, at, RttSample::from_nanos(u64::from(micros) * 1_000).unwrap());
                         history.push((now, Some(f64::from(micros) / 1e6)));
                         counts_from = change(&history, counts_from).unwrap_or(counts_from);
                     }
@@ -536,7 +538,7 @@ mod tests {
             let said = pair.summary(WINDOW, LIMITS, Silence::Confirmed, Mono::from_nanos(now * 1_000_000));
             let (state, times, lost, ended) = reference(&history, counts_from, now);
             prop_assert_eq!(said.state, state);
-            prop_assert_eq!(said.samples, times.len());
+            prop_assert_eq!(said.samples, times.len() as u64);
             let last = history.iter().rev().find(|(_, rtt)| rtt.is_some());
             prop_assert_eq!(said.age, last.map(|(at, _)| Duration::from_millis(now - at)));
             prop_assert_eq!(said.loss.is_some(), ended > 0);
@@ -545,7 +547,7 @@ mod tests {
                 prop_assert!((loss.ratio - ratio).abs() < 1e-12);
                 prop_assert!(0.0 <= loss.low && loss.low <= ratio + 1e-12 && ratio <= loss.high + 1e-12 && loss.high <= 1.0);
             }
-            prop_assert_eq!(said.rtt.is_some(), matches!(state, PairState::Known | PairState::Stale));
+            prop_assert_eq!(said.rtt.is_some(), matches!(state, StateKind::Known | StateKind::Stale));
             if let Some(rtt) = said.rtt {
                 let rank = |p: f64| times[((p * times.len() as f64).ceil() as usize).max(1) - 1];
                 for (ours, theirs) in [(rtt.min, times[0]), (rtt.p50, rank(0.5)), (rtt.p90, rank(0.9)), (rtt.p99, rank(0.99))] {
@@ -561,7 +563,7 @@ mod tests {
         /// Wilson's interval are the shares from which the observed one is just so many standard
         /// deviations away.
         #[test]
-        fn the_interval_of_loss_solves_its_equation(a in 0_usize..5_000, b in 1_usize..5_000) {
+        fn the_interval_of_loss_solves_its_equation(a in 0_u64..5_000, b in 1_u64..5_000) {
             let (lost, ended) = (a.min(b), b);
             let said = loss(lost, ended).unwrap();
             let (n, observed) = (ended as f64, lost as f64 / ended as f64);
@@ -601,7 +603,7 @@ mod tests {
             for (at, micros) in (0..).zip(&times) {
                 history.push((at * 1_000, Some(f64::from(*micros) / 1e6)));
                 counts_from = change(&history, counts_from).unwrap_or(counts_from);
-                pair.answered(WINDOW, second(at), Rtt::from_nanos(u64::from(*micros) * 1_000).unwrap());
+                pair.answered(WINDOW, second(at), RttSample::from_nanos(u64::from(*micros) * 1_000).unwrap());
             }
             let seconds: Vec<f64> = times[counts_from..].iter().map(|micros| f64::from(*micros) / 1e6).collect();
             let ewma = seconds.iter().copied().reduce(|average, next| average * 7.0 / 8.0 + next / 8.0).unwrap();

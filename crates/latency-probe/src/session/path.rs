@@ -1,6 +1,6 @@
 //! What is known of the path to a peer beside its RTT. Pure.
 
-use super::round_trip::Rtt;
+use super::round_trip::RttSample;
 
 /// Initial time to live of our packets, and of replies from Linux.
 pub(crate) const INITIAL_TTL: u8 = 64;
@@ -75,11 +75,11 @@ impl Path {
     }
 
     /// Records the outcome of a probe of that flow; none = lost.
-    pub(super) fn flow_ended(&mut self, flow: u8, rtt: Option<Rtt>) {
+    pub(super) fn flow_ended(&mut self, flow: u8, rtt: Option<RttSample>) {
         let Some(flow) = self.flows.get_mut(usize::from(flow)) else { return };
         flow.lost = flow.lost << 1 | u32::from(rtt.is_none());
         flow.ended = (flow.ended + 1).min(32);
-        if let Some(seconds) = rtt.map(Rtt::as_seconds) {
+        if let Some(seconds) = rtt.map(RttSample::as_seconds) {
             let average = flow.ewma_seconds.get_or_insert(seconds);
             *average += WEIGHT * (seconds - *average);
         }
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn a_flow_remembers_its_last_probes() {
         let mut path = Path::new(2);
-        let rtt = Rtt::from_nanos(5_000_000);
+        let rtt = RttSample::from_nanos(5_000_000);
         for probe in 0..100 {
             path.flow_ended(0, rtt);
             path.flow_ended(1, rtt.filter(|_| probe < 90));

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use latency_matrix::{NodeName, Protocol};
+
 use crate::clock::Wall;
-use crate::peers::{NodeName, Protocol};
 use crate::protocol::control_message::Reachability;
 use crate::protocol::wire::{Sequence, SessionId};
 use crate::session::histogram::Histogram;

@@ -14,13 +14,13 @@ use crate::clock::{Reading, Wall};
 
 /// A round-trip time between 0 (exclusive) and 4.29 s, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Rtt(NonZeroU32);
+pub struct RttSample(NonZeroU32);
 
-impl Rtt {
+impl RttSample {
     /// The longest RTT. Timeouts must be shorter.
     pub const MAX: Duration = Duration::from_nanos(u32::MAX as u64 - 1);
 
-    /// An RTT; none if zero or longer than [`Rtt::MAX`].
+    /// An RTT; none if zero or longer than [`RttSample::MAX`].
     #[must_use]
     pub fn from_nanos(nanos: u64) -> Option<Self> {
         u32::try_from(nanos).ok().filter(|&nanos| nanos < u32::MAX).and_then(NonZeroU32::new).map(Self)
@@ -95,7 +95,7 @@ const READING_SLACK_NANOS: u64 = 20_000;
 ///
 /// # Errors
 /// A [`Discard`] if the times contradict each other.
-pub(crate) fn round_trip(trip: &Trip) -> Result<Rtt, Discard> {
+pub(crate) fn round_trip(trip: &Trip) -> Result<RttSample, Discard> {
     let elapsed = trip.read.mono.as_nanos().checked_sub(trip.sent.mono.as_nanos()).ok_or(Discard::ClockStepped)?;
     let wall_elapsed = trip.read.wall.as_nanos().checked_sub(trip.sent.wall.as_nanos()).ok_or(Discard::ClockStepped)?;
     let tolerance = READING_SLACK_NANOS + elapsed / 1_000_000 * SLEW_PARTS_PER_MILLION;
@@ -117,7 +117,7 @@ pub(crate) fn round_trip(trip: &Trip) -> Result<Rtt, Discard> {
     };
     let held = u64::try_from(trip.held.as_nanos()).unwrap_or(u64::MAX);
     let wire = elapsed.checked_sub(before).and_then(|rest| rest.checked_sub(after)).and_then(|rest| rest.checked_sub(held));
-    wire.and_then(Rtt::from_nanos).ok_or(Discard::Impossible)
+    wire.and_then(RttSample::from_nanos).ok_or(Discard::Impossible)
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::peers::Protocol;
+use latency_matrix::Protocol;
+
 use crate::session::histogram::Bounds;
 use crate::session::pair::{StateLimits, WindowLimits};
 
@@ -62,7 +63,7 @@ impl std::str::FromStr for Method {
 pub struct Settings {
     /// Time between two probes of a peer.
     pub interval: Duration,
-    /// Time after which a probe counts as lost; at most [`Rtt::MAX`](crate::session::Rtt::MAX).
+    /// Time after which a probe counts as lost; at most [`RttSample::MAX`](crate::session::RttSample::MAX).
     pub timeout: Duration,
     /// The window of each pair.
     pub window: WindowLimits,

@@ -2,50 +2,21 @@
 
 use std::time::Duration;
 
-use super::round_trip::Rtt;
+use latency_matrix::StateKind;
 
-/// The state of a pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PairState {
-    /// The last reply is recent.
-    Known,
-    /// No reply within the window; or the last probes were lost, which may be the responder's fault
-    /// alone.
-    Unknown,
-    /// Replies are within the window, but the last one is old.
-    Stale,
-    /// The last probes were all lost, and a second opinion agrees.
-    Unreachable,
-}
-
-impl PairState {
-    /// All states.
-    pub const ALL: [Self; 4] = [Self::Known, Self::Unknown, Self::Stale, Self::Unreachable];
-
-    /// The name in labels and rows.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Known => "known",
-            Self::Unknown => "unknown",
-            Self::Stale => "stale",
-            Self::Unreachable => "unreachable",
-        }
-    }
-}
+use super::round_trip::RttSample;
 
 /// RTTs over the window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RttSummary {
     /// The shortest RTT.
-    pub min: Rtt,
+    pub min: RttSample,
     /// The median (nearest rank, as the other percentiles).
-    pub p50: Rtt,
+    pub p50: RttSample,
     /// The 90th percentile.
-    pub p90: Rtt,
+    pub p90: RttSample,
     /// The 99th percentile.
-    pub p99: Rtt,
+    pub p99: RttSample,
     /// Exponentially weighted moving average, weight 1/8 for the newest.
     pub ewma_seconds: f64,
     /// Interarrival jitter as RFC 3550 defines it, on round-trip times.
@@ -56,9 +27,9 @@ pub struct RttSummary {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossSummary {
     /// Probes lost.
-    pub lost: usize,
+    pub lost: u64,
     /// Probes that ended, lost or answered.
-    pub ended: usize,
+    pub ended: u64,
     /// Lost probes over ended probes.
     pub ratio: f64,
     /// Lower bound of the 95 % confidence interval (Wilson).
@@ -71,7 +42,7 @@ pub struct LossSummary {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
     /// The state.
-    pub state: PairState,
+    pub state: StateKind,
     /// RTTs, if the pair is known or stale.
     pub rtt: Option<RttSummary>,
     /// Loss, if any probe ended within the window.
@@ -79,7 +50,7 @@ pub struct Summary {
     /// Time since the last reply, if there was one.
     pub age: Option<Duration>,
     /// Number of RTTs that the statistics are computed from.
-    pub samples: usize,
+    pub samples: u64,
     /// Replies overtaken by the reply to a later probe (RFC 4737), since the peer was added.
     pub reordered: u32,
     /// Further replies to answered probes, since the peer was added.
@@ -111,7 +82,7 @@ pub fn percentile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
 /// ```
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "a window holds far fewer outcomes than a float holds integers")]
-pub fn loss(lost: usize, ended: usize) -> Option<LossSummary> {
+pub fn loss(lost: u64, ended: u64) -> Option<LossSummary> {
     /// 97.5 % quantile of the normal distribution.
     const Z: f64 = 1.959_963_985;
     if ended == 0 {

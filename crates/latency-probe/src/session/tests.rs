@@ -1,12 +1,12 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use latency_matrix::{PeerRow, StateKind};
 use proptest::prelude::*;
 
 use super::*;
 use crate::peers::Peer;
 use crate::protocol::control_message::Reachability;
-use crate::report::row::PeerRow;
 use crate::session::pair::{StateLimits, WindowLimits};
 
 const MS: u64 = 1_000_000;
@@ -90,15 +90,15 @@ fn row_of(session: &Session, to: &str, now: u64) -> PeerRow {
 #[test]
 fn measures_each_peer_once_an_interval() {
     let mut session = session(Method::PreferUdp, &[("node1", 1), ("node2", 2), ("node3", 3)]);
-    assert_eq!(row_of(&session, "node2", 0).state, PairState::Unknown);
+    assert_eq!(row_of(&session, "node2", 0).state, StateKind::Unknown);
     let sent = run(&mut session, 0, 30_000, |_, order| Some(if order.to == peer(2).echo { 1 } else { 50 }));
     // Once it is known that a peer answers, it is found out whether ICMP gets through as well.
     let by = |protocol| sent.iter().filter(move |(_, order)| order.protocol == protocol).count();
     assert!((56..=64).contains(&by(Protocol::Udp)) && by(Protocol::Icmp) == 2, "{}", sent.len());
     assert!(sent.iter().all(|(_, order)| order.to.ip() != peer(1).address()));
     let (near, far) = (row_of(&session, "node2", 30_000), row_of(&session, "node3", 30_000));
-    assert_eq!((near.state, near.rtt_seconds.unwrap().p50), (PairState::Known, 0.001));
-    assert_eq!((far.state, far.rtt_seconds.unwrap().p50, far.hops), (PairState::Known, 0.05, Some(1)));
+    assert_eq!((near.state, near.rtt_seconds.unwrap().p50), (StateKind::Known, 0.001));
+    assert_eq!((far.state, far.rtt_seconds.unwrap().p50, far.hops), (StateKind::Known, 0.05, Some(1)));
     assert_eq!(session.row(at(30_000)).peers.len(), 2);
 }
 
@@ -107,10 +107,10 @@ fn a_probe_that_never_returns_is_loss_and_then_the_peer_is_unreachable() {
     let mut session = session(Method::PreferUdp, &[("node2", 2)]);
     run(&mut session, 0, 30_000, |now, _| (now < 15_000).then_some(3));
     let row = row_of(&session, "node2", 30_000);
-    assert_eq!((row.state, row.rtt_seconds), (PairState::Unreachable, None));
+    assert_eq!((row.state, row.rtt_seconds), (StateKind::Unreachable, None));
     assert!(row.loss_ratio.unwrap() > 0.3 && session.counters().lost[0] >= 11);
     run(&mut session, 30_000, 35_000, |_, _| Some(3));
-    assert_eq!(row_of(&session, "node2", 35_000).state, PairState::Known);
+    assert_eq!(row_of(&session, "node2", 35_000).state, StateKind::Known);
 }
 
 #[test]
@@ -121,11 +121,11 @@ fn icmp_steps_in_while_the_responder_is_silent_and_out_again() {
     let first_icmp = sent.iter().find(|(_, order)| order.protocol == Protocol::Icmp).unwrap().0;
     assert!((6_000..10_000).contains(&first_icmp), "after five lost probes: {first_icmp}");
     let row = row_of(&session, "node2", 20_000);
-    assert_eq!((row.state, row.protocol, row.rtt_seconds.unwrap().p50), (PairState::Known, Protocol::Icmp, 0.004));
+    assert_eq!((row.state, row.protocol, row.rtt_seconds.unwrap().p50), (StateKind::Known, Some(Protocol::Icmp), 0.004));
     run(&mut session, 20_000, 30_000, |_, _| Some(2));
     let sent = run(&mut session, 30_000, 40_000, |_, _| Some(2));
     assert!(sent.iter().all(|(_, order)| order.protocol == Protocol::Udp));
-    assert_eq!(row_of(&session, "node2", 40_000).protocol, Protocol::Udp);
+    assert_eq!(row_of(&session, "node2", 40_000).protocol, Some(Protocol::Udp));
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn nobody_is_probed_by_icmp_where_there_is_none() {
     assert!(sent.iter().all(|(_, order)| order.protocol != Protocol::Icmp));
     // Its responder is silent, which says little of the node: it may be restarting.
     let row = row_of(&session, "node2", 20_000);
-    assert_eq!((row.state, row.loss_ratio), (PairState::Unknown, Some(1.0)));
+    assert_eq!((row.state, row.loss_ratio), (StateKind::Unknown, Some(1.0)));
 }
 
 /// A firewall may let TCP through alone.
@@ -156,17 +156,17 @@ fn a_tcp_handshake_steps_in_while_neither_udp_nor_icmp_tells_anything() {
             session.take_due(now, 64, &mut orders);
             for order in orders.iter().filter(|order| order.protocol == Protocol::Tcp) {
                 assert_eq!(order.to, "10.0.0.2:9798".parse().unwrap());
-                session.end_probe(order.sequence, Ok(Rtt::from_nanos(6 * MS).unwrap()), None, at(tick * 50 + 6).mono);
+                session.end_probe(order.sequence, Ok(RttSample::from_nanos(6 * MS).unwrap()), None, at(tick * 50 + 6).mono);
                 tcp += 1;
             }
         }
         let row = row_of(&session, "node2", 20_000);
-        assert_eq!((row.state, row.protocol, row.rtt_seconds.unwrap().p50), (PairState::Known, Protocol::Tcp, 0.006));
+        assert_eq!((row.state, row.protocol, row.rtt_seconds.unwrap().p50), (StateKind::Known, Some(Protocol::Tcp), 0.006));
         assert!(tcp > 5, "{tcp}");
         // And out again.
         let sent = run(&mut session, 20_000, 40_000, |_, order| (order.protocol == Protocol::Udp).then_some(2));
         assert!(sent.iter().filter(|(at, _)| *at > 22_000).all(|(_, order)| order.protocol != Protocol::Tcp));
-        assert_eq!(row_of(&session, "node2", 40_000).protocol, Protocol::Udp);
+        assert_eq!(row_of(&session, "node2", 40_000).protocol, Some(Protocol::Udp));
     }
 }
 
@@ -180,7 +180,7 @@ fn flows_tell_which_of_several_routes_is_broken() {
     let sent = run(&mut session, 0, 60_000, |_, order| (order.flow != 2).then_some(5));
     assert!((0..4).all(|flow| sent.iter().filter(|(_, order)| order.flow == flow).count() >= 10));
     let row = row_of(&session, "node2", 60_000);
-    assert!(row.state == PairState::Known && (row.loss_ratio.unwrap() - 0.25).abs() < 0.05, "{row:?}");
+    assert!(row.state == StateKind::Known && (row.loss_ratio.unwrap() - 0.25).abs() < 0.05, "{row:?}");
     let lost: Vec<_> = row.flows.iter().map(|flow| (flow.probes_lost > 0, flow.ewma_seconds)).collect();
     let (whole, broken) = ((false, Some(0.005)), (true, None));
     assert_eq!(lost, [whole, whole, broken, whole]);
@@ -228,13 +228,13 @@ fn a_silent_responder_is_not_an_unreachable_node() {
     for method in [Method::Udp, Method::Tcp, Method::Http] {
         let mut session = session(method, &[("node2", 2)]);
         run(&mut session, 0, 30_000, |now, _| (now < 15_000).then_some(3));
-        assert_eq!(row_of(&session, "node2", 30_000).state, PairState::Unknown, "{method:?}");
+        assert_eq!(row_of(&session, "node2", 30_000).state, StateKind::Unknown, "{method:?}");
     }
     // Where ICMP never got through, its silence is no second opinion.
     let mut session = session(Method::PreferUdp, &[("node2", 2)]);
     let udp_until_15 = |now, order: &Order| (now < 15_000 && order.protocol == Protocol::Udp).then_some(3);
     run(&mut session, 0, 40_000, udp_until_15);
-    assert_eq!(row_of(&session, "node2", 40_000).state, PairState::Unknown);
+    assert_eq!(row_of(&session, "node2", 40_000).state, StateKind::Unknown);
     assert!(session.counters().lost[Protocol::Icmp as usize] > 3);
 }
 
@@ -257,7 +257,7 @@ fn a_refusal_is_an_answer_of_the_node() {
         bounce(&mut session, second * 1_000, Reachability::NobodyListens, true);
     }
     let row = row_of(&session, "node2", 19_500);
-    assert_eq!((row.state, row.protocol, row.rtt_seconds.unwrap().p50), (PairState::Known, Protocol::Icmp, 0.007));
+    assert_eq!((row.state, row.protocol, row.rtt_seconds.unwrap().p50), (StateKind::Known, Some(Protocol::Icmp), 0.007));
     assert_eq!(row.hops, Some(2));
     assert!(session.counters().refused > 10 && session.counters().lost[0] > 10);
     // Then the machine itself goes; a router says so. Some quote too little to tell which probe it
@@ -265,22 +265,22 @@ fn a_refusal_is_an_answer_of_the_node() {
     for second in 20..60 {
         bounce(&mut session, second * 1_000, Reachability::NoRoute, second < 40);
         if second == 39 {
-            assert_eq!(row_of(&session, "node2", 39_500).state, PairState::Unreachable);
+            assert_eq!(row_of(&session, "node2", 39_500).state, StateKind::Unreachable);
         }
     }
-    assert_eq!(row_of(&session, "node2", 59_500).state, PairState::Unreachable);
+    assert_eq!(row_of(&session, "node2", 59_500).state, StateKind::Unreachable);
     // Also where there is no ICMP to ask, what the refusals told before does not hide that.
     let mut blind = Session::new("node1".into(), settings(Method::PreferUdp), 7);
     blind.set_peers(&peers(&[("node2", 2)]), at(0).mono);
     for second in 1..40 {
         bounce(&mut blind, second * 1_000, if second < 20 { Reachability::NobodyListens } else { Reachability::NoRoute }, true);
     }
-    assert_eq!(row_of(&blind, "node2", 39_500).state, PairState::Unreachable);
+    assert_eq!(row_of(&blind, "node2", 39_500).state, StateKind::Unreachable);
     // A firewall on the way says nothing of the node, and what was said before grows old.
     for second in 60..80 {
         bounce(&mut session, second * 1_000, Reachability::Unclear, true);
     }
-    assert_eq!(row_of(&session, "node2", 79_500).state, PairState::Unknown);
+    assert_eq!(row_of(&session, "node2", 79_500).state, StateKind::Unknown);
 }
 
 /// A kernel asks three times, a second each, who has an address; the probe is given up after two.
@@ -288,12 +288,12 @@ fn a_refusal_is_an_answer_of_the_node() {
 fn the_word_of_the_network_counts_after_the_probe_was_given_up() {
     let mut session = session(Method::Udp, &[("node2", 2)]);
     let sent = run(&mut session, 0, 20_000, |_, _| None);
-    assert_eq!(row_of(&session, "node2", 20_000).state, PairState::Unknown);
+    assert_eq!(row_of(&session, "node2", 20_000).state, StateKind::Unknown);
     let (_, given_up) = sent.iter().rev().find(|(at, _)| *at < 17_000).unwrap();
     let probe = Some((session.id(), given_up.sequence));
     let icmp_error = IcmpError { to: peer(2).echo, probe, reachability: Reachability::NoRoute, stamp: None, ttl: None };
     session.handle_icmp_error(&icmp_error, at(20_000), false);
-    assert_eq!(row_of(&session, "node2", 20_000).state, PairState::Unreachable);
+    assert_eq!(row_of(&session, "node2", 20_000).state, StateKind::Unreachable);
 }
 
 #[test]
@@ -406,11 +406,11 @@ fn who_leaves_is_forgotten_and_who_moves_begins_anew() {
     session.set_peers(&peers(&[("node2", 9), ("node4", 4)]), at(5_000).mono);
     let row = session.row(at(5_000));
     let nodes: Vec<_> = row.peers.iter().map(|peer| (peer.to.as_str(), peer.state, peer.samples)).collect();
-    assert_eq!(nodes, [("node2", PairState::Unknown, 0), ("node4", PairState::Unknown, 0)]);
+    assert_eq!(nodes, [("node2", StateKind::Unknown, 0), ("node4", StateKind::Unknown, 0)]);
     let sent = run(&mut session, 5_000, 10_000, |_, _| Some(1));
     let to: BTreeSet<_> = sent.iter().map(|(_, order)| order.to).collect();
     assert_eq!(to, BTreeSet::from([peer(4).echo, peer(9).echo]));
-    assert!(session.row(at(10_000)).peers.iter().all(|peer| peer.state == PairState::Known));
+    assert!(session.row(at(10_000)).peers.iter().all(|peer| peer.state == StateKind::Known));
     session.set_peers(&PeerSet::new(), at(10_000).mono);
     assert_eq!(run(&mut session, 10_000, 15_000, |_, _| Some(1)), []);
 }
@@ -472,7 +472,7 @@ fn connections_go_to_their_port_and_end_measured_or_lost() {
     assert_eq!(session.counters().answered, [0; 4]);
     for order in &orders {
         if order.to.port() == 80 {
-            session.end_probe(order.sequence, Ok(Rtt::from_nanos(3 * MS).unwrap()), None, at(1_003).mono);
+            session.end_probe(order.sequence, Ok(RttSample::from_nanos(3 * MS).unwrap()), None, at(1_003).mono);
         } else {
             session.not_sent(order.sequence, NotSent::Refused, at(1_003).mono);
         }
@@ -493,7 +493,7 @@ fn a_responder_that_lies_or_a_clock_that_is_set_gives_neither_latency_nor_loss()
     session.handle_reply(&reply(session.id(), &orders[0]), set);
     session.give_up(at(20_000).mono);
     let row = row_of(&session, "node2", 20_000);
-    assert_eq!((row.state, row.loss_ratio, row.samples), (PairState::Unknown, None, 0));
+    assert_eq!((row.state, row.loss_ratio, row.samples), (StateKind::Unknown, None, 0));
     assert_eq!((session.counters().discarded_impossible, session.counters().discarded_clock_stepped), (1, 1));
 }
 
@@ -574,7 +574,7 @@ fn a_rollout_of_the_responders_makes_no_node_unreachable() {
                 }
             }
             let states = session.peers(at(now).mono).map(|peer| peer.summary.state);
-            assert!(states.into_iter().all(|state| state != PairState::Unreachable), "{has_icmp} {passes_icmp} at {now} ms");
+            assert!(states.into_iter().all(|state| state != StateKind::Unreachable), "{has_icmp} {passes_icmp} at {now} ms");
         }
     }
 }
@@ -584,9 +584,9 @@ fn a_rollout_of_the_responders_makes_no_node_unreachable() {
 fn a_node_that_is_cut_off_is_unreachable_within_fifteen_seconds() {
     let mut session = session(Method::PreferUdp, &[("node2", 2)]);
     run(&mut session, 0, 30_000, |now, _| (now < 15_000).then_some(3));
-    assert_eq!(row_of(&session, "node2", 30_000).state, PairState::Unreachable);
+    assert_eq!(row_of(&session, "node2", 30_000).state, StateKind::Unreachable);
     run(&mut session, 30_000, 33_500, |_, _| Some(3));
-    assert_eq!(row_of(&session, "node2", 33_500).state, PairState::Known, "and back");
+    assert_eq!(row_of(&session, "node2", 33_500).state, StateKind::Known, "and back");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use latency_probe::report::{PeerRow, Row};
+use latency_matrix::{PeerRow, Row};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid};
@@ -85,6 +85,23 @@ impl Lab {
         std::fs::write(&new, text).unwrap();
         std::fs::rename(&new, &path).unwrap();
         path
+    }
+
+    /// Narrows what leaves a namespace to a rate, by the kernel's token bucket. Returns whether this
+    /// kernel has one.
+    pub(crate) fn narrow(&self, index: usize, bits_per_second: u64) -> bool {
+        let rate = format!("{bits_per_second}bit");
+        let arguments = ["-n", &self.namespaces[index], "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", &rate];
+        let bucket = ["burst", "5kb", "latency", "500ms"];
+        Command::new("tc").args(arguments).args(bucket).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    }
+
+    /// A counter of a namespace's end of the cable.
+    pub(crate) fn counter(&self, index: usize, name: &str) -> u64 {
+        let path = format!("/sys/class/net/eth0/statistics/{name}");
+        let command = ["netns", "exec", &self.namespaces[index], "cat", &path];
+        let output = Command::new("ip").args(command).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
     }
 
     /// Runs a program in a namespace.
@@ -166,14 +183,14 @@ impl<'lab> Prober<'lab> {
             command.spawn().unwrap()
         });
         let prober = Self { lab, index, child };
-        until(Duration::from_secs(20), || prober.try_get("/healthz"));
+        until(Duration::from_secs(60), || prober.try_get("/healthz"));
         prober
     }
 
     fn try_get(&self, path: &str) -> Option<String> {
         self.lab.inside(self.index, || {
             let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, HTTP_PORT)).ok()?;
-            stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+            stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
             write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).ok()?;
@@ -239,6 +256,7 @@ pub(crate) struct Relay {
     address: SocketAddr,
     one_way_nanos: Arc<AtomicU64>,
     lose_one_of: Arc<AtomicU64>,
+    bits_per_second: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -252,16 +270,23 @@ impl Relay {
         let stop = Arc::new(AtomicBool::new(false));
         let one_way_nanos = Arc::new(AtomicU64::new(nanos(one_way)));
         let lose_one_of = Arc::new(AtomicU64::new(0));
+        let bits_per_second = Arc::new(AtomicU64::new(0));
         let thread = std::thread::spawn({
-            let (stop, one_way_nanos, lose_one_of) = (stop.clone(), one_way_nanos.clone(), lose_one_of.clone());
-            move || relay(&near, &far, &one_way_nanos, &lose_one_of, &stop)
+            let (stop, one_way_nanos) = (stop.clone(), one_way_nanos.clone());
+            let (lose_one_of, bits_per_second) = (lose_one_of.clone(), bits_per_second.clone());
+            move || relay(&near, &far, &one_way_nanos, &lose_one_of, &bits_per_second, &stop)
         });
-        Self { address, one_way_nanos, lose_one_of, stop, thread: Some(thread) }
+        Self { address, one_way_nanos, lose_one_of, bits_per_second, stop, thread: Some(thread) }
     }
 
     /// From now on every so manieth request is lost; 0 = none.
     pub(crate) fn lose_one_of(&self, requests: u64) {
         self.lose_one_of.store(requests, Ordering::Relaxed);
+    }
+
+    /// From now on requests pass one after the other at this rate, as on a narrow link; 0 = at once.
+    pub(crate) fn narrow_to(&self, bits_per_second: u64) {
+        self.bits_per_second.store(bits_per_second, Ordering::Relaxed);
     }
 
     /// From now on packets take so long each way.
@@ -288,21 +313,34 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap()
 }
 
-fn relay(near: &UdpSocket, far: &UdpSocket, one_way_nanos: &AtomicU64, lose_one_of: &AtomicU64, stop: &AtomicBool) {
+fn relay(
+    near: &UdpSocket,
+    far: &UdpSocket,
+    one_way_nanos: &AtomicU64,
+    lose_one_of: &AtomicU64,
+    bits_per_second: &AtomicU64,
+    stop: &AtomicBool,
+) {
+    /// Of IPv4 and UDP.
+    const HEADER_BYTES: u64 = 28;
     let mut waiting: VecDeque<(Instant, bool, Vec<u8>)> = VecDeque::new();
     let mut prober = None;
     let mut requests: u64 = 0;
-    let mut buffer = [0; 256];
+    let mut is_free = Instant::now();
+    let mut buffer = [0; 2_048];
     near.set_nonblocking(true).unwrap();
     far.set_nonblocking(true).unwrap();
     while !stop.load(Ordering::Relaxed) {
         let one_way = Duration::from_nanos(one_way_nanos.load(Ordering::Relaxed));
-        if let Ok((length, from)) = near.recv_from(&mut buffer) {
+        while let Ok((length, from)) = near.recv_from(&mut buffer) {
             prober = Some(from);
-            let one_of = lose_one_of.load(Ordering::Relaxed);
+            let (one_of, rate) = (lose_one_of.load(Ordering::Relaxed), bits_per_second.load(Ordering::Relaxed));
             requests += 1;
             if one_of == 0 || !requests.is_multiple_of(one_of) {
-                waiting.push_back((Instant::now() + one_way, true, buffer[..length].to_vec()));
+                let bits = (length as u64 + HEADER_BYTES) * 8;
+                let takes = Duration::from_nanos((bits * 1_000_000_000).checked_div(rate).unwrap_or(0));
+                is_free = is_free.max(Instant::now()) + takes;
+                waiting.push_back((is_free + one_way, true, buffer[..length].to_vec()));
             }
         }
         if let Ok(length) = far.recv(&mut buffer) {

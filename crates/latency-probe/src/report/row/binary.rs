@@ -1,5 +1,5 @@
 //! The row in a compact binary form, about a tenth of its JSON, for readers of thousands of nodes.
-//! It leaves out flows, hop changes and the difference of directions. Pure.
+//! It leaves out flows, hop changes, the difference of directions and bandwidths. Pure.
 //!
 //! | what | how |
 //! |---|---|
@@ -17,9 +17,9 @@
 //! replies. Numbers are unsigned LEB128 in their shortest form, so that a row has exactly one
 //! encoding.
 
-use super::{PeerRow, Row, RttSeconds};
-use crate::peers::{NodeName, Protocol};
-use crate::session::pair::{PairState, loss};
+use latency_matrix::{NodeName, PeerRow, Protocol, Row, RttSeconds, StateKind};
+
+use crate::session::pair::loss;
 
 /// The media type of this form.
 pub const MEDIA_TYPE: &str = "application/vnd.kantai.latency-row";
@@ -57,7 +57,8 @@ pub enum RowError {
 /// Encodes a row. RTTs are rounded to nanoseconds, ages to microseconds.
 ///
 /// ```
-/// use latency_probe::report::{Row, binary};
+/// use latency_matrix::Row;
+/// use latency_probe::report::binary;
 /// let json = r#"{"from": "a", "measured_at_unix_seconds": 1.5, "peers": [
 ///   {"to": "b", "state": "unknown", "protocol": "udp", "jitter_seconds": null,
 ///    "loss_ratio": null, "age_seconds": null, "samples": 0, "rtt_seconds": null}]}"#;
@@ -88,7 +89,8 @@ fn put_peer(bytes: &mut Vec<u8>, peer: &PeerRow) {
     let flag = |has: bool, flag: u8| if has { flag } else { 0 };
     bytes.push(
         state_code(peer.state)
-            | (peer.protocol as u8) << 2
+            // A row that names no known protocol has no form of its own here.
+            | (peer.protocol.unwrap_or(Protocol::Udp) as u8) << 2
             | flag(peer.rtt_seconds.is_some(), TIMES)
             | flag(has_loss, LOSS)
             | flag(peer.age_seconds.is_some(), AGE)
@@ -105,14 +107,14 @@ fn put_peer(bytes: &mut Vec<u8>, peer: &PeerRow) {
         put(bytes, nanos(peer.jitter_seconds.unwrap_or(0.0)));
     }
     if has_loss {
-        put(bytes, peer.probes_lost as u64);
-        put(bytes, peer.probes_ended as u64);
+        put(bytes, peer.probes_lost);
+        put(bytes, peer.probes_ended);
     }
     if let Some(age) = peer.age_seconds {
         put(bytes, rounded(age, 1e6));
     }
     bytes.extend(peer.hops);
-    put(bytes, peer.samples as u64);
+    put(bytes, peer.samples);
     put(bytes, peer.reordered.into());
     put(bytes, peer.duplicates.into());
 }
@@ -173,7 +175,7 @@ fn take_peer(rest: &mut &[u8], to: NodeName) -> Result<PeerRow, RowError> {
         rtt_seconds = Some(RttSeconds { min, p50, p90, p99, ewma: lone(take(rest)?)? });
         jitter_seconds = Some(lone(take(rest)?)?);
     }
-    let (lost, ended) = if has(LOSS) { (take_size(rest)?, take_size(rest)?) } else { (0, 0) };
+    let (lost, ended) = if has(LOSS) { (take_count(rest)?.into(), take_count(rest)?.into()) } else { (0, 0) };
     if has(LOSS) && (ended == 0 || lost > ended) {
         return Err(RowError::Number);
     }
@@ -185,8 +187,8 @@ fn take_peer(rest: &mut &[u8], to: NodeName) -> Result<PeerRow, RowError> {
     let loss = loss(lost, ended);
     Ok(PeerRow {
         to,
-        state: PairState::ALL[usize::from(flags & 3)],
-        protocol: Protocol::ALL[usize::from(flags >> 2 & 3)],
+        state: StateKind::ALL[usize::from(flags & 3)],
+        protocol: Some(Protocol::ALL[usize::from(flags >> 2 & 3)]),
         rtt_seconds,
         jitter_seconds,
         loss_ratio: loss.map(|loss| loss.ratio),
@@ -194,25 +196,26 @@ fn take_peer(rest: &mut &[u8], to: NodeName) -> Result<PeerRow, RowError> {
         probes_lost: lost,
         probes_ended: ended,
         age_seconds: age.map(|micros| parts(micros, 1e6)),
-        samples: take_size(rest)?,
+        samples: take_count(rest)?.into(),
         hops,
         hop_changes: 0,
         forward_minus_back_seconds: None,
         flows: Vec::new(),
-        reordered: u32::try_from(take(rest)?).map_err(|_| RowError::Number)?,
-        duplicates: u32::try_from(take(rest)?).map_err(|_| RowError::Number)?,
+        reordered: take_count(rest)?,
+        duplicates: take_count(rest)?,
+        bandwidth: None,
     })
 }
 
 /// Far below the integers that a double holds exactly.
 const MOST_NANOS: u64 = 1 << 50;
 
-const fn state_code(state: PairState) -> u8 {
+const fn state_code(state: StateKind) -> u8 {
     match state {
-        PairState::Known => 0,
-        PairState::Unknown => 1,
-        PairState::Stale => 2,
-        PairState::Unreachable => 3,
+        StateKind::Known => 0,
+        StateKind::Unknown => 1,
+        StateKind::Stale => 2,
+        StateKind::Unreachable => 3,
     }
 }
 
@@ -269,12 +272,13 @@ fn take(rest: &mut &[u8]) -> Result<u64, RowError> {
     Err(RowError::Number)
 }
 
-fn take_size(rest: &mut &[u8]) -> Result<usize, RowError> {
-    u32::try_from(take(rest)?).map(|size| size as usize).map_err(|_| RowError::Number)
+fn take_count(rest: &mut &[u8]) -> Result<u32, RowError> {
+    u32::try_from(take(rest)?).map_err(|_| RowError::Number)
 }
 
 fn take_length(rest: &mut &[u8]) -> Result<usize, RowError> {
-    take_size(rest).and_then(|length| if length <= LONGEST_NAME { Ok(length) } else { Err(RowError::Name) })
+    let length = take_count(rest)? as usize;
+    if length <= LONGEST_NAME { Ok(length) } else { Err(RowError::Name) }
 }
 
 fn text(bytes: &[u8]) -> Result<NodeName, RowError> {
@@ -291,7 +295,7 @@ mod tests {
     fn peer() -> impl Strategy<Value = PeerRow> {
         let times = proptest::option::of(proptest::collection::vec(0_u64..4_000_000_000, 6));
         let name = "(node|edge)-[0-9]{1,3}|[^\\PC\\s]{1,9}";
-        let counts = (0_usize..60, 0_usize..60, 0_usize..5_000, any::<[u32; 2]>());
+        let counts = (0_u64..60, 0_u64..60, 0_u64..5_000, any::<[u32; 2]>());
         let rest = (0_usize..4, 0_usize..4, proptest::option::of(0_u64..1 << 40), proptest::option::of(any::<u8>()));
         (name, times, counts, rest).prop_map(|(to, times, (a, b, samples, odd), (state, protocol, age, hops))| {
             let (lost, ended) = (a.min(b), a.max(b));
@@ -302,8 +306,8 @@ mod tests {
             let loss = loss(lost, ended);
             PeerRow {
                 to: to.into(),
-                state: PairState::ALL[state],
-                protocol: Protocol::ALL[protocol],
+                state: StateKind::ALL[state],
+                protocol: Some(Protocol::ALL[protocol]),
                 rtt_seconds: nanos.as_ref().map(|s| RttSeconds { min: s[0], p50: s[1], p90: s[2], p99: s[3], ewma: s[4] }),
                 jitter_seconds: nanos.as_ref().map(|s| s[5]),
                 loss_ratio: loss.map(|loss| loss.ratio),
@@ -318,6 +322,7 @@ mod tests {
                 flows: Vec::new(),
                 reordered: odd[0],
                 duplicates: odd[1],
+                bandwidth: None,
             }
         })
     }
