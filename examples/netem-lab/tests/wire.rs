@@ -19,6 +19,8 @@ use nix::unistd::Pid;
 /// What a clock read in a program and a measured correction may make a round trip shorter than
 /// asked for.
 const SLACK: Duration = Duration::from_micros(300);
+/// How long a busy machine may take for what it does within a moment otherwise.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
@@ -88,7 +90,7 @@ impl Nodes {
 
     fn udp(&self, number: u8, address: Ipv4Addr) -> UdpSocket {
         let socket = self.within(number, move || UdpSocket::bind((address, 0)).unwrap()).join().unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
     }
 }
@@ -113,7 +115,7 @@ impl Wire {
         config.write(&file).unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_netem-lab")).arg("wire").arg("--config").arg(&file).spawn().unwrap();
         let wire = Self { process, client: WireClient::new(&config.socket()) };
-        wire.client.wait_until_laid(Duration::from_secs(10)).await.unwrap();
+        wire.client.wait_until_laid(PATIENCE).await.unwrap();
         wire
     }
 
@@ -129,42 +131,55 @@ impl Drop for Wire {
     }
 }
 
-/// Answers datagrams until none came for a while.
+/// Answers datagrams until none came for a minute.
 fn echo(socket: UdpSocket) {
     thread::spawn(move || {
         let mut buffer = [0; 64];
-        let mut idle = 0;
-        while idle < 20 {
-            match socket.recv_from(&mut buffer) {
-                Ok((length, from)) => {
-                    idle = 0;
-                    socket.send_to(&buffer[..length], from).unwrap();
-                }
-                Err(_) => idle += 1,
-            }
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            socket.send_to(&buffer[..length], from).unwrap();
         }
     });
 }
 
-/// The median round trip; none when an answer is missing.
-fn round_trip(socket: &UdpSocket, to: SocketAddr) -> Option<Duration> {
-    let mut times = Vec::new();
-    for number in 0..15_u8 {
+/// The shortest of some round trips: a busy machine makes single ones longer, and none shorter.
+fn round_trip(socket: &UdpSocket, to: SocketAddr) -> Duration {
+    let one = |number: u8| {
         let begin = Instant::now();
         socket.send_to(&[number], to).unwrap();
         let mut buffer = [0; 64];
-        loop {
-            match socket.recv_from(&mut buffer) {
-                Ok(_) if buffer[0] == number => break,
-                Ok(_) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return None,
-                Err(error) => panic!("{error}"),
-            }
+        while buffer[0] != number {
+            socket.recv_from(&mut buffer).unwrap();
         }
-        times.push(begin.elapsed());
+        begin.elapsed()
+    };
+    (1..=15).map(one).min().unwrap()
+}
+
+/// Whether none of some datagrams is answered, for half a second.
+fn is_silent(socket: &UdpSocket, to: SocketAddr) -> bool {
+    for number in 100..115_u8 {
+        socket.send_to(&[number], to).unwrap();
     }
-    times.sort();
-    Some(times[times.len() / 2])
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let received = socket.recv_from(&mut [0; 64]);
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    match received {
+        Ok(_) => false,
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => true,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Looks until something is there.
+async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let begin = Instant::now();
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(instead) => assert!(begin.elapsed() < PATIENCE, "{what}: the last that was seen is {instead}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 fn millis(millis: f64) -> Link {
@@ -187,20 +202,27 @@ async fn every_pair_has_its_own_delay_and_the_control_plane_has_none() {
         at
     };
     let source = nodes.udp(1, Nodes::address(1));
-    let near = round_trip(&source, target(2, Nodes::address(2))).unwrap();
-    let far = round_trip(&source, target(3, Nodes::address(3))).unwrap();
-    let far_pod = round_trip(&nodes.udp(1, "10.244.1.5".parse().unwrap()), target(3, "10.244.3.5".parse().unwrap())).unwrap();
-    let control_plane = round_trip(&source, target(0, Nodes::address(0))).unwrap();
+    let near = round_trip(&source, target(2, Nodes::address(2)));
+    let far = round_trip(&source, target(3, Nodes::address(3)));
+    let far_pod = round_trip(&nodes.udp(1, "10.244.1.5".parse().unwrap()), target(3, "10.244.3.5".parse().unwrap()));
+    let hub = target(0, Nodes::address(0));
+    let control_plane = eventually("a way without a delay", async || {
+        let time = round_trip(&source, hub);
+        if time < Duration::from_millis(4) { Ok(time) } else { Err(format!("{time:?}")) }
+    })
+    .await;
     println!("near {near:?}, far {far:?}, far pod {far_pod:?}, control plane {control_plane:?}");
     assert!(near + SLACK >= Duration::from_millis(4), "{near:?}");
     assert!(far + SLACK >= Duration::from_millis(40), "{far:?}");
     assert!(far_pod + SLACK >= Duration::from_millis(40), "{far_pod:?}");
-    assert!(control_plane < near, "{control_plane:?} is not less than {near:?}");
 
-    // The second in which the packets passed is told when it is over.
-    tokio::time::sleep(Duration::from_millis(1_200)).await;
-    let status = wire.client.status(0.0).await.unwrap();
-    let lateness = lateness_outside(&status.slices, &[]);
+    // The second in which the packets passed is reported when it is over.
+    let (status, lateness) = eventually("all packets in the statistics", async || {
+        let status = wire.client.status(0.0).await.unwrap();
+        let lateness = lateness_outside(&status.slices, &[]);
+        if lateness.count() >= 90 { Ok((status, lateness)) } else { Err(format!("{} packets", lateness.count())) }
+    })
+    .await;
     println!(
         "lateness p50 {:?} p99 {:?} s, taken off {} s, refused: {:?}",
         lateness.quantile_seconds(0.5),
@@ -209,7 +231,6 @@ async fn every_pair_has_its_own_delay_and_the_control_plane_has_none() {
         status.refused
     );
     assert_eq!(status.kind, EmulatorKind::Userspace);
-    assert!(lateness.count() >= 90, "{}", lateness.count());
     assert!(status.slices.iter().all(|slice| slice.overflowed == 0 && slice.lost == 0 && slice.refused == 0));
     assert!(config.statistics().exists());
 }
@@ -224,22 +245,30 @@ async fn other_links_take_hold_while_packets_flow() {
     let to = answering.local_addr().unwrap();
     echo(answering);
     let source = nodes.udp(1, Nodes::address(1));
-    assert!(round_trip(&source, to).unwrap() + SLACK >= Duration::from_millis(40));
+    assert!(round_trip(&source, to) + SLACK >= Duration::from_millis(40));
 
     let mut links = config.links.clone();
     links.set("n1", "n2", millis(5.0));
     wire.client.set_links(links.clone()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    let between = round_trip(&source, to).unwrap();
-    assert!(between + SLACK >= Duration::from_millis(25) && between < Duration::from_millis(40), "{between:?}");
+    let between = eventually("the shorter delay", async || {
+        let time = round_trip(&source, to);
+        if time < Duration::from_millis(40) { Ok(time) } else { Err(format!("{time:?}")) }
+    })
+    .await;
+    assert!(between + SLACK >= Duration::from_millis(25), "{between:?}");
     assert_eq!(wire.client.status(f64::MAX).await.unwrap().links, links);
 
     // A link that loses everything, by way of the file.
     config.links.set("n2", "n1", Link { loss_ratio: 1.0, ..millis(1.0) });
     config.write(&folder.path().join("wire.json")).unwrap();
     wire.signal(Signal::SIGHUP);
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(round_trip(&source, to), None);
+    eventually(
+        "a link that loses everything",
+        async || {
+            if is_silent(&source, to) { Ok(()) } else { Err("an answer".to_owned()) }
+        },
+    )
+    .await;
 
     // Links between other nodes are refused and change nothing.
     let strangers = LinkMatrix::uniform(vec!["x".into(), "y".into()], millis(1.0));

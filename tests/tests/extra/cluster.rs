@@ -262,7 +262,7 @@ pub(crate) async fn apply(client: &Client, manifest: &Value) -> anyhow::Result<(
     let gvk = GroupVersionKind::try_from(&types)?;
     let mut found = kube::discovery::pinned_kind(client, &gvk).await;
     // A definition is served a moment after it was made.
-    for _ in 0..100 {
+    for _ in 0..1_200 {
         if found.is_ok() {
             break;
         }
@@ -282,7 +282,7 @@ pub(crate) async fn apply(client: &Client, manifest: &Value) -> anyhow::Result<(
 pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<()> {
     let begun = Instant::now();
     while !holds().await? {
-        anyhow::ensure!(begun.elapsed() < Duration::from_secs(40), "waited in vain: {what}");
+        anyhow::ensure!(begun.elapsed() < kantai_tests::PATIENCE * 2, "waited in vain: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     eprintln!("{:>7.0?}  {what}", begun.elapsed());

@@ -53,7 +53,8 @@ impl Held {
 }
 
 impl Gateways {
-    /// From now on the gateway of `node` holds so many requests: the next comes as one is answered.
+    /// From now on the gateway of `node` has this many requests in flight: as one is answered, the
+    /// next arrives.
     pub(crate) fn hold(&self, node: &'static str, requests: u32) {
         let mut all = self.0.lock().expect("no holder panics");
         let before = all.get(node);
@@ -61,7 +62,7 @@ impl Gateways {
         all.insert(node, Held { requests, since: Instant::now(), answered, arrived });
     }
 
-    /// What the ingress that hears all gateways tells.
+    /// The event of the ingress replica that is connected to all gateways.
     fn event(&self, version: u64, revision: &str) -> DemandEvent {
         let held = self.0.lock().expect("no holder panics");
         let nodes = ["node1", "node2", "node3"];

@@ -50,7 +50,7 @@ async fn a_revision_from_birth_to_zero_and_back_switched_off_and_on_and_deleted(
     .await?;
     assert_eq!(daemon.get("/api/weight/okasan/hello/kodomo/other").await?, (404, "\"NotFound\"".to_owned()));
 
-    // Why: on the Seika, and for whoever asks.
+    // The reasons are on the Seika, and at the endpoint that explains.
     let said = cluster.api::<Seika>().get(REVISION).await?.annotations()["placement.kantai.dev/decision"].clone();
     assert!(said.contains("pods: node3 1"), "{said}");
     let (code, explained) = daemon.get("/v1/explain/default/hello-00001").await?;

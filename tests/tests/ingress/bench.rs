@@ -54,7 +54,7 @@ const PRE_STOP: Duration = Duration::from_secs(75);
 const GRACE: Duration = Duration::from_secs(90);
 /// As the bootstrap has it.
 const GATEWAY_HEAP_BYTES: u64 = 2 * 1024 * 1024 * 1024;
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Where things are in the test's own network: gateways and pods of node N have the addresses
 /// 10.44.N.x.
@@ -140,11 +140,7 @@ impl Bench {
             access_log: false,
             xds_port: 18000,
             gateway_heap_bytes: GATEWAY_HEAP_BYTES,
-            http: reqwest::Client::builder()
-                .no_proxy()
-                .redirect(reqwest::redirect::Policy::none())
-                .timeout(Duration::from_secs(10))
-                .build()?,
+            http: reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(SOON).build()?,
             certificates: None,
             self_made: false,
         };
@@ -357,7 +353,7 @@ impl Bench {
         .await
     }
 
-    /// A revision whose pods take so many requests at once.
+    /// A revision whose pods take this many requests at once.
     pub(crate) async fn limited_revision(&self, name: &str, at_once: usize) -> anyhow::Result<()> {
         eventually("revisions to be served", async || {
             self.apply(json!({

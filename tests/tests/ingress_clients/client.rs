@@ -110,7 +110,7 @@ pub(crate) async fn ask(way: &Way, manner: Manner, ask: &Ask) -> anyhow::Result<
             Manner::Http11 => over_http1(stream, "HTTP/1.1", ask).await,
         }
     };
-    tokio::time::timeout(Duration::from_secs(15), asked).await.context("no answer within 15 s")?
+    tokio::time::timeout(Duration::from_secs(60), asked).await.context("no answer within 60 s")?
 }
 
 /// A request as text, for those that no library would send.

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 const BOOTSTRAP: &str = include_str!("../../../deploy/xds-plain/envoy.yaml");
 const XDS: &str = "127.0.0.1:18000";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The Service that is another name of the gateways' internal listeners.
 pub(crate) const OURSELVES: &str = "kantai-gateway-internal.kantai-system.svc.cluster.local";
 
@@ -63,7 +63,7 @@ pub(crate) struct Plan {
     pub(crate) bounds_retransmissions: bool,
 }
 
-/// What a gateway of node1 is told.
+/// The configuration of a gateway of node1.
 pub(crate) struct Stage {
     state: ControlPlaneState,
     store: Arc<Store>,

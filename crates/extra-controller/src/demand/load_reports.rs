@@ -148,7 +148,7 @@ mod tests {
             lines.send(Some(event.to_line())).unwrap();
         }
         let key = RevisionKey::new("default", "hello-00001");
-        let woken = tokio::time::timeout(Duration::from_secs(10), demands.woken()).await.unwrap();
+        let woken = tokio::time::timeout(Duration::from_secs(60), demands.woken()).await.unwrap();
         assert_eq!(woken.0, [key.clone()].into());
         assert_eq!(demands.board().in_flight(&key), BTreeMap::from([("node3".into(), 2.0)]));
         task.abort();

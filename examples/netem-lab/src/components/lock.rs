@@ -50,7 +50,7 @@ mod tests {
                 CacheLock::take(&cache, &progress).map(drop)
             })
         };
-        assert!(heard.recv_timeout(Duration::from_secs(5)).unwrap().contains("waiting for another run"));
+        assert!(heard.recv_timeout(Duration::from_secs(60)).unwrap().contains("waiting for another run"));
         assert!(!second.is_finished());
         drop(first);
         second.join().unwrap().unwrap();
