@@ -9,7 +9,7 @@ use crate::observed::{PodView, Progress};
 
 const FIRST_DELAY: SignedDuration = SignedDuration::from_secs(1);
 const LONGEST_DELAY: SignedDuration = SignedDuration::from_secs(300);
-/// A node on which nothing failed for this long starts anew.
+/// After this long without a failure the back-off of a node is reset.
 const FORGIVEN_AFTER: SignedDuration = SignedDuration::from_secs(600);
 
 #[derive(Debug)]
@@ -29,14 +29,14 @@ impl Record {
 
 /// Failures per Seika and node.
 #[derive(Debug, Default)]
-pub struct Backoffs {
+pub(crate) struct Backoffs {
     by_seika: HashMap<String, HashMap<String, Record>>,
 }
 
 impl Backoffs {
     /// Counts the failures among `pods` that were not counted before. Returns the nodes on which
     /// nothing may be replaced yet, and until when.
-    pub fn observe<'a>(
+    pub(crate) fn observe<'a>(
         &mut self,
         seika_uid: &str,
         pods: impl IntoIterator<Item = &'a PodView>,
@@ -71,12 +71,12 @@ impl Backoffs {
     }
 
     /// The Seika is no more.
-    pub fn forget(&mut self, seika_uid: &str) {
+    pub(crate) fn forget(&mut self, seika_uid: &str) {
         self.by_seika.remove(seika_uid);
     }
 
     /// Only these Seikas are left.
-    pub fn retain(&mut self, is_left: impl Fn(&str) -> bool) {
+    pub(crate) fn retain(&mut self, is_left: impl Fn(&str) -> bool) {
         self.by_seika.retain(|uid, _| is_left(uid));
     }
 }

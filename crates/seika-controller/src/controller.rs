@@ -57,14 +57,14 @@ impl Default for Settings {
     }
 }
 
-/// Keeps all Seikas until `stop`, then finishes what is being worked on. Only one process may do so
-/// at a time.
+/// Reconciles all Seikas until `stop`, then finishes the reconciliations under way. Only one process
+/// may do so at a time.
 ///
-/// The caches are filled anew each time this is called: who takes over starts from what the API
-/// server holds, not from what a watch had told it while another acted.
+/// Each call fills new caches: a new leader starts from the state in the API server, not from what
+/// it watched while another process led.
 ///
 /// # Errors
-/// Where a part of it ends though `stop` has not come. It should be run by a new process then.
+/// If a part of it ends before `stop`. The process should then be restarted.
 pub async fn run(client: Client, settings: Settings, metrics: Metrics, stop: CancellationToken) -> Result<(), Ended> {
     let waiting = Waiting::default();
     let (store, store_writer) = reflector::store::<MaybeSeika>();
@@ -129,9 +129,8 @@ fn watched() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
-/// Comes back when `stop` comes before the Seikas have been listed, and then only. The applier
-/// would wait for that list, which nobody asks for any more, for ever, and with it the Lease would
-/// not be given back.
+/// Returns if `stop` comes before the Seikas have been listed, and only then. The applier would wait
+/// for ever for that list, which is no longer requested, and the Lease would not be released.
 async fn stopped_before_ready(store: Store<MaybeSeika>, stop: CancellationToken) {
     tokio::select! {
         biased;
@@ -175,9 +174,9 @@ fn watch_seikas(
         .boxed()
 }
 
-/// How long to wait before a broken watch is begun again: hardly at first, for a lagging picture
-/// costs cold starts; longer while it does not help. An answer alone is no sign of recovery, for a
-/// watch that begins anew says so before it has asked anybody.
+/// How long to wait before a failed watch is restarted: hardly at first, because a lagging picture
+/// costs cold starts; longer while it keeps failing. An event alone is no sign of recovery: a watch
+/// that restarts reports that before its first request.
 #[derive(Debug, Default)]
 struct Patience {
     last: Option<(Instant, Duration)>,
@@ -261,7 +260,8 @@ async fn watch_pods(
         for owner in &touched {
             queue.push(owner);
         }
-        // Who may want it, or was told of it, finds out itself: such pods are rare.
+        // All Seikas of the namespace are reconciled: any of them may match it, or report it. Such
+        // pods are rare.
         if strayed.is_some() {
             let there = seikas.state();
             let concerned = there.iter().filter(|seika| seika.namespace() == strayed).filter_map(|seika| owner_of(&**seika));

@@ -1,31 +1,31 @@
-//! The pods of every Seika, as the watch told of them, *plus* our own writes that the watch has not
-//! told of yet.
+//! The pods of every Seika, as the watch shows them, *plus* our own writes that the watch does not
+//! show yet.
 //!
-//! A watch lags. Whoever decides on the watch alone asks twice for the same pod. Here a write is
-//! entered before it is sent and leaves only when the watch has told of its effect (or the API
-//! server refused it), so the picture is never behind our own doing. Writes whose outcome is
-//! unknown (a cut connection, a time-out, a server error) stay as such: a create is asked again
-//! *under the same name*, a delete is asked again *of the same pod*, before any other is.
+//! A watch lags: decisions on the watch alone would create the same pod twice. Here a write is
+//! recorded before it is sent, and cleared when the watch shows its effect or the API server
+//! refuses it, so that the picture is never behind our own writes. A write whose outcome is unknown
+//! (a cut connection, a time-out, a server error) stays recorded as such: a create is retried
+//! *under the same name*, a delete *of the same pod*, before any other.
 //!
-//! Plain data, no I/O: fed by the watch and by whoever writes.
+//! Plain data, no I/O. Its inputs are the events of the watch and the ends of our writes.
 
+mod input;
 #[cfg(test)]
 mod simulation;
-mod told;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-pub use self::told::{CreateEnd, DeleteEnd, Owner, Stray, Told};
+pub(crate) use self::input::{CreateEnd, DeleteEnd, Owner, Stray, Told};
 use crate::observed::PodView;
 
 #[derive(Debug)]
 enum Flight {
-    /// On its way; what the watch has told of meanwhile (UIDs).
+    /// In flight; the UIDs that the watch has shown under its name meanwhile.
     Sent(HashSet<String>),
-    /// Answered while this list was the last to have begun; the watch has not told of it yet.
+    /// Answered while this list was the last to have begun; the watch does not show it yet.
     Confirmed { uid: String, list: u64 },
-    /// Nobody knows.
+    /// The outcome is not known.
     Unknown,
 }
 
@@ -50,11 +50,11 @@ struct OfSeika {
 
 /// All that is known of one Seika's pods.
 #[derive(Clone, Debug, Default)]
-pub struct Picture {
+pub(crate) struct Picture {
     /// Its pods in name order, those just asked for included.
-    pub pods: Vec<Arc<PodView>>,
+    pub(crate) pods: Vec<Arc<PodView>>,
     /// Creates whose outcome is unknown: node and name.
-    pub unresolved: Vec<(String, String)>,
+    pub(crate) unresolved: Vec<(String, String)>,
 }
 
 #[derive(Debug, Default)]
@@ -65,7 +65,7 @@ struct Incoming {
 
 /// See the [module](self).
 #[derive(Debug, Default)]
-pub struct PodIndex {
+pub(crate) struct PodIndex {
     seikas: HashMap<Owner, OfSeika>,
     /// By namespace and name.
     strays: HashMap<String, BTreeMap<String, Stray>>,
@@ -77,7 +77,7 @@ pub struct PodIndex {
 
 impl PodIndex {
     /// Takes in what the watch said; returns the Seikas whose picture changed.
-    pub fn tell(&mut self, told: Told) -> Vec<Owner> {
+    pub(crate) fn tell(&mut self, told: Told) -> Vec<Owner> {
         match told {
             Told::ListBegins => {
                 self.lists += 1;
@@ -134,7 +134,7 @@ impl PodIndex {
         }
     }
 
-    /// This pod is nobody's, or another kind's, from now on.
+    /// From now on this pod has no owner, or one of another kind.
     fn disown(&mut self, namespace: &str, pod: &PodView) -> Vec<Owner> {
         let held = |of: &OfSeika| of.pods.get(&pod.name).is_some_and(|held| held.uid == pod.uid);
         let holders = self.seikas.iter().filter(|(owner, of)| owner.namespace == namespace && held(of));
@@ -180,17 +180,17 @@ impl PodIndex {
     }
 
     /// A create is about to be sent.
-    pub fn create_begins(&mut self, owner: &Owner, name: &str, node: &str, revision: &str) {
+    pub(crate) fn create_begins(&mut self, owner: &Owner, name: &str, node: &str, revision: &str) {
         let view = PodView::asked_for(name, node, revision);
         let creates = &mut self.seikas.entry(owner.clone()).or_default().creates;
         let in_doubt = creates.get(name).is_some_and(|earlier| matches!(earlier.flight, Flight::Unknown));
         creates.insert(name.to_owned(), CreateFlight { view, flight: Flight::Sent(HashSet::new()), in_doubt, adoption: false });
     }
 
-    /// An orphan is about to be asked to be this Seika's. Until the watch tells of it, it counts as
-    /// if it were: else another pod would be created in its place. How it ends is told with
-    /// [`PodIndex::create_ends`].
-    pub fn adoption_begins(&mut self, owner: &Owner, orphan: &PodView) {
+    /// The adoption of an orphan is about to be sent. Until the watch shows it, the orphan counts as
+    /// adopted: otherwise another pod would be created in its place. [`PodIndex::create_ends`] takes
+    /// the outcome.
+    pub(crate) fn adoption_begins(&mut self, owner: &Owner, orphan: &PodView) {
         let flight = Flight::Sent(HashSet::new());
         let adoption = CreateFlight { view: orphan.clone(), flight, in_doubt: false, adoption: true };
         self.seikas.entry(owner.clone()).or_default().creates.insert(orphan.name.clone(), adoption);
@@ -198,7 +198,7 @@ impl PodIndex {
 
     /// The API server has no pod of this name. A pod that was to be adopted will never be ours
     /// then; one that was to be created still may be.
-    pub fn no_such_pod(&mut self, owner: &Owner, name: &str) {
+    pub(crate) fn no_such_pod(&mut self, owner: &Owner, name: &str) {
         let Some(of_seika) = self.seikas.get_mut(owner) else { return };
         if of_seika.creates.get(name).is_some_and(|create| create.adoption) {
             of_seika.creates.remove(name);
@@ -207,7 +207,7 @@ impl PodIndex {
     }
 
     /// That create has ended.
-    pub fn create_ends(&mut self, owner: &Owner, name: &str, end: &CreateEnd) {
+    pub(crate) fn create_ends(&mut self, owner: &Owner, name: &str, end: &CreateEnd) {
         let lists = self.lists;
         let Some(of_seika) = self.seikas.get_mut(owner) else { return };
         let Some(create) = of_seika.creates.get_mut(name) else { return };
@@ -231,12 +231,12 @@ impl PodIndex {
     }
 
     /// A delete is about to be sent.
-    pub fn delete_begins(&mut self, owner: &Owner, uid: &str) {
+    pub(crate) fn delete_begins(&mut self, owner: &Owner, uid: &str) {
         self.seikas.entry(owner.clone()).or_default().deletes.insert(uid.to_owned(), Flight::Sent(HashSet::new()));
     }
 
     /// That delete has ended.
-    pub fn delete_ends(&mut self, owner: &Owner, uid: &str, end: DeleteEnd) {
+    pub(crate) fn delete_ends(&mut self, owner: &Owner, uid: &str, end: DeleteEnd) {
         let lists = self.lists;
         let Some(of_seika) = self.seikas.get_mut(owner) else { return };
         let is_awaited = of_seika.awaits_end_of(uid);
@@ -253,7 +253,7 @@ impl PodIndex {
     }
 
     /// The Seika is no more: what was asked for it no longer matters.
-    pub fn forget(&mut self, owner: &Owner) {
+    pub(crate) fn forget(&mut self, owner: &Owner) {
         if let Some(of_seika) = self.seikas.get_mut(owner) {
             of_seika.creates.clear();
             of_seika.deletes.clear();
@@ -263,7 +263,7 @@ impl PodIndex {
 
     /// What is known of the pods of `owner`.
     #[must_use]
-    pub fn picture(&self, owner: &Owner) -> Picture {
+    pub(crate) fn picture(&self, owner: &Owner) -> Picture {
         let Some(of_seika) = self.seikas.get(owner) else { return Picture::default() };
         let mut picture = Picture::default();
         for pod in of_seika.pods.values() {
@@ -290,30 +290,30 @@ impl PodIndex {
     }
 
     /// The pods of `namespace` that carry our node label and that no Seika controls.
-    pub fn strays(&self, namespace: &str) -> impl Iterator<Item = &Stray> {
+    pub(crate) fn strays(&self, namespace: &str) -> impl Iterator<Item = &Stray> {
         self.strays.get(namespace).into_iter().flat_map(BTreeMap::values)
     }
 
-    /// Whether there are writes for `owner` that the watch has not told of yet.
+    /// Whether there are writes for `owner` that the watch does not show yet.
     #[must_use]
-    pub fn is_ahead_of_watch(&self, owner: &Owner) -> bool {
+    pub(crate) fn is_ahead_of_watch(&self, owner: &Owner) -> bool {
         self.seikas.get(owner).is_some_and(|of| !of.creates.is_empty() || !of.deletes.is_empty())
     }
 
     /// The Seikas that have pods for `node`.
-    pub fn with_pods_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Owner> {
+    pub(crate) fn with_pods_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Owner> {
         self.seikas.iter().filter(move |(_, of)| of.pods.values().any(|pod| pod.node == node)).map(|(owner, _)| owner)
     }
 
     /// Pods known, of all Seikas.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.seikas.values().map(|of| of.pods.len()).sum()
     }
 
     /// No pod is known.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
@@ -327,18 +327,18 @@ impl OfSeika {
         }
     }
 
-    /// Whether the watch has yet to tell that this pod is going or gone.
+    /// Whether the watch does not show yet that this pod is terminating or deleted.
     fn awaits_end_of(&self, uid: &str) -> bool {
         self.pods.values().any(|pod| pod.uid == uid && !pod.terminating)
             || self.creates.values().any(|create| create.view.uid == uid)
     }
 
-    /// The watch told of `pod`, and whether it is going.
-    fn seen(&mut self, pod: &PodView, going: bool) {
+    /// The watch shows `pod`, perhaps as terminating.
+    fn seen(&mut self, pod: &PodView, terminating: bool) {
         if let Some(create) = self.creates.get_mut(&pod.name) {
             match &mut create.flight {
-                Flight::Sent(told) => {
-                    told.insert(pod.uid.clone());
+                Flight::Sent(shown) => {
+                    shown.insert(pod.uid.clone());
                 }
                 // An event about an earlier pod of this name says nothing about this one.
                 Flight::Confirmed { uid, .. } if *uid != pod.uid => {}
@@ -347,13 +347,13 @@ impl OfSeika {
                 }
             }
         }
-        if !going {
+        if !terminating {
             return;
         }
         if let Some(flight) = self.deletes.get_mut(&pod.uid) {
             match flight {
-                Flight::Sent(told) => {
-                    told.insert(pod.uid.clone());
+                Flight::Sent(shown) => {
+                    shown.insert(pod.uid.clone());
                 }
                 Flight::Confirmed { .. } | Flight::Unknown => {
                     self.deletes.remove(&pod.uid);

@@ -8,20 +8,20 @@
 pub use k8s_api::seika as crd;
 
 mod announce;
-pub mod backoff;
+mod backoff;
 pub mod controller;
 mod history;
-pub mod index;
+mod index;
 pub mod manifest;
 pub mod metrics;
 pub mod naming;
-pub mod observed;
+mod observed;
 mod ownership;
 mod pace;
-pub mod plan;
+mod plan;
 mod queue;
 mod reconcile;
-pub mod status;
-pub mod taints;
-pub mod watched;
+mod status;
+mod taints;
+mod watched;
 mod writes;

@@ -29,35 +29,34 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Run {
-    /// Where /healthz, /readyz and /metrics are served.
+    /// Address to serve /healthz, /readyz and /metrics on.
     #[arg(long, env = "KANTAI_OPS_LISTEN", default_value = "[::]:8080")]
     ops_listen: SocketAddr,
-    /// json or text.
+    /// Log format: json or text.
     #[arg(long, env = "KANTAI_LOG_FORMAT", default_value = "json")]
     log_format: ops_http::LogFormat,
-    /// Looks at this namespace only.
+    /// Reconcile Seikas in this namespace only.
     #[arg(long, env = "KANTAI_NAMESPACE")]
     namespace: Option<String>,
-    /// How many writes may be on their way at once, those of all Seikas together.
+    /// Limit of writes in flight, for all Seikas together.
     #[arg(long, env = "KANTAI_WRITES_AT_ONCE", default_value_t = Settings::default().writes_at_once)]
     writes_at_once: usize,
-    /// How many writes per second there may be on average, those of all Seikas together; unlimited
-    /// unless told.
+    /// Limit of writes per second on average, for all Seikas together. Default: no limit.
     #[arg(long, env = "KANTAI_WRITES_PER_SECOND")]
     writes_per_second: Option<f64>,
-    /// How many Seikas may be worked on at once.
+    /// Limit of Seikas that are reconciled at once.
     #[arg(long, env = "KANTAI_SEIKAS_AT_ONCE", default_value_t = Settings::default().seikas_at_once)]
     seikas_at_once: u16,
-    /// The namespace of the Lease `seika-controller`, which lets one process act at a time.
+    /// Namespace of the Lease `seika-controller`, by which one process leads at a time.
     #[arg(long, env = "POD_NAMESPACE", default_value = "kantai-system")]
     lease_namespace: String,
-    /// Our name in the Lease; another process must have another one.
+    /// Identity of this process in the Lease. Each process needs its own.
     #[arg(long, env = "POD_NAME", default_value_t = format!("seika-controller-{}", std::process::id()))]
     identity: String,
 }
 
-// On one thread: there is little to compute, and handing each answer from one thread to another
-// costs more than that, on cores that an API server beside it may want.
+// On one thread: there is little to compute, and passing each response between threads costs more
+// than that.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
@@ -81,8 +80,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
     let serving = ops_http::serve(listener, ops_http::router(Arc::new(registry), readiness.clone()), stop.clone());
     let ends = stop.clone().drop_guard();
     let endpoints = tokio::spawn(async move {
-        // Whatever ends it ends the process: one that cannot be asked how it is should be started
-        // anew.
+        // If it ends, the process ends: without health endpoints it should be restarted.
         let _ends = ends;
         serving.await
     });
@@ -107,8 +105,8 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
             stop.cancel();
         }
     };
-    // Who waits for the lease is ready too: else an update of the Deployment would wait for a lease
-    // that the old pod holds.
+    // A candidate is ready too. Otherwise an update of the Deployment would wait for the lease that
+    // the old pod holds.
     let ready = || readiness.reached("lease");
     let leads = |leads| metrics.leads(leads);
     act_while_leading(client.clone(), lease, stop.clone(), ready, leads, act).await;

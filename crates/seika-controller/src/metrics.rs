@@ -1,4 +1,4 @@
-//! What the controller tells Prometheus about itself.
+//! The controller's own metrics.
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -17,12 +17,11 @@ pub struct ErrorLabels {
 /// How a write ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum Outcome {
-    /// As asked.
-    #[allow(missing_docs)]
+    /// Accepted by the API server.
     Done,
     /// Refused by the API server.
     Refused,
-    /// Nobody knows.
+    /// Not known: the response was lost.
     Unknown,
 }
 
@@ -68,26 +67,35 @@ impl Metrics {
         };
         let registry = registry.sub_registry_with_prefix("seika");
         let time = metrics.reconcile_seconds.clone();
-        registry.register_with_unit("reconcile", "Time from taking up a Seika to having written its status", Unit::Seconds, time);
+        registry.register_with_unit(
+            "reconcile",
+            "Time from the start of a reconciliation to its status being written",
+            Unit::Seconds,
+            time,
+        );
         let time = metrics.queue_seconds.clone();
-        registry.register_with_unit("queue", "Time from what asks for a pass to its beginning", Unit::Seconds, time);
-        // Where a controller that waits for its own writes to come back would have skipped its
-        // turn.
-        let stale = "Passes that reckoned with own writes of which the watch had not told yet";
+        registry.register_with_unit(
+            "queue",
+            "Time from the event that requests a reconciliation to its start",
+            Unit::Seconds,
+            time,
+        );
+        // A controller that waits until the watch shows its own writes would have skipped these.
+        let stale = "Reconciliations that counted own writes which the watch did not show yet";
         registry.register("stale_passes", stale, metrics.stale_passes.clone());
-        registry.register("reconcile_errors", "Passes that failed and are tried again", metrics.reconcile_errors.clone());
-        registry.register("pod_creates", "Pods asked for", metrics.pod_creates.clone());
-        registry.register("pod_deletes", "Pods asked to go", metrics.pod_deletes.clone());
-        registry.register("status_writes", "Statuses written", metrics.status_writes.clone());
-        let name_taken = "Creates that met a pod of that name: ours from before, or another's";
+        registry.register("reconcile_errors", "Reconciliations that failed and are retried", metrics.reconcile_errors.clone());
+        registry.register("pod_creates", "Requests to create a pod, by outcome", metrics.pod_creates.clone());
+        registry.register("pod_deletes", "Requests to delete a pod, by outcome", metrics.pod_deletes.clone());
+        registry.register("status_writes", "Status updates written", metrics.status_writes.clone());
+        let name_taken = "Creations refused because a pod of that name exists: ours from before, or a foreign one";
         registry.register("pod_names_taken", name_taken, metrics.names_taken.clone());
         registry.register("events_dropped", "Events not published because too many waited", metrics.events_dropped.clone());
-        registry.register("watch_errors", "Watches that broke and were begun again", metrics.watch_errors.clone());
-        registry.register("leader", "1 while this process is the one that acts", metrics.leader.clone());
+        registry.register("watch_errors", "Watches that failed and were restarted", metrics.watch_errors.clone());
+        registry.register("leader", "1 while this process is the leader, else 0", metrics.leader.clone());
         metrics
     }
 
-    /// This process is the one that acts now, or is not any more.
+    /// Records whether this process is the leader.
     pub fn leads(&self, leads: bool) {
         self.leader.set(leads.into());
     }

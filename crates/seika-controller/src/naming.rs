@@ -12,14 +12,14 @@ const SUFFIX_LENGTH: usize = 8;
 const REVISION_LENGTH: usize = 10;
 const RECORD_SUFFIX_LENGTH: usize = 5;
 const OBJECT_NAME_LENGTH_MAX: usize = 253;
-/// A pod's host name is its name cut at 63 characters: longer names would lose the part that tells
-/// pods apart.
+/// A pod's host name is its name cut at 63 characters: longer names would lose the part that makes
+/// them unique.
 const POD_NAME_LENGTH_MAX: usize = 63;
 const LABEL_VALUE_LENGTH_MAX: usize = 63;
 
 /// The name of the pod in `slot` of `node`: `<seika>-<node>-<suffix>`. The suffix depends on
-/// nothing but the Seika's UID, the node and the slot, so a controller that forgot (or another one
-/// that took over) asks for the same name again.
+/// nothing but the Seika's UID, the node and the slot, so a restarted controller, or the next
+/// leader, uses the same name again.
 #[must_use]
 pub fn pod_name(seika: &str, seika_uid: &str, node: &str, slot: u32) -> String {
     let mut digest = Sha256::new();
@@ -32,8 +32,9 @@ pub fn pod_name(seika: &str, seika_uid: &str, node: &str, slot: u32) -> String {
     format!("{}-{suffix}", shortened(&format!("{seika}-{node}"), POD_NAME_LENGTH_MAX - SUFFIX_LENGTH - 1))
 }
 
-/// The name of what keeps a template: `<seika>-<revision>-<suffix>`. The suffix depends on the
-/// Seika's UID, so that one that was deleted and made anew does not wait for the old one's to go.
+/// The name of the ControllerRevision of a template: `<seika>-<revision>-<suffix>`. The suffix
+/// depends on the Seika's UID, so that a Seika which is deleted and created again does not wait for
+/// the deletion of the old one's.
 #[must_use]
 pub fn record_name(seika: &str, seika_uid: &str, revision: &str) -> String {
     let suffix = spell(&Sha256::digest(seika_uid.as_bytes()), RECORD_SUFFIX_LENGTH);

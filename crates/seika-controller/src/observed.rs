@@ -16,7 +16,7 @@ const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// How far a pod has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub(crate) enum Progress {
     /// Not bound to its node.
     Unscheduled,
     /// Bound; not all of its containers have been started.
@@ -32,46 +32,46 @@ pub enum Progress {
 
 /// Why a pod is not further on, in one word and in a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hindrance {
+pub(crate) struct Hindrance {
     /// One word.
-    pub reason: String,
+    pub(crate) reason: String,
     /// A sentence; may be empty.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// A pod of a Seika.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodView {
+pub(crate) struct PodView {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its UID.
-    pub uid: String,
+    pub(crate) uid: String,
     /// The node that it is for, bound to it or not.
-    pub node: String,
+    pub(crate) node: String,
     /// The revision of the template that it was made from.
-    pub revision: String,
+    pub(crate) revision: String,
     /// How far it has come.
-    pub progress: Progress,
+    pub(crate) progress: Progress,
     /// What holds it up.
-    pub hindrance: Option<Hindrance>,
+    pub(crate) hindrance: Option<Hindrance>,
     /// It is going already.
-    pub terminating: bool,
+    pub(crate) terminating: bool,
     /// We asked for it to go and do not know whether the API server heard.
-    pub doomed: bool,
+    pub(crate) doomed: bool,
     /// Lower goes first.
-    pub deletion_cost: i32,
+    pub(crate) deletion_cost: i32,
     /// How often its containers were started again.
-    pub restarts: i32,
+    pub(crate) restarts: i32,
     /// When it was created.
-    pub created: Option<Timestamp>,
+    pub(crate) created: Option<Timestamp>,
     /// All of its labels. Not known of a pod that the API server has not shown yet.
-    pub labels: Option<Arc<BTreeMap<String, String>>>,
+    pub(crate) labels: Option<Arc<BTreeMap<String, String>>>,
 }
 
 impl PodView {
     /// A pod that is being asked for.
     #[must_use]
-    pub fn asked_for(name: &str, node: &str, revision: &str) -> Self {
+    pub(crate) fn asked_for(name: &str, node: &str, revision: &str) -> Self {
         Self {
             name: name.to_owned(),
             uid: String::new(),
@@ -90,7 +90,7 @@ impl PodView {
 
     /// Reads what matters of a pod that carries our node label.
     #[must_use]
-    pub fn of(pod: &WatchedPod) -> Self {
+    pub(crate) fn of(pod: &WatchedPod) -> Self {
         let metadata = &pod.metadata;
         let label = |key: &str| metadata.labels.as_ref().and_then(|labels| labels.get(key)).cloned();
         let annotation = |key: &str| metadata.annotations.as_ref().and_then(|annotations| annotations.get(key));
@@ -120,13 +120,13 @@ impl PodView {
 
     /// It serves, or will: it is neither going nor finished.
     #[must_use]
-    pub fn is_active(&self) -> bool {
+    pub(crate) fn is_active(&self) -> bool {
         !self.terminating && self.progress != Progress::Finished
     }
 
     /// Since when it is ready, if it is.
     #[must_use]
-    pub fn ready_since(&self) -> Option<Timestamp> {
+    pub(crate) fn ready_since(&self) -> Option<Timestamp> {
         match self.progress {
             Progress::Running { ready_since } => ready_since,
             _ => None,
@@ -187,18 +187,18 @@ fn hindrance(status: &PodStatus, progress: &Progress) -> Option<Hindrance> {
 
 /// What of a node says whether it takes pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeView {
+pub(crate) struct NodeView {
     /// Its Ready condition is True.
-    pub ready: bool,
+    pub(crate) ready: bool,
     /// It was cordoned.
-    pub cordoned: bool,
+    pub(crate) cordoned: bool,
     /// Its taints, but for those that only discourage.
-    pub taints: Vec<Taint>,
+    pub(crate) taints: Vec<Taint>,
 }
 
 /// What keeps new pods from starting on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Obstacle {
+pub(crate) enum Obstacle {
     /// Its Ready condition is not True.
     NotReady,
     /// It was cordoned.
@@ -209,11 +209,11 @@ pub enum Obstacle {
 
 impl NodeView {
     /// A node that nothing speaks against.
-    pub const USABLE: Self = Self { ready: true, cordoned: false, taints: Vec::new() };
+    pub(crate) const USABLE: Self = Self { ready: true, cordoned: false, taints: Vec::new() };
 
     /// Reads what matters of a node.
     #[must_use]
-    pub fn of(node: &Node) -> Self {
+    pub(crate) fn of(node: &Node) -> Self {
         let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
         let ready = conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready");
         let spec = node.spec.as_ref();
@@ -234,7 +234,7 @@ impl NodeView {
 
     /// What keeps new pods with these tolerations from starting on it.
     #[must_use]
-    pub fn obstacle(&self, tolerations: &Tolerations) -> Option<Obstacle> {
+    pub(crate) fn obstacle(&self, tolerations: &Tolerations) -> Option<Obstacle> {
         if !self.ready {
             return Some(Obstacle::NotReady);
         }
@@ -248,7 +248,7 @@ impl NodeView {
 
 /// What is known of a node's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known<'a> {
+pub(crate) enum Known<'a> {
     /// There is such a node.
     Present(&'a NodeView),
     /// There was one.
@@ -259,14 +259,14 @@ pub enum Known<'a> {
 
 /// The cluster's nodes, and when those that left did so.
 #[derive(Clone, Debug, Default)]
-pub struct Nodes {
+pub(crate) struct Nodes {
     present: BTreeMap<String, NodeView>,
     gone: HashMap<String, Timestamp>,
 }
 
 /// What changed with an event about a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NodeChange {
+pub(crate) enum NodeChange {
     /// Nothing that matters here.
     None,
     /// The state of a node.
@@ -277,7 +277,7 @@ pub enum NodeChange {
 
 impl Nodes {
     /// `name` is there, as `view` says.
-    pub fn put(&mut self, name: &str, view: NodeView) -> NodeChange {
+    pub(crate) fn put(&mut self, name: &str, view: NodeView) -> NodeChange {
         self.gone.remove(name);
         match self.present.insert(name.to_owned(), view) {
             None => NodeChange::Membership,
@@ -287,7 +287,7 @@ impl Nodes {
     }
 
     /// `name` has left.
-    pub fn remove(&mut self, name: &str, now: Timestamp) -> NodeChange {
+    pub(crate) fn remove(&mut self, name: &str, now: Timestamp) -> NodeChange {
         if self.present.remove(name).is_none() {
             return NodeChange::None;
         }
@@ -299,7 +299,7 @@ impl Nodes {
     }
 
     /// These are the nodes that are there, and no others. Returns what changed, by node.
-    pub fn replace(&mut self, listed: Self, now: Timestamp) -> Vec<(String, NodeChange)> {
+    pub(crate) fn replace(&mut self, listed: Self, now: Timestamp) -> Vec<(String, NodeChange)> {
         let left: Vec<String> = self.present.keys().filter(|name| !listed.present.contains_key(*name)).cloned().collect();
         let mut changes: Vec<(String, NodeChange)> =
             left.into_iter().map(|name| (name.clone(), self.remove(&name, now))).collect();
@@ -309,7 +309,7 @@ impl Nodes {
 
     /// What is known of `name`.
     #[must_use]
-    pub fn look_up(&self, name: &str) -> Known<'_> {
+    pub(crate) fn look_up(&self, name: &str) -> Known<'_> {
         match (self.present.get(name), self.gone.get(name)) {
             (Some(view), _) => Known::Present(view),
             (None, Some(since)) => Known::GoneSince(*since),
@@ -318,7 +318,7 @@ impl Nodes {
     }
 
     /// The names of the nodes that are there, in order.
-    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.present.keys().map(String::as_str)
     }
 }

@@ -1,10 +1,9 @@
-//! Which pods become a Seika's and which cease to be. Pure.
+//! Which pods a Seika adopts and which it releases. Pure.
 //!
 //! A pod belongs to the Seika that its controller reference names, and to no other. Orphans that
-//! the selector matches are taken in; pods that it no longer matches (somebody relabelled them, to
-//! look at one in peace, say) are let go. Pods of other owners are only told of. All of it is about
-//! pods that carry the node label: without it a pod is for no node in particular, so that no count
-//! could include it.
+//! the selector matches are adopted. Pods that it no longer matches, because they were relabelled to
+//! be examined, say, are released. Pods of other owners are only reported. All of this concerns pods
+//! with the node label: a pod without it belongs to no node, so that no count could include it.
 
 mod attempts;
 
@@ -16,20 +15,20 @@ pub(crate) use self::attempts::Attempts;
 use crate::index::{Picture, Stray};
 use crate::observed::PodView;
 
-/// What is to change.
+/// The pods to adopt and to release.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Claims {
-    /// Orphans to take in.
+    /// Orphans to adopt.
     pub(crate) adopt: Vec<Arc<PodView>>,
-    /// Pods to let go.
+    /// Pods to release.
     pub(crate) release: Vec<Arc<PodView>>,
     /// Pods of other owners that match: name and owner.
     pub(crate) foreign: Vec<String>,
 }
 
-/// Finds it.
+/// Compares the selector with the pods that there are.
 pub(crate) fn claims<'a>(selector: &Selector, picture: &Picture, strays: impl IntoIterator<Item = &'a Stray>) -> Claims {
-    // A pod whose labels nobody has shown yet is as it was asked for.
+    // A pod that the watch does not show yet has the labels that it was created with.
     let matches = |pod: &PodView| pod.labels.as_ref().is_none_or(|labels| selector.matches(labels));
     let held = |pod: &PodView| picture.pods.iter().any(|held| held.uid == pod.uid);
     let mut claims = Claims {

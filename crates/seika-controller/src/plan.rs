@@ -24,30 +24,30 @@ use crate::taints::Tolerations;
 
 /// For how long a node must have been gone before its pods are taken for lost: one that leaves and
 /// comes back at once keeps them.
-pub const NODE_GONE_HOLD: SignedDuration = SignedDuration::from_secs(2);
+pub(crate) const NODE_GONE_HOLD: SignedDuration = SignedDuration::from_secs(2);
 /// The most pods that one plan creates; the rest comes with the next.
-pub const CREATES_PER_PLAN: usize = 1000;
+pub(crate) const CREATES_PER_PLAN: usize = 1000;
 /// The most pods that one plan creates on a node, so that a kubelet is not given more at once than
 /// it commonly holds in all.
-pub const CREATES_PER_NODE_AND_PLAN: usize = 110;
+pub(crate) const CREATES_PER_NODE_AND_PLAN: usize = 110;
 
 /// What is asked.
 #[derive(Clone, Debug)]
-pub struct Asked<'a> {
+pub(crate) struct Asked<'a> {
     /// The Seika's name.
-    pub seika: &'a str,
+    pub(crate) seika: &'a str,
     /// The Seika's UID.
-    pub uid: &'a str,
+    pub(crate) uid: &'a str,
     /// Pods per node.
-    pub counts: &'a BTreeMap<String, i32>,
+    pub(crate) counts: &'a BTreeMap<String, i32>,
     /// The revision of the template.
-    pub revision: &'a str,
+    pub(crate) revision: &'a str,
     /// How to replace pods of other revisions.
-    pub rollout: &'a Rollout,
+    pub(crate) rollout: &'a Rollout,
     /// For how long a pod must have been ready to count as available.
-    pub min_ready: SignedDuration,
+    pub(crate) min_ready: SignedDuration,
     /// Which taints its pods put up with.
-    pub tolerations: &'a Tolerations,
+    pub(crate) tolerations: &'a Tolerations,
 }
 
 impl Asked<'_> {
@@ -65,31 +65,31 @@ impl Asked<'_> {
 
 /// What is seen.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
+pub(crate) struct Seen<'a> {
     /// The cluster's nodes.
-    pub nodes: &'a Nodes,
+    pub(crate) nodes: &'a Nodes,
     /// The Seika's pods and the creates whose outcome is unknown.
-    pub picture: &'a Picture,
+    pub(crate) picture: &'a Picture,
     /// Names that others hold.
-    pub taken: &'a HashSet<String>,
+    pub(crate) taken: &'a HashSet<String>,
     /// Nodes on which no failed pod may be replaced yet, and until when.
-    pub held: &'a BTreeMap<String, Timestamp>,
+    pub(crate) held: &'a BTreeMap<String, Timestamp>,
     /// The time.
-    pub now: Timestamp,
+    pub(crate) now: Timestamp,
 }
 
 /// A pod to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Create {
+pub(crate) struct Create {
     /// For this node.
-    pub node: String,
+    pub(crate) node: String,
     /// Under this name.
-    pub name: String,
+    pub(crate) name: String,
 }
 
 /// Why a pod is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// The node has more than it should.
     Excess,
     /// It was made from another template.
@@ -102,33 +102,33 @@ pub enum Cause {
 
 /// A pod to delete.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delete {
+pub(crate) struct Delete {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its UID: another pod of that name is another pod.
-    pub uid: String,
+    pub(crate) uid: String,
     /// Its node.
-    pub node: String,
+    pub(crate) node: String,
     /// Why.
-    pub cause: Cause,
+    pub(crate) cause: Cause,
     /// Nobody is left who could end it gently.
-    pub force: bool,
+    pub(crate) force: bool,
 }
 
 /// What to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Pods to create, in this order.
-    pub creates: Vec<Create>,
+    pub(crate) creates: Vec<Create>,
     /// Pods to delete.
-    pub deletes: Vec<Delete>,
+    pub(crate) deletes: Vec<Delete>,
     /// When to plan again though nothing happened.
-    pub again_after: Option<SignedDuration>,
+    pub(crate) again_after: Option<SignedDuration>,
 }
 
 /// Makes the plan.
 #[must_use]
-pub fn plan(asked: &Asked<'_>, seen: &Seen<'_>) -> Plan {
+pub(crate) fn plan(asked: &Asked<'_>, seen: &Seen<'_>) -> Plan {
     let mut plan = Plan::default();
     let mut by_node: BTreeMap<&str, Vec<&Arc<PodView>>> = asked.counts.keys().map(|node| (node.as_str(), Vec::new())).collect();
     for pod in &seen.picture.pods {
@@ -196,8 +196,8 @@ fn surge_left(asked: &Asked<'_>, seen: &Seen<'_>) -> usize {
     usize::try_from(max_surge).unwrap_or(0).saturating_sub(beyond)
 }
 
-/// How many available pods may still be given up for a roll-out. Nodes that are not there lack what
-/// nobody could give them, so they do not count.
+/// How many available pods a rollout may still delete. Nodes that do not exist do not count as
+/// lacking pods: nothing could run there.
 fn unavailable_left(asked: &Asked<'_>, seen: &Seen<'_>, by_node: &BTreeMap<&str, Vec<&Arc<PodView>>>) -> usize {
     let Some(max_unavailable) = asked.rollout.max_unavailable else { return usize::MAX };
     let lacking = |(node, pods): (&&str, &Vec<&Arc<PodView>>)| {
@@ -208,7 +208,7 @@ fn unavailable_left(asked: &Asked<'_>, seen: &Seen<'_>, by_node: &BTreeMap<&str,
 }
 
 /// Names for `count` new pods on `node`: first those whose create may or may not have happened,
-/// then the first slots that nobody holds.
+/// then the first free slots.
 fn name_creates(asked: &Asked<'_>, seen: &Seen<'_>, node: &str, pods: &[&Arc<PodView>], count: usize) -> Vec<Create> {
     if count == 0 {
         return Vec::new();

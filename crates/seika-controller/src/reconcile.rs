@@ -31,9 +31,9 @@ use crate::plan::{Plan, plan};
 use crate::status::Trouble;
 use crate::writes::{Claimant, WriteError};
 
-/// For how long a name that somebody else holds is not asked for again.
+/// How long the name of a foreign pod is not tried again.
 const TAKEN_FOR: Duration = Duration::from_secs(60);
-/// How far the watch is behind, commonly.
+/// Usual lag of the watch.
 const WATCH_LAG: Duration = Duration::from_millis(300);
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LAST: Duration = Duration::from_secs(60);
@@ -102,8 +102,8 @@ async fn pass(valid: &Valid<'_>, context: &Context) -> Result<Action, WriteError
         }
     });
     let status_due = write_status(valid, context, foreign).await;
-    // Last, for nobody waits for it; and whatever failed, for a template is history from when it
-    // was asked for.
+    // Last, because nothing waits for it; and also after failures, because a template is history
+    // from when it was desired.
     let kept = keep_template(valid, context).await;
     let status_due = match (error, status_due, kept) {
         (Some(error), ..) | (None, Err(error), _) | (None, Ok(_), Err(error)) => return Err(error),

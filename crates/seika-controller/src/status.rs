@@ -18,31 +18,31 @@ const CONDITION_MESSAGE_BYTES_MAX: usize = 2000;
 
 /// Something that went wrong and is not to be seen in pods or nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
+pub(crate) struct Trouble {
     /// One word.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     /// A sentence.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// What the status is made from, beside what is asked and seen.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Circumstances<'a> {
+pub(crate) struct Circumstances<'a> {
     /// The generation of the spec that was acted on.
-    pub generation: Option<i64>,
+    pub(crate) generation: Option<i64>,
     /// What went wrong.
-    pub trouble: Option<&'a Trouble>,
+    pub(crate) trouble: Option<&'a Trouble>,
     /// Pods of others that the selector matches too: name and owner.
-    pub foreign: &'a [String],
+    pub(crate) foreign: &'a [String],
     /// The selector as text.
-    pub selector: Option<&'a str>,
+    pub(crate) selector: Option<&'a str>,
     /// The status so far: what did not change keeps its time.
-    pub before: Option<&'a SeikaStatus>,
+    pub(crate) before: Option<&'a SeikaStatus>,
 }
 
 /// Makes the status.
 #[must_use]
-pub fn status(asked: &Asked<'_>, seen: &Seen<'_>, circumstances: &Circumstances<'_>) -> SeikaStatus {
+pub(crate) fn status(asked: &Asked<'_>, seen: &Seen<'_>, circumstances: &Circumstances<'_>) -> SeikaStatus {
     let mut by_node: BTreeMap<&str, Vec<&PodView>> = asked.counts.keys().map(|node| (node.as_str(), Vec::new())).collect();
     for pod in &seen.picture.pods {
         by_node.entry(&pod.node).or_default().push(pod);
@@ -80,7 +80,7 @@ fn marks(status: &SeikaStatus) -> (Option<&str>, [i32; 5]) {
 
 /// In how long the condition `Progressing` has to be looked at again though nothing happens.
 #[must_use]
-pub fn next_deadline(status: &SeikaStatus, rollout: &Rollout, now: Timestamp) -> Option<SignedDuration> {
+pub(crate) fn next_deadline(status: &SeikaStatus, rollout: &Rollout, now: Timestamp) -> Option<SignedDuration> {
     let progresses = status.conditions.iter().any(|condition| condition.type_ == "Progressing" && condition.status == "True");
     let since = status.progressed_at.as_ref().filter(|_| progresses)?;
     Some((progress_deadline(rollout) - now.duration_since(since.0)).max(SignedDuration::from_secs(1)))
@@ -92,7 +92,7 @@ fn progress_deadline(rollout: &Rollout) -> SignedDuration {
 
 /// The status of a spec that cannot be acted on: what there was, and why it stays.
 #[must_use]
-pub fn rejected(before: &SeikaStatus, generation: Option<i64>, problem: &str, now: Timestamp) -> SeikaStatus {
+pub(crate) fn rejected(before: &SeikaStatus, generation: Option<i64>, problem: &str, now: Timestamp) -> SeikaStatus {
     let mut status = SeikaStatus { observed_generation: generation, ..before.clone() };
     let conditions = [
         ("Degraded", (true, "Invalid", problem.to_owned())),

@@ -10,39 +10,39 @@ const CORDON: (&str, &str) = ("node.kubernetes.io/unschedulable", "NoSchedule");
 
 /// A taint of a node that keeps pods away.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taint {
+pub(crate) struct Taint {
     /// Its key.
-    pub key: String,
+    pub(crate) key: String,
     /// Its value; may be empty.
-    pub value: String,
+    pub(crate) value: String,
     /// `NoSchedule` or `NoExecute`.
-    pub effect: String,
+    pub(crate) effect: String,
 }
 
 impl Taint {
     /// What a cordoned node is treated as having.
     #[must_use]
-    pub fn of_cordon() -> Self {
+    pub(crate) fn of_cordon() -> Self {
         Self { key: CORDON.0.to_owned(), value: String::new(), effect: CORDON.1.to_owned() }
     }
 }
 
 /// What a template's pods put up with.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Tolerations(Vec<Toleration>);
+pub(crate) struct Tolerations(Vec<Toleration>);
 
 impl Tolerations {
     /// Reads them. What cannot be read is left out: the API server refuses such pods, and says why
     /// better than we could.
     #[must_use]
-    pub fn of(template: &PodTemplate) -> Self {
+    pub(crate) fn of(template: &PodTemplate) -> Self {
         let listed = template.spec.get("tolerations").and_then(Value::as_array).into_iter().flatten();
         Self(listed.filter_map(|one| serde_json::from_value(one.clone()).ok()).collect())
     }
 
     /// Whether one of them is about this taint.
     #[must_use]
-    pub fn tolerate(&self, taint: &Taint) -> bool {
+    pub(crate) fn tolerate(&self, taint: &Taint) -> bool {
         self.0.iter().any(|toleration| tolerates(toleration, taint))
     }
 }

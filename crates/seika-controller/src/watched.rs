@@ -1,6 +1,6 @@
-//! Pods as the watch reads them. Most of what the API server tells of a pod, above all who manages
-//! which of its fields, is skipped while it is read: to build all of it for thousands of pods, only
-//! to drop it, is most of what watching them would cost.
+//! Pods as the watch reads them. Most of a pod, above all its managed fields, is skipped while it is
+//! parsed: building all of it for thousands of pods, only to drop it, would be most of the cost of
+//! watching them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,22 +15,22 @@ use serde::{Deserialize, Deserializer};
 /// A pod, as far as it is looked at.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct WatchedPod {
+pub(crate) struct WatchedPod {
     /// Without its managed fields.
     #[serde(deserialize_with = "metadata")]
-    pub metadata: ObjectMeta,
+    pub(crate) metadata: ObjectMeta,
     /// Where it is.
-    pub spec: WatchedPodSpec,
+    pub(crate) spec: WatchedPodSpec,
     /// How it is.
-    pub status: Option<PodStatus>,
+    pub(crate) status: Option<PodStatus>,
 }
 
 /// Of what is asked of a pod, what is looked at.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct WatchedPodSpec {
+pub(crate) struct WatchedPodSpec {
     /// The node that it is bound to.
-    pub node_name: Option<String>,
+    pub(crate) node_name: Option<String>,
 }
 
 impl Resource for WatchedPod {

@@ -145,7 +145,7 @@ impl Writer {
         self.metrics.status_writes.inc();
         match answered(seikas.patch_status(&owner.name, &parameters, &Patch::Apply(&patch))).await {
             Ok(_) => Ok(()),
-            // It is no more, so nobody misses its status.
+            // It is deleted, so that its status does not matter.
             Err(kube::Error::Api(answer)) if answer.is_not_found() => Ok(()),
             Err(source) => {
                 Err(WriteError::Status { namespace: owner.namespace.clone(), name: owner.name.clone(), source: Box::new(source) })

@@ -5,8 +5,8 @@ use std::panic::AssertUnwindSafe;
 use futures::FutureExt as _;
 use tokio::task::JoinSet;
 
-/// A part of the controller ended, so that the rest would go on with what it knew then, for ever.
-/// The process should end and be started anew.
+/// A part of the controller ended, and the rest would continue with outdated data for ever. The
+/// process should be restarted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("failed to go on: {task} {how}")]
 pub struct Ended {
@@ -40,7 +40,7 @@ impl Tasks {
     pub(super) async fn one_ends(&mut self) -> Ended {
         match self.0.join_next().await {
             Some(Ok(ended)) => ended,
-            // Cancelled, which nobody does.
+            // Cancelled, which does not happen.
             Some(Err(_)) => Ended { task: "a task", how: "was cancelled" },
             None => std::future::pending().await,
         }

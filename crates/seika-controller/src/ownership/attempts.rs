@@ -1,10 +1,9 @@
-//! What came of earlier attempts to adopt and to release pods of a Seika, and when to try again.
-//! Pure.
+//! Results of earlier attempts to adopt and to release pods of a Seika, and when to retry. Pure.
 //!
 //! Two things must not happen. A pod that may not be adopted or released must not stop the Seika,
-//! and must not be asked about at each pass. And releasing must not go round in circles: where
-//! whoever creates or changes pods makes sure that they never match, each one released is replaced,
-//! and the replacement does not match either.
+//! nor be tried at each reconciliation. And releasing must not become a loop: where admission
+//! changes pods so that they never match, each released pod is replaced, and its replacement does
+//! not match either.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -13,12 +12,12 @@ use crate::status::Trouble;
 
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_secs(300);
-/// So many pods are released without waiting, or as many as the Seika has, whichever is more.
+/// Pods that are released without waiting; as many as the Seika has, if that is more.
 const RELEASED_AT_ONCE: u32 = 10;
 const RELEASE_FIRST: Duration = Duration::from_secs(1);
 const RELEASE_LAST: Duration = Duration::from_secs(3600);
-/// A Seika that released nothing for so long starts anew. More than the longest wait: else a circle
-/// would be forgiven each time it comes round.
+/// After this long without a release a Seika's back-off is reset. Longer than the longest wait:
+/// otherwise a loop would reset it in each round.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(2 * 3600);
 
 #[derive(Debug)]

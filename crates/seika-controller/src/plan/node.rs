@@ -47,7 +47,7 @@ pub(super) struct OnNode<'a> {
 }
 
 impl<'a> OnNode<'a> {
-    /// `rolls` tells whether pods of other revisions are being replaced.
+    /// `rolls` is whether pods of other revisions are being replaced.
     pub(super) fn new(pods: &[&'a Arc<PodView>], asked: &'a Asked<'a>, rolls: bool, now: Timestamp) -> Self {
         let mut on_node = Self { current: Vec::new(), outdated: Vec::new(), finished: Vec::new(), asked, now };
         for pod in pods.iter().copied().map(Arc::as_ref).filter(|pod| !pod.terminating) {
@@ -115,8 +115,8 @@ impl<'a> OnNode<'a> {
         let floor = room.count.saturating_sub(count(room.rollout.max_unavailable_per_node));
         let (ready, unready): (Vec<&PodView>, Vec<&PodView>) = self.outdated.iter().partition(|pod| self.available(pod));
         let total = kept.len() + self.outdated.len();
-        // Who does not serve can go as soon as somebody stands in for it: nothing gets worse by
-        // that.
+        // A pod that does not serve can be deleted as soon as its replacement exists: nothing gets
+        // worse.
         let unready_going = unready.len().min(total.saturating_sub(floor));
         let available = kept.iter().filter(|pod| self.available(pod)).count() + ready.len();
         let to_spare = available.saturating_sub(room.count);

@@ -109,7 +109,7 @@ async fn release_all(valid: &Valid<'_>, context: &Context, pods: Vec<Arc<PodView
     context.with_book(&valid.owner, |book| book.attempts.wait_for_release(waiting));
 }
 
-/// Notes it, and tells of it the first time.
+/// Records the failure, and publishes an event the first time.
 fn failed(valid: &Valid<'_>, context: &Context, pod: &PodView, error: &WriteError) {
     let trouble = Trouble { reason: error.reason(), message: error.whole_message() };
     let first = context.with_book(&valid.owner, |book| book.attempts.failed(&pod.uid, trouble, Instant::now()));

@@ -73,7 +73,7 @@ impl Context {
         self.books.lock().unwrap_or_else(PoisonError::into_inner).remove(&owner.uid);
     }
 
-    /// Seikas that went while nobody watched are no more either.
+    /// Also forgets Seikas that were deleted while the watch was down.
     pub(crate) fn forget_all_but_stored(&self) {
         let there = self.seikas.state();
         let stored: HashSet<String> = there.iter().filter_map(|seika| seika.uid()).collect();

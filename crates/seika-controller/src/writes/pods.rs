@@ -28,7 +28,7 @@ use crate::plan::{Create, Delete};
 #[derive(Debug, Default)]
 pub(crate) struct Created {
     pub(crate) pods: Vec<Create>,
-    /// Names that somebody else holds.
+    /// Names that foreign pods have.
     pub(crate) taken: Vec<String>,
     /// Of `pods`, those that came out with labels that the selector does not match.
     pub(crate) unlike: Vec<Unlike>,
@@ -52,10 +52,10 @@ pub(crate) struct Deleted {
     pub(crate) error: Option<WriteError>,
 }
 
-/// After refusals for so many nodes no more pods are asked for: it is not about the nodes then.
+/// After refusals for this many nodes no more pods are created: the cause is not the nodes then.
 const REFUSED_NODES_MAX: usize = 3;
 
-/// Asks for the pod's metadata only: the rest of it we have just sent.
+/// Requests the pod's metadata only: the rest of it we have just sent.
 const METADATA_ONLY: HeaderValue = HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
 enum CreateAnswer {
@@ -219,8 +219,8 @@ impl Writer {
         }))
     }
 
-    /// Makes an orphan this Seika's. It is not for us to insist: it may have gone, or become
-    /// somebody else's, meanwhile.
+    /// Adopts an orphan. It is not retried here: the pod may have been deleted or adopted by another
+    /// owner meanwhile.
     pub(crate) async fn adopt(&self, owner: &Owner, reference: &OwnerReference, orphan: &PodView) -> Result<bool, WriteError> {
         let patch = json!({ "metadata": { "uid": orphan.uid, "ownerReferences": [reference] } });
         let _turn = self.pace.turn().await;

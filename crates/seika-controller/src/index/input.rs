@@ -1,4 +1,4 @@
-//! What the index is told: by the watch, and by whoever writes.
+//! The inputs of the index: events of the watch, and ends of our writes.
 
 use std::sync::Arc;
 
@@ -8,19 +8,19 @@ use crate::observed::PodView;
 
 /// A Seika, as its pods know it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Owner {
+pub(crate) struct Owner {
     /// The UID of the Seika; two Seikas of one name at different times differ.
-    pub uid: String,
+    pub(crate) uid: String,
     /// Its namespace.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
 }
 
 impl Owner {
     /// The Seika that controls an object with these references, if one does.
     #[must_use]
-    pub fn controlling(namespace: &str, references: &[OwnerReference]) -> Option<Self> {
+    pub(crate) fn controlling(namespace: &str, references: &[OwnerReference]) -> Option<Self> {
         references
             .iter()
             .find(|reference| reference.controller == Some(true))
@@ -31,16 +31,16 @@ impl Owner {
 
 /// A pod that carries our node label and that no Seika controls.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stray {
+pub(crate) struct Stray {
     /// The pod.
-    pub pod: Arc<PodView>,
-    /// What does control it, as kind and name; nothing if nobody does.
-    pub controller: Option<String>,
+    pub(crate) pod: Arc<PodView>,
+    /// Its controller, as kind and name, if it has one.
+    pub(crate) controller: Option<String>,
 }
 
 /// What the watch said.
 #[derive(Clone, Debug)]
-pub enum Told {
+pub(crate) enum Told {
     /// A new list begins. Writes that ended before it are in it.
     ListBegins,
     /// The list holds this pod.
@@ -61,7 +61,7 @@ pub enum Told {
 
 /// How a create ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CreateEnd {
+pub(crate) enum CreateEnd {
     /// The pod is there, with this UID.
     Exists(String),
     /// A pod that does not serve this Seika, or no longer, has the name.
@@ -75,7 +75,7 @@ pub enum CreateEnd {
 
 /// How a delete ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeleteEnd {
+pub(crate) enum DeleteEnd {
     /// The pod is going or gone.
     Going,
     /// The API server refused: the pod stays.
