@@ -100,7 +100,7 @@ fn end_processes(resources: &[Resource]) {
             }
         }
         alive.remove(&std::process::id().cast_signed());
-        // A zombie cannot be killed again; whoever started it will collect it.
+        // A zombie cannot be killed again; its parent will collect it.
         alive.retain(|&pid| crate::state::process_start_ticks(pid).is_some());
         if alive.is_empty() {
             return;

@@ -42,7 +42,7 @@ use suite::{Suite, SuiteError};
 /// The namespace in which the suite makes its objects; it expects it to be there.
 const NAMESPACE: &str = "serving-tests";
 
-/// The nodes, when nobody asks for others: near each other, so that what is measured is the ingress
+/// The default nodes: near each other, so that what is measured is the ingress
 /// and not the wire.
 pub const SCENARIO: &str = include_str!("../scenarios/conformance.toml");
 
@@ -52,7 +52,7 @@ const GIVEN_UP_AFTER: Duration = Duration::from_secs(40 * 60);
 /// Why the suite could not be run. A test that fails is no such error: it is in the report.
 #[derive(Debug, thiserror::Error)]
 pub enum ConformanceError {
-    /// The suite's programs are not to be had.
+    /// The suite's programs are not available.
     #[error(transparent)]
     Components(#[from] ComponentsError),
     /// The images of its programs could not be written.

@@ -54,7 +54,7 @@ impl Outcome {
     }
 }
 
-/// What both commands are told.
+/// Options of both commands.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TargetArgs {
     /// What to ask for, over http.
@@ -68,7 +68,7 @@ pub struct TargetArgs {
     pub timeout_seconds: f64,
 }
 
-/// What `netem-lab request` is told.
+/// Options of `netem-lab request`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RequestArgs {
     /// Where to.
@@ -76,7 +76,7 @@ pub struct RequestArgs {
     pub target: TargetArgs,
 }
 
-/// What `netem-lab load` is told.
+/// Options of `netem-lab load`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(group = clap::ArgGroup::new("pace").required(true))]
 pub struct LoadArgs {

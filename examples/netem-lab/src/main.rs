@@ -129,7 +129,7 @@ struct ComponentsArguments {
 fn main() -> Result<ExitCode> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        // While an API server starts, the client's every attempt would be told as an error.
+        // While an API server starts, each attempt of the client would be logged as an error.
         .with_env_filter(
             EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client::client::builder=off")),
         )

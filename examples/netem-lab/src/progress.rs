@@ -1,4 +1,4 @@
-//! One line per step, with the time it took, so that nobody watches a silent terminal for minutes.
+//! One line per step, with the time it took, so that the terminal is not silent for minutes.
 //!
 //! A step that is over within a blink prints one line. A longer one says at once what it is about,
 //! and again every ten seconds that it still is.

@@ -5,7 +5,7 @@
 //! the run goes on where going on makes sense, so that a report shows all there is to see. The
 //! steps, in order:
 //!
-//! 1. the cluster is up (by whoever made it);
+//! 1. the cluster is up (whichever command started it);
 //! 2. the wire is laid, and what the probers measure is what the scenario injects;
 //! 3. the service is applied and Ready;
 //! 4. its bootstrap pod is handed over to the Seika (Kantai's class);

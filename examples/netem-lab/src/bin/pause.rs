@@ -1,5 +1,5 @@
 //! The first process of every pod: it holds the pod's namespaces open, buries what is orphaned in
-//! them, and goes when told to.
+//! them, and ends when it is asked to.
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};

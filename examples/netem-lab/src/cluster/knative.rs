@@ -59,7 +59,7 @@ fn config_edits(settings: &KnativeSettings) -> Vec<(&'static str, &'static str, 
         ("config-autoscaler", "allow-zero-initial-scale", "true".to_owned()),
         // The shortest that Knative allows: a run need not wait for the usual half minute.
         ("config-autoscaler", "scale-to-zero-grace-period", "6s".to_owned()),
-        // A function may be told the node it runs on.
+        // A function may know the node that it runs on.
         ("config-features", "kubernetes.podspec-fieldref", "enabled".to_owned()),
         ("config-deployment", "queue-sidecar-image", settings.queue_image.clone()),
         // A pod that cannot start is reported after two minutes instead of ten.

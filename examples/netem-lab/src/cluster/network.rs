@@ -1,5 +1,5 @@
-//! Network namespaces and the cables between them: what `ip` is told, decided by pure functions,
-//! and the telling.
+//! Network namespaces and the cables between them: pure functions decide the commands for `ip`,
+//! which then runs them.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -125,7 +125,7 @@ fn host_cable_peer(slot: LabSlot) -> String {
     format!("{}h", slot.prefix())
 }
 
-/// What `ip -batch` is told in the control plane's namespace: the cable to the host, the bridge, a
+/// Commands for `ip -batch` in the control plane's namespace: the cable to the host, the bridge, a
 /// port per node, the way to the pods.
 fn control_plane_batch(slot: LabSlot, nodes: &[NodeLayout]) -> String {
     let mut batch = format!(
@@ -152,7 +152,7 @@ fn control_plane_batch(slot: LabSlot, nodes: &[NodeLayout]) -> String {
     batch
 }
 
-/// What `ip -batch` is told in a node's namespace.
+/// Commands for `ip -batch` in a node's namespace.
 fn node_batch(node: &NodeLayout, all: &[NodeLayout]) -> String {
     let mut batch = format!(
         "link set lo up\n\

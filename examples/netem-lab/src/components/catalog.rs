@@ -37,7 +37,7 @@ pub enum Component {
     Nsenter,
 }
 
-/// Where a component comes from when nobody supplies it.
+/// Where a component comes from unless the user supplies it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// Built by the Go toolchain from a pinned wrapper module.

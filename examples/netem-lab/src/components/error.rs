@@ -1,11 +1,11 @@
-//! Why a component is not to be had.
+//! Why a component is not available.
 
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use super::Component;
 
-/// Why a component is not to be had.
+/// Why a component is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum ComponentsError {
     /// There is neither `KANTAI_CACHE` nor `HOME`.

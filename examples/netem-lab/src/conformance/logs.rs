@@ -13,7 +13,7 @@ use crate::report::ReportError;
 const NAMESPACE: &str = "kantai-system";
 const SELECTOR: &str = "app.kubernetes.io/name in (locality-ingress, kantai-gateway)";
 
-/// Writes a file per pod into `folder`. Where a log is not to be had, the file says why.
+/// Writes a file per pod into `folder`. Where a log is not available, the file says why.
 pub(super) async fn save(client: &Client, folder: &Path) -> Result<(), ReportError> {
     let failed = |path: &Path| {
         let path = path.to_owned();

@@ -8,7 +8,7 @@ use crate::components::ComponentsError;
 /// Why there is no control plane.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlPlaneError {
-    /// A program of it is not to be had.
+    /// One of its programs is not available.
     #[error(transparent)]
     Components(#[from] ComponentsError),
     /// The search for its programs was cut short.

@@ -1,4 +1,4 @@
-//! What is in an image. Plain data, and a fingerprint that tells whether it changed.
+//! The content of an image. Plain data, and a fingerprint that changes with it.
 
 use std::fmt::Write;
 use std::os::unix::fs::MetadataExt;

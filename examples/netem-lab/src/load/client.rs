@@ -22,7 +22,7 @@ const LONGEST_ANSWER: usize = 1 << 20;
 pub enum Connections {
     /// A connection that has its answer takes the next request.
     KeepAlive,
-    /// Every request resolves the name and connects anew.
+    /// Every request resolves the name and opens a new connection.
     New,
 }
 

@@ -15,7 +15,7 @@ const LOGGED: [&str; 2] = ["kantai-system", "knative-serving"];
 /// No answer within this is an answer, too.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Writes pods, events, objects and logs into `folder`. Does what it can: what cannot be had is
+/// Writes pods, events, objects and logs into `folder`. Does what it can: what is not available is
 /// missing, with the reason in its place.
 pub(super) async fn dump(
     folder: &Path,

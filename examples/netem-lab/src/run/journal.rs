@@ -1,4 +1,4 @@
-//! What happened, in order, and how it is told while it happens.
+//! The events of a run, in order, and how they are printed while they happen.
 
 use std::fmt;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};

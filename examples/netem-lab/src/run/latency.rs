@@ -24,7 +24,7 @@ pub(super) struct Measured {
     pub(super) source: &'static str,
 }
 
-/// The latest medians. Pairs that nobody knows are absent.
+/// The latest medians. Unknown pairs are absent.
 pub(super) async fn measured(client: &Client) -> Result<Measured, kube::Error> {
     match ask(client, &format!("{PROMETHEUS}/api/v1/query?query={METRIC}")).await.map(|text| from_prometheus(&text)) {
         Ok(Some(table)) if !table.is_empty() => Ok(Measured { table, source: "Prometheus" }),

@@ -141,7 +141,7 @@ impl Objects {
             .collect())
     }
 
-    /// How many replicas the revisions' Deployments are told to have.
+    /// The number of replicas in the spec of the revisions' Deployments.
     pub(super) async fn deployment_replicas(&self) -> Result<i32, kube::Error> {
         let deployments = Api::<Deployment>::namespaced(self.client.clone(), &self.service.namespace).list(&self.mine()).await?;
         Ok(deployments.into_iter().filter_map(|deployment| deployment.spec?.replicas).sum())
@@ -233,7 +233,7 @@ impl Objects {
         Ok(())
     }
 
-    /// Whether a Deployment runs what it was last told to, and nothing older.
+    /// Whether a Deployment runs its latest template, and nothing older.
     pub(super) async fn is_rolled_out(&self, namespace: &str, name: &str) -> Result<bool, kube::Error> {
         let deployment = Api::<Deployment>::namespaced(self.client.clone(), namespace).get(name).await?;
         let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);

@@ -1,4 +1,4 @@
-//! What the wire process is told: a JSON file, written by whoever starts it.
+//! Configuration of the wire process: a JSON file, written by the process that starts it.
 
 use std::fmt;
 use std::net::Ipv4Addr;

@@ -8,7 +8,7 @@ use super::{WireConfig, WireError, WireNode};
 /// The emulator's device in every node's network namespace.
 pub(super) const DEVICE: &str = "wire0";
 
-/// What `ip -batch` must be told in the namespace of `node`. The device has no address of its own:
+/// Commands for `ip -batch` in the namespace of `node`. The device has no address of its own:
 /// packets keep the node's.
 fn batch(node: &WireNode, all: &[WireNode]) -> String {
     // The long queue holds what arrives while the emulator is kept from running; link-local IPv6

@@ -20,7 +20,7 @@ pub fn has_netem() -> bool {
         .is_ok_and(|output| output.status.success())
 }
 
-/// What `tc` must be told in the namespace of `node` so that its packets to each other node take
+/// Commands for `tc` in the namespace of `node`, so that its packets to each other node take
 /// what `links` says.
 ///
 /// The class of the n-th node (from 0) is `1:` and n + 16 in hexadecimal; class `1:1` takes
@@ -62,7 +62,7 @@ pub fn setup_commands(node: &WireNode, others: &[WireNode], links: &LinkMatrix) 
     commands
 }
 
-/// What `tc` must be told to change the delays that [`setup_commands`] set up.
+/// Commands for `tc` to change the delays that [`setup_commands`] set up.
 #[must_use]
 pub fn change_commands(node: &WireNode, others: &[WireNode], links: &LinkMatrix) -> Vec<Arguments> {
     others

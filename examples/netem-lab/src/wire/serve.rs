@@ -1,4 +1,4 @@
-//! The wire process: lays the wire, then answers on the control socket until it is told to end.
+//! The wire process: lays the wire, then answers on the control socket until it is stopped.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use super::{EmulatorChoice, Link, LinkMatrix, Slice, WireConfig, WireError, inst
 /// How many seconds of statistics are kept: longer than any scenario takes.
 const KEPT_SLICES: usize = 4 * 3_600;
 
-/// What `netem-lab wire` is told.
+/// Options of `netem-lab wire`.
 #[derive(Debug, clap::Args)]
 pub struct WireArgs {
     /// The wire's configuration, a JSON file.

@@ -18,7 +18,7 @@ const MOVED_SECONDS: f64 = 3.0;
 /// Requests sent longer ago than this have their answers, if the service answers as it should.
 const ANSWER_SECONDS: f64 = 1.5;
 
-/// What the stock autoscaler does without being told anything is looked at after this.
+/// How long to wait before looking at what the stock autoscaler did by itself.
 const BASELINE_SETTLES: Duration = Duration::from_secs(15);
 
 const TOGGLED_WITHIN: Duration = Duration::from_secs(90);
