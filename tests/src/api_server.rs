@@ -1,4 +1,4 @@
-//! What tests ask of a real API server, whoever's daemon they are about.
+//! Requests to a real API server that the tests of all daemons share.
 
 use anyhow::Context as _;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};

@@ -166,7 +166,7 @@ pub struct Load {
 }
 
 impl Standing {
-    /// Starts to send requests from inside `node`: so many workers, each of which sends the next
+    /// Starts to send requests from inside `node`: by `workers` workers, each of which sends the next
     /// when it has its answer. `flags` are further ones of `netem-lab load`.
     ///
     /// # Errors
@@ -178,7 +178,7 @@ impl Standing {
         let mut process =
             command(&arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("failed to start cargo")?;
         let lines = BufReader::new(process.stdout.take().context("no output")?).lines();
-        // As they come, lest the load stand still because nobody reads what it says.
+        // As they come, lest the load stop because its output is not read.
         let outcomes = std::thread::spawn(move || lines.map(|line| Ok(serde_json::from_str::<Outcome>(&line?)?)).collect());
         Ok(Load { process, outcomes: Some(outcomes) })
     }

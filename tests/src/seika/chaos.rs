@@ -67,7 +67,7 @@ impl Chaos {
         Ok(toll)
     }
 
-    /// Does runs that nobody else does until there are no more.
+    /// Takes one run after the other until none is left.
     async fn lane(&self, cluster: &Cluster, next: &AtomicUsize) -> anyhow::Result<Toll> {
         let case = cluster.case_without_controller(3).await?;
         cluster.allow_lease_in(&case.namespace).await?;
@@ -78,7 +78,7 @@ impl Chaos {
             if run >= self.runs {
                 return Ok(toll);
             }
-            // A seed per run, so that a failing run can be had again without those before it.
+            // A seed per run, so that a failing run can be replayed without those before it.
             let seed = self.seed.wrapping_add(run as u64);
             if let Err(error) = self.run(cluster, &case, seed, &mut toll).await {
                 toll.bad.push(format!("seed {seed}: {error:#}"));
@@ -96,7 +96,7 @@ impl Chaos {
         // Why it went wrong is in there, if anywhere.
         let said = if result.is_ok() { String::new() } else { keeper.said() };
         drop(keeper);
-        // The next run begins anew whatever became of this one.
+        // The next run starts from nothing, whatever the result of this one.
         clear(case).await?;
         result.with_context(|| said)
     }

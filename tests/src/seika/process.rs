@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 
 /// In which /proc counts processor time, whatever the kernel's own clock is.
 const TICKS_PER_SECOND: f64 = 100.0;
-/// A lease that nobody gave back runs out after eight seconds; the rest is for a busy machine.
+/// A lease that was not released expires after eight seconds; the rest is for a busy machine.
 const LEADING_WITHIN: Duration = Duration::from_secs(60);
 
 /// How a process is started.

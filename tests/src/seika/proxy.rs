@@ -27,7 +27,7 @@ impl Proxy {
     /// Begins to pass on what it is asked with the rights of `client`.
     ///
     /// # Errors
-    /// Where no port can be had.
+    /// If no port is free.
     pub async fn start(client: Client) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;

@@ -114,7 +114,7 @@ fn parts_that_are_away(lab: &Standing) -> anyhow::Result<()> {
     lab.shows(&class, "miporin.autoscaling.bonavadeur.io")?;
 
     lab.done(&["scale", "deployment", "prometheus", "-n", "monitoring", "--replicas=0"])?;
-    // What is known holds at first; then the probers are asked. Both are told.
+    // Known latencies stay at first; then the probers are read. Both are reported.
     for reason in ["LatencySourceLost", "LatencyFallback"] {
         let told = [
             "get",
@@ -133,7 +133,7 @@ fn parts_that_are_away(lab: &Standing) -> anyhow::Result<()> {
         })?;
     }
 
-    // Gateways keep what they were told last.
+    // Gateways keep their last configuration.
     lab.done(&["scale", "deployment", "extra-controller", "-n", "kantai-system", "--replicas=0"])?;
     eventually("no extra-controller", || {
         let left =

@@ -98,7 +98,7 @@ pub(crate) async fn a_budget_holds_up_evictions_and_no_roll_out(cluster: &Cluste
     case.until_per_node(&[2]).await?;
     case.make_all_ready().await?;
     let pods: Vec<(String, String)> = case.uids().await?.into_iter().collect();
-    // To be told no is what this is about; the client would go on asking by itself.
+    // The refusal is what this is about; the client would retry by itself.
     let kubeconfig = Kubeconfig::read_from(cluster.control_plane().kubeconfig(User::Admin))?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     config.default_retry = false;

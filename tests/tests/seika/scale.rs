@@ -52,7 +52,7 @@ pub(crate) async fn the_total_follows_the_counts_whoever_writes_them(cluster: &C
     until_total(&case, 1).await?;
     case.until_per_node(&[0, 1]).await?;
 
-    // One that somebody removes comes back.
+    // A total that is removed comes back.
     let without = Patch::Merge(json!({ "spec": { "replicas": null } }));
     case.seikas.patch("hello", &PatchParams::default(), &without).await?;
     until_total(&case, 1).await?;
