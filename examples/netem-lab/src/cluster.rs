@@ -29,6 +29,7 @@ use kube::Client;
 
 pub use error::ClusterError;
 pub use images::{NodeImage, NodeImages};
+pub use knative::Setting;
 pub use node::NodeHandle;
 
 use crate::cleanup;
@@ -51,6 +52,8 @@ pub struct ClusterSpec {
     pub ingress_class: String,
     /// The folder of the kustomization that deploys our own daemons; none leaves them out.
     pub deploy: Option<PathBuf>,
+    /// Settings of Knative's besides the lab's usual ones, over which they win.
+    pub settings: Vec<Setting>,
 }
 
 /// A running cluster. Dropping it removes it from this machine, unless [`Cluster::leave_running`]
@@ -200,6 +203,18 @@ impl Cluster {
     #[must_use]
     pub fn client(&self) -> Option<Client> {
         self.control_plane.as_ref().map(ControlPlane::client)
+    }
+
+    /// Applies the objects in YAML files, one after the other.
+    ///
+    /// # Errors
+    /// When a file cannot be read, the API server refuses an object, or the cluster is down.
+    pub async fn apply_files(&self, files: &[PathBuf]) -> Result<(), ClusterError> {
+        let applier = apply::Applier::new(self.client().ok_or(ClusterError::Down)?);
+        for file in files {
+            applier.apply_in_order(&apply::read_documents(file)?).await?;
+        }
+        Ok(())
     }
 
     /// The state folder, for those who make something that has to be removed with the cluster.

@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use catalog::{Component, Source};
 pub use error::ComponentsError;
-pub use go::{GoPackage, build_package, module_folders};
+pub use go::{GoPackage, SourceFile, build_package, build_written_tests, module_folders};
 pub use modules::GoModule;
 pub use places::Places;
 pub(crate) use tool::run as run_tool;

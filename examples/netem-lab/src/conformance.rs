@@ -10,20 +10,20 @@
 //! Ingress is Ready when all of them serve it.
 
 mod logs;
+mod process;
 pub mod programs;
 pub mod report;
 pub mod results;
+pub mod serving;
 pub mod suite;
 
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ObjectMeta, PostParams};
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -34,10 +34,11 @@ use crate::progress::Progress;
 use crate::report::ReportError;
 use crate::state::StateError;
 
+use process::SuiteProcess;
 use programs::Programs;
 use report::Report;
 use results::{Line, Results, read_line};
-use suite::{Suite, SuiteError};
+use suite::{GO_TEST, Suite, SuiteError};
 
 /// The namespace in which the suite makes its objects; it expects it to be there.
 const NAMESPACE: &str = "serving-tests";
@@ -144,30 +145,17 @@ pub async fn run(
         command.arg(format!("-test.run={}", suite.pattern()));
     }
     let began = Instant::now();
-    let mut process = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(failed_to_run)?;
+    let mut process = SuiteProcess::start(command).map_err(failed_to_run)?;
     if let Some(pid) = process.id() {
-        cluster.state().record_process("conformance suite", pid.cast_signed())?;
+        cluster.state().record_process("conformance suite", pid)?;
     }
-    let (said, lines) = mpsc::channel(1024);
-    if let Some(stdout) = process.stdout.take() {
-        tokio::spawn(pass_on(stdout, said.clone()));
-    }
-    if let Some(stderr) = process.stderr.take() {
-        tokio::spawn(pass_on(stderr, said));
-    }
-    let results = follow(lines, &suite, &settings.folder.join("suite.log"), progress).await?;
+    let results = follow(&mut process.lines, &suite, &settings.folder.join("suite.log"), progress).await?;
     let ended = process.wait().await.map_err(failed_to_run)?;
     progress.line(format_args!("the suite ended with {ended} after {:.0} s", began.elapsed().as_secs_f64()));
     let report = Report::new(&suite, &results, began.elapsed().as_secs_f64());
     report.write(&settings.folder.join("report.json"))?;
     if !report.all_passed() {
-        logs::save(&client, &diagnostics_folder(&settings.folder)).await?;
+        logs::save(&client, logs::INGRESS, &diagnostics_folder(&settings.folder)).await?;
     }
     Ok(report)
 }
@@ -178,23 +166,10 @@ pub fn diagnostics_folder(folder: &Path) -> PathBuf {
     folder.join("diagnostics")
 }
 
-async fn pass_on(stream: impl AsyncRead + Unpin, lines: mpsc::Sender<String>) {
-    // A test may print anything at all.
-    let mut stream = BufReader::new(stream);
-    let mut line = Vec::new();
-    while stream.read_until(b'\n', &mut line).await.is_ok_and(|bytes| bytes > 0) {
-        let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
-        if lines.send(text).await.is_err() {
-            return;
-        }
-        line.clear();
-    }
-}
-
 /// Reads what the suite says until it says nothing more: writes it down, and tells which tests
 /// begin and end.
 async fn follow(
-    mut lines: mpsc::Receiver<String>,
+    lines: &mut mpsc::Receiver<String>,
     suite: &Suite,
     log_file: &Path,
     progress: &Progress,
@@ -204,12 +179,13 @@ async fn follow(
     let mut results = Results::default();
     while let Some(line) = lines.recv().await {
         writeln!(log, "{}", line.trim_start_matches('\u{16}')).map_err(failed)?;
-        let Some(heard) = read_line(&line) else { continue };
+        let Some(heard) = read_line(&line).and_then(|heard| heard.within(GO_TEST)) else { continue };
         if suite.level_of(heard.name()).is_none() {
             continue;
         }
         match &heard {
-            Line::Began { name } => progress.line(format_args!("{name}: begins")),
+            Line::Began { .. } | Line::Paused { .. } => {}
+            Line::Continued { name } => progress.line(format_args!("{name}: begins")),
             Line::Ended { name, outcome, seconds } => {
                 let done = results.count() + 1;
                 progress.line(format_args!("{name}: {outcome} after {seconds:.1} s ({done} of {})", suite.len()));

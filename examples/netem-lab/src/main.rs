@@ -1,28 +1,27 @@
 //! The lab's program: `cargo lab`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+mod commands;
 
-use anyhow::{Context, Result, bail};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use netem_lab::cleanup;
 use netem_lab::cluster::launch::{self, ExecArgs, InsideArgs, NodeLaunchArgs};
 use netem_lab::cluster::node_init::{self, NodeInitArgs};
-use netem_lab::cluster::{Cluster, ClusterSpec, NodeImages};
 use netem_lab::components::{Component, Components};
-use netem_lab::conformance::programs::Programs;
-use netem_lab::conformance::results::Outcome;
-use netem_lab::conformance::{self, RunSettings};
 use netem_lab::images::{self, Program};
 use netem_lab::load::{self, LoadArgs, RequestArgs};
 use netem_lab::progress::Progress;
-use netem_lab::run::{self, ClusterUp, Stage, class_of, lay_wire, report_folder, run_scenario};
-use netem_lab::scenario::{DEFAULT_SCENARIO, Overrides, Scenario};
+use netem_lab::run::{self, Stage, lay_wire, report_folder, run_scenario};
 use netem_lab::state::{LabState, StateFolder};
 use netem_lab::wire::{self, WireArgs};
 use tracing_subscriber::filter::EnvFilter;
+
+use commands::conformance::ConformanceArguments;
+use commands::{Parts, ScenarioArguments, lab_folder, read_scenario, state_folder, unless_interrupted};
 
 /// A small real cluster on this machine, with network delay between its nodes. Without a command it
 /// runs a scenario.
@@ -61,23 +60,11 @@ enum Command {
     Request(RequestArgs),
     /// Sends requests from where it runs, and prints what became of each; for use with `exec`.
     Load(LoadArgs),
-    /// Runs Knative's own ingress conformance suite against our ingress, on a cluster of its own.
+    /// Runs Knative's own suites against our ingress and our class of autoscaler, on clusters of
+    /// their own. Without a command: the ingress conformance suite.
     Conformance(ConformanceArguments),
     /// Finds or makes the programs that the lab consists of, and prints where they are.
     Components(ComponentsArguments),
-}
-
-#[derive(Debug, Args)]
-struct ScenarioArguments {
-    /// A scenario file. Without it the built-in one is used.
-    #[arg(long)]
-    scenario: Option<PathBuf>,
-    /// This many nodes, for a scenario that counts its nodes.
-    #[arg(long)]
-    nodes: Option<usize>,
-    /// A folder with our own programs, already built. Without it they are built now.
-    #[arg(long, env = "KANTAI_PROGRAMS")]
-    programs: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -88,29 +75,6 @@ struct RunArguments {
     /// in full. Without it, the scenario's.
     #[arg(long)]
     class: Option<String>,
-    /// Where the folder of the report goes [default: target/lab in the source tree]
-    #[arg(long)]
-    out: Option<PathBuf>,
-    /// Leave the cluster running.
-    #[arg(long)]
-    keep: bool,
-}
-
-#[derive(Debug, Args)]
-struct ConformanceArguments {
-    /// A scenario file, of which only the nodes and the links count. Without it, three nodes near
-    /// each other.
-    #[arg(long)]
-    scenario: Option<PathBuf>,
-    /// A folder with our own programs, already built. Without it they are built now.
-    #[arg(long, env = "KANTAI_PROGRAMS")]
-    programs: Option<PathBuf>,
-    /// Only the tests whose names begin so. The report then says that it is not about all of them.
-    #[arg(long)]
-    only: Option<String>,
-    /// How many tests run at the same time [default: as many as there are processors]
-    #[arg(long)]
-    parallel: Option<usize>,
     /// Where the folder of the report goes [default: target/lab in the source tree]
     #[arg(long)]
     out: Option<PathBuf>,
@@ -152,7 +116,7 @@ fn main() -> Result<ExitCode> {
             cleanup::down(&mut StateFolder::open(&state_folder())?)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Conformance(arguments) => conformance(&arguments),
+        Command::Conformance(arguments) => commands::conformance::run(&arguments),
         Command::Run(arguments) => run(&arguments),
     }
 }
@@ -183,99 +147,9 @@ fn components(with_images: bool) -> Result<()> {
     Ok(())
 }
 
-/// Where the lab keeps what it has made, and puts its reports.
-fn lab_folder() -> PathBuf {
-    source_tree().join("target/lab")
-}
-
-fn state_folder() -> PathBuf {
-    lab_folder().join("state")
-}
-
-fn source_tree() -> PathBuf {
-    // Two folders up from this package.
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("/")).to_owned()
-}
-
-fn read_scenario(arguments: &ScenarioArguments, class: Option<&str>) -> Result<Scenario> {
-    let overrides = Overrides { node_count: arguments.nodes, class: class.map(class_of) };
-    Ok(match &arguments.scenario {
-        Some(path) => Scenario::from_file(path, &overrides)?,
-        None => Scenario::from_text(DEFAULT_SCENARIO, "(built in)", &overrides)?,
-    })
-}
-
-/// All that must be there before a cluster can come up.
-struct Parts {
-    components: Components,
-    images: NodeImages,
-    spec: ClusterSpec,
-    progress: Progress,
-}
-
-impl Parts {
-    fn prepare(arguments: &ScenarioArguments, scenario: &Scenario) -> Result<Self> {
-        let progress = Progress::to_stderr();
-        let components = Components::ensure(&Component::ALL, &progress)?;
-        let of_components = images::of_components(&components, &progress)?;
-        let of_programs = match &arguments.programs {
-            Some(folder) => images::of_built_programs(folder, &Program::ALL, &progress)?,
-            None => images::of_programs(&Program::ALL, &progress)?,
-        };
-        let images = NodeImages::gather(&of_components, &of_programs)?;
-        let spec = ClusterSpec {
-            nodes: scenario.links.nodes().to_vec(),
-            lab_binary: std::env::current_exe().context("failed to find this program's own file")?,
-            ingress_class: "kantai.ingress.networking.knative.dev".to_owned(),
-            deploy: Some(source_tree().join("examples/netem-lab/deploy")),
-        };
-        Ok(Self { components, images, spec, progress })
-    }
-
-    async fn up(&self) -> Result<(Cluster, ClusterUp)> {
-        let state = StateFolder::open(&state_folder())?;
-        let began_at_unix_seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
-        let began = Instant::now();
-        let cluster = Cluster::up(&self.spec, state, &self.components, &self.images, &self.progress).await?;
-        Ok((cluster, ClusterUp { began_at_unix_seconds, seconds: began.elapsed().as_secs_f64() }))
-    }
-
-    fn versions(&self) -> BTreeMap<String, String> {
-        let mut versions = self.components.versions();
-        versions.insert("kantai".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
-        versions
-    }
-
-    fn leave_running(&self, cluster: Cluster) -> Result<()> {
-        let kubeconfig = cluster.kubeconfig().context("failed to find the kubeconfig")?.to_owned();
-        cluster.leave_running();
-        println!("export KUBECONFIG={}", kubeconfig.display());
-        println!("export PATH=$PATH:{}", self.components.path(Component::Kubectl)?.parent().unwrap_or(Path::new("/")).display());
-        Ok(())
-    }
-}
-
-/// Does the work unless a signal to stop comes first; then everything the work holds is dropped,
-/// and with it the cluster removed.
-fn unless_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Runtime::new().context("failed to start the async runtime")?;
-    runtime.block_on(async {
-        let mut terminate =
-            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).context("failed to listen for SIGTERM")?;
-        tokio::select! {
-            done = work => done,
-            signal = tokio::signal::ctrl_c() => {
-                signal.context("failed to listen for Ctrl-C")?;
-                bail!("interrupted")
-            }
-            _ = terminate.recv() => bail!("told to end"),
-        }
-    })
-}
-
 fn up(arguments: &ScenarioArguments) -> Result<()> {
     let scenario = read_scenario(arguments, None)?;
-    let parts = Parts::prepare(arguments, &scenario)?;
+    let parts = Parts::prepare(arguments.programs.as_deref(), &scenario)?;
     unless_interrupted(async {
         let (mut cluster, _) = parts.up().await?;
         lay_wire(&mut cluster, &parts.spec.lab_binary, &scenario.links).await?;
@@ -283,48 +157,9 @@ fn up(arguments: &ScenarioArguments) -> Result<()> {
     })
 }
 
-fn conformance(arguments: &ConformanceArguments) -> Result<ExitCode> {
-    let scenario = match &arguments.scenario {
-        Some(path) => Scenario::from_file(path, &Overrides::default())?,
-        None => Scenario::from_text(conformance::SCENARIO, "(built in)", &Overrides::default())?,
-    };
-    let for_nodes = ScenarioArguments { scenario: None, nodes: None, programs: arguments.programs.clone() };
-    let mut parts = Parts::prepare(&for_nodes, &scenario)?;
-    let programs = Programs::prepare(&parts.components, &parts.progress)?;
-    programs.add_images(&mut parts.images);
-    let settings = RunSettings {
-        lab_binary: parts.spec.lab_binary.clone(),
-        ingress_class: parts.spec.ingress_class.clone(),
-        only: arguments.only.clone(),
-        parallel: arguments.parallel,
-        folder: arguments.out.clone().unwrap_or_else(lab_folder).join("conformance"),
-    };
-    let report = unless_interrupted(async {
-        let (mut cluster, _) = parts.up().await?;
-        lay_wire(&mut cluster, &parts.spec.lab_binary, &scenario.links).await?;
-        let report = conformance::run(&mut cluster, &programs, &settings, &parts.progress).await?;
-        if arguments.keep {
-            parts.leave_running(cluster)?;
-        } else {
-            cluster.down()?;
-        }
-        Ok(report)
-    })?;
-    for test in report.tests.iter().filter(|test| test.result != Outcome::Passed) {
-        println!("{} ({}): {}", test.name, test.level, test.result);
-    }
-    println!("{} passed, {} failed, {} skipped in {:.0} s", report.passed, report.failed, report.skipped, report.seconds);
-    println!("report: {}", settings.folder.join("report.json").display());
-    if report.all_passed() {
-        return Ok(ExitCode::SUCCESS);
-    }
-    println!("see {} and suite.log", conformance::diagnostics_folder(&settings.folder).display());
-    Ok(ExitCode::FAILURE)
-}
-
 fn run(arguments: &RunArguments) -> Result<ExitCode> {
     let scenario = read_scenario(&arguments.scenario, arguments.class.as_deref())?;
-    let parts = Parts::prepare(&arguments.scenario, &scenario)?;
+    let parts = Parts::prepare(arguments.scenario.programs.as_deref(), &scenario)?;
     let folder = report_folder(&arguments.out.clone().unwrap_or_else(lab_folder), &scenario);
     let verdict = unless_interrupted(async {
         let (mut cluster, up) = parts.up().await?;

@@ -51,6 +51,8 @@ pub enum ClusterError {
     Ask { what: &'static str, source: Box<kube::Error> },
     #[error("failed to apply {folder}: {message}")]
     Kustomization { folder: PathBuf, message: String },
+    #[error("failed to reach the API server: the cluster is down")]
+    Down,
     #[error("failed to do the blocking part of the work: {0}")]
     Join(#[from] tokio::task::JoinError),
 }

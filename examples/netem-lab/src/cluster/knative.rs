@@ -37,6 +37,17 @@ pub(super) mod files {
     pub(in crate::cluster) const CACHING_CRDS: [&str; 1] = ["config/image.yaml"];
 }
 
+/// A setting of Knative's: a key of one of its ConfigMaps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The ConfigMap: `config-autoscaler`.
+    pub config: String,
+    /// The key.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+}
+
 /// What the operator of this cluster chooses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KnativeSettings {
@@ -48,11 +59,13 @@ pub(super) struct KnativeSettings {
     pub(super) system_node: String,
     /// The queue-proxy's image.
     pub(super) queue_image: String,
+    /// What else; these win over the lab's usual ones.
+    pub(super) more: Vec<Setting>,
 }
 
-/// The settings, as changes to the shipped ConfigMaps.
-fn config_edits(settings: &KnativeSettings) -> Vec<(&'static str, &'static str, String)> {
-    vec![
+/// The settings, as changes to the shipped ConfigMaps. A later one wins.
+fn config_edits(settings: &KnativeSettings) -> Vec<(&str, &str, String)> {
+    let mut edits = vec![
         ("config-network", "ingress-class", settings.ingress_class.clone()),
         // Names below this domain are those by which services are called from outside.
         ("config-domain", "example.com", String::new()),
@@ -67,7 +80,9 @@ fn config_edits(settings: &KnativeSettings) -> Vec<(&'static str, &'static str, 
         // Many pods share few cores; what a pod asks for decides only where it may be put.
         ("config-deployment", "queue-sidecar-cpu-request", "10m".to_owned()),
         ("config-deployment", "queue-sidecar-memory-request", "16Mi".to_owned()),
-    ]
+    ];
+    edits.extend(settings.more.iter().map(|more| (more.config.as_str(), more.key.as_str(), more.value.clone())));
+    edits
 }
 
 /// Changes the shipped ConfigMaps to the settings. Others pass through.
@@ -147,7 +162,22 @@ mod tests {
             nodes: 3,
             system_node: "kobe".to_owned(),
             queue_image: "dev.local/lab/queue:1".to_owned(),
+            more: Vec::new(),
         }
+    }
+
+    #[test]
+    fn what_a_run_asks_for_wins_over_the_labs_usual_settings() {
+        let setting = |key: &str, value: &str| Setting {
+            config: "config-autoscaler".to_owned(),
+            key: key.to_owned(),
+            value: value.to_owned(),
+        };
+        let more = vec![setting("scale-to-zero-grace-period", "30s"), setting("pod-autoscaler-class", "a.class")];
+        let mut documents = [json!({ "kind": "ConfigMap", "metadata": { "name": "config-autoscaler" } })];
+        apply_settings(&mut documents, &KnativeSettings { more, ..settings() });
+        let data = &documents[0]["data"];
+        assert_eq!((&data["scale-to-zero-grace-period"], &data["pod-autoscaler-class"]), (&json!("30s"), &json!("a.class")));
     }
 
     #[test]

@@ -46,6 +46,7 @@ impl Services {
             queue_image: images
                 .resolve("component://knative-queue")
                 .ok_or_else(|| ClusterError::UnknownImages("knative-queue".to_owned()))?,
+            more: spec.settings.clone(),
         };
         let modules = ["knative.dev/serving", "knative.dev/networking", "knative.dev/caching"];
         let folders = module_folders(&Places::from_env()?, GoModule::KnativeServing, &modules)?;

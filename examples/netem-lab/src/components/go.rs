@@ -1,9 +1,10 @@
 //! Builds components with the Go toolchain.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use super::{Component, ComponentsError, GoModule, Places, tool, unfinished};
 use crate::progress::Progress;
@@ -107,7 +108,8 @@ pub fn build_package(
     let mut command = go(&folder);
     match package {
         GoPackage::Program(_) => command.arg("build"),
-        GoPackage::Tests { tag, .. } => command.args(["test", "-c", "-tags", tag]),
+        // What Go finds fault with in tests of others is not ours to mend.
+        GoPackage::Tests { tag, .. } => command.args(["test", "-vet=off", "-c", "-tags", tag]),
     };
     let (GoPackage::Program(path) | GoPackage::Tests { package: path, .. }) = package;
     command.args(COMPILE).args(["-ldflags", &module.ldflags(), "-o"]).arg(&unfinished).arg(path);
@@ -115,6 +117,38 @@ pub fn build_package(
     std::fs::rename(&unfinished, &target).map_err(ComponentsError::file("rename", &unfinished))?;
     step.done();
     Ok(target)
+}
+
+/// A file of a package that is written by us: its name, and its text.
+pub type SourceFile = (String, String);
+
+/// Builds the tests of a package that consists of `files` and stands in the wrapper module itself,
+/// unless just these are in the cache already, and gives back where the program is.
+pub fn build_written_tests(
+    places: &Places,
+    module: GoModule,
+    files: &[SourceFile],
+    tag: &str,
+    name: &str,
+    progress: &Progress,
+) -> Result<PathBuf, ComponentsError> {
+    let name = format!("{name}-{}", key_of(files));
+    let package = write_module(places, module)?.join(&name);
+    std::fs::create_dir_all(&package).map_err(ComponentsError::file("create", &package))?;
+    for (file, text) in files {
+        write_unless_there(&package.join(file), text)?;
+    }
+    build_package(places, module, GoPackage::Tests { package: &format!("./{name}"), tag }, &name, progress)
+}
+
+/// What tells one set of files from another, in a few characters.
+fn key_of(files: &[SourceFile]) -> String {
+    let mut hash = Sha256::new();
+    for part in files.iter().flat_map(|(name, text)| [name, text]) {
+        hash.update(part.len().to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The source folders of `paths`, modules that `module` depends on, downloaded if need be: from
@@ -148,7 +182,7 @@ fn downloaded_folder(printed: &str, module: &str) -> Result<PathBuf, ComponentsE
 
 /// The Go toolchain, at work in `folder`, whatever the user's own settings are: no C compiler, no
 /// version control, no workspace.
-fn go(folder: &std::path::Path) -> Command {
+fn go(folder: &Path) -> Command {
     let mut command = Command::new("go");
     command.current_dir(folder).env("CGO_ENABLED", "0").env("GOFLAGS", "-buildvcs=false").env("GOWORK", "off");
     command.env_remove("GOOS").env_remove("GOARCH");
@@ -160,16 +194,19 @@ fn write_module(places: &Places, module: GoModule) -> Result<PathBuf, Components
     let folder = places.cache().join("modules").join(format!("{}-{}", module.name(), module.key()));
     std::fs::create_dir_all(&folder).map_err(ComponentsError::file("create", &folder))?;
     for (name, content) in module.files() {
-        let path = folder.join(name);
-        if std::fs::read_to_string(&path).is_ok_and(|written| written == *content) {
-            continue;
-        }
-        // Written beside its place first: another process may be reading it.
-        let unfinished = unfinished::beside(&path)?;
-        std::fs::write(&unfinished, content).map_err(ComponentsError::file("write", &unfinished))?;
-        std::fs::rename(&unfinished, &path).map_err(ComponentsError::file("rename", &unfinished))?;
+        write_unless_there(&folder.join(name), content)?;
     }
     Ok(folder)
+}
+
+fn write_unless_there(path: &Path, content: &str) -> Result<(), ComponentsError> {
+    if std::fs::read_to_string(path).is_ok_and(|written| written == *content) {
+        return Ok(());
+    }
+    // Written beside its place first: another process may be reading it.
+    let unfinished = unfinished::beside(path)?;
+    std::fs::write(&unfinished, content).map_err(ComponentsError::file("write", &unfinished))?;
+    std::fs::rename(&unfinished, path).map_err(ComponentsError::file("rename", &unfinished))
 }
 
 #[cfg(test)]
@@ -187,6 +224,14 @@ mod tests {
 {"Path": "c", "Error": "refused"}"#;
         assert_eq!(downloaded_folder(printed, "a/b").unwrap(), PathBuf::from("/m/a/b@v1.0.0"));
         assert!(matches!(downloaded_folder(printed, "c"), Err(ComponentsError::NoModuleFolder { module }) if module == "c"));
+    }
+
+    #[test]
+    fn other_text_or_another_name_is_another_package() {
+        let files = |name: &str, text: &str| vec![(name.to_owned(), text.to_owned())];
+        assert_eq!(key_of(&files("a", "b")), key_of(&files("a", "b")));
+        assert_ne!(key_of(&files("a", "b")), key_of(&files("a", "c")));
+        assert_ne!(key_of(&files("ab", "c")), key_of(&files("a", "bc")));
     }
 
     #[test]

@@ -16,6 +16,9 @@ pub enum GoModule {
     /// Knative's networking module at the version that the pinned Serving uses: its conformance
     /// suite and the images that that needs.
     KnativeNetworking,
+    /// The pinned Serving's own tests, and the images that they need. Apart from the programs, which
+    /// need not be built again when a test needs another library.
+    KnativeServingTests,
     Coredns,
 }
 
@@ -33,6 +36,7 @@ impl GoModule {
             GoModule::Etcd => "etcd",
             GoModule::KnativeServing => "knative-serving",
             GoModule::KnativeNetworking => "knative-networking",
+            GoModule::KnativeServingTests => "knative-serving-tests",
             GoModule::Coredns => "coredns",
         }
     }
@@ -44,6 +48,7 @@ impl GoModule {
             GoModule::Etcd => embedded!("etcd", "go.mod", "go.sum"),
             GoModule::KnativeServing => embedded!("knative-serving", "go.mod", "go.sum"),
             GoModule::KnativeNetworking => embedded!("knative-networking", "go.mod", "go.sum"),
+            GoModule::KnativeServingTests => embedded!("knative-serving-tests", "go.mod", "go.sum"),
             GoModule::Coredns => embedded!("coredns", "go.mod", "go.sum", "main.go"),
         }
     }
@@ -58,7 +63,9 @@ impl GoModule {
             GoModule::Etcd => pinned("go.etcd.io/etcd/server/v3").to_owned(),
             // The networking module has no releases of its own: it is Serving's that says which
             // commit is meant.
-            GoModule::KnativeServing | GoModule::KnativeNetworking => knative_release(pinned("knative.dev/serving")),
+            GoModule::KnativeServing | GoModule::KnativeNetworking | GoModule::KnativeServingTests => {
+                knative_release(pinned("knative.dev/serving"))
+            }
             GoModule::Coredns => pinned("github.com/coredns/coredns").to_owned(),
         }
     }
@@ -137,8 +144,14 @@ mod tests {
 
     #[test]
     fn every_module_pins_a_version_and_has_its_own_key() {
-        let modules =
-            [GoModule::Kubernetes, GoModule::Etcd, GoModule::KnativeServing, GoModule::KnativeNetworking, GoModule::Coredns];
+        let modules = [
+            GoModule::Kubernetes,
+            GoModule::Etcd,
+            GoModule::KnativeServing,
+            GoModule::KnativeNetworking,
+            GoModule::KnativeServingTests,
+            GoModule::Coredns,
+        ];
         for module in modules {
             assert!(module.version().starts_with(|c: char| c.is_ascii_digit()), "{}", module.version());
         }
@@ -149,13 +162,15 @@ mod tests {
     }
 
     #[test]
-    fn the_conformance_suite_is_that_of_the_pinned_serving() {
+    fn the_conformance_suites_are_those_of_the_pinned_serving() {
         let pin = |module: GoModule, of| {
             let (_, go_mod) = module.files().iter().find(|(name, _)| *name == "go.mod").unwrap();
             pinned_version(go_mod, of).unwrap().to_owned()
         };
         for of in ["knative.dev/serving", "knative.dev/networking"] {
-            assert_eq!(pin(GoModule::KnativeNetworking, of), pin(GoModule::KnativeServing, of));
+            for tests in [GoModule::KnativeNetworking, GoModule::KnativeServingTests] {
+                assert_eq!(pin(tests, of), pin(GoModule::KnativeServing, of));
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! What our ingress and its gateways wrote meanwhile, put beside the report of a run in which a
+//! What our own programs wrote meanwhile, put beside the report of a run in which a
 //! test failed.
 
 use std::path::Path;
@@ -9,19 +9,22 @@ use kube::{Client, ResourceExt};
 
 use crate::report::ReportError;
 
-/// Where the ingress and its gateways run, and by which label they are found.
+/// Where our programs run.
 const NAMESPACE: &str = "kantai-system";
-const SELECTOR: &str = "app.kubernetes.io/name in (locality-ingress, kantai-gateway)";
+/// Labels of the ingress and its gateways.
+pub(super) const INGRESS: &str = "app.kubernetes.io/name in (locality-ingress, kantai-gateway)";
+/// Labels of all of them.
+pub(super) const ALL: &str = "app.kubernetes.io/part-of=kantai";
 
-/// Writes a file per pod into `folder`. Where a log is not available, the file says why.
-pub(super) async fn save(client: &Client, folder: &Path) -> Result<(), ReportError> {
+/// Writes a file per pod that `selector` selects into `folder`. Where a log is not available, the file says why.
+pub(super) async fn save(client: &Client, selector: &str, folder: &Path) -> Result<(), ReportError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| ReportError { path, source }
     };
     std::fs::create_dir_all(folder).map_err(failed(folder))?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
-    let found = match pods.list(&ListParams::default().labels(SELECTOR)).await {
+    let found = match pods.list(&ListParams::default().labels(selector)).await {
         Ok(found) => found.items,
         Err(error) => {
             let path = folder.join("pods.txt");

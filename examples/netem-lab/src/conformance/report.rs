@@ -80,6 +80,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::results::read_line;
+    use super::super::suite::GO_TEST;
     use super::*;
 
     #[test]
@@ -96,7 +97,7 @@ mod tests {
             "\u{16}--- FAIL: TestIngressConformance/basics/http2 (3.25s)",
             "panic: runtime error",
         ] {
-            read_line(line).into_iter().for_each(|line| results.take(line));
+            read_line(line).and_then(|line| line.within(GO_TEST)).into_iter().for_each(|line| results.take(line));
         }
         let report = Report::new(&suite, &results, 9.5);
         assert!(!report.all_passed());

@@ -1,21 +1,19 @@
-//! What the suite says of its tests, line by line. Pure.
+//! What a suite says of its tests, line by line. Pure.
 //!
-//! The suite is a program made by `go test -c`, run with `-test.v=test2json`: what Go's test runner
+//! A suite is a program made by `go test -c`, run with `-test.v=test2json`: what Go's test runner
 //! says of a test begins with the control character SYN and comes as soon as it is so, in between
 //! whatever the tests themselves print.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
-
-use super::suite::GO_TEST;
+use serde::{Deserialize, Serialize};
 
 /// What stands before everything that Go's test runner itself says.
 const MARK: char = '\u{16}';
 
 /// How a test ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)] // The names say it.
 pub enum Outcome {
@@ -34,11 +32,21 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Something that was said of a test, by its name within the suite.
+/// Something that was said of a test, or of a part of one: `Test/part`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Line {
-    /// It begins. A test that waits for its turn is said to begin only when that has come.
+    /// It begins. One that runs beside others soon pauses, until its turn has come.
     Began {
+        /// Its name.
+        name: String,
+    },
+    /// It waits for its turn.
+    Paused {
+        /// Its name.
+        name: String,
+    },
+    /// Its turn has come.
+    Continued {
         /// Its name.
         name: String,
     },
@@ -54,21 +62,39 @@ pub enum Line {
 }
 
 impl Line {
-    /// The name of the test, within the suite.
+    /// The name of the test.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
-            Line::Began { name } | Line::Ended { name, .. } => name,
+            Line::Began { name } | Line::Paused { name } | Line::Continued { name } | Line::Ended { name, .. } => name,
         }
+    }
+
+    /// The same of a part of `test`, by the part's own name; nothing when it is about anything else.
+    #[must_use]
+    pub fn within(self, test: &str) -> Option<Self> {
+        let part = |name: &str| Some(name.strip_prefix(test)?.strip_prefix('/')?.to_owned());
+        Some(match self {
+            Line::Began { name } => Line::Began { name: part(&name)? },
+            Line::Paused { name } => Line::Paused { name: part(&name)? },
+            Line::Continued { name } => Line::Continued { name: part(&name)? },
+            Line::Ended { name, outcome, seconds } => Line::Ended { name: part(&name)?, outcome, seconds },
+        })
     }
 }
 
-/// What `line` says, if it is about a test of the suite or a part of one.
+/// What `line` says, if it is about a test.
 #[must_use]
 pub fn read_line(line: &str) -> Option<Line> {
     let line = line.strip_prefix(MARK)?;
-    if let Some(begun) = line.strip_prefix("=== CONT  ") {
-        return Some(Line::Began { name: within_suite(begun.trim_end())? });
+    if let Some((word, name)) = line.strip_prefix("=== ").and_then(|said| said.split_once(' ')) {
+        let name = name.trim().to_owned();
+        return match word {
+            "RUN" => Some(Line::Began { name }),
+            "PAUSE" => Some(Line::Paused { name }),
+            "CONT" => Some(Line::Continued { name }),
+            _ => None,
+        };
     }
     let (word, rest) = line.strip_prefix("--- ")?.split_once(": ")?;
     let outcome = match word {
@@ -79,11 +105,7 @@ pub fn read_line(line: &str) -> Option<Line> {
     };
     let (name, seconds) = rest.trim_end().rsplit_once(" (")?;
     let seconds: f64 = seconds.strip_suffix("s)")?.parse().ok()?;
-    Some(Line::Ended { name: within_suite(name)?, outcome, seconds })
-}
-
-fn within_suite(name: &str) -> Option<String> {
-    Some(name.strip_prefix(GO_TEST)?.strip_prefix('/')?.to_owned())
+    Some(Line::Ended { name: name.to_owned(), outcome, seconds })
 }
 
 /// What is known of the tests so far.
@@ -122,17 +144,15 @@ mod tests {
     #[test]
     fn what_the_runner_says_is_told_from_what_tests_print() {
         let ended = |name: &str, outcome, seconds| Some(Line::Ended { name: name.to_owned(), outcome, seconds });
+        let name = "TestIngressConformance/grpc".to_owned();
         let cases = [
-            ("\u{16}--- PASS: TestIngressConformance/basics (1.25s)", ended("basics", Outcome::Passed, 1.25)),
-            (
-                "\u{16}--- FAIL: TestIngressConformance/visibility/split (600.00s)",
-                ended("visibility/split", Outcome::Failed, 600.0),
-            ),
-            ("\u{16}--- SKIP: TestIngressConformance/retry (0.00s)", ended("retry", Outcome::Skipped, 0.0)),
-            ("\u{16}=== CONT  TestIngressConformance/grpc", Some(Line::Began { name: "grpc".to_owned() })),
-            ("\u{16}=== RUN   TestIngressConformance/grpc", None),
-            ("\u{16}=== PAUSE TestIngressConformance/grpc", None),
-            ("\u{16}--- FAIL: TestIngressConformance (0.01s)", None),
+            ("\u{16}--- PASS: TestMinScale (1.25s)", ended("TestMinScale", Outcome::Passed, 1.25)),
+            ("\u{16}--- FAIL: TestA/visibility/split (600.00s)", ended("TestA/visibility/split", Outcome::Failed, 600.0)),
+            ("\u{16}--- SKIP: TestRetry (0.00s)", ended("TestRetry", Outcome::Skipped, 0.0)),
+            ("\u{16}=== CONT  TestIngressConformance/grpc", Some(Line::Continued { name: name.clone() })),
+            ("\u{16}=== RUN   TestIngressConformance/grpc", Some(Line::Began { name: name.clone() })),
+            ("\u{16}=== PAUSE TestIngressConformance/grpc", Some(Line::Paused { name })),
+            ("\u{16}=== NAME  TestIngressConformance/grpc", None),
             ("--- PASS: TestIngressConformance/basics (1.25s)", None),
             ("    basic.go:34: [ingress-conformance-basics-mrvhrgbn] Using port 93", None),
             ("PASS", None),
@@ -143,6 +163,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_part_is_known_by_its_own_name() {
+        let ended = |name: &str| Line::Ended { name: name.to_owned(), outcome: Outcome::Passed, seconds: 1.0 };
+        assert_eq!(ended("TestA/b/c").within("TestA"), Some(ended("b/c")));
+        assert_eq!(ended("TestA").within("TestA"), None);
+        assert_eq!(ended("TestAB/c").within("TestA"), None);
+    }
+
     proptest! {
         #[test]
         fn nothing_that_a_test_prints_breaks_it(line in "\u{16}?(=== CONT  |--- PASS: )?.*") {
@@ -150,9 +178,9 @@ mod tests {
         }
 
         #[test]
-        fn a_name_comes_back_as_it_is(name in "[a-z0-9_/ ()-]{1,40}", seconds in 0_u32..100_000) {
+        fn a_name_comes_back_as_it_is(name in "[a-z0-9_/()-]{1,20}( [a-z]{1,3})?", seconds in 0_u32..100_000) {
             let seconds = f64::from(seconds) / 100.0;
-            let line = format!("{MARK}--- PASS: {GO_TEST}/{name} ({seconds:.2}s)");
+            let line = format!("{MARK}--- PASS: {name} ({seconds:.2}s)");
             prop_assert_eq!(read_line(&line), Some(Line::Ended { name, outcome: Outcome::Passed, seconds }));
         }
     }
