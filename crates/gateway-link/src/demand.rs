@@ -1,14 +1,13 @@
-//! The stream of demand from the ingress (which hears the gateways) to whoever decides.
+//! The stream of demand from locality-ingress to the extra-controller.
 //!
-//! Every replica of locality-ingress serves what its own gateways report at `GET /v1/demand`, as
-//! JSON lines: [`DemandEvent::Snapshot`] lines that replace whatever the reader held of this
-//! replica, then [`DemandEvent::Update`] lines for what changed, and a [`DemandEvent::Heartbeat`]
-//! whenever nothing did for a while. A gateway reports to one replica, so a reader follows all of
-//! them.
+//! Every replica of locality-ingress serves the load reports of its gateways at `GET /v1/demand`,
+//! as JSON lines: [`DemandEvent::Snapshot`] lines that replace all of the reader's loads of this
+//! replica, then [`DemandEvent::Update`] lines for changes, and a [`DemandEvent::Heartbeat`] after
+//! a while without changes. A gateway reports to one replica, so a reader follows all replicas.
 //!
-//! Counters only ever grow while a replica runs; a reader takes differences. One that is smaller
-//! than before began anew at zero. Every line tells how long ago the gateways reported, so that a
-//! reader knows a gateway without requests from one that it has heard nothing of.
+//! Counters only grow while a replica runs; a reader takes differences. A counter that is smaller
+//! than before has restarted at zero. Every line has the age of the gateways' last reports, so that
+//! a reader can tell an idle gateway from a silent one.
 //!
 //! ```
 //! use std::collections::BTreeMap;
@@ -37,19 +36,19 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::RevisionKey;
 use crate::lines::LineTooLong;
 
-/// Where a replica of locality-ingress serves the stream.
+/// The path of the stream.
 pub const DEMAND_PATH: &str = "/v1/demand";
 
 /// The longest line a reader accepts, in bytes.
 pub const MAX_LINE_BYTES: usize = 4 * 1024 * 1024;
 
-/// About how long a writer's lines get, in bytes: what is more goes into further lines.
+/// The approximate maximum of a writer's lines, in bytes: more is sent in further lines.
 const LINE_BYTES: usize = 1024 * 1024;
 
-/// A reader that hears nothing for this long takes the stream for dead: several heartbeats.
+/// A reader considers the stream dead after this time without a line: several heartbeats.
 pub const SILENCE_SECONDS: f64 = 5.0;
 
-/// A writer with nothing to tell sends a heartbeat this often.
+/// The interval of heartbeats without changes.
 pub const HEARTBEAT_SECONDS: f64 = 0.5;
 
 /// Requests of one revision from one source node to one serving node.
@@ -63,23 +62,23 @@ pub struct Load {
     pub finished: u64,
     /// Of those, answered with a server error, or not at all.
     pub failed: u64,
-    /// Requests in flight, added up over time, in request-seconds: what the gateway saw, the way
-    /// through the network included. Divided by how many ended meanwhile it is the mean response
-    /// time (Little's law).
+    /// Requests in flight integrated over time, in request-seconds, as seen by the gateway: network
+    /// time included. Divided by the requests that ended meanwhile it is the mean response time
+    /// (Little's law).
     #[serde(deserialize_with = "at_least_zero")]
     pub busy_seconds: f64,
 }
 
 impl Load {
-    /// Requests that ended, one way or the other.
+    /// Requests that ended, successfully or not.
     #[must_use]
     pub fn ended(&self) -> u64 {
         self.finished.saturating_add(self.failed)
     }
 }
 
-/// Serving node -> load; the empty name where an endpoint's node is not known. While a revision is
-/// at zero, the serving nodes are those of the activators that hold its requests.
+/// Serving node -> load; the name is empty if an endpoint's node is unknown. While a revision is at
+/// zero, the serving nodes are those of the activators that hold its requests.
 pub type ByServing = BTreeMap<String, Load>;
 
 /// The demand for one revision.
@@ -88,25 +87,26 @@ pub struct RevisionDemand {
     /// The revision.
     #[serde(flatten)]
     pub key: RevisionKey,
-    /// Source node -> serving node -> load. It replaces what the reader held for these source
-    /// nodes; other source nodes stay as they are.
+    /// Source node -> serving node -> load. It replaces the reader's loads of these source nodes;
+    /// other source nodes are unchanged.
     pub loads: BTreeMap<String, ByServing>,
 }
 
 /// A gateway that reports to the replica.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gateway {
-    /// Its stream of reports; a gateway that connects again has another one.
+    /// Its stream of reports; it changes when the gateway reconnects.
     pub stream: u64,
-    /// The node it is on: the source node of what enters there.
+    /// Its node, which is the source node of its requests.
     pub node: String,
-    /// How long ago, in seconds, its last report came.
+    /// Seconds since its last report.
     #[serde(deserialize_with = "at_least_zero")]
     pub age_seconds: f64,
 }
 
-/// A gateway has handed a request to an activator. It is told as it happens, by whichever replica
-/// hears of it, and may be told more than once; the gateway's next reports count the request.
+/// A gateway has handed a request to an activator. It is announced as it happens, by the replica
+/// that receives the access log, possibly more than once; the gateway's next reports count the
+/// request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     /// The revision.
@@ -116,12 +116,12 @@ pub struct Held {
     pub source: String,
 }
 
-/// One run of a replica, from its start to its end.
+/// One run of a replica.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
-    /// Its name; no other run has the same.
+    /// A unique name.
     pub instance: String,
-    /// How long it has counted, in seconds.
+    /// Seconds since its start.
     pub running_seconds: f64,
 }
 
@@ -129,21 +129,21 @@ pub struct Run {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum DemandEvent {
-    /// Everything there is, in one or more lines; it replaces what the reader held of this replica.
+    /// All loads, in one or more lines; it replaces all of the reader's loads of this replica.
     Snapshot {
-        /// Names this run of the replica: with another one all counters began anew.
+        /// The name of this run. With another name all counters restarted at zero.
         instance: String,
-        /// How long, in seconds, this run has counted: what is younger than the reader's last look
-        /// is all new to it.
+        /// Seconds since the start of this run. If it is younger than the reader's last look, all
+        /// counts are new.
         #[serde(deserialize_with = "at_least_zero")]
         running_seconds: f64,
         /// Counts the changes since the replica started.
         version: u64,
-        /// How many more lines the snapshot has.
+        /// The number of further lines of the snapshot.
         parts_left: u32,
-        /// All gateways that report to the replica; in every part.
+        /// All gateways that report to the replica, in every line.
         gateways: Vec<Gateway>,
-        /// The revisions that carry traffic, or did lately.
+        /// The revisions with traffic now or recently.
         demand: Vec<RevisionDemand>,
     },
     /// What changed.
@@ -152,14 +152,14 @@ pub enum DemandEvent {
         version: u64,
         /// The gateways that reported since the line before.
         gateways: Vec<Gateway>,
-        /// Streams that ended. What such a gateway had in flight is not known any more: it may be
-        /// gone, or report to another replica.
+        /// Closed streams. The requests in flight of their gateways are unknown: such a gateway may
+        /// be gone, or report to another replica.
         gone: Vec<u64>,
         /// The changed source nodes of changed revisions.
         demand: Vec<RevisionDemand>,
-        /// Revisions that the replica has forgotten, for want of traffic.
+        /// Revisions dropped for lack of traffic.
         removed: Vec<RevisionKey>,
-        /// Requests that a gateway has just handed to an activator to hold, seen before any report.
+        /// Requests that a gateway has just handed to an activator, before any report.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         held: Vec<Held>,
     },
@@ -223,8 +223,8 @@ impl DemandEvent {
         held: Vec<Held>,
     ) -> Vec<Self> {
         let mut parts = in_parts(demand);
-        // A reader takes a second for complete when its gateways have reported beyond it, so the
-        // gateways come with the last part.
+        // A reader considers a second complete when its gateways have reported beyond it, so the
+        // gateways come with the last line.
         let last = parts.pop().unwrap_or_default();
         let first = parts.into_iter().map(|demand| Self::Update {
             version,
@@ -285,17 +285,17 @@ fn at_least_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::E
 /// Why a line of demand was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum DemandStreamError {
-    /// Longer than any honest line.
+    /// The line is longer than allowed.
     #[error("failed to read a line of demand")]
     TooLong {
-        /// How long it may be.
+        /// The maximum length.
         #[from]
         source: LineTooLong,
     },
-    /// Not an event.
+    /// The line is no event.
     #[error("failed to read a line of demand")]
     Malformed {
-        /// Where in the line, and why.
+        /// The position and cause.
         source: serde_json::Error,
     },
 }

@@ -1,5 +1,5 @@
-//! What the extra-controller and the locality-ingress say to each other: routes down, demand up.
-//! Plain data with one JSON form, pinned by golden files.
+//! The contract between extra-controller and locality-ingress: routes down, demand up. Plain data
+//! with one JSON form, pinned by golden files.
 //!
 //! - [`routes`]: which serving node gets which share of a source node's requests;
 //! - [`demand`]: how many requests came, per revision, source node and serving node;

@@ -1,10 +1,10 @@
-//! Cuts a stream of bytes into lines of bounded length.
+//! Splits a stream of bytes into lines of bounded length.
 
-/// A line that is longer than its reader allows.
+/// A line longer than the reader's limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("failed to read a line: more than {limit} bytes")]
 pub struct LineTooLong {
-    /// How long it may be, in bytes.
+    /// The limit in bytes.
     pub limit: usize,
 }
 

@@ -1,9 +1,9 @@
-//! The stream of routes from the extra-controller (which decides) to the ingress (which obeys).
+//! The stream of routes from the extra-controller to locality-ingress.
 //!
 //! The extra-controller serves it at `GET /v1/routes` as JSON lines: the first line is a
-//! [`Event::Snapshot`] that replaces whatever the reader held, then [`Event::Update`] lines for
-//! what changed, and a [`Event::Heartbeat`] whenever nothing did for a while, so that a reader can
-//! tell a quiet writer from a dead one. A reader that loses the stream keeps the routes it has.
+//! [`Event::Snapshot`] that replaces all of the reader's routes, then [`Event::Update`] lines for
+//! changes, and a [`Event::Heartbeat`] after a while without changes, so that a reader can tell a
+//! quiet writer from a dead one. A reader that loses the stream keeps its routes.
 //!
 //! ```
 //! use gateway_link::{Event, RevisionKey, RevisionRoutes};
@@ -29,10 +29,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Where the extra-controller serves the stream.
+/// The path of the stream.
 pub const ROUTES_PATH: &str = "/v1/routes";
 
-/// What every row of weights sums to: a weight is a percentage.
+/// The sum of every row: weights are percentages.
 pub const ROW_TOTAL: u32 = 100;
 
 /// The longest line a reader accepts, in bytes. At 40 bytes a weight that is a snapshot of 100
@@ -61,11 +61,11 @@ impl std::fmt::Display for RevisionKey {
     }
 }
 
-/// Which way one revision's traffic goes: per source node (where a request enters), a weight per
-/// serving node.
+/// The routes of one revision: per source node (where a request enters), a weight per serving
+/// node.
 ///
 /// Every row sums to [`ROW_TOTAL`] and holds only weights above zero. A source node without a row
-/// has no planned way: the reader falls back to what is nearest.
+/// has no routes: the reader falls back to the nearest endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "UncheckedRevisionRoutes")]
 pub struct RevisionRoutes {
@@ -100,14 +100,13 @@ impl RevisionRoutes {
         Ok(Self { key, rows: checked })
     }
 
-    /// The revision these routes are for.
+    /// The revision of these routes.
     #[must_use]
     pub fn key(&self) -> &RevisionKey {
         &self.key
     }
 
-    /// Serving node to weight for requests that enter at `source_node`, where there is a plan for
-    /// it.
+    /// Serving node -> weight for requests from `source_node`, if there is a row for it.
     #[must_use]
     pub fn row(&self, source_node: &str) -> Option<&BTreeMap<String, u32>> {
         self.rows.get(source_node)
@@ -139,7 +138,7 @@ impl TryFrom<UncheckedRevisionRoutes> for RevisionRoutes {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Event {
-    /// Everything there is; replaces what the reader held.
+    /// All routes; it replaces all of the reader's routes.
     Snapshot {
         /// Counts the changes since the writer started.
         version: u64,
@@ -150,7 +149,7 @@ pub enum Event {
     Update {
         /// Counts the changes since the writer started.
         version: u64,
-        /// New or changed; each replaces what the reader held for its revision.
+        /// New and changed routes; each replaces the reader's routes of its revision.
         routes: Vec<RevisionRoutes>,
         /// Revisions without routes from now on.
         removed: Vec<RevisionKey>,
@@ -197,19 +196,19 @@ pub enum RouteStreamError {
         key: RevisionKey,
         /// The row.
         source_node: String,
-        /// What it sums to.
+        /// The sum.
         total: u32,
     },
-    /// Longer than any honest line.
+    /// The line is longer than allowed.
     #[error("failed to read a line of routes: {bytes} bytes, more than {MAX_LINE_BYTES}")]
     TooLong {
         /// Its length.
         bytes: usize,
     },
-    /// Not an event.
+    /// The line is no event.
     #[error("failed to read a line of routes")]
     Malformed {
-        /// Where in the line, and why.
+        /// The position and cause.
         source: serde_json::Error,
     },
 }

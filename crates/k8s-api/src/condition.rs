@@ -1,16 +1,16 @@
-//! Knative's conditions: like Kubernetes' own, with an Unknown that matters.
+//! Knative's conditions: like Kubernetes' own, with a meaningful Unknown.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// True, False, or not known yet.
+/// The status of a condition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ConditionStatus {
     /// It holds.
     True,
     /// It does not hold, and waiting alone will not change that.
     False,
-    /// On its way.
+    /// Not decided yet.
     #[default]
     Unknown,
 }
@@ -19,7 +19,7 @@ pub enum ConditionStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// What it is about.
+    /// Its type.
     #[serde(rename = "type")]
     pub kind: String,
     /// Whether it holds.
@@ -27,10 +27,10 @@ pub struct Condition {
     /// Empty (an error when False), or `Info`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub severity: Option<String>,
-    /// One word why.
+    /// A reason in one word, for programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// A sentence for people.
+    /// A message, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// When `status` last changed. Knative refuses a condition without it.
@@ -38,8 +38,7 @@ pub struct Condition {
     pub last_transition_time: Option<Timestamp>,
 }
 
-/// Puts a condition into `conditions` in order of its type, and moves its transition time only
-/// where its status changed.
+/// Sets a condition, sorted by type. The transition time changes only with the status.
 pub fn set_condition(
     conditions: &mut Vec<Condition>,
     kind: &str,
@@ -68,8 +67,8 @@ pub fn set_condition(
     }
 }
 
-/// What a set of conditions comes to: any False over any Unknown over True. The condition that
-/// decided it is handed back where it is not True. A missing one counts as Unknown.
+/// The summary of conditions: any False, else any Unknown, else True. Also returns the deciding
+/// condition unless the summary is True. A missing condition counts as Unknown.
 #[must_use]
 pub fn happy<'a>(conditions: &'a [Condition], dependents: &[&str]) -> (ConditionStatus, Option<&'a Condition>) {
     let find = |kind: &&str| conditions.iter().find(|condition| condition.kind == **kind);

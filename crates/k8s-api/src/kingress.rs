@@ -1,8 +1,8 @@
-//! Knative's `Ingress` object (`networking.internal.knative.dev/v1alpha1`), as far as an ingress
-//! class reads and writes it.
+//! Knative's `Ingress` object (`networking.internal.knative.dev/v1alpha1`): the fields that an
+//! ingress class reads and writes.
 //!
-//! Field order and which empty fields are left out follow Knative's own types exactly, because the
-//! hash by which a gateway proves its configuration (locality-ingress) depends on it.
+//! The order of fields, and which empty fields are omitted, are those of Knative's own types,
+//! because the hash by which a gateway proves its version depends on them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,12 +11,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::{Deserialize, Serialize};
 
-/// The only key that says which ingress implementation an object is for.
+/// The annotation with the ingress class of an object.
 pub const CLASS_ANNOTATION: &str = "networking.knative.dev/ingress.class";
 
-/// The name that every implementation written with Knative's generated reconcilers puts into
-/// `metadata.finalizers`. We add none, but an object that came over from another class still
-/// carries it and could never be deleted.
+/// The finalizer of every implementation that uses Knative's generated reconcilers. This class adds
+/// none, but an object taken over from another class still has it and could never be deleted.
 pub const FOREIGN_FINALIZER: &str = "ingresses.networking.internal.knative.dev";
 
 /// An `Ingress` object.
@@ -24,10 +23,10 @@ pub const FOREIGN_FINALIZER: &str = "ingresses.networking.internal.knative.dev";
 pub struct KIngress {
     /// Name, namespace, annotations and so on.
     pub metadata: ObjectMeta,
-    /// What is wanted.
+    /// The specification.
     #[serde(default)]
     pub spec: IngressSpec,
-    /// What we said about it.
+    /// The status written by the ingress class.
     #[serde(default)]
     pub status: IngressStatus,
 }
@@ -79,8 +78,8 @@ pub struct IngressSpec {
 }
 
 impl IngressSpec {
-    /// The spec with Knative's defaults filled in. Serving's webhook does that to what it stores;
-    /// an object made without it is treated the same.
+    /// The spec with Knative's defaults, as Serving's webhook sets them; an object created without
+    /// the webhook is treated the same.
     #[must_use]
     pub fn defaulted(mut self) -> Self {
         for rule in &mut self.rules {
@@ -148,24 +147,24 @@ pub struct HttpPath {
     /// Literal prefix; empty means all.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub path: String,
-    /// Host that the backend is to see.
+    /// The host that the backend sees.
     #[serde(default, rename = "rewriteHost", skip_serializing_if = "String::is_empty")]
     pub rewrite_host: String,
-    /// Headers that must be there with exactly these values.
+    /// Headers and their exact values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, HeaderMatch>,
     /// Backends and their shares.
     #[serde(default)]
     pub splits: Vec<BackendSplit>,
-    /// Headers to set, whatever the client sent.
+    /// Headers to set, replacing existing values.
     #[serde(default, rename = "appendHeaders", skip_serializing_if = "BTreeMap::is_empty")]
     pub append_headers: BTreeMap<String, String>,
 }
 
-/// What a header must be.
+/// The match of a header.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeaderMatch {
-    /// Its value.
+    /// The exact value.
     #[serde(default)]
     pub exact: String,
 }
@@ -185,7 +184,7 @@ pub struct BackendSplit {
     /// Share of the requests.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub percent: i64,
-    /// Headers to set, whatever the client sent.
+    /// Headers to set, replacing existing values.
     #[serde(default, rename = "appendHeaders", skip_serializing_if = "BTreeMap::is_empty")]
     pub append_headers: BTreeMap<String, String>,
 }
@@ -204,7 +203,7 @@ fn is_zero(percent: &i64) -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IngressStatus {
-    /// The generation that the rest speaks of.
+    /// The generation that the status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// `NetworkConfigured`, `LoadBalancerReady` and `Ready`.
@@ -219,7 +218,7 @@ pub struct IngressStatus {
 }
 
 impl IngressStatus {
-    /// Whether it says that `generation` is ready.
+    /// Whether the status has `generation` Ready.
     #[must_use]
     pub fn says_ready(&self, generation: i64) -> bool {
         let ready = |condition: &KCondition| condition.type_ == "Ready" && condition.status == "True";
@@ -239,15 +238,15 @@ pub struct KCondition {
     /// When `status` last changed. The API server refuses conditions without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_transition_time: Option<Time>,
-    /// Why, for programs.
+    /// The reason, for programs.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// Why, for people.
+    /// The message, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
 
-/// Addresses of a load balancer; Serving takes exactly one entry.
+/// Addresses of a load balancer; Serving accepts exactly one entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadBalancer {
     /// The one entry.
@@ -255,8 +254,8 @@ pub struct LoadBalancer {
     pub ingress: Vec<LoadBalancerEntry>,
 }
 
-/// One address. Of the fields that Knative knows we use only this: with an IP address Serving would
-/// make headless Services.
+/// One address. Other fields are not used: with an IP address Serving would create headless
+/// Services.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadBalancerEntry {

@@ -10,7 +10,7 @@ use crate::condition::{Condition, ConditionStatus};
 #[cfg(feature = "objects")]
 use crate::names::{CLASS_ANNOTATION, STOCK_CLASS};
 
-/// What Knative asks for.
+/// The specification.
 #[cfg(feature = "objects")]
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -25,36 +25,36 @@ use crate::names::{CLASS_ANNOTATION, STOCK_CLASS};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct PodAutoscalerSpec {
-    /// How many requests one pod may serve at once; 0 is no limit.
+    /// The maximum of concurrent requests of a pod; 0 means no limit.
     #[serde(default)]
     pub container_concurrency: i64,
     /// The Deployment whose pods serve the revision.
     pub scale_target_ref: ObjectReference,
-    /// Whether some Route leads to the revision.
+    /// Whether any Route refers to the revision.
     #[serde(default)]
     pub reachability: Reachability,
     /// `http1` or `h2c`.
     pub protocol_type: String,
 }
 
-/// Whether a revision can be reached through some Route.
+/// Whether any Route refers to a revision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reachability {
-    /// Knative did not say yet; treated as reachable.
+    /// Not decided yet; treated as reachable.
     #[default]
     #[serde(rename = "")]
     Unknown,
-    /// Some Route leads here.
+    /// A Route refers to it.
     Reachable,
-    /// None does: only what is in flight is still to be served.
+    /// No Route does: only requests in flight still need pods.
     Unreachable,
 }
 
-/// What the class's reconciler answers. Written through the status subresource, whole.
+/// The status, replaced as a whole through the status subresource.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodAutoscalerStatus {
-    /// Generation of the object that this answers.
+    /// The observed generation.
     #[serde(default)]
     pub observed_generation: i64,
     /// Active, Ready, SKSReady, ScaleTargetInitialized.
@@ -66,25 +66,25 @@ pub struct PodAutoscalerStatus {
     /// The private Service.
     #[serde(default)]
     pub metrics_service_name: String,
-    /// Pods wanted.
+    /// Desired pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired_scale: Option<i32>,
-    /// Pods ready.
+    /// Ready pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actual_scale: Option<i32>,
 }
 
 impl PodAutoscalerStatus {
-    /// Traffic can be served.
+    /// The revision can serve traffic.
     pub const ACTIVE: &'static str = "Active";
-    /// All of the others.
+    /// All other conditions are True.
     pub const READY: &'static str = "Ready";
     /// The ServerlessService is ready and up to date.
     pub const SKS_READY: &'static str = "SKSReady";
-    /// The first pods were ready once; never reverts.
+    /// The first pods were ready once; it never reverts.
     pub const INITIALIZED: &'static str = "ScaleTargetInitialized";
 
-    /// The condition of that type.
+    /// The condition of this type.
     #[must_use]
     pub fn condition(&self, kind: &str) -> Option<&Condition> {
         self.conditions.iter().find(|condition| condition.kind == kind)
@@ -99,7 +99,7 @@ impl PodAutoscalerStatus {
 
 #[cfg(feature = "objects")]
 impl PodAutoscaler {
-    /// The class it is of; the stock one where none is named.
+    /// Its class; the stock class if it names none.
     #[must_use]
     pub fn class(&self) -> &str {
         self.annotations().get(CLASS_ANNOTATION).map_or(STOCK_CLASS, String::as_str)

@@ -1,11 +1,11 @@
-//! Which taints of a node keep a pod away: one rule for whoever places pods and whoever makes them.
+//! Which taints of a node repel a pod: one rule for the placement and the creation of pods.
 
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
-/// Key of the taint that a cordoned node has.
+/// Key of the taint of a cordoned node.
 const CORDON_KEY: &str = "node.kubernetes.io/unschedulable";
 
-/// The taint that a cordoned node counts as having. Kubernetes adds it a moment after the cordon.
+/// The taint that a cordoned node has. Kubernetes adds it a moment after the cordon.
 #[must_use]
 pub fn cordon() -> Taint {
     Taint { key: CORDON_KEY.to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() }
@@ -57,7 +57,7 @@ fn numbers(value: &str, bound: &str) -> Option<(i64, i64)> {
     Some((whole_number(value)?, whole_number(bound)?))
 }
 
-/// Kubernetes takes no plus sign and no leading zeros.
+/// Kubernetes accepts no plus sign and no leading zeros.
 fn whole_number(text: &str) -> Option<i64> {
     let number: i64 = text.parse().ok()?;
     (number.to_string() == text).then_some(number)

@@ -121,7 +121,7 @@ impl Election {
         given.map(|lease| self.saw(lease))
     }
 
-    /// How long the present holder has to be believed to be alive, if it is not heard of meanwhile.
+    /// How long the present holder counts as alive without another renewal.
     pub(super) fn free_in(&self) -> Option<Duration> {
         let seen = self.seen.as_ref()?;
         let left = length(&seen.lease).saturating_sub(seen.at.elapsed());
@@ -175,12 +175,12 @@ fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409)
 }
 
-/// Who holds the lease, if somebody does.
+/// The present holder, if there is one.
 fn holder(lease: &Lease) -> Option<&String> {
     lease.spec.as_ref()?.holder_identity.as_ref().filter(|holder| !holder.is_empty())
 }
 
-/// Whether the holder, last heard of so long ago, has to be believed to be alive.
+/// Whether a holder that renewed this long ago counts as alive.
 fn is_alive(lease: &Lease, unheard_for: Duration) -> bool {
     holder(lease).is_some() && unheard_for < length(lease)
 }

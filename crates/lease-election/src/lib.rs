@@ -95,8 +95,8 @@ async fn until_held(election: &mut Election, ready: impl Fn()) -> Instant {
     }
 }
 
-/// When to look again at a lease that runs out in `left`. One that has run out and still could not
-/// be had is not asked for without a pause.
+/// When to read a lease again that expires in `left`. An expired lease that could not be acquired
+/// is retried after a pause.
 fn next_look(left: Duration) -> Duration {
     if left.is_zero() { LOOK_EVERY } else { left.min(LOOK_EVERY) }
 }

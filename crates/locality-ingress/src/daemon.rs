@@ -1,4 +1,4 @@
-//! All parts put together.
+//! The assembly of the daemon.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,56 +42,56 @@ use crate::xds::store::Store;
 
 /// The Lease whose holder writes statuses.
 const LEASE: &str = "locality-ingress";
-/// Probes on their way at the same time.
+/// Concurrent readiness probes.
 const PROBES: usize = 64;
 
-/// With what gateways are served.
+/// The transport security of gateways' connections.
 #[derive(Clone, Debug)]
 pub enum XdsTls {
-    /// In plain text.
+    /// Plain text.
     Off,
-    /// Over TLS, with certificates from files.
+    /// TLS with certificates from files.
     Files(TlsFiles),
-    /// Over TLS, with certificates that we make and keep in Secrets of our namespace.
+    /// TLS with certificates made by this daemon, kept in Secrets of its namespace.
     SelfMade,
 }
 
-/// What the daemon is told.
+/// Settings of the daemon.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The ingress class to serve.
     pub class: String,
     /// How gateways choose endpoints.
     pub policy: Policy,
-    /// With what gateways are served.
+    /// The transport security of gateways' connections.
     pub tls: XdsTls,
-    /// How gateways listen.
+    /// The listeners of gateways.
     pub listening: ListenerSettings,
-    /// The Secret with the certificate for clients from outside that name no host that has one.
+    /// The Secret with the certificate for external clients whose SNI is missing or unknown.
     pub fallback_certificate: Option<ObjectName>,
     /// The Secret with the authority of Knative's internal encryption.
     pub internal_authority: ObjectName,
-    /// The namespaces whose Secrets may be read; all where there are none.
+    /// The namespaces whose Secrets are read; all if empty.
     pub secret_namespaces: Vec<String>,
-    /// Where the plan is.
+    /// The stream of routes.
     pub plan: FollowSettings,
-    /// How often gateways report what they have in flight.
+    /// The interval of gateways' load reports.
     pub demand_interval: Duration,
-    /// The Service in front of the gateways' external listeners.
+    /// The Service of the gateways' external listeners.
     pub gateway_service: String,
-    /// The Service in front of their internal listeners; its ready endpoints are the live gateways.
+    /// The Service of their internal listeners; its ready endpoints are the live gateways.
     pub gateway_internal_service: String,
-    /// The Service in front of the replicas of this daemon.
+    /// The Service of this daemon's replicas.
     pub own_service: String,
-    /// The cluster's DNS suffix.
+    /// The DNS suffix of the cluster.
     pub cluster_domain: String,
-    /// Our namespace, which is the gateways', too.
+    /// The namespace of this daemon and of the gateways.
     pub namespace: String,
-    /// Our pod.
+    /// The pod of this replica.
     pub pod_name: String,
 }
 
-/// Where the daemon listens.
+/// The listening sockets of the daemon.
 #[derive(Debug)]
 pub struct Listeners {
     /// For gateways.
@@ -103,34 +103,34 @@ pub struct Listeners {
 /// Why the daemon ended.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// No probes.
+    /// The HTTP client of probes cannot be created.
     #[error("failed to create the HTTP client of readiness probes")]
     Prober {
-        /// Why.
+        /// The cause.
         source: reqwest::Error,
     },
-    /// No TLS.
+    /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The gateways' listener broke.
+    /// The gateways' listener failed.
     #[error("failed to serve gateways")]
     Xds {
-        /// Why.
+        /// The cause.
         source: tonic::transport::Error,
     },
     /// The operators' listener has no address.
     #[error("failed to read the address of the operators' listener")]
     Address {
-        /// What the system said.
+        /// The cause.
         source: std::io::Error,
     },
-    /// Something that is never to end did.
+    /// A task ended that must not end.
     #[error("failed to continue: {task} ended")]
     Ended {
-        /// What it does.
+        /// The task.
         task: &'static str,
     },
-    /// The operators' listener broke.
+    /// The operators' listener failed.
     #[error(transparent)]
     Ops(#[from] ops_http::OpsError),
 }
@@ -138,7 +138,7 @@ pub enum DaemonError {
 /// Runs until the stop.
 ///
 /// # Errors
-/// [`DaemonError`] when it cannot begin, or a listener breaks.
+/// [`DaemonError`] when the daemon cannot start, or a listener or task fails.
 pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop: CancellationToken) -> Result<(), DaemonError> {
     let readiness = ops_http::Readiness::waiting_for(["caches"]);
     let mut registry = Registry::default();
@@ -179,8 +179,8 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
     };
     let state = ControlPlaneState::new(store.clone(), state_settings);
 
-    // Bounded where a full channel slows its source down; progress_changes replace each other at their
-    // reader, so they never pile up.
+    // Bounded, so that a full channel slows down its source; progress is unbounded, because its
+    // reader keeps only the last one of each Ingress.
     let (changes, changes_received) = mpsc::channel(4096);
     let (foreign, foreign_received) = mpsc::channel(1024);
     let (nacks, nacks_received) = mpsc::channel(1024);
@@ -234,7 +234,7 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
         supervise(standings_received, foreign_received, leading, dependencies, stop.clone()).await;
         Ok(())
     };
-    // Whoever still reads or says nothing must not keep us.
+    // Clients that do not close their streams must not delay the stop.
     let ads = async {
         tokio::select! {
             served = ads => served.map_err(|source| DaemonError::Xds { source }),
@@ -250,7 +250,7 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
     tokio::try_join!(ads, ops, election, supervisor, tasks.first_that_ends(&stop)).map(|_| ())
 }
 
-/// How long connections that are open when everything stops may take to end.
+/// How long open connections may take to close after the stop.
 const CONNECTIONS_END_WITHIN: Duration = Duration::from_secs(3);
 
 async fn after(stop: &CancellationToken) {
@@ -258,9 +258,8 @@ async fn after(stop: &CancellationToken) {
     tokio::time::sleep(CONNECTIONS_END_WITHIN).await;
 }
 
-/// A client's configuration with which a connection to the API server that died without a word is
-/// noticed within half a minute, also one that was idle: nothing that is asked there may take
-/// longer than a watch is let be.
+/// The configuration of a client that notices a connection which died silently within 30 s, also an
+/// idle one. No request may take longer than the time limit of a watch.
 #[must_use]
 pub fn noticing_silence(mut config: kube::Config) -> kube::Config {
     config.read_timeout = Some(Duration::from_secs(25));
@@ -268,7 +267,7 @@ pub fn noticing_silence(mut config: kube::Config) -> kube::Config {
     config
 }
 
-/// What runs beside everything until the stop. It ends with this.
+/// The background tasks, which run until the stop.
 #[derive(Default)]
 struct Tasks {
     set: JoinSet<()>,
@@ -281,8 +280,8 @@ impl Tasks {
         self.names.insert(id, name);
     }
 
-    /// Waits for the stop. Where a task ends before, by itself or by a panic, what we would go on
-    /// to tell is old: so nothing goes on.
+    /// Waits for the stop. If a task ends earlier, by itself or by a panic, the daemon must not
+    /// continue with stale state.
     async fn first_that_ends(mut self, stop: &CancellationToken) -> Result<(), DaemonError> {
         tokio::select! {
             Some(ended) = self.set.join_next_with_id() => {
@@ -297,7 +296,7 @@ impl Tasks {
     }
 }
 
-/// What gateways are to be served with, and what is to be said of it.
+/// Loads the certificate files and starts to follow them.
 async fn tls(
     files: TlsFiles,
     metrics: &Metrics,

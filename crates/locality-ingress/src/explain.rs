@@ -1,5 +1,5 @@
-//! `GET /v1/explain?host=<host>&node=<node>`: where a request for a host that enters at a node
-//! goes, and why.
+//! `GET /v1/explain?host=<host>&node=<node>`: where requests for a host are routed that enter at a
+//! node, and why.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::endpoints::locality::Assignment;
 use crate::routes::route_table::{ANY_HOST, Action, Routes};
 use crate::xds::store::{Store, View};
 
-/// Where it is served.
+/// The path of the endpoint.
 pub const EXPLAIN_PATH: &str = "/v1/explain";
 
 #[derive(Debug, Deserialize)]
@@ -24,26 +24,26 @@ struct Question {
     node: String,
 }
 
-/// The answer.
+/// The routing of one host.
 #[derive(Debug, Serialize)]
 pub(crate) struct Explanation {
     /// The Ingress that has the host.
     pub ingress: String,
-    /// Whether requests from outside the cluster are answered.
+    /// Whether clients outside the cluster can reach it.
     pub external: bool,
-    /// Its routes; the first that matches wins.
+    /// Its routes; the first match wins.
     pub routes: Routes,
-    /// Each cluster of the routes.
+    /// The clusters of the routes.
     pub clusters: BTreeMap<String, ClusterExplanation>,
 }
 
 /// How one cluster is used from the node.
 #[derive(Debug, Serialize)]
 pub(crate) struct ClusterExplanation {
-    /// The plan's weights, where there is a plan for this node; with activators in the request
-    /// path, what each of them can use.
+    /// The weights of the routes for this node, if there are any; with activators in the request
+    /// path, their shares.
     pub plan: Option<BTreeMap<String, u32>>,
-    /// The endpoints, by priority and serving node; none where a name is resolved instead.
+    /// The endpoints, by priority and serving node; `None` if a DNS name is resolved instead.
     pub assignment: Option<Assignment>,
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn explain(store: &Store, host: &str, node: &str) -> Option<Explanati
     })
 }
 
-/// The route of the question.
+/// The router of the endpoint.
 pub(crate) fn router(store: Arc<Store>) -> Router {
     Router::new().route(EXPLAIN_PATH, get(answer)).with_state(store)
 }

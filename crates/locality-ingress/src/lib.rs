@@ -1,20 +1,19 @@
 //! The Knative ingress class `kantai.ingress.networking.knative.dev` on stock Envoy, one gateway
 //! per node.
 //!
-//! Every gateway has its own view of where pods are, so that a request is answered where the plan
-//! says: near where it entered. Two pure steps lie between Kubernetes and Envoy, each with its own
-//! plain data:
+//! Every gateway has its own view of the endpoints, so that a request is answered near where it
+//! entered. Two pure steps lie between Kubernetes and Envoy, each with its own plain data:
 //!
 //! ```text
 //! objects (KIngress, Service, EndpointSlice, Node, Secret)      [kubernetes]
 //!    -> route table, the same for all gateways                  [routes]
 //!    -> xDS resources                                           [xds]
-//!       with endpoints per source node, weighted by the plan    [endpoints]
+//!       with endpoints per source node, weighted by routes    [endpoints]
 //! ```
 //!
-//! [`state`] holds what is known and makes what follows from a change; [`status`] proves to Serving
-//! that all gateways follow. The gateways tell what they have in flight ([`demand`]), which also
-//! moves shares away from nodes whose pods are full.
+//! [`state`] holds the objects and publishes the effects of each change; [`status`] probes the
+//! gateways and writes the status of Ingresses; [`demand`] sums up the gateways' load reports,
+//! which also move shares away from nodes whose pods are full.
 
 mod daemon;
 pub mod demand;

@@ -1,4 +1,4 @@
-//! The daemon.
+//! The daemon locality-ingress.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

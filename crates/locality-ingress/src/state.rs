@@ -1,8 +1,8 @@
-//! Everything cache, and what follows from it: changes of objects and of the plan go in, updates of
-//! the [`Store`] and news about Ingresses come out. No I/O; time is passed in.
+//! The state of the control plane: objects, routes and loads in; updates of the [`Store`] and an
+//! [`Outcome`] out. No I/O; the time is an argument.
 //!
-//! Only what a change touches is made anew: an endpoint that comes or goes touches the assignments
-//! of its clusters and nothing else.
+//! Work is proportional to what changed: a new endpoint changes the assignments of its clusters and
+//! nothing else.
 
 mod accepted;
 mod cache;
@@ -36,7 +36,7 @@ use progress_tracker::ProgressTracker;
 use publication::Publication;
 use refusals::Refusal;
 
-/// See the module.
+/// Everything that the configuration of the gateways is computed from.
 #[derive(Debug)]
 pub struct ControlPlaneState {
     store: Arc<Store>,
@@ -50,17 +50,17 @@ pub struct ControlPlaneState {
     draining: BTreeSet<IpAddr>,
 }
 
-/// What the state must know besides objects.
+/// Settings of the state.
 #[derive(Clone, Debug)]
 pub struct StateSettings {
     /// How gateways choose endpoints.
     pub policy: Policy,
-    /// For translation.
+    /// Settings of the translation of Ingresses.
     pub translate: TranslateSettings,
-    /// The kernel with which it was tried that retransmissions can be bounded: it is so with newer
-    /// ones, too.
+    /// Release of a kernel that accepted `TCP_RTO_MAX_MS`. Kernels at least as new have it too;
+    /// `None` if it was refused.
     pub bounds_retransmissions: Option<Release>,
-    /// The Secret with the certificate for clients from outside that name no host that has one.
+    /// The Secret with the certificate for external clients whose SNI is missing or unknown.
     pub fallback_certificate: Option<ObjectName>,
     /// The Service whose endpoints are the gateways.
     pub gateway_service: ObjectName,
@@ -87,14 +87,14 @@ impl ControlPlaneState {
         }
     }
 
-    /// Notes a change. Nothing follows from it before [`settle`](Self::settle).
+    /// Applies a change. It has no effect before [`publish_changes`](Self::publish_changes).
     pub fn apply_change(&mut self, change: Change) {
         self.cache.apply_change(change, &mut self.dirty, |ingress| self.tracker.waits(ingress));
     }
 
-    /// Notes that the gateway of `node` refused something. Returns the Ingresses at fault: the
-    /// present generation of each is blamed, and held back where it would hold up others. The next
-    /// one is judged anew.
+    /// Applies a NACK of the gateway on `node`. Returns the Ingresses at fault. The present
+    /// generation of each is refused; if its routes would block those of other Ingresses, the
+    /// previous generation is served instead. The next generation is tried again.
     pub fn apply_nack(&mut self, node: &str, nack: &Nack) -> Vec<ObjectName> {
         let resources: BTreeSet<(Kind, String)> = match nack.kind {
             Kind::Cluster | Kind::Assignment | Kind::Secret => {
@@ -126,13 +126,13 @@ impl ControlPlaneState {
         at_fault.into_iter().collect()
     }
 
-    /// Number of revisions with a plan.
+    /// Number of revisions that have routes.
     #[must_use]
     pub fn planned_revisions(&self) -> usize {
         self.cache.planned_revisions()
     }
 
-    /// Number of Ingresses, and of those that cannot be served.
+    /// Number of Ingresses, and of those that are refused.
     #[must_use]
     pub fn ingress_counts(&self) -> (usize, usize) {
         (self.cache.objects().ingresses.len(), self.tracker.refused())
@@ -155,13 +155,13 @@ impl ControlPlaneState {
         self.cache.ingress(name).map(|ingress| ingress.uid.clone())
     }
 
-    /// When, after `now`, something follows from time alone.
+    /// The next time at which something must be published although nothing changed.
     #[must_use]
     pub fn wake_at(&self, now: Instant) -> Option<Instant> {
         self.publication.wake_at().into_iter().chain(self.gateways.wake_at(now)).min()
     }
 
-    /// Publishes what follows from all changes noted so far.
+    /// Publishes the effects of all changes since the last call.
     pub fn publish_changes(&mut self, now: Instant) -> Outcome {
         let dirty = std::mem::take(&mut self.dirty);
         let mut verdicts: BTreeMap<ObjectName, Acceptance> = BTreeMap::new();

@@ -2,7 +2,7 @@
 //! and has answered a probe with the version's hash.
 //!
 //! [`conditions`] builds statuses and is pure; [`probe`] sends one probe to one gateway;
-//! [`rollout_check`] repeats probes until one Ingress is Ready; [`supervisor`] runs one rollout_check per
+//! [`rollout_check`] repeats probes until one Ingress is Ready; [`supervisor`] runs one check per
 //! Ingress while this replica leads.
 
 pub(crate) mod conditions;

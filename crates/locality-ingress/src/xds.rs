@@ -38,8 +38,7 @@ pub use server::{Ads, NackReport};
 pub use session::Session;
 pub use store::{ClusterEndpoints, Store, StoreRevision, Update, View};
 
-/// The kinds of resources we serve, in the order in which they are sent: what is referred to before
-/// what refers to it.
+/// The kinds of resources, in sending order: a resource is sent before those that refer to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// `Cluster`.
@@ -58,7 +57,7 @@ impl Kind {
     /// All of them, in sending order.
     pub const ALL: [Self; 5] = [Self::Cluster, Self::Assignment, Self::Secret, Self::Listener, Self::Routes];
 
-    /// As it is on the wire.
+    /// The type URL on the wire.
     #[must_use]
     pub fn type_url(self) -> &'static str {
         match self {
@@ -70,7 +69,7 @@ impl Kind {
         }
     }
 
-    /// The kind that `type_url` means.
+    /// The kind with this `type_url`.
     #[must_use]
     pub fn from_type_url(type_url: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.type_url() == type_url)
@@ -89,8 +88,8 @@ impl Kind {
     }
 }
 
-/// The name of a resource. All sessions share the store's names, so that knowing one costs a
-/// session no more than a word.
+/// The name of a resource. All sessions share the store's names, so a known name costs a session
+/// one pointer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<String>);
 
@@ -107,7 +106,7 @@ impl Name {
     }
 }
 
-// It is hashed, compared and ordered as its text is.
+// Hash, equality and order are those of the text.
 impl Borrow<str> for Name {
     fn borrow(&self) -> &str {
         &self.0
@@ -117,10 +116,10 @@ impl Borrow<str> for Name {
 /// One encoded resource. Clones share the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded {
-    /// A hash of the content, the same in every replica and after every restart, so that a gateway
-    /// which reconnects is sent only what it does not have.
+    /// A hash of the content, equal in every replica and after restarts, so that a gateway that
+    /// reconnects is sent only what it lacks.
     pub version: NonZeroU64,
-    /// The content: an encoded message of the type that its [`Kind`] says.
+    /// The encoded message of the type that belongs to its [`Kind`].
     pub content: Bytes,
 }
 
@@ -132,8 +131,8 @@ impl Encoded {
 }
 
 impl Encoded {
-    /// With `more` of the same message: what a field says twice is put together, or the latter
-    /// counts.
+    /// The message with `more` fields appended: repeated fields are concatenated, and of others the
+    /// last one counts.
     #[must_use]
     pub fn and(&self, more: &[u8]) -> Self {
         Self::from([&self.content, more].concat())
@@ -146,8 +145,7 @@ impl From<Vec<u8>> for Encoded {
     }
 }
 
-/// FNV-1a: it has to be the same everywhere, and nothing hostile chooses what it is taken of to any
-/// gain.
+/// FNV-1a: the hash must be equal everywhere, and nobody gains by a collision.
 fn content_version(bytes: &[u8]) -> NonZeroU64 {
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     NonZeroU64::new(hash).unwrap_or(NonZeroU64::MIN)

@@ -112,7 +112,7 @@ fn memory_mib(which: &str) -> anyhow::Result<f64> {
 fn service(number: u32) -> [Change; 3] {
     let name = format!("service-{number:05}");
     let revision = format!("{name}-00001");
-    let set = [("Knative-Serving-Namespace", "default"), ("Knative-Serving-StoreRevision", &revision)];
+    let set = [("Knative-Serving-Namespace", "default"), ("Knative-Serving-Revision", &revision)];
     let rule = |hosts: Vec<String>, visibility: &str| {
         let split = BackendSplit {
             service_namespace: "default".into(),

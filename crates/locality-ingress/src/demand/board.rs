@@ -1,4 +1,4 @@
-//! What is known of demand: pure, time is passed in.
+//! The sums of all load reports. Pure; the time is an argument.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -13,48 +13,47 @@ use super::stream_state::Stream;
 use crate::kubernetes::objects::ObjectName;
 use gateway_link::demand::{ByServing, Load};
 
-/// A revision of which nothing was heard for this long is dropped.
+/// A revision without any report for this long is dropped.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
-/// Streams of one node at the same time: a gateway, its successor, and those that broke without a
-/// word.
+/// Streams per node: a gateway, its successor, and streams that broke silently.
 const MOST_STREAMS_OF_A_NODE: usize = 4;
-/// Streams altogether.
+/// Streams in total.
 const MOST_STREAMS: usize = 4096;
-/// Pairs of revision and source node that are kept, at most. More are those of a peer that makes
-/// them up.
+/// Maximum number of pairs of revision and source node. Only a hostile peer has more.
 const MOST_ENTRIES: usize = 500_000;
-/// Ends of streams and forgotten revisions that a reader can be told of later; one that is farther
-/// behind begins anew.
+/// Number of ended streams and dropped revisions that are kept for readers; a reader that is
+/// farther behind starts with a new snapshot.
 const KEPT_ENDS: usize = 4096;
 
-/// A request that is held is told of again only after this.
+/// A held request is announced again only after this time.
 const HELD_ANEW_AFTER: Duration = Duration::from_millis(500);
 
-/// One gateway's stream of reports.
+/// The number of one gateway's stream of reports.
 pub(super) type StreamId = u64;
 
 /// A revision and a source node.
 type Entry = (ObjectName, String);
 
-/// How far a reader has read.
+/// The position of a reader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
     version: u64,
     reports: u64,
 }
 
-/// Why a gateway's stream is not followed.
+/// Why a stream of reports is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TooMany {
-    /// Of one node.
+    /// Too many of this node.
     #[error("failed to accept load reports: the node has {MOST_STREAMS_OF_A_NODE} streams already")]
     OfThisNode,
-    /// Altogether.
+    /// Too many in total.
     #[error("failed to accept load reports: there are {MOST_STREAMS} streams already")]
     Altogether,
 }
 
-/// See the module.
+/// The sums of all load reports, by revision, source node and serving node, with a version per
+/// change.
 #[derive(Debug)]
 pub struct Board {
     instance: String,
@@ -62,11 +61,11 @@ pub struct Board {
     totals: BTreeMap<ObjectName, BTreeMap<String, ByServing>>,
     streams: BTreeMap<StreamId, Stream>,
     history: History<Entry>,
-    /// Streams that ended, revisions that were forgotten and requests that are held, by version.
+    /// Ended streams, dropped revisions and held requests, by version.
     ended: VecDeque<(u64, End)>,
-    /// When a held request was last told of.
+    /// When a held request was last announced.
     held: BTreeMap<Entry, Instant>,
-    /// Of the last end that is not kept any more.
+    /// The version of the last end that is no longer kept.
     ends_dropped_to: u64,
     reports: u64,
 }
@@ -95,10 +94,10 @@ impl Board {
         }
     }
 
-    /// The gateway on `source` begins to report.
+    /// Opens the stream of reports of the gateway on `source`.
     ///
     /// # Errors
-    /// [`TooMany`] where a peer has more streams than any honest one.
+    /// [`TooMany`] if the node or the board has too many streams.
     pub fn open_stream(&mut self, stream: StreamId, source: &str, now: Instant) -> Result<(), TooMany> {
         if self.streams.len() >= MOST_STREAMS {
             return Err(TooMany::Altogether);
@@ -110,8 +109,8 @@ impl Board {
         Ok(())
     }
 
-    /// Takes a report over, of clusters that `is_known`. The revisions whose load from the
-    /// gateway's node is different now.
+    /// Applies a report; clusters that are not `is_known` are ignored. Returns the revisions whose
+    /// load from the gateway's node changed.
     pub fn apply_report(
         &mut self,
         stream: StreamId,
@@ -136,9 +135,9 @@ impl Board {
                     continue;
                 }
                 let mut reported = *reported;
-                // A gateway counts nothing of a cluster before it is asked for it: what is in
-                // flight all the same has come. What was in flight when the stream began was
-                // counted by whoever heard the gateway before.
+                // A gateway counts requests of a cluster only once it is asked to report it, so
+                // requests in flight beyond the count have arrived before. Those that were in
+                // flight when the stream began were counted by the previous stream.
                 if !is_first {
                     let ended = reported.finished.saturating_add(reported.failed);
                     let came = reported.in_flight.saturating_add(ended).saturating_sub(had);
@@ -150,7 +149,7 @@ impl Board {
                 changed.insert(revision.clone());
             }
         }
-        // A locality of which all endpoints went is not listed again, whatever is still in flight
+        // A locality without endpoints is not listed any more, even if requests are in flight
         // there.
         let totals = &self.totals;
         let mean_seconds = |source: &str, revision: &ObjectName, serving: &str| {
@@ -166,15 +165,15 @@ impl Board {
         }
         let source = of.source.clone();
         for revision in &changed {
-            // Reports tell of it now; the next request after them is news again.
+            // The report counts the held request; the next one is announced again.
             self.held.remove(&(revision.clone(), source.clone()));
         }
         self.record_changes(&changed, &source, now);
         changed
     }
 
-    /// A gateway's stream has ended: what it had in flight is not known any more. Its node, and the
-    /// revisions.
+    /// Closes a gateway's stream; its requests in flight are unknown from now on. Returns its node
+    /// and the affected revisions.
     pub fn close_stream(&mut self, stream: StreamId, now: Instant) -> Option<(String, BTreeSet<ObjectName>)> {
         let gone = self.streams.remove(&stream)?;
         let changed = gone.busy_revisions();
@@ -183,8 +182,8 @@ impl Board {
         Some((gone.source, changed))
     }
 
-    /// A gateway on `source` has handed a request for `revision` to an activator. Whether that is
-    /// news.
+    /// Records that the gateway on `source` handed a request for `revision` to an activator.
+    /// Returns whether that has to be announced.
     pub fn record_held(&mut self, revision: &ObjectName, source: &str, now: Instant) -> bool {
         let is_reported = |stream: &Stream| stream.source == source && stream.is_busy(revision);
         if source.len() > report::LONGEST_NODE_NAME || self.streams.values().any(is_reported) {
@@ -207,7 +206,7 @@ impl Board {
         self.forget_idle(now);
     }
 
-    /// Drops revisions that were idle for long. Each call looks at a few.
+    /// Drops revisions that were idle for long, a few per call.
     fn forget_idle(&mut self, now: Instant) {
         for _ in 0..64 {
             let Some((revision, source)) = self.history.oldest_before(now, FORGOTTEN_AFTER) else { return };
@@ -236,13 +235,13 @@ impl Board {
         }
     }
 
-    /// Counts the changes.
+    /// The number of changes so far.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.history.version()
     }
 
-    /// Everything that is known, for a reader that begins, and how far it has read then.
+    /// All sums, for a new reader, and its position after them.
     #[must_use]
     pub fn snapshot(&self, now: Instant) -> (Vec<DemandEvent>, Position) {
         let run =
@@ -253,8 +252,8 @@ impl Board {
         (events, Position { version: self.version(), reports: self.reports })
     }
 
-    /// What came after `position`, and the position after it; `None` where so much did that the
-    /// reader must begin anew. Without a change of demand it is a heartbeat.
+    /// The changes after `position`, and the next position; `None` if the reader has to start with
+    /// a new snapshot. Without changes it is a heartbeat.
     #[must_use]
     pub fn since(&self, position: Position, now: Instant) -> Option<(Vec<DemandEvent>, Position)> {
         if position.version < self.ends_dropped_to {
@@ -269,7 +268,7 @@ impl Board {
         for (_, end) in self.ended.iter().filter(|(version, _)| *version > position.version) {
             match end {
                 End::Stream(stream) => gone.push(*stream),
-                // It may have come again since.
+                // It may have got traffic again since.
                 End::Revision(revision) if self.totals.contains_key(revision) => {}
                 End::Revision(revision) => removed.push(key(revision)),
                 End::Held((revision, source)) => held.push(Held { key: key(revision), source: source.clone() }),
@@ -282,7 +281,7 @@ impl Board {
     }
 
     fn gateways(&self, wanted: impl Fn(&Stream) -> bool, now: Instant) -> Vec<Gateway> {
-        // Before its first report nothing is known of a gateway.
+        // Before its first report nothing is known about a gateway.
         let reported = self.streams.iter().filter(|(_, stream)| stream.report > 0 && wanted(stream));
         let gateway = |(id, stream): (&StreamId, &Stream)| Gateway {
             stream: *id,
@@ -304,7 +303,7 @@ impl Board {
     #[must_use]
     pub fn load_from(&self, revision: &ObjectName, source: &str) -> ByServing {
         let mut loads = self.totals.get(revision).and_then(|of| of.get(source)).cloned().unwrap_or_default();
-        // While a gateway is replaced there are two on its node.
+        // While a gateway is replaced, its node has two.
         for stream in self.streams.values().filter(|stream| stream.source == source) {
             stream.each_in_flight(revision, |serving, in_flight| {
                 let load = loads.entry(serving.to_owned()).or_default();
@@ -352,7 +351,7 @@ fn add(
     total.arrived = total.arrived.saturating_add(reported.arrived);
     total.finished = total.finished.saturating_add(reported.finished);
     total.failed = total.failed.saturating_add(reported.failed);
-    // Between two reports the number in flight is taken to go straight from one to the other.
+    // Between two reports the number in flight is taken to change linearly.
     total.busy_seconds += seconds * (as_f64(had) + as_f64(reported.in_flight)) / 2.0;
 }
 

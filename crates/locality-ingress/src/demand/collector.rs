@@ -1,4 +1,4 @@
-//! Demand as metrics, read from the board when somebody asks.
+//! Demand as metrics, read from the board on each scrape.
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder};
@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use super::shared::Demand;
 use gateway_link::demand::Load;
 
-/// See the module.
+/// Exports the board.
 #[derive(Clone, Debug)]
 pub(crate) struct DemandMetrics {
     demand: Demand,

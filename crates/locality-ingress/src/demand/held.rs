@@ -1,4 +1,4 @@
-//! Takes the gateways' word of requests that activators hold, see [`crate::xds::held_log`].
+//! Receives the access log entries of requests that activators hold, see [`crate::xds::held_log`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,16 +15,15 @@ use super::shared::Demand;
 use crate::kubernetes::objects::ObjectName;
 use crate::xds::store::Store;
 
-/// A word about one request is some hundred bytes; the first on a stream has 61 kB about the
-/// gateway.
+/// An entry has some hundred bytes; the first message of a stream has 61 kB about the gateway.
 const MOST_BYTES: usize = 1024 * 1024;
-/// Streams altogether: each worker thread of each gateway has one.
+/// Streams in total: each worker thread of each gateway has one.
 const MOST_STREAMS: usize = 8192;
-/// A stream on which nothing comes for longer ends; the gateway opens another when it has something
-/// to tell.
+/// A stream without entries for this long is closed; the gateway opens another one for its next
+/// entry.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// The service.
+/// The access log service.
 #[derive(Clone, Debug)]
 pub(super) struct HeldRequests {
     demand: Demand,
@@ -34,13 +33,13 @@ pub(super) struct HeldRequests {
 }
 
 impl HeldRequests {
-    /// Tells `demand` of held requests for the clusters that `store` has.
+    /// Announces held requests for clusters of `store` to `demand`.
     #[must_use]
     pub(super) fn new(demand: Demand, store: Arc<Store>, stop: CancellationToken) -> Self {
         Self { demand, store, streams: Arc::new(Semaphore::new(MOST_STREAMS)), stop }
     }
 
-    /// As a service of a gRPC server.
+    /// The gRPC service.
     #[must_use]
     pub(super) fn service(self) -> AccessLogServiceServer<Self> {
         AccessLogServiceServer::new(self).max_decoding_message_size(MOST_BYTES)
@@ -52,7 +51,7 @@ impl HeldRequests {
         for entry in logs.log_entry {
             let Some(cluster) = entry.common_properties.map(|properties| properties.upstream_cluster) else { continue };
             let Some(revision) = revision(&cluster) else { continue };
-            // Whoever it is, we made no such cluster.
+            // The store has no such cluster, so the entry is not from one of our configurations.
             let clusters = self.store.clusters_of(&revision);
             if !clusters.is_empty() && self.demand.board().record_held(&revision, source, Instant::now()) {
                 is_news = true;
@@ -65,7 +64,7 @@ impl HeldRequests {
     }
 }
 
-/// The log has a cluster's name for statistics, `<namespace>/<revision>`.
+/// The log has the statistics name of a cluster, `<namespace>/<revision>`.
 fn revision(cluster: &str) -> Option<ObjectName> {
     let mut parts = cluster.split('/');
     match (parts.next(), parts.next()) {
@@ -92,7 +91,7 @@ impl AccessLogService for HeldRequests {
             };
             let Ok(Some(message)) = message else { break };
             let mut message = message?;
-            // The first message on a stream says who it is.
+            // The first message of a stream identifies the gateway.
             let node = message.identifier.take().and_then(|identifier| identifier.node);
             if let Some(node) = node.filter(|node| !node.id.is_empty()) {
                 source.get_or_insert(node.id);

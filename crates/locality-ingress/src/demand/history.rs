@@ -1,10 +1,9 @@
-//! What changed when, in order.
+//! The last change of each item, in order.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Each thing's last change, by version and so by time. Every step costs a search, whatever there
-/// is.
+/// Items by the version of their last change. Every operation is O(log n).
 #[derive(Debug)]
 pub(super) struct History<T> {
     version: u64,
@@ -36,7 +35,7 @@ impl<T: Clone + Ord> History<T> {
         self.versions.len()
     }
 
-    /// `what` is different now.
+    /// Records a change of `what`.
     pub(super) fn record(&mut self, what: T, now: Instant) {
         let version = self.next_version();
         if let Some(before) = self.versions.insert(what.clone(), version) {
@@ -51,12 +50,12 @@ impl<T: Clone + Ord> History<T> {
         }
     }
 
-    /// What changed after `version`.
+    /// Items that changed after `version`.
     pub(super) fn since(&self, version: u64) -> impl Iterator<Item = &T> {
         self.by_version.range(version.saturating_add(1)..).map(|(_, (what, _))| what)
     }
 
-    /// What has not changed for longest, if that is at least `age`.
+    /// The item whose last change is oldest, if that is at least `age` ago.
     pub(super) fn oldest_before(&self, now: Instant, age: Duration) -> Option<T> {
         let (_, (what, when)) = self.by_version.first_key_value()?;
         (now.saturating_duration_since(*when) >= age).then(|| what.clone())

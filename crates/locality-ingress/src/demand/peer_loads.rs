@@ -1,4 +1,4 @@
-//! What another replica's gateways have in flight, as its stream of demand tells it. Pure.
+//! The requests in flight at another replica's gateways, by its stream of demand. Pure.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! One report of a gateway, read.
+//! Parses one load report.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,20 +8,20 @@ use envoy_types::pb::envoy::service::load_stats::v3::LoadStatsRequest;
 use crate::kubernetes::objects::ObjectName;
 use crate::routes::route_table::ClusterKey;
 
-/// No node has a longer name.
+/// The longest possible node name.
 pub(super) const LONGEST_NODE_NAME: usize = 253;
-/// Serving nodes of one revision in one report: more than a cluster has.
+/// Serving nodes of one revision in one report: more than any cluster has.
 const MOST_SERVING_NODES: usize = 10_000;
 
-/// What a report says of one revision and serving node.
+/// The report about one revision and serving node.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Reported {
     pub(super) in_flight: u64,
-    /// Since the report before, as are the next two.
+    /// Since the previous report, as are the next two.
     pub(super) arrived: u64,
     pub(super) finished: u64,
     pub(super) failed: u64,
-    /// How much time it is about, where the gateway says.
+    /// The length of the reported interval, if the report has it.
     pub(super) seconds: Option<f64>,
 }
 
@@ -31,8 +31,8 @@ impl Reported {
     }
 }
 
-/// What a report says, by revision and serving node. A revision may have several ports and so
-/// several clusters. Clusters that are none of ours are passed over.
+/// The report by revision and serving node. A revision may have several ports and thus several
+/// clusters. Unknown clusters are ignored.
 pub(super) fn read(
     report: &LoadStatsRequest,
     is_known: impl Fn(&str) -> bool,
@@ -43,7 +43,7 @@ pub(super) fn read(
         let interval = cluster.load_report_interval.as_ref();
         let seconds = interval.and_then(|interval| {
             let (seconds, nanos) = (u64::try_from(interval.seconds).ok()?, u32::try_from(interval.nanos).ok()?);
-            // What claims to be about more than a day is not believed.
+            // An interval of more than a day is not credible.
             let interval = Duration::from_secs(seconds.min(86_400)) + Duration::from_nanos(nanos.into());
             Some(interval.as_secs_f64())
         });
@@ -64,7 +64,7 @@ pub(super) fn read(
     said
 }
 
-// Counts of requests are far below what a float holds exactly.
+// Counts of requests are exact in an f64.
 #[allow(clippy::cast_precision_loss)]
 pub(super) fn as_f64(count: u64) -> f64 {
     count as f64

@@ -1,10 +1,9 @@
-//! What a gateway is asked to report, and how often. Pure.
+//! Which clusters a gateway has to report, and how often. Pure.
 //!
-//! Envoy lists every cluster that it is asked for in each report, idle or not. So where there are
-//! many, only those are asked for whose requests go to pods or that carried traffic lately; all
-//! others, at zero, are asked for in one report every few seconds. That one catches what is held
-//! and nobody told of here: the word of a [held request](super::held) was lost, or went to another
-//! replica.
+//! Envoy lists every selected cluster in each report, idle or not. With many clusters, only those
+//! with pods or with recent traffic are selected. All others, at zero, are selected for one report
+//! every few seconds. That report finds held requests whose [access log entry](super::held) was
+//! lost or went to another replica.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,20 +13,20 @@ use envoy_types::pb::envoy::service::load_stats::v3::{LoadStatsRequest, LoadStat
 
 use crate::xds::proto::duration;
 
-/// With fewer clusters all are asked for, always.
+/// With fewer clusters, all are always selected.
 pub(super) const FEW: usize = 200;
-/// All clusters are asked for once in a second for each thousand of them, and not more often than
-/// that: a report of 10,000 idle ones is 77 kB after compression and costs the gateway 60 ms.
+/// All clusters are selected once per second for each thousand of them: a report of 10,000 idle
+/// ones has 77 kB after compression and costs the gateway 60 ms.
 const ALL_EVERY: Duration = Duration::from_secs(1);
 const THOUSAND: usize = 1000;
-/// A cluster is asked for until so long after its last traffic.
+/// A cluster stays selected for this long after its last traffic.
 const LATELY: Duration = Duration::from_secs(60);
-/// A gateway without traffic reports this often, or less often where the other interval is longer.
+/// The interval of a gateway without traffic, unless the configured one is longer.
 const IDLE_INTERVAL: Duration = Duration::from_millis(250);
-/// A gateway is idle when it had no traffic for this long.
+/// A gateway without traffic for this long is idle.
 const IDLE_AFTER: Duration = Duration::from_secs(2);
 
-/// See the module.
+/// What one gateway was asked to report.
 #[derive(Debug)]
 pub(super) struct ReportSelection {
     interval: Duration,
@@ -40,18 +39,18 @@ pub(super) struct ReportSelection {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Selection {
-    /// `None` stands for all.
+    /// `None`: all clusters.
     clusters: Option<BTreeSet<String>>,
     interval: Duration,
 }
 
 impl ReportSelection {
-    /// A gateway with traffic is to report each `interval`.
+    /// A gateway with traffic reports once per `interval`.
     pub(super) fn new(interval: Duration) -> Self {
         Self { interval, lately: BTreeMap::new(), last_traffic: None, last_all: None, asked: None }
     }
 
-    /// A report has come.
+    /// Takes note of the clusters with traffic in a report.
     pub(super) fn reported(&mut self, report: &LoadStatsRequest, is_known: impl Fn(&str) -> bool, now: Instant) {
         let busy = report.cluster_stats.iter().filter(|cluster| !cluster.upstream_locality_stats.is_empty());
         for cluster in busy.filter(|cluster| is_known(&cluster.cluster_name)) {
@@ -67,14 +66,14 @@ impl ReportSelection {
         }
     }
 
-    /// A request for one of `clusters` is held.
+    /// Selects `clusters`, for which a request is held.
     pub(super) fn held(&mut self, clusters: Vec<String>, now: Instant) {
         self.last_traffic = Some(now);
         self.lately.extend(clusters.into_iter().map(|cluster| (cluster, now)));
     }
 
-    /// What to ask for now, where that is something else than before. `with_pods` are the clusters
-    /// whose requests go to pods, of `all` that there are.
+    /// The next request for reports, if it differs from the last one. `with_pods` are the clusters
+    /// with pods; `all` is the number of clusters.
     pub(super) fn next(&mut self, with_pods: &Arc<BTreeSet<String>>, all: usize, now: Instant) -> Option<LoadStatsResponse> {
         let is_idle = self.last_traffic.is_none_or(|at| now.saturating_duration_since(at) >= IDLE_AFTER);
         let interval = if is_idle { self.interval.max(IDLE_INTERVAL) } else { self.interval };
@@ -99,7 +98,7 @@ impl ReportSelection {
         Some(answer)
     }
 
-    /// What was to be asked could not be sent.
+    /// The last request could not be sent.
     pub(super) fn not_sent(&mut self) {
         self.asked = None;
     }

@@ -1,4 +1,4 @@
-//! Takes the gateways' reports: Envoy's load reporting service, on the port of the configuration.
+//! The server side of Envoy's load reporting service, on the port of the configuration.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -25,14 +25,13 @@ use crate::kubernetes::objects::ObjectName;
 use crate::state::change::{Change, LoadChange};
 use crate::xds::store::{Store, StoreRevision};
 
-/// A peer that does not say who it is within this time is not listened to.
+/// A peer must identify itself within this time.
 const FIRST_WITHIN: Duration = Duration::from_secs(10);
-/// A gateway that has not reported for so many intervals, and for at least as long as the next, is
-/// gone.
+/// A gateway without a report for this many intervals, and for at least the next time, is gone.
 const INTERVALS_OF_SILENCE: u32 = 20;
 const LEAST_SILENCE: Duration = Duration::from_secs(15);
 
-/// The service.
+/// The load reporting service.
 #[derive(Clone, Debug)]
 pub struct Reports {
     demand: Demand,
@@ -44,19 +43,19 @@ pub struct Reports {
     stop: CancellationToken,
 }
 
-/// The clusters whose requests go to pods, as of some revision of the store.
+/// The clusters with pods, as of a revision of the store.
 #[derive(Debug, Default)]
 struct WithPods {
     looked: Option<(StoreRevision, Instant)>,
     clusters: Arc<BTreeSet<String>>,
 }
 
-/// They are looked up again after this at the earliest.
+/// The minimum time between two lookups of these clusters.
 const LOOK_AFTER: Duration = Duration::from_millis(250);
 
 impl Reports {
-    /// Asks every gateway for a report each `interval`, of the clusters that `store` has. Loads
-    /// that changed go to the board, and to `changes`.
+    /// Asks every gateway for a report per `interval`, of the clusters in `store`. Changed loads go
+    /// to the board and to `changes`.
     #[must_use]
     pub fn new(
         demand: Demand,
@@ -68,15 +67,14 @@ impl Reports {
         Self { demand, store, interval, changes, next_stream: Arc::default(), with_pods: Arc::default(), stop }
     }
 
-    /// As services of a gRPC server: this one, and the one that takes the gateways' word of held
-    /// requests.
+    /// The gRPC services: this one, and the access log service of held requests.
     #[must_use]
     pub fn services(self) -> Routes {
         let held = HeldRequests::new(self.demand.clone(), self.store.clone(), self.stop.clone());
         Routes::new(held.service()).add_service(self)
     }
 
-    /// Follows a gateway's stream to its end.
+    /// Reads a gateway's stream to its end.
     async fn follow(self, mut reports: Streaming<Received>, answers: Answers) {
         let stream = self.next_stream.fetch_add(1, Ordering::Relaxed);
         let first = tokio::select! {
@@ -122,8 +120,8 @@ impl Reports {
                 }
             };
             selection.reported(&report, |name| self.store.has_cluster(name), Instant::now());
-            // A gateway begins to count the time to its next report anew when it is asked for
-            // something else: now is when that costs nothing.
+            // A new request restarts the gateway's interval; directly after a report that costs
+            // nothing.
             self.ask(&mut selection, &answers);
             untold.extend(self.demand.board().apply_report(stream, &report, |name| self.store.has_cluster(name), Instant::now()));
             self.pass_on(&source, &mut untold);
@@ -132,7 +130,7 @@ impl Reports {
         let left = self.demand.board().close_stream(stream, Instant::now());
         untold.extend(left.into_iter().flat_map(|(_, changed)| changed));
         self.pass_on(&source, &mut untold);
-        // Nobody tells it later. The world may be busy, but it reads.
+        // Nothing announces them later. The event loop may be busy, but it reads.
         for revision in untold {
             let change = self.change(&source, &revision);
             let _ = tokio::time::timeout(LEAST_SILENCE, self.changes.send(change)).await;
@@ -140,7 +138,7 @@ impl Reports {
         self.demand.announce_change();
     }
 
-    /// Asks for what is to be reported from now on, where that is something else than before.
+    /// Sends the next request for reports, if it differs from the last one.
     fn ask(&self, selection: &mut ReportSelection, answers: &Answers) {
         let all = self.store.clusters();
         let with_pods = if all > FEW { self.with_pods() } else { Arc::default() };
@@ -161,7 +159,7 @@ impl Reports {
         with_pods.clusters.clone()
     }
 
-    /// Passes on what changed; what the world cannot take now stays in `untold`.
+    /// Passes on changed loads; those that the event loop cannot take now stay in `untold`.
     fn pass_on(&self, source: &str, untold: &mut BTreeSet<ObjectName>) {
         if untold.is_empty() {
             return;

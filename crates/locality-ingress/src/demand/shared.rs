@@ -1,4 +1,5 @@
-//! The [`Board`] as everybody shares it, and the way from one gateway's word to another's stream.
+//! The shared handle of the [`Board`], and the channels by which a held request changes what
+//! gateways report.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::board::{Board, StreamId};
 
-/// The board, for everybody who writes and reads it.
+/// A shared handle of the board.
 #[derive(Clone, Debug)]
 pub struct Demand {
     board: Arc<Mutex<Board>>,
@@ -16,7 +17,7 @@ pub struct Demand {
     followers: Arc<Mutex<BTreeMap<StreamId, Follower>>>,
 }
 
-/// Who follows a gateway's stream of reports, to be told which clusters to ask for at once.
+/// The task of one gateway's stream of reports.
 #[derive(Debug)]
 struct Follower {
     source: String,
@@ -30,7 +31,7 @@ impl Default for Demand {
 }
 
 impl Demand {
-    /// Of the run of the program that is called `instance`; no other run may have the same name.
+    /// A new board. `instance` names this run of the program and must be unique.
     #[must_use]
     pub fn new(instance: String) -> Self {
         let board = Board::new(instance, Instant::now());
@@ -39,7 +40,7 @@ impl Demand {
 
     /// The board.
     pub fn board(&self) -> MutexGuard<'_, Board> {
-        // It holds counters: a panic while one was added leaves it no worse than a lost report.
+        // The board holds counters: a panic during an update loses at most one report.
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -49,11 +50,12 @@ impl Demand {
         self.version.subscribe()
     }
 
-    /// The gateways on `source` are to report `clusters` from now on.
+    /// Makes the gateways on `source` report `clusters` from now on.
     pub(super) fn request_reports_of(&self, source: &str, clusters: &[String]) {
         let followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
         for follower in followers.values().filter(|follower| follower.source == source) {
-            // Full means that it is about to ask anew; the report of all clusters tells the rest.
+            // A full channel means that a request is about to be sent; the report of all clusters
+            // covers the rest.
             let _ = follower.watch.try_send(clusters.to_vec());
         }
     }
@@ -69,7 +71,7 @@ impl Demand {
         self.followers.lock().unwrap_or_else(PoisonError::into_inner).remove(&stream);
     }
 
-    /// Tells who watches that the board changed.
+    /// Wakes everyone who watches the version of the board.
     pub fn announce_change(&self) {
         let version = self.board().version();
         self.version.send_replace(version);

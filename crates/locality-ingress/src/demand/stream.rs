@@ -1,4 +1,4 @@
-//! `GET /v1/demand`: demand as JSON lines, see `gateway_link::demand`.
+//! `GET /v1/demand`: demand as JSON lines, in the format of `gateway_link::demand`.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -18,11 +18,11 @@ use tokio_util::sync::CancellationToken;
 use super::board::Position;
 use super::shared::Demand;
 
-/// What changes within this time of a line goes into one line. The first change after a quiet time
-/// is told at once.
+/// Changes within this time after a line are sent in one line. The first change after a quiet time
+/// is sent at once.
 const TOGETHER: Duration = Duration::from_millis(5);
 
-/// The route of the stream. An open stream ends with the `stop`.
+/// The router of the stream. Open streams end with `stop`.
 pub(crate) fn router(demand: Demand, stop: CancellationToken) -> Router {
     Router::new().route(DEMAND_PATH, get(serve)).with_state((demand, stop))
 }
@@ -51,7 +51,7 @@ fn lines(demand: Demand, stop: CancellationToken) -> impl Stream<Item = Result<S
 }
 
 impl Reader {
-    /// `None` at the end: of the program, or of a reader that is too slow.
+    /// `None` at the end: the process stops, or the reader is too slow.
     async fn next(&mut self) -> Option<DemandEvent> {
         if self.waiting.is_empty() {
             let (events, position) = match self.position {
@@ -71,7 +71,7 @@ impl Reader {
         self.waiting.pop_front()
     }
 
-    /// Waits for something to tell, be it only that we are there.
+    /// Waits for a change or for the time of a heartbeat.
     async fn news(&mut self) -> Option<()> {
         tokio::select! {
             changed = self.versions.changed() => changed.ok()?,

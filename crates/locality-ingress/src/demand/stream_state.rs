@@ -1,4 +1,4 @@
-//! What is known of one gateway's stream of reports.
+//! The state of one gateway's stream of reports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -6,24 +6,23 @@ use std::time::{Duration, Instant};
 use super::report::{Reported, as_f64};
 use crate::kubernetes::objects::ObjectName;
 
-/// What a removed endpoint still had in flight is not counted for longer.
+/// Requests on removed endpoints count for at most this long.
 const LONGEST_LEAVING: Duration = Duration::from_secs(600);
 
-/// See the module.
+/// The last reported requests in flight of one gateway.
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) source: String,
     /// The board's number of the last report; 0 before the first.
     pub(super) report: u64,
     pub(super) reported_at: Instant,
-    /// By revision and serving node, as last reported; none of them is zero.
+    /// By revision and serving node, as last reported; never zero.
     in_flight: BTreeMap<ObjectName, BTreeMap<String, u64>>,
     leaving: Vec<Leaving>,
 }
 
-/// Requests in flight on endpoints that the gateway has no more. It never tells their end: they are
-/// taken to end evenly over twice the time that a request takes on average, so that each counts for
-/// about that time.
+/// Requests in flight on removed endpoints. The gateway never reports their end. They are taken to
+/// end evenly over twice the mean response time, so that each counts for about that time.
 #[derive(Debug)]
 struct Leaving {
     revision: ObjectName,
@@ -49,7 +48,7 @@ impl Stream {
         Self { source: source.to_owned(), report: 0, reported_at: now, in_flight: BTreeMap::new(), leaving: Vec::new() }
     }
 
-    /// A report has come. How many seconds after the one before.
+    /// Records the arrival of a report. Returns the seconds since the previous one.
     pub(super) fn reported(&mut self, report: u64, now: Instant) -> f64 {
         let since = now.saturating_duration_since(self.reported_at).as_secs_f64();
         (self.report, self.reported_at) = (report, now);
@@ -71,7 +70,7 @@ impl Stream {
         }
     }
 
-    /// What was in flight and is not listed in a report any more is leaving.
+    /// Moves requests in flight that a report does not list any more to `leaving`.
     pub(super) fn move_unlisted_to_leaving(
         &mut self,
         said: &BTreeMap<ObjectName, BTreeMap<String, Reported>>,
@@ -102,14 +101,14 @@ impl Stream {
         });
     }
 
-    /// Those of the leaving that have ended meanwhile.
+    /// Ends requests on removed endpoints by the time passed.
     pub(super) fn end_leaving(&mut self, now: Instant) -> Vec<EndedLeaving> {
         let mut all = Vec::new();
         self.leaving.retain_mut(|leaving| {
             let passed = now.saturating_duration_since(leaving.began).as_secs_f64();
             let lasts = leaving.lasts.as_secs_f64();
             let share = if passed < lasts { 1.0 - passed / lasts } else { 0.0 };
-            // Between 0 and what there was.
+            // Between 0 and the initial count.
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
             let left = ((as_f64(leaving.all) * share).ceil() as u64).min(leaving.left);
             let since = now.saturating_duration_since(leaving.looked).as_secs_f64();
@@ -125,8 +124,8 @@ impl Stream {
         all
     }
 
-    /// Calls `each` with what `revision` has in flight, by serving node; more than once for a node
-    /// where some of it is leaving.
+    /// Calls `each` with the requests in flight of `revision`, by serving node; more than once per
+    /// node if some are on removed endpoints.
     pub(super) fn each_in_flight(&self, revision: &ObjectName, mut each: impl FnMut(&str, u64)) {
         for (serving, count) in self.in_flight.get(revision).into_iter().flatten() {
             each(serving, *count);

@@ -1,5 +1,4 @@
-//! A body that was compressed with Brotli on its way, as it was before. Each piece comes out as
-//! soon as it is in: a stream of messages has no end to wait for.
+//! Decompresses a body with Brotli, piece by piece: a stream of messages has no end to wait for.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,12 +7,12 @@ use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, Sta
 use bytes::{Buf as _, Bytes};
 use http_body::{Body, Frame};
 
-/// What comes out in one piece, at most.
+/// The maximum size of a decompressed piece.
 const PIECE_BYTES: usize = 16 * 1024;
 
 type State = BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>;
 
-/// See the module.
+/// A decompressed body.
 pub(super) struct Unbrotli<B> {
     body: B,
     input: Bytes,
@@ -21,13 +20,13 @@ pub(super) struct Unbrotli<B> {
     is_over: bool,
 }
 
-/// Why there is no more of it.
+/// Why decompression failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UnbrotliError<E> {
-    /// The body itself broke off.
+    /// The compressed body failed.
     #[error("failed to read a compressed body")]
     Body(#[source] E),
-    /// It is not compressed as it says.
+    /// The body is not valid Brotli.
     #[error("failed to decompress a body")]
     Malformed,
 }
@@ -40,7 +39,7 @@ impl<B> Unbrotli<B> {
         Self { body, input: Bytes::new(), state, is_over: false }
     }
 
-    /// The next piece of what has come; `None` where more must come first.
+    /// The next decompressed piece; `None` if more input is needed.
     fn piece(&mut self) -> Result<Option<Bytes>, ()> {
         let mut output = vec![0; PIECE_BYTES];
         let (mut taken, mut given, mut total) = (0, 0, 0);
@@ -75,8 +74,8 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Unbrotli<B> {
             if self.is_over {
                 return Poll::Ready(None);
             }
-            // There may be more to come out than fitted into the last piece even where all of the
-            // input is in.
+            // The decompressor may have more output than fitted into the last piece, although all
+            // input was consumed.
             match self.piece() {
                 Ok(Some(piece)) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
                 Ok(None) => {}
@@ -91,7 +90,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Unbrotli<B> {
             match ready!(Pin::new(&mut self.body).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if self.input.is_empty() => self.input = data,
-                    // Not before all of what came is in.
+                    // Not all earlier input was consumed yet.
                     Ok(data) => self.input = [std::mem::take(&mut self.input), data].concat().into(),
                     Err(_) => return Poll::Ready(None),
                 },

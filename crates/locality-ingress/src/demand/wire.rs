@@ -1,9 +1,8 @@
-//! Envoy's load reporting service on the wire: of every report only what is used is read.
+//! Envoy's load reporting service on the wire; only the used part of a report is decoded.
 //!
-//! With each report a gateway tells all about itself again: 61 kB, most of it the names of more
-//! than 500 extensions, however short the report is. So gateways send reports compressed (see
-//! deploy/kantai-gateway/envoy.yaml), where what repeats takes some tens of bytes, and here it is
-//! stepped over.
+//! With each report a gateway repeats its identity: 61 kB, mostly the names of more than 500
+//! extensions. Gateways therefore compress reports (see deploy/kantai-gateway/envoy.yaml), where
+//! repetition costs tens of bytes, and this decoder skips it.
 
 use std::convert::Infallible;
 
@@ -26,19 +25,19 @@ use super::unbrotli::Unbrotli;
 pub(super) const SERVICE: &str = "envoy.service.load_stats.v3.LoadReportingService";
 /// Its only method.
 const METHOD: &str = "/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats";
-/// A report of every cluster of a gateway with 10,000 of them is far below.
+/// A report of 10,000 clusters is far smaller.
 const MOST_REPORT_BYTES: usize = 4 * 1024 * 1024;
 
-/// What goes back to a gateway, until the stream ends.
+/// The responses to a gateway.
 pub(super) type Answers = mpsc::Sender<Result<LoadStatsResponse, Status>>;
 
-/// A report, and who sent it where that is told.
+/// A report, and its sender if the message names it.
 pub(super) struct Received {
     pub(super) node: Option<String>,
     pub(super) report: LoadStatsRequest,
 }
 
-/// Answers a stream of reports: `follow` reads them and says what is to be reported next.
+/// Serves a stream of reports: `follow` reads reports and sends what to report next.
 pub(super) fn answer<F>(
     request: http::Request<Body>,
     follow: impl FnOnce(Streaming<Received>, Answers) -> F,
@@ -68,25 +67,25 @@ fn frames(answers: mpsc::Receiver<Result<LoadStatsResponse, Status>>) -> impl St
         Ok(answer) => Frame::data(message(&answer)),
         Err(status) => end(&status),
     };
-    // What follows after an end is not looked at any more.
+    // Nothing after the first end is read.
     let end = stream::once(async { end(&Status::ok("")) });
     ReceiverStream::new(answers).map(frame).chain(end).map(Ok)
 }
 
-/// A message behind its length.
+/// A length-prefixed message.
 fn message(answer: &LoadStatsResponse) -> Bytes {
     let length = answer.encoded_len();
     let mut bytes = BytesMut::with_capacity(length + 5);
     bytes.put_u8(0);
     bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    // The buffer grows as it has to.
+    // The buffer grows as needed.
     let _ = answer.encode(&mut bytes);
     bytes.freeze()
 }
 
 fn end(status: &Status) -> Frame<Bytes> {
     let mut trailers = http::HeaderMap::new();
-    // A message that no header can hold is left out.
+    // A message that is no valid header value is left out.
     let _ = status.add_header(&mut trailers);
     Frame::trailers(trailers)
 }

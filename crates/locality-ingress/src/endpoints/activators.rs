@@ -1,23 +1,22 @@
-//! How much of a revision each of its activators can use. Pure.
+//! The share of a revision's pods that each of its activators can use. Pure.
 //!
-//! A stock activator takes all pods of a revision that has no concurrency limit. Where there is
-//! one, the activators share the pods, so that together they keep the limit: each uses its own pods
-//! and no others, however busy they are. A gateway that sends everything to one activator then
-//! fills that one's pods while the others idle.
+//! A stock activator uses all pods of a revision without a concurrency limit. With a limit, the
+//! activators divide the pods among themselves: each uses only its own pods, however busy they are.
+//! A gateway that sends everything to one activator fills that one's pods while the others are
+//! idle.
 
 use crate::kubernetes::objects::Endpoint;
 use crate::kubernetes::revision::Concurrency;
 use std::collections::BTreeMap;
 
-/// How requests for a revision are spread over its activators, by the node that they are on. `None`
-/// where the nearest activator alone may have them: it can use every pod, or there is no pod yet
-/// and all that it does is hold requests.
+/// How requests for a revision are spread over its activators, by node. `None` if the nearest
+/// activator alone may have them: it can use every pod, or there is no pod yet and it only holds
+/// requests.
 ///
-/// The activators are numbered by their addresses, as they number themselves (in the order of the
-/// text, where 10.0.0.10 comes before 10.0.0.9). Each has as many pods as every other, and those
-/// with the lowest numbers one more while there are pods left over. An activator for which no pod
-/// is left gets no share. Where the limit is not known it is taken that there is one: with none, a
-/// share is as good as any.
+/// Activators are numbered by the text of their addresses, as they number themselves (10.0.0.10
+/// comes before 10.0.0.9). Each has the same number of pods, and the lowest numbers have one more
+/// while pods are left over. An activator without a pod gets no share. An unknown limit counts as a
+/// limit: without one, any share is as good.
 ///
 /// ```
 /// use std::num::NonZeroU32;

@@ -1,8 +1,8 @@
-//! Which endpoints a gateway uses, in which proportion: pure, per source node and cluster.
+//! Which endpoints a gateway uses, and in which proportion, per source node and cluster. Pure.
 //!
-//! Groups ("localities") are serving nodes. Priority 0 gets everything while one of its endpoints
-//! is healthy; the next priorities are there for when it is not, so that a request never fails
-//! while any pod serves.
+//! A locality is a serving node. Priority 0 gets all requests while one of its endpoints is
+//! healthy; the next priorities are used when none is, so that no request fails while any pod
+//! serves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,10 +15,10 @@ use crate::kubernetes::objects::Endpoint;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
-    /// Where the plan says; without a plan the nearest.
+    /// By the routes; without routes the nearest.
     #[default]
     Locality,
-    /// Evenly over all, wherever they are: what gateways without knowledge of places do.
+    /// Evenly over all endpoints, like gateways that know no localities.
     Spread,
 }
 
@@ -37,16 +37,16 @@ impl std::str::FromStr for Policy {
 /// The endpoints that one gateway uses for one cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Assignment {
-    /// In order of priority; priorities have no gap.
+    /// In order of priority, without gaps.
     pub localities: Vec<Locality>,
 }
 
 /// The endpoints of one serving node, or of all of them under [`Policy::Spread`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Locality {
-    /// 0 first; the next when the one before has no healthy endpoint.
+    /// 0 first; the next is used when the previous one has no healthy endpoint.
     pub priority: u32,
-    /// The serving node; empty where it is not known.
+    /// The serving node; empty if it is unknown.
     pub node: String,
     /// Its share among the localities of its priority; above zero.
     pub weight: u32,
@@ -54,12 +54,12 @@ pub struct Locality {
     pub endpoints: Vec<(IpAddr, u16)>,
 }
 
-/// Chooses for a gateway on `source_node`.
+/// Chooses the endpoints for a gateway on `source_node`.
 ///
-/// `row` is serving node -> weight for requests that enter there: the plan's, or the [shares of
-/// activators](super::activators). Nodes in it that have an endpoint are priority 0 in that
-/// proportion. With no row, or no node in it that has an endpoint, priority 0 is the source node
-/// itself, else its zone, else everything.
+/// `row` is serving node -> weight for requests from that node: of the routes, or the [shares of
+/// activators](super::activators). Its nodes with an endpoint have priority 0, in that proportion.
+/// If there is no row, or none of its nodes has an endpoint, priority 0 is the source node itself,
+/// else its zone, else everything.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -109,8 +109,7 @@ pub fn assign(
     let mut localities: Vec<Locality> = by_node
         .into_iter()
         .map(|(node, endpoints)| {
-            // Priorities count from 0 without gaps. Each pod counts the same where nothing is
-            // planned.
+            // Without routes each pod has the same weight.
             let priority = distances.range(..distance(node)).count();
             let weight = planned(node).unwrap_or(u32::try_from(endpoints.len()).unwrap_or(u32::MAX));
             Locality { priority: u32::try_from(priority).unwrap_or(u32::MAX), node: node.to_owned(), weight, endpoints }

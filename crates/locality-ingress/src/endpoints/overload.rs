@@ -1,5 +1,4 @@
-//! Which revisions' pods take only so many requests at once, how many they have, and what follows
-//! for their routes.
+//! The loads of revisions with a concurrency limit, and the routes that follow from them.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -12,15 +11,15 @@ use crate::kubernetes::revision::Concurrency;
 use crate::state::change::LoadChange;
 use gateway_link::demand::ByServing;
 
-/// See the module.
+/// Concurrency limits and loads, by revision.
 #[derive(Debug, Default)]
 pub(crate) struct Overload {
     known: BTreeMap<ObjectName, Concurrency>,
-    // Of revisions with a limit only.
+    // Only of revisions with a limit.
     loads: BTreeMap<ObjectName, BTreeMap<HeardFrom, ByServing>>,
 }
 
-/// A source node, and the replica that hears its gateway.
+/// A source node, and the other replica that its gateway reports to.
 type HeardFrom = (String, Option<Arc<str>>);
 
 impl Overload {
@@ -34,7 +33,7 @@ impl Overload {
         };
     }
 
-    /// How many requests a pod of `revision` takes at once, where that is known.
+    /// The concurrency limit of a pod of `revision`, if it is known.
     pub(crate) fn concurrency(&self, revision: &ObjectName) -> Option<Concurrency> {
         self.known.get(revision).copied()
     }
@@ -46,7 +45,7 @@ impl Overload {
         }
     }
 
-    /// Whether that can change anything.
+    /// Sets a load. Returns whether it can change any route.
     pub(crate) fn set_loads(&mut self, revision: &ObjectName, LoadChange { heard_by, source, loads }: LoadChange) -> bool {
         let matters = self.limit(revision).is_some();
         if matters {
@@ -60,7 +59,7 @@ impl Overload {
         matters
     }
 
-    /// The planned rows, with those of sources whose planned nodes are full in another way.
+    /// The planned rows, with shares of full nodes moved.
     pub(crate) fn move_shares(
         &self,
         revision: &ObjectName,
@@ -88,7 +87,7 @@ impl Overload {
     }
 }
 
-/// What all replicas hear, added up.
+/// The sums over all replicas.
 fn by_source(loads: &BTreeMap<HeardFrom, ByServing>) -> BTreeMap<String, ByServing> {
     let mut sum: BTreeMap<String, ByServing> = BTreeMap::new();
     for ((source, _), loads) in loads {

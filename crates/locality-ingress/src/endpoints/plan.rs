@@ -1,5 +1,5 @@
-//! The plan: which way the extra-controller wants each revision's traffic to go, kept as last known
-//! while it is away. Pure; the [stream](super::plan_stream) brings it.
+//! The routes that the extra-controller computed for each revision, kept while it is away. Pure;
+//! [`plan_stream`](super::plan_stream) reads them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use crate::kubernetes::objects::ObjectName;
 /// Source node -> serving node -> weight.
 pub(crate) type Rows = BTreeMap<String, BTreeMap<String, u32>>;
 
-/// A change of the plan.
+/// A change of the routes.
 #[derive(Debug)]
 pub enum PlanChange {
     /// A line of the stream.
     Event(Event),
-    /// Nothing was heard for so long that what is known says nothing any more.
+    /// Nothing was read for so long that the routes are dropped.
     Expired,
 }
 
@@ -27,8 +27,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Takes a change over. Returns the revisions (which is to say: their public Services) that it
-    /// is about.
+    /// Applies a change. Returns the affected revisions, which are also the names of their public
+    /// Services.
     pub(crate) fn apply(&mut self, change: PlanChange) -> Vec<ObjectName> {
         match change {
             PlanChange::Event(Event::Heartbeat { .. }) => Vec::new(),
@@ -58,7 +58,7 @@ impl Plan {
         self.rows.get(revision).cloned()
     }
 
-    /// How many revisions have a plan.
+    /// Number of revisions that have routes.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.rows.len()

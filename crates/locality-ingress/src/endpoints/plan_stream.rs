@@ -1,4 +1,4 @@
-//! Follows the extra-controller's stream of routes.
+//! Reads the extra-controller's stream of routes.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use super::plan::PlanChange;
 use crate::metrics::Metrics;
 use crate::state::change::{Change, Source};
 
-/// How to follow the plan.
+/// How to read the stream of routes.
 #[derive(Clone, Debug)]
 pub struct FollowSettings {
-    /// Where it is.
+    /// Its URL.
     pub url: String,
-    /// A stream on which nothing was heard for this long, not even a heartbeat, is dead.
+    /// Reconnect after this time without a line, heartbeats included.
     pub silence_limit: Duration,
-    /// What is known counts no more when nothing was heard for this long.
+    /// Drop the routes after this time without a line.
     pub expiry: Duration,
 }
 
@@ -42,9 +42,9 @@ enum StreamEnd {
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
-/// Follows the stream and reconnects whenever it ends, until the stop. The first snapshot, or the
-/// first failure to get one, makes the plan [listed](Change::Listed): a cluster without an
-/// extra-controller is served all the same.
+/// Reads the stream, and reconnects when it ends, until the stop. The first snapshot, or the first
+/// failure to get one, makes the routes [listed](Change::Listed): a cluster without an
+/// extra-controller is served too.
 pub(crate) async fn follow(settings: FollowSettings, changes: mpsc::Sender<Change>, metrics: Metrics, stop: CancellationToken) {
     let mut listed = false;
     let mut heard = tokio::time::Instant::now();

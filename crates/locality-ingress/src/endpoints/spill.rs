@@ -1,10 +1,9 @@
-//! Spill: where a revision's pods take only so many requests at once, a source node whose planned
-//! nodes are full sends the rest where there is room. Pure.
+//! Spill: if a revision has a concurrency limit and the planned nodes of a source node are full,
+//! the other requests go where there is room. Pure.
 //!
-//! A full pod does not refuse: its queue-proxy lets requests wait, while pods elsewhere are idle.
-//! Asking again elsewhere after an error is not allowed (an application's own 503 must not be asked
-//! again), so it is the shares that move, several times a second, with what gateways report to be
-//! in flight.
+//! A full pod does not refuse requests: its queue-proxy queues them while pods elsewhere are idle.
+//! Retrying elsewhere is not possible either, because an application's own 503 must not be retried.
+//! So the shares are moved, several times a second, by the reported requests in flight.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +12,14 @@ use gateway_link::demand::ByServing;
 /// Shares add up to about this.
 const WHOLE: f64 = 100.0;
 
-/// The shares of the source nodes that have more in flight than their planned nodes take; sources
-/// that have not are left out.
+/// The shares of the source nodes with more requests in flight than their planned nodes accept;
+/// other source nodes are omitted.
 ///
-/// `planned` gives the shares of a source by serving node, `slots` what all pods of a serving node
-/// take at once, `loads` what is in flight. A planned node gets its planned share of the requests
-/// in flight, up to the slots that other sources leave it, less what waits there already, so that a
-/// queue drains; the rest goes to other nodes in proportion to the room that they have, counted in
-/// the same way. With no room anywhere it goes to all nodes in proportion to what they take.
+/// `planned` is the planned row of a source node, `slots` the concurrency of all pods of a serving
+/// node, `loads` the requests in flight. A planned node gets its planned share of the requests in
+/// flight, up to the slots that other sources leave it, less its queue, so that the queue drains.
+/// The rest goes to other nodes in proportion to their room, computed in the same way. Without room
+/// anywhere it goes to all nodes in proportion to their slots.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -44,7 +43,7 @@ pub fn move_shares(
     loads: &BTreeMap<String, ByServing>,
 ) -> BTreeMap<String, BTreeMap<String, u32>> {
     let in_flight = |source: &str, serving: &str| -> f64 {
-        // Requests in flight are far below what a float holds exactly.
+        // Requests in flight are exact in an f64.
         #[allow(clippy::cast_precision_loss)]
         loads.get(source).and_then(|to| to.get(serving)).map_or(0.0, |load| load.in_flight as f64)
     };
@@ -68,8 +67,8 @@ pub fn move_shares(
         if wanted.iter().all(|(node, wanted)| *wanted <= open(node)) {
             continue;
         }
-        // What a node should have in flight from here: its open slots, and as much less as it has
-        // too many, or more as it has too few.
+        // The requests that should be in flight from here to a node: its open slots, corrected by
+        // the present excess or shortage.
         let target = |node: &str| (2.0 * open(node) - in_flight(source, node)).max(0.0);
         let mut given: BTreeMap<&str, f64> = wanted.iter().map(|(node, wanted)| (*node, wanted.min(target(node)))).collect();
         let rest = total - given.values().sum::<f64>();

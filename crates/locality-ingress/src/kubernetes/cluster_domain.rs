@@ -1,6 +1,6 @@
-//! The cluster's DNS suffix, as pods are told it.
+//! The DNS suffix of the cluster.
 
-/// What most clusters have.
+/// The suffix of most clusters.
 const DEFAULT: &str = "cluster.local";
 
 /// The suffix in our own `/etc/resolv.conf`, or else `cluster.local`.

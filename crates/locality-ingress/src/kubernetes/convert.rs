@@ -1,4 +1,4 @@
-//! Kubernetes objects as the plain data that we keep.
+//! Kubernetes objects as the plain data of [`objects`](super::objects).
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Node, Secret, Service};
@@ -9,15 +9,15 @@ use super::objects::{
 };
 use k8s_api::kingress::KIngress;
 
-/// Where a node's zone is written.
+/// The label of a node's zone.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
-/// The label by which a slice names its Service.
+/// The label of a slice with the name of its Service.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
-/// The label by which Knative tells a revision's Service that selects its pods (`Private`) from the
-/// one that requests go to.
+/// The label by which Knative marks a revision's Service that selects its pods (`Private`), as
+/// opposed to the public one.
 const SERVICE_TYPE_LABEL: &str = "networking.internal.knative.dev/serviceType";
-/// The label of both with the name of their ServerlessService, which is that of the public one,
-/// too.
+/// The label of both with the name of their ServerlessService, which is also the name of the public
+/// Service.
 const SERVERLESS_SERVICE_LABEL: &str = "networking.internal.knative.dev/serverlessservice";
 
 /// An Ingress.
@@ -49,8 +49,8 @@ pub fn service(object: Service) -> ServiceObject {
     ServiceObject { ports: ports.collect(), external_name, pods_of, of_revision: kind.is_some() }
 }
 
-/// An EndpointSlice, and the Service that it is of. Slices of names instead of addresses, and of no
-/// Service, are not ours.
+/// An EndpointSlice and its Service. Slices of DNS names, and slices without a Service, are
+/// ignored.
 #[must_use]
 pub fn slice(object: EndpointSlice) -> Option<(ObjectName, SliceObject)> {
     let namespace = object.metadata.namespace.unwrap_or_default();
@@ -70,7 +70,7 @@ fn slice_endpoint(endpoint: Endpoint, namespace: &str) -> Option<SliceEndpoint> 
     Some(SliceEndpoint {
         address: endpoint.addresses.first()?.parse().ok()?,
         node: endpoint.node_name,
-        // The API says that an unknown readiness is to be taken as ready.
+        // The API defines that unknown readiness means ready.
         ready: conditions.ready.unwrap_or(true),
         serving_last: conditions.serving.unwrap_or(false) && conditions.terminating.unwrap_or(false),
         pod,
@@ -84,19 +84,19 @@ pub fn node(object: &Node) -> NodeObject {
     let zone = object.metadata.labels.as_ref().and_then(|labels| labels.get(ZONE_LABEL)).cloned();
     let info = object.status.as_ref().and_then(|status| status.node_info.as_ref());
     let mut conditions = object.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    // Kubernetes says Unknown of a node whose kubelet it does not hear of, and False of one that
-    // says so itself.
+    // Kubernetes sets Unknown for a node whose kubelet is silent, and False if the kubelet itself
+    // reports not ready.
     let is_silent = conditions.any(|condition| condition.type_ == "Ready" && condition.status == "Unknown");
     NodeObject { zone, kernel: info.and_then(|info| info.kernel_version.parse().ok()), is_silent }
 }
 
-/// A TLS Secret that has both of its parts, in PEM.
+/// A TLS Secret with certificate and key in PEM.
 #[must_use]
 pub fn secret(object: Secret) -> Option<SecretObject> {
     let mut data = object.data?;
     let mut pem = |key: &str| {
         let ByteString(bytes) = data.remove(key)?;
-        // A gateway would refuse anything else.
+        // A gateway refuses anything else.
         bytes.windows(11).any(|window| window == b"-----BEGIN ").then_some(bytes)
     };
     Some(SecretObject { certificate_pem: pem("tls.crt")?, key_pem: pem("tls.key")?, authority_pem: pem("ca.crt") })

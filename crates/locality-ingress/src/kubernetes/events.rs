@@ -1,4 +1,4 @@
-//! Events about Ingresses, for people who look with kubectl.
+//! Events about Ingresses, for users of kubectl.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::objects::ObjectName;
 /// How long the API server may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// See the module.
+/// Writer of events.
 #[derive(Clone)]
 pub(crate) struct Events {
     recorder: Recorder,
@@ -24,8 +24,7 @@ impl Events {
         Self { recorder: Recorder::new(client, Reporter { controller: "locality-ingress".into(), instance }) }
     }
 
-    /// A warning about the Ingress `name`. That it cannot be written is logged and nothing more: it
-    /// is only a message.
+    /// Writes a warning about the Ingress `name`. A failure is only logged.
     pub(crate) async fn warn(&self, name: &ObjectName, uid: &str, reason: &str, note: &str) {
         let about = ObjectReference {
             api_version: Some("networking.internal.knative.dev/v1alpha1".to_owned()),
@@ -35,7 +34,7 @@ impl Events {
             uid: Some(uid.to_owned()),
             ..ObjectReference::default()
         };
-        // The API server takes notes of up to 1,024 bytes.
+        // The API server accepts notes of up to 1,024 bytes.
         let note: String = note.chars().take(1000).collect();
         let event = Event {
             type_: EventType::Warning,

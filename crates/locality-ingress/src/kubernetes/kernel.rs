@@ -1,14 +1,14 @@
-//! What the kernels of nodes can do for connections to backends.
+//! What a node's kernel can do for connections to backends.
 
 use std::net::TcpStream;
 use std::os::fd::AsRawFd as _;
 
 use nix::libc;
 
-/// `TCP_RTO_MAX_MS` of Linux 6.15 and later: how long a retransmission waits at most.
+/// `TCP_RTO_MAX_MS` of Linux 6.15 and later: the maximum wait before a retransmission.
 pub(crate) const TCP_RTO_MAX_MS: i32 = 44;
 
-/// A kernel's release, as far as it orders kernels by what they can do.
+/// The release of a kernel: major and minor version.
 ///
 /// ```
 /// use locality_ingress::kubernetes::Release;
@@ -24,11 +24,11 @@ pub struct Release {
     minor: u32,
 }
 
-/// Not a kernel's release.
+/// A text that is no kernel release.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("failed to read the kernel release {text:?}")]
 pub struct NoRelease {
-    /// What it says.
+    /// The text.
     pub text: String,
 }
 
@@ -44,13 +44,13 @@ impl std::str::FromStr for Release {
     }
 }
 
-/// The release of this node's kernel, where it was tried and can bound retransmissions. Kernels at
-/// least as new can, too; an option that a kernel does not have would end every connection before
-/// it began, so nobody else is sent it.
+/// The release of this node's kernel, if it accepts `TCP_RTO_MAX_MS`. Kernels at least as new
+/// accept it too. A kernel without the option would fail every connection, so no other gateway is
+/// sent it.
 #[must_use]
 pub async fn bounds_retransmissions_here() -> Option<Release> {
     let tried = async {
-        // An option of a connection that is there: no listener answers unless it is our own.
+        // The option needs a connection; it is made to a listener of our own.
         let listener = tokio::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.ok()?;
         let stream = tokio::net::TcpStream::connect(listener.local_addr().ok()?).await.ok()?.into_std().ok()?;
         accepts_bound(&stream).then_some(())
@@ -59,7 +59,7 @@ pub async fn bounds_retransmissions_here() -> Option<Release> {
     std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?.parse().ok()
 }
 
-// No crate of ours has the option yet.
+// No crate in use has the option yet.
 #[allow(unsafe_code)]
 fn accepts_bound(stream: &TcpStream) -> bool {
     let milliseconds: libc::c_int = 1_000;

@@ -1,5 +1,4 @@
-//! What we keep of the Kubernetes objects that routes depend on: plain data, nothing of the API
-//! client's types.
+//! The Kubernetes objects that routes depend on, as plain data without types of the API client.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -26,11 +25,11 @@ impl ObjectName {
     }
 }
 
-/// Not the name of an object.
+/// A text that is no object name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("failed to read the name {text:?}: it is not of the form namespace/name")]
 pub struct NoObjectName {
-    /// What it says.
+    /// The text.
     pub text: String,
 }
 
@@ -53,18 +52,18 @@ impl std::fmt::Display for ObjectName {
     }
 }
 
-/// Everything that routes are made of.
+/// All objects that routes are computed from.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
-    /// The Ingresses of our class that are not being deleted.
+    /// The Ingresses of our class without a deletionTimestamp.
     pub ingresses: BTreeMap<ObjectName, IngressObject>,
     /// All Services.
     pub services: BTreeMap<ObjectName, ServiceObject>,
     /// EndpointSlices by Service, then by their own name.
     pub slices: BTreeMap<ObjectName, Vec<(String, SliceObject)>>,
-    /// The last slices with a ready endpoint, of Services that have none now.
+    /// The last slices with a ready endpoint, of Services without one now.
     pub last_slices: BTreeMap<ObjectName, Vec<(String, SliceObject)>>,
-    /// Nodes whose kubelets are not heard of. Whether their pods serve is not known.
+    /// Nodes whose kubelet is silent. Whether their pods serve is unknown.
     pub silent_nodes: BTreeSet<String>,
     /// Zone by node name, for nodes that have one.
     pub zones: BTreeMap<String, String>,
@@ -81,8 +80,8 @@ pub struct IngressObject {
     pub uid: String,
     /// `metadata.generation`.
     pub generation: i64,
-    /// `metadata.creationTimestamp`, seconds since 1970. The older of two Ingresses keeps a host
-    /// that both want.
+    /// `metadata.creationTimestamp`, seconds since 1970. The older Ingress keeps a host that two
+    /// claim.
     pub created_unix_seconds: i64,
     /// The defaulted spec.
     pub spec: IngressSpec,
@@ -95,9 +94,9 @@ pub struct IngressObject {
 pub struct ServiceObject {
     /// Its ports.
     pub ports: Vec<ServicePort>,
-    /// Where `type` is `ExternalName`, the name.
+    /// The name, if `type` is `ExternalName`.
     pub external_name: Option<String>,
-    /// Where Knative made it to select the pods of a revision, the name of that revision's public
+    /// If Knative made it to select the pods of a revision: the name of the revision's public
     /// Service, which may lead to activators instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods_of: Option<String>,
@@ -118,7 +117,7 @@ pub struct ServicePort {
 }
 
 impl ServiceObject {
-    /// The port that `wanted` means.
+    /// The port that `wanted` refers to, by number or name.
     #[must_use]
     pub fn port(&self, wanted: &IntOrString) -> Option<&ServicePort> {
         self.ports.iter().find(|port| match wanted {
@@ -140,18 +139,17 @@ pub struct SliceObject {
 /// One endpoint of a slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceEndpoint {
-    /// Its first address; the others mean the same endpoint.
+    /// Its first address; the others are of the same endpoint.
     pub address: IpAddr,
     /// The node it runs on, where that is known.
     pub node: Option<String>,
-    /// Whether it takes new requests.
+    /// Whether it accepts new requests.
     pub ready: bool,
-    /// Whether it still answers although it is being ended.
+    /// Whether it is terminating and still serves.
     pub serving_last: bool,
     /// The name of its pod, where it is known to be one.
     pub pod: Option<String>,
-    /// Whether its pod lives in another namespace than the Service: an activator that stands in for
-    /// a revision.
+    /// Whether its pod is in another namespace than the Service: an activator.
     pub stand_in: bool,
 }
 
@@ -162,7 +160,7 @@ pub struct NodeObject {
     pub zone: Option<String>,
     /// The release of its kernel, where that is known.
     pub kernel: Option<Release>,
-    /// Whether its kubelet is not heard of.
+    /// Whether its kubelet is silent.
     pub is_silent: bool,
 }
 
@@ -184,7 +182,7 @@ impl std::fmt::Debug for SecretObject {
     }
 }
 
-/// Where requests for one cluster can go.
+/// An endpoint of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Endpoint {
     /// Address of the pod.
@@ -193,7 +191,7 @@ pub struct Endpoint {
     pub port: u16,
     /// The node it runs on, where that is known.
     pub node: Option<String>,
-    /// Whether it only stands in for the revision (an activator).
+    /// Whether it is an activator, which stands in for the revision's pods.
     pub stand_in: bool,
 }
 
@@ -228,10 +226,10 @@ impl Objects {
         slices.flat_map(|(_, slice)| &slice.endpoints).any(|endpoint| endpoint.ready)
     }
 
-    /// The endpoints of `service` behind its port named `port_name`, sorted, each once. While none
-    /// is ready, those that are being ended but still answer. Where there is none of these either,
-    /// those that were ready when their nodes' kubelets were last heard of: Kubernetes calls the
-    /// pods of a silent node not ready, and when all nodes fall silent they are all that serves.
+    /// The endpoints of `service` behind its port named `port_name`, sorted, each once. If none is
+    /// ready: terminating ones that still serve. If there are none of these either: those that were
+    /// ready before their nodes' kubelets fell silent. Kubernetes marks the pods of a silent node
+    /// not ready, and if all nodes are silent, these pods are all that serves.
     #[must_use]
     pub fn endpoints(&self, service: &ObjectName, port_name: &str) -> Vec<Endpoint> {
         let endpoints = listed(self.slices.get(service), port_name);

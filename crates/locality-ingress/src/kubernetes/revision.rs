@@ -1,5 +1,4 @@
-//! Knative's `Revision` (`serving.knative.dev/v1`), as far as it concerns us: how many requests a
-//! pod of it takes at once.
+//! Knative's `Revision` (`serving.knative.dev/v1`), reduced to its `containerConcurrency`.
 
 use std::borrow::Cow;
 use std::num::NonZeroU32;
@@ -7,12 +6,12 @@ use std::num::NonZeroU32;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
-/// How many requests a pod of a revision takes at once.
+/// The concurrency limit of a revision's pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Concurrency {
-    /// As many as come.
+    /// No limit.
     Unlimited,
-    /// So many; the others wait.
+    /// The maximum number of concurrent requests of a pod; further requests queue.
     Limited(NonZeroU32),
 }
 
@@ -21,7 +20,7 @@ pub enum Concurrency {
 pub(crate) struct Revision {
     /// Name and namespace.
     pub metadata: ObjectMeta,
-    /// What is wanted.
+    /// The specification.
     #[serde(default)]
     pub spec: RevisionSpec,
 }
@@ -30,13 +29,13 @@ pub(crate) struct Revision {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RevisionSpec {
-    /// The hard limit, which the queue-proxy keeps; 0 or nothing is none.
+    /// The hard limit, enforced by the queue-proxy; 0 or absent means no limit.
     #[serde(default)]
     pub container_concurrency: Option<i64>,
 }
 
 impl Revision {
-    /// How many requests a pod takes at once.
+    /// The concurrency limit of a pod.
     #[must_use]
     pub(crate) fn concurrency(&self) -> Concurrency {
         let limit = self.spec.container_concurrency.and_then(|limit| u32::try_from(limit).ok()).and_then(NonZeroU32::new);

@@ -16,7 +16,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Why a write failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
-    /// The status was not taken.
+    /// The API server refused the status.
     #[error("failed to write the status of Ingress {name}")]
     Status {
         /// The Ingress.
@@ -30,7 +30,7 @@ pub(crate) enum WriteError {
         /// The Ingress.
         name: ObjectName,
     },
-    /// The finalizer stays.
+    /// The API server refused to remove the finalizer.
     #[error("failed to remove the finalizer of Ingress {name}")]
     Finalizer {
         /// The Ingress.
@@ -40,7 +40,7 @@ pub(crate) enum WriteError {
     },
 }
 
-/// See the module.
+/// Writer of statuses and finalizers.
 #[derive(Clone)]
 pub(crate) struct StatusWriter {
     client: Client,
@@ -53,13 +53,13 @@ impl StatusWriter {
         Self { client }
     }
 
-    /// Replaces the status of `name`. An Ingress that is gone has none, which is as good.
+    /// Replaces the status of `name`. A deleted Ingress is no error.
     ///
     /// # Errors
     /// [`WriteError::Status`].
     pub(crate) async fn write(&self, name: &ObjectName, status: &IngressStatus) -> Result<(), WriteError> {
-        // Nobody else writes this status, and what it says carries its generation, so no version is
-        // needed against lost updates.
+        // There is one writer of this status, and the status carries its generation, so no resource
+        // version is needed against lost updates.
         let patch = json!({ "status": status });
         let (api, params, patch) = (self.api(name), PatchParams::default(), Patch::Merge(&patch));
         let written = tokio::time::timeout(ANSWER_WITHIN, api.patch_status(&name.name, &params, &patch));
@@ -70,7 +70,7 @@ impl StatusWriter {
         }
     }
 
-    /// Lets an Ingress go that only another implementation's finalizer holds.
+    /// Removes another implementation's finalizer, the only one left, from a terminating Ingress.
     ///
     /// # Errors
     /// [`WriteError::Finalizer`].

@@ -1,4 +1,4 @@
-//! Watches that tell the [`ControlPlaneState`](crate::state::ControlPlaneState) what changed.
+//! The watches that send every [`Change`] of an object.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -24,27 +24,27 @@ use super::revision::Revision;
 use crate::state::change::{Change, Source};
 use k8s_api::kingress::{FOREIGN_FINALIZER, KIngress};
 
-/// How long until a kind that the API server does not serve is asked for again: its definition may
-/// come at any time.
+/// How long to wait before listing a kind again that the API server does not serve: its definition
+/// may be created at any time.
 const UNSERVED_PAUSE: Duration = Duration::from_secs(10);
 
-/// An Ingress of our class that is being deleted and held by another implementation's finalizer.
+/// A terminating Ingress of our class that is blocked by another implementation's finalizer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ForeignFinalizer {
     /// The Ingress.
     pub name: ObjectName,
-    /// The finalizers that are to stay.
+    /// The finalizers to keep.
     pub remaining: Vec<String>,
-    /// The version that was seen.
+    /// The resource version seen.
     pub resource_version: Option<String>,
 }
 
-/// A watch that is at work until it is dropped.
+/// A running watch; it stops when dropped.
 pub(crate) type Watch = BoxFuture<'static, ()>;
 
-/// Watches everything that routes depend on, each to be run beside the others. Ingresses of another
-/// class than `class` are as good as not there. Secrets are read in `secret_namespaces` only, or
-/// everywhere where there are none.
+/// Creates all watches that routes depend on, to be run concurrently. Ingresses of other classes
+/// than `class` are ignored. Secrets are read in `secret_namespaces`, or in all namespaces if that
+/// is empty.
 #[must_use]
 pub(crate) fn watch_all(
     client: &Client,
@@ -60,8 +60,8 @@ pub(crate) fn watch_all(
             if ingress.metadata.deletion_timestamp.is_none() {
                 return Some(Box::new(convert::ingress(ingress)));
             }
-            // Full means that many are being deleted: the next event of this object, or the next
-            // list, tells of it again.
+            // A full channel means that many are being deleted: the next event of the object, or
+            // the next list, reports it again.
             held_by_foreign_finalizer(&ingress).map(|one| foreign.try_send(one));
             None
         }
@@ -76,7 +76,7 @@ pub(crate) fn watch_all(
     let slices = watcher(Api::<EndpointSlice>::all(client.clone()), config());
     let nodes = watcher(Api::<Node>::all(client.clone()), config());
     let node = |node: Node| Some(convert::node(&node));
-    // Where there is no Serving there is no such kind, which holds nothing up.
+    // Without Knative Serving the kind does not exist, which delays nothing.
     let revisions = watcher(Api::<Revision>::all(client.clone()), config());
     let limit = |revision: Revision| Some(revision.concurrency());
     let mut watches: Vec<Watch> = vec![
@@ -86,8 +86,8 @@ pub(crate) fn watch_all(
         Box::pin(relay_events(nodes, of(Source::Nodes), node, |name, node| Change::Node(name.name, node))),
         Box::pin(relay_events(revisions, of(Source::Revisions), limit, Change::Concurrency)),
     ];
-    // Certificates that people bring are often of no particular type. No other types are asked for:
-    // tokens of accounts, passwords of registries.
+    // Certificates are often in Secrets of type Opaque. Other types, such as tokens and registry
+    // passwords, are not read.
     let places: Vec<Api<Secret>> = match secret_namespaces {
         [] => vec![Api::all(client.clone())],
         some => some.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect(),
@@ -104,17 +104,15 @@ pub(crate) fn watch_all(
 /// The types of Secrets that may hold a certificate.
 const SECRET_TYPES: [&str; 2] = ["kubernetes.io/tls", "Opaque"];
 
-/// How long the API server lets a watch be before it ends it and another one takes its place. A
-/// watch on which nothing comes for a little longer than that is dead, however well its connection
-/// looks: it is made anew.
+/// The time limit of a watch on the API server's side. A watch that is silent for a little longer
+/// is dead, whatever the state of its connection, and is restarted.
 const WATCH_SECONDS: u32 = 15;
 
 fn config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
-/// What is still to be told of a source, by however many watches it takes, before all of it has
-/// been told once.
+/// The number of watches of a source that have not listed all objects yet.
 #[derive(Clone)]
 struct Listing {
     source: Source,
@@ -127,7 +125,7 @@ impl Listing {
         Self { source, missing: Arc::new(AtomicUsize::new(watches)), changes }
     }
 
-    /// One of the watches has told what there is.
+    /// Counts a watch that has listed all objects.
     fn finish_watch(&self) -> Option<Change> {
         (self.missing.fetch_sub(1, Ordering::Relaxed) == 1).then_some(Change::Listed(self.source))
     }
@@ -146,7 +144,7 @@ fn object_name<K: Resource>(object: &K) -> ObjectName {
     ObjectName::new(object.namespace().unwrap_or_default(), object.name_any())
 }
 
-/// Whether the API server knows no such kind: 404, as opposed to a kind of which it has no objects.
+/// Whether the API server does not know the kind: 404, as opposed to a kind without objects.
 fn is_unserved(error: &watcher::Error) -> bool {
     status_of(error) == Some(404)
 }
@@ -166,8 +164,8 @@ fn status_of(error: &watcher::Error) -> Option<u16> {
     }
 }
 
-/// Tells each object as `convert` sees it; one that `convert` refuses is as good as gone. After a
-/// new list, what it lacks is told as gone.
+/// Sends each object as `convert` returns it; `None` counts as deleted. After a new list, missing
+/// objects are sent as deleted.
 async fn relay_events<K, T>(
     events: impl futures::Stream<Item = watcher::Result<Event<K>>> + Send,
     listing: Listing,
@@ -184,7 +182,7 @@ async fn relay_events<K, T>(
     let source = listing.source;
     while let Some(event) = events.next().await {
         match &event {
-            // Each attempt begins with this.
+            // Each attempt begins with this event.
             Ok(Event::Init) => {}
             Ok(_) => unserved = false,
             Err(error) if is_unserved(error) => {
@@ -196,7 +194,8 @@ async fn relay_events<K, T>(
             Err(error) => tracing::warn!(?source, %error, "watch failed, retrying"),
         }
         let mut news = Vec::new();
-        // Whoever gives us no Secrets wants to be served without HTTPS rather than not at all.
+        // Without permission to read Secrets, requests are served without HTTPS rather than not at
+        // all.
         if source == Source::Secrets && event.as_ref().is_err_and(is_forbidden) && std::mem::take(&mut to_be_listed) {
             tracing::warn!("no permission to read Secrets: their certificates are not served");
             news.extend(listing.finish_watch());
@@ -205,7 +204,7 @@ async fn relay_events<K, T>(
             Ok(Event::Apply(object)) => {
                 let name = object_name(&object);
                 let converted = convert(object);
-                // What never was, for us, need not be told as gone.
+                // An object that was never sent need not be sent as deleted.
                 if converted.is_some() || known.contains(&name) {
                     if converted.is_some() {
                         known.insert(name.clone())

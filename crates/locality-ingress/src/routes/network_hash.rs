@@ -1,8 +1,8 @@
-//! The hash by which Knative recognises one version of one Ingress: SHA-256 over the JSON that Go
-//! would write for the defaulted spec, then the namespace, then the name.
+//! The hash that identifies one version of an Ingress: SHA-256 of the JSON that Go writes for the
+//! defaulted spec, then the namespace, then the name.
 //!
-//! A probe with `K-Network-Hash: override` comes back with it, which proves that a gateway has this
-//! very version.
+//! A probe with `K-Network-Hash: override` is answered with it, which proves that the gateway has
+//! this version.
 
 use sha2::{Digest as _, Sha256};
 
@@ -10,9 +10,9 @@ use k8s_api::kingress::IngressSpec;
 
 /// The header of the hash.
 pub(crate) const HASH_HEADER: &str = "K-Network-Hash";
-/// What a probe sends in [`HASH_HEADER`] to have it replaced by the gateway.
+/// The value that asks the gateway to answer with its own hash.
 pub(crate) const HASH_OVERRIDE: &str = "override";
-/// The header by which activators and queue-proxies know a probe and answer it themselves.
+/// The header that marks a probe; activators and queue-proxies answer such requests themselves.
 pub(crate) const PROBE_HEADER: &str = "K-Network-Probe";
 /// The value of [`PROBE_HEADER`].
 pub(crate) const PROBE_VALUE: &str = "probe";
@@ -38,8 +38,8 @@ pub(crate) fn network_hash(spec: &IngressSpec, namespace: &str, name: &str) -> S
     })
 }
 
-/// Go escapes five more characters than `serde_json`. All of them can only stand inside strings, so
-/// replacing them everywhere is right.
+/// Go escapes five more characters than `serde_json`. They occur inside strings only, so they can
+/// be replaced everywhere.
 fn as_go_escapes(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     for character in json.chars() {

@@ -1,15 +1,14 @@
-//! Backends that are the gateway itself: a DomainMapping leads to the Service of our own internal
-//! listener, with another host. Such requests are routed by that host at once instead of passing
-//! through the gateway twice, so that the application is told the client's own address and
-//! protocol, and a gateway that is being ended needs no new connection to itself.
+//! Backends that are the gateway itself: a DomainMapping refers to the Service of the internal
+//! listeners, with another host. Such requests are routed by that host at once instead of passing
+//! the gateway twice. The application then sees the client's own address and protocol, and a
+//! draining gateway needs no new connection to itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::route_table::{ANY_HOST, Action, ClusterKey, Host, Route, RouteTable, Routes, Split, Target, VirtualHost};
 
-/// Replaces, in all tables, routes that lead to our own internal listener by the routes of the host
-/// that they ask it for. What nobody serves yet is left as it is, and found to be nowhere by the
-/// listener. A circle is answered with 503.
+/// Replaces routes to the internal listener by the routes of the rewritten host, in all tables. A
+/// host without routes is left to the listener, which answers 404. A loop is answered with 503.
 pub(crate) fn resolve(table: &mut RouteTable) {
     let own: BTreeSet<&ClusterKey> =
         table.clusters.iter().filter(|(_, cluster)| cluster.target == Target::OwnInternalListener).map(|(key, _)| key).collect();
@@ -40,7 +39,7 @@ fn changed(
         .collect()
 }
 
-/// The host that our own listener is asked for by `route`, and what else it sets.
+/// The host to which `route` rewrites requests for the internal listener, and its split.
 fn rewritten<'a>(route: &'a Route, own: &BTreeSet<&ClusterKey>) -> Option<(&'a str, &'a Split)> {
     match &route.action {
         Action::Forward { rewrite_host: Some(host), splits } => match splits.as_slice() {
@@ -79,13 +78,13 @@ fn followed(
     result
 }
 
-/// A host as tables have it: without port and final dot.
+/// A host as in the tables: without port and final dot.
 fn plain(host: &str) -> Host {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     name.trim_end_matches('.').to_ascii_lowercase()
 }
 
-/// What becomes of requests that match `ours`, are changed as it says, and then match `theirs`.
+/// The route for requests that match `ours`, are changed by it, and then match `theirs`.
 fn both(ours: &Route, target: &str, split: &Split, theirs: &Route) -> Option<Route> {
     let prefix = match (&ours.prefix, &theirs.prefix) {
         (one, other) if one.starts_with(other.as_str()) => one,

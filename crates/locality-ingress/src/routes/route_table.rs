@@ -1,5 +1,5 @@
-//! The route table: what the gateways are to do, in our own words. Objects become a route table
-//! ([`super::translate`]), a route table becomes xDS resources ([`crate::xds`]); both steps are
+//! The route table: what gateways do, independent of Envoy. Objects are translated to a route table
+//! ([`super::translate`]), and a route table to xDS resources ([`crate::xds`]); both steps are
 //! pure.
 
 use std::collections::BTreeMap;
@@ -10,8 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::kubernetes::objects::ObjectName;
 
-/// What every gateway does, whatever node it is on. Only endpoints differ by node, see
-/// [`crate::endpoints::locality`].
+/// The routes of all gateways. Only endpoints differ by node, see [`crate::endpoints::locality`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteTable {
     /// Plain HTTP from outside the cluster, by host.
@@ -26,33 +25,33 @@ pub struct RouteTable {
     pub external_certificates: BTreeMap<Host, ObjectName>,
     /// Certificates for HTTPS from inside.
     pub internal_certificates: BTreeMap<Host, ObjectName>,
-    /// The certificate for clients from outside that name no host, or one without a certificate.
+    /// The certificate for external clients whose SNI is missing or unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback_certificate: Option<ObjectName>,
-    /// Where requests can go.
+    /// The backends of the routes.
     pub clusters: BTreeMap<ClusterKey, Cluster>,
 }
 
-/// A host that requests are for, without port; [`ANY_HOST`] stands for all that nothing else names.
+/// A host without port; [`ANY_HOST`] matches all hosts without routes of their own.
 pub(crate) type Host = String;
 
 /// The host of rules without hosts.
 pub(crate) const ANY_HOST: &str = "*";
 
-/// What happens to requests for one host.
+/// The routes of one host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtualHost {
     /// The Ingress that has the host.
     pub ingress: ObjectName,
-    /// Its version: what a gateway that has these routes answers a probe with. No backend is asked,
-    /// so that a probe neither looks like demand for a revision nor wakes one.
+    /// The version: the hash with which a gateway answers a probe. No backend is asked, so a probe
+    /// is no demand and wakes no revision.
     pub hash: Arc<str>,
-    /// The first that matches wins.
+    /// The first match wins.
     pub routes: Routes,
 }
 
-/// Routes, of which clones are the same in memory: most hosts of an Ingress have the same ones, and
-/// so has each in more than one table.
+/// Routes whose clones share memory: most hosts of an Ingress have the same routes, in more than
+/// one table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Routes(Arc<[Route]>);
 
@@ -79,42 +78,42 @@ impl<'a> IntoIterator for &'a Routes {
     }
 }
 
-/// Which requests, and what becomes of them.
+/// A match and its action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// The path starts with this.
+    /// The prefix of the path.
     pub prefix: String,
-    /// These headers have exactly these values.
+    /// Headers and their exact values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
-    /// What becomes of them.
+    /// The action for matching requests.
     pub action: Action,
 }
 
-/// What becomes of a request.
+/// What is done with a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Sent on.
+    /// It is forwarded.
     Forward {
-        /// The host that the backend sees, where it is not the client's.
+        /// The host that the backend sees, if it is rewritten.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rewrite_host: Option<String>,
         /// At least one; weights are above zero.
         splits: Vec<Split>,
     },
-    /// Told to come back with HTTPS (301).
+    /// It is redirected to HTTPS (301).
     RedirectToHttps,
-    /// Nothing is there for it (503): no split has a share above zero.
+    /// It is answered with 503: no split has a weight.
     Unavailable,
 }
 
 /// One share of a route's requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Split {
-    /// Where they go.
+    /// The cluster of the share.
     pub cluster: ClusterKey,
-    /// How many, relative to the other splits. Above zero.
+    /// The weight relative to the other splits. Above zero.
     pub weight: u32,
     /// Headers that are set, whatever the client sent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -162,7 +161,7 @@ impl<'de> Deserialize<'de> for ClusterKey {
     }
 }
 
-/// How requests reach a backend.
+/// How a backend is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
     /// Whether it speaks HTTP/2 without TLS; HTTP/1.1 otherwise.
@@ -171,11 +170,11 @@ pub struct Cluster {
     /// (`system-internal-tls`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tls: bool,
-    /// What it is.
+    /// The endpoints.
     pub target: Target,
 }
 
-/// What a cluster is.
+/// The endpoints of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
@@ -184,14 +183,14 @@ pub enum Target {
         /// Name of the port in its EndpointSlices.
         port_name: String,
     },
-    /// Whatever a name resolves to.
+    /// The addresses of a DNS name.
     Name {
         /// The name.
         host: String,
         /// The port.
         port: u16,
     },
-    /// The gateway itself: the Service is another name of its internal listener, so the way through
-    /// the network is spared.
+    /// The gateway itself: the Service is another name of its internal listener, so the request
+    /// need not leave the gateway.
     OwnInternalListener,
 }

@@ -1,8 +1,8 @@
-//! First pure step: one Ingress becomes [`IngressRoutes`]; all of them, merged by host, become the
-//! [`RouteTable`].
+//! Translates each Ingress to [`IngressRoutes`], and merges all of them by host into the
+//! [`RouteTable`]. Pure.
 //!
-//! Each Ingress is checked for itself, so that a bad one has no route and a [`Problem`], and no
-//! other Ingress notices.
+//! Each Ingress is validated by itself: an invalid one has no routes and a [`Problem`], and does
+//! not affect others.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -18,22 +18,21 @@ use super::validate::{Problem, check_header, check_host, check_match_header, che
 use crate::kubernetes::objects::{IngressObject, ObjectName, Objects};
 use k8s_api::kingress::{BackendSplit, HTTP_REDIRECTED, HttpPath, VISIBILITY_EXTERNAL, VISIBILITY_LOCAL};
 
-/// The port of a revision's Services that is served with TLS.
+/// The TLS port of a revision's Services.
 const HTTPS: u16 = 443;
 
-/// What translation must know about the gateways.
+/// Settings of the translation.
 #[derive(Clone, Debug)]
 pub struct TranslateSettings {
-    /// The name, in the cluster's DNS, of the Service in front of the gateways' internal listeners.
+    /// The DNS name of the Service of the gateways' internal listeners.
     pub internal_gateway: String,
-    /// The Secret with the authority (`ca.crt`) of the certificates that activators and
-    /// queue-proxies show with Knative's internal encryption.
+    /// The Secret with the authority (`ca.crt`) of the certificates of activators and queue-proxies
+    /// under Knative's internal encryption.
     pub internal_authority: ObjectName,
 }
 
 impl TranslateSettings {
-    /// Whether a name of the cluster's DNS is that of our own internal listeners, in any of the
-    /// forms that resolve.
+    /// Whether a DNS name is that of our own internal listeners, in any form that resolves.
     fn is_ourselves(&self, host: &str) -> bool {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let mut parts = self.internal_gateway.splitn(3, '.');
@@ -47,48 +46,47 @@ impl TranslateSettings {
     }
 }
 
-/// What one generation of one Ingress asks for.
+/// The routes of one generation of one Ingress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngressRoutes {
     /// The generation.
     pub generation: i64,
-    /// When the Ingress was made, seconds since 1970.
+    /// When the Ingress was created, in seconds since 1970.
     pub created_unix_seconds: i64,
-    /// What a probe of this version comes back with.
+    /// The hash with which a gateway answers a probe of this version.
     pub hash: Arc<str>,
-    /// Hosts of both listeners, with their routes for requests from outside; inside the same
+    /// Hosts of both listeners, with their routes for external requests; internally the same
     /// without redirects.
     pub external: BTreeMap<Host, HostRoutes>,
     /// Hosts of the internal listener only.
     pub local: BTreeMap<Host, HostRoutes>,
-    /// Certificates for hosts from outside. Those whose Secret is not there are in
-    /// [`missing`](Self::missing) instead.
+    /// Certificates of external hosts. Missing Secrets are in [`missing`](Self::missing) instead.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub external_certificates: BTreeMap<Host, ObjectName>,
-    /// Certificates for hosts from inside.
+    /// Certificates of internal hosts.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub local_certificates: BTreeMap<Host, ObjectName>,
-    /// Whether plain HTTP from outside is sent to HTTPS.
+    /// Whether external plain HTTP is redirected to HTTPS.
     #[serde(default)]
     pub redirect_to_https: bool,
-    /// Where its requests go.
+    /// The backends of the routes.
     pub clusters: Box<[(ClusterKey, Cluster)]>,
-    /// Objects that it names and that are not there (yet).
+    /// Referenced objects that do not exist yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
 }
 
-/// The routes of one host, for requests that are forwarded.
+/// The forwarding routes of one host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostRoutes {
-    /// The first that matches wins.
+    /// The first match wins.
     pub routes: Routes,
 }
 
-/// What `ingress`, called `name`, asks for.
+/// Translates the Ingress `name`.
 ///
 /// # Errors
-/// A [`Problem`] where it cannot be served as a whole.
+/// A [`Problem`] if the Ingress is invalid.
 pub fn translate(
     name: &ObjectName,
     ingress: &IngressObject,
@@ -107,8 +105,8 @@ pub fn translate(
         clusters: Box::default(),
         missing: Vec::new(),
     };
-    // One host may stand in several rules (Knative 1.15 does that for certificate challenges), so
-    // paths are gathered by host first.
+    // A host may be in several rules (Knative 1.15 does that for certificate challenges), so paths
+    // are collected by host first.
     let mut external: BTreeMap<Host, Vec<&HttpPath>> = BTreeMap::new();
     let mut local: BTreeMap<Host, Vec<&HttpPath>> = BTreeMap::new();
     for rule in &ingress.spec.rules {
@@ -129,8 +127,7 @@ pub fn translate(
     let mut alike: Vec<Routes> = Vec::new();
     for (from, to_external) in [(external, true), (local, false)] {
         for (host, mut paths) in from {
-            // Longest prefix first; among equals the given order stays, in which Serving puts paths
-            // with headers first.
+            // Longest prefix first. The sort is stable: Serving puts paths with headers first.
             paths.sort_by_key(|path| std::cmp::Reverse(path.path.len()));
             let mut of_host = Vec::new();
             for path in paths {
@@ -152,7 +149,7 @@ pub fn translate(
     Ok(routes)
 }
 
-/// Requests that come back to us with a host of the same Ingress would do so again and again.
+/// A request that returns to the gateway with a host of the same Ingress would loop.
 fn check_circles(routes: &IngressRoutes) -> Result<(), Problem> {
     let own: Vec<&ClusterKey> =
         routes.clusters.iter().filter(|(_, cluster)| cluster.target == Target::OwnInternalListener).map(|(key, _)| key).collect();
@@ -168,21 +165,20 @@ fn check_circles(routes: &IngressRoutes) -> Result<(), Problem> {
     Ok(())
 }
 
-/// `routes`, as they already are in memory where they are `alike` those of another host.
+/// `routes`, sharing memory with equal routes of another host in `alike`.
 fn shared(routes: Vec<Route>, alike: &mut Vec<Routes>) -> Routes {
     if let Some(same) = alike.iter().find(|one| ***one == *routes) {
         return same.clone();
     }
     let routes = Routes::from(routes);
-    // Where hosts differ they mostly differ all; looking through many for nothing would take longer
-    // than it is worth.
+    // If some hosts differ, mostly all do; comparing many would take longer than it saves.
     if alike.len() < MOST_ALIKE {
         alike.push(routes.clone());
     }
     routes
 }
 
-/// How many different routes of one Ingress are compared with.
+/// The number of different routes of one Ingress to compare with.
 const MOST_ALIKE: usize = 8;
 
 fn path_route(name: &ObjectName, path: &HttpPath) -> Result<Route, Problem> {
@@ -200,18 +196,18 @@ fn path_route(name: &ObjectName, path: &HttpPath) -> Result<Route, Problem> {
         if split.service_namespace != name.namespace {
             return Err(Problem::ForeignBackend { namespace: split.service_namespace.clone() });
         }
-        // A share of 0 gets nothing: it is not even there.
+        // A backend with 0 % is omitted.
         let weight = u32::try_from(split.percent).ok().filter(|&weight| weight <= 100);
         let weight = weight.ok_or(Problem::BadPercent { percent: split.percent })?;
         if weight == 0 {
             continue;
         }
-        // The share's own headers win over the path's, as the more particular ones.
+        // The split's own headers override the path's.
         let mut set_headers = BTreeMap::new();
         for (header, value) in path.append_headers.iter().chain(&split.append_headers) {
             check_header(header, value)?;
-            // Names that differ in case only are one header: which of two would win must not be
-            // left to their order.
+            // Names that differ only in case are one header; their order must not decide which one
+            // wins.
             set_headers.insert(header.to_ascii_lowercase(), value.clone());
         }
         splits.push(Split { cluster: cluster_key(split), weight, set_headers });
@@ -237,8 +233,8 @@ fn backend(
     missing: &mut Vec<String>,
 ) -> Result<(ClusterKey, Cluster), Problem> {
     let key = cluster_key(split);
-    // No endpoint has a port of this name, so requests are answered with 503 until the Service is
-    // there.
+    // No endpoint has a port of this name, so requests are answered with 503 until the Service
+    // exists.
     let nowhere = Cluster { http2: false, tls: false, target: Target::Endpoints { port_name: "-".to_owned() } };
     let Some(service) = objects.services.get(&key.service) else {
         missing.push(format!("Service {}", key.service));
@@ -253,7 +249,7 @@ fn backend(
         if !is_allowed_backend(host) {
             return Err(Problem::ForbiddenName { service: key.service.to_string(), name: host.clone() });
         }
-        // A Service without selector need not list its ports, so a number stands for itself.
+        // A Service without selector need not list its ports, so a port number is used as it is.
         let number = port.map(|port| port.number).or(match split.service_port {
             IntOrString::Int(number) => u16::try_from(number).ok(),
             IntOrString::String(_) => None,
@@ -263,13 +259,13 @@ fn backend(
         }
     }
     Ok(match port {
-        // A revision's port for HTTPS is only ever asked for with internal encryption.
+        // The HTTPS port of a revision is used under internal encryption only.
         Some(port) if service.of_revision && port.number == HTTPS => {
             let authority = &settings.internal_authority;
             if objects.secrets.get(authority).is_none_or(|secret| secret.authority_pem.is_none()) {
                 missing.push(format!("ca.crt of Secret {authority}, for internal encryption"));
             }
-            // Which protocol is spoken within TLS is said of the port without it.
+            // The protocol within TLS is that of the port without TLS.
             let http2 = service.ports.iter().any(|port| port.http2);
             (key, Cluster { http2, tls: true, target: Target::Endpoints { port_name: port.name.clone() } })
         }
@@ -288,7 +284,7 @@ fn certificates(
     routes: &mut IngressRoutes,
 ) -> Result<(), Problem> {
     for tls in &ingress.spec.tls {
-        // Who may write an Ingress may not for that reason use keys of other namespaces.
+        // Permission to write an Ingress must not grant the use of keys in other namespaces.
         if tls.secret_namespace != name.namespace {
             return Err(Problem::ForeignSecret { namespace: tls.secret_namespace.clone(), name: tls.secret_name.clone() });
         }
@@ -297,7 +293,7 @@ fn certificates(
         if !there {
             routes.missing.push(format!("TLS Secret {secret}"));
         }
-        // An entry belongs to a visibility when a rule of that visibility has all its hosts.
+        // An entry belongs to a visibility if a rule of that visibility has all its hosts.
         for visibility in [VISIBILITY_EXTERNAL, VISIBILITY_LOCAL] {
             let belongs = !tls.hosts.is_empty()
                 && ingress
@@ -325,11 +321,11 @@ fn certificates(
     Ok(())
 }
 
-/// Hosts that an Ingress wanted and another has.
+/// Hosts that an Ingress claims and an older one has.
 pub type Conflicts = BTreeMap<ObjectName, BTreeMap<Host, ObjectName>>;
 
-/// All Ingresses as one table. Where two want a host, the older has it; the other is left out with
-/// all its hosts, so that it is never half there.
+/// Merges all Ingresses into one table. The older Ingress gets a host that two claim; the other one
+/// is left out with all its hosts, so that it is never partly served.
 #[must_use]
 pub fn merge<'a>(all: impl IntoIterator<Item = (&'a ObjectName, &'a IngressRoutes)>) -> (RouteTable, Conflicts) {
     let mut by_age: Vec<_> = all.into_iter().collect();
@@ -359,7 +355,7 @@ fn insert_hosts(table: &mut RouteTable, name: &ObjectName, routes: &IngressRoute
         |routes_of_host: Routes| VirtualHost { ingress: name.clone(), hash: routes.hash.clone(), routes: routes_of_host };
     for (host, forwarded) in &routes.external {
         let forwarded = &forwarded.routes;
-        // Nobody is sent to where there is no certificate.
+        // No redirect to a host without a certificate.
         let redirects = routes.redirect_to_https && routes.external_certificates.contains_key(host);
         let outside = if redirects { redirected(forwarded).into() } else { forwarded.clone() };
         table.external.insert(host.clone(), host_of(outside));
@@ -369,7 +365,7 @@ fn insert_hosts(table: &mut RouteTable, name: &ObjectName, routes: &IngressRoute
         }
     }
     for (host, forwarded) in &routes.local {
-        // A host with rules of both visibilities: inside, all of its paths are there.
+        // A host with rules of both visibilities: internally it has the paths of both.
         match table.internal.entry(host.clone()) {
             Entry::Vacant(only) => {
                 only.insert(host_of(forwarded.routes.clone()));
@@ -394,7 +390,7 @@ fn insert_hosts(table: &mut RouteTable, name: &ObjectName, routes: &IngressRoute
     }
 }
 
-/// Plain HTTP of a host that is HTTPS only: certificate challenges still pass.
+/// The plain HTTP routes of a redirected host: certificate challenges are still forwarded.
 fn redirected(forwarded: &[Route]) -> Vec<Route> {
     let challenge = |route: &&Route| route.prefix.starts_with("/.well-known/acme-challenge/");
     let mut routes: Vec<Route> = forwarded.iter().filter(challenge).cloned().collect();

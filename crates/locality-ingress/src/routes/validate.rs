@@ -1,50 +1,50 @@
-//! What Envoy would refuse, found before it is asked. All routes of a listener travel as one
-//! resource, so one bad host or header would hold up everybody's updates.
+//! Finds what Envoy would refuse before it is sent. All routes of a listener are one resource, so
+//! one bad host or header would block the updates of all Ingresses.
 
 use std::net::IpAddr;
 
-/// Why an Ingress is not served at all.
+/// Why an Ingress is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// Neither of the two visibilities.
     #[error("failed to route: unknown visibility {visibility:?}")]
     UnknownVisibility {
-        /// What it says.
+        /// The value.
         visibility: String,
     },
     /// A rule without `http`.
     #[error("failed to route: a rule has no paths")]
     NoPaths,
-    /// Not a host name.
+    /// An invalid host name.
     #[error("failed to route host {host:?}: not a host name")]
     BadHost {
-        /// What it says.
+        /// The value.
         host: String,
     },
-    /// Not a path.
+    /// An invalid path.
     #[error("failed to route path {path:?}: not a path")]
     BadPath {
-        /// What it says.
+        /// The value.
         path: String,
     },
-    /// Not a header, or one that must not be set.
+    /// An invalid header, or one that must not be set.
     #[error("failed to route by or set header {header:?}: not allowed")]
     BadHeader {
-        /// What it says.
+        /// The value.
         header: String,
     },
-    /// Not a share.
+    /// An invalid percentage.
     #[error("failed to split: {percent} is not a percentage")]
     BadPercent {
-        /// What it says.
+        /// The value.
         percent: i64,
     },
-    /// A backend whose name leads to where a gateway must not be sent.
+    /// A backend whose name is forbidden.
     #[error("failed to route to Service {service}: its external name {name:?} is a loopback or link-local address")]
     ForbiddenName {
         /// The Service.
         service: String,
-        /// What it says.
+        /// The external name.
         name: String,
     },
     /// A backend that is the gateway itself, asked for a host of the same Ingress.
@@ -55,26 +55,25 @@ pub enum Problem {
         /// The Service.
         service: String,
     },
-    /// A certificate elsewhere.
+    /// A Secret in another namespace.
     #[error("failed to use the TLS Secret {name:?} of namespace {namespace:?}: it must be in the namespace of its Ingress")]
     ForeignSecret {
-        /// What it says.
+        /// That namespace.
         namespace: String,
         /// The Secret.
         name: String,
     },
-    /// A backend elsewhere.
+    /// A backend in another namespace.
     #[error("failed to route to namespace {namespace:?}: a backend must be in the namespace of its Ingress")]
     ForeignBackend {
-        /// What it says.
+        /// That namespace.
         namespace: String,
     },
 }
 
-/// The longest host name of the DNS.
+/// The longest possible DNS name.
 const MAX_HOST_BYTES: usize = 253;
-/// Longer than any path that a client would send; Envoy's own limit for all headers together is 60
-/// KiB.
+/// Longer than any path that clients send; Envoy's limit for all headers is 60 KiB by default.
 const MAX_VALUE_BYTES: usize = 8 * 1024;
 
 pub(crate) fn check_host(host: &str) -> Result<(), Problem> {
@@ -84,7 +83,7 @@ pub(crate) fn check_host(host: &str) -> Result<(), Problem> {
     ok.then_some(()).ok_or_else(|| Problem::BadHost { host: host.to_owned() })
 }
 
-/// A host that a backend is to see may have a port.
+/// A rewritten host may have a port.
 pub(crate) fn check_rewrite(host: &str) -> Result<(), Problem> {
     match host.rsplit_once(':') {
         Some((name, port)) if port.parse::<u16>().is_ok() => check_host(name),
@@ -98,7 +97,7 @@ pub(crate) fn check_prefix(prefix: &str) -> Result<(), Problem> {
 }
 
 pub(crate) fn check_header(name: &str, value: &str) -> Result<(), Problem> {
-    // Envoy refuses to set the host this way; `rewriteHost` is there for that.
+    // Envoy refuses to set the host header; `rewriteHost` does that.
     let ok = is_token(name) && !name.eq_ignore_ascii_case("host") && is_value(value);
     ok.then_some(()).ok_or_else(|| Problem::BadHeader { header: name.to_owned() })
 }
@@ -107,9 +106,9 @@ pub(crate) fn check_match_header(name: &str, value: &str) -> Result<(), Problem>
     (is_token(name) && is_value(value)).then_some(()).ok_or_else(|| Problem::BadHeader { header: name.to_owned() })
 }
 
-/// Whether a gateway may connect to `host`: not to its own node or pod, nor to what a cloud serves
-/// on addresses of the link (metadata with credentials, for one). What a name of the DNS resolves
-/// to is for network policies to guard.
+/// Whether a gateway may connect to `host`: not to its own node or pod, nor to link-local
+/// addresses, where clouds serve credentials. Network policies have to guard what a DNS name
+/// resolves to.
 pub(crate) fn is_allowed_backend(host: &str) -> bool {
     let name = host.trim_end_matches('.').to_ascii_lowercase();
     match name.parse::<IpAddr>().map(|address| address.to_canonical()) {
@@ -118,8 +117,8 @@ pub(crate) fn is_allowed_backend(host: &str) -> bool {
         }
         Ok(IpAddr::V6(address)) => !(address.is_loopback() || address.is_unicast_link_local() || address.is_unspecified()),
         Err(_) => {
-            // Resolvers read fewer numbers than four, and numbers in other bases, as addresses,
-            // too.
+            // Resolvers also accept fewer than four numbers, and numbers in other bases, as
+            // addresses.
             let last = name.rsplit('.').next().unwrap_or_default();
             let numeric =
                 last.parse::<u64>().is_ok() || last.strip_prefix("0x").is_some_and(|hex| u64::from_str_radix(hex, 16).is_ok());

@@ -1,5 +1,5 @@
-//! Which generation of each Ingress is served: the newest one that can be, unless gateways refused
-//! it.
+//! Which generation of each Ingress is served: the newest one that can be served and that no
+//! gateway refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -14,31 +14,31 @@ use crate::xds::Kind;
 use crate::xds::refusal::Nack;
 use crate::xds::store::StoreRevision;
 
-/// See the module.
+/// The accepted generation of each Ingress.
 #[derive(Debug, Default)]
 pub(super) struct AcceptedIngresses {
     served: BTreeMap<ObjectName, Served>,
     refusals: Refusals,
 }
 
-/// What is served of one Ingress.
+/// The accepted routes of one Ingress.
 #[derive(Debug)]
 pub(super) struct Served {
     pub(super) routes: IngressRoutes,
-    /// Since this revision of the store; 0 where that is not known yet.
+    /// Since which revision of the store they are served; 0 while that is unknown.
     pub(super) since: StoreRevision,
 }
 
-/// What became of an Ingress that changed.
+/// What became of the newest generation of an Ingress.
 #[derive(Debug)]
 pub(super) enum Acceptance {
-    /// It is no more.
+    /// The Ingress was deleted.
     Gone,
-    /// Its newest generation is served.
+    /// The newest generation is served.
     Served,
-    /// The one before is, until these are there.
+    /// The previous generation is served until these objects exist.
     Waiting(Vec<String>),
-    /// The one before is, for the newest cannot be.
+    /// The previous generation is served, because the newest one is invalid.
     Refused(Problem),
 }
 
@@ -55,8 +55,8 @@ impl AcceptedIngresses {
         self.served.get_mut(name)
     }
 
-    /// Translates one Ingress and decides whether it is served from now on. What became of it, and
-    /// whether that changes what is served.
+    /// Translates one Ingress and decides which generation is served. Returns that, and whether the
+    /// served routes changed.
     pub(super) fn follow(
         &mut self,
         name: &ObjectName,
@@ -73,15 +73,14 @@ impl AcceptedIngresses {
         let before = self.served.get(name);
         let routes = match translate(name, ingress, cache.objects(), settings) {
             Ok(routes) => routes,
-            // The last generation that could be served still is: a mistake must not take a service
-            // down.
+            // The last valid generation is still served: a mistake must not take a service down.
             Err(problem) => return (Acceptance::Refused(problem), false),
         };
         if before.is_some_and(|before| before.routes == routes) {
             return (Acceptance::Served, false);
         }
-        // Backends of a new generation may be known a moment later than it. Until they are,
-        // requests go on as before.
+        // The backends of a new generation may be seen a moment after it. Until then the previous
+        // generation is served.
         if before.is_some_and(|before| before.routes.generation != routes.generation) {
             let missing = cache.missing(&routes);
             if !missing.is_empty() {
@@ -94,8 +93,8 @@ impl AcceptedIngresses {
         (Acceptance::Served, true)
     }
 
-    /// Holds the Ingresses back whose routes were refused, in the route configurations `refused`;
-    /// `told` is the last revision that gateways may have been told. Those that were found.
+    /// Holds back the Ingresses whose routes were refused, in the route configurations `refused`.
+    /// `told` is the last revision that gateways may have received. Returns the Ingresses at fault.
     pub(super) fn hold_back(
         &mut self,
         nack: &Nack,
@@ -119,28 +118,28 @@ impl AcceptedIngresses {
         found
     }
 
-    /// Notes what a gateway said against a generation.
+    /// Records a gateway's refusal of a generation.
     pub(super) fn blame(&mut self, name: &ObjectName, blame: Refusal) {
         self.refusals.blame(name, blame);
     }
 
-    /// Whether anything is held against an Ingress because of one of its resources.
+    /// Whether any Ingress is refused because of one of its resources.
     pub(super) fn blames_resources(&self) -> bool {
         self.refusals.blames_resources()
     }
 
-    /// Forgets what gateways said against resources that are different now. The Ingresses that were
-    /// blamed for them.
+    /// Drops the refusals of resources that have changed. Returns the Ingresses that were refused
+    /// for them.
     pub(super) fn forgive(&mut self, changed: &BTreeSet<(Kind, String)>) -> Vec<ObjectName> {
         self.refusals.forgive(changed)
     }
 
-    /// What a gateway said against a generation.
+    /// The NACK message against a generation.
     pub(super) fn said_against(&self, name: &ObjectName, generation: i64) -> Option<&str> {
         self.refusals.against(name, generation)
     }
 
-    /// Forgets what gateways said against an Ingress that is gone.
+    /// Drops the refusals of a deleted Ingress.
     pub(super) fn forget_refusals(&mut self, name: &ObjectName) {
         self.refusals.forget(name);
     }

@@ -1,4 +1,4 @@
-//! What is cache: the objects, who uses which of them, the plan, and what revisions have in flight.
+//! The cache: objects, which Ingress refers to which of them, routes, and the loads of revisions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,41 +11,41 @@ use crate::routes::route_table::Target;
 use crate::routes::translate::IngressRoutes;
 use crate::xds::store::ClusterEndpoints;
 
-/// See the module.
+/// The objects and streams that everything is computed from.
 #[derive(Debug, Default)]
 pub(super) struct ObjectCache {
     objects: Objects,
     plan: Plan,
     overload: Overload,
-    // Who names a Service or Secret.
+    // The Ingresses that refer to a Service or Secret.
     users: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     slice_owners: BTreeMap<ObjectName, ObjectName>,
-    // The Secret that is needed whoever names it.
+    // A Secret that is needed even if no Ingress refers to it.
     always_needed: Option<ObjectName>,
     internal_authority: Option<ObjectName>,
-    // Secrets that are gone and still served, for some Ingress names them.
+    // Deleted Secrets that are still served, because an Ingress refers to them.
     outlived_secrets: BTreeSet<ObjectName>,
-    // The Service that selects the pods of a revision, by the revision's public one.
+    // Public Service of a revision -> the Service that selects its pods.
     pod_services: BTreeMap<ObjectName, ObjectName>,
 }
 
-/// What may have to be made anew.
+/// What has to be computed again.
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
     pub(super) ingresses: BTreeSet<ObjectName>,
     pub(super) services: BTreeSet<ObjectName>,
     pub(super) secrets: BTreeSet<ObjectName>,
-    // Those that are gone and still needed.
+    // Deleted Secrets that are still needed.
     pub(super) lost_secrets: BTreeSet<ObjectName>,
     pub(super) zones: bool,
     pub(super) kernels: bool,
-    // What is served changed without an object having done so.
+    // The served routes changed although no object did.
     pub(super) merge: bool,
 }
 
 impl ObjectCache {
-    /// Nothing yet, with two Secrets that are needed whoever names them: that of a certificate, and
-    /// that of an authority.
+    /// An empty cache with two Secrets that are needed even if no Ingress refers to them: a
+    /// certificate and an authority.
     pub(super) fn needing(certificate: Option<ObjectName>, internal_authority: ObjectName) -> Self {
         Self { always_needed: certificate, internal_authority: Some(internal_authority), ..Self::default() }
     }
@@ -58,18 +58,18 @@ impl ObjectCache {
         self.objects.ingresses.get(name)
     }
 
-    /// Number of revisions with a plan.
+    /// Number of revisions that have routes.
     pub(super) fn planned_revisions(&self) -> usize {
         self.plan.len()
     }
 
-    /// The Ingresses that name the Service or Secret `used`.
+    /// The Ingresses that refer to the Service or Secret `used`.
     pub(super) fn users_of(&self, used: &ObjectName) -> impl Iterator<Item = &ObjectName> {
         self.users.get(used).into_iter().flatten()
     }
 
-    /// Takes a change over, and notes in `dirty` what it touches. `waits` tells whether an Ingress
-    /// waits for something.
+    /// Applies a change, and marks in `dirty` what it affects. `waits` tells whether an Ingress
+    /// waits for missing objects.
     pub(super) fn apply_change(&mut self, change: Change, dirty: &mut Dirty, waits: impl Fn(&ObjectName) -> bool) {
         match change {
             Change::Ingress(name, ingress) => {
@@ -100,7 +100,7 @@ impl ObjectCache {
                 let concerned: BTreeSet<ObjectName> =
                     self.slice_owners.get(&name).into_iter().chain(slice.as_ref().map(|(service, _)| service)).cloned().collect();
                 let before: Vec<_> = concerned.into_iter().map(|service| (self.served(&service), service)).collect();
-                // Its label may have changed, and a deletion does not tell the label.
+                // Its label may have changed, and a deletion does not carry the label.
                 if let Some(before) = self.slice_owners.remove(&name) {
                     if let Some(slices) = self.objects.slices.get_mut(&before) {
                         slices.retain(|(slice, _)| *slice != name.name);
@@ -113,11 +113,11 @@ impl ObjectCache {
                 if let Some((service, slice)) = slice {
                     self.slice_owners.insert(name.clone(), service.clone());
                     let slices = self.objects.slices.entry(service.clone()).or_default();
-                    // By name, so that their order tells nothing of when they came. There are few.
+                    // Sorted by name, so that the order does not depend on when slices arrived.
                     let place = slices.partition_point(|(other, _)| *other < name.name);
                     slices.reserve_exact(1);
                     slices.insert(place, (name.name, slice));
-                    // An Ingress that waits for endpoints may wait for these.
+                    // Ingresses that wait for endpoints may wait for these.
                     dirty.ingresses.extend(self.users_of(&service).filter(|user| waits(user)).cloned());
                     self.touch(service, dirty);
                 }
@@ -127,7 +127,7 @@ impl ObjectCache {
             }
             Change::Node(name, node) => {
                 let node = node.unwrap_or_default();
-                // A node says that it is well several times a minute.
+                // A node renews its heartbeat several times a minute.
                 if self.objects.zones.get(&name) != node.zone.as_ref() {
                     replace(&mut self.objects.zones, name.clone(), node.zone);
                     dirty.zones = true;
@@ -146,8 +146,8 @@ impl ObjectCache {
                 }
             }
             Change::Secret(name, secret) => {
-                // Half an encrypted site is worse than an old certificate: what an Ingress still
-                // names stays as it was.
+                // An old certificate is better than none: while an Ingress refers to it, it stays
+                // in use.
                 let needed = self.users.contains_key(&name)
                     || [&self.always_needed, &self.internal_authority].into_iter().any(|needed| needed.as_ref() == Some(&name));
                 if secret.is_none() && needed && self.objects.secrets.contains_key(&name) {
@@ -157,7 +157,7 @@ impl ObjectCache {
                 }
                 self.outlived_secrets.remove(&name);
                 if self.internal_authority.as_ref() == Some(&name) {
-                    // Whether it is there matters to all with internal encryption.
+                    // All Ingresses with internal encryption depend on it.
                     dirty.ingresses.extend(self.objects.ingresses.keys().cloned());
                 }
                 replace(&mut self.objects.secrets, name.clone(), secret);
@@ -178,12 +178,12 @@ impl ObjectCache {
         }
     }
 
-    /// The slices of a Service, where any of their endpoints is ready.
+    /// The slices of a Service, if any of their endpoints is ready.
     fn served(&self, service: &ObjectName) -> Option<Vec<(String, SliceObject)>> {
         self.objects.has_ready(service).then(|| self.objects.slices.get(service).cloned()).flatten()
     }
 
-    /// Remembers what a Service was served by before its last ready endpoint went.
+    /// Remembers the last slices of a Service that had a ready endpoint.
     fn remember(&mut self, service: ObjectName, before: Option<Vec<(String, SliceObject)>>) {
         if self.objects.has_ready(&service) {
             self.objects.last_slices.remove(&service);
@@ -192,8 +192,8 @@ impl ObjectCache {
         }
     }
 
-    /// Notes that the endpoints of a Service may be different now. How many pods a revision has is
-    /// a matter of its public Service, too.
+    /// Marks the endpoints of a Service as changed; and those of the revision's public Service,
+    /// which depend on its number of pods.
     fn touch(&self, service: ObjectName, dirty: &mut Dirty) {
         let public = self.objects.services.get(&service).and_then(|of| of.pods_of.as_ref());
         dirty.services.extend(public.map(|public| ObjectName::new(&service.namespace, public)));
@@ -222,7 +222,7 @@ impl ObjectCache {
         }
     }
 
-    /// What `routes` need and is not there yet.
+    /// The objects that `routes` need and that do not exist yet.
     pub(super) fn missing(&self, routes: &IngressRoutes) -> Vec<String> {
         let without_endpoints = routes.clusters.iter().filter_map(|(key, cluster)| match &cluster.target {
             Target::Endpoints { port_name } if self.objects.endpoints(&key.service, port_name).is_empty() => {
@@ -233,7 +233,8 @@ impl ObjectCache {
         routes.missing.iter().cloned().chain(without_endpoints).collect()
     }
 
-    /// Where requests for `target` of the Service `service` may go; `None` where a name says it.
+    /// The endpoints for `target` of the Service `service`; `None` if a DNS name is resolved
+    /// instead.
     pub(super) fn endpoints(&self, service: &ObjectName, target: &Target) -> Option<ClusterEndpoints> {
         match target {
             Target::Endpoints { port_name } => {
@@ -259,8 +260,8 @@ fn replace<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
     };
 }
 
-/// Services and Secrets that an Ingress names. The two share one name space here: who is asked once
-/// too often loses nothing.
+/// Services and Secrets that an Ingress refers to. They share one name space here: a needless
+/// translation does no harm.
 fn uses(ingress: &IngressObject) -> BTreeSet<ObjectName> {
     let paths = ingress.spec.rules.iter().filter_map(|rule| rule.http.as_ref()).flat_map(|http| &http.paths);
     let services =

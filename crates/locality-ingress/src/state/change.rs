@@ -1,4 +1,4 @@
-//! What goes into the [`ControlPlaneState`](super::ControlPlaneState).
+//! The input of [`ControlPlaneState`](super::ControlPlaneState).
 
 use std::sync::Arc;
 
@@ -7,33 +7,33 @@ use crate::kubernetes::objects::{IngressObject, NodeObject, ObjectName, SecretOb
 use crate::kubernetes::revision::Concurrency;
 use gateway_link::demand::ByServing;
 
-/// One object, or one part of the plan, that is different now. `None` means gone.
+/// A changed object or a changed part of the routes. `None` stands for a deleted one.
 #[derive(Debug)]
 pub enum Change {
-    /// An Ingress of our class that is not being deleted.
+    /// An Ingress of our class without a deletionTimestamp.
     Ingress(ObjectName, Option<Box<IngressObject>>),
     /// A Service.
     Service(ObjectName, Option<ServiceObject>),
-    /// An EndpointSlice by its own name: the Service that it is of, and it.
+    /// An EndpointSlice by its own name, with the Service that it belongs to.
     Slice(ObjectName, Option<(ObjectName, SliceObject)>),
     /// A node.
     Node(String, Option<NodeObject>),
     /// A TLS Secret.
     Secret(ObjectName, Option<SecretObject>),
-    /// The plan.
+    /// Routes of revisions.
     Plan(PlanChange),
-    /// How many requests a pod of a revision takes at once; gone with the revision.
+    /// `containerConcurrency` of a revision; `None` when the revision is deleted.
     Concurrency(ObjectName, Option<Concurrency>),
-    /// What a revision has in flight from one source node.
+    /// Requests in flight of a revision from one source node.
     Load(ObjectName, LoadChange),
-    /// All objects of this kind that were there at the start have been told.
+    /// All objects of this source that existed at the start were delivered.
     Listed(Source),
 }
 
-/// What is in flight from one source node, by the word of one replica.
+/// Requests in flight from one source node, as one replica counts them.
 #[derive(Clone, Debug)]
 pub struct LoadChange {
-    /// The other replica that hears the gateway; `None` where this one does.
+    /// The other replica that the gateway reports to; `None` if it reports to this one.
     pub heard_by: Option<Arc<str>>,
     /// The source node.
     pub source: String,
@@ -41,7 +41,7 @@ pub struct LoadChange {
     pub loads: ByServing,
 }
 
-/// Where changes come from.
+/// Sources of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// Ingresses.
@@ -54,14 +54,14 @@ pub enum Source {
     Nodes,
     /// Secrets.
     Secrets,
-    /// The plan, or that it is not to be had now.
+    /// The routes, or the failure to get them.
     Plan,
     /// Revisions.
     Revisions,
 }
 
 impl Source {
-    /// Those without which routes would be wrong: nothing is served before each has told what there
-    /// is.
+    /// The sources without which the configuration would be wrong: nothing is published before each
+    /// was listed.
     pub const ALL: [Self; 6] = [Self::Ingresses, Self::Services, Self::Slices, Self::Nodes, Self::Secrets, Self::Plan];
 }

@@ -1,4 +1,5 @@
-//! Feeds the [`ControlPlaneState`] and passes on what it says.
+//! The loop around [`ControlPlaneState`]: applies changes, and passes on each
+//! [`Outcome`](crate::status::Outcome).
 
 use std::time::Instant;
 
@@ -16,27 +17,27 @@ use crate::metrics::Metrics;
 use crate::status::progress::{GatewayPod, IngressProgress, REFUSED_BY_GATEWAY};
 use crate::xds::server::NackReport;
 
-/// Changes taken together at most, so that a long list does not hold up what came before it.
+/// Changes per batch, so that a long list does not delay what came before it.
 const BATCH: usize = 4096;
 
-/// Who is told.
+/// Receivers of outcomes.
 pub(crate) struct Outputs {
-    /// What became of Ingresses.
+    /// Progress of Ingresses.
     pub progress_changes: mpsc::UnboundedSender<(ObjectName, Option<IngressProgress>)>,
-    /// The gateways; `None` until all is cache.
+    /// The gateways; `None` until the caches are synced.
     pub gateways: watch::Sender<Option<Vec<GatewayPod>>>,
     /// The other replicas.
     pub(crate) replicas: watch::Sender<Replicas>,
-    /// Where warnings about Ingresses go.
+    /// Writer of warnings about Ingresses.
     pub events: Option<Events>,
-    /// Told when the caches are full.
+    /// Set when the caches are synced.
     pub readiness: ops_http::Readiness,
-    /// Counts.
+    /// Metrics of the daemon.
     pub metrics: Metrics,
 }
 
-/// Runs until the stop, or until nobody sends changes any more. Nothing is published before every
-/// [`Source`] has told what there is.
+/// Runs until the stop, or until all senders of changes are gone. Nothing is published before every
+/// [`Source`] was listed.
 pub(crate) async fn run(
     mut state: ControlPlaneState,
     mut changes: mpsc::Receiver<Change>,
@@ -84,7 +85,7 @@ pub(crate) async fn run(
             warn(&state, &outputs, ingress, reason, note);
         }
         for standing in news.progress_changes {
-            // Nobody listens any more only while everything stops.
+            // The receiver is gone only while the process stops.
             let _ = outputs.progress_changes.send(standing);
         }
         let (ingresses, refused) = state.ingress_counts();
@@ -98,7 +99,7 @@ fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Tells each Ingress at fault.
+/// Warns each Ingress at fault for a NACK.
 fn blame(state: &mut ControlPlaneState, report: &NackReport, outputs: &Outputs) {
     for ingress in state.apply_nack(&report.node, &report.nack) {
         warn(state, outputs, ingress, REFUSED_BY_GATEWAY, report.nack.by_gateway_of(&report.node));
@@ -108,7 +109,7 @@ fn blame(state: &mut ControlPlaneState, report: &NackReport, outputs: &Outputs) 
 fn warn(state: &ControlPlaneState, outputs: &Outputs, ingress: ObjectName, reason: &'static str, note: String) {
     if let Some(events) = outputs.events.clone() {
         let uid = state.uid(&ingress).unwrap_or_default();
-        // An API server that is slow must not hold up the gateways.
+        // A slow API server must not delay the gateways.
         tokio::spawn(async move { events.warn(&ingress, &uid, reason, &note).await });
     }
 }

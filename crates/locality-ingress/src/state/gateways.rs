@@ -1,5 +1,4 @@
-//! Which gateway pods take requests, and which of those that are being ended are to send their
-//! clients away by now.
+//! The ready gateway pods, and the terminating ones that have to drain.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,11 +7,11 @@ use std::time::{Duration, Instant};
 use crate::kubernetes::objects::SliceObject;
 use crate::status::progress::GatewayPod;
 
-/// How long a gateway that is being ended goes on as if nothing were: kube-proxy sends it new
-/// connections until it has heard of the end, too.
+/// How long a terminating gateway keeps its listeners: kube-proxy sends it new connections until it
+/// has seen the change of the endpoint, too.
 const DRAIN_AFTER: Duration = Duration::from_secs(2);
 
-/// See the module.
+/// The gateway pods, by the EndpointSlices of their Service.
 #[derive(Debug, Default)]
 pub(super) struct Gateways {
     ready: Vec<GatewayPod>,
@@ -20,11 +19,10 @@ pub(super) struct Gateways {
 }
 
 impl Gateways {
-    /// Takes over what the slices of the gateways' Service say. The ready gateways, where they
-    /// changed.
+    /// Applies the slices of the gateways' Service. Returns the ready gateways if they changed.
     pub(super) fn follow<'a>(&mut self, slices: impl Iterator<Item = &'a SliceObject>, now: Instant) -> Option<Vec<GatewayPod>> {
-        // On a dual-stack cluster a pod is in a slice of each family. The address of the older one
-        // comes first, which every pod of it can ask.
+        // On a dual-stack cluster a pod is in one slice per family. The IPv4 address sorts first,
+        // and every such pod has one.
         let mut ready: BTreeMap<(String, Option<String>), IpAddr> = BTreeMap::new();
         let mut ending = BTreeSet::new();
         for endpoint in slices.flat_map(|slice| &slice.endpoints) {
@@ -49,12 +47,12 @@ impl Gateways {
         })
     }
 
-    /// The addresses of those that are to have no listeners any more.
+    /// The addresses of the gateways that must not have listeners any more.
     pub(super) fn draining(&self, now: Instant) -> BTreeSet<IpAddr> {
         self.ending_since.iter().filter(|(_, since)| **since + DRAIN_AFTER <= now).map(|(address, _)| *address).collect()
     }
 
-    /// When the next one begins to drain.
+    /// When the next gateway begins to drain.
     pub(super) fn wake_at(&self, now: Instant) -> Option<Instant> {
         self.ending_since.values().map(|since| *since + DRAIN_AFTER).filter(|at| *at > now).min()
     }
@@ -106,7 +104,7 @@ mod tests {
         assert!(gateways.draining(now).is_empty());
         let later = now + DRAIN_AFTER;
         assert_eq!(gateways.wake_at(now), Some(later));
-        // Hearing of it again does not begin anew.
+        // A repeated update does not restart the time.
         assert_eq!(gateways.follow([&both].into_iter(), later), None);
         assert_eq!(gateways.draining(later), [IpAddr::from([10, 0, 0, 1])].into());
         assert_eq!(gateways.wake_at(later), None);

@@ -1,4 +1,4 @@
-//! Where every Ingress stands, and who is to be told of a change.
+//! The progress of every Ingress, and its changes.
 
 use std::collections::BTreeMap;
 
@@ -9,28 +9,28 @@ use crate::routes::translate::Conflicts;
 use crate::status::progress::{IngressProgress, Outcome, Progress, REFUSED_BY_GATEWAY, probe_targets};
 use crate::xds::store::StoreRevision;
 
-/// The reason of an Ingress that wants a host which another has.
+/// The reason if another Ingress has one of the hosts.
 const DOMAIN_CONFLICT: &str = "DomainConflict";
 
-/// See the module.
+/// The last reported progress of each Ingress.
 #[derive(Debug, Default)]
 pub(super) struct ProgressTracker {
     progress_changes: BTreeMap<ObjectName, IngressProgress>,
 }
 
 impl ProgressTracker {
-    /// Whether an Ingress waits for something.
+    /// Whether an Ingress waits for missing objects.
     pub(super) fn waits(&self, name: &ObjectName) -> bool {
         self.progress_changes.get(name).is_some_and(|standing| matches!(standing.progress, Progress::Waiting { .. }))
     }
 
-    /// How many Ingresses cannot be served.
+    /// Number of refused Ingresses.
     pub(super) fn refused(&self) -> usize {
         self.progress_changes.values().filter(|standing| matches!(standing.progress, Progress::Refused { .. })).count()
     }
 
-    /// Notes what became of the Ingresses, all of it published with `revision`, and finds whose
-    /// standing that changes.
+    /// Computes the progress of Ingresses after `revision` was published, and adds what changed to
+    /// `news`.
     pub(super) fn pass(
         &mut self,
         mut verdicts: BTreeMap<ObjectName, Acceptance>,
@@ -38,7 +38,8 @@ impl ProgressTracker {
         revision: StoreRevision,
         news: &mut Outcome,
     ) {
-        // Whoever had or got a conflict is judged anew, too: the holder of the host may be gone.
+        // Ingresses that got or lost a conflict are computed again: the holder of the host may have
+        // been deleted.
         for (name, standing) in &self.progress_changes {
             let was_conflict = matches!(standing.progress, Progress::Refused { reason: DOMAIN_CONFLICT, .. });
             if was_conflict != conflicts.contains_key(name) && accepted.served(name).is_some() {
@@ -92,7 +93,7 @@ impl ProgressTracker {
             return Some(Progress::Refused { reason: REFUSED_BY_GATEWAY, message: message.to_owned() });
         }
         let served = accepted.served_mut(name)?;
-        // What was ready once stays so: pods may come and go.
+        // An Ingress that was Ready stays so without endpoints: pods may come and go.
         if !ingress.status.says_ready(ingress.generation) {
             let missing = cache.missing(&served.routes);
             if !missing.is_empty() {

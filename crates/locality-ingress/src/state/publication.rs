@@ -1,5 +1,5 @@
-//! What gateways are told: everybody's routes in one table, and clusters for as long as requests
-//! may be on their way to them.
+//! What is published: the routes of all Ingresses in one table, and clusters for as long as
+//! requests to them may be in flight.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::xds::route_configuration::encoded_route_configuration;
 use crate::xds::store::{ClusterEndpoints, Update};
 use crate::xds::{Encoded, Kind};
 
-/// How long a cluster stays after the last route to it went: gateways take routes and clusters one
-/// after the other, and requests that began before may still be on their way.
+/// How long a cluster stays after its last route was removed: gateways apply routes and clusters
+/// one after the other, and earlier requests may still be in flight.
 const CLUSTER_LINGER: Duration = Duration::from_secs(60);
 
-/// See the module.
+/// The published table.
 #[derive(Debug, Default)]
 pub(super) struct Publication {
     table: Arc<RouteTable>,
@@ -31,28 +31,28 @@ pub(super) struct Publication {
 }
 
 impl Publication {
-    /// Whether there ever was one.
+    /// Whether anything was published.
     pub(super) fn has_begun(&self) -> bool {
         self.begun
     }
 
-    /// The hosts that Ingresses want and others have.
+    /// Hosts that more than one Ingress claims.
     pub(super) fn conflicts(&self) -> &Conflicts {
         &self.conflicts
     }
 
-    /// When the next cluster goes.
+    /// When the next lingering cluster is removed.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.lingering.values().map(|(_, until)| *until).min()
     }
 
-    /// The hosts of the route configurations called `names`.
+    /// The hosts of the route configurations `names`.
     pub(super) fn hosts(&self, names: &[String]) -> Vec<&BTreeMap<Host, VirtualHost>> {
         let named = sides(&self.table).into_iter().filter(|(name, _)| names.iter().any(|one| one == name));
         named.map(|(_, hosts)| hosts).collect()
     }
 
-    /// Puts together what is served. The clusters that are new or different.
+    /// Merges the accepted routes into a table. Returns the new and changed clusters.
     pub(super) fn merge(
         &mut self,
         accepted: &AcceptedIngresses,
@@ -94,7 +94,7 @@ impl Publication {
         changed
     }
 
-    /// Takes those away that lingered for long enough.
+    /// Removes clusters that have lingered long enough.
     pub(super) fn drop_lingering(&mut self, now: Instant, update: &mut Update) {
         self.lingering.retain(|key, (_, until)| {
             let stays = *until > now;
@@ -111,14 +111,14 @@ impl Publication {
         keys_of(&self.table.clusters, service).chain(keys_of(&self.lingering, service))
     }
 
-    /// Where requests for a cluster may go; `None` where there is no such cluster, or a name says
-    /// it.
+    /// The endpoints of a cluster; `None` if there is no such cluster or a DNS name is resolved
+    /// instead.
     pub(super) fn endpoints(&self, key: &ClusterKey, cache: &ObjectCache) -> Option<ClusterEndpoints> {
         let cluster = self.table.clusters.get(key).or_else(|| self.lingering.get(key).map(|(cluster, _)| cluster))?;
         cache.endpoints(&key.service, &cluster.target)
     }
 
-    /// Tells the authority of internal encryption, where any cluster needs it.
+    /// Publishes the authority of internal encryption, if any cluster needs it.
     pub(super) fn authority(&self, name: &ObjectName, cache: &ObjectCache, update: &mut Update) {
         let needed = self.table.clusters.values().any(|cluster| cluster.tls);
         let pem = cache.objects().secrets.get(name).and_then(|secret| secret.authority_pem.as_ref()).filter(|_| needed);
@@ -126,7 +126,7 @@ impl Publication {
         update.shared.insert((Kind::Secret, INTERNAL_AUTHORITY.to_owned()), encoded);
     }
 
-    /// Tells the certificate in a Secret that changed, where it is in use.
+    /// Publishes the certificate of a changed Secret, if it is in use.
     pub(super) fn secret_changed(&self, name: &ObjectName, cache: &ObjectCache, update: &mut Update) {
         if certificates(&self.table).any(|used| used == name) {
             encode_secret(name, cache, update);

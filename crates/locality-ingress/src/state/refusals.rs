@@ -1,7 +1,7 @@
-//! Which Ingress a gateway's refusal is about, and what is kept so that the others go on.
+//! Which Ingress a NACK is about, and the previous generation that is served instead.
 //!
-//! A listener's routes are one resource: one bad virtual host holds up them all. So the Ingress at
-//! fault is held back (what it had before is served instead) until its next generation.
+//! All routes of a listener are one resource, so one bad virtual host blocks all of them. The
+//! Ingress at fault is therefore held back until its next generation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -14,11 +14,10 @@ use crate::xds::refusal::Nack;
 use crate::xds::route_configuration::ingress_of_virtual_host;
 use crate::xds::store::StoreRevision;
 
-/// How long what was served before is kept: longer than any gateway takes to refuse what came after
-/// it.
+/// How long the previous routes are kept: longer than any gateway takes to refuse the new ones.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// See the module.
+/// The refusals of gateways, by Ingress.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     blamed: BTreeMap<ObjectName, Refusal>,
@@ -26,22 +25,22 @@ pub(super) struct Refusals {
     before: BTreeMap<ObjectName, (IngressRoutes, Instant)>,
 }
 
-/// What a gateway said against an Ingress.
+/// A gateway's refusal of one generation of an Ingress.
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
-    /// The generation that it is about.
+    /// The refused generation.
     pub(super) generation: i64,
-    /// In words.
+    /// The NACK message.
     pub(super) message: String,
-    /// Where it is about a Secret's or Service's content, which may change under the same
-    /// generation: the resources that were refused.
+    /// The refused resources, if the refusal is about the content of a Secret or Service, which may
+    /// change under the same generation.
     pub(super) resources: BTreeSet<(Kind, String)>,
 }
 
 #[derive(Debug)]
 struct HeldBack {
     generation: i64,
-    // The revisions in which gateways were told of it.
+    // The revisions in which gateways received it.
     since: StoreRevision,
     until: StoreRevision,
 }
@@ -55,8 +54,8 @@ impl Refusals {
         self.blamed.values().any(|blame| !blame.resources.is_empty())
     }
 
-    /// Forgets what was said against resources that are different now: if those are refused, too,
-    /// it will be said again.
+    /// Drops refusals of changed resources. If the new content is refused too, another NACK
+    /// follows.
     pub(super) fn forgive(&mut self, changed: &BTreeSet<(Kind, String)>) -> Vec<ObjectName> {
         let concerned = |blame: &Refusal| !blame.resources.is_disjoint(changed);
         let forgiven = self.blamed.iter().filter(|(_, blame)| concerned(blame)).map(|(name, _)| name.clone()).collect();
@@ -64,18 +63,18 @@ impl Refusals {
         forgiven
     }
 
-    /// What a gateway said against this generation.
+    /// The NACK message against this generation.
     pub(super) fn against(&self, name: &ObjectName, generation: i64) -> Option<&str> {
         self.blamed.get(name).filter(|blame| blame.generation == generation).map(|blame| blame.message.as_str())
     }
 
-    /// Keeps what was served until now.
+    /// Keeps the routes that were served until now.
     pub(super) fn keep(&mut self, name: &ObjectName, before: IngressRoutes, now: Instant) {
         self.before.retain(|_, (_, since)| now < *since + KEPT);
         self.before.insert(name.clone(), (before, now));
     }
 
-    /// Holds a generation back. What to serve instead, where there is something.
+    /// Holds back a generation. Returns the previous routes, if there are any.
     pub(super) fn hold(
         &mut self,
         name: &ObjectName,
@@ -86,7 +85,7 @@ impl Refusals {
         self.before.remove(name).map(|(before, _)| before)
     }
 
-    /// Whether this generation is held back. Any other is judged anew.
+    /// Whether this generation is held back. Any other one is tried again.
     pub(super) fn holds(&mut self, name: &ObjectName, generation: i64) -> bool {
         let holds = self.held.get(name).is_some_and(|held| held.generation == generation);
         if !holds {
@@ -95,8 +94,8 @@ impl Refusals {
         holds
     }
 
-    /// Whether one that is held back was in what is refused: then that is why, and nobody else is
-    /// to blame yet.
+    /// Whether a generation that is held back by now was part of the refused update. It explains
+    /// the NACK, so no other Ingress is at fault yet.
     pub(super) fn explain(&self, nack: &Nack) -> bool {
         self.held.values().any(|held| nack.confirmed < held.since && held.since <= nack.revision && nack.revision <= held.until)
     }
@@ -108,9 +107,9 @@ impl Refusals {
     }
 }
 
-/// Which of the `suspects` the message means: by one of its hosts, by the number of its virtual
-/// host in one of the route configurations `refused`, or because there is no other. Of listeners
-/// Ingresses make the chains only: an address that cannot be had is nobody's fault.
+/// Which of the `suspects` a NACK is about: by one of its hosts in the message, by the index of its
+/// virtual host in the route configurations `refused`, or as the only suspect. Of a listener,
+/// Ingresses contribute only filter chains: an address that cannot be bound is no Ingress's fault.
 pub(super) fn at_fault<'a>(
     nack: &Nack,
     suspects: &[(&'a ObjectName, &IngressRoutes)],

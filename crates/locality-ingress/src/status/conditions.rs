@@ -1,40 +1,40 @@
-//! Statuses in the form that Serving expects.
+//! The status of an Ingress, in the form that Knative Serving expects.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use k8s_api::kingress::{IngressStatus, KCondition, LoadBalancer, LoadBalancerEntry};
 
-/// The names by which gateways are reached. One each: Serving refuses two.
+/// The DNS names of the gateways. One of each: Serving refuses two.
 #[derive(Clone, Debug)]
 pub(crate) struct LoadBalancerNames {
-    /// From outside the cluster.
+    /// For clients outside the cluster.
     pub public: String,
-    /// From inside.
+    /// For clients inside the cluster.
     pub private: String,
 }
 
-/// What is to be said of a generation.
+/// The condition of a generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ReadyCondition {
     /// Every live gateway serves it.
     Ready,
-    /// Not yet: why, for people.
+    /// Not served everywhere yet, with a message.
     Pending(String),
-    /// It cannot be served: why, for programs and for people.
+    /// Refused, with a reason and a message.
     Refused(&'static str, String),
 }
 
-/// Whether `status` already says that `generation` is ready, with the right addresses.
+/// Whether `status` already has `generation` Ready, with these names.
 #[must_use]
 pub(crate) fn is_ready(status: &IngressStatus, generation: i64, names: &LoadBalancerNames) -> bool {
     let wanted = next_status(status, generation, &ReadyCondition::Ready, names, Timestamp::UNIX_EPOCH);
-    // A time is taken over where the condition did not change, so equal dependencies that nothing would
-    // change at all.
+    // The transition time of an unchanged condition is kept, so an equal status means that nothing
+    // would change.
     wanted == *status
 }
 
-/// The status to write for `condition` after `before`.
+/// The status that follows `before` for `condition`.
 #[must_use]
 pub(crate) fn next_status(
     before: &IngressStatus,
@@ -67,7 +67,7 @@ pub(crate) fn next_status(
             condition("NetworkConfigured", "True", "", ""),
             condition("Ready", ready, reason, message),
         ],
-        // Both stay once they are there: Serving's placeholder Services hang on them.
+        // Both are kept for ever: Serving's placeholder Services depend on them.
         public_load_balancer: entry(&names.public),
         private_load_balancer: entry(&names.private),
     }

@@ -1,4 +1,4 @@
-//! One question to one gateway: do you have this version?
+//! One readiness probe of one gateway: does it serve this version?
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -10,18 +10,18 @@ use crate::xds::listeners::GatewayPorts;
 /// How long a gateway may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a probe found.
+/// The result of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ProbeResult {
-    /// The version is there.
+    /// The gateway serves the version.
     Proved,
-    /// Another, or none.
+    /// It serves another version or none, with the reason.
     NotYet(String),
-    /// The gateway cannot be reached.
+    /// It cannot be reached, with the reason.
     Unreachable(String),
 }
 
-/// Asks gateways.
+/// Probes gateways.
 #[derive(Clone, Debug)]
 pub(crate) struct Prober {
     client: reqwest::Client,
@@ -29,10 +29,10 @@ pub(crate) struct Prober {
 }
 
 impl Prober {
-    /// Asks gateways that listen on `ports`.
+    /// Probes gateways that listen on `ports`.
     ///
     /// # Errors
-    /// Where no HTTP client can be had.
+    /// If the HTTP client cannot be created.
     pub(crate) fn new(ports: GatewayPorts) -> Result<Self, reqwest::Error> {
         let client = reqwest::Client::builder()
             .user_agent(PROBE_USER_AGENT)
@@ -44,7 +44,7 @@ impl Prober {
         Ok(Self { client, ports })
     }
 
-    /// Asks the gateway at `address` for `target` with `hash`.
+    /// Probes the gateway at `address` for `target` with `hash`.
     pub(crate) async fn probe(&self, address: IpAddr, target: &ProbeTarget, hash: &str) -> ProbeResult {
         let port = if target.external { self.ports.external } else { self.ports.internal };
         let request = self
@@ -63,7 +63,7 @@ impl Prober {
     }
 }
 
-/// What an answer dependencies. The gateway itself gives it, from the routes that it has.
+/// Interprets an answer. The gateway itself gives it, from its routes.
 fn compare_hash(status: u16, answered: Option<&str>, hash: &str) -> ProbeResult {
     match answered {
         Some(answered) if answered == hash => ProbeResult::Proved,

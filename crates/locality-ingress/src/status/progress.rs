@@ -1,4 +1,5 @@
-//! What comes out of the world besides updates of the store.
+//! The output of [`ControlPlaneState`](crate::state::ControlPlaneState) besides updates of the
+//! store.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,30 +10,30 @@ use crate::routes::translate::IngressRoutes;
 use crate::xds::store::StoreRevision;
 use k8s_api::kingress::IngressStatus;
 
-/// The reason of an Ingress that a gateway did not take.
+/// The reason of an Ingress whose configuration a gateway refused.
 pub(crate) const REFUSED_BY_GATEWAY: &str = "RefusedByGateway";
 
-/// Where one Ingress stands.
+/// The newest generation of one Ingress and its progress.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IngressProgress {
     /// `metadata.uid`.
     pub uid: String,
-    /// The generation this is about, the newest one seen.
+    /// The newest generation seen.
     pub generation: i64,
-    /// Its status as last seen.
+    /// The status as last seen.
     pub status: IngressStatus,
-    /// How far it is.
+    /// The progress of the generation.
     pub progress: Progress,
 }
 
 impl IngressProgress {
-    /// Whether a gateway that is connected to this replica refused it.
+    /// Whether a gateway that is connected to this replica refused the generation.
     #[must_use]
     pub fn is_refused_by_gateway(&self) -> bool {
         matches!(self.progress, Progress::Refused { reason: REFUSED_BY_GATEWAY, .. })
     }
 
-    /// Whether its status says that a gateway refused this generation, whoever of us wrote that.
+    /// Whether the status says that a gateway refused the generation, whichever replica wrote that.
     #[must_use]
     pub fn says_refused_by_gateway(&self) -> bool {
         let of_generation = self.status.observed_generation == Some(self.generation);
@@ -40,43 +41,42 @@ impl IngressProgress {
     }
 }
 
-/// How far a generation is.
+/// The progress of a generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// Told to the gateways.
+    /// Published to the gateways.
     Served {
         /// Since this revision of the store.
         since: StoreRevision,
-        /// What a probe of it comes back with.
+        /// The hash with which a gateway answers a probe of this version.
         hash: String,
-        /// What to ask the gateways.
+        /// The probes to send.
         probes: Vec<ProbeTarget>,
     },
-    /// These are not there yet. The generation before, where there is one, is served until they
-    /// are.
+    /// Objects are missing. The previous generation, if there is one, is served until they exist.
     Waiting {
-        /// What is missing.
+        /// The missing objects.
         missing: Vec<String>,
     },
-    /// It cannot be served.
+    /// Refused.
     Refused {
-        /// Why, for programs.
+        /// The reason, for programs.
         reason: &'static str,
-        /// Why, for people.
+        /// The message, for people.
         message: String,
     },
 }
 
-/// A request that proves one listener's routes.
+/// A request that proves the routes of one listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeTarget {
-    /// Whether to ask the external listener; the internal one otherwise.
+    /// Whether it is sent to the external listener; otherwise to the internal one.
     pub external: bool,
-    /// The host to ask for.
+    /// The host of the request.
     pub host: Host,
 }
 
-/// A gateway pod that takes requests.
+/// A ready gateway pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GatewayPod {
     /// The node it is on.
@@ -85,20 +85,20 @@ pub struct GatewayPod {
     pub address: IpAddr,
 }
 
-/// What everybody else is to know after changes.
+/// What others have to know after changes.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Ingresses whose current changed; `None` for those that are gone.
+    /// Ingresses whose progress changed; `None` for deleted ones.
     pub progress_changes: Vec<(ObjectName, Option<IngressProgress>)>,
-    /// What people should know about Ingresses: the Ingress, a reason for programs, and a note.
+    /// Warnings: the Ingress, a reason for programs, and a note for people.
     pub warnings: Vec<(ObjectName, &'static str, String)>,
-    /// The gateways, where they changed.
+    /// The gateways, if they changed.
     pub gateways: Option<Vec<GatewayPod>>,
-    /// The other replicas by pod name, when any endpoint of our own Service changed.
+    /// The other replicas by pod name, if an endpoint of our own Service changed.
     pub replicas: Option<BTreeMap<String, IpAddr>>,
 }
 
-/// One request per listener is enough: a listener's routes travel as a whole.
+/// One request per listener is enough: all routes of a listener are one resource.
 pub(crate) fn probe_targets(routes: &IngressRoutes) -> Vec<ProbeTarget> {
     let target = |external, host: &Host| {
         let host = if host == ANY_HOST { "any.invalid".to_owned() } else { host.clone() };

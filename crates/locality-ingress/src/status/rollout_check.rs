@@ -1,4 +1,4 @@
-//! Drives one generation of one Ingress to its Ready.
+//! Probes the gateways for one generation of one Ingress until it is Ready.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -20,47 +20,47 @@ use crate::xds::connected::Connected;
 use crate::xds::store::StoreRevision;
 use k8s_api::kingress::IngressStatus;
 
-/// A generation that takes longer than this is said to be pending; until then the status stays as
-/// it was.
+/// A generation that takes longer than this is reported as pending; before that the status is left
+/// alone.
 const SAY_PENDING_AFTER: Duration = Duration::from_secs(1);
-/// A gateway that is neither connected nor reachable for this long is gone, whatever its pod's
-/// status says: it takes Kubernetes 40 s and more to notice a lost node.
+/// A gateway that is neither connected nor reachable for this long is ignored, whatever its pod's
+/// status says: Kubernetes takes 40 s and more to notice a lost node.
 const GONE_AFTER: Duration = Duration::from_secs(2);
-/// How long a refusal counts that another replica wrote and says no more of: it may be gone, and
-/// its gateways on their way here.
+/// How long a refusal stands that another replica wrote and does not renew: that replica may be
+/// gone, and its gateways may be connecting to this one.
 const REFUSAL_STANDS: Duration = Duration::from_secs(60);
 const FIRST_RETRY: Duration = Duration::from_millis(10);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 
-/// What all pursuits share.
+/// What all checks share.
 #[derive(Clone)]
 pub(crate) struct Dependencies {
-    /// Writes statuses.
+    /// Writer of statuses.
     pub writer: StatusWriter,
-    /// Asks gateways.
+    /// Prober of gateways.
     pub prober: Prober,
-    /// The gateways that take requests, as Kubernetes has them; `None` until that is known.
+    /// The ready gateways by their EndpointSlices; `None` until these are known.
     pub gateways: watch::Receiver<Option<Vec<GatewayPod>>>,
-    /// Those that are connected here.
+    /// The gateways connected to this replica.
     pub connected: Connected,
-    /// The names to publish.
+    /// The DNS names to publish.
     pub names: LoadBalancerNames,
-    /// Limits probes on their way.
+    /// Limits concurrent probes.
     pub probes: Arc<Semaphore>,
-    /// Counts.
+    /// Metrics of the daemon.
     pub metrics: Metrics,
 }
 
 impl Dependencies {
-    /// Whether all gateways are connected here, so that no other replica knows more.
+    /// Whether all gateways are connected to this replica, so that no other replica knows more.
     fn knows_all_gateways(&self) -> bool {
         let gateways = self.gateways.borrow();
         gateways.iter().flatten().all(|gateway| self.connected.in_sync_at(&gateway.node).is_some())
     }
 }
 
-/// Says of an Ingress that a gateway had refused that this is over: who leads finds out whether it
-/// is Ready.
+/// Sets an Ingress back to pending after a gateway's refusal has ended; the leader then checks
+/// whether it is Ready.
 pub(crate) async fn clear_refusal(name: ObjectName, current: IngressProgress, dependencies: Dependencies) {
     if current.says_refused_by_gateway() {
         let condition = ReadyCondition::Pending("the configuration that a gateway refused has changed".to_owned());
@@ -68,7 +68,7 @@ pub(crate) async fn clear_refusal(name: ObjectName, current: IngressProgress, de
     }
 }
 
-/// Pursues `current` of the Ingress `name` until nothing is left to be said about it.
+/// Follows the Ingress `name` until its status says all there is to say about `current`.
 pub(crate) async fn check_rollout(name: ObjectName, current: IngressProgress, dependencies: Dependencies) {
     let started = Instant::now();
     match &current.progress {
@@ -81,8 +81,8 @@ pub(crate) async fn check_rollout(name: ObjectName, current: IngressProgress, de
             let mut gateways = dependencies.gateways.clone();
             let mut connected = dependencies.connected.watch();
             let mut retry = FIRST_RETRY;
-            // A gateway that another replica knows refused it. That stands until that replica says
-            // that it is over.
+            // A gateway of another replica refused it. The refusal stands until that replica
+            // withdraws it.
             let refused_elsewhere = current.says_refused_by_gateway();
             while let Some(lacking) = proof.probe_gateways(&dependencies).await {
                 if started.elapsed() > SAY_PENDING_AFTER && !refused_elsewhere {
@@ -90,7 +90,7 @@ pub(crate) async fn check_rollout(name: ObjectName, current: IngressProgress, de
                 }
                 tokio::select! {
                     _ = gateways.changed() => {}
-                    // A confirmation is what most steps wait for.
+                    // Most rounds wait for an ACK.
                     _ = connected.changed() => {}
                     () = tokio::time::sleep(retry) => retry = (retry * 2).min(LAST_RETRY),
                 }
@@ -114,7 +114,7 @@ pub(crate) async fn check_rollout(name: ObjectName, current: IngressProgress, de
     }
 }
 
-/// Writes what is to be said, until it is written. Returns the status as it is then.
+/// Writes the status until that succeeds. Returns the written status.
 async fn write_status(
     name: &ObjectName,
     current: &IngressProgress,
@@ -135,8 +135,8 @@ async fn write_status(
     status
 }
 
-/// The first few, and how many more: on a large cluster a status would not hold them all, nor would
-/// anybody read them.
+/// The first few gateways, and the number of the others: a status has no room for all gateways of a
+/// large cluster.
 fn summarize(lacking: &[String]) -> String {
     const MOST: usize = 3;
     let (first, rest) = lacking.split_at(lacking.len().min(MOST));
@@ -153,8 +153,8 @@ struct Proof<'a> {
 }
 
 impl Proof<'_> {
-    /// Asks every gateway that has not proved the version yet. What is still lacking, or `None`
-    /// when nothing is.
+    /// Probes every gateway that has not proved the version yet. Returns what is missing, or
+    /// `None`.
     async fn probe_gateways(&mut self, dependencies: &Dependencies) -> Option<String> {
         let Some(gateways) = dependencies.gateways.borrow().clone() else { return Some("gateways are not known yet".to_owned()) };
         if gateways.is_empty() {
@@ -189,8 +189,8 @@ impl Proof<'_> {
     }
 
     async fn probe_gateway(&self, gateway: &GatewayPod, dependencies: &Dependencies) -> ProbeResult {
-        // One that is connected to another replica cannot be known to have confirmed; its answer
-        // must do.
+        // There is no ACK state of gateways connected to another replica; for them the probe's
+        // answer is enough.
         let confirmed = dependencies.connected.in_sync_at(&gateway.node).map(|at| at >= self.since);
         if confirmed == Some(false) {
             return ProbeResult::NotYet("has not confirmed the version".to_owned());

@@ -1,4 +1,4 @@
-//! Runs one pursuit per Ingress while this replica leads.
+//! Runs one rollout check per Ingress while this replica leads.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,9 @@ use super::rollout_check::{Dependencies, check_rollout, clear_refusal};
 use crate::kubernetes::objects::ObjectName;
 use crate::kubernetes::watches::ForeignFinalizer;
 
-/// Follows the progress_changes until the stop. Statuses are written, and foreign finalizers removed, only
-/// while `leading` is true; except for what gateways refused: only the replica that such a gateway
-/// is connected to knows it, so that one says it, and says so when it is over.
+/// Follows the progress of Ingresses until the stop. Statuses are written, and foreign finalizers
+/// removed, only while `leading` is true. Refusals by gateways are the exception: only the replica
+/// that the gateway is connected to knows them, so that replica writes and withdraws them.
 pub(crate) async fn supervise(
     mut progress_changes: mpsc::UnboundedReceiver<(ObjectName, Option<IngressProgress>)>,
     mut held: mpsc::Receiver<ForeignFinalizer>,
@@ -38,8 +38,8 @@ pub(crate) async fn supervise(
                             let before = all.insert(name.clone(), current.clone());
                             let was_refused = before.as_ref().is_some_and(IngressProgress::is_refused_by_gateway);
                             let said_refused = before.as_ref().is_some_and(IngressProgress::says_refused_by_gateway);
-                            // Our own write of the status comes back; the pursuit that wrote it
-                            // needs no restart. What another replica wrote is news.
+                            // Our own status write comes back as a change; the check that wrote it
+                            // needs no restart. A write of another replica does.
                             let same_words = said_refused == current.says_refused_by_gateway();
                             let busy = pursuits.get(&name).is_some_and(|pursuit| !pursuit.is_finished());
                             let goes_on = same_work && same_words && busy;
@@ -109,7 +109,7 @@ fn restart(
 async fn release(held: ForeignFinalizer, dependencies: Dependencies) {
     match dependencies.writer.release(&held).await {
         Ok(()) => tracing::info!(ingress = %held.name, "removed another implementation's finalizer"),
-        // It changed meanwhile: its next event tells of it again.
+        // The object changed meanwhile: its next event has it again.
         Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "retrying with the next event of the object"),
     }
 }

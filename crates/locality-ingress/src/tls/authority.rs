@@ -1,5 +1,5 @@
-//! Certificates for the gateways' connections that we make ourselves. Pure but for the randomness
-//! of keys; time is passed in.
+//! Issues the certificates of the gateways' connections. Pure except for the randomness of keys;
+//! the time is an argument.
 
 use jiff::civil::Date;
 use jiff::{Span, Timestamp, tz::TimeZone};
@@ -7,9 +7,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 
-/// How long the authority is valid. Whoever wants another one deletes its Secret.
+/// The validity of the authority. Deleting its Secret makes a new one.
 const AUTHORITY_YEARS: i64 = 10;
-/// How long certificates are valid, and how long before their end they are made anew.
+/// The validity of certificates, and how long before its end they are renewed.
 const CERTIFICATE_DAYS: i64 = 90;
 const RENEWED_BEFORE_DAYS: i64 = 30;
 
@@ -29,32 +29,32 @@ impl std::fmt::Debug for Pair {
     }
 }
 
-/// What a certificate is for.
+/// The use of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// To be connected to.
+    /// Server authentication.
     Server,
-    /// To connect.
+    /// Client authentication.
     Client,
 }
 
-/// Why there is no certificate.
+/// Why no certificate was issued.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MakeError {
-    /// It cannot be made.
+    /// The certificate could not be made.
     #[error("failed to issue a certificate for {name}")]
     Make {
-        /// Whom it is for.
+        /// Its subject.
         name: String,
-        /// What is wrong.
+        /// The cause.
         source: rcgen::Error,
     },
-    /// The time cannot be reckoned with.
+    /// The validity could not be computed.
     #[error("failed to compute the validity of a certificate for {name}")]
     Time {
-        /// Whom it is for.
+        /// Its subject.
         name: String,
-        /// What is wrong.
+        /// The cause.
         source: jiff::Error,
     },
 }
@@ -74,8 +74,7 @@ pub(crate) fn authority(now: Timestamp) -> Result<Pair, MakeError> {
     Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
-/// A new certificate for the host `name`, signed by `authority`, and from when on it is to be
-/// replaced.
+/// A new certificate for the host `name`, signed by `authority`, and when to renew it.
 ///
 /// # Errors
 /// [`MakeError`].
@@ -83,7 +82,7 @@ pub(crate) fn signed(authority: &Pair, name: &str, side: Side, now: Timestamp) -
     let wrong = |source| MakeError::Make { name: name.to_owned(), source };
     let time = |source| MakeError::Time { name: name.to_owned(), source };
     let authority_key = KeyPair::from_pem(&authority.key).map_err(wrong)?;
-    // Its name and key are all that a signature tells of an authority.
+    // A signature depends only on the authority's name and key.
     let issuer = Issuer::new(authority_params(now)?, authority_key);
     let mut params = CertificateParams::new([name.to_owned()]).map_err(wrong)?;
     params.distinguished_name.push(DnType::CommonName, name);
@@ -109,13 +108,13 @@ fn authority_params(now: Timestamp) -> Result<CertificateParams, MakeError> {
     Ok(params)
 }
 
-/// From the day before, for clocks differ, to the day that is so far off.
+/// Valid from yesterday, because clocks differ, for `span` from today.
 fn valid(params: &mut CertificateParams, name: &str, now: Timestamp, span: Span) -> Result<(), MakeError> {
     let time = |source| MakeError::Time { name: name.to_owned(), source };
     let today = now.to_zoned(TimeZone::UTC).date();
     let yesterday = today.checked_sub(Span::new().days(1)).map_err(time)?;
     let end = today.checked_add(span).map_err(time)?;
-    // Months and days are above zero.
+    // Months and days are positive.
     let midnight = |date: Date| date_time_ymd(date.year().into(), date.month().unsigned_abs(), date.day().unsigned_abs());
     params.not_before = midnight(yesterday);
     params.not_after = midnight(end);

@@ -1,5 +1,4 @@
-//! TLS for the gateways' connections: certificate, key, and the authority of the gateways' own
-//! certificates, from files that may change.
+//! Certificate, key and client authorities from files, which may change.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,31 +14,29 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
-/// How often the files are looked at. Whoever renews a certificate does so long before the old one
-/// ends.
+/// How often the files are read. Certificates are renewed long before they expire.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Where everything is, in PEM.
+/// Paths of the PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// Our certificate, and those between it and its authority.
+    /// The server certificate with its chain.
     pub certificate: PathBuf,
     /// Its key.
     pub key: PathBuf,
-    /// The authorities that the gateways' certificates are of. Without them whoever reaches the
-    /// port is served.
+    /// The authorities of the gateways' client certificates. Without them any client is served.
     pub client_authorities: Option<PathBuf>,
 }
 
 /// Why gateways cannot be served over TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// Some of the files were named, but not all that it takes.
+    /// Only some of the files are given.
     #[error("failed to set up TLS: a file is given for {given}, but none for {missing}")]
     HalfConfigured {
-        /// What for there is one.
+        /// The given file.
         given: &'static str,
-        /// What for there is none.
+        /// The missing file.
         missing: &'static str,
     },
     /// A file that cannot be read.
@@ -50,40 +47,39 @@ pub enum TlsError {
         /// What the system said.
         source: io::Error,
     },
-    /// A file without what it should hold.
+    /// A file without the expected PEM block.
     #[error("failed to find {what} in {}", path.display())]
     Pem {
-        /// What it should hold.
+        /// The expected block.
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         source: pem::Error,
     },
-    /// Certificate and key that do not belong together, or cannot be used.
+    /// Certificate and key do not match, or cannot be used.
     #[error("failed to use {} with its key", path.display())]
     Certificate {
         /// The certificate's file.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         source: rustls::Error,
     },
-    /// Authorities that are none.
+    /// The authorities cannot be used.
     #[error("failed to use the authorities in {}", path.display())]
     Authorities {
         /// Their file.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         source: VerifierBuilderError,
     },
 }
 
 impl TlsFiles {
-    /// From what an operator gave; `None` where that is nothing at all.
+    /// The files given by the operator; `None` if none is given.
     ///
     /// # Errors
-    /// [`TlsError::HalfConfigured`]: TLS that was meant to be on must not be off for want of a
-    /// file.
+    /// [`TlsError::HalfConfigured`]: TLS must not be off because one file is missing.
     pub fn given(
         certificate: Option<PathBuf>,
         key: Option<PathBuf>,
@@ -103,11 +99,10 @@ impl TlsFiles {
     }
 }
 
-/// TLS of a certificate and an authority that come from elsewhere than files. `what` names them
-/// where they cannot be used.
+/// A configuration with certificates that are not in files. `what` names them in errors.
 ///
 /// # Errors
-/// [`TlsError`] where they cannot be used.
+/// [`TlsError`] if they cannot be used.
 pub(crate) fn config_of(what: &str, certificate: &str, key: &str, client_authorities: &str) -> Result<ServerConfig, TlsError> {
     let name = || PathBuf::from(what);
     let files = TlsFiles { certificate: name(), key: name(), client_authorities: Some(name()) };
@@ -116,7 +111,7 @@ pub(crate) fn config_of(what: &str, certificate: &str, key: &str, client_authori
     server_config(&files, &contents)
 }
 
-/// TLS as the files have it, now and when they change.
+/// The TLS configuration from files.
 #[derive(Debug)]
 pub struct ServerTls {
     files: TlsFiles,
@@ -142,14 +137,14 @@ impl ServerTls {
         Ok(Self { files, contents, current })
     }
 
-    /// What new connections are to be accepted with.
+    /// The configuration for new connections.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<ServerConfig>> {
         self.current.subscribe()
     }
 
-    /// Takes changes of the files over, until the stop. What cannot be used changes nothing, and is
-    /// told.
+    /// Reloads changed files until the stop. If they cannot be used, the previous configuration
+    /// stays and the failure is logged.
     pub async fn follow(mut self, metrics: Metrics, stop: CancellationToken) {
         let mut complained = None;
         loop {
@@ -167,7 +162,7 @@ impl ServerTls {
                 Err(error) => {
                     let error = format!("{:#}", anyhow::Error::from(error));
                     metrics.tls_failures.inc();
-                    // Once is enough.
+                    // The same error is logged once.
                     if complained.as_ref() != Some(&error) {
                         tracing::error!(error, "failed to load a new server certificate, keeping the previous one");
                         complained = Some(error);
@@ -177,7 +172,7 @@ impl ServerTls {
         }
     }
 
-    /// Whether there was anything new.
+    /// Reads the files. Returns whether they changed.
     async fn look(&mut self) -> Result<bool, TlsError> {
         let contents = read(&self.files).await?;
         if contents == self.contents {

@@ -1,5 +1,4 @@
-//! TLS for the gateways' connections with certificates of our own making, from the beginning and as
-//! they are renewed.
+//! Obtains the daemon's own certificates and renews them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +13,12 @@ use super::files::{TlsError, config_of};
 use super::secrets::{Certificates, SERVER_SECRET, keep};
 use crate::metrics::Metrics;
 
-/// How often it is looked whether any of them is due or different. They are renewed a month before
-/// their end.
+/// How often the Secrets are read. Certificates are renewed one month before they expire.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// How long until it is tried again where there are none yet.
+/// How long to wait before retrying while there are no certificates.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
-/// See the module.
+/// The TLS configuration with the daemon's own certificates.
 pub(crate) struct OwnCertificates {
     client: Client,
     namespace: String,
@@ -29,7 +27,7 @@ pub(crate) struct OwnCertificates {
 }
 
 impl OwnCertificates {
-    /// Has certificates, however long it takes to get them; `None` where the stop comes before.
+    /// Retries until there are certificates; `None` if the stop comes first.
     pub(crate) async fn obtain(client: &Client, namespace: &str, stop: &CancellationToken) -> Result<Option<Self>, TlsError> {
         loop {
             match keep(client, namespace, Timestamp::now()).await {
@@ -48,8 +46,8 @@ impl OwnCertificates {
         }
     }
 
-    /// Renews what is due and takes over what another replica renewed, until the stop. What cannot
-    /// be had or used changes nothing.
+    /// Renews due certificates, and loads those that another replica renewed, until the stop. A
+    /// failure changes nothing.
     pub(crate) async fn follow(mut self, metrics: Metrics, stop: CancellationToken) {
         loop {
             tokio::select! {

@@ -1,5 +1,5 @@
-//! The Secrets with the certificates of the gateways' connections that we make ourselves: an
-//! authority, our own certificate, and the one that all gateways show.
+//! The Secrets of the daemon's own certificates: an authority, the server certificate, and the
+//! client certificate of all gateways.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use kube::{Api, Client};
 
 use super::authority::{MakeError, Pair, Side, authority, signed};
 
-/// The Secret of the authority. Only we read it.
+/// The Secret of the authority. Only this daemon reads it.
 pub(crate) const AUTHORITY_SECRET: &str = "kantai-xds-authority";
-/// Our own.
+/// The Secret of the server certificate.
 pub(crate) const SERVER_SECRET: &str = "locality-ingress-xds";
-/// The gateways', in whose pods it is mounted.
+/// The Secret of the client certificate, mounted by gateways.
 pub(crate) const GATEWAY_SECRET: &str = "kantai-gateway-xds";
-/// The annotation that says from when on a certificate is to be replaced.
+/// The annotation with the time from which on a certificate is renewed.
 const RENEW_AFTER: &str = "bonavadeur.io/renew-after";
 /// How long the API server may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -26,42 +26,42 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Why there are no certificates.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CertificatesError {
-    /// The API server gives or takes none.
+    /// The API server refused a read or write.
     #[error("failed to keep Secret {name}")]
     Api {
         /// The Secret.
         name: &'static str,
-        /// What it said.
+        /// The cause.
         source: Box<kube::Error>,
     },
-    /// It did not answer.
+    /// The API server did not answer.
     #[error("failed to keep Secret {name}: no answer within {ANSWER_WITHIN:?}")]
     NoAnswer {
         /// The Secret.
         name: &'static str,
     },
-    /// A Secret of ours that somebody else made something of.
+    /// A Secret with unusable content, written by someone else.
     #[error("failed to use Secret {name}: it has no tls.crt and tls.key in PEM; delete it to have it issued again")]
     Content {
         /// The Secret.
         name: &'static str,
     },
-    /// They cannot be made.
+    /// A certificate could not be issued.
     #[error(transparent)]
     Make(#[from] MakeError),
 }
 
-/// What gateways are served with.
+/// The certificates for the gateways' connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Certificates {
-    /// Our own.
+    /// The server certificate.
     pub server: Pair,
-    /// The authority of those that gateways show.
+    /// The authority of client certificates.
     pub authority: String,
 }
 
-/// Makes what is not there or is due, and reads the rest. All replicas may do so at the same time:
-/// what one of them wrote the others take over.
+/// Creates missing certificates, renews due ones and reads the others. All replicas may do so
+/// concurrently: the first write wins, and the others load it.
 ///
 /// # Errors
 /// [`CertificatesError`].
@@ -107,7 +107,7 @@ async fn keep_one(
     pair(&written).ok_or(CertificatesError::Content { name })
 }
 
-/// Whether it is whole, of this authority, and not due.
+/// Whether the certificate is complete, signed by `authority` and not due.
 fn is_good(secret: &Secret, authority: &Pair, now: Timestamp) -> bool {
     let text = |key: &str| secret.data.as_ref()?.get(key).map(|ByteString(bytes)| bytes.as_slice());
     let renew_after = secret.metadata.annotations.as_ref().and_then(|all| all.get(RENEW_AFTER)?.parse::<Timestamp>().ok());
@@ -145,7 +145,7 @@ async fn get(api: &Api<Secret>, name: &'static str) -> Result<Option<Secret>, Ce
     got.map_err(|source| CertificatesError::Api { name, source: Box::new(source) })
 }
 
-/// Creates it, or reads what another one created.
+/// Creates the Secret, or reads the one that another replica created.
 async fn create(api: &Api<Secret>, wanted: Secret) -> Result<Secret, CertificatesError> {
     let name = [AUTHORITY_SECRET, SERVER_SECRET, GATEWAY_SECRET];
     let name = name.into_iter().find(|name| wanted.metadata.name.as_deref() == Some(name)).unwrap_or(AUTHORITY_SECRET);

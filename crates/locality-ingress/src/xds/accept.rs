@@ -1,4 +1,4 @@
-//! Connections of gateways as they come, over TLS where that is set up.
+//! Accepts the connections of gateways, over TLS if configured.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -21,13 +21,12 @@ use tonic::transport::server::Connected;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Handshakes at the same time: each costs a signature.
+/// Concurrent handshakes: each costs a signature.
 const HANDSHAKES: usize = 64;
-/// The system is out of something: asking it at once again would not help.
+/// How long to wait after a failed accept: the system is out of some resource.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 
-/// Connections of one address at the same time. A gateway has one, and for a moment after a break
-/// two.
+/// Concurrent connections per address. A gateway has one, and two for a moment after a break.
 const CONNECTIONS_PER_PEER: usize = 16;
 
 /// A gateway's connection.
@@ -37,11 +36,11 @@ pub(super) struct Connection {
     counted: Counted,
 }
 
-/// How many connections each address has.
+/// The number of connections per address.
 #[derive(Clone, Debug, Default)]
 struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
-/// One of the connections of an address, for as long as this lives.
+/// A counted connection; dropping it decrements the count.
 #[derive(Debug)]
 struct Counted {
     peers: Peers,
@@ -49,7 +48,7 @@ struct Counted {
 }
 
 impl Peers {
-    /// One more of `address`, unless it has all that it may have.
+    /// Counts one more connection of `address`, unless it has the maximum.
     fn count(&self, address: IpAddr) -> Option<Counted> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(address).or_default();
@@ -73,7 +72,7 @@ impl Drop for Counted {
     }
 }
 
-/// Accepts connections until nobody takes them any more.
+/// Accepts connections until the receiver is dropped.
 pub(super) fn connections(
     listener: TcpListener,
     tls: Option<watch::Receiver<Arc<ServerConfig>>>,
@@ -86,7 +85,7 @@ pub(super) fn connections(
                 accepted = listener.accept() => accepted,
                 () = sender.closed() => return,
             };
-            // Small answers must not wait for the acknowledgement of the ones before.
+            // Small responses must not wait for the ACK of earlier segments.
             let (stream, address) =
                 match accepted.and_then(|(stream, peer)| stream.set_nodelay(true).map(|()| (stream, peer.ip()))) {
                     Ok(accepted) => accepted,
@@ -109,7 +108,7 @@ pub(super) fn connections(
                 let Ok(_one_of_them) = handshakes.acquire().await else { return };
                 let peer = stream.peer_addr().ok();
                 match tokio::time::timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream)).await {
-                    // Nobody takes it any more only while everything stops.
+                    // The receiver is gone only while the process stops.
                     Ok(Ok(stream)) => {
                         let _ = sender.send(Ok(Connection { stream: Either::Right(Box::new(stream)), counted })).await;
                     }
@@ -122,7 +121,7 @@ pub(super) fn connections(
     ReceiverStream::new(receiver)
 }
 
-/// Where a connection comes from.
+/// The peer's address.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) IpAddr);
 

@@ -1,4 +1,4 @@
-//! A line of JSON per request on a gateway's standard output, for those who want it.
+//! The access log: a line of JSON per request on a gateway's standard output.
 
 use envoy_types::pb::envoy::config::accesslog::v3::{AccessLog, access_log};
 use envoy_types::pb::envoy::config::core::v3::{SubstitutionFormatString, substitution_format_string};
@@ -6,8 +6,8 @@ use envoy_types::pb::envoy::extensions::access_loggers::stream::v3::{StdoutAcces
 use envoy_types::pb::google::protobuf::{Any, Struct, Value, value};
 use prost::{Message as _, Name as _};
 
-/// What is told of a request: the key, and Envoy's operator for it. A value that is a number for
-/// Envoy is one in the line, and what there is not is `null`.
+/// The fields of a line: key and Envoy operator. Numbers stay numbers, and missing values are
+/// `null`.
 const FIELDS: [(&str, &str); 17] = [
     ("time", "%START_TIME%"),
     ("method", "%REQ(:METHOD)%"),
@@ -28,11 +28,11 @@ const FIELDS: [(&str, &str); 17] = [
     ("serving_pod", "%UPSTREAM_HOST%"),
 ];
 
-/// Such a log.
+/// The access log configuration.
 #[must_use]
 pub(super) fn json_on_standard_output() -> AccessLog {
-    // The fields are a map, whose order is another one each time, and what is the same is to be
-    // encoded the same. What is said of one message in several pieces is one message.
+    // The fields are a map with random order, but equal configurations must be encoded equally.
+    // Concatenated encodings of one message are one message.
     let value = FIELDS.iter().flat_map(|(key, operator)| with_field(key, operator).encode_to_vec()).collect();
     AccessLog {
         name: "envoy.access_loggers.stdout".to_owned(),

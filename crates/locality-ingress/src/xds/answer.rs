@@ -1,6 +1,5 @@
-//! An answer of the delta protocol as bytes on the wire, without copying large resources: a route
-//! configuration of ten thousand hosts has megabytes, and fifty gateways that each hold a copy of
-//! their own hold hundreds.
+//! Encodes a delta response without copying large resources: a route configuration of ten thousand
+//! hosts has megabytes, and one copy per gateway would be hundreds.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
@@ -10,8 +9,8 @@ use prost::Message as _;
 use super::store::StoreRevision;
 use super::{Encoded, Kind, Name};
 
-/// Resources from this size on are passed on as they are; copying a smaller one costs less than a
-/// frame of its own.
+/// Resources of at least this size are shared; copying a smaller one costs less than a frame of its
+/// own.
 const SHARED_FROM_BYTES: usize = 16 * 1024;
 
 /// `DeltaDiscoveryResponse.resources`.
@@ -24,19 +23,19 @@ const VALUE: u8 = 2;
 /// A `DeltaDiscoveryResponse`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// What it is about.
+    /// The kind of its resources.
     pub kind: Kind,
-    /// By which its confirmation is known.
+    /// The nonce that its ACK repeats.
     pub nonce: String,
-    /// What the store was at.
+    /// The revision of the store.
     pub revision: StoreRevision,
-    /// What is new or different.
+    /// New and changed resources.
     pub resources: Vec<(Name, Encoded)>,
-    /// What is not there any more.
+    /// Removed resources.
     pub removed: Vec<Name>,
 }
 
-/// An answer that no message of gRPC can hold.
+/// A response that exceeds the maximum of a gRPC message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("failed to send an answer of {bytes} bytes: a message ends at 4 GiB")]
 pub struct TooLong {
@@ -45,7 +44,7 @@ pub struct TooLong {
 }
 
 impl Answer {
-    /// A message of gRPC, uncompressed: the pieces one after the other.
+    /// The uncompressed gRPC message, in pieces.
     ///
     /// # Errors
     /// [`TooLong`].
@@ -65,8 +64,8 @@ impl Answer {
         pieces.framed()
     }
 
-    // Fields of a message may come in any order and in any number of pieces, so each resource is
-    // what of it protobuf makes, and then its content under the header that its length needs.
+    // Protobuf fields may come in any order and in any number of pieces. So each resource is
+    // encoded without its content, which follows under a header with its length.
     fn resource(&self, name: &Name, encoded: &Encoded, to: &mut Pieces) {
         let content = &encoded.content;
         let any = Any { type_url: self.kind.type_url().to_owned(), value: Vec::new() }.encode_to_vec();
@@ -83,8 +82,7 @@ impl Answer {
     }
 }
 
-/// How long the header of a field with a length is: all of ours have one byte for their number and
-/// type.
+/// The length of the header of a length-delimited field; all fields used here have a one-byte tag.
 fn header_length(length: usize) -> usize {
     1 + prost::length_delimiter_len(length)
 }
@@ -99,7 +97,7 @@ impl Pieces {
     fn header(&mut self, field: u8, length: usize) {
         const WITH_LENGTH: u8 = 2;
         self.copied.put_u8(field << 3 | WITH_LENGTH);
-        // Ten bytes at most; the buffer grows.
+        // At most ten bytes; the buffer grows.
         let mut left = length;
         while left >= 0x80 {
             self.copied.put_u8(left.to_le_bytes()[0] | 0x80);

@@ -11,9 +11,9 @@ use super::proto::{number, socket};
 use crate::endpoints::locality::Assignment;
 use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::Policy;
 
-/// The assignment for the cluster `cluster_name`. A serving node is a sub-zone of its zone. Where
-/// the endpoints stand in for the pods (activators), each says so, and a request that is sent there
-/// is told of at once ([`super::held_log`]).
+/// The assignment of the cluster `cluster_name`. A serving node is a sub-zone of its zone.
+/// Activators are marked in the metadata of their endpoints, so that a request sent there is logged
+/// at once ([`super::held_log`]).
 #[must_use]
 pub fn load_assignment(
     cluster_name: &str,
@@ -55,11 +55,11 @@ pub fn load_assignment(
     }
 }
 
-/// With Envoy's own factor of 140 % a priority, or the node of a share, gets all that is meant for
-/// it only while five of seven endpoints are healthy. Here one is enough: the share of healthy
-/// endpoints times this is at least one.
+/// With Envoy's default factor of 140 %, a priority or locality gets its full share only while five
+/// of seven endpoints are healthy. Here one healthy endpoint is enough: its share times this factor
+/// is at least one.
 fn overprovisioning_percent(assignment: &Assignment) -> u32 {
-    // More would leave what Envoy reckons with, for more endpoints than any cluster has.
+    // A higher factor would overflow Envoy's arithmetic; no cluster has more endpoints.
     const MOST: u32 = 1_000;
     let endpoints: usize = assignment.localities.iter().map(|locality| locality.endpoints.len()).sum();
     100 * u32::try_from(endpoints).map_or(MOST, |count| count.clamp(1, MOST))

@@ -1,9 +1,8 @@
-//! When each resource last changed, so that who is behind finds each of its changes once, however
-//! many there were.
+//! When each resource last changed, so that a gateway that is behind finds each changed resource
+//! once.
 //!
-//! What is gone must be remembered, too, for those that have not been told yet; but not for ever.
-//! Who is so far behind that what went meanwhile has been forgotten is told so, and looks at all
-//! that it has.
+//! Removed resources are remembered for gateways that have not received the removal yet, but not for ever. A
+//! gateway that is too far behind checks all its resources.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,11 +11,11 @@ use super::{Kind, Name};
 /// Counts the changes since the process started.
 pub type StoreRevision = u64;
 
-/// How many that are gone are remembered: more than go in the time that a gateway which reads at
-/// all takes to catch up.
+/// The number of removed resources to remember: more than are removed while a gateway that reads
+/// catches up.
 const MOST_GONE: usize = 4_096;
 
-/// See the module.
+/// The last change of each resource.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     by_revision: BTreeSet<(StoreRevision, Kind, Name)>,
@@ -26,7 +25,7 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// Notes that a resource is different since `revision`, or `gone`.
+    /// Records a change, or the removal (`gone`), of a resource at `revision`.
     pub(super) fn record(&mut self, revision: StoreRevision, kind: Kind, name: Name, gone: bool) {
         if let Some(before) = self.last.entry(kind).or_default().insert(name.clone(), revision) {
             let entry = (before, kind, name.clone());
@@ -49,8 +48,8 @@ impl Changes {
         }
     }
 
-    /// Calls `visit` for each resource that changed after `since`. Whether that is all: otherwise
-    /// some that went are not among them.
+    /// Calls `visit` for each resource that changed after `since`. Returns whether these are all;
+    /// otherwise some removed ones are missing.
     pub(super) fn since(&self, since: StoreRevision, mut visit: impl FnMut(Kind, &Name)) -> bool {
         for (_, kind, name) in self.by_revision.range((since + 1, Kind::Cluster, Name::new(""))..) {
             visit(*kind, name);
@@ -58,13 +57,13 @@ impl Changes {
         since >= self.forgotten
     }
 
-    /// The name called `text`, the same for all who ask where it is the name of something.
+    /// The shared name equal to `text`.
     pub(super) fn name(&self, kind: Kind, text: &str) -> Name {
         let known = self.last.get(&kind).and_then(|last| last.get_key_value(text));
         known.map_or_else(|| Name::new(text), |(name, _)| name.clone())
     }
 
-    /// How many resources are remembered.
+    /// The number of remembered resources.
     pub(super) fn len(&self) -> usize {
         self.by_revision.len()
     }

@@ -43,29 +43,28 @@ use crate::routes::route_table::{Cluster, ClusterKey, Target};
 /// is limited by the queue-proxy and the activator, not here.
 const NO_LIMIT: u32 = 1_000_000;
 
-/// How long a connection may take to come about before another endpoint is tried: more than a
-/// satellite link's round trip.
+/// How long a connection attempt may take before another endpoint is tried: more than a round trip
+/// over a satellite.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long what was sent may stay unconfirmed by the other side before a connection is given up,
-/// where that is all that the kernel can do about a node that vanished. It counts against a peer as
-/// well that is alive and does not read: an activator that holds an upload for a cold revision, a
-/// queue-proxy whose slots are taken, an application that pauses. So it is longer than half a
-/// minute of that.
+/// How long sent data may stay unacknowledged before a connection is closed, on kernels without
+/// `TCP_RTO_MAX_MS`. It also counts against a live peer that does not read: an activator that holds
+/// an upload for a cold revision, a queue-proxy without free slots, an application that pauses. So
+/// it is longer than 30 s.
 const UNCONFIRMED_TIMEOUT: Duration = Duration::from_millis(30_250);
-/// How long a retransmission waits at most, where the kernel can be told. A peer that confirms
-/// nothing is then given up after its 15 retransmissions, some 15 seconds; one that is alive and
-/// does not read is asked for room for as long as it likes.
+/// The maximum wait before a retransmission, on kernels with `TCP_RTO_MAX_MS`. A vanished peer is
+/// given up after 15 retransmissions, about 15 s; a live peer that does not read is probed for as
+/// long as it likes.
 const RETRANSMISSION_TIMEOUT: Duration = Duration::from_secs(1);
 /// `IPPROTO_TCP`.
 const TCP: i64 = 6;
 /// `TCP_USER_TIMEOUT`, in milliseconds.
 const TCP_USER_TIMEOUT: i64 = 18;
 
-/// `cluster` as Envoy has it.
+/// `cluster` as an Envoy cluster.
 ///
-/// Its statistics are named `<namespace>/<service>`, whatever the port, so that a reader of demand
-/// finds a revision under its name. What depends on the gateway's node is in [`lost_peers`].
+/// Its statistics name is `<namespace>/<service>` for all ports, so that it names the revision. The
+/// part that depends on the gateway's node is [`lost_peers`].
 #[must_use]
 pub fn cluster(key: &ClusterKey, cluster: &Cluster, policy: Policy) -> EnvoyCluster {
     let name = key.to_string();
@@ -82,19 +81,18 @@ pub fn cluster(key: &ClusterKey, cluster: &Cluster, policy: Policy) -> EnvoyClus
         eds_cluster_config,
         load_assignment,
         connect_timeout: duration(CONNECT_TIMEOUT),
-        // Weights by locality make the shares of nodes exact; within a node the less busy pod is
-        // the better one.
+        // Locality weights make the shares of nodes exact; within a node the less busy pod is
+        // chosen.
         lb_policy: match policy {
             Policy::Locality => LbPolicy::LeastRequest.into(),
             Policy::Spread => LbPolicy::RoundRobin.into(),
         },
         common_lb_config: Some(CommonLbConfig {
-            // With all endpoints ejected it is better to try one than to fail; with some left,
-            // those take it all.
+            // If all endpoints are ejected, trying one is better than failing; otherwise the others
+            // get all requests.
             healthy_panic_threshold: Some(Percent { value: 1.0 }),
-            // By default what changes within a second of another change waits for the end of that
-            // second: weights that move with the load, and endpoints that were found to be
-            // unreachable, which everybody would try meanwhile.
+            // By default Envoy merges changes within a second. Weights that follow the load, and
+            // unreachable endpoints, must not wait.
             update_merge_window: duration(Duration::ZERO),
             locality_config_specifier: (policy == Policy::Locality).then_some(locality_weighted),
             ..CommonLbConfig::default()
@@ -129,9 +127,8 @@ pub fn cluster(key: &ClusterKey, cluster: &Cluster, policy: Policy) -> EnvoyClus
     }
 }
 
-/// The part of every cluster by which gateways notice that a backend vanished without a word, by
-/// whether the kernel under the gateway can bound retransmissions. It would refuse an option that
-/// it does not have, and with that every connection.
+/// The part of every cluster that detects silently vanished backends, by whether the gateway's
+/// kernel accepts `TCP_RTO_MAX_MS`. A kernel without the option would fail every connection.
 #[must_use]
 pub(crate) fn lost_peers(bounds_retransmissions: bool) -> EnvoyCluster {
     let (description, name, time) = match bounds_retransmissions {
@@ -152,7 +149,7 @@ pub(crate) fn lost_peers(bounds_retransmissions: bool) -> EnvoyCluster {
     }
 }
 
-/// The name under which gateways are told the authority of internal encryption.
+/// The name of the Secret resource with the authority of internal encryption.
 pub(crate) const INTERNAL_AUTHORITY: &str = "internal-authority";
 
 /// The authority of internal encryption, in PEM.
@@ -168,8 +165,8 @@ pub(crate) fn internal_authority(pem: &[u8]) -> Secret {
     }
 }
 
-/// TLS as activators and queue-proxies speak it: the former show a certificate of one name for all,
-/// the latter one of their namespace.
+/// TLS to activators and queue-proxies: activators share one certificate name, queue-proxies have
+/// one per namespace.
 fn internal_encryption(namespace: &str, http2: bool) -> TransportSocket {
     let name = |name: String| SubjectAltNameMatcher {
         san_type: subject_alt_name_matcher::SanType::Dns.into(),
@@ -210,7 +207,7 @@ fn internal_encryption(namespace: &str, http2: bool) -> TransportSocket {
 
 fn protocol(http2: bool) -> HttpProtocolOptions {
     let protocol = if http2 {
-        // Extended CONNECT carries web sockets where the backend speaks it.
+        // Extended CONNECT carries WebSockets if the backend supports it.
         ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions { allow_connect: true, ..Http2ProtocolOptions::default() })
     } else {
         ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default())
@@ -223,9 +220,8 @@ fn protocol(http2: bool) -> HttpProtocolOptions {
     }
 }
 
-/// Ejects endpoints that cannot be reached, for a second at first: once is enough, for the retry of
-/// the request that found out is to go elsewhere. What an endpoint answers never counts against it:
-/// a full pod is not a failing one.
+/// Ejects unreachable endpoints, at first for a second. One failure is enough, so that the retry
+/// goes elsewhere. Responses never count: a full pod is not a failing one.
 fn unreachable_endpoints() -> OutlierDetection {
     OutlierDetection {
         split_external_local_origin_errors: true,

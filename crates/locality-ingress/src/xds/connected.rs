@@ -1,4 +1,4 @@
-//! Which gateways are connected to this replica, and how far each of them follows.
+//! The gateways connected to this replica, and how far behind they are.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,8 +13,7 @@ use tokio::sync::watch;
 
 use super::store::StoreRevision;
 
-/// The gateways that are connected to this replica, by stream. As metrics it tells how many, and
-/// for how long each has lacked something.
+/// The connected gateways by stream. As metrics: their number, and how long each has been behind.
 #[derive(Clone, Debug)]
 pub struct Connected {
     by_stream: Arc<watch::Sender<BTreeMap<u64, Gateway>>>,
@@ -28,7 +27,7 @@ pub struct Gateway {
     pub node: String,
     /// The last revision that it confirmed in full.
     pub in_sync_at: Option<StoreRevision>,
-    /// Since when it has not had all that there is.
+    /// Since when it has been behind.
     pub behind_since: Option<Instant>,
 }
 
@@ -39,21 +38,22 @@ impl Default for Connected {
 }
 
 impl Connected {
-    /// The gateways as they come, go and follow.
+    /// A receiver of changes of this list.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<BTreeMap<u64, Gateway>> {
         self.by_stream.subscribe()
     }
 
-    /// What the gateway on `node` has confirmed: `None` when it is not connected here.
+    /// The revision confirmed by the gateway on `node`; `None` if it is not connected to this
+    /// replica.
     #[must_use]
     pub fn in_sync_at(&self, node: &str) -> Option<StoreRevision> {
-        // After a reconnect the old stream may still be there for a moment; the newer one counts.
+        // After a reconnect the old stream may remain for a moment; the newer one counts.
         let gateways = self.by_stream.borrow();
         gateways.values().rev().find(|gateway| gateway.node == node).map(|gateway| gateway.in_sync_at.unwrap_or(0))
     }
 
-    /// A gateway on `node` has come, and has nothing yet. Its stream from now on.
+    /// Adds a gateway on `node`, which has confirmed nothing. Returns its stream.
     pub(super) fn join(&self, node: &str) -> u64 {
         let stream = self.next_stream.fetch_add(1, Ordering::Relaxed);
         let gateway = Gateway { node: node.to_owned(), in_sync_at: None, behind_since: Some(Instant::now()) };
@@ -69,8 +69,8 @@ impl Connected {
         });
     }
 
-    /// What a gateway has confirmed in full, of all that there is up to `latest`; `None` while it
-    /// is being told something. Returns whether that is news, and wakes who waits for it only then.
+    /// Records what a gateway has confirmed in full, out of `latest`; `None` while a response is in
+    /// flight. Returns whether that changed, and wakes watchers only then.
     pub(super) fn report(&self, stream: u64, in_sync_at: Option<StoreRevision>, latest: StoreRevision) -> bool {
         self.by_stream.send_if_modified(|all| {
             let Some(gateway) = all.get_mut(&stream) else { return false };
@@ -92,8 +92,8 @@ struct NodeLabel {
 
 impl Collector for Connected {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        // After a reconnect the old stream may still be there for a moment; the newer one, which
-        // comes later, counts.
+        // After a reconnect the old stream may remain for a moment; the newer one comes later and
+        // counts.
         let (count, by_node): (usize, BTreeMap<String, f64>) = {
             let gateways = self.by_stream.borrow();
             let behind = |gateway: &Gateway| gateway.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64());

@@ -1,10 +1,10 @@
-//! A word from the gateway whenever it hands a request to an activator, as it happens: a revision
-//! at zero is woken by it.
+//! The access log of requests that a gateway hands to an activator, sent as they happen: it wakes a
+//! revision at zero.
 //!
-//! Reports of load come every so often, and to list each of thousands of revisions at zero in each
-//! of them would be most of what gateways send. So those are listed rarely, and a request that an
-//! activator is to hold is told of in Envoy's access log over gRPC, on the way that the
-//! configuration comes by. Requests for pods are not.
+//! Load reports come at intervals, and listing thousands of revisions at zero in each of them would
+//! be most of the traffic. So those are listed rarely, and a request for an activator is logged at
+//! once in Envoy's gRPC access log, on the connection of the configuration. Requests for pods are
+//! not logged.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,19 +22,19 @@ use envoy_types::pb::google::protobuf::{Struct, Value, value};
 
 use super::proto::{any, duration, number};
 
-/// The cluster of the gateways' bootstrap that leads to us.
+/// The cluster in the gateways' bootstrap that leads to this daemon.
 const OURSELVES: &str = "locality-ingress";
-/// By this an endpoint is known to stand in for a revision's pods.
+/// The metadata key that marks an endpoint as an activator.
 const METADATA: &str = "kantai.stand_in";
 
-/// The metadata of an endpoint that stands in.
+/// The metadata of an activator's endpoint.
 pub(super) fn stand_in_metadata() -> Metadata {
     let yes = Value { kind: Some(value::Kind::BoolValue(true)) };
     let holds = Struct { fields: HashMap::from([("holds".to_owned(), yes)]) };
     Metadata { filter_metadata: HashMap::from([(METADATA.to_owned(), holds)]), ..Metadata::default() }
 }
 
-/// The log.
+/// The access log of held requests.
 pub(super) fn held_requests() -> AccessLog {
     let grpc = EnvoyGrpc { cluster_name: OURSELVES.to_owned(), ..EnvoyGrpc::default() };
     let config = HttpGrpcAccessLogConfig {
@@ -45,7 +45,7 @@ pub(super) fn held_requests() -> AccessLog {
                 ..GrpcService::default()
             }),
             transport_api_version: ApiVersion::V3.into(),
-            // At once, each by itself.
+            // Each entry is sent at once.
             buffer_size_bytes: number(0),
             buffer_flush_interval: duration(Duration::from_millis(100)),
             ..CommonGrpcAccessLogConfig::default()

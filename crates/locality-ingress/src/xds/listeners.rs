@@ -38,31 +38,31 @@ use super::route_configuration::exactly;
 use crate::kubernetes::objects::{ObjectName, SecretObject};
 use crate::routes::route_table::{Host, RouteTable};
 
-/// Route configuration and listener of plain HTTP from outside.
+/// Route configuration and listener of external HTTP.
 pub(crate) const EXTERNAL: &str = "external";
-/// Of plain HTTP from inside.
+/// Of internal HTTP.
 pub(crate) const INTERNAL: &str = "internal";
-/// Of HTTPS from outside.
+/// Of external HTTPS.
 pub(crate) const EXTERNAL_TLS: &str = "external-tls";
-/// Of HTTPS from inside.
+/// Of internal HTTPS.
 pub(crate) const INTERNAL_TLS: &str = "internal-tls";
 
-/// The listener of the gateways' own page where their bootstrap's does not do.
+/// The listener of the statistics page, if that of the bootstrap is not enough.
 pub(crate) const STATISTICS: &str = "statistics";
-/// Its port, and the cluster of the bootstrap that it asks.
+/// Its port and the admin cluster of the bootstrap.
 const STATISTICS_PORT: u16 = 9000;
 const ADMINISTRATION: &str = "admin";
 
 /// The ports that gateways listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GatewayPorts {
-    /// Plain HTTP from outside.
+    /// External HTTP.
     pub external: u16,
-    /// Plain HTTP from inside.
+    /// Internal HTTP.
     pub internal: u16,
-    /// HTTPS from outside.
+    /// External HTTPS.
     pub external_tls: u16,
-    /// HTTPS from inside.
+    /// Internal HTTPS.
     pub internal_tls: u16,
 }
 
@@ -72,19 +72,18 @@ impl Default for GatewayPorts {
     }
 }
 
-/// How gateways listen.
+/// Settings of the listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenerSettings {
-    /// Where.
+    /// The ports.
     pub ports: GatewayPorts,
-    /// Whether they write a line of JSON per request to their standard output.
+    /// Whether each request is logged as a line of JSON on standard output.
     pub access_log: bool,
-    /// How many proxies stand in front of the external listeners whose word counts on where a
-    /// request came from and by which protocol.
+    /// The number of trusted proxies in front of the external listeners.
     pub trusted_hops: u32,
-    /// Whether connections to the external listeners may begin with a header of the PROXY protocol.
+    /// Whether the PROXY protocol is accepted on the external listeners.
     pub proxy_protocol: bool,
-    /// How large the headers of a request may be together, in KiB.
+    /// The maximum size of all headers of a request, in KiB.
     pub request_headers_kib: u32,
 }
 
@@ -100,22 +99,21 @@ impl Default for ListenerSettings {
     }
 }
 
-/// More than clients are known to send (tokens of a person in a thousand groups), of what a
-/// queue-proxy takes (1 MiB).
+/// More than clients are known to send (a token of a person in a thousand groups), less than a
+/// queue-proxy accepts (1 MiB).
 pub const DEFAULT_REQUEST_HEADERS_KIB: u32 = 96;
-/// Who sends the headers of a request slower than that holds a connection for nothing.
+/// A client that sends headers more slowly only occupies a connection.
 const REQUEST_HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
-/// Requests of one connection from outside at a time. Envoy's advice for the edge is 100, for one
-/// client each; a load balancer in front brings those of many on one connection.
+/// Concurrent requests of an external connection. Envoy's edge guide advises 100 for one client; a
+/// load balancer in front multiplexes many clients.
 const EXTERNAL_STREAMS: u32 = 1_000;
-/// What a client may have sent of one request, and of all of a connection, and nobody has read.
-/// Envoy's advice for the edge is 64 KiB and 1 MiB; with 64 KiB an upload over 100 ms is no faster
-/// than 5 Mbit/s.
+/// Unread bytes of one request, and of a connection. Envoy's edge guide advises 64 KiB and 1 MiB;
+/// with 64 KiB an upload over 100 ms is limited to 5 Mbit/s.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
-/// The listeners of a gateway that listens on `address`. Those for HTTPS are there while there is a
-/// certificate for them.
+/// The listeners of a gateway at `address`. Those of HTTPS exist while there is a certificate for
+/// them.
 #[must_use]
 pub fn listeners(table: &RouteTable, settings: ListenerSettings, address: IpAddr) -> Vec<Listener> {
     let ports = settings.ports;
@@ -146,7 +144,7 @@ pub fn listeners(table: &RouteTable, settings: ListenerSettings, address: IpAddr
             ..tls_chain(http(side, name, settings), secret)
         };
         listener.filter_chains = by_secret(certificates).into_iter().map(chain).collect();
-        // For clients that name no host, or one without a certificate.
+        // For clients whose SNI is missing or unknown.
         listener.default_filter_chain = fallback.map(|secret| FilterChain {
             name: format!("{secret} as the fallback"),
             ..tls_chain(http(side, name, settings), secret)
@@ -156,12 +154,12 @@ pub fn listeners(table: &RouteTable, settings: ListenerSettings, address: IpAddr
     listeners
 }
 
-/// Where requests come from.
+/// The side that requests come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     /// Outside the cluster.
     External,
-    /// Inside.
+    /// Inside the cluster.
     Internal,
 }
 
@@ -173,14 +171,14 @@ fn listener_filter<M: prost::Message + prost::Name>(name: &str, filter: &M) -> L
     }
 }
 
-/// What proves versions to us comes without such a header.
+/// Readiness probes come without such a header, so it is optional.
 fn proxy_protocol() -> ListenerFilter {
     let filter = ProxyProtocol { allow_requests_without_proxy_protocol: true, ..ProxyProtocol::default() };
     listener_filter("envoy.filters.listener.proxy_protocol", &filter)
 }
 
-/// The gateways' own page, as their bootstrap serves it on all addresses of IPv4, for a pod whose
-/// first address is of IPv6.
+/// The statistics page of the bootstrap, which listens on IPv4 only, for a pod whose first address
+/// is IPv6.
 #[must_use]
 pub(crate) fn statistics(pod_address: Option<IpAddr>) -> Option<Listener> {
     let address = pod_address.filter(IpAddr::is_ipv6)?;
@@ -269,10 +267,10 @@ fn connection_manager(manager: &HttpConnectionManager) -> Filter {
 
 fn http(side: Side, routes: &str, settings: ListenerSettings) -> Filter {
     let quiet = Router {
-        // Envoy's own headers are of no use to the application or its clients.
+        // Envoy's own headers are useless to applications and clients.
         suppress_envoy_headers: true,
-        // Counts per status code and a histogram of times, for each cluster, cost as much as a
-        // twentieth of a request. Who is answered how is known from the reports of load.
+        // Status codes and histograms per cluster cost up to a twentieth of a request. Load reports
+        // have the outcomes.
         dynamic_stats: truth(false),
         upstream_log: vec![held_requests()],
         upstream_log_options: Some(UpstreamAccessLogOptions {
@@ -281,9 +279,9 @@ fn http(side: Side, routes: &str, settings: ListenerSettings) -> Filter {
         }),
         ..Router::default()
     };
-    // Paths are passed on as they came, slashes and dots included: applications sign them, and no
-    // rule of Knative's guards one path from who may ask for another. So are headers with
-    // underscores, which its applications may read.
+    // Paths are forwarded unchanged, slashes and dots included: applications sign them, and no
+    // Knative rule protects one path from those who may request another. So are headers with
+    // underscores, which applications may read.
     let manager = HttpConnectionManager {
         codec_type: CodecType::Auto.into(),
         stat_prefix: routes.to_owned(),
@@ -296,10 +294,10 @@ fn http(side: Side, routes: &str, settings: ListenerSettings) -> Filter {
             ..HttpProtocolOptions::default()
         }),
         http_protocol_options: Some(Http1ProtocolOptions {
-            // What other proxies and old tools speak unless told otherwise.
+            // Other proxies and old tools speak it by default.
             accept_http_10: true,
-            // Some clients offer to go on with TLS. An offer may be ignored, and unlike that of h2c
-            // Envoy would refuse the request.
+            // Some clients offer an upgrade to TLS. It may be ignored; by default Envoy refuses the
+            // request.
             ignore_http_11_upgrade: vec![StringMatcher {
                 ignore_case: true,
                 match_pattern: Some(MatchPattern::Prefix("TLS/".to_owned())),
@@ -307,28 +305,28 @@ fn http(side: Side, routes: &str, settings: ListenerSettings) -> Filter {
             ..Http1ProtocolOptions::default()
         }),
         http2_protocol_options: Some(Http2ProtocolOptions {
-            // Web sockets over HTTP/2.
+            // WebSockets over HTTP/2.
             allow_connect: true,
             max_concurrent_streams: (side == Side::External).then_some(EXTERNAL_STREAMS).and_then(number),
             initial_stream_window_size: number(STREAM_WINDOW_BYTES),
             initial_connection_window_size: number(CONNECTION_WINDOW_BYTES),
             ..Http2ProtocolOptions::default()
         }),
-        // `hello.default.svc.cluster.local.` is how search domains are spared.
+        // A final dot skips the search domains: `hello.default.svc.cluster.local.`.
         strip_trailing_host_dot: true,
         max_request_headers_kb: number(settings.request_headers_kib),
         request_headers_timeout: duration(REQUEST_HEADERS_TIMEOUT),
         upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..UpgradeConfig::default() }],
-        // A quiet stream is not a dead one; the revision's own timeouts are kept behind us.
+        // A quiet stream is not a dead one; the revision's own time-outs apply behind the gateway.
         stream_idle_timeout: duration(Duration::ZERO),
         request_timeout: duration(Duration::ZERO),
         drain_timeout: duration(Duration::from_secs(5)),
-        // Who asks is what the connection says, whatever the client claims, unless trusted proxies
-        // stand in front.
+        // The client's address is that of the connection, whatever headers claim, unless trusted
+        // proxies are configured.
         use_remote_address: truth(true),
         xff_num_trusted_hops: if side == Side::External { settings.trusted_hops } else { 0 },
-        // Making up an id costs as much as all that is decided about a request. A client's own
-        // passes.
+        // Generating an id costs as much as all routing of a request. A client's own id is
+        // forwarded.
         generate_request_id: truth(false),
         server_header_transformation: ServerHeaderTransformation::PassThrough.into(),
         ..HttpConnectionManager::default()
@@ -336,7 +334,7 @@ fn http(side: Side, routes: &str, settings: ListenerSettings) -> Filter {
     connection_manager(&manager)
 }
 
-/// A TLS Secret as Envoy has it.
+/// A TLS Secret as an Envoy Secret.
 #[must_use]
 pub(crate) fn certificate(name: &ObjectName, secret: &SecretObject) -> Secret {
     let inline = |bytes: &[u8]| {

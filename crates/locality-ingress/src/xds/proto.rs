@@ -1,4 +1,4 @@
-//! Small pieces that many resources share.
+//! Shared parts of resources.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,37 +12,37 @@ use envoy_types::pb::envoy::config::core::v3::{
 };
 use envoy_types::pb::google::protobuf::{self, Any, BoolValue, UInt32Value};
 
-/// A number that may be absent.
+/// An optional number.
 #[must_use]
 pub(crate) fn number(value: u32) -> Option<UInt32Value> {
     Some(UInt32Value { value })
 }
 
-/// A truth that may be absent.
+/// An optional boolean.
 #[must_use]
 pub(crate) fn truth(value: bool) -> Option<BoolValue> {
     Some(BoolValue { value })
 }
 
-/// A time that may be absent.
+/// An optional duration.
 #[must_use]
 pub(crate) fn duration(value: Duration) -> Option<protobuf::Duration> {
     let seconds = i64::try_from(value.as_secs()).unwrap_or(i64::MAX);
     Some(protobuf::Duration { seconds, nanos: i32::try_from(value.subsec_nanos()).unwrap_or_default() })
 }
 
-/// A message in an envelope that names its type.
+/// A message as `Any`.
 pub(crate) fn any<M: prost::Message + prost::Name>(message: &M) -> Any {
     Any { type_url: M::type_url(), value: message.encode_to_vec() }
 }
 
-/// The one entry of a map of extensions.
+/// A map of extensions with one entry.
 pub(crate) fn one_extension<M: prost::Message + prost::Name>(name: &str, message: &M) -> HashMap<String, Any> {
     HashMap::from([(name.to_owned(), any(message))])
 }
 
-/// "Over the stream that this came by." Envoy waits for such a resource as long as it takes: a
-/// gateway is not ready without it.
+/// The config source "over this ADS stream". Envoy waits for such a resource without a time limit:
+/// a gateway is not ready without it.
 #[must_use]
 pub(crate) fn over_ads() -> Option<ConfigSource> {
     Some(ConfigSource {
@@ -58,13 +58,13 @@ pub(crate) fn over_ads() -> Option<ConfigSource> {
 pub(crate) fn socket(address: IpAddr, port: u16) -> Option<Address> {
     let mut socket = named_socket(&address.to_string(), port)?;
     if let Some(address::Address::SocketAddress(socket)) = &mut socket.address {
-        // All addresses of IPv6 are those of IPv4, too.
+        // The IPv6 wildcard includes IPv4.
         socket.ipv4_compat = address == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     }
     Some(socket)
 }
 
-/// A TCP address by name.
+/// A TCP address with a DNS name.
 #[must_use]
 pub(crate) fn named_socket(address: &str, port: u16) -> Option<Address> {
     Some(Address {
@@ -76,11 +76,11 @@ pub(crate) fn named_socket(address: &str, port: u16) -> Option<Address> {
     })
 }
 
-/// Sets a header, whatever was there.
+/// Sets a header, replacing existing values.
 #[must_use]
 pub(crate) fn set_header(name: &str, value: &str) -> HeaderValueOption {
     HeaderValueOption {
-        // A percent sign starts a variable in Envoy's header values; here it never does.
+        // A percent sign starts an operator in Envoy's header values; here it is always literal.
         header: Some(HeaderValue { key: name.to_owned(), value: value.replace('%', "%%"), ..HeaderValue::default() }),
         append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
         keep_empty_value: true,

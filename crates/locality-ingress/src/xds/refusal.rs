@@ -1,61 +1,60 @@
-//! What a gateway refused, and the search for who is at fault where it does not say.
+//! NACKs, and the bisection that finds the resource at fault if a NACK does not name it.
 
 use super::store::StoreRevision;
 use super::{Kind, Name};
 
-/// A refusal.
+/// A NACK.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nack {
-    /// What it refused.
+    /// The kind of the refused resources.
     pub kind: Kind,
-    /// The names in the refused answer.
+    /// The names in the refused response.
     pub names: Vec<String>,
-    /// Those of them that are at fault; none while that is not known yet.
+    /// Those at fault; empty while unknown.
     pub at_fault: Vec<String>,
-    /// Why, in Envoy's words.
+    /// Envoy's message.
     pub message: String,
-    /// What is refused is of this revision at the latest.
+    /// The refused resources are of at most this revision.
     pub revision: StoreRevision,
-    /// The last revision of which it took all of this kind.
+    /// The last revision of which the gateway accepted everything of this kind.
     pub confirmed: StoreRevision,
 }
 
 impl Nack {
-    /// For people, from the gateway of `node`.
+    /// A message for people about a NACK by the gateway of `node`.
     #[must_use]
     pub fn by_gateway_of(&self, node: &str) -> String {
         format!("the gateway of node {node} refused an update (NACK): {}", self.message)
     }
 }
 
-/// Resources that were refused together with one that is at fault, and are to be sent again without
-/// it: by halves where it is not known which one that is.
+/// Resources refused together with the one at fault. They are sent again without it; in halves if
+/// the one at fault is unknown.
 #[derive(Debug, Default)]
 pub(super) struct Bisection {
     left: Vec<Vec<Name>>,
 }
 
 impl Bisection {
-    /// Takes over the refusal of `names`, in Envoy's words. Those at fault, as far as that is known
-    /// now: they are not sent again.
+    /// Records a NACK of `names`. Returns those known to be at fault, which are not sent again.
     pub(super) fn refused(&mut self, kind: Kind, mut names: Vec<Name>, message: &str) -> Vec<Name> {
         if names.len() <= 1 {
             return names;
         }
-        // Listeners and routes are named by words that an explanation may have for other reasons.
+        // Names of listeners and routes are words that a message may contain for other reasons.
         let distinctive = !matches!(kind, Kind::Listener | Kind::Routes);
         let (named, others): (Vec<_>, Vec<_>) = names.iter().cloned().partition(|name| distinctive && mentions(message, name));
         if named.is_empty() {
             let half = names.split_off(names.len() / 2);
             self.left.extend([half, names]);
         } else if !others.is_empty() {
-            // Whether they were taken is not said.
+            // Whether these were accepted is unknown.
             self.left.push(others);
         }
         named
     }
 
-    /// The next ones to be sent together, and nothing else with them.
+    /// The next resources to send, and no others with them.
     pub(super) fn next(&mut self) -> Option<Vec<Name>> {
         self.left.pop()
     }
@@ -64,19 +63,19 @@ impl Bisection {
         self.left.is_empty()
     }
 
-    /// How many names it holds.
+    /// The number of names to be sent again.
     pub(super) fn len(&self) -> usize {
         self.left.iter().map(Vec::len).sum()
     }
 
-    /// The gateway wants it no more.
+    /// The gateway unsubscribed from the name.
     pub(super) fn forget(&mut self, name: &str) {
         self.left.iter_mut().for_each(|names| names.retain(|one| one.as_str() != name));
         self.left.retain(|names| !names.is_empty());
     }
 }
 
-/// Whether the message has the name as a word of its own: `ns/a/80` is not meant by `ns/a/8080`.
+/// Whether the message contains the name as a whole word: `ns/a/80` is not part of `ns/a/8080`.
 fn mentions(message: &str, name: &Name) -> bool {
     let in_name = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '/' | '-' | '_' | '.');
     let end_of_sentence = |rest: &str| rest.strip_prefix('.').is_some_and(|rest| !rest.starts_with(in_name));

@@ -26,19 +26,16 @@ use crate::kubernetes::objects::ObjectName;
 use crate::routes::network_hash::{HASH_HEADER, HASH_OVERRIDE, PROBE_HEADER, PROBE_VALUE};
 use crate::routes::route_table::{Action, Host, Route, Split, VirtualHost};
 
-/// A route configuration called `name`. Hosts of one Ingress that are treated the same share a
-/// virtual host.
+/// The route configuration `name`. Hosts of one Ingress with equal routes share a virtual host.
 #[must_use]
 pub fn route_configuration(name: &str, hosts: &BTreeMap<Host, VirtualHost>) -> RouteConfiguration {
     RouteConfiguration { virtual_hosts: virtual_hosts(hosts).collect(), ..without_hosts(name) }
 }
 
-/// [`route_configuration`] encoded, with no more than one virtual host unencoded in memory at a
-/// time.
+/// [`route_configuration`] encoded, with one decoded virtual host in memory at a time.
 #[must_use]
 pub(crate) fn encoded_route_configuration(name: &str, hosts: &BTreeMap<Host, VirtualHost>) -> Encoded {
-    // Fields that repeat may stand anywhere in a message, so what is encoded one after the other is
-    // one message.
+    // Repeated fields may be anywhere in a message, so concatenated encodings are one message.
     let mut encoded = without_hosts(name).encode_to_vec();
     for virtual_host in virtual_hosts(hosts) {
         encoded.extend(RouteConfiguration { virtual_hosts: vec![virtual_host], ..RouteConfiguration::default() }.encode_to_vec());
@@ -49,16 +46,15 @@ pub(crate) fn encoded_route_configuration(name: &str, hosts: &BTreeMap<Host, Vir
 fn without_hosts(name: &str) -> RouteConfiguration {
     RouteConfiguration {
         name: name.to_owned(),
-        // gRPC clients send `host:80`. The backend still sees it as it was sent.
+        // gRPC clients send `host:80`. The backend still sees it unchanged.
         ignore_port_in_host_matching: true,
-        // Clusters are sent before routes, and kept a while after.
+        // Clusters are sent before routes, and kept for a while after.
         validate_clusters: truth(false),
         ..RouteConfiguration::default()
     }
 }
 
-/// Answers probes with the version. Before all other routes: whichever of them a probe would take,
-/// they travel together.
+/// The route that answers probes with the hash. It comes before all other routes of the host.
 fn proof(hash: &str) -> EnvoyRoute {
     EnvoyRoute {
         r#match: Some(RouteMatch {
@@ -66,7 +62,7 @@ fn proof(hash: &str) -> EnvoyRoute {
             headers: vec![exactly(HASH_HEADER, HASH_OVERRIDE), exactly(PROBE_HEADER, PROBE_VALUE)],
             ..RouteMatch::default()
         }),
-        // A cache in front that looks at no such header must not take an empty page for the real
+        // A cache that ignores the probe header must not serve an empty page instead of the real
         // one.
         response_headers_to_add: vec![set_header(HASH_HEADER, hash), set_header("cache-control", "no-store")],
         action: Some(EnvoyAction::DirectResponse(DirectResponseAction { status: 200, ..DirectResponseAction::default() })),
@@ -74,7 +70,7 @@ fn proof(hash: &str) -> EnvoyRoute {
     }
 }
 
-/// The Ingress that virtual host `number` of the [`route_configuration`] of `hosts` is of.
+/// The Ingress of virtual host `number` in the [`route_configuration`] of `hosts`.
 #[must_use]
 pub(crate) fn ingress_of_virtual_host(hosts: &BTreeMap<Host, VirtualHost>, number: usize) -> Option<&ObjectName> {
     alike(hosts).into_iter().flat_map(|(ingress, alike)| alike.into_iter().map(move |_| ingress)).nth(number)
@@ -92,7 +88,7 @@ fn virtual_hosts(hosts: &BTreeMap<Host, VirtualHost>) -> impl Iterator<Item = En
 
 type Alike<'a> = (&'a VirtualHost, Vec<&'a Host>);
 
-/// The hosts of each Ingress, those together that are treated the same.
+/// The hosts of each Ingress, grouped by equal routes.
 fn alike(hosts: &BTreeMap<Host, VirtualHost>) -> BTreeMap<&ObjectName, Vec<Alike<'_>>> {
     let mut alike: BTreeMap<&ObjectName, Vec<Alike<'_>>> = BTreeMap::new();
     for (host, virtual_host) in hosts {
@@ -162,21 +158,20 @@ fn forward(rewrite_host: Option<&str>, splits: &[Split]) -> RouteAction {
     RouteAction {
         cluster_specifier: Some(cluster_specifier),
         host_rewrite_specifier: rewrite_host.map(|host| HostRewriteSpecifier::HostRewriteLiteral(host.to_owned())),
-        // The activator and the queue-proxy keep a revision's timeouts; the gateway has none of its
-        // own.
+        // The activator and the queue-proxy enforce a revision's time-outs; the gateway has none of
+        // its own.
         timeout: duration(Duration::ZERO),
         idle_timeout: duration(Duration::ZERO),
         ..RouteAction::default()
     }
 }
 
-/// Retries only where the request cannot have reached anyone, each time on another endpoint, where
-/// its priority has one. What a backend answered is never asked again.
+/// Retries only requests that cannot have reached a backend, each time on another endpoint if its
+/// priority has one. Responses of a backend are never retried.
 ///
-/// An endpoint that cannot be reached is ejected at once, so a priority without any other one is
-/// left a moment later, well within the retries. Envoy's extension that tries another priority each
-/// time would do it for certain, but is set up anew for every request, failed or not, at several
-/// times the cost of everything else that retries take.
+/// An unreachable endpoint is ejected at once, so a priority without another one is left a moment
+/// later, well within the retries. Envoy's extension that tries another priority each time is
+/// created for every request, failed or not, at several times the cost of all other retry handling.
 fn retry_policy() -> RetryPolicy {
     RetryPolicy {
         retry_on: "connect-failure,refused-stream".to_owned(),

@@ -1,4 +1,4 @@
-//! The ADS server: one task per gateway between its stream and its [`Session`].
+//! The ADS server: one task per gateway connects its stream with its [`Session`].
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -34,29 +34,29 @@ use super::session::Session;
 use super::store::{Store, View};
 use crate::metrics::Metrics;
 
-/// The key of a gateway's node metadata by which it asks to listen on one address only.
+/// The node metadata key with the only address to listen on.
 pub(crate) const LISTEN_ADDRESS_METADATA: &str = "listen_address";
 
-/// The key by which it tells the addresses of its pod, with commas between them. By them a gateway
-/// that is being ended is told from its successor on the same node.
+/// The node metadata key with the addresses of the pod, separated by commas. They distinguish a
+/// terminating gateway from its successor on the same node.
 pub(crate) const POD_ADDRESSES_METADATA: &str = "pod_addresses";
 
-/// As it was called by gateways that told one address only.
+/// The key of older gateways, with one address.
 const OLD_POD_ADDRESS_METADATA: &str = "pod_address";
 
-/// Answers that may wait for a gateway that does not read.
+/// Responses that may wait for a slow gateway.
 const OUTBOUND_DEPTH: usize = 8;
 
-/// A refusal, and by whom.
+/// A NACK and its sender.
 #[derive(Clone, Debug)]
 pub struct NackReport {
     /// The node of the gateway.
     pub node: String,
-    /// What it refused.
+    /// The NACK.
     pub nack: Nack,
 }
 
-/// The service.
+/// The ADS service.
 #[derive(Clone, Debug)]
 pub struct Ads {
     store: Arc<Store>,
@@ -67,8 +67,7 @@ pub struct Ads {
 }
 
 impl Ads {
-    /// Serves `store`. Refusals go to `nacks`; where nobody takes them in time they are only
-    /// counted and logged.
+    /// Serves `store`. NACKs go to `nacks`; if that is full they are only counted and logged.
     #[must_use]
     pub fn new(
         store: Arc<Store>,
@@ -80,11 +79,11 @@ impl Ads {
         Self { store, connected, metrics, nacks, stop }
     }
 
-    /// Serves on `listener` until the stop, over TLS where there is something to do so with, and
-    /// `others` beside itself: what else gateways connect to us for.
+    /// Serves on `listener` until the stop, over TLS if `tls` is given, together with the services
+    /// in `others`.
     ///
     /// # Errors
-    /// When the listener breaks.
+    /// When the listener fails.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -119,8 +118,8 @@ impl Ads {
             if let Some(nack) = request.take().and_then(|request| session.on_request(request, &self.store)) {
                 self.refused(&node, nack);
             }
-            // Who comes from the address of a gateway is that one. Of other addresses nothing is
-            // known: some networks hide where a connection comes from.
+            // A client at the address of a known gateway must be that gateway. Other addresses are
+            // unknown: some networks hide them.
             if let Some(its) = peer.and_then(|address| self.store.node_of_gateway(address)).filter(|its| *its != node) {
                 tracing::warn!(node, stream, ?peer, its, "refused a gateway: its address belongs to another node's gateway");
                 let _ = answers.send(Err(Status::permission_denied("this is the address of another node's gateway"))).await;
@@ -161,8 +160,8 @@ impl Ads {
     fn refused(&self, node: &str, nack: Nack) {
         tracing::error!(node, kind = nack.kind.label(), names = ?nack.names, message = nack.message, "gateway refused an update (NACK)");
         self.metrics.count_nack(nack.kind);
-        // Full means that refusals come faster than anybody could act on them: the count and the
-        // log still tell.
+        // A full channel means that NACKs come faster than they can be handled; the count and the
+        // log remain.
         let _ = self.nacks.try_send(NackReport { node: node.to_owned(), nack });
     }
 
@@ -170,7 +169,7 @@ impl Ads {
         let (latest, published) = self.store.revision();
         let in_sync_at = session.in_sync_at();
         let news = self.connected.report(stream, in_sync_at, latest);
-        // How long a gateway takes that has just come says nothing about changes.
+        // The time until a new gateway has caught up is not the latency of a change.
         if news
             && *was_in_sync
             && in_sync_at == Some(latest)
@@ -182,7 +181,7 @@ impl Ads {
     }
 }
 
-/// Who is asking.
+/// The view of the node that opened the stream.
 fn view(node: Option<&Node>) -> Result<View, Status> {
     let node = node.filter(|node| !node.id.is_empty());
     let node =
@@ -202,24 +201,23 @@ fn view(node: Option<&Node>) -> Result<View, Status> {
     Ok(View { node: node.id.clone(), listen_address, pod_addresses })
 }
 
-/// How long a gateway may take to say who it is and what it wants.
+/// How long a gateway may take to identify itself.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(10);
-/// Streams of one connection at a time: a gateway has one for its configuration and one for its
-/// reports.
+/// Concurrent streams of a connection: a gateway has one of configuration, one of reports, and
+/// those of access logs.
 const STREAMS: u32 = 8;
 
-/// The only method that is served.
+/// The only method served.
 const DELTA_METHOD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
-/// A first request carries the name and version of everything that a gateway holds.
+/// The first request has the name and version of all resources that a gateway holds.
 const MOST_REQUEST_BYTES: usize = 64 * 1024 * 1024;
 
 impl NamedService for Ads {
     const NAME: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
 }
 
-// The server that is generated from the protocol's definition makes every message anew for every
-// stream, and its buffers keep the size of the largest for as long as the stream lives. So the
-// answers are put on the wire by hand, and what they share stays shared.
+// The generated server would encode every message for every stream, and keeps buffers of the
+// largest size. So responses are framed by hand and share their content.
 impl Service<http::Request<Body>> for Ads {
     type Response = http::Response<Body>;
     type Error = Infallible;
@@ -255,7 +253,7 @@ impl Service<http::Request<Body>> for Ads {
     }
 }
 
-/// Answers as they go out, and how the stream ended.
+/// The frames of responses, and the status that ends the stream.
 fn frames(answers: mpsc::Receiver<Result<Answer, Status>>) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> {
     let frames = |answer: Result<Answer, Status>| {
         let message = answer.and_then(|answer| answer.message().map_err(|error| Status::resource_exhausted(error.to_string())));
@@ -265,13 +263,13 @@ fn frames(answers: mpsc::Receiver<Result<Answer, Status>>) -> impl Stream<Item =
         };
         stream::iter(frames.into_iter().map(Ok))
     };
-    // What follows after an end is not looked at any more.
+    // Nothing after the first end is read.
     ReceiverStream::new(answers).flat_map(frames).chain(stream::once(async { Ok(end(&Status::ok(""))) }))
 }
 
 fn end(status: &Status) -> Frame<Bytes> {
     let mut trailers = http::HeaderMap::new();
-    // A message that no header can hold is left out.
+    // A message that is no valid header value is left out.
     let _ = status.add_header(&mut trailers);
     Frame::trailers(trailers)
 }

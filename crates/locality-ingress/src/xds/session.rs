@@ -1,10 +1,9 @@
 //! What one gateway is sent, and when: the delta protocol as a state machine without I/O.
 //!
-//! Per kind at most one answer is on its way; what changes meanwhile goes out together when the
-//! gateway has taken it. Routes wait until the gateway has the endpoints of every cluster it was
-//! told of, so that no request ever meets a cluster that is not there yet. What is gone is told
-//! only when the gateway has confirmed its routes: one that was away, or refused them, may still
-//! have routes that lead there.
+//! Per kind at most one response is in flight; changes meanwhile are sent together after its ACK.
+//! Routes wait until the gateway has the endpoints of every new cluster, so that no request meets a
+//! missing cluster. Removals wait until the gateway has confirmed its routes: a gateway that was
+//! away, or that sent a NACK, may still have routes to removed clusters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -17,18 +16,18 @@ use super::store::{Store, StoreRevision, View};
 use super::subscription::Subscription;
 use super::{Kind, Name};
 
-/// How long routes wait for endpoints. Only a gateway that refused a cluster ever makes them wait
-/// that long.
+/// How long routes wait for endpoints. Only a gateway that refused a cluster makes them wait that
+/// long.
 const ROUTES_WAIT: Duration = Duration::from_secs(2);
 
-/// How long what is gone is kept from a gateway that does not ask for routes: one without listeners
+/// How long removals wait for a gateway that does not subscribe to routes: one without listeners
 /// has none.
 const REMOVALS_WAIT: Duration = Duration::from_secs(60);
 
-/// A gateway may hold and ask for this many names beyond what there is: those that are gone, or not
-/// there yet. A stream with more is broken, or meant to fill our memory.
+/// The number of names that a gateway may hold and request beyond existing resources. A stream with
+/// more is broken or hostile.
 const MOST_UNKNOWN_NAMES: usize = 50_000;
-/// In how many lists of a stream a name that there is may be at the same time.
+/// The number of lists of a stream that an existing name can be in.
 const LISTS: usize = 2;
 
 /// The state of one stream.
@@ -38,14 +37,14 @@ pub struct Session {
     kinds: BTreeMap<Kind, Subscription>,
     seen: StoreRevision,
     next_nonce: u64,
-    // Clusters that this gateway was told of and has no endpoints for yet.
+    // Clusters that were sent and whose endpoints were not.
     awaiting_endpoints: BTreeSet<Name>,
     routes_waiting_since: Option<Instant>,
     began: Option<Instant>,
 }
 
 impl Session {
-    /// A stream of the gateway of `view`.
+    /// The session of a new stream of the gateway `view`.
     #[must_use]
     pub fn new(view: View) -> Self {
         Self {
@@ -59,21 +58,21 @@ impl Session {
         }
     }
 
-    /// Which gateway this is.
+    /// The gateway.
     #[must_use]
     pub fn view(&self) -> &View {
         &self.view
     }
 
-    /// Takes a request. A refusal in it is returned.
+    /// Applies a request. Returns the NACK in it.
     pub fn on_request(&mut self, mut request: DeltaDiscoveryRequest, store: &Store) -> Option<Nack> {
-        // A kind that we do not serve is never answered; Envoy has no such subscription from us.
+        // An unknown kind is never answered; Envoy has no such subscription to this server.
         let kind = Kind::from_type_url(&request.type_url)?;
         let first = !self.kinds.contains_key(&kind);
         let subscription = self.kinds.entry(kind).or_insert_with(|| Subscription::new(kind));
         let nack = subscription.take_verdict(&mut request);
-        // A gateway asks for no endpoints of a cluster that it refused, and has no use for those of
-        // one that it wants no endpoints of.
+        // A gateway does not subscribe to the endpoints of a cluster that it refused or
+        // unsubscribed from.
         let refused = nack.iter().filter(|nack| nack.kind == Kind::Cluster).flat_map(|nack| &nack.names);
         let unwanted = request.resource_names_unsubscribe.iter().filter(|_| kind == Kind::Assignment);
         for name in refused.chain(unwanted) {
@@ -83,18 +82,18 @@ impl Session {
         nack
     }
 
-    /// Whether the gateway asks for so many names that its stream should be ended.
+    /// Whether the gateway holds so many names that its stream must be ended.
     #[must_use]
     pub fn exceeds_limits(&self, store: &Store) -> bool {
         let names: usize = self.kinds.values().map(Subscription::len).sum();
         names > MOST_UNKNOWN_NAMES + LISTS * store.len()
     }
 
-    /// The answers that are due now, in order.
+    /// The responses that are due now, in order.
     pub fn answers(&mut self, store: &Store, now: Instant) -> Vec<Answer> {
         let kinds = &mut self.kinds;
         let since = self.seen;
-        // Before the first publication there is nothing to say: not even that something does not
+        // Before the first publication nothing can be said, not even that a resource does not
         // exist.
         let (seen, all) = store.changes_since(since, |kind, name| {
             if let Some(subscription) = kinds.get_mut(&kind) {
@@ -111,14 +110,14 @@ impl Session {
         self.began.get_or_insert(now);
         self.release_removals(now);
         let mut answers: Vec<_> = Kind::ALL.into_iter().filter_map(|kind| self.answer(kind, store, now)).collect();
-        // Routes come last: only now is it known whether there is anything to wait for.
+        // Routes come last: only now is it known whether they have to wait.
         if self.kinds.values().any(Subscription::holds_back) && self.release_removals(now) {
             answers.extend(Kind::ALL.into_iter().filter_map(|kind| self.answer(kind, store, now)));
         }
         answers
     }
 
-    /// Lets go of what is gone where nothing is left to be waited for. Whether that is so.
+    /// Releases removals if nothing is left to wait for. Returns whether it did.
     fn release_removals(&mut self, now: Instant) -> bool {
         let free = !self.removals_must_wait(now);
         if free {
@@ -131,7 +130,7 @@ impl Session {
         if !self.kinds.get(&kind)?.is_due() || (kind == Kind::Routes && self.routes_must_wait(now)) {
             return None;
         }
-        // Routes and listeners that are gone are what the others wait for.
+        // Removed routes and listeners are what the other removals wait for.
         let hold = !matches!(kind, Kind::Routes | Kind::Listener) && self.removals_must_wait(now);
         let subscription = self.kinds.get_mut(&kind)?;
         let page = subscription.next_page(hold, |name| store.resource(&self.view, kind, name.as_str()))?;
@@ -157,8 +156,8 @@ impl Session {
         }
         for (name, _) in answer.resources.iter().filter(|(name, _)| store.has_endpoints(name)) {
             self.awaiting_endpoints.insert(name.clone());
-            // A cluster that changes warms up again and needs its endpoints again, but Envoy may
-            // take it that it has asked for them.
+            // A changed cluster warms up again and needs its endpoints again, but Envoy may assume
+            // that it has requested them.
             if let Some(assignments) = self.kinds.get_mut(&Kind::Assignment) {
                 assignments.owe(name);
             }
@@ -172,8 +171,8 @@ impl Session {
             self.routes_waiting_since = None;
             return false;
         }
-        // A gateway asks for the endpoints of clusters before it confirms them, however long it
-        // takes over them.
+        // A gateway requests the endpoints of clusters before it confirms the clusters, however
+        // long that takes.
         if clusters.is_some_and(Subscription::is_in_flight) {
             self.routes_waiting_since = Some(now);
             return true;
@@ -186,8 +185,8 @@ impl Session {
         false
     }
 
-    /// Whether the gateway may have routes to what is gone: until it has confirmed those that there
-    /// are.
+    /// Whether the gateway may have routes to removed clusters: until it has confirmed the present
+    /// routes.
     fn removals_must_wait(&self, now: Instant) -> bool {
         match self.kinds.get(&Kind::Routes) {
             Some(routes) => routes.is_pending() || routes.is_in_flight() || routes.was_refused(),
@@ -204,11 +203,11 @@ impl Session {
         routes.into_iter().chain(removals).min()
     }
 
-    /// The revision that the gateway has confirmed in full; `None` while something is on its way or
-    /// waits.
+    /// The revision that the gateway has confirmed in full; `None` while a response is in flight or
+    /// due.
     #[must_use]
     pub fn in_sync_at(&self) -> Option<StoreRevision> {
-        // A gateway asks for routes last. Before it did it cannot have all.
+        // A gateway requests routes last. Before that it cannot have everything.
         let started = self.kinds.contains_key(&Kind::Routes);
         let quiet = self.kinds.values().all(|one| !one.is_in_flight() && !one.is_pending());
         (started && quiet && self.awaiting_endpoints.is_empty()).then_some(self.seen)
@@ -321,7 +320,7 @@ mod tests {
         assert_eq!(sent(&bench.ask(request(Kind::Cluster, &[]))), []);
         assert_eq!(sent(&bench.ask(request(Kind::Listener, &[]))), []);
         bench.store.publish(Update::default());
-        // With no cluster in the world the gateway is told so, or it would wait for ever.
+        // Without any cluster the gateway gets an empty response, or it would wait for ever.
         assert_eq!(sent(&bench.answers())[0], ("cds", vec![], vec![]));
     }
 

@@ -1,8 +1,8 @@
-//! What all gateways are to have at this moment, and what changed since any earlier one.
+//! The present configuration of all gateways, and what changed since any earlier revision.
 //!
-//! Resources that are the same for all gateways are kept encoded, once. Assignments differ by node
-//! and are made for one gateway when it is sent them, so that a thousand clusters on fifty nodes do
-//! not lie here fifty thousand times.
+//! Resources that are equal for all gateways are stored encoded, once. Assignments differ by node
+//! and are built when they are sent, so that a thousand clusters on fifty nodes are not stored
+//! fifty thousand times.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -24,25 +24,25 @@ use crate::routes::route_table::RouteTable;
 
 pub use super::changes::StoreRevision;
 
-/// Which gateway looks.
+/// The identity of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
-    /// The node it is on.
+    /// Its node.
     pub node: String,
-    /// The address that it listens on, where it asked for one.
+    /// The only address that it listens on, if it requested one.
     pub listen_address: Option<IpAddr>,
-    /// The addresses of its pod, where it told; the first is the one that Kubernetes asks.
+    /// The addresses of its pod, if they are known; the kubelet probes the first one.
     pub pod_addresses: Vec<IpAddr>,
 }
 
 impl View {
-    /// The view of a gateway on `node` of which nothing else is known.
+    /// A gateway on `node` of which nothing else is known.
     pub fn of_node(node: impl Into<String>) -> Self {
         Self { node: node.into(), listen_address: None, pod_addresses: Vec::new() }
     }
 
-    /// The address that it listens on. All addresses of both families where its pod has one of the
-    /// newer one: a node whose kernel has none would refuse that.
+    /// The address to listen on. The IPv6 wildcard only if the pod has an IPv6 address: a kernel
+    /// without IPv6 would refuse it.
     #[must_use]
     pub fn listens_on(&self) -> IpAddr {
         self.listen_address.unwrap_or_else(|| match self.pod_addresses.iter().any(IpAddr::is_ipv6) {
@@ -59,21 +59,21 @@ impl View {
     }
 }
 
-/// What a cluster's assignments are made of.
+/// The endpoints from which a cluster's assignments are built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClusterEndpoints {
-    /// Pods, and the plan's rows for them: source node -> serving node -> weight.
+    /// Pods, and their routes: source node -> serving node -> weight.
     Pods {
-        /// Where they are.
+        /// The endpoints.
         endpoints: Vec<Endpoint>,
-        /// The plan, where there is one.
+        /// The routes, if there are any.
         rows: Option<Arc<BTreeMap<String, BTreeMap<String, u32>>>>,
     },
-    /// Activators that stand in for pods. The plan speaks of pods, so it does not count here.
+    /// Activators, which stand in for pods. Routes are about pods, so they do not apply.
     Activators {
-        /// Where they are.
+        /// The endpoints.
         endpoints: Vec<Endpoint>,
-        /// Serving node -> weight, the same from everywhere; `None` where the nearest is right.
+        /// Serving node -> weight, equal for all source nodes; `None` if the nearest is to be used.
         shares: Option<BTreeMap<String, u32>>,
     },
     /// The gateway's own internal listener.
@@ -81,7 +81,7 @@ pub enum ClusterEndpoints {
 }
 
 impl ClusterEndpoints {
-    /// Whether they only stand in for a revision's pods: they hold requests while there is no pod.
+    /// Whether they are activators.
     #[must_use]
     pub fn stand_in(&self) -> bool {
         match self {
@@ -92,35 +92,34 @@ impl ClusterEndpoints {
     }
 }
 
-/// A change of the store. What is not named stays.
+/// A change of the store. What it does not name stays.
 #[derive(Debug, Default)]
 pub struct Update {
     /// Clusters, certificates and route configurations; `None` removes one.
     pub shared: BTreeMap<(Kind, String), Option<Encoded>>,
-    /// The table that listeners are made of.
+    /// The table from which listeners are built.
     pub table: Option<Arc<RouteTable>>,
     /// Endpoints by cluster; `None` removes them.
     pub endpoints: BTreeMap<String, Option<ClusterEndpoints>>,
-    /// Zone by node. All assignments are made anew.
+    /// Zone by node. It changes all assignments.
     pub zones: Option<BTreeMap<String, String>>,
-    /// The nodes whose kernels can bound retransmissions.
+    /// Nodes whose kernels accept `TCP_RTO_MAX_MS`.
     pub bounds_retransmissions: Option<BTreeSet<String>>,
-    /// The node of each address that is known to be a gateway's.
+    /// The node of each known gateway address.
     pub gateway_nodes: Option<BTreeMap<IpAddr, String>>,
-    /// Addresses of the gateway pods that are to have no listeners for requests any more. Without
-    /// them Envoy takes no new connection, and tells the clients of the old ones to come back on
-    /// another one.
+    /// Addresses of draining gateway pods, which must not have listeners for requests. Without
+    /// listeners Envoy accepts no new connection, and closes old ones after their response.
     pub draining: Option<BTreeSet<IpAddr>>,
 }
 
-/// The store. Everybody who has it sees the same.
+/// The configuration of all gateways.
 #[derive(Debug)]
 pub struct Store {
     inner: RwLock<Inner>,
     revision: watch::Sender<StoreRevision>,
     policy: Policy,
     listening: ListenerSettings,
-    // What clusters end with, without and with a kernel that bounds retransmissions.
+    // The last part of clusters, for kernels without and with `TCP_RTO_MAX_MS`.
     lost_peers: [Vec<u8>; 2],
 }
 
@@ -139,17 +138,17 @@ struct Inner {
 }
 
 impl Store {
-    /// An empty store, in which nothing is to be served yet.
+    /// An empty store, which serves nothing yet.
     #[must_use]
     pub fn new(policy: Policy, listening: ListenerSettings) -> Self {
         let lost_peers = [false, true].map(|bounds_retransmissions| lost_peers(bounds_retransmissions).encode_to_vec());
         Self { inner: RwLock::default(), revision: watch::Sender::new(0), policy, listening, lost_peers }
     }
 
-    /// Takes over what `update` really changes. Returns the revision from which on it is served.
+    /// Applies the real changes of `update`. Returns the revision from which on they are served.
     pub fn publish(&self, update: Update) -> StoreRevision {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        // Each that changed, and whether it is gone.
+        // The changed resources, and whether each was removed.
         let mut changed: BTreeMap<(Kind, Name), bool> = BTreeMap::new();
         for ((kind, name), new) in update.shared {
             let name = inner.changes.name(kind, &name);
@@ -164,7 +163,7 @@ impl Store {
             };
         }
         if let Some(table) = update.table {
-            // Certificates are all that listeners depend on.
+            // Listeners depend on certificates only.
             let same = table.external_certificates == inner.table.external_certificates
                 && table.fallback_certificate == inner.table.fallback_certificate
                 && table.internal_certificates == inner.table.internal_certificates;
@@ -219,25 +218,25 @@ impl Store {
         revision
     }
 
-    /// A receiver of the revision; 0 until something is to be served.
+    /// A receiver of the revision; 0 before the first publication.
     pub fn watch(&self) -> watch::Receiver<StoreRevision> {
         self.revision.subscribe()
     }
 
-    /// The revision, and when it came.
+    /// The revision and its time.
     #[must_use]
     pub fn revision(&self) -> (StoreRevision, Option<Instant>) {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         (inner.revision, inner.published)
     }
 
-    /// The node that the gateway at `address` is on, where one is known there.
+    /// The node of the gateway at `address`, if it is known.
     #[must_use]
     pub fn node_of_gateway(&self, address: IpAddr) -> Option<String> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).gateway_nodes.get(&address.to_canonical()).cloned()
     }
 
-    /// How many resources there are, and were not long ago.
+    /// The number of resources, recently removed ones included.
     #[must_use]
     pub fn len(&self) -> usize {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).changes.len()
@@ -249,9 +248,8 @@ impl Store {
         self.len() == 0
     }
 
-    /// Calls `visit` for each resource that changed after `since`. Returns the revision up to which
-    /// that is all, and whether it really is: otherwise some that went so long ago that nobody
-    /// remembers them are not among them.
+    /// Calls `visit` for each resource that changed after `since`. Returns the present revision,
+    /// and whether these were all; otherwise some long removed resources are missing.
     pub fn changes_since(&self, since: StoreRevision, visit: impl FnMut(Kind, &Name)) -> (StoreRevision, bool) {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         let all = inner.changes.since(since, visit);
@@ -269,27 +267,27 @@ impl Store {
         }
     }
 
-    /// The name called `text`: the store's own where something is or was called so.
+    /// The shared name equal to `text`.
     #[must_use]
     pub fn name(&self, kind: Kind, text: &str) -> Name {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).changes.name(kind, text)
     }
 
-    /// Whether gateways have the cluster `name`.
+    /// Whether the cluster `name` exists.
     #[must_use]
     pub fn has_cluster(&self, name: &str) -> bool {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         inner.shared.get(&Kind::Cluster).is_some_and(|clusters| clusters.contains_key(name))
     }
 
-    /// How many clusters gateways have.
+    /// The number of clusters.
     #[must_use]
     pub fn clusters(&self) -> usize {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         inner.shared.get(&Kind::Cluster).map_or(0, BTreeMap::len)
     }
 
-    /// Names of the clusters whose requests go to pods, not to what stands in for them.
+    /// Names of the clusters with pods as endpoints, not activators.
     #[must_use]
     pub fn clusters_with_pods(&self) -> BTreeSet<String> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
@@ -309,13 +307,13 @@ impl Store {
         on.map(|(name, _)| name.as_str()).take_while(|name| name.starts_with(&from)).map(str::to_owned).collect()
     }
 
-    /// Whether the cluster `name` is sent its endpoints.
+    /// Whether the cluster `name` has assignments.
     #[must_use]
     pub fn has_endpoints(&self, name: &Name) -> bool {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).endpoints.contains_key(name)
     }
 
-    /// One resource as the gateway of `view` is to have it.
+    /// One resource for the gateway `view`.
     #[must_use]
     pub fn resource(&self, view: &View, kind: Kind, name: &str) -> Option<Encoded> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
@@ -338,19 +336,20 @@ impl Store {
         }
     }
 
-    /// The endpoints of the cluster `name` for the gateway of `view`.
+    /// The assignment of the cluster `name` for the gateway `view`.
     #[must_use]
     pub fn assignment(&self, view: &View, name: &str) -> Option<Assignment> {
         self.assigned(&self.inner.read().unwrap_or_else(PoisonError::into_inner), view, name)
     }
 
-    /// The table of what all gateways do.
+    /// The present route table.
     #[must_use]
     pub fn table(&self) -> Arc<RouteTable> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).table.clone()
     }
 
-    /// The plan's row, or the activators' shares, that the assignment of cluster `name` follows.
+    /// The row of weights that the assignment of cluster `name` follows: of the routes, or the
+    /// shares of activators.
     #[must_use]
     pub fn row(&self, view: &View, name: &str) -> Option<BTreeMap<String, u32>> {
         match self.inner.read().unwrap_or_else(PoisonError::into_inner).endpoints.get(name)? {
@@ -360,7 +359,7 @@ impl Store {
         }
     }
 
-    /// The names of a table's listeners for requests. For names, addresses do not matter.
+    /// The names of a table's listeners for requests, which do not depend on addresses.
     fn listeners_of(&self, table: &RouteTable) -> impl Iterator<Item = Name> + use<> {
         listeners(table, self.listening, IpAddr::V4(Ipv4Addr::UNSPECIFIED)).into_iter().map(|one| Name::new(one.name))
     }

@@ -1,4 +1,4 @@
-//! What one gateway wants and has of one kind of resources, and what it is to be sent next.
+//! The subscription of one gateway to one kind of resources.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroU64;
@@ -9,40 +9,37 @@ use super::refusal::{Bisection, Nack};
 use super::store::{Store, StoreRevision};
 use super::{Encoded, Kind, Name};
 
-/// What one answer holds at most, beyond its last resource. The rest of what is due follows when
-/// the gateway has taken it, so that fifty gateways which come at once do not each have all that
-/// there is on its way.
+/// The maximum size of a response, beyond its last resource. The rest follows after the ACK, so
+/// that fifty gateways that connect at once do not each have everything in flight.
 const PAGE_BYTES: usize = 256 * 1024;
 
-/// See the module.
+/// What one gateway requested, has, and is owed.
 #[derive(Debug)]
 pub(super) struct Subscription {
     kind: Kind,
     all: bool,
-    // What the gateway was last sent: name -> version, and what it asked for by name and does not
-    // have. A refused one has the version that it was refused in, for the same again would be
-    // refused again.
+    // The last sent version of each name; `None` for names that were requested and do not exist. A
+    // refused resource has the refused version, since sending it again would be refused again.
     known: HashMap<Name, Option<NonZeroU64>>,
-    // Names to look at; true where an answer is owed even if nothing changed.
+    // Names to check; true if a response is owed even without a change.
     look_at: BTreeMap<Name, bool>,
     bisection: Bisection,
-    // Gone, and not told yet: routes that the gateway still has may lead there.
+    // Removals that wait, because routes that the gateway still has may use them.
     held_back: BTreeSet<Name>,
-    // Those of which the gateway has what it had before, for it refused what came after.
+    // Resources of which the gateway has an earlier version, because it refused the later one.
     refused: BTreeSet<Name>,
     on_its_way: Option<InFlight>,
     confirmed: StoreRevision,
-    // A subscription to everything that is empty so far is owed an (empty) answer, or the gateway
-    // waits for ever.
+    // A wildcard subscription to nothing is owed an empty response, or the gateway waits for ever.
     owes_first_answer: bool,
 }
 
-/// What one answer says.
+/// One response.
 #[derive(Debug, Default)]
 pub(super) struct Page {
-    /// What is new or different.
+    /// New and changed resources.
     pub(super) resources: Vec<(Name, Encoded)>,
-    /// What is not there any more.
+    /// Removed resources.
     pub(super) removed: Vec<Name>,
     bytes: usize,
 }
@@ -51,10 +48,10 @@ pub(super) struct Page {
 struct InFlight {
     nonce: String,
     names: Vec<Name>,
-    // What it holds is at least this new, and at most that.
+    // Its content is between these revisions.
     at_least: StoreRevision,
     at_most: StoreRevision,
-    // Nothing as old as this was left to be sent.
+    // Nothing as old as this was left to send.
     last: bool,
 }
 
@@ -74,7 +71,7 @@ impl Subscription {
         }
     }
 
-    /// Takes what the gateway says of the answer that is on its way to it. A refusal is returned.
+    /// Applies the ACK or NACK of the response in flight. Returns the NACK.
     pub(super) fn take_verdict(&mut self, request: &mut DeltaDiscoveryRequest) -> Option<Nack> {
         let sent = self.on_its_way.take_if(|sent| sent.nonce == request.response_nonce)?;
         let Some(error) = request.error_detail.take() else {
@@ -87,14 +84,15 @@ impl Subscription {
         self.refused.extend(sent.names.iter().cloned());
         let texts = |names: &[Name]| names.iter().map(|name| name.as_str().to_owned()).collect();
         let names = texts(&sent.names);
-        // It keeps what it had. What is at fault is not sent again before it changes.
+        // The gateway keeps its earlier versions. Resources at fault are not sent again before they
+        // change.
         let at_fault = texts(&self.bisection.refused(self.kind, sent.names, &error.message));
         let (revision, confirmed) = (sent.at_most, self.confirmed);
         Some(Nack { kind: self.kind, names, at_fault, message: error.message, revision, confirmed })
     }
 
-    /// Takes what the gateway wants, wants no more and has. `first` is whether it says anything of
-    /// this kind for the first time.
+    /// Applies subscriptions, unsubscriptions and initial versions. `first`: it is the first
+    /// request of this kind.
     pub(super) fn take_wishes(&mut self, request: DeltaDiscoveryRequest, first: bool, store: &Store) {
         for (name, version) in request.initial_resource_versions {
             let name = store.name(self.kind, &name);
@@ -113,8 +111,8 @@ impl Subscription {
             }
         }
         for name in request.resource_names_subscribe.into_iter().filter(|name| name != "*") {
-            // Asking again for what it has means that it needs it again; but not when it has just
-            // told us that it has it.
+            // A repeated subscription means that the gateway needs the resource again, unless the
+            // same request lists it as present.
             let name = store.name(self.kind, &name);
             let owed = !(first && self.known.contains_key(&name));
             *self.look_at.entry(name.clone()).or_insert(false) |= owed;
@@ -132,21 +130,21 @@ impl Subscription {
         }
     }
 
-    /// Notes that the resource may be different now.
+    /// Marks a resource as possibly changed.
     pub(super) fn note_change(&mut self, name: &Name) {
         if self.wants(name) {
             self.look_at.entry(name.clone()).or_insert(false);
         }
     }
 
-    /// Notes that any of what the gateway has may be different now.
+    /// Marks all resources of the gateway as possibly changed.
     pub(super) fn note_changes_of_all(&mut self) {
         for name in self.known.keys() {
             self.look_at.entry(name.clone()).or_insert(false);
         }
     }
 
-    /// Notes that the gateway, if it wants the resource, is owed it again.
+    /// Marks a resource as owed again, if the gateway subscribes to it.
     pub(super) fn owe(&mut self, name: &Name) {
         if self.wants(name) {
             self.look_at.insert(name.clone(), true);
@@ -157,30 +155,29 @@ impl Subscription {
         self.all || self.known.contains_key(name)
     }
 
-    /// Whether anything is left to be sent.
+    /// Whether anything is left to send.
     pub(super) fn is_pending(&self) -> bool {
         !self.look_at.is_empty() || !self.bisection.is_empty()
     }
 
-    /// Whether anything was refused and not taken since, so that the gateway still has what it had
-    /// before.
+    /// Whether a refused resource has not been accepted since.
     pub(super) fn was_refused(&self) -> bool {
         !self.refused.is_empty()
     }
 
-    /// Whether anything that is gone has not been told.
+    /// Whether removals wait.
     pub(super) fn holds_back(&self) -> bool {
         !self.held_back.is_empty()
     }
 
-    /// What is gone may be told now.
+    /// Sends the waiting removals from now on.
     pub(super) fn release(&mut self) {
         for name in std::mem::take(&mut self.held_back) {
             self.look_at.entry(name).or_insert(false);
         }
     }
 
-    /// Whether an answer is on its way.
+    /// Whether a response is in flight.
     pub(super) fn is_in_flight(&self) -> bool {
         self.on_its_way.is_some()
     }
@@ -190,14 +187,13 @@ impl Subscription {
         self.on_its_way.is_none() && (self.is_pending() || self.owes_first_answer)
     }
 
-    /// How many names it keeps.
+    /// The number of names kept.
     pub(super) fn len(&self) -> usize {
         self.known.len() + self.look_at.len() + self.held_back.len() + self.refused.len() + self.bisection.len()
     }
 
-    /// The next answer, where there is something to say: what was refused together with another,
-    /// else what is due. `resource` looks one up. What is gone is not told yet where it is to be
-    /// `hold`, unless the gateway asked for it.
+    /// The next response, if there is one: resources of a bisection, else what is due. `resource`
+    /// looks one up. With `hold`, removals wait, unless the gateway requested the name.
     pub(super) fn next_page(&mut self, hold: bool, resource: impl Fn(&Name) -> Option<Encoded>) -> Option<Page> {
         let mut page = Page::default();
         while page.is_empty()
@@ -241,14 +237,13 @@ impl Subscription {
         }
     }
 
-    /// Notes that the gateway has the resource no more. Whether it had it.
+    /// Records that the gateway does not have the resource any more. Returns whether it had it.
     fn lose(&mut self, name: &Name) -> bool {
         self.refused.remove(name);
         if self.all { self.known.remove(name).flatten() } else { self.known.get_mut(name).and_then(Option::take) }.is_some()
     }
 
-    /// Notes that `page` is on its way. What it holds is at least as new as `at_least`, and at most
-    /// as `at_most`.
+    /// Records that `page` is in flight, with content between `at_least` and `at_most`.
     pub(super) fn sent(&mut self, page: &Page, nonce: &str, at_least: StoreRevision, at_most: StoreRevision) {
         self.on_its_way = Some(InFlight {
             nonce: nonce.to_owned(),
