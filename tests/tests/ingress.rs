@@ -422,6 +422,87 @@ fn a_refusal_is_told_whichever_replica_the_gateway_is_connected_to_and_goes_with
 }
 
 #[test]
+fn spill_leaves_nodes_alone_that_gateways_of_another_replica_have_filled() -> anyhow::Result<()> {
+    const MANNER: Manner = Manner { at_once: 1, takes: Duration::from_millis(100) };
+    const PODS: [u8; 3] = [1, 2, 3];
+    in_own_network(async |components| {
+        let mut bench = Bench::start(&components).await?;
+        let plan = PlanWriter::start().await?;
+        let first = bench.daemon(Policy::Locality, &plan.url).await?;
+        let second = bench.second_daemon(Policy::Locality, &plan.url).await?;
+        let replica = json!({
+            "addresses": [bench::SECOND_OPS.split(':').next()], "nodeName": "node3", "conditions": {"ready": true},
+            "targetRef": {"kind": "Pod", "name": "locality-ingress-1", "namespace": "kantai-system"},
+        });
+        bench
+            .apply(json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+                "metadata": {"namespace": "kantai-system", "name": "locality-ingress-1",
+                             "labels": {"kubernetes.io/service-name": "locality-ingress"}},
+                "addressType": "IPv4", "endpoints": [replica], "ports": [{"name": "xds", "port": 18000}],
+            }))
+            .await?;
+        let mut pods = vec![(1, 1)];
+        pods.extend([2, 3].into_iter().flat_map(|node| PODS.map(|pod| (node, pod))));
+        let mut backends = Vec::new();
+        for &(node, pod) in &pods {
+            backends.push(Backend::with_manner(&format!("node{node}"), pod_address(node, pod), MANNER).await?);
+        }
+        bench.limited_revision("hello-00001", MANNER.at_once).await?;
+        bench.service("default", "hello-00001", "http").await?;
+        bench.pods("hello-00001", &pods).await?;
+        plan.say("hello-00001", &[("node1", &[("node1", 100)]), ("node2", &[("node2", 100)])])?;
+        let _gateway1 = bench.gateway(1).await?;
+        bench.xds_port = 18001;
+        let _gateway2 = bench.gateway(2).await?;
+        bench.gateways_ready(&[1, 2]).await?;
+        bench.ingress("hello", &[("hello-00001", 100)]).await?;
+        bench.ready("hello").await?;
+
+        // The gateway of node2, which is connected to the second replica, keeps its pods full.
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let others = async {
+            let mut requests = tokio::task::JoinSet::new();
+            loop {
+                while requests.len() < 2 * PODS.len() {
+                    requests.spawn(client.get("http://10.44.2.1:8081/").header("host", HOST).send());
+                }
+                requests.join_next().await;
+            }
+        };
+        // Its own pod takes one of four requests; there is room for the others on node3.
+        let ours = async {
+            let ask = async || {
+                let client = || bench.get(1, 8081, HOST, "/");
+                let answers = tokio::try_join!(client(), client(), client(), client())?;
+                anyhow::Ok([answers.0, answers.1, answers.2, answers.3])
+            };
+            eventually("the load of the other replica to count", async || {
+                let mut who: BTreeMap<String, usize> = BTreeMap::new();
+                for _ in 0..20 {
+                    for (status, name) in ask().await? {
+                        anyhow::ensure!(status == 200, "{status}");
+                        *who.entry(name).or_default() += 1;
+                    }
+                }
+                let on = |node: &str| who.get(node).copied().unwrap_or(0);
+                anyhow::ensure!(on("node2") * 10 <= on("node3"), "node2 is full, node3 is not: {who:?}");
+                anyhow::ensure!(on("node3") > 10, "nothing is moved: {who:?}");
+                eprintln!("answered by {who:?}");
+                Ok(())
+            })
+            .await
+        };
+        tokio::select! {
+            () = others => unreachable!("it never ends"),
+            done = ours => done?,
+        }
+        first.end().await?;
+        second.end().await
+    })
+}
+
+#[test]
 fn a_silent_api_server_is_noticed_and_an_open_demand_stream_does_not_hold_up_the_stop() -> anyhow::Result<()> {
     in_own_network(async |components| {
         let bench = Bench::start(&components).await?;

@@ -35,8 +35,8 @@ pub const ROUTES_PATH: &str = "/v1/routes";
 /// The sum of every row: weights are percentages.
 pub const ROW_TOTAL: u32 = 100;
 
-/// The longest line a reader accepts, in bytes. At 40 bytes a weight that is a snapshot of 100
-/// revisions over 120 nodes in full; a writer with more sends the rest as updates.
+/// The longest line a reader accepts, in bytes. At 40 bytes per weight that is a snapshot of 100
+/// revisions over 120 nodes in full, or of 10,000 revisions with 160 weights each.
 pub const MAX_LINE_BYTES: usize = 64 * 1024 * 1024;
 
 /// Names one Knative revision.

@@ -258,15 +258,6 @@ async fn after(stop: &CancellationToken) {
     tokio::time::sleep(CONNECTIONS_END_WITHIN).await;
 }
 
-/// The configuration of a client that notices a connection which died silently within 30 s, also an
-/// idle one. No request may take longer than the time limit of a watch.
-#[must_use]
-pub fn noticing_silence(mut config: kube::Config) -> kube::Config {
-    config.read_timeout = Some(Duration::from_secs(25));
-    config.reset_reader_on_write = true;
-    config
-}
-
 /// The background tasks, which run until the stop.
 #[derive(Default)]
 struct Tasks {

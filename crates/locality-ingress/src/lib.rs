@@ -27,7 +27,7 @@ pub mod status;
 mod tls;
 pub mod xds;
 
-pub use daemon::{DaemonError, Listeners, Settings, XdsTls, noticing_silence, run};
+pub use daemon::{DaemonError, Listeners, Settings, XdsTls, run};
 pub use explain::EXPLAIN_PATH;
 pub use metrics::Metrics;
 pub use tls::files::{ServerTls, TlsError, TlsFiles};

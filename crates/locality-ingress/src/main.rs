@@ -9,7 +9,7 @@ use clap::Parser;
 use locality_ingress::endpoints::{FollowSettings, Policy};
 use locality_ingress::kubernetes::{ObjectName, cluster_domain};
 use locality_ingress::xds::{DEFAULT_REQUEST_HEADERS_KIB, GatewayPorts, ListenerSettings};
-use locality_ingress::{Listeners, Settings, TlsFiles, XdsTls, noticing_silence, run};
+use locality_ingress::{Listeners, Settings, TlsFiles, XdsTls, run};
 
 /// Knative ingress class on stock Envoy. Each node has a gateway with its own routing weights, so
 /// that a request is answered near where it entered.
@@ -135,7 +135,7 @@ async fn main() -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), class = flags.ingress_class, policy = ?flags.policy, "starting");
     let stop = ops_http::stop_on_signal()?;
     let config = kube::Config::infer().await.context("failed to find the API server")?;
-    let client = kube::Client::try_from(noticing_silence(config)).context("failed to make a client of the API server")?;
+    let client = k8s_api::client::client(config).context("failed to make a client of the API server")?;
     let listeners = Listeners { xds: ops_http::bind(flags.xds_listen).await?, ops: ops_http::bind(flags.ops_listen).await? };
     let ports = GatewayPorts {
         external: flags.external_port,

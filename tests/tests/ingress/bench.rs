@@ -63,6 +63,8 @@ pub(crate) const XDS: &str = "127.0.0.1:18000";
 /// Of a second replica.
 pub(crate) const SECOND_XDS: &str = "127.0.0.1:18001";
 pub(crate) const OPS: &str = "127.0.0.1:8080";
+/// Of a second replica. The API server takes no loopback address for an endpoint.
+pub(crate) const SECOND_OPS: &str = "10.44.3.3:8080";
 
 pub(crate) fn gateway_address(node: u8) -> IpAddr {
     gateway_pod_address(node, 1)
@@ -174,10 +176,11 @@ impl Bench {
         self.daemon_through(None, policy, routes_url).await
     }
 
-    /// A second replica, on ports of its own.
+    /// A second replica: gateways reach it on another port, and its operators' port is that of the
+    /// first one on another address.
     pub(crate) async fn second_daemon(&self, policy: Policy, routes_url: &str) -> anyhow::Result<Daemon> {
         let client = client_of_daemon(&self.control_plane.kubeconfig(User::Admin), None).await?;
-        let listeners = Listeners { xds: listen(SECOND_XDS).await?, ops: listen("127.0.0.1:8082").await? };
+        let listeners = Listeners { xds: listen(SECOND_XDS).await?, ops: listen(SECOND_OPS).await? };
         let settings = Settings { pod_name: "locality-ingress-1".into(), ..settings(policy, routes_url) };
         let stop = CancellationToken::new();
         let task = tokio::spawn(locality_ingress::run(client, settings, listeners, stop.clone()));
@@ -527,7 +530,8 @@ impl Bench {
 pub(crate) async fn serve(kubeconfig: &Path, policy: Policy, routes_url: &str) -> anyhow::Result<()> {
     let listeners = Listeners { xds: listen(XDS).await?, ops: listen(OPS).await? };
     let client = client_of_daemon(kubeconfig, None).await?;
-    Ok(locality_ingress::run(client, settings(policy, routes_url), listeners, CancellationToken::new()).await?)
+    let settings = Settings { tls: XdsTls::SelfMade, ..settings(policy, routes_url) };
+    Ok(locality_ingress::run(client, settings, listeners, CancellationToken::new()).await?)
 }
 
 /// Whoever has every right speaks as the daemon's ServiceAccount, and then has no other rights than
@@ -543,9 +547,7 @@ async fn client_of_daemon(kubeconfig: &Path, way: Option<SocketAddr>) -> anyhow:
         info.impersonate = Some(format!("system:serviceaccount:{NAMESPACE}:locality-ingress"));
         info.impersonate_groups = Some(vec!["system:serviceaccounts".into(), "system:authenticated".into()]);
     }
-    Ok(Client::try_from(locality_ingress::noticing_silence(
-        Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?,
-    ))?)
+    Ok(k8s_api::client::client(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?)?)
 }
 
 fn settings(policy: Policy, routes_url: &str) -> Settings {

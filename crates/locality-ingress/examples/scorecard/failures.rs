@@ -120,6 +120,7 @@ pub(crate) async fn updates_and_restarts(stage: &mut Stage) -> anyhow::Result<Ve
     for (at, node) in NODES.into_iter().enumerate() {
         replace_gateway(stage, at, node, &loads[at]).await?;
     }
+    stage.pod = 2;
     let mut outcomes = Vec::new();
     for load in loads {
         outcomes.extend(load.end().await?);

@@ -1,6 +1,11 @@
 //! Gateways at the level of the protocol: they subscribe and confirm as Envoy does, and forget what
 //! they are sent.
 
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use anyhow::Context as _;
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
@@ -8,18 +13,37 @@ use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service
 use locality_ingress::xds::Kind;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Endpoint;
+
+use crate::reporter;
+use crate::scale::INGRESSES;
 
 /// The first argument of a process that is all gateways. The address of the server and their number
-/// follow.
+/// follow, and whether they report their load; then the bytes of all reports so far are written
+/// once a second.
 pub(crate) const ARGUMENT: &str = "gateways";
 
 /// Runs until the server goes.
 pub(crate) async fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
     let address = arguments.next().context("no address")?;
-    let count: usize = arguments.next().context("no number")?.parse()?;
+    let count: u32 = arguments.next().context("no number")?.parse()?;
+    let reports: bool = arguments.next().context("not said whether to report")?.parse()?;
     let mut gateways = tokio::task::JoinSet::new();
     for number in 0..count {
-        gateways.spawn(gateway(address.clone(), format!("node{number}")));
+        gateways.spawn(gateway(endpoint(&address, number)?, format!("node{number}")));
+    }
+    if reports {
+        let all = Arc::new((0..INGRESSES).map(|number| format!("default/service-{number:05}-00001/80")).collect());
+        let sent = Arc::new(AtomicU64::new(0));
+        for number in 0..count {
+            gateways.spawn(reporter::report(endpoint(&address, number)?, number, Arc::clone(&all), sent.clone()));
+        }
+        gateways.spawn(async move {
+            loop {
+                println!("{}", sent.load(Ordering::Relaxed));
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
     }
     while let Some(ended) = gateways.join_next().await {
         ended??;
@@ -35,8 +59,14 @@ fn subscribe(kind: Kind, names: Vec<String>) -> DeltaDiscoveryRequest {
     }
 }
 
-async fn gateway(address: String, node: String) -> anyhow::Result<()> {
-    let client = AggregatedDiscoveryServiceClient::connect(format!("http://{address}")).await?;
+/// The server, from an address of the gateway's own: connections are limited by address.
+fn endpoint(address: &str, number: u32) -> anyhow::Result<Endpoint> {
+    let own = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 0, 1, 1)) + number);
+    Ok(Endpoint::from_shared(format!("http://{address}"))?.local_address(Some(own.into())))
+}
+
+async fn gateway(endpoint: Endpoint, node: String) -> anyhow::Result<()> {
+    let client = AggregatedDiscoveryServiceClient::new(endpoint.connect().await?);
     let (requests, outgoing) = mpsc::channel(64);
     let node = Some(Node { id: node, ..Node::default() });
     requests.send(DeltaDiscoveryRequest { node, ..subscribe(Kind::Cluster, Vec::new()) }).await?;

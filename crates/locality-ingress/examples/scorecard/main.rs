@@ -25,9 +25,16 @@ mod figure;
 mod gateways;
 mod hop;
 mod hostile;
+mod idle;
 mod load;
+mod patience;
 #[path = "../../../../tests/tests/ingress/plan.rs"]
 mod plan;
+#[allow(dead_code)]
+#[path = "../../../../tests/tests/ingress/relay.rs"]
+mod relay;
+mod reporter;
+mod reports;
 mod scale;
 mod stage;
 mod steering;
@@ -67,8 +74,25 @@ fn main() -> anyhow::Result<ExitCode> {
     if wanted("scale") {
         print(on_own_runtime(scale::measure())?);
     }
-    // The last one leaves other gateways behind, at other addresses.
-    let parts = ["traffic", "weights", "local", "spill", "demand", "hop", "failover", "control-plane", "update"];
+    if wanted("reports") {
+        print(on_own_runtime(reports::measure())?);
+    }
+    // The last two leave other gateways behind, at other addresses.
+    let parts = [
+        "traffic",
+        "weights",
+        "local",
+        "spill",
+        "demand",
+        "hop",
+        "failover",
+        "control-plane",
+        "upload",
+        "stall",
+        "idle",
+        "update",
+        "drain",
+    ];
     if parts.into_iter().any(wanted) {
         bench::in_own_network(async |components| {
             let mut stage = Stage::set(components).await?;
@@ -83,6 +107,10 @@ fn main() -> anyhow::Result<ExitCode> {
                     "failover" => failures::serving_node_cut_off(&stage).await?,
                     "control-plane" => failures::control_plane_down(&mut stage).await?,
                     "hop" => hop::measure(&mut stage).await?,
+                    "upload" => patience::uploads_to_a_pausing_pod(&stage).await?,
+                    "stall" => patience::silent_api_server(&mut stage).await?,
+                    "idle" => idle::measure(&mut stage).await?,
+                    "drain" => patience::long_requests_across_a_roll_out(&mut stage).await?,
                     _ => failures::updates_and_restarts(&mut stage).await?,
                 });
             }

@@ -1,5 +1,6 @@
 //! Ten thousand Ingresses and fifty gateways.
 
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::gateways;
 
-const INGRESSES: u32 = 10_000;
-const GATEWAYS: usize = 50;
+pub(crate) const INGRESSES: u32 = 10_000;
+pub(crate) const GATEWAYS: usize = 50;
 const PUSHES: u8 = 20;
 
 /// Measures all figures of this file.
@@ -38,27 +39,10 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     let server =
         Ads::new(store.clone(), connected.clone(), metrics, nacks, stop.clone()).serve(listener, None, reports.services());
     let server = tokio::spawn(server);
-    let mut gateways = start_gateways(&address.to_string())?;
+    let mut gateways = start_gateways(&address.to_string(), false)?;
 
     let began = Instant::now();
-    let settings = StateSettings {
-        policy: Policy::Locality,
-        translate: TranslateSettings {
-            internal_gateway: "internal.example".into(),
-            internal_authority: ObjectName::new("knative-serving", "routing-serving-certs"),
-        },
-        bounds_retransmissions: None,
-        fallback_certificate: None,
-        gateway_service: ObjectName::new("kantai-system", "kantai-gateway-internal"),
-        own_service: ObjectName::new("kantai-system", "locality-ingress"),
-        own_pod: "locality-ingress-0".into(),
-    };
-    let mut state = ControlPlaneState::new(store.clone(), settings);
-    for number in 0..INGRESSES {
-        for change in service(number) {
-            state.apply_change(change);
-        }
-    }
+    let mut state = state_with_revisions(&store, INGRESSES);
     state.publish_changes(Instant::now());
     eprintln!("translated and encoded after {:?}, memory {:.0} MiB", began.elapsed(), resident_mib()?);
     wait_for_all(&connected, store.revision().0).await?;
@@ -69,7 +53,7 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
         // Pods come and go one at a time, and the machine is quiet in between.
         tokio::time::sleep(Duration::from_millis(100)).await;
         let changed = Instant::now();
-        state.apply_change(slice(u32::from(push), 4 + push));
+        state.apply_change(slice(u32::from(push), 4 + push, true));
         state.publish_changes(Instant::now());
         wait_for_all(&connected, store.revision().0).await?;
         slowest = slowest.max(changed.elapsed());
@@ -86,12 +70,37 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     ])
 }
 
-fn start_gateways(address: &str) -> anyhow::Result<Child> {
-    let program = std::env::current_exe()?;
-    Ok(Command::new(program).args([gateways::ARGUMENT, address, &GATEWAYS.to_string()]).kill_on_drop(true).spawn()?)
+/// All Ingresses and revisions: the first `with_pods` have pods, the others are at zero, where
+/// activators stand in.
+pub(crate) fn state_with_revisions(store: &Arc<Store>, with_pods: u32) -> ControlPlaneState {
+    let settings = StateSettings {
+        policy: Policy::Locality,
+        translate: TranslateSettings {
+            internal_gateway: "internal.example".into(),
+            internal_authority: ObjectName::new("knative-serving", "routing-serving-certs"),
+        },
+        bounds_retransmissions: None,
+        fallback_certificate: None,
+        gateway_service: ObjectName::new("kantai-system", "kantai-gateway-internal"),
+        own_service: ObjectName::new("kantai-system", "locality-ingress"),
+        own_pod: "locality-ingress-0".into(),
+    };
+    let mut state = ControlPlaneState::new(store.clone(), settings);
+    for number in 0..INGRESSES {
+        for change in service(number, number < with_pods) {
+            state.apply_change(change);
+        }
+    }
+    state
 }
 
-async fn wait_for_all(connected: &Connected, revision: StoreRevision) -> anyhow::Result<()> {
+pub(crate) fn start_gateways(address: &str, reports: bool) -> anyhow::Result<Child> {
+    let program = std::env::current_exe()?;
+    let arguments = [gateways::ARGUMENT, address, &GATEWAYS.to_string(), &reports.to_string()];
+    Ok(Command::new(program).args(arguments).stdout(Stdio::piped()).kill_on_drop(true).spawn()?)
+}
+
+pub(crate) async fn wait_for_all(connected: &Connected, revision: StoreRevision) -> anyhow::Result<()> {
     let mut gateways = connected.watch();
     let all = gateways.wait_for(|all| all.len() == GATEWAYS && all.values().all(|one| one.in_sync_at >= Some(revision)));
     tokio::time::timeout(Duration::from_secs(120), all).await.context("not all gateways followed")??;
@@ -109,7 +118,7 @@ fn memory_mib(which: &str) -> anyhow::Result<f64> {
 }
 
 /// One Knative Service as Serving makes it: four names, one revision with pods on three nodes.
-fn service(number: u32) -> [Change; 3] {
+fn service(number: u32, has_pods: bool) -> [Change; 3] {
     let name = format!("service-{number:05}");
     let revision = format!("{name}-00001");
     let set = [("Knative-Serving-Namespace", "default"), ("Knative-Serving-Revision", &revision)];
@@ -134,11 +143,11 @@ fn service(number: u32) -> [Change; 3] {
     [
         Change::Ingress(ObjectName::new("default", name), Some(Box::new(ingress))),
         Change::Service(ObjectName::new("default", revision), Some(public)),
-        slice(number, 3),
+        slice(number, 3, has_pods),
     ]
 }
 
-fn slice(number: u32, pods: u8) -> Change {
+fn slice(number: u32, pods: u8, has_pods: bool) -> Change {
     let revision = format!("service-{number:05}-00001");
     let endpoint = |pod: u8| {
         let [_, _, high, low] = number.to_be_bytes();
@@ -148,7 +157,7 @@ fn slice(number: u32, pods: u8) -> Change {
             ready: true,
             serving_last: false,
             pod: None,
-            stand_in: false,
+            stand_in: !has_pods,
         }
     };
     let slice = SliceObject { ports: vec![("http".into(), 8012)], endpoints: (0..pods).map(endpoint).collect() };

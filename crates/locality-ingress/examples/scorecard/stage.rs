@@ -22,20 +22,25 @@ pub(crate) struct Stage {
     pub(crate) components: Components,
     pub(crate) plan: PlanWriter,
     pub(crate) gateways: Vec<Gateway>,
+    /// Which of the two pods of a node its gateway is: 1, and 2 after a roll-out.
+    pub(crate) pod: u8,
     daemon: Child,
 }
 
 impl Stage {
     pub(crate) async fn set(components: Components) -> anyhow::Result<Self> {
-        let bench = Bench::start(&components).await?;
+        let mut bench = Bench::start(&components).await?;
+        // As it is deployed: over TLS, with certificates that the daemon makes.
+        bench.secure_by_itself();
         let plan = PlanWriter::start().await?;
         let daemon = daemon(&bench, &plan)?;
+        bench.mount_made_certificates().await?;
         let mut gateways = Vec::new();
         for node in NODES {
             gateways.push(bench.gateway(node).await?);
         }
         bench.gateways_ready(&NODES).await?;
-        Ok(Self { bench, components, plan, gateways, daemon })
+        Ok(Self { bench, components, plan, gateways, pod: 1, daemon })
     }
 
     /// A revision with pods at these places (node, number on it), and an Ingress all of whose
@@ -58,6 +63,11 @@ impl Stage {
     /// Ends the daemon without a word.
     pub(crate) async fn kill_daemon(&mut self) -> anyhow::Result<()> {
         Ok(self.daemon.kill().await?)
+    }
+
+    /// The process of the daemon, unless it has ended.
+    pub(crate) fn daemon_process(&self) -> Option<u32> {
+        self.daemon.id()
     }
 
     pub(crate) fn start_daemon(&mut self) -> anyhow::Result<()> {

@@ -1,8 +1,8 @@
 //! When each resource last changed, so that a gateway that is behind finds each changed resource
 //! once.
 //!
-//! Removed resources are remembered for gateways that have not received the removal yet, but not for ever. A
-//! gateway that is too far behind checks all its resources.
+//! Removed resources are remembered for gateways that have not received the removal yet, but not
+//! for ever. A gateway that is too far behind checks all its resources.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
