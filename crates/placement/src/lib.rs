@@ -12,6 +12,7 @@
 //! | [`problem`] | demand, capacity, serving time, service levels, many services, plain data |
 //! | [`plan`] | plans, why they are what they are, whether they are worth their moves, traces |
 //! | [`routing`] | weights per source node, and the exact routing of demand to servers |
+//! | [`apps`] | several workloads that call each other, placed together |
 //! | [`score`] | node scores for schedulers that place one pod at a time |
 //!
 //! A controller that runs one service on several nodes uses it like this, once per decision:
@@ -58,6 +59,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod apps;
 pub mod latency;
 pub mod plan;
 pub mod problem;
@@ -67,7 +69,7 @@ mod solver;
 
 pub use latency::{CostMatrix, CostPolicy, LatencyMatrix, NodeName};
 pub use plan::Plan;
-pub use problem::{Demand, NodeCapacity, Problem, ProblemError};
+pub use problem::{Demand, NodeCapacity, Problem};
 pub use routing::WeightMatrix;
 
 // Second names of what the modules show, for callers that were written before there were modules.
@@ -85,8 +87,8 @@ pub use plan::{
 };
 #[doc(hidden)]
 pub use problem::{
-    Blocker, CostModel, DemandError, Effort, Exclusion, LevelPlan, ProblemSpec, Segment, ServiceLevel, ServingCurve,
-    ServingError, SpecError, many,
+    Blocker, CostModel, DemandError, Effort, Exclusion, LevelPlan, ProblemError, ProblemSpec, Segment, ServiceLevel,
+    ServingCurve, ServingError, SpecError, many,
 };
 #[doc(hidden)]
 pub use routing::{FactoredWeights, WeightError, apportion};

@@ -5,6 +5,7 @@
 //! need them are `absent`. Arguments choose figures by the beginning of their id; without arguments
 //! all are computed. Standard error shows the progress.
 
+mod apps;
 mod data;
 mod hostile;
 mod linear;
@@ -73,6 +74,12 @@ fn main() -> Result<()> {
     if wanted("speed") {
         speed::scale_down()?;
         speed::many()?;
+    }
+    if wanted("app_tree") || wanted("app_graph") {
+        apps::gaps()?;
+    }
+    if wanted("app_vs_diktyo") {
+        apps::against_diktyo()?;
     }
     if wanted("slo") {
         policy::service_levels(400)?;
