@@ -7,6 +7,7 @@
 mod accepted;
 mod cache;
 pub(crate) mod change;
+mod doubt;
 pub(crate) mod event_loop;
 mod gateways;
 mod progress_tracker;
@@ -158,11 +159,12 @@ impl ControlPlaneState {
     /// The next time at which something must be published although nothing changed.
     #[must_use]
     pub fn wake_at(&self, now: Instant) -> Option<Instant> {
-        self.publication.wake_at().into_iter().chain(self.gateways.wake_at(now)).min()
+        [self.publication.wake_at(), self.gateways.wake_at(now), self.cache.wake_at()].into_iter().flatten().min()
     }
 
     /// Publishes the effects of all changes since the last call.
     pub fn publish_changes(&mut self, now: Instant) -> Outcome {
+        self.cache.pass_time(now, &mut self.dirty);
         let dirty = std::mem::take(&mut self.dirty);
         let mut verdicts: BTreeMap<ObjectName, Acceptance> = BTreeMap::new();
         let fallback_changed = self.settings.fallback_certificate.as_ref().is_some_and(|name| dirty.secrets.contains(name));

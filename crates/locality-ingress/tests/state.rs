@@ -94,6 +94,29 @@ impl Bench {
         self.state.apply_change(Change::Slice(named(&format!("{revision}-x")), Some((named(revision), slice))));
     }
 
+    fn node(&mut self, name: &str, is_silent: bool) {
+        let node = NodeObject { zone: None, kernel: None, is_silent };
+        self.state.apply_change(Change::Node(name.to_owned(), Some(node)));
+    }
+
+    /// The pods of `revision`, ready or not: the Service that selects them names all of them, the
+    /// public one those that are ready.
+    fn pods(&mut self, revision: &str, on: &[(u8, &str, bool)]) {
+        let endpoint = |&(last, node, ready): &(u8, &str, bool)| SliceEndpoint {
+            address: [10, 0, 0, last].into(),
+            node: Some(node.to_owned()),
+            ready,
+            serving_last: false,
+            pod: None,
+            stand_in: false,
+        };
+        let slice = SliceObject { ports: vec![("http".into(), 8012)], endpoints: on.iter().map(endpoint).collect() };
+        let private = named(&format!("{revision}-private"));
+        self.state.apply_change(Change::Slice(named(&format!("{revision}-private-x")), Some((private, slice))));
+        let ready: Vec<_> = on.iter().filter(|(.., ready)| *ready).map(|&(last, node, _)| (last, node)).collect();
+        self.endpoints(revision, &ready);
+    }
+
     /// The Service that selects the pods of `revision`.
     fn pods_service(&mut self, revision: &str) {
         let service = ServiceObject { pods_of: Some(revision.to_owned()), ..ServiceObject::default() };
@@ -207,6 +230,115 @@ fn with_pods_there_activators_get_what_each_can_use_and_at_zero_the_nearest_hold
     bench.endpoints("a-private", &[]);
     bench.settle();
     assert_eq!(bench.serving("node1", "ns/a/80"), nearest);
+}
+
+/// A revision with a pod on each of two nodes, and an activator on each of three.
+fn revision_on_two_nodes() -> Bench {
+    let mut bench = Bench::new();
+    bench.service("a");
+    bench.ingress("a", 1, "a.example", "a");
+    bench.pods_service("a");
+    for node in ["node1", "node2", "node3"] {
+        bench.node(node, false);
+    }
+    bench.pods("a", &[(1, "node1", true), (2, "node2", true)]);
+    bench.settle();
+    assert_eq!(bench.serving("node1", "ns/a/80"), [(0, "node1".into(), 1), (1, "node2".into(), 1)]);
+    bench
+}
+
+#[test]
+fn pods_of_silent_nodes_serve_until_their_kubelets_have_said_how_they_are() {
+    let mut bench = revision_on_two_nodes();
+    let both = bench.serving("node1", "ns/a/80");
+    for node in ["node1", "node2", "node3"] {
+        bench.node(node, true);
+    }
+    bench.pods("a", &[(1, "node1", false), (2, "node2", false)]);
+    bench.settle();
+    bench.now += Duration::from_secs(600);
+    bench.settle();
+    assert_eq!(bench.serving("node1", "ns/a/80"), both);
+    // Kubelets say first that they are there, and seconds later that their pods are ready.
+    for node in ["node1", "node2", "node3"] {
+        bench.node(node, false);
+    }
+    bench.settle();
+    assert_eq!(bench.serving("node1", "ns/a/80"), both);
+    // An activator's may be the first: it holds requests until a pod is called ready.
+    bench.activators("a", &[(3, "node3")]);
+    bench.settle();
+    assert_eq!(bench.serving("node1", "ns/a/80"), both);
+    bench.now += Duration::from_secs(9);
+    bench.pods("a", &[(1, "node1", false), (2, "node2", true)]);
+    bench.settle();
+    assert_eq!(bench.serving("node1", "ns/a/80"), [(0, "node2".into(), 1)]);
+    // Knative has yet to list on the public Service what is ready behind the other one.
+    bench.endpoints("a", &[]);
+    bench.settle();
+    assert_eq!(bench.serving("node1", "ns/a/80"), [(0, "node2".into(), 1)]);
+
+    // What a kubelet still does not call ready when it has gone through all its pods, is not.
+    bench.node("node2", true);
+    bench.pods("a", &[(1, "node1", false), (2, "node2", false)]);
+    bench.settle();
+    bench.node("node2", false);
+    bench.settle();
+    assert_eq!(bench.serving("node1", "ns/a/80").len(), 2);
+    while let Some(wake_at) = bench.state.wake_at(bench.now) {
+        assert!(wake_at > bench.now && !bench.serving("node1", "ns/a/80").is_empty());
+        bench.now = wake_at;
+        bench.settle();
+    }
+    assert_eq!(bench.serving("node1", "ns/a/80"), []);
+}
+
+#[test]
+fn activators_hold_the_requests_for_pods_of_a_silent_node_while_other_nodes_are_heard_of() {
+    let mut bench = revision_on_two_nodes();
+    for node in ["node1", "node2"] {
+        bench.node(node, true);
+    }
+    bench.pods("a", &[(1, "node1", false), (2, "node2", false)]);
+    bench.activators("a", &[(3, "node3")]);
+    bench.settle();
+    assert_eq!(bench.serving("node1", "ns/a/80"), [(0, "node3".into(), 1)]);
+    bench.node("node3", true);
+    bench.settle();
+    assert_eq!(bench.serving("node1", "ns/a/80").len(), 2);
+    // With the node its pods are gone.
+    bench.state.apply_change(Change::Node("node1".to_owned(), None));
+    bench.settle();
+    assert_eq!(bench.serving("node1", "ns/a/80"), [(0, "node2".into(), 1)]);
+    bench.pods("a", &[]);
+    bench.settle();
+    assert_eq!(bench.serving("node1", "ns/a/80"), []);
+}
+
+#[test]
+fn pods_serve_for_a_moment_until_it_is_told_whether_their_nodes_are_silent() {
+    let mut bench = revision_on_two_nodes();
+    let both = bench.serving("node1", "ns/a/80");
+    bench.pods("a", &[(1, "node1", false), (2, "node2", false)]);
+    bench.settle();
+    assert_eq!(bench.serving("node1", "ns/a/80"), both);
+    bench.now = bench.state.wake_at(bench.now).unwrap();
+    bench.settle();
+    assert_eq!(bench.serving("node1", "ns/a/80"), []);
+    bench.node("node2", true);
+    bench.settle();
+    assert_eq!(bench.serving("node1", "ns/a/80"), [(0, "node2".into(), 1)]);
+}
+
+#[test]
+fn a_pod_that_never_was_ready_does_not_serve_however_silent_its_node() {
+    let mut bench = revision_on_two_nodes();
+    for node in ["node1", "node2", "node3"] {
+        bench.node(node, true);
+    }
+    bench.pods("a", &[(3, "node3", false)]);
+    bench.settle();
+    assert_eq!(bench.serving("node1", "ns/a/80"), []);
 }
 
 #[test]

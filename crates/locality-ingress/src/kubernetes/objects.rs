@@ -61,10 +61,6 @@ pub struct Objects {
     pub services: BTreeMap<ObjectName, ServiceObject>,
     /// EndpointSlices by Service, then by their own name.
     pub slices: BTreeMap<ObjectName, Vec<(String, SliceObject)>>,
-    /// The last slices with a ready endpoint, of Services without one now.
-    pub last_slices: BTreeMap<ObjectName, Vec<(String, SliceObject)>>,
-    /// Nodes whose kubelet is silent. Whether their pods serve is unknown.
-    pub silent_nodes: BTreeSet<String>,
     /// Zone by node name, for nodes that have one.
     pub zones: BTreeMap<String, String>,
     /// The release of the kernel by node name, where that is known.
@@ -196,12 +192,10 @@ pub struct Endpoint {
 }
 
 impl Objects {
-    /// How many pods are ready behind `service`, whatever their ports.
+    /// The addresses of the pods that are ready behind `service`, whatever their ports.
     #[must_use]
-    pub fn ready_pods(&self, service: &ObjectName) -> u32 {
-        let endpoints = self.slices.get(service).into_iter().flatten().flat_map(|(_, slice)| &slice.endpoints);
-        let ready: BTreeSet<IpAddr> = endpoints.filter(|endpoint| endpoint.ready).map(|endpoint| endpoint.address).collect();
-        u32::try_from(ready.len()).unwrap_or(u32::MAX)
+    pub fn ready_addresses(&self, service: &ObjectName) -> BTreeSet<IpAddr> {
+        self.all_endpoints(service).filter(|endpoint| endpoint.ready).map(|endpoint| endpoint.address).collect()
     }
 
     /// The pods behind `service` that serve, ready or terminating, without `own`: name -> address.
@@ -219,48 +213,55 @@ impl Objects {
         pods
     }
 
-    /// Whether any endpoint of `service` is ready.
+    /// How many these are.
     #[must_use]
-    pub fn has_ready(&self, service: &ObjectName) -> bool {
-        let slices = self.slices.get(service).into_iter().flatten();
-        slices.flat_map(|(_, slice)| &slice.endpoints).any(|endpoint| endpoint.ready)
+    pub fn ready_pods(&self, service: &ObjectName) -> u32 {
+        u32::try_from(self.ready_addresses(service).len()).unwrap_or(u32::MAX)
+    }
+
+    /// The addresses of those that are there, and not ready.
+    #[must_use]
+    pub fn unready_addresses(&self, service: &ObjectName) -> BTreeSet<IpAddr> {
+        self.all_endpoints(service).filter(|endpoint| is_unready(endpoint)).map(|endpoint| endpoint.address).collect()
+    }
+
+    fn all_endpoints(&self, service: &ObjectName) -> impl Iterator<Item = &SliceEndpoint> {
+        self.slices.get(service).into_iter().flatten().flat_map(|(_, slice)| &slice.endpoints)
     }
 
     /// The endpoints of `service` behind its port named `port_name`, sorted, each once. If none is
-    /// ready: terminating ones that still serve. If there are none of these either: those that were
-    /// ready before their nodes' kubelets fell silent. Kubernetes marks the pods of a silent node
-    /// not ready, and if all nodes are silent, these pods are all that serves.
+    /// ready: terminating ones that still serve.
     #[must_use]
     pub fn endpoints(&self, service: &ObjectName, port_name: &str) -> Vec<Endpoint> {
-        let endpoints = listed(self.slices.get(service), port_name);
-        if !endpoints.is_empty() {
-            return endpoints;
+        let ready = self.those(service, port_name, |endpoint| endpoint.ready);
+        if ready.is_empty() { self.those(service, port_name, |endpoint| endpoint.serving_last) } else { ready }
+    }
+
+    /// Those that are neither.
+    #[must_use]
+    pub fn unready_endpoints(&self, service: &ObjectName, port_name: &str) -> Vec<Endpoint> {
+        self.those(service, port_name, is_unready)
+    }
+
+    fn those(&self, service: &ObjectName, port_name: &str, which: impl Fn(&SliceEndpoint) -> bool) -> Vec<Endpoint> {
+        let mut found = Vec::new();
+        for (_, slice) in self.slices.get(service).into_iter().flatten() {
+            let Some(&(_, port)) = slice.ports.iter().find(|(name, _)| name == port_name) else { continue };
+            found.extend(slice.endpoints.iter().filter(|endpoint| which(endpoint)).map(|endpoint| Endpoint {
+                address: endpoint.address,
+                port,
+                node: endpoint.node.clone(),
+                stand_in: endpoint.stand_in,
+            }));
         }
-        let mut kept = listed(self.last_slices.get(service), port_name);
-        kept.retain(|endpoint| endpoint.node.as_ref().is_some_and(|node| self.silent_nodes.contains(node)));
-        kept
+        found.sort_unstable();
+        found.dedup_by(|a, b| (a.address, a.port) == (b.address, b.port));
+        found
     }
 }
 
-/// The endpoints that serve in these slices, behind the port named `port_name`.
-fn listed(slices: Option<&Vec<(String, SliceObject)>>, port_name: &str) -> Vec<Endpoint> {
-    let mut ready = Vec::new();
-    let mut last = Vec::new();
-    for (_, slice) in slices.into_iter().flatten() {
-        let Some(&(_, port)) = slice.ports.iter().find(|(name, _)| name == port_name) else { continue };
-        for endpoint in &slice.endpoints {
-            let to = match endpoint {
-                SliceEndpoint { ready: true, .. } => &mut ready,
-                SliceEndpoint { serving_last: true, .. } => &mut last,
-                _ => continue,
-            };
-            to.push(Endpoint { address: endpoint.address, port, node: endpoint.node.clone(), stand_in: endpoint.stand_in });
-        }
-    }
-    let mut endpoints = if ready.is_empty() { last } else { ready };
-    endpoints.sort_unstable();
-    endpoints.dedup_by(|a, b| (a.address, a.port) == (b.address, b.port));
-    endpoints
+fn is_unready(endpoint: &SliceEndpoint) -> bool {
+    !endpoint.ready && !endpoint.serving_last
 }
 
 #[cfg(test)]
@@ -283,22 +284,6 @@ mod tests {
         let found = objects.endpoints(&ObjectName::new("a", "s"), "http");
         assert_eq!(found.iter().map(|e| (e.address.to_string(), e.port)).collect::<Vec<_>>(), [("10.0.0.1".to_owned(), 8012)]);
         assert_eq!(objects.endpoints(&ObjectName::new("a", "s"), "grpc"), []);
-    }
-
-    #[test]
-    fn endpoints_of_silent_nodes_serve_while_nothing_else_does() {
-        let service = ObjectName::new("a", "s");
-        let on = |node: &str, byte, ready| SliceEndpoint { node: Some(node.to_owned()), ..endpoint(byte, ready, false) };
-        let ready = objects(vec![on("node1", 1, true), on("node2", 2, true)]);
-        let mut now = objects(vec![on("node1", 1, false), on("node2", 2, false)]);
-        now.last_slices.clone_from(&ready.slices);
-        assert!(now.endpoints(&service, "http").is_empty(), "their nodes are heard of: the pods are not ready");
-        now.silent_nodes = ["node2".to_owned()].into();
-        let kept: Vec<_> = now.endpoints(&service, "http").into_iter().map(|endpoint| endpoint.address).collect();
-        assert_eq!(kept, [IpAddr::from([10, 0, 0, 2])]);
-        now.slices = objects(vec![on("node3", 3, true), on("node2", 2, false)]).slices;
-        let listed: Vec<_> = now.endpoints(&service, "http").into_iter().map(|endpoint| endpoint.address).collect();
-        assert_eq!(listed, [IpAddr::from([10, 0, 0, 3])]);
     }
 
     #[test]

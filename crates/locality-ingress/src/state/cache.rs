@@ -1,12 +1,14 @@
 //! The cache: objects, which Ingress refers to which of them, routes, and the loads of revisions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use super::change::Change;
+use super::doubt::Doubt;
 use crate::endpoints::activators::shares;
 use crate::endpoints::overload::Overload;
 use crate::endpoints::plan::Plan;
-use crate::kubernetes::objects::{IngressObject, ObjectName, Objects, ServiceObject, SliceObject};
+use crate::kubernetes::objects::{Endpoint, IngressObject, ObjectName, Objects, ServiceObject};
 use crate::routes::route_table::Target;
 use crate::routes::translate::IngressRoutes;
 use crate::xds::store::ClusterEndpoints;
@@ -17,6 +19,7 @@ pub(super) struct ObjectCache {
     objects: Objects,
     plan: Plan,
     overload: Overload,
+    doubt: Doubt,
     // The Ingresses that refer to a Service or Secret.
     users: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     slice_owners: BTreeMap<ObjectName, ObjectName>,
@@ -89,9 +92,6 @@ impl ObjectCache {
                     }
                     dirty.services.extend(before.into_iter().chain(now));
                 }
-                if service.is_none() {
-                    self.objects.last_slices.remove(&name);
-                }
                 replace(&mut self.objects.services, name.clone(), service);
                 dirty.ingresses.extend(self.users_of(&name).cloned());
                 dirty.services.insert(name);
@@ -99,7 +99,8 @@ impl ObjectCache {
             Change::Slice(name, slice) => {
                 let concerned: BTreeSet<ObjectName> =
                     self.slice_owners.get(&name).into_iter().chain(slice.as_ref().map(|(service, _)| service)).cloned().collect();
-                let before: Vec<_> = concerned.into_iter().map(|service| (self.served(&service), service)).collect();
+                let before: Vec<_> =
+                    concerned.into_iter().map(|service| (self.objects.ready_addresses(&service), service)).collect();
                 // Its label may have changed, and a deletion does not carry the label.
                 if let Some(before) = self.slice_owners.remove(&name) {
                     if let Some(slices) = self.objects.slices.get_mut(&before) {
@@ -121,24 +122,19 @@ impl ObjectCache {
                     dirty.ingresses.extend(self.users_of(&service).filter(|user| waits(user)).cloned());
                     self.touch(service, dirty);
                 }
-                for (served, service) in before {
-                    self.remember(service, served);
+                for (ready, service) in before {
+                    self.doubt.note_pods(&service, &ready, &self.objects);
                 }
             }
             Change::Node(name, node) => {
+                if self.doubt.note_node(&name, node.as_ref().map(|node| node.is_silent)) {
+                    self.touch_doubted(dirty);
+                }
                 let node = node.unwrap_or_default();
                 // A node renews its heartbeat several times a minute.
                 if self.objects.zones.get(&name) != node.zone.as_ref() {
                     replace(&mut self.objects.zones, name.clone(), node.zone);
                     dirty.zones = true;
-                }
-                if self.objects.silent_nodes.contains(&name) != node.is_silent {
-                    if node.is_silent {
-                        self.objects.silent_nodes.insert(name.clone());
-                    } else {
-                        self.objects.silent_nodes.remove(&name);
-                    }
-                    dirty.services.extend(self.objects.last_slices.keys().cloned());
                 }
                 if self.objects.kernels.get(&name) != node.kernel.as_ref() {
                     replace(&mut self.objects.kernels, name, node.kernel);
@@ -178,17 +174,21 @@ impl ObjectCache {
         }
     }
 
-    /// The slices of a Service, if any of their endpoints is ready.
-    fn served(&self, service: &ObjectName) -> Option<Vec<(String, SliceObject)>> {
-        self.objects.has_ready(service).then(|| self.objects.slices.get(service).cloned()).flatten()
+    /// Looks at the clock, and notes in `dirty` what follows from that.
+    pub(super) fn pass_time(&mut self, now: Instant, dirty: &mut Dirty) {
+        if self.doubt.pass_time(now) {
+            self.touch_doubted(dirty);
+        }
     }
 
-    /// Remembers the last slices of a Service that had a ready endpoint.
-    fn remember(&mut self, service: ObjectName, before: Option<Vec<(String, SliceObject)>>) {
-        if self.objects.has_ready(&service) {
-            self.objects.last_slices.remove(&service);
-        } else if let Some(before) = before.filter(|_| self.objects.services.contains_key(&service)) {
-            self.objects.last_slices.insert(service, before);
+    /// When something follows from time alone.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        self.doubt.wake_at()
+    }
+
+    fn touch_doubted(&self, dirty: &mut Dirty) {
+        for service in self.doubt.concerned() {
+            self.touch(service.clone(), dirty);
         }
     }
 
@@ -225,7 +225,7 @@ impl ObjectCache {
     /// The objects that `routes` need and that do not exist yet.
     pub(super) fn missing(&self, routes: &IngressRoutes) -> Vec<String> {
         let without_endpoints = routes.clusters.iter().filter_map(|(key, cluster)| match &cluster.target {
-            Target::Endpoints { port_name } if self.objects.endpoints(&key.service, port_name).is_empty() => {
+            Target::Endpoints { port_name } if self.serving(&key.service, port_name).is_empty() => {
                 Some(format!("endpoints of Service {}", key.service))
             }
             _ => None,
@@ -233,12 +233,28 @@ impl ObjectCache {
         routes.missing.iter().cloned().chain(without_endpoints).collect()
     }
 
+    /// What serves behind a port of a Service, as far as can be known.
+    fn serving(&self, service: &ObjectName, port_name: &str) -> Vec<Endpoint> {
+        let listed = self.objects.endpoints(service, port_name);
+        if listed.iter().any(|endpoint| !endpoint.stand_in) {
+            return listed;
+        }
+        let pods = self.pod_services.get(service).unwrap_or(service);
+        let ready = self.objects.endpoints(pods, port_name);
+        if !ready.is_empty() {
+            // Activators know of these, too. Where nobody is listed Knative has yet to do so.
+            return if listed.is_empty() { ready } else { listed };
+        }
+        let in_doubt = self.doubt.pods(&self.objects, pods, port_name, &listed);
+        if in_doubt.is_empty() { listed } else { in_doubt }
+    }
+
     /// The endpoints for `target` of the Service `service`; `None` if a DNS name is resolved
     /// instead.
     pub(super) fn endpoints(&self, service: &ObjectName, target: &Target) -> Option<ClusterEndpoints> {
         match target {
             Target::Endpoints { port_name } => {
-                let endpoints = self.objects.endpoints(service, port_name);
+                let endpoints = self.serving(service, port_name);
                 if endpoints.iter().any(|endpoint| endpoint.stand_in) {
                     let ready_pods = self.pod_services.get(service).map_or(0, |pods| self.objects.ready_pods(pods));
                     let shares = shares(&endpoints, ready_pods, self.overload.concurrency(service));
