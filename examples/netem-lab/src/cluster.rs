@@ -18,7 +18,7 @@ pub mod network;
 mod node;
 mod node_config;
 pub mod node_init;
-mod readiness;
+pub(crate) mod readiness;
 mod services;
 
 use std::path::{Path, PathBuf};

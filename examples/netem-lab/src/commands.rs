@@ -1,6 +1,7 @@
 //! What several commands share.
 
 pub(crate) mod conformance;
+pub(crate) mod faults;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

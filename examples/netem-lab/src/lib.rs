@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod components;
 pub mod conformance;
 pub mod control_plane;
+pub mod faults;
 pub mod images;
 pub mod load;
 pub mod nested_cargo;

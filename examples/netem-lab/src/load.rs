@@ -95,6 +95,10 @@ pub struct LoadArgs {
     /// Whether connections are used again.
     #[arg(long, value_enum, default_value_t = Connections::KeepAlive)]
     pub connections: Connections,
+    /// Open so many connections before the first request and send over these, at most so many
+    /// requests at a time, as a client with a pool does.
+    #[arg(long, conflicts_with = "connections")]
+    pub pool: Option<usize>,
     /// Stop sending when standard input ends, so that whoever started this can stop it, and stops
     /// it by going away.
     #[arg(long)]
@@ -114,6 +118,9 @@ pub enum LoadError {
         /// The largest that is allowed.
         most: f64,
     },
+    /// There was nobody to connect to.
+    #[error("failed to open the pool: {0}")]
+    Pool(String),
     /// The outcomes cannot be written.
     #[error("failed to write outcomes")]
     Output(#[from] std::io::Error),
@@ -139,7 +146,11 @@ pub async fn request(args: RequestArgs) -> Result<(), LoadError> {
 ///
 /// When a number makes no sense or the outcomes cannot be written. Requests that fail are outcomes.
 pub async fn load(args: LoadArgs) -> Result<(), LoadError> {
-    let client = Arc::new(Client::new(&args.target, args.connections)?);
+    let mut client = Client::new(&args.target, args.connections)?;
+    if let Some(size) = args.pool {
+        client.open(size).await?;
+    }
+    let client = Arc::new(client);
     let length = Duration::from_secs_f64(in_range("--seconds", args.seconds, 86_400.0)?);
     let (sender, outcomes) = mpsc::unbounded_channel();
     let paced = async move {
@@ -209,22 +220,31 @@ pub fn request_command(from_node: &str, url: &str, timeout_seconds: f64) -> Vec<
     target_flags("request", from_node, url, timeout_seconds)
 }
 
-/// The command line that makes `program` keep this many requests in flight until its standard input
-/// ends or `seconds` have passed.
-///
-/// Closed loop, because the lab shares its machine with what it measures: at a fixed rate, answers
-/// that are slow for want of processors would look like more demand, which makes more pods, which
-/// makes answers slower.
+/// How much load there is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Pace {
+    /// So many requests are in flight.
+    ///
+    /// The lab shares its machine with what it measures: at a fixed rate, answers that are slow for
+    /// want of processors look like more demand, which makes more pods, which makes answers slower.
+    InFlight(u32),
+    /// So many requests are sent in a second, however many are in flight, over a pool of so many
+    /// connections: what fails does not keep others from being sent.
+    PerSecond(f64, usize),
+}
+
+/// The command line that makes `program` send requests until its standard input ends or `seconds`
+/// have passed.
 #[must_use]
-pub fn load_command(from_node: &str, url: &str, in_flight: u32, seconds: f64) -> Vec<String> {
+pub fn load_command(from_node: &str, url: &str, pace: Pace, seconds: f64) -> Vec<String> {
     let mut command = target_flags("load", from_node, url, 30.0);
-    command.extend([
-        "--workers".to_owned(),
-        in_flight.to_string(),
-        "--seconds".to_owned(),
-        seconds.to_string(),
-        "--stop-on-stdin-end".to_owned(),
-    ]);
+    command.extend(match pace {
+        Pace::InFlight(workers) => vec!["--workers".to_owned(), workers.to_string()],
+        Pace::PerSecond(rate, pool) => {
+            vec!["--rate".to_owned(), rate.to_string(), "--pool".to_owned(), pool.to_string()]
+        }
+    });
+    command.extend(["--seconds".to_owned(), seconds.to_string(), "--stop-on-stdin-end".to_owned()]);
     command
 }
 

@@ -21,6 +21,7 @@ use netem_lab::wire::{self, WireArgs};
 use tracing_subscriber::filter::EnvFilter;
 
 use commands::conformance::ConformanceArguments;
+use commands::faults::FaultsArguments;
 use commands::{Parts, ScenarioArguments, lab_folder, read_scenario, state_folder, unless_interrupted};
 
 /// A small real cluster on this machine, with network delay between its nodes. Without a command it
@@ -63,6 +64,9 @@ enum Command {
     /// Runs Knative's own suites against our ingress and our class of autoscaler, on clusters of
     /// their own. Without a command: the ingress conformance suite.
     Conformance(ConformanceArguments),
+    /// Lets things fail, one after the other, under load, and judges what that does to requests and
+    /// pods: on a cluster of its own, or on the one that `up` left running.
+    Faults(FaultsArguments),
     /// Finds or makes the programs that the lab consists of, and prints where they are.
     Components(ComponentsArguments),
 }
@@ -117,6 +121,7 @@ fn main() -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Conformance(arguments) => commands::conformance::run(&arguments),
+        Command::Faults(arguments) => commands::faults::run(&arguments),
         Command::Run(arguments) => run(&arguments),
     }
 }

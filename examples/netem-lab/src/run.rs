@@ -23,21 +23,22 @@
 //! steps about things that only Kantai has are listed as not applicable. Load flows without a break
 //! from step 8 on: every answer on the way counts, also while pods move.
 
-mod check;
+pub(crate) mod check;
 mod diagnostics;
-mod flow;
+pub(crate) mod flow;
 mod footprint;
 mod journal;
-mod latency;
+pub(crate) mod latency;
 mod lay;
 mod objects;
-mod pods;
+pub(crate) mod pods;
 mod service;
 mod stage;
 mod steps;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use journal::unix_seconds;
 pub use lay::lay_wire;
 pub use stage::{ClusterUp, Stage};
 pub use steps::run_scenario;

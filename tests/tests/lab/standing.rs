@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::ensure;
-use kantai_tests::lab::{Standing, eventually, source_tree};
+use anyhow::{Context, ensure};
+use kantai_tests::lab::{Standing, cargo_lab, eventually, source_tree};
+use serde_json::Value;
 
 use crate::{LAB, nothing_more_than, traces_of_a_lab};
 
@@ -17,6 +18,7 @@ fn a_standing_cluster_copes_with_mistakes_and_missing_parts() -> anyhow::Result<
     a_seika_alone(&lab)?;
     mistakes(&lab)?;
     parts_that_are_away(&lab)?;
+    faults_under_load()?;
     drop(lab);
     nothing_more_than(&before)
 }
@@ -149,4 +151,32 @@ fn parts_that_are_away(lab: &Standing) -> anyhow::Result<()> {
         let answers = lab.answered_by("node1", url, 2)?;
         Ok(if answers.keys().eq(["node1"]) { Ok(()) } else { Err(format!("{answers:?}")) })
     })
+}
+
+/// The faults that show most, for a shorter time than `cargo lab -- faults` takes of itself and
+/// judged alike. `docs/lab.md` says what each figure is.
+fn faults_under_load() -> anyhow::Result<()> {
+    const NAMES: [&str; 3] = ["cut-all", "drain", "extra-controller-gone"];
+    let out = tempfile::tempdir()?;
+    let folder = out.path().display().to_string();
+    let output = cargo_lab(&[&["faults", "--running", "--brief", "--out", &folder][..], &NAMES[..]].concat())?;
+    let path = out.path().join("faults/report.json");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
+    let report: Value = serde_json::from_str(&text)?;
+
+    let figures = report["figures"].as_array().context("figures")?;
+    let short: Vec<&Value> = figures.iter().filter(|figure| figure["ok"] != true).collect();
+    ensure!(short.is_empty(), "short: {short:#?} of {:#?}", report["faults"]);
+    let value = |id: &str| figures.iter().find(|figure| figure["id"] == id).and_then(|figure| figure["value"].as_f64());
+    for name in NAMES {
+        let (failed, sent) = (format!("{}_failed", name.replace('-', "_")), format!("{}_sent", name.replace('-', "_")));
+        ensure!(value(&failed) == Some(0.0), "{failed}: {:?}", value(&failed));
+        ensure!(value(&sent).is_some_and(|sent| sent > 2_000.0), "{sent}: {:?}", value(&sent));
+    }
+    ensure!(value("partition_failed") == Some(0.0) && value("drain_elsewhere_s").is_some(), "{figures:#?}");
+    let printed = String::from_utf8(output.stdout)?;
+    ensure!(printed.lines().count() == figures.len(), "{printed}");
+    ensure!(printed.lines().all(|line| line.split('\t').count() == 5 && line.ends_with("\tok")), "{printed}");
+    ensure!(output.status.success(), "{}", output.status);
+    Ok(())
 }

@@ -74,6 +74,8 @@ fn config_edits(settings: &KnativeSettings) -> Vec<(&str, &str, String)> {
         ("config-autoscaler", "scale-to-zero-grace-period", "6s".to_owned()),
         // A function may know the node that it runs on.
         ("config-features", "kubernetes.podspec-fieldref", "enabled".to_owned()),
+        // And choose nodes.
+        ("config-features", "kubernetes.podspec-nodeselector", "enabled".to_owned()),
         ("config-deployment", "queue-sidecar-image", settings.queue_image.clone()),
         // A pod that cannot start is reported after two minutes instead of ten.
         ("config-deployment", "progress-deadline", "120s".to_owned()),

@@ -39,7 +39,7 @@ pub(super) async fn wait_for_nodes(client: &Client, nodes: &[NodeHandle]) -> Res
     }
 }
 
-fn is_ready(node: &Node) -> bool {
+pub(crate) fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions
         .is_some_and(|conditions| conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"))
@@ -71,7 +71,7 @@ pub(super) async fn wait_for_workloads(client: &Client, nodes: &[NodeHandle], na
     }
 }
 
-fn deployment_lacks(deployment: &Deployment) -> Option<String> {
+pub(crate) fn deployment_lacks(deployment: &Deployment) -> Option<String> {
     let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     let status = deployment.status.clone().unwrap_or_default();
     let available = status.available_replicas.unwrap_or(0);
@@ -82,7 +82,7 @@ fn deployment_lacks(deployment: &Deployment) -> Option<String> {
 
 /// A DaemonSet that was just made knows of no node yet, so the number that counts is ours. None
 /// leaves out a node.
-fn daemon_set_lacks(set: &DaemonSet, nodes: usize) -> Option<String> {
+pub(crate) fn daemon_set_lacks(set: &DaemonSet, nodes: usize) -> Option<String> {
     let status = set.status.clone().unwrap_or_default();
     let current = status.observed_generation >= set.metadata.generation;
     let wanted = i32::try_from(nodes).unwrap_or(i32::MAX);

@@ -10,6 +10,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Request, Uri, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::{LoadError, Outcome, TargetArgs, in_range, served_by, unix_seconds};
@@ -61,6 +62,8 @@ pub(super) struct Client {
     timeout: Duration,
     connections: Connections,
     idle: Mutex<Vec<Sender>>,
+    /// As many as there may be requests at a time.
+    permits: Semaphore,
 }
 
 struct Answer {
@@ -77,7 +80,17 @@ impl Client {
             timeout: Duration::from_secs_f64(timeout),
             connections,
             idle: Mutex::default(),
+            permits: Semaphore::new(Semaphore::MAX_PERMITS),
         })
+    }
+
+    /// Opens so many connections, and sends no more requests than that at a time from now on.
+    pub(super) async fn open(&mut self, size: usize) -> Result<(), LoadError> {
+        in_range("--pool", size as f64, 1_000.0)?;
+        let opened = futures::future::try_join_all((0..size).map(|_| self.connect())).await.map_err(LoadError::Pool)?;
+        self.idle = Mutex::new(opened);
+        self.permits = Semaphore::new(size);
+        Ok(())
     }
 
     /// Sends a request that was meant to be sent at `intended`, which is not in the future.
@@ -107,6 +120,7 @@ impl Client {
     }
 
     async fn exchange(&self) -> Result<Answer, String> {
+        let _permit = self.permits.acquire().await.map_err(|error| error.to_string())?;
         while let Some(mut sender) = self.take_idle() {
             match self.ask(&mut sender).await {
                 // The other side had closed the idle connection and nothing was sent: as every HTTP

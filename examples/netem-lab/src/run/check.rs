@@ -34,16 +34,16 @@ pub(super) fn wrong_pairs(injected: &RttTable, measured: &RttTable) -> Vec<Strin
 
 /// How requests fared.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Tally {
-    pub(super) requests: usize,
-    pub(super) failed: usize,
-    pub(super) local: usize,
-    pub(super) first_error: Option<String>,
+pub(crate) struct Tally {
+    pub(crate) requests: usize,
+    pub(crate) failed: usize,
+    pub(crate) local: usize,
+    pub(crate) first_error: Option<String>,
 }
 
 impl Tally {
     /// Of the requests from `node` that were meant to be sent in the time given.
-    pub(super) fn of(outcomes: &[Outcome], node: &str, from_unix_seconds: f64, to_unix_seconds: f64) -> Self {
+    pub(crate) fn of(outcomes: &[Outcome], node: &str, from_unix_seconds: f64, to_unix_seconds: f64) -> Self {
         let mut tally = Self::default();
         for outcome in outcomes {
             let in_time = outcome.at_unix_seconds >= from_unix_seconds && outcome.at_unix_seconds < to_unix_seconds;
@@ -67,19 +67,26 @@ impl Tally {
     }
 
     /// Whether there were requests, none failed, and enough were answered at home.
-    pub(super) fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         self.failed == 0 && self.local_share().is_some_and(|share| share >= LOCAL_SHARE)
     }
 
-    pub(super) fn describe(&self, node: &str) -> String {
+    pub(crate) fn describe(&self, node: &str) -> String {
         let share = self.local_share().map_or("none".to_owned(), |share| format!("{:.1} %", share * 100.0));
         let error = self.first_error.as_ref().map(|error| format!(" (first: {error})")).unwrap_or_default();
         format!("from {node}: {} requests, {} failed{error}, {share} answered on {node}", self.requests, self.failed)
     }
 }
 
+/// How a request failed, in words that others which failed alike share.
+pub(crate) fn kind(outcome: &Outcome) -> String {
+    let status = outcome.status.map_or("no answer".to_owned(), |status| format!("status {status}"));
+    let error = outcome.error.as_deref().map(|error| format!(", {}", error.trim())).unwrap_or_default();
+    format!("{status}{error}")
+}
+
 /// A failed request in words.
-pub(super) fn describe(outcome: &Outcome) -> String {
+pub(crate) fn describe(outcome: &Outcome) -> String {
     let status = outcome.status.map_or("no answer".to_owned(), |status| format!("status {status}"));
     let error = outcome.error.as_deref().map(|error| format!(", {}", error.trim())).unwrap_or_default();
     format!("{status} after {:.3} s{error}", outcome.seconds)

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::process::{Child, ChildStdin};
+use tokio::process::{Child, ChildStdin, Command};
 
 use super::RunError;
 use crate::cluster::NodeHandle;
-use crate::load::{self, Outcome};
+use crate::load::{self, Outcome, Pace};
 
 /// The longest that load may flow: longer than any run. It ends when its standard input does.
 const LONGEST_SECONDS: f64 = 3_600.0;
@@ -19,10 +19,10 @@ const TIMEOUT_SECONDS: f64 = 30.0;
 
 /// All outcomes so far.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Outcomes(Arc<Mutex<Vec<Outcome>>>);
+pub(crate) struct Outcomes(Arc<Mutex<Vec<Outcome>>>);
 
 impl Outcomes {
-    pub(super) fn all(&self) -> Vec<Outcome> {
+    pub(crate) fn all(&self) -> Vec<Outcome> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -33,22 +33,23 @@ impl Outcomes {
 
 /// Load that flows from a node until it is stopped; killed when dropped.
 #[derive(Debug)]
-pub(super) struct Flow {
+pub(crate) struct Flow {
     process: Child,
     input: Option<ChildStdin>,
     collector: tokio::task::JoinHandle<()>,
 }
 
 impl Flow {
-    pub(super) fn start(node: &NodeHandle, url: &str, in_flight: u32, outcomes: &Outcomes) -> Result<Self, RunError> {
-        let mut process = spawn(node, &load::load_command(&node.name, url, in_flight, LONGEST_SECONDS))?;
+    /// `in_node` starts this program in `node`.
+    pub(crate) fn start(in_node: Command, node: &str, url: &str, pace: Pace, outcomes: &Outcomes) -> Result<Self, RunError> {
+        let mut process = spawn(in_node, node, &load::load_command(node, url, pace, LONGEST_SECONDS))?;
         let input = process.stdin.take();
         let collector = collect(&mut process, outcomes.clone());
         Ok(Self { process, input, collector })
     }
 
     /// Stops sending, and waits for the answers that are still under way.
-    pub(super) async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         drop(self.input.take());
         let patience = Duration::from_secs_f64(TIMEOUT_SECONDS + 5.0);
         if tokio::time::timeout(patience, self.process.wait()).await.is_err() {
@@ -62,7 +63,7 @@ impl Flow {
 /// Sends one request from a node. The outcome is also collected.
 pub(super) async fn request(node: &NodeHandle, url: &str, outcomes: &Outcomes) -> Result<Outcome, RunError> {
     let failed = |source| RunError::Start { program: format!("a request on node {}", node.name), source };
-    let mut process = spawn(node, &load::request_command(&node.name, url, 2.0 * TIMEOUT_SECONDS))?;
+    let mut process = spawn(in_node(node)?, &node.name, &load::request_command(&node.name, url, 2.0 * TIMEOUT_SECONDS))?;
     let mut line = String::new();
     if let Some(mut output) = process.stdout.take() {
         output.read_to_string(&mut line).await.map_err(failed)?;
@@ -74,9 +75,15 @@ pub(super) async fn request(node: &NodeHandle, url: &str, outcomes: &Outcomes) -
     Ok(outcome)
 }
 
-fn spawn(node: &NodeHandle, arguments: &[String]) -> Result<Child, RunError> {
-    let failed = |source| RunError::Start { program: format!("{} on node {}", arguments.join(" "), node.name), source };
-    node.command(load::own_program().map_err(failed)?)
+/// Starts this program in a node.
+pub(super) fn in_node(node: &NodeHandle) -> Result<Command, RunError> {
+    let failed = |source| RunError::Start { program: format!("this program on node {}", node.name), source };
+    Ok(node.command(load::own_program().map_err(failed)?))
+}
+
+fn spawn(mut in_node: Command, node: &str, arguments: &[String]) -> Result<Child, RunError> {
+    let failed = |source| RunError::Start { program: format!("{} on node {node}", arguments.join(" ")), source };
+    in_node
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

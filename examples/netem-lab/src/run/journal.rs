@@ -143,7 +143,7 @@ fn step_at(marks: &[Mark], unix_seconds: f64) -> &str {
     marks.iter().rev().find(|mark| mark.from_unix_seconds <= unix_seconds).or(marks.first()).map_or("", |mark| &mark.name)
 }
 
-pub(super) fn unix_seconds() -> f64 {
+pub(crate) fn unix_seconds() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 

@@ -32,7 +32,7 @@ pub(super) async fn measured(client: &Client) -> Result<Measured, kube::Error> {
     }
 }
 
-async fn from_probers(client: &Client) -> Result<RttTable, kube::Error> {
+pub(crate) async fn from_probers(client: &Client) -> Result<RttTable, kube::Error> {
     let pods = Api::<Pod>::namespaced(client.clone(), PROBERS.0).list(&ListParams::default().labels(PROBERS.1)).await?;
     let mut table = RttTable::new();
     for pod in pods {

@@ -106,7 +106,7 @@ fn update(seen: &mut BTreeMap<String, PodSeen>, pod: &Pod, was_there_before: boo
 }
 
 /// Whether a pod's Ready condition is true.
-pub(super) fn is_ready(pod: &Pod) -> bool {
+pub(crate) fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions.is_some_and(|all| all.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"))
 }

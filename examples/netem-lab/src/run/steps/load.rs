@@ -5,11 +5,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::check::{self, Tally};
-use super::super::flow::Flow;
+use super::super::flow::{Flow, in_node};
 use super::super::journal::{Failure, StepResult, unix_seconds};
 use super::super::objects::{listed, ready_per_node};
 use super::super::{RunError, service};
 use super::{LOOK_EVERY, Runner};
+use crate::load::Pace;
 use crate::scenario::KPA_CLASS;
 
 /// Pods have moved when so long a time of requests was answered at home.
@@ -40,7 +41,8 @@ impl Runner<'_, '_> {
         let begun = unix_seconds();
         let url = service::url(&self.scenario.service, &self.scenario.steps.load_path);
         let node = self.stage.node(&self.scenario.name, one_more)?;
-        self.flows.push(Flow::start(node, &url, self.scenario.steps.in_flight, &self.outcomes)?);
+        let pace = Pace::InFlight(self.scenario.steps.in_flight);
+        self.flows.push(Flow::start(in_node(node)?, one_more, &url, pace, &self.outcomes)?);
         let result = self.settled_and_measured(name, begun, loaded).await;
         self.journal.end(open, result);
         Ok(())
