@@ -304,18 +304,6 @@ impl PodIndex {
     pub(crate) fn with_pods_on<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Owner> {
         self.seikas.iter().filter(move |(_, of)| of.pods.values().any(|pod| pod.node == node)).map(|(owner, _)| owner)
     }
-
-    /// Pods known, of all Seikas.
-    #[must_use]
-    pub(crate) fn len(&self) -> usize {
-        self.seikas.values().map(|of| of.pods.len()).sum()
-    }
-
-    /// No pod is known.
-    #[must_use]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 impl OfSeika {

@@ -208,7 +208,8 @@ pub(crate) enum Obstacle {
 }
 
 impl NodeView {
-    /// A node that nothing speaks against.
+    /// A node that takes pods.
+    #[cfg(test)]
     pub(crate) const USABLE: Self = Self { ready: true, cordoned: false, taints: Vec::new() };
 
     /// Reads what matters of a node.
