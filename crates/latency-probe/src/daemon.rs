@@ -135,7 +135,7 @@ async fn discover(options: &RunOptions, peers: watch::Sender<Arc<PeerSet>>, foun
 
 /// A router with `/v1/row`: the node's row of the matrix as JSON, or in the [binary form](binary)
 /// if the client prefers its media type.
-pub fn row_router(session: SharedSession) -> Router {
+fn row_router(session: SharedSession) -> Router {
     let answer = async move |headers: HeaderMap| {
         let row = session.row();
         let accepted: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|accepted| accepted.to_str().ok()).collect();

@@ -9,22 +9,24 @@
 //! - [`net`]: sockets, the probing loop, and the responder.
 //! - [`report`]: metrics, the node's row of the latency matrix, and the matrix.
 //!
-//! [`daemon`] and [`once`] put them together for the commands in [`options`].
+//! [`run_daemon`] and [`once`] put them together for the commands in [`Options`].
 
 mod bandwidth;
 mod clock;
+mod daemon;
+mod options;
 mod peers;
 mod process;
 
-pub mod daemon;
 pub mod discovery;
 pub mod net;
 pub mod once;
-pub mod options;
 pub mod protocol;
 pub mod report;
 pub mod session;
 
 pub use clock::{Mono, Reading, Wall};
+pub use daemon::{DaemonError, run as run_daemon};
+pub use options::{Command, MatrixOptions, OnceOptions, Options, ProbeOptions, RunOptions};
 pub use peers::{Peer, PeerSet, Ports};
 pub use process::use_batch_scheduling;

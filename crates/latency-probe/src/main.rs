@@ -5,10 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use latency_probe::options::{Command, MatrixOptions, OnceOptions, Options, RunOptions};
-use latency_probe::report::Matrix;
-use latency_probe::report::fetch_row;
-use latency_probe::{daemon, once};
+use latency_probe::report::{Matrix, fetch_row};
+use latency_probe::{Command, MatrixOptions, OnceOptions, Options, RunOptions, once, run_daemon};
 
 // Probing and answering have threads of their own; this runtime serves scrapes and one watch.
 #[tokio::main(flavor = "current_thread")]
@@ -23,7 +21,7 @@ async fn main() -> anyhow::Result<ExitCode> {
 async fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     ops_http::init_logging(options.log_format());
     let stop = ops_http::stop_on_signal()?;
-    daemon::run(options, stop).await?;
+    run_daemon(options, stop).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -236,7 +236,7 @@ impl Session {
     }
 
     /// Writes off the probes in flight by `protocol` after the kernel dropped replies because the
-    /// socket was full: nobody knows which ones. Call it after reading replies.
+    /// socket was full: it is not known which ones. Call it after reading replies.
     pub fn note_overrun(&mut self, protocol: Protocol, dropped: u64) {
         self.counters.overrun += dropped;
         self.in_flight.write_off(|probe| probe.protocol == protocol);

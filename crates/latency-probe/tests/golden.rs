@@ -1,6 +1,6 @@
 //! Everything that goes over a wire, byte by byte: probes, replies, echoes and rows. These files
 //! may only change together with a version, because probers of two releases meet in every rolling
-//! update. With `UPDATE_GOLDEN` in the environment they are written anew.
+//! update. With `UPDATE_GOLDEN` in the environment they are rewritten.
 
 #![expect(clippy::unwrap_used, reason = "in a test, what fails is to be seen")]
 

@@ -12,13 +12,13 @@ use std::time::Duration;
 use clap::Parser as _;
 use latency_matrix::{PeerRow, Protocol, Row, StateKind};
 use latency_probe::once::{self, OnceError};
-use latency_probe::options::{Command, Options};
+use latency_probe::{Command, Options};
 
 const BOTH: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 /// Probes to each peer.
 const COUNT: u64 = 6;
 
-/// Somebody who listens, and tells what it was asked. Its threads end with the test's process.
+/// A server that reports the requests it got. Its threads end with the test's process.
 struct Server {
     address: SocketAddr,
     asked: Receiver<String>,
@@ -58,7 +58,7 @@ impl Server {
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok\n";
 
-/// An address where nobody listens.
+/// An address without a listener.
 fn nobody(ip: IpAddr) -> SocketAddr {
     TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
 }
@@ -86,7 +86,7 @@ fn assert_known(peer: &PeerRow, protocol: Protocol, at_least: Duration) {
 
 /// What was not answered as it should be is lost, and gives no time.
 fn assert_lost(peer: &PeerRow) {
-    // The node may well be there: only whoever should listen is not, or not as it should be.
+    // The node may be up: only the listener is missing, or does not answer properly.
     assert_eq!((peer.state, peer.rtt_seconds, peer.samples), (StateKind::Unknown, None, 0), "{peer:?}");
     assert!(peer.probes_lost == COUNT && peer.loss_ratio == Some(1.0), "{peer:?}");
 }

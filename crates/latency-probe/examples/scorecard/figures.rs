@@ -287,7 +287,7 @@ fn file_of(lab: &Lab, peers: &PeerSet) -> std::path::PathBuf {
     lab.file("peers.json", &format!("{{\"peers\": [{}]}}", lines.join(",\n")))
 }
 
-/// Waits until our daemon knows so many peers.
+/// Waits until our daemon knows this many peers.
 fn await_known(daemon: &Prober<'_>, peers: usize) {
     let known = || value(&daemon.get("/metrics"), "kantai_probe_peers{state=\"known\"}").unwrap();
     until(Duration::from_secs(60), || (known() >= peers as f64).then_some(()));

@@ -24,8 +24,7 @@ mod targets;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use latency_probe::daemon;
-use latency_probe::options::{Command, Options};
+use latency_probe::{Command, Options, run_daemon};
 use scorecards::{Report, progress};
 
 /// A part of the card by its name, and how to measure it, perhaps quickly.
@@ -37,7 +36,7 @@ fn main() -> ExitCode {
         let Command::Run(options) = Options::parse().command else { return ExitCode::FAILURE };
         ops_http::init_logging(options.log_format());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { daemon::run(&options, ops_http::stop_on_signal().unwrap()).await.unwrap() });
+        runtime.block_on(async { run_daemon(&options, ops_http::stop_on_signal().unwrap()).await.unwrap() });
         return ExitCode::SUCCESS;
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -1,5 +1,5 @@
 //! Limits the probes per source that are answered. Memory is fixed: sources share a table of
-//! buckets by a hash that nobody outside can predict. Pure: time is an argument.
+//! buckets by a hash that cannot be predicted from outside. Pure: time is an argument.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;

@@ -175,7 +175,7 @@ impl Responder {
     }
 
     /// The tag is checked before the limit, because a source address can be forged and a tag
-    /// cannot: without the key nobody can use up the limit of a node. Without keys the address is
+    /// cannot: without the key the limit of a node cannot be used up. Without keys the address is
     /// all there is.
     fn judge(&mut self, datagram: &Datagram<'_>, read: Wall, now: Mono) -> Result<Accepted, Refused> {
         let (request, signed) = Request::decode_any(datagram.bytes)?;

@@ -12,7 +12,7 @@ use latency_matrix::Row;
 
 use crate::report::row::binary;
 
-/// A row that cannot be had.
+/// A failure to read a row.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// The address cannot be parsed.

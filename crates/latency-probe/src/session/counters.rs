@@ -24,7 +24,7 @@ pub struct Counters {
     pub discarded_asleep: u64,
     /// Packets that the kernel dropped because the socket was full.
     pub overrun: u64,
-    /// Probes refused by the peer's node: nobody listens on the port.
+    /// Probes refused by the peer's node: no program listens on the port.
     pub refused: u64,
     /// Probes that could not be delivered: there is no route to the peer's node.
     pub no_route: u64,

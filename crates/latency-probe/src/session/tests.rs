@@ -222,7 +222,7 @@ fn the_way_is_told_by_hops_and_by_the_difference_of_its_directions() {
     assert!((row.forward_minus_back_seconds.unwrap() - 7_200.02).abs() < 0.003, "{row:?}");
 }
 
-/// The node answers whoever asks it otherwise: only its prober is gone.
+/// The node answers other protocols: only its prober is gone.
 #[test]
 fn a_silent_responder_is_not_an_unreachable_node() {
     for method in [Method::Udp, Method::Tcp, Method::Http] {
@@ -238,7 +238,7 @@ fn a_silent_responder_is_not_an_unreachable_node() {
     assert!(session.counters().lost[Protocol::Icmp as usize] > 3);
 }
 
-/// The kernel of a node where nobody listens says so, without any privilege on either side.
+/// The kernel of a node without a listener says so, without any privilege on either side.
 #[test]
 fn a_refusal_is_an_answer_of_the_node() {
     let mut session = session(Method::PreferUdp, &[("node2", 2)]);
@@ -467,7 +467,7 @@ fn connections_go_to_their_port_and_end_measured_or_lost() {
     assert!(orders.iter().all(|order| order.protocol == Protocol::Tcp));
     let to: BTreeSet<_> = orders.iter().map(|order| order.to).collect();
     assert_eq!(to, BTreeSet::from(["10.0.0.2:80".parse().unwrap(), "10.0.0.3:9798".parse().unwrap()]));
-    // A packet is no answer to them, whoever sends it.
+    // A packet is no answer to them, whatever its sender.
     session.handle_reply(&reply(session.id(), &orders[0]), at(1_001));
     assert_eq!(session.counters().answered, [0; 4]);
     for order in &orders {
