@@ -77,9 +77,9 @@ fn faults_on_running(arguments: &FaultsArguments, names: Vec<Fault>) -> Result<f
 }
 
 fn faults_on_own(arguments: &FaultsArguments, names: Vec<Fault>) -> Result<faults::Report> {
-    let for_nodes = ScenarioArguments { scenario: arguments.scenario.clone(), nodes: None, programs: arguments.programs.clone() };
+    let for_nodes = ScenarioArguments { scenario: arguments.scenario.clone(), nodes: None, programs: None };
     let scenario = read_scenario(&for_nodes, None)?;
-    let parts = Parts::prepare(&for_nodes, &scenario)?;
+    let parts = Parts::prepare(arguments.programs.as_deref(), &scenario)?;
     let settings = faults::Settings { faults: names, brief: arguments.brief, components: parts.versions() };
     unless_interrupted(async {
         let (mut cluster, _) = parts.up().await?;

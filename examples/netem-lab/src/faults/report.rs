@@ -121,7 +121,7 @@ impl Figure {
         let number = |value: f64| if value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.1}") };
         let value = self.value.map_or("-".to_owned(), number);
         let goal = match self.goal {
-            Goal::AtMost(most) if most == 0.0 => "0".to_owned(),
+            Goal::AtMost(0.0) => "0".to_owned(),
             Goal::AtMost(most) => format!("<= {}", number(most)),
             Goal::AtLeast(least) => format!(">= {}", number(least)),
         };
