@@ -1,6 +1,7 @@
 //! What the tests across crates share. The tests themselves are in `tests/`.
 
 pub mod api_server;
+pub mod daemon;
 pub mod lab;
 pub mod seika;
 

@@ -8,8 +8,9 @@ use anyhow::Context as _;
 
 use super::cluster::{Case, Cluster, Controller};
 use super::faults::Faults;
-use super::process::{Launch, Process};
+use super::process::Launch;
 use super::proxy::Proxy;
+use crate::daemon::Daemon;
 
 /// One controller at a time, or two while one hands over to the other.
 pub enum Keeper {
@@ -29,7 +30,7 @@ pub enum Keeper {
         /// What starts them.
         host: Box<Host>,
         /// Who acts.
-        acting: Option<Process>,
+        acting: Option<Daemon>,
     },
 }
 
@@ -120,14 +121,15 @@ impl Keeper {
 }
 
 impl Host {
-    fn start(&self) -> anyhow::Result<Process> {
-        Process::start(&Launch {
+    fn start(&self) -> anyhow::Result<Daemon> {
+        Launch {
             binary: &self.binary,
             kubeconfig: &self.folder.path().join("kubeconfig"),
             namespace: Some(&self.namespace),
             lease_namespace: &self.namespace,
             identity: &format!("keeper-{}", self.term),
             log: &self.folder.path().join("log"),
-        })
+        }
+        .start()
     }
 }

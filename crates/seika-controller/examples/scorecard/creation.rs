@@ -9,9 +9,9 @@ use anyhow::Context as _;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
+use kantai_tests::daemon::Daemon;
 use kantai_tests::seika::cluster::{Case, until};
 use kantai_tests::seika::observer::Observer;
-use kantai_tests::seika::process::Process;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::core::{PartialObjectMeta, Request};
 use kube::{Client, Resource as _};
@@ -103,7 +103,7 @@ struct Taken {
 }
 
 /// By the controller, and pods beyond what was asked for.
-async fn controller(case: &Case, process: Process) -> anyhow::Result<(Taken, usize)> {
+async fn controller(case: &Case, process: Daemon) -> anyhow::Result<(Taken, usize)> {
     let observer = case.observe().await?;
     let begun = Instant::now();
     case.create(seika(case, PODS_PER_NODE)?).await?;

@@ -6,7 +6,7 @@ use std::path::Path;
 use kantai_tests::seika::budgets::{kinds, lets_a_drain_pass};
 use kantai_tests::seika::faults::Faults;
 use kantai_tests::seika::kubectl::Kubectl;
-use kantai_tests::seika::process::{Launch, Process};
+use kantai_tests::seika::process::Launch;
 use kantai_tests::seika::proxy::Proxy;
 use kantai_tests::seika::silence::noticed_after;
 use scorecards::note;
@@ -32,7 +32,7 @@ pub(crate) async fn stall(audited: &Audited, binary: &Path) -> anyhow::Result<f6
         identity: "scorecard-stall",
         log: &log,
     };
-    let process = Process::start_leading(&launch, cluster.client()).await?;
+    let process = launch.start_leading(cluster.client()).await?;
     let took = noticed_after(&case, || faults.stall_watches()).await?;
     process.stop().await?;
     Ok(took.as_secs_f64())

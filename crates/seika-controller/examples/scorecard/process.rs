@@ -5,8 +5,9 @@ use std::process::Stdio;
 
 use anyhow::Context as _;
 use kantai_tests::api_server::SYSTEM_NAMESPACE;
+use kantai_tests::daemon::Daemon;
 use kantai_tests::seika::cluster::Cluster;
-use kantai_tests::seika::process::{Launch, Process};
+use kantai_tests::seika::process::Launch;
 use netem_lab::nested_cargo;
 use serde_json::Value;
 
@@ -31,7 +32,7 @@ pub(crate) fn build() -> anyhow::Result<PathBuf> {
 }
 
 /// Starts it for all namespaces of `cluster` and waits until it leads.
-pub(crate) async fn start(binary: &Path, cluster: &Cluster) -> anyhow::Result<Process> {
+pub(crate) async fn start(binary: &Path, cluster: &Cluster) -> anyhow::Result<Daemon> {
     let launch = Launch {
         binary,
         kubeconfig: &cluster.controllers_kubeconfig().await?,
@@ -40,5 +41,5 @@ pub(crate) async fn start(binary: &Path, cluster: &Cluster) -> anyhow::Result<Pr
         identity: &format!("scorecard-{}", rand::random::<u32>()),
         log: &cluster.control_plane().folder().join("logs/seika-controller"),
     };
-    Process::start_leading(&launch, cluster.client()).await
+    launch.start_leading(cluster.client()).await
 }
