@@ -31,12 +31,17 @@ pub fn check(program: &Path, name: &str) {
 fn reference(program: &Path, name: &str) -> String {
     let mut text =
         format!("# {name}\n\nMade from `{name} --help`; a test compares the two. Flags win over environment variables.\n");
-    let whole = help(program, &[]);
-    section(&mut text, name, &whole);
-    for command in commands(&whole) {
-        section(&mut text, &format!("{name} {command}"), &help(program, &[command]));
-    }
+    add_sections(&mut text, program, name, &[]);
     text
+}
+
+/// The section of one command, and those of its own commands after it.
+fn add_sections(text: &mut String, program: &Path, title: &str, path: &[&str]) {
+    let help = help(program, path);
+    section(text, title, &help);
+    for command in commands(&help) {
+        add_sections(text, program, &format!("{title} {command}"), &[path, &[command]].concat());
+    }
 }
 
 fn section(text: &mut String, title: &str, help: &str) {

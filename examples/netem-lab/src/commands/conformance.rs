@@ -45,7 +45,7 @@ pub(crate) struct ConformanceArguments {
 #[derive(Debug, Subcommand)]
 enum ConformanceCommand {
     /// Runs Knative Serving's own suites with the stock class of autoscaler and with ours, and
-    /// compares. Takes more than an hour on two cores; a part or a suite can be run alone.
+    /// compares. Takes about forty minutes on two cores; a part or a suite can be run alone.
     Serving(ServingArguments),
 }
 
@@ -58,7 +58,8 @@ struct ServingArguments {
     /// known of the others.
     #[arg(long)]
     part: Vec<Part>,
-    /// Only these suites; may be given more than once. The report keeps what is known of the others.
+    /// Only these suites; may be given more than once. The report keeps what is known of the
+    /// others.
     #[arg(long)]
     suite: Vec<Suite>,
     /// Only the tests whose names match this regular expression (Go's). The report keeps what is
@@ -66,7 +67,7 @@ struct ServingArguments {
     #[arg(long)]
     only: Option<String>,
     /// How many tests run at the same time. Most of them wait for pods most of the time.
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 8)]
     parallel: usize,
     /// How many minutes a test may be at work before it is given up.
     #[arg(long, default_value_t = 12)]

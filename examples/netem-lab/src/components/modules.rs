@@ -16,8 +16,8 @@ pub enum GoModule {
     /// Knative's networking module at the version that the pinned Serving uses: its conformance
     /// suite and the images that that needs.
     KnativeNetworking,
-    /// The pinned Serving's own tests, and the images that they need. Apart from the programs, which
-    /// need not be built again when a test needs another library.
+    /// The pinned Serving's own tests, and the images that they need. Apart from the programs, so
+    /// that these need not be built again when a test needs another library.
     KnativeServingTests,
     Coredns,
 }

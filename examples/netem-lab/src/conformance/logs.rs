@@ -16,7 +16,8 @@ pub(super) const INGRESS: &str = "app.kubernetes.io/name in (locality-ingress, k
 /// Labels of all of them.
 pub(super) const ALL: &str = "app.kubernetes.io/part-of=kantai";
 
-/// Writes a file per pod that `selector` selects into `folder`. Where a log is not available, the file says why.
+/// Writes a file per pod that `selector` selects into `folder`. Where a log is not available, the
+/// file says why.
 pub(super) async fn save(client: &Client, selector: &str, folder: &Path) -> Result<(), ReportError> {
     let failed = |path: &Path| {
         let path = path.to_owned();

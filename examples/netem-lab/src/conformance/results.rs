@@ -70,7 +70,8 @@ impl Line {
         }
     }
 
-    /// The same of a part of `test`, by the part's own name; nothing when it is about anything else.
+    /// The same of a part of `test`, by the part's own name; nothing when it is about anything
+    /// else.
     #[must_use]
     pub fn within(self, test: &str) -> Option<Self> {
         let part = |name: &str| Some(name.strip_prefix(test)?.strip_prefix('/')?.to_owned());

@@ -1,7 +1,7 @@
 //! `report.json`: what passes with the stock class, and what with ours.
 //!
-//! Results are kept per part and suite, in files of their own beside the report, so that a part or a
-//! suite can be run alone and the report is still about all that is known.
+//! Results are kept per part and suite, in files of their own beside the report, so that a part or
+//! a suite can be run alone and the report is still about all that is known.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

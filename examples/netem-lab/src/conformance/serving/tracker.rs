@@ -1,8 +1,8 @@
 //! What is known of the tests of a suite while it runs. Pure; time is told to it.
 //!
-//! Go's test runner has no limit per test, and a test that panics ends the whole program. So a suite
-//! is run in rounds: a test that takes too long ends the round, and the next one runs what has not
-//! come to an end. A round in which nothing ended takes the blame itself, so there are never more
+//! Go's test runner has no limit per test, and a test that panics ends the whole program. So a
+//! suite is run in rounds: a test that takes too long ends the round, and the next one runs what
+//! has not come to an end. A round in which nothing ended takes the blame itself, so there are never more
 //! rounds than tests.
 
 use std::collections::{BTreeMap, BTreeSet};
