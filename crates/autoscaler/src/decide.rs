@@ -221,13 +221,15 @@ impl Deciding<'_> {
 
         let outlook = own.profile.as_deref().map(|profile| self.outlook(profile));
         let (demand, is_steady) = self.demand_to_place(&windows, scale.as_ref(), own);
+        let requests_per_second = (is_steady && outlook.is_none()).then(|| self.rate(&windows, &demand, own));
         let goal = self.goal(&mut outcome, &standing, &demand, is_steady, own)?;
         count.want = outcome.want;
         let (demand, is_steady) = match &outlook {
             Some(outlook) => self.with_outlook(outlook, &count, demand, is_steady),
             None => (demand, is_steady),
         };
-        let target = self.place(&outcome, &mut standing, &demand, is_steady, own)?;
+        let to_place = ToPlace { demand: &demand, is_steady, requests_per_second };
+        let target = self.place(&outcome, &mut standing, to_place, own)?;
         all.reserve(own, &target.pods, &standing.bound, &facts.each);
 
         let routes = self.route(&target, &standing, &demand, own)?;
@@ -392,16 +394,17 @@ impl Deciding<'_> {
         &self,
         outcome: &Outcome,
         standing: &mut Standing,
-        demand: &[(NodeName, f64)],
-        is_steady: bool,
+        to_place: ToPlace<'_>,
         own: &mut RevisionMemory,
     ) -> Result<Target, ProblemError> {
+        let ToPlace { demand, is_steady, requests_per_second } = to_place;
         let facts = &*self.inputs.facts;
         let settings = &facts.settings;
         let goal = own.goal.clone();
         let ways =
             goal.as_deref().zip(settings.p95).filter(|_| !demand.is_empty()).map(|(goal, p95)| goal.ways(p95.as_secs_f64()));
-        let question = |replicas| Question { replicas, pod_target: settings.target, demand, is_steady, ways };
+        let question =
+            |replicas| Question { replicas, pod_target: settings.target, demand, is_steady, requests_per_second, ways };
         match outcome.goal {
             Goal::Pods(0) => Ok(Target::default()),
             Goal::Pods(replicas) => place::place(self.key, self.picture, facts, standing, own, &question(replicas)),
@@ -446,6 +449,16 @@ impl Deciding<'_> {
             return (stray, false);
         }
         (self.inputs.demand.in_flight.iter().map(|(node, held)| (node.clone(), *held)).collect(), false)
+    }
+
+    /// How many requests per second come from the sources of `demand`, over a whole stable window:
+    /// a revision that was asked for a few seconds has had few requests.
+    fn rate(&self, windows: &Windows, demand: &[(NodeName, f64)], own: &RevisionMemory) -> f64 {
+        let window = self.inputs.facts.settings.stable_window;
+        let sampled_seconds = own.history.sampled_seconds(self.picture.now.second(), window) as f64;
+        let of = |node| windows.stable.as_ref()?.get(node).map(|source| source.requests_per_second);
+        let rate: f64 = demand.iter().filter_map(|(node, _)| of(node)).sum();
+        rate * sampled_seconds / window.as_secs_f64().max(1.0)
     }
 
     /// Sources as steady as those that earn a replica, or keep it: a stray request (somebody's
@@ -582,6 +595,16 @@ impl Deciding<'_> {
             && facts.pods.iter().all(|pod| pod.is_ready)
             && !self.inputs.demand.is_unknown
     }
+}
+
+/// The demand that pods are placed by.
+#[derive(Clone, Copy)]
+struct ToPlace<'a> {
+    demand: &'a [(NodeName, f64)],
+    /// Whether pods may move for it.
+    is_steady: bool,
+    /// How many requests per second it is; `None` where some of it is expected only.
+    requests_per_second: Option<f64>,
 }
 
 /// Averages over the two windows, per source node.

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use self::candidates::candidates;
 use self::evidence::{Evidence, Weight};
+use crate::earned;
 use crate::memory::{Memory, RevisionMemory};
 use crate::picture::{Facts, Network, Picture};
 use crate::rollout::{Counts, Maker};
@@ -33,12 +34,15 @@ use self::wishes::{Zones, bound_by_share, share_missed};
 
 /// A pod moves for a gain of at least a quarter of a millisecond and a fifth of the mean network
 /// time, not sooner than ten seconds after the last move: noise of the network moves nothing. Half
-/// the demand at 1 ms from its pod is worth a move.
+/// the demand at 1 ms from its pod is worth a move, where there are enough requests: see
+/// [`Question::stability`].
 const STABILITY: Stability = Stability { gain_seconds: 0.000_25, gain_ratio: 0.2, cooldown_seconds: 10.0, moves_per_window: 2 };
 /// The window of the budget of moves.
 const MOVE_WINDOW: Duration = Duration::from_secs(60);
 /// A demand that differs from the last by less than this share calls for no new plan.
 const SAME_DEMAND: f64 = 0.1;
+/// Fewer requests per second than one in a quarter of an hour count as that.
+const LEAST_RATE: f64 = 0.001;
 /// A message names at most so many reasons.
 const MOST_REASONS: usize = 5;
 
@@ -50,6 +54,9 @@ pub(crate) struct Placed {
     demand: Vec<(NodeName, f64)>,
     network_version: u64,
     zones_missing: Option<ZonesMissing>,
+    /// The gain per request that a move had to bring.
+    #[serde(default)]
+    gain_seconds: f64,
     /// What requests took at the pods of each node, where a goal asks.
     service: BTreeMap<NodeName, f64>,
     /// What the plan showed, where it left nothing to be done.
@@ -214,6 +221,7 @@ pub(crate) fn place(
         bound_by_share(share, standing, question.replicas);
     }
     let standing = &*standing;
+    let stability = question.stability();
     let zones = Zones::new(&picture.room, facts.settings.zones.min(question.replicas));
     let within = |counts: &Counts| counts.iter().all(|(node, count)| *count <= standing.limit(node));
     let done = |pods: Counts, unplaced, zones_missing, verdict| {
@@ -236,6 +244,7 @@ pub(crate) fn place(
         && placed.target.values().sum::<u32>() == question.replicas
         && within(&placed.target)
         && is_like(&placed.demand, question.demand)
+        && (placed.gain_seconds - stability.gain_seconds).abs() <= SAME_DEMAND * stability.gain_seconds
         && question.ways.is_none_or(|ways| ways.are_like(&placed.service))
         && zones.as_ref().is_none_or(|zones| zones.are_best(standing, &placed.target))
     {
@@ -249,7 +258,7 @@ pub(crate) fn place(
         Some(Placed { evidence: Some(evidence), target, verdict, .. })
             if is_plain && runs_enough && question.is_steady && *target == standing.running =>
         {
-            let weight = evidence.weigh(&picture.network, standing, question, &STABILITY);
+            let weight = evidence.weigh(&picture.network, standing, question, &stability);
             if weight == Weight::NoMove {
                 return done(standing.running.clone(), None, None, *verdict);
             }
@@ -270,8 +279,8 @@ pub(crate) fn place(
             since_last_seconds: memory.moved.back().map(|at| now.saturating_sub(*at).as_secs_f64()),
             moves_in_window: u32::try_from(memory.moved.len()).unwrap_or(u32::MAX),
         };
-        let budget = STABILITY.moves_per_window.max(question.replicas / 4);
-        let (plan, verdict) = Stability { moves_per_window: budget, ..STABILITY }.choose(&problem, &history)?;
+        let budget = stability.moves_per_window.max(question.replicas / 4);
+        let (plan, verdict) = Stability { moves_per_window: budget, ..stability }.choose(&problem, &history)?;
         (plan, Some(verdict))
     } else {
         (problem.clone().keeping_what_runs().solve()?, None)
@@ -295,6 +304,7 @@ pub(crate) fn place(
         target: plan.replicas.clone(),
         verdict,
         demand: question.demand.to_vec(),
+        gain_seconds: stability.gain_seconds,
         network_version: picture.network.version,
         zones_missing: plan.zones_missing.clone(),
         service: question.ways.map(|ways| ways.service().clone()).unwrap_or_default(),
@@ -326,8 +336,20 @@ pub(crate) struct Question<'a> {
     pub(crate) demand: &'a [(NodeName, f64)],
     /// Whether pods may move for it.
     pub(crate) is_steady: bool,
+    /// How many requests per second it is; `None` where some of it is expected only.
+    pub(crate) requests_per_second: Option<f64>,
     /// What ways cost, where the revision has a goal for its response time.
     pub(crate) ways: Option<Ways<'a>>,
+}
+
+impl Question<'_> {
+    /// When pods move. A move costs the start of a pod, as one that a source earns does, so it has
+    /// to save as much: requests now and then over a short link move nothing.
+    fn stability(&self) -> Stability {
+        let worth = earned::Policy::default().saved_seconds_per_second;
+        let per_request = self.requests_per_second.map_or(0.0, |rate| worth / rate.max(LEAST_RATE));
+        Stability { gain_seconds: STABILITY.gain_seconds.max(per_request), ..STABILITY }
+    }
 }
 
 /// Whether two demands differ by little enough that the same placement serves both.

@@ -72,7 +72,8 @@ impl Deciding<'_> {
             Goal::Pods(least) if least > 0 && is_steady && is_local && !facts.is_handing_back => least,
             _ => return Ok(None),
         };
-        let question = Question { replicas: least, pod_target: settings.target, demand, is_steady, ways: None };
+        let question =
+            Question { replicas: least, pod_target: settings.target, demand, is_steady, requests_per_second: None, ways: None };
         let asked = (p95.as_secs_f64(), least, settings.max_scale);
         let state = place::fewest(self.key, self.picture, standing, memory, &question, asked)?;
         let pods = memory.hold(now, settings.stable_window, state.pods).min(settings.max_scale.unwrap_or(u32::MAX)).max(least);

@@ -402,6 +402,18 @@ fn stray_requests_draw_no_pod_to_them() {
     assert_eq!((world.ready(), world.deployment), ([0, 0, 1], 0));
 }
 
+/// A pod that starts elsewhere costs more than a request a second saves on a short link.
+#[test]
+fn a_gain_that_would_earn_no_pod_moves_none() {
+    let mut world = World::born();
+    world.loads(&[("node2", 0.001, 1.0)]);
+    world.pass(40);
+    assert_eq!((world.ready(), world.deployment, world.moves), ([1, 0, 0], 1, 0));
+    world.loads(&[("node2", 0.02, 20.0)]);
+    world.pass(20);
+    assert_eq!((world.ready(), world.deployment), ([0, 1, 0], 0));
+}
+
 #[test]
 fn load_from_both_ends_is_answered_on_both() {
     let mut world = World::born();

@@ -46,8 +46,14 @@ pub fn runner_up(
             *capacity = NodeCapacity::new(capacity.node.clone(), capacity.max_replicas.max(*count));
         }
     }
-    let question =
-        Question { replicas, pod_target: facts.settings.target, demand: &decision.demand, is_steady: true, ways: None };
+    let question = Question {
+        replicas,
+        pod_target: facts.settings.target,
+        demand: &decision.demand,
+        is_steady: true,
+        requests_per_second: None,
+        ways: None,
+    };
     let before = candidates(&picture.network, &standing, None, &question);
     let problem = pose(&decision.key, &picture, &standing, None, &question, &before.nodes, true);
     for capacity in &mut standing.capacities {

@@ -60,7 +60,7 @@ proptest! {
         prop_assume!(plan.unplaced.is_none() && plan.unserved.is_empty());
         let running = plan.replicas.clone();
         let standing = standing(&running, &limits);
-        let question = Question { replicas: pods, pod_target: 10.0, demand: &amounts_before, is_steady: true, ways: None };
+        let question = Question { replicas: pods, pod_target: 10.0, demand: &amounts_before, is_steady: true, requests_per_second: None, ways: None };
         let all: Vec<usize> = (0..NODES).collect();
         let best = plan.cost.network_seconds;
         let evidence = Evidence::of(&before, &standing, &question, &all, &[0.0; NODES], &plan, best).unwrap();
@@ -91,7 +91,7 @@ proptest! {
         let limits = [2, 2, 2, 0, 1, 2];
         let plan = problem(&before, &limits, 4, &amounts_before).solve().unwrap();
         let held = standing(&plan.replicas, &limits);
-        let question = Question { replicas: 4, pod_target: 10.0, demand: &amounts_before, is_steady: true, ways: None };
+        let question = Question { replicas: 4, pod_target: 10.0, demand: &amounts_before, is_steady: true, requests_per_second: None, ways: None };
         let all: Vec<usize> = (0..NODES).collect();
         let best = plan.cost.network_seconds;
         let evidence = Evidence::of(&before, &held, &question, &all, &[0.0; NODES], &plan, best).unwrap();
@@ -122,7 +122,8 @@ fn evidence_is_the_same_after_it_was_written_down() {
     let limits = [1; NODES];
     let plan = problem(&before, &limits, 4, &amounts).solve().unwrap();
     let held = standing(&plan.replicas, &limits);
-    let question = Question { replicas: 4, pod_target: 10.0, demand: &amounts, is_steady: true, ways: None };
+    let question =
+        Question { replicas: 4, pod_target: 10.0, demand: &amounts, is_steady: true, requests_per_second: None, ways: None };
     let all: Vec<usize> = (0..NODES).collect();
     let best = plan.cost.network_seconds;
     let evidence = Evidence::of(&before, &held, &question, &all, &[0.0; NODES], &plan, best).unwrap();
