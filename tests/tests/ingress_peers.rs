@@ -330,7 +330,7 @@ fn activators_get_what_each_can_use_while_there_are_pods_and_the_nearest_holds_a
     in_own_network(async |envoy| {
         let mut stage = Stage::start(envoy, Plan::default()).await?;
         stage.service("revision", false, &[]);
-        stage.note(Change::Concurrency(named("revision"), NonZeroU32::new(5).map(Concurrency::Limited)));
+        stage.note(Change::Revision(named("revision"), NonZeroU32::new(5).map(|limit| Concurrency::Limited(limit).into())));
         let pods = ServiceObject { pods_of: Some("revision".into()), ..ServiceObject::default() };
         stage.note(Change::Service(named("revision-private"), Some(pods)));
         let endpoint = |address: SocketAddr, node: u8, stand_in| SliceEndpoint {

@@ -71,6 +71,8 @@ pub struct Settings {
     pub fallback_certificate: Option<ObjectName>,
     /// The Secret with the authority of Knative's internal encryption.
     pub internal_authority: ObjectName,
+    /// The Service of Knative's activators.
+    pub activators: ObjectName,
     /// The namespaces whose Secrets are read; all if empty.
     pub secret_namespaces: Vec<String>,
     /// The stream of routes.
@@ -176,6 +178,7 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
         gateway_service: ObjectName::new(&settings.namespace, &settings.gateway_internal_service),
         own_service: ObjectName::new(&settings.namespace, &settings.own_service),
         own_pod: settings.pod_name.clone(),
+        activators: settings.activators,
     };
     let state = ControlPlaneState::new(store.clone(), state_settings);
 

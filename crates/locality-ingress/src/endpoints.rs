@@ -4,6 +4,7 @@
 
 pub(crate) mod activators;
 pub(crate) mod locality;
+pub(crate) mod overflow;
 pub(crate) mod overload;
 pub(crate) mod plan;
 pub(crate) mod plan_stream;
@@ -11,6 +12,7 @@ pub(crate) mod spill;
 
 pub use activators::shares;
 pub use locality::{Policy, assign};
+pub use overflow::Limits;
 pub use plan::PlanChange;
 pub use plan_stream::FollowSettings;
 pub use spill::move_shares;

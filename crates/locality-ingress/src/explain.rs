@@ -45,6 +45,9 @@ pub(crate) struct ClusterExplanation {
     pub plan: Option<BTreeMap<String, u32>>,
     /// The endpoints, by priority and serving node; `None` if a DNS name is resolved instead.
     pub assignment: Option<Assignment>,
+    /// How many requests the gateway may have in flight there before activators hold more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub most_in_flight: Option<u32>,
 }
 
 /// Explains `host` as seen from `node`.
@@ -62,7 +65,11 @@ pub(crate) fn explain(store: &Store, host: &str, node: &str) -> Option<Explanati
         .flatten()
         .map(|split| {
             let name = split.cluster.to_string();
-            let explanation = ClusterExplanation { plan: store.row(&view, &name), assignment: store.assignment(&view, &name) };
+            let explanation = ClusterExplanation {
+                plan: store.row(&view, &name),
+                assignment: store.assignment(&view, &name),
+                most_in_flight: store.limit(&view, &name),
+            };
             (name, explanation)
         })
         .collect();

@@ -12,7 +12,7 @@ pub(crate) mod watches;
 pub use cluster_domain::cluster_domain;
 pub use kernel::{Release, bounds_retransmissions_here};
 pub use objects::{
-    Endpoint, IngressObject, NodeObject, ObjectName, Objects, SecretObject, ServiceObject, ServicePort, SliceEndpoint,
-    SliceObject,
+    Endpoint, IngressObject, NodeObject, ObjectName, Objects, RevisionObject, SecretObject, ServiceObject, ServicePort,
+    SliceEndpoint, SliceObject,
 };
 pub use revision::Concurrency;

@@ -112,6 +112,11 @@ struct Flags {
     /// queue-proxies under Knative's internal encryption (system-internal-tls).
     #[arg(long, env = "KANTAI_INTERNAL_AUTHORITY", default_value = "knative-serving/routing-serving-certs")]
     internal_authority: ObjectName,
+    /// The Service, as namespace/name, of Knative's activators. Where a revision's containers take
+    /// only so many requests at once, and the revision does not say by target-burst-capacity what
+    /// is to become of more, its activators hold what would be too much for its pods.
+    #[arg(long, env = "KANTAI_ACTIVATOR_SERVICE", default_value = "knative-serving/activator-service")]
+    activator_service: ObjectName,
     /// Namespaces whose Secrets are read for certificates, separated by commas. The default is all
     /// namespaces. With this flag, Roles in these namespaces can replace the ClusterRole's rule for
     /// Secrets.
@@ -163,6 +168,7 @@ async fn main() -> anyhow::Result<()> {
         },
         fallback_certificate: flags.fallback_certificate,
         internal_authority: flags.internal_authority,
+        activators: flags.activator_service,
         secret_namespaces: flags.secret_namespaces,
         plan: FollowSettings {
             url: flags.routes_url,

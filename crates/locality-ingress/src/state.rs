@@ -69,6 +69,8 @@ pub struct StateSettings {
     pub own_service: ObjectName,
     /// The pod of this replica.
     pub own_pod: String,
+    /// The Service whose endpoints are Knative's activators.
+    pub activators: ObjectName,
 }
 
 impl ControlPlaneState {
@@ -77,7 +79,11 @@ impl ControlPlaneState {
     pub fn new(store: Arc<Store>, settings: StateSettings) -> Self {
         Self {
             store,
-            cache: ObjectCache::needing(settings.fallback_certificate.clone(), settings.translate.internal_authority.clone()),
+            cache: ObjectCache::needing(
+                settings.fallback_certificate.clone(),
+                settings.translate.internal_authority.clone(),
+                settings.activators.clone(),
+            ),
             dirty: Dirty::default(),
             accepted: AcceptedIngresses::default(),
             publication: Publication::default(),
@@ -185,8 +191,7 @@ impl ControlPlaneState {
             clusters.extend(self.publication.clusters_of(service));
         }
         for key in clusters {
-            let endpoints = self.publication.endpoints(&key, &self.cache);
-            update.endpoints.insert(key.to_string(), endpoints);
+            self.publication.endpoints(&key, &self.cache, &mut update);
         }
         let authority = &self.settings.translate.internal_authority;
         if merge_anew || dirty.secrets.contains(authority) {

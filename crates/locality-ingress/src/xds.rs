@@ -14,6 +14,7 @@ pub(crate) mod clusters;
 pub(crate) mod connected;
 pub(crate) mod held_log;
 pub(crate) mod listeners;
+pub(crate) mod overflow;
 pub(crate) mod proto;
 pub(crate) mod refusal;
 pub(crate) mod route_configuration;

@@ -57,7 +57,7 @@ impl Server {
         let mut update = Update::default();
         for cluster in clusters {
             update.shared.insert((Kind::Cluster, cluster.clone()), Some(Encoded::from(cluster.clone().into_bytes())));
-            let pods = ClusterEndpoints::Pods { endpoints: Vec::new(), rows: None };
+            let pods = ClusterEndpoints::Pods { endpoints: Vec::new(), rows: None, limits: None };
             update.endpoints.insert(cluster.clone(), Some(pods));
         }
         self.store.publish(update);

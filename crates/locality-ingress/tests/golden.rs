@@ -112,9 +112,15 @@ fn text(message: &impl std::fmt::Debug) -> String {
 #[test]
 fn route_tables_to_envoy() {
     let table = outcome(read(&case_file("headers_before_and_after_split"))).table;
-    insta::assert_snapshot!("envoy_routes_of_a_split", text(&route_configuration("external", &table.external)));
+    insta::assert_snapshot!(
+        "envoy_routes_of_a_split",
+        text(&route_configuration("external", &table.external, &Default::default()))
+    );
     let table = outcome(read(&case_file("tls_and_redirect"))).table;
-    insta::assert_snapshot!("envoy_routes_of_a_redirect", text(&route_configuration("external", &table.external)));
+    insta::assert_snapshot!(
+        "envoy_routes_of_a_redirect",
+        text(&route_configuration("external", &table.external, &Default::default()))
+    );
     let listeners = listeners(&table, ListenerSettings::default(), [0, 0, 0, 0].into());
     insta::assert_snapshot!("envoy_listeners_with_tls", text(&listeners));
     let table = outcome(read(&case_file("external_names_and_rewrites"))).table;

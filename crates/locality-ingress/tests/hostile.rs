@@ -85,7 +85,7 @@ proptest! {
         }
         // What is outside is inside, too.
         prop_assert!(table.external.keys().all(|host| table.internal.contains_key(host)));
-        let _ = route_configuration("internal", &table.internal);
+        let _ = route_configuration("internal", &table.internal, &Default::default());
     }
 
     #[test]

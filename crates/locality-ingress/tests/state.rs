@@ -38,6 +38,7 @@ impl Bench {
                 internal_gateway: "internal.example".into(),
                 internal_authority: ObjectName::new("knative-serving", "routing-serving-certs"),
             },
+            activators: ObjectName::new("knative-serving", "activator-service"),
             bounds_retransmissions: "6.15".parse().ok(),
             fallback_certificate: Some(named("fallback")),
             gateway_service: ObjectName::new("kantai-system", "kantai-gateway-internal"),
@@ -189,12 +190,12 @@ fn an_endpoint_touches_one_assignment_and_nothing_else() {
 
 #[test]
 fn with_pods_there_activators_get_what_each_can_use_and_at_zero_the_nearest_holds() {
-    let limited = |limit| std::num::NonZeroU32::new(limit).map(Concurrency::Limited);
+    let limited = |limit| std::num::NonZeroU32::new(limit).map(|limit| Concurrency::Limited(limit).into());
     let mut bench = Bench::new();
     bench.service("a");
     bench.ingress("a", 1, "a.example", "a");
     bench.pods_service("a");
-    bench.state.apply_change(Change::Concurrency(named("a"), limited(5)));
+    bench.state.apply_change(Change::Revision(named("a"), limited(5)));
     bench.activators("a", &[(1, "node1"), (2, "node2"), (3, "node3")]);
     bench.settle();
     let nearest = [(0, "node1".into(), 1), (1, "node2".into(), 1), (1, "node3".into(), 1)];
@@ -222,11 +223,11 @@ fn with_pods_there_activators_get_what_each_can_use_and_at_zero_the_nearest_hold
     let one = [(0, "node1".into(), 1), (1, "node3".into(), 1), (2, "node2".into(), 1)];
     assert_eq!(bench.serving("node3", "ns/a/80"), one);
     // Without a limit each activator can use every pod.
-    bench.state.apply_change(Change::Concurrency(named("a"), Some(Concurrency::Unlimited)));
+    bench.state.apply_change(Change::Revision(named("a"), Some(Concurrency::Unlimited.into())));
     bench.settle();
     assert_eq!(bench.serving("node1", "ns/a/80"), nearest);
     // Back at zero.
-    bench.state.apply_change(Change::Concurrency(named("a"), limited(5)));
+    bench.state.apply_change(Change::Revision(named("a"), limited(5)));
     bench.endpoints("a-private", &[]);
     bench.settle();
     assert_eq!(bench.serving("node1", "ns/a/80"), nearest);
@@ -346,7 +347,9 @@ fn spill_counts_what_gateways_of_other_replicas_have_in_flight() {
     let mut bench = Bench::new();
     bench.service("a");
     bench.ingress("a", 1, "a.example", "a");
-    bench.state.apply_change(Change::Concurrency(named("a"), std::num::NonZeroU32::new(1).map(Concurrency::Limited)));
+    bench
+        .state
+        .apply_change(Change::Revision(named("a"), std::num::NonZeroU32::new(1).map(|one| Concurrency::Limited(one).into())));
     bench.endpoints("a", &[(1, "node1"), (2, "node2"), (3, "node3")]);
     let mut load = |heard_by: Option<&str>, source: &str, serving: &str, in_flight| {
         let loads = [(serving.to_owned(), Load { in_flight, ..Load::default() })].into();
@@ -389,6 +392,57 @@ fn the_other_replicas_are_the_other_pods_of_our_own_service() {
     assert_eq!(replicas, [("locality-ingress-1".to_owned(), address(2)), ("terminating".to_owned(), address(3))].into());
     bench.service("unrelated");
     assert_eq!(bench.settle().replicas, None);
+}
+
+#[test]
+fn each_gateway_is_told_what_its_pods_take_and_activators_hold_the_rest() {
+    let mut bench = Bench::new();
+    bench.service("a");
+    bench.ingress("a", 1, "a.example", "a");
+    bench.endpoints("a", &[(1, "node1"), (2, "node2"), (3, "node2")]);
+    let near = [("node1", [("node1", 100)]), ("node2", [("node2", 100)])];
+    let routes = RevisionRoutes::new(RevisionKey::new("ns", "a"), near).unwrap();
+    bench.state.apply_change(Change::Plan(PlanChange::Event(Event::Snapshot { version: 1, routes: vec![routes] })));
+    let five = std::num::NonZeroU32::new(5).map(|limit| Concurrency::Limited(limit).into());
+    bench.state.apply_change(Change::Revision(named("a"), five));
+    bench.settle();
+    let (one, two) = (View::of_node("node1"), View::of_node("node2"));
+    assert_eq!(bench.store.limit(&one, "ns/a/80"), None, "there is nobody to hold anything");
+    let activator = SliceEndpoint {
+        address: [10, 0, 1, 1].into(),
+        node: Some("node3".to_owned()),
+        ready: true,
+        serving_last: false,
+        pod: None,
+        stand_in: false,
+    };
+    let slice = SliceObject { ports: vec![("http".into(), 8012)], endpoints: vec![activator] };
+    let of = ObjectName::new("knative-serving", "activator-service");
+    bench.state.apply_change(Change::Slice(ObjectName::new("knative-serving", "x"), Some((of, slice))));
+    bench.settle();
+    let limits = |bench: &Bench, view: &View| {
+        let names = bench.store.names(Kind::Cluster).into_iter().map(|name| name.as_str().to_owned());
+        let there = names.filter(|name| name.contains("/limit/") && bench.store.resource(view, Kind::Cluster, name).is_some());
+        there.collect::<Vec<_>>()
+    };
+    assert_eq!(limits(&bench, &one), ["ns/a/80/limit/12"]);
+    assert_eq!(limits(&bench, &two), ["ns/a/80/limit/24"]);
+    // Wherever the activator is, that is not where requests are served.
+    assert_eq!(bench.serving("node1", "ns/a/80/overflow"), [(0, String::new(), 1)]);
+    // A pod that goes changes one gateway's limit, and no routes.
+    bench.changed();
+    bench.endpoints("a", &[(1, "node1"), (2, "node2")]);
+    bench.settle();
+    let mut changed = bench.changed();
+    changed.sort();
+    let clusters = ["ns/a/80/limit/12", "ns/a/80/limit/24"].map(|name| (Kind::Cluster, name.to_owned()));
+    assert_eq!(changed[..2], clusters);
+    assert_eq!(changed[2..], [(Kind::Assignment, "ns/a/80".to_owned())]);
+    assert_eq!(limits(&bench, &two), ["ns/a/80/limit/12"]);
+    // It goes with the revision.
+    bench.state.apply_change(Change::Revision(named("a"), None));
+    bench.settle();
+    assert_eq!(limits(&bench, &one), Vec::<String>::new());
 }
 
 #[test]

@@ -559,6 +559,7 @@ fn settings(policy: Policy, routes_url: &str) -> Settings {
         fallback_certificate: None,
         secret_namespaces: Vec::new(),
         internal_authority: locality_ingress::kubernetes::ObjectName::new("knative-serving", "routing-serving-certs"),
+        activators: locality_ingress::kubernetes::ObjectName::new("knative-serving", "activator-service"),
         plan: FollowSettings { url: routes_url.into(), silence_limit: Duration::from_secs(15), expiry: Duration::from_secs(300) },
         demand_interval: Duration::from_millis(50),
         gateway_service: "kantai-gateway".into(),

@@ -102,6 +102,7 @@ impl Stage {
                 internal_gateway: OURSELVES.to_owned(),
                 internal_authority: ObjectName::new("knative-serving", "routing-serving-certs"),
             },
+            activators: ObjectName::new("knative-serving", "activator-service"),
             bounds_retransmissions: kernel,
             fallback_certificate: plan.fallback_certificate.clone(),
             gateway_service: ObjectName::new("kantai-system", "kantai-gateway-internal"),

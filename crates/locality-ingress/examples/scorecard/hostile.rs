@@ -154,7 +154,7 @@ fn ingresses() -> usize {
         };
         let (table, _) = merge(&kept);
         for (name, hosts) in [("external", &table.external), ("internal", &table.internal), ("tls", &table.external_tls)] {
-            let _ = Encoded::new(&route_configuration(name, hosts));
+            let _ = Encoded::new(&route_configuration(name, hosts, &Default::default()));
         }
         for (key, one) in &table.clusters {
             let _ = Encoded::new(&cluster(key, one, Policy::Locality));
@@ -177,7 +177,7 @@ fn requests() -> usize {
             update.shared.insert((Kind::Cluster, name.clone()), Some(Encoded::new(&cluster(&key, &one, Policy::Locality))));
             let endpoints =
                 vec![Endpoint { address: [10, 0, 0, 1].into(), port: 8012, node: Some("node1".into()), stand_in: false }];
-            update.endpoints.insert(name.clone(), Some(ClusterEndpoints::Pods { endpoints, rows: None }));
+            update.endpoints.insert(name.clone(), Some(ClusterEndpoints::Pods { endpoints, rows: None, limits: None }));
             name
         })
         .collect();

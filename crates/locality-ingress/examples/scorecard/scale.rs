@@ -79,6 +79,7 @@ pub(crate) fn state_with_revisions(store: &Arc<Store>, with_pods: u32) -> Contro
             internal_gateway: "internal.example".into(),
             internal_authority: ObjectName::new("knative-serving", "routing-serving-certs"),
         },
+        activators: ObjectName::new("knative-serving", "activator-service"),
         bounds_retransmissions: None,
         fallback_certificate: None,
         gateway_service: ObjectName::new("kantai-system", "kantai-gateway-internal"),

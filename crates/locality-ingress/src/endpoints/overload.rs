@@ -1,12 +1,13 @@
 //! The loads of revisions with a concurrency limit, and the routes that follow from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use super::overflow::Limits;
 use super::plan::Rows;
 use super::spill::move_shares;
-use crate::kubernetes::objects::{Endpoint, ObjectName};
+use crate::kubernetes::objects::{Endpoint, ObjectName, RevisionObject};
 use crate::kubernetes::revision::Concurrency;
 use crate::state::change::LoadChange;
 use gateway_link::demand::ByServing;
@@ -14,33 +15,36 @@ use gateway_link::demand::ByServing;
 /// Concurrency limits and loads, by revision.
 #[derive(Debug, Default)]
 pub(crate) struct Overload {
-    known: BTreeMap<ObjectName, Concurrency>,
+    known: BTreeMap<ObjectName, RevisionObject>,
     // Only of revisions with a limit.
     loads: BTreeMap<ObjectName, BTreeMap<HeardFrom, ByServing>>,
+    // Source nodes that have sent requests, likewise.
+    senders: BTreeMap<ObjectName, BTreeSet<String>>,
 }
 
 /// A source node, and the other replica that its gateway reports to.
 type HeardFrom = (String, Option<Arc<str>>);
 
 impl Overload {
-    pub(crate) fn set_concurrency(&mut self, revision: &ObjectName, concurrency: Option<Concurrency>) {
-        if !matches!(concurrency, Some(Concurrency::Limited(_))) {
-            self.loads.remove(revision);
-        }
-        match concurrency {
-            Some(concurrency) => self.known.insert(revision.clone(), concurrency),
-            None => self.known.remove(revision),
+    pub(crate) fn set_revision(&mut self, name: &ObjectName, revision: Option<RevisionObject>) {
+        match revision {
+            Some(revision) => self.known.insert(name.clone(), revision),
+            None => self.known.remove(name),
         };
+        if self.limit(name).is_none() {
+            self.loads.remove(name);
+            self.senders.remove(name);
+        }
     }
 
     /// The concurrency limit of a pod of `revision`, if it is known.
     pub(crate) fn concurrency(&self, revision: &ObjectName) -> Option<Concurrency> {
-        self.known.get(revision).copied()
+        self.known.get(revision).map(|revision| revision.concurrency)
     }
 
     fn limit(&self, revision: &ObjectName) -> Option<NonZeroU32> {
-        match self.known.get(revision)? {
-            Concurrency::Limited(limit) => Some(*limit),
+        match self.known.get(revision)?.concurrency {
+            Concurrency::Limited(limit) => Some(limit),
             Concurrency::Unlimited => None,
         }
     }
@@ -49,6 +53,9 @@ impl Overload {
     pub(crate) fn set_loads(&mut self, revision: &ObjectName, LoadChange { heard_by, source, loads }: LoadChange) -> bool {
         let matters = self.limit(revision).is_some();
         if matters {
+            if loads.values().any(|load| load.arrived > 0 || load.in_flight > 0) {
+                self.senders.entry(revision.clone()).or_default().insert(source.clone());
+            }
             let all = self.loads.entry(revision.clone()).or_default();
             if loads.values().any(|load| load.in_flight > 0) {
                 all.insert((source, heard_by), loads);
@@ -57,6 +64,24 @@ impl Overload {
             }
         }
         matters
+    }
+
+    /// Whether activators hold what is too much for the pods of `revision`: where these take only
+    /// so many, and nobody has said what is to become of more.
+    pub(crate) fn overflows(&self, revision: &ObjectName) -> bool {
+        self.limit(revision).is_some() && self.known.get(revision).is_some_and(|revision| !revision.sets_burst_capacity)
+    }
+
+    /// The revisions of which that is so.
+    pub(crate) fn all_that_overflow(&self) -> impl Iterator<Item = &ObjectName> {
+        self.known.keys().filter(|revision| self.overflows(revision))
+    }
+
+    /// How many requests gateways may have in flight to the pods of a revision that overflows.
+    pub(crate) fn limits(&self, revision: &ObjectName, endpoints: &[Endpoint], planned: Option<&Rows>) -> Option<Limits> {
+        let limit = self.limit(revision).filter(|_| self.overflows(revision))?;
+        let nobody = BTreeSet::new();
+        Some(Limits::new(limit, endpoints, planned, self.senders.get(revision).unwrap_or(&nobody)))
     }
 
     /// The planned rows, with shares of full nodes moved.

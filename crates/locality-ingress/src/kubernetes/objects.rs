@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::{Deserialize, Serialize};
 
 use super::kernel::Release;
+use super::revision::Concurrency;
 use k8s_api::kingress::{IngressSpec, IngressStatus};
 
 /// Namespace and name of an object.
@@ -158,6 +159,22 @@ pub struct NodeObject {
     pub kernel: Option<Release>,
     /// Whether its kubelet is silent.
     pub is_silent: bool,
+}
+
+/// A revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RevisionObject {
+    /// How many requests a pod of it takes at once.
+    pub concurrency: Concurrency,
+    /// Whether it says itself how much it must be able to take on top before its activators may be
+    /// spared (`target-burst-capacity`).
+    pub sets_burst_capacity: bool,
+}
+
+impl From<Concurrency> for RevisionObject {
+    fn from(concurrency: Concurrency) -> Self {
+        Self { concurrency, sets_burst_capacity: false }
+    }
 }
 
 /// A TLS Secret.

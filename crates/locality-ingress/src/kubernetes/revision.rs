@@ -1,10 +1,13 @@
-//! Knative's `Revision` (`serving.knative.dev/v1`), reduced to its `containerConcurrency`.
+//! Knative's `Revision` (`serving.knative.dev/v1`), reduced to its `containerConcurrency` and
+//! whether it sets `target-burst-capacity`.
 
 use std::borrow::Cow;
 use std::num::NonZeroU32;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
+
+use super::objects::RevisionObject;
 
 /// The concurrency limit of a revision's pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +17,10 @@ pub enum Concurrency {
     /// The maximum number of concurrent requests of a pod; further requests queue.
     Limited(NonZeroU32),
 }
+
+/// What Knative reads how much a revision must be able to take on top from.
+const BURST_CAPACITY: [&str; 2] =
+    ["autoscaling.knative.dev/target-burst-capacity", "autoscaling.knative.dev/targetBurstCapacity"];
 
 /// A `Revision`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -35,9 +42,15 @@ pub(crate) struct RevisionSpec {
 }
 
 impl Revision {
-    /// The concurrency limit of a pod.
+    /// What of it matters here.
     #[must_use]
-    pub(crate) fn concurrency(&self) -> Concurrency {
+    pub(crate) fn read(&self) -> RevisionObject {
+        let annotations = self.metadata.annotations.as_ref();
+        let is_set = |key: &&str| annotations.is_some_and(|annotations| annotations.contains_key(*key));
+        RevisionObject { concurrency: self.concurrency(), sets_burst_capacity: BURST_CAPACITY.iter().any(is_set) }
+    }
+
+    fn concurrency(&self) -> Concurrency {
         let limit = self.spec.container_concurrency.and_then(|limit| u32::try_from(limit).ok()).and_then(NonZeroU32::new);
         limit.map_or(Concurrency::Unlimited, Concurrency::Limited)
     }
@@ -70,6 +83,19 @@ impl kube::Resource for Revision {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_burst_capacity_is_set_under_either_name() {
+        let sets = |annotations: serde_json::Value| {
+            let revision: Revision =
+                serde_json::from_value(serde_json::json!({"metadata": {"name": "a", "annotations": annotations}})).unwrap();
+            revision.read().sets_burst_capacity
+        };
+        for key in BURST_CAPACITY {
+            assert!(sets(serde_json::json!({key: "0"})), "{key}");
+        }
+        assert!(!sets(serde_json::json!({"autoscaling.knative.dev/target": "5"})));
+    }
 
     #[test]
     fn only_a_limit_is_a_limit() {

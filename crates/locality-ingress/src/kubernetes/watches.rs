@@ -78,13 +78,13 @@ pub(crate) fn watch_all(
     let node = |node: Node| Some(convert::node(&node));
     // Without Knative Serving the kind does not exist, which delays nothing.
     let revisions = watcher(Api::<Revision>::all(client.clone()), config());
-    let limit = |revision: Revision| Some(revision.concurrency());
+    let read = |revision: Revision| Some(revision.read());
     let mut watches: Vec<Watch> = vec![
         Box::pin(relay_events(ingresses, of(Source::Ingresses), ingress, Change::Ingress)),
         Box::pin(relay_events(services, of(Source::Services), |one| Some(convert::service(one)), Change::Service)),
         Box::pin(relay_events(slices, of(Source::Slices), convert::slice, Change::Slice)),
         Box::pin(relay_events(nodes, of(Source::Nodes), node, |name, node| Change::Node(name.name, node))),
-        Box::pin(relay_events(revisions, of(Source::Revisions), limit, Change::Concurrency)),
+        Box::pin(relay_events(revisions, of(Source::Revisions), read, Change::Revision)),
     ];
     // Certificates are often in Secrets of type Opaque. Other types, such as tokens and registry
     // passwords, are not read.

@@ -1,11 +1,13 @@
 //! The cache: objects, which Ingress refers to which of them, routes, and the loads of revisions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::change::Change;
 use super::doubt::Doubt;
 use crate::endpoints::activators::shares;
+use crate::endpoints::overflow::holders;
 use crate::endpoints::overload::Overload;
 use crate::endpoints::plan::Plan;
 use crate::kubernetes::objects::{Endpoint, IngressObject, ObjectName, Objects, ServiceObject};
@@ -30,6 +32,8 @@ pub(super) struct ObjectCache {
     outlived_secrets: BTreeSet<ObjectName>,
     // Public Service of a revision -> the Service that selects its pods.
     pod_services: BTreeMap<ObjectName, ObjectName>,
+    // The Service of the activators.
+    activators: Option<ObjectName>,
 }
 
 /// What has to be computed again.
@@ -47,10 +51,15 @@ pub(super) struct Dirty {
 }
 
 impl ObjectCache {
-    /// An empty cache with two Secrets that are needed even if no Ingress refers to them: a
-    /// certificate and an authority.
-    pub(super) fn needing(certificate: Option<ObjectName>, internal_authority: ObjectName) -> Self {
-        Self { always_needed: certificate, internal_authority: Some(internal_authority), ..Self::default() }
+    /// An empty cache with two Secrets that are needed even if no Ingress refers to them, a
+    /// certificate and an authority, and the Service of the activators.
+    pub(super) fn needing(certificate: Option<ObjectName>, internal_authority: ObjectName, activators: ObjectName) -> Self {
+        Self {
+            always_needed: certificate,
+            internal_authority: Some(internal_authority),
+            activators: Some(activators),
+            ..Self::default()
+        }
     }
 
     pub(super) fn objects(&self) -> &Objects {
@@ -161,9 +170,11 @@ impl ObjectCache {
                 dirty.secrets.insert(name);
             }
             Change::Plan(change) => dirty.services.extend(self.plan.apply(change)),
-            Change::Concurrency(revision, limit) => {
-                self.overload.set_concurrency(&revision, limit);
-                dirty.services.insert(revision);
+            Change::Revision(name, revision) => {
+                let before = self.overload.overflows(&name);
+                self.overload.set_revision(&name, revision);
+                dirty.merge |= before != self.overload.overflows(&name);
+                dirty.services.insert(name);
             }
             Change::Load(revision, loads) => {
                 if self.overload.set_loads(&revision, loads) {
@@ -197,6 +208,9 @@ impl ObjectCache {
     fn touch(&self, service: ObjectName, dirty: &mut Dirty) {
         let public = self.objects.services.get(&service).and_then(|of| of.pods_of.as_ref());
         dirty.services.extend(public.map(|public| ObjectName::new(&service.namespace, public)));
+        if self.activators.as_ref() == Some(&service) {
+            dirty.services.extend(self.overload.all_that_overflow().cloned());
+        }
         dirty.services.insert(service);
     }
 
@@ -260,12 +274,32 @@ impl ObjectCache {
                     let shares = shares(&endpoints, ready_pods, self.overload.concurrency(service));
                     return Some(ClusterEndpoints::Activators { endpoints, shares });
                 }
-                let rows = self.overload.move_shares(service, &endpoints, self.plan.rows(service));
-                Some(ClusterEndpoints::Pods { endpoints, rows })
+                let planned = self.plan.rows(service);
+                let held_by_some = !self.activators(port_name).is_empty();
+                let limits = || self.overload.limits(service, &endpoints, planned.as_deref()).map(Arc::new);
+                let limits = held_by_some.then(limits).flatten();
+                let rows = self.overload.move_shares(service, &endpoints, planned);
+                Some(ClusterEndpoints::Pods { endpoints, rows, limits })
             }
             Target::OwnInternalListener => Some(ClusterEndpoints::OwnInternalListener),
             Target::Name { .. } => None,
         }
+    }
+
+    /// Whether activators hold what is too much for the pods that are the `target`.
+    pub(super) fn overflows(&self, service: &ObjectName, target: &Target) -> bool {
+        matches!(target, Target::Endpoints { .. }) && self.overload.overflows(service)
+    }
+
+    /// Those activators; `None` where there are none to be.
+    pub(super) fn overflow(&self, service: &ObjectName, target: &Target) -> Option<ClusterEndpoints> {
+        let Target::Endpoints { port_name } = target else { return None };
+        let holders = || holders(&service.to_string(), self.activators(port_name));
+        self.overload.overflows(service).then(|| ClusterEndpoints::Overflow(holders()))
+    }
+
+    fn activators(&self, port_name: &str) -> Vec<Endpoint> {
+        self.activators.as_ref().map_or_else(Vec::new, |service| self.objects.endpoints(service, port_name))
     }
 }
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::endpoints::plan::PlanChange;
-use crate::kubernetes::objects::{IngressObject, NodeObject, ObjectName, SecretObject, ServiceObject, SliceObject};
-use crate::kubernetes::revision::Concurrency;
+use crate::kubernetes::objects::{
+    IngressObject, NodeObject, ObjectName, RevisionObject, SecretObject, ServiceObject, SliceObject,
+};
 use gateway_link::demand::ByServing;
 
 /// A changed object or a changed part of the routes. `None` stands for a deleted one.
@@ -22,8 +23,8 @@ pub enum Change {
     Secret(ObjectName, Option<SecretObject>),
     /// Routes of revisions.
     Plan(PlanChange),
-    /// `containerConcurrency` of a revision; `None` when the revision is deleted.
-    Concurrency(ObjectName, Option<Concurrency>),
+    /// A revision; `None` when it is deleted.
+    Revision(ObjectName, Option<RevisionObject>),
     /// Requests in flight of a revision from one source node.
     Load(ObjectName, LoadChange),
     /// All objects of this source that existed at the start were delivered.

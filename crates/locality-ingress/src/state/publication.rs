@@ -13,8 +13,9 @@ use crate::routes::route_table::{Cluster, ClusterKey, Host, RouteTable, VirtualH
 use crate::routes::translate::{Conflicts, merge};
 use crate::xds::clusters::{INTERNAL_AUTHORITY, cluster as envoy_cluster, internal_authority};
 use crate::xds::listeners::{EXTERNAL, EXTERNAL_TLS, INTERNAL, INTERNAL_TLS, certificate};
+use crate::xds::overflow::{overflow_cluster, overflow_name};
 use crate::xds::route_configuration::encoded_route_configuration;
-use crate::xds::store::{ClusterEndpoints, Update};
+use crate::xds::store::Update;
 use crate::xds::{Encoded, Kind};
 
 /// How long a cluster stays after its last route was removed: gateways apply routes and clusters
@@ -27,6 +28,8 @@ pub(super) struct Publication {
     table: Arc<RouteTable>,
     conflicts: Conflicts,
     lingering: BTreeMap<ClusterKey, (Cluster, Instant)>,
+    // Those beside which there is one of the activators that hold what is too much.
+    overflowing: BTreeSet<ClusterKey>,
     begun: bool,
 }
 
@@ -63,12 +66,21 @@ impl Publication {
     ) -> BTreeSet<ClusterKey> {
         let (mut table, conflicts) = merge(accepted.all());
         table.fallback_certificate = fallback.filter(|name| cache.objects().secrets.contains_key(name)).cloned();
+        let overflows = |key: &ClusterKey, cluster: &Cluster| cache.overflows(&key.service, &cluster.target);
+        let overflowing = table.clusters.iter().filter(|(key, cluster)| policy == Policy::Locality && overflows(key, cluster));
+        let overflowing: BTreeSet<_> = overflowing.map(|(key, _)| key.clone()).collect();
         let mut changed = BTreeSet::new();
         for (key, cluster) in &table.clusters {
             self.lingering.remove(key);
-            if self.table.clusters.get(key) != Some(cluster) {
+            let is_new = self.table.clusters.get(key) != Some(cluster);
+            if is_new {
                 let encoded = Encoded::new(&envoy_cluster(key, cluster, policy));
                 update.shared.insert((Kind::Cluster, key.to_string()), Some(encoded));
+                changed.insert(key.clone());
+            }
+            if overflowing.contains(key) && (is_new || !self.overflowing.contains(key)) {
+                let encoded = Encoded::new(&overflow_cluster(envoy_cluster(key, cluster, policy)));
+                update.shared.insert((Kind::Cluster, overflow_name(key)), Some(encoded));
                 changed.insert(key.clone());
             }
         }
@@ -78,8 +90,9 @@ impl Publication {
             }
         }
         for ((name, new), (_, old)) in sides(&table).into_iter().zip(sides(&self.table)) {
-            if new != old || !self.begun {
-                update.shared.insert((Kind::Routes, name.to_owned()), Some(encoded_route_configuration(name, new)));
+            if new != old || overflowing != self.overflowing || !self.begun {
+                let encoded = encoded_route_configuration(name, new, &overflowing);
+                update.shared.insert((Kind::Routes, name.to_owned()), Some(encoded));
             }
         }
         let wanted: BTreeSet<_> = certificates(&table).collect();
@@ -88,6 +101,7 @@ impl Publication {
             update.shared.insert((Kind::Secret, name.to_string()), None);
         }
         self.begun = true;
+        self.overflowing = overflowing;
         self.conflicts = conflicts;
         self.table = Arc::new(table);
         update.table = Some(self.table.clone());
@@ -99,8 +113,10 @@ impl Publication {
         self.lingering.retain(|key, (_, until)| {
             let stays = *until > now;
             if !stays {
-                update.shared.insert((Kind::Cluster, key.to_string()), None);
-                update.endpoints.insert(key.to_string(), None);
+                for name in [key.to_string(), overflow_name(key)] {
+                    update.shared.insert((Kind::Cluster, name.clone()), None);
+                    update.endpoints.insert(name, None);
+                }
             }
             stays
         });
@@ -111,11 +127,17 @@ impl Publication {
         keys_of(&self.table.clusters, service).chain(keys_of(&self.lingering, service))
     }
 
-    /// The endpoints of a cluster; `None` if there is no such cluster or a DNS name is resolved
-    /// instead.
-    pub(super) fn endpoints(&self, key: &ClusterKey, cache: &ObjectCache) -> Option<ClusterEndpoints> {
-        let cluster = self.table.clusters.get(key).or_else(|| self.lingering.get(key).map(|(cluster, _)| cluster))?;
-        cache.endpoints(&key.service, &cluster.target)
+    /// Tells where requests for a cluster may go, and what is too much for it: nowhere where there
+    /// is no such cluster, or a name says it.
+    pub(super) fn endpoints(&self, key: &ClusterKey, cache: &ObjectCache, update: &mut Update) {
+        let cluster = self.table.clusters.get(key).or_else(|| self.lingering.get(key).map(|(cluster, _)| cluster));
+        let endpoints = cluster.and_then(|cluster| cache.endpoints(&key.service, &cluster.target));
+        update.endpoints.insert(key.to_string(), endpoints);
+        // A cluster that lingers keeps its own: requests may be held there.
+        if self.overflowing.contains(key) {
+            let overflow = cluster.and_then(|cluster| cache.overflow(&key.service, &cluster.target));
+            update.endpoints.insert(overflow_name(key), overflow);
+        }
     }
 
     /// Publishes the authority of internal encryption, if any cluster needs it.

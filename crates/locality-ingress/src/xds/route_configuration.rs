@@ -1,8 +1,9 @@
 //! Virtual hosts as Envoy's `RouteConfiguration`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use envoy_types::pb::envoy::config::core::v3::RuntimeFractionalPercent;
 use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use envoy_types::pb::envoy::config::route::v3::redirect_action::SchemeRewriteSpecifier;
 use envoy_types::pb::envoy::config::route::v3::retry_policy::{RetryBackOff, RetryHostPredicate, retry_host_predicate};
@@ -11,34 +12,54 @@ use envoy_types::pb::envoy::config::route::v3::route_action::{ClusterSpecifier, 
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
 use envoy_types::pb::envoy::config::route::v3::{
-    DirectResponseAction, HeaderMatcher, RedirectAction, RetryPolicy, Route as EnvoyRoute, RouteAction, RouteConfiguration,
-    RouteMatch, VirtualHost as EnvoyHost, WeightedCluster,
+    ClusterSpecifierPlugin, DirectResponseAction, HeaderMatcher, RedirectAction, RetryPolicy, Route as EnvoyRoute, RouteAction,
+    RouteConfiguration, RouteMatch, VirtualHost as EnvoyHost, WeightedCluster,
 };
 use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent};
 
 use prost::Message as _;
 
 use super::Encoded;
+use super::overflow::choice;
 use super::proto::{any, duration, number, set_header, truth};
 use crate::kubernetes::objects::ObjectName;
 use crate::routes::network_hash::{HASH_HEADER, HASH_OVERRIDE, PROBE_HEADER, PROBE_VALUE};
-use crate::routes::route_table::{Action, Host, Route, Split, VirtualHost};
+use crate::routes::route_table::{Action, ClusterKey, Host, Route, Split, VirtualHost};
 
-/// The route configuration `name`. Hosts of one Ingress with equal routes share a virtual host.
+/// The route configuration `name`. Hosts of one Ingress with equal routes share a virtual host. For
+/// clusters that are `overflowing` each request's cluster is chosen by what is in flight.
 #[must_use]
-pub fn route_configuration(name: &str, hosts: &BTreeMap<Host, VirtualHost>) -> RouteConfiguration {
-    RouteConfiguration { virtual_hosts: virtual_hosts(hosts).collect(), ..without_hosts(name) }
+pub fn route_configuration(
+    name: &str,
+    hosts: &BTreeMap<Host, VirtualHost>,
+    overflowing: &BTreeSet<ClusterKey>,
+) -> RouteConfiguration {
+    RouteConfiguration {
+        virtual_hosts: virtual_hosts(hosts, overflowing).collect(),
+        cluster_specifier_plugins: choices(hosts, overflowing).collect(),
+        ..without_hosts(name)
+    }
 }
 
 /// [`route_configuration`] encoded, with one decoded virtual host in memory at a time.
 #[must_use]
-pub(crate) fn encoded_route_configuration(name: &str, hosts: &BTreeMap<Host, VirtualHost>) -> Encoded {
+pub(crate) fn encoded_route_configuration(
+    name: &str,
+    hosts: &BTreeMap<Host, VirtualHost>,
+    overflowing: &BTreeSet<ClusterKey>,
+) -> Encoded {
     // Repeated fields may be anywhere in a message, so concatenated encodings are one message.
     let mut encoded = without_hosts(name).encode_to_vec();
-    for virtual_host in virtual_hosts(hosts) {
+    for virtual_host in virtual_hosts(hosts, overflowing) {
         encoded.extend(RouteConfiguration { virtual_hosts: vec![virtual_host], ..RouteConfiguration::default() }.encode_to_vec());
+    }
+    for choice in choices(hosts, overflowing) {
+        encoded.extend(
+            RouteConfiguration { cluster_specifier_plugins: vec![choice], ..RouteConfiguration::default() }.encode_to_vec(),
+        );
     }
     encoded.into()
 }
@@ -76,11 +97,28 @@ pub(crate) fn ingress_of_virtual_host(hosts: &BTreeMap<Host, VirtualHost>, numbe
     alike(hosts).into_iter().flat_map(|(ingress, alike)| alike.into_iter().map(move |_| ingress)).nth(number)
 }
 
-fn virtual_hosts(hosts: &BTreeMap<Host, VirtualHost>) -> impl Iterator<Item = EnvoyHost> {
+/// The choices of the clusters that are `overflowing` and that `hosts` lead to: each costs a
+/// gateway a script of its own per thread, so those of other tables are left out.
+fn choices(
+    hosts: &BTreeMap<Host, VirtualHost>,
+    overflowing: &BTreeSet<ClusterKey>,
+) -> impl Iterator<Item = ClusterSpecifierPlugin> {
+    let routes = hosts.values().filter(|_| !overflowing.is_empty()).flat_map(|host| &host.routes);
+    let clusters = routes.flat_map(|route| match &route.action {
+        Action::Forward { splits, .. } => splits.as_slice(),
+        Action::RedirectToHttps | Action::Unavailable => &[],
+    });
+    let used: BTreeSet<&ClusterKey> = clusters.map(|split| &split.cluster).filter(|key| overflowing.contains(key)).collect();
+    used.into_iter().map(choice)
+}
+
+fn virtual_hosts(hosts: &BTreeMap<Host, VirtualHost>, overflowing: &BTreeSet<ClusterKey>) -> impl Iterator<Item = EnvoyHost> {
     alike(hosts).into_values().flatten().map(|(virtual_host, domains)| EnvoyHost {
         name: domains[0].clone(),
         domains: domains.into_iter().cloned().collect(),
-        routes: std::iter::once(proof(&virtual_host.hash)).chain(virtual_host.routes.iter().map(route)).collect(),
+        routes: std::iter::once(proof(&virtual_host.hash))
+            .chain(virtual_host.routes.iter().flat_map(|one| routes(one, overflowing)))
+            .collect(),
         retry_policy: Some(retry_policy()),
         ..EnvoyHost::default()
     })
@@ -99,6 +137,41 @@ fn alike(hosts: &BTreeMap<Host, VirtualHost>) -> BTreeMap<&ObjectName, Vec<Alike
         }
     }
     alike
+}
+
+/// `one` route as Envoy has it; where it leads to clusters that are `overflowing` as one for each
+/// split, for a choice of the cluster takes the place of all shares.
+fn routes(one: &Route, overflowing: &BTreeSet<ClusterKey>) -> Vec<EnvoyRoute> {
+    let (rewrite_host, splits) = match &one.action {
+        Action::Forward { rewrite_host, splits } if splits.iter().any(|split| overflowing.contains(&split.cluster)) => {
+            (rewrite_host, splits)
+        }
+        _ => return vec![route(one)],
+    };
+    let whole: u64 = splits.iter().map(|split| u64::from(split.weight)).sum();
+    let mut taken = 0;
+    let of_split = |split: &Split| {
+        taken += u64::from(split.weight);
+        let action = Action::Forward { rewrite_host: rewrite_host.clone(), splits: vec![split.clone()] };
+        let mut made = route(&Route { action, ..one.clone() });
+        if let Some(matched) = made.r#match.as_mut().filter(|_| taken < whole) {
+            matched.runtime_fraction = Some(up_to(taken, whole));
+        }
+        if let Some(EnvoyAction::Route(forward)) = made.action.as_mut().filter(|_| overflowing.contains(&split.cluster)) {
+            forward.cluster_specifier = Some(ClusterSpecifier::ClusterSpecifierPlugin(split.cluster.to_string()));
+        }
+        made
+    };
+    splits.iter().map(of_split).collect()
+}
+
+/// The first `taken` of `whole`. All routes are asked with the same random number.
+fn up_to(taken: u64, whole: u64) -> RuntimeFractionalPercent {
+    const MILLION: u64 = 1_000_000;
+    // Below a million.
+    let numerator = u32::try_from(taken.saturating_mul(MILLION) / whole.max(1)).unwrap_or_default();
+    let fraction = FractionalPercent { numerator, denominator: fractional_percent::DenominatorType::Million.into() };
+    RuntimeFractionalPercent { default_value: Some(fraction), runtime_key: String::new() }
 }
 
 fn route(route: &Route) -> EnvoyRoute {
@@ -204,9 +277,9 @@ mod tests {
             )
         };
         let hosts = ["a", "b"].map(host).into();
-        let encoded = encoded_route_configuration("external", &hosts);
+        let encoded = encoded_route_configuration("external", &hosts, &BTreeSet::new());
         let decoded = RouteConfiguration::decode(encoded.content).unwrap();
-        assert_eq!(decoded, route_configuration("external", &hosts));
+        assert_eq!(decoded, route_configuration("external", &hosts, &BTreeSet::new()));
         assert_eq!(decoded.virtual_hosts.len(), 2);
         assert_eq!(decoded.virtual_hosts[1].name, "b.example");
         assert_eq!(ingress_of_virtual_host(&hosts, 1), Some(&ObjectName::new("ns", "b")));

@@ -238,13 +238,13 @@ mod tests {
         let made = Cluster { http2: false, tls: false, target: Target::Endpoints { port_name: "http".into() } };
         let encoded = Encoded::new(&cluster(&key(name), &made, Policy::Locality));
         update.shared.insert((Kind::Cluster, key(name).to_string()), Some(encoded));
-        let pods = ClusterEndpoints::Pods { endpoints: Vec::new(), rows: None };
+        let pods = ClusterEndpoints::Pods { endpoints: Vec::new(), rows: None, limits: None };
         update.endpoints.insert(key(name).to_string(), Some(pods));
     }
 
     fn routes(update: &mut Update, version: &str) {
         // Only that it differs matters.
-        let encoded = Encoded::new(&route_configuration(version, &BTreeMap::new()));
+        let encoded = Encoded::new(&route_configuration(version, &BTreeMap::new(), &Default::default()));
         update.shared.insert((Kind::Routes, "external".into()), Some(encoded));
     }
 
@@ -375,7 +375,7 @@ mod tests {
         // Meanwhile something else changes, which waits for its turn.
         let mut update = Update::default();
         let endpoint = Endpoint { address: [10, 0, 0, 1].into(), port: 8012, node: None, stand_in: false };
-        let pods = ClusterEndpoints::Pods { endpoints: vec![endpoint], rows: None };
+        let pods = ClusterEndpoints::Pods { endpoints: vec![endpoint], rows: None, limits: None };
         update.endpoints.insert("ns/a/80".to_owned(), Some(pods));
         bench.store.publish(update);
         let refuse = |answer: &Answer| DeltaDiscoveryRequest {

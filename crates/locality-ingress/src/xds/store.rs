@@ -17,8 +17,10 @@ use super::assignments::load_assignment;
 use super::changes::Changes;
 use super::clusters::lost_peers;
 use super::listeners::{ListenerSettings, STATISTICS, listeners, statistics};
+use super::overflow::{limit_cluster, limit_name, read_limit_name};
 use super::{Encoded, Kind, Name};
 use crate::endpoints::locality::{Assignment, Locality, Policy, assign};
+use crate::endpoints::overflow::Limits;
 use crate::kubernetes::objects::{Endpoint, ObjectName};
 use crate::routes::route_table::RouteTable;
 
@@ -68,6 +70,8 @@ pub enum ClusterEndpoints {
         endpoints: Vec<Endpoint>,
         /// The routes, if there are any.
         rows: Option<Arc<BTreeMap<String, BTreeMap<String, u32>>>>,
+        /// How many requests gateways may have in flight there before activators hold more.
+        limits: Option<Arc<Limits>>,
     },
     /// Activators, which stand in for pods. Routes are about pods, so they do not apply.
     Activators {
@@ -76,6 +80,8 @@ pub enum ClusterEndpoints {
         /// Serving node -> weight, equal for all source nodes; `None` if the nearest is to be used.
         shares: Option<BTreeMap<String, u32>>,
     },
+    /// Activators that hold what is too much for the pods.
+    Overflow(Vec<Endpoint>),
     /// The gateway's own internal listener.
     OwnInternalListener,
 }
@@ -85,10 +91,22 @@ impl ClusterEndpoints {
     #[must_use]
     pub fn stand_in(&self) -> bool {
         match self {
-            Self::Activators { .. } => true,
+            Self::Activators { .. } | Self::Overflow(_) => true,
             Self::Pods { endpoints, .. } => endpoints.iter().any(|endpoint| endpoint.stand_in),
             Self::OwnInternalListener => false,
         }
+    }
+
+    fn limits(&self) -> Option<&Limits> {
+        match self {
+            Self::Pods { limits, .. } => limits.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The names of the clusters that tell gateways their limits.
+    fn limit_names(&self, cluster: &str) -> impl Iterator<Item = String> {
+        self.limits().map(Limits::all).into_iter().flatten().map(move |limit| limit_name(cluster, limit))
     }
 }
 
@@ -180,6 +198,12 @@ impl Store {
                 continue;
             }
             changed.insert((Kind::Assignment, cluster.clone()), new.is_none());
+            for (endpoints, gone) in [(inner.endpoints.get(&cluster), true), (new.as_ref(), false)] {
+                let names = endpoints.into_iter().flat_map(|endpoints| endpoints.limit_names(cluster.as_str()));
+                for name in names {
+                    changed.insert((Kind::Cluster, inner.changes.name(Kind::Cluster, &name)), gone);
+                }
+            }
             match new {
                 Some(new) => inner.endpoints.insert(cluster, new),
                 None => inner.endpoints.remove(&cluster),
@@ -263,6 +287,11 @@ impl Store {
         match kind {
             Kind::Assignment => inner.endpoints.keys().cloned().collect(),
             Kind::Listener => self.listeners_of(&inner.table).chain([Name::new(STATISTICS)]).collect(),
+            Kind::Cluster => {
+                let limits = inner.endpoints.iter().flat_map(|(cluster, endpoints)| endpoints.limit_names(cluster.as_str()));
+                let limits = limits.map(|name| inner.changes.name(Kind::Cluster, &name));
+                inner.shared.get(&kind).into_iter().flatten().map(|(name, _)| name.clone()).chain(limits).collect()
+            }
             shared => inner.shared.get(&shared).into_iter().flatten().map(|(name, _)| name.clone()).collect(),
         }
     }
@@ -293,7 +322,7 @@ impl Store {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         let has_pods = |endpoints: &ClusterEndpoints| match endpoints {
             ClusterEndpoints::Pods { endpoints, .. } => endpoints.iter().any(|endpoint| !endpoint.stand_in),
-            ClusterEndpoints::Activators { .. } | ClusterEndpoints::OwnInternalListener => false,
+            ClusterEndpoints::Activators { .. } | ClusterEndpoints::Overflow(_) | ClusterEndpoints::OwnInternalListener => false,
         };
         inner.endpoints.iter().filter(|(_, endpoints)| has_pods(endpoints)).map(|(name, _)| name.as_str().to_owned()).collect()
     }
@@ -328,6 +357,11 @@ impl Store {
             Kind::Listener => {
                 listeners(&inner.table, self.listening, view.listens_on()).iter().find(|one| one.name == name).map(Encoded::new)
             }
+            Kind::Cluster if let Some((cluster, limit)) = read_limit_name(name) => {
+                let limits = inner.endpoints.get(cluster).and_then(ClusterEndpoints::limits);
+                let key = cluster.parse().ok()?;
+                limits.filter(|limits| limits.of(&view.node) == limit).map(|_| Encoded::new(&limit_cluster(name, &key)))
+            }
             Kind::Cluster => {
                 let common = inner.shared.get(&kind)?.get(name)?;
                 Some(common.and(&self.lost_peers[usize::from(inner.bounds_retransmissions.contains(&view.node))]))
@@ -355,8 +389,16 @@ impl Store {
         match self.inner.read().unwrap_or_else(PoisonError::into_inner).endpoints.get(name)? {
             ClusterEndpoints::Pods { rows, .. } => rows.as_ref()?.get(&view.node).cloned(),
             ClusterEndpoints::Activators { shares, .. } => shares.clone(),
-            ClusterEndpoints::OwnInternalListener => None,
+            ClusterEndpoints::Overflow(_) | ClusterEndpoints::OwnInternalListener => None,
         }
+    }
+
+    /// How many requests the gateway may have in flight to the pods of cluster `name` before
+    /// activators hold more.
+    #[must_use]
+    pub fn limit(&self, view: &View, name: &str) -> Option<u32> {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        Some(inner.endpoints.get(name)?.limits()?.of(&view.node))
     }
 
     /// The names of a table's listeners for requests, which do not depend on addresses.
@@ -366,13 +408,16 @@ impl Store {
 
     fn assigned(&self, inner: &Inner, view: &View, name: &str) -> Option<Assignment> {
         Some(match inner.endpoints.get(name)? {
-            ClusterEndpoints::Pods { endpoints, rows } => {
+            ClusterEndpoints::Pods { endpoints, rows, .. } => {
                 let row = rows.as_ref().and_then(|rows| rows.get(&view.node));
                 assign(self.policy, &view.node, &inner.zones, endpoints, row)
             }
             ClusterEndpoints::Activators { endpoints, shares } => {
                 assign(self.policy, &view.node, &inner.zones, endpoints, shares.as_ref())
             }
+            // Evenly over them: each may send on to pods of its own only. Their nodes say nothing
+            // of where the requests that they hold will be served, so they have none here.
+            ClusterEndpoints::Overflow(activators) => assign(Policy::Spread, &view.node, &inner.zones, activators, None),
             ClusterEndpoints::OwnInternalListener => {
                 let endpoints = vec![(view.itself(), self.listening.ports.internal)];
                 Assignment { localities: vec![Locality { priority: 0, node: view.node.clone(), weight: 1, endpoints }] }
