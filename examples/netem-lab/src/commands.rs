@@ -1,5 +1,6 @@
 //! What several commands share.
 
+pub(crate) mod burst;
 pub(crate) mod conformance;
 pub(crate) mod faults;
 

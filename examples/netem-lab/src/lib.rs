@@ -1,6 +1,7 @@
 //! The lab: a small real cluster on one machine, with network delay between its nodes, and
 //! scenarios to run on it.
 
+pub mod burst;
 pub mod cleanup;
 pub mod cluster;
 pub mod components;

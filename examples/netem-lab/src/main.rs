@@ -20,6 +20,7 @@ use netem_lab::state::{LabState, StateFolder};
 use netem_lab::wire::{self, WireArgs};
 use tracing_subscriber::filter::EnvFilter;
 
+use commands::burst::BurstArguments;
 use commands::conformance::ConformanceArguments;
 use commands::faults::FaultsArguments;
 use commands::{Parts, ScenarioArguments, lab_folder, read_scenario, state_folder, unless_interrupted};
@@ -67,6 +68,9 @@ enum Command {
     /// Lets things fail, one after the other, under load, and judges what that does to requests and
     /// pods: on a cluster of its own, or on the one that `up` left running.
     Faults(FaultsArguments),
+    /// Sends bursts to services whose pods take only so many requests at once, and calm requests to
+    /// another, on a cluster of its own: none may fail, and calm ones stay on their nodes.
+    Burst(BurstArguments),
     /// Finds or makes the programs that the lab consists of, and prints where they are.
     Components(ComponentsArguments),
 }
@@ -122,6 +126,7 @@ fn main() -> Result<ExitCode> {
         }
         Command::Conformance(arguments) => commands::conformance::run(&arguments),
         Command::Faults(arguments) => commands::faults::run(&arguments),
+        Command::Burst(arguments) => commands::burst::run(&arguments),
         Command::Run(arguments) => run(&arguments),
     }
 }
