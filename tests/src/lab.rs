@@ -166,8 +166,8 @@ pub struct Load {
 }
 
 impl Standing {
-    /// Starts to send requests from inside `node`: by `workers` workers, each of which sends the next
-    /// when it has its answer. `flags` are further ones of `netem-lab load`.
+    /// Starts to send requests from inside `node`: by `workers` workers, each of which sends the
+    /// next when it has its answer. `flags` are further ones of `netem-lab load`.
     ///
     /// # Errors
     /// Where the load cannot be started.

@@ -1,6 +1,6 @@
 //! `latency-probe once --bandwidth`: estimates the bandwidth to peers from short trains of packets.
-//! Only on request, because trains take bandwidth from others: less than a megabyte to each peer, in
-//! trains with pauses between them, one peer after the other.
+//! Only on request, because trains take bandwidth from others: less than a megabyte to each peer,
+//! in trains with pauses between them, one peer after the other.
 
 mod estimate;
 

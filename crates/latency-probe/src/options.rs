@@ -95,9 +95,9 @@ pub struct OnceOptions {
     #[arg(long, env = "KANTAI_PACKET_SIZE", value_parser = clap::value_parser!(u16).range(72..=9216))]
     pub packet_size: Option<u16>,
 
-    /// Then estimate the bandwidth to each peer: 12 trains of 64 packets of 1,280 bytes, 1 MB in all,
-    /// with pauses, one peer after the other. Peers must run a prober that answers UDP; its limit
-    /// (--echo-rate) must allow 640 packets a second.
+    /// Then estimate the bandwidth to each peer: 12 trains of 64 packets of 1,280 bytes, 1 MB in
+    /// all, with pauses, one peer after the other. Peers must run a prober that answers UDP; its
+    /// limit (--echo-rate) must allow 640 packets a second.
     #[arg(long, env = "KANTAI_BANDWIDTH")]
     pub bandwidth: bool,
 

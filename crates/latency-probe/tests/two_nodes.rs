@@ -92,8 +92,8 @@ fn icmp_steps_in_for_a_silent_responder_by_raw_or_ping_socket() {
     }
     drop(raw);
 
-    // Without any privilege there is neither. The other kernel's error about its closed port arrives
-    // all the same, and is timed,
+    // Without any privilege there is neither. The other kernel's error about its closed port
+    // arrives all the same, and is timed,
     let none = Prober::start_unprivileged(&lab, 0, "a", &arguments);
     for node in ["b", "b6"] {
         let known = none.until_peer(node, |peer| quick(peer) && peer.probes_lost == 0);
@@ -348,8 +348,9 @@ fn bandwidth_is_estimated_on_request_and_costs_a_bounded_number_of_bytes() {
     let (_, json) = lab.latency_probe(0, &["once", "--json", "--interval", "50ms", &direct]);
     assert!(sent() - before < 10_000 && !json.contains("bandwidth"), "{json}");
 
-    // A cable between namespaces is as fast as this machine. The bytes are those of probes and trains
-    // with the headers of Ethernet; fewer where a busy machine did not answer the first train in time.
+    // A cable between namespaces is as fast as this machine. The bytes are those of probes and
+    // trains with the headers of Ethernet; fewer where a busy machine did not answer the first
+    // train in time.
     until(SOON, || {
         let before = sent();
         let (code, table) = lab.latency_probe(0, &["once", "--bandwidth", "--interval", "50ms", &direct]);

@@ -57,8 +57,8 @@ impl Default for Settings {
     }
 }
 
-/// Reconciles all Seikas until `stop`, then finishes the reconciliations under way. Only one process
-/// may do so at a time.
+/// Reconciles all Seikas until `stop`, then finishes the reconciliations under way. Only one
+/// process may do so at a time.
 ///
 /// Each call fills new caches: a new leader starts from the state in the API server, not from what
 /// it watched while another process led.
@@ -129,8 +129,8 @@ fn watched() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
-/// Returns if `stop` comes before the Seikas have been listed, and only then. The applier would wait
-/// for ever for that list, which is no longer requested, and the Lease would not be released.
+/// Returns if `stop` comes before the Seikas have been listed, and only then. The applier would
+/// wait for ever for that list, which is no longer requested, and the Lease would not be released.
 async fn stopped_before_ready(store: Store<MaybeSeika>, stop: CancellationToken) {
     tokio::select! {
         biased;

@@ -187,9 +187,9 @@ impl PodIndex {
         creates.insert(name.to_owned(), CreateFlight { view, flight: Flight::Sent(HashSet::new()), in_doubt, adoption: false });
     }
 
-    /// The adoption of an orphan is about to be sent. Until the watch shows it, the orphan counts as
-    /// adopted: otherwise another pod would be created in its place. [`PodIndex::create_ends`] takes
-    /// the outcome.
+    /// The adoption of an orphan is about to be sent. Until the watch shows it, the orphan counts
+    /// as adopted: otherwise another pod would be created in its place. [`PodIndex::create_ends`]
+    /// takes the outcome.
     pub(crate) fn adoption_begins(&mut self, owner: &Owner, orphan: &PodView) {
         let flight = Flight::Sent(HashSet::new());
         let adoption = CreateFlight { view: orphan.clone(), flight, in_doubt: false, adoption: true };

@@ -1,9 +1,10 @@
 //! Which pods a Seika adopts and which it releases. Pure.
 //!
 //! A pod belongs to the Seika that its controller reference names, and to no other. Orphans that
-//! the selector matches are adopted. Pods that it no longer matches, because they were relabelled to
-//! be examined, say, are released. Pods of other owners are only reported. All of this concerns pods
-//! with the node label: a pod without it belongs to no node, so that no count could include it.
+//! the selector matches are adopted. Pods that it no longer matches, because they were relabelled
+//! to be examined, say, are released. Pods of other owners are only reported. All of this concerns
+//! pods with the node label: a pod without it belongs to no node, so that no count could include
+//! it.
 
 mod attempts;
 

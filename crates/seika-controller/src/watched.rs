@@ -1,6 +1,6 @@
-//! Pods as the watch reads them. Most of a pod, above all its managed fields, is skipped while it is
-//! parsed: building all of it for thousands of pods, only to drop it, would be most of the cost of
-//! watching them.
+//! Pods as the watch reads them. Most of a pod, above all its managed fields, is skipped while it
+//! is parsed: building all of it for thousands of pods, only to drop it, would be most of the cost
+//! of watching them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -27,8 +27,8 @@ pub(crate) struct Ran {
     pub(crate) understood: u64,
 }
 
-/// Runs a parser on `executions` inputs. `parser` says whether it understood one; inputs are made of
-/// `words`.
+/// Runs a parser on `executions` inputs. `parser` says whether it understood one; inputs are made
+/// of `words`.
 ///
 /// # Errors
 /// The input that it broke on.

@@ -14,8 +14,8 @@
 //! | 40..48 | responder's wall clock just before it answered; zero in a request |
 //! | 48..64 | tag over bytes 0..48 where the fleet shares a key, else zero |
 //!
-//! A request in a train is followed by padding, up to 1,472 bytes in all; the padding is not signed.
-//! Its reply has 64 bytes as any other.
+//! A request in a train is followed by padding, up to 1,472 bytes in all; the padding is not
+//! signed. Its reply has 64 bytes as any other.
 //!
 //! The fourth timestamp, the reply's arrival, is taken by the prober and not sent.
 

@@ -63,7 +63,8 @@ impl std::str::FromStr for Method {
 pub struct Settings {
     /// Time between two probes of a peer.
     pub interval: Duration,
-    /// Time after which a probe counts as lost; at most [`RttSample::MAX`](crate::session::RttSample::MAX).
+    /// Time after which a probe counts as lost; at most
+    /// [`RttSample::MAX`](crate::session::RttSample::MAX).
     pub timeout: Duration,
     /// The window of each pair.
     pub window: WindowLimits,

@@ -87,8 +87,8 @@ impl Lab {
         path
     }
 
-    /// Narrows what leaves a namespace to a rate, by the kernel's token bucket. Returns whether this
-    /// kernel has one.
+    /// Narrows what leaves a namespace to a rate, by the kernel's token bucket. Returns whether
+    /// this kernel has one.
     pub(crate) fn narrow(&self, index: usize, bits_per_second: u64) -> bool {
         let rate = format!("{bits_per_second}bit");
         let arguments = ["-n", &self.namespaces[index], "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", &rate];
@@ -284,7 +284,8 @@ impl Relay {
         self.lose_one_of.store(requests, Ordering::Relaxed);
     }
 
-    /// From now on requests pass one after the other at this rate, as on a narrow link; 0 = at once.
+    /// From now on requests pass one after the other at this rate, as on a narrow link; 0 = at
+    /// once.
     pub(crate) fn narrow_to(&self, bits_per_second: u64) {
         self.bits_per_second.store(bits_per_second, Ordering::Relaxed);
     }

@@ -219,8 +219,8 @@ impl Writer {
         }))
     }
 
-    /// Adopts an orphan. It is not retried here: the pod may have been deleted or adopted by another
-    /// owner meanwhile.
+    /// Adopts an orphan. It is not retried here: the pod may have been deleted or adopted by
+    /// another owner meanwhile.
     pub(crate) async fn adopt(&self, owner: &Owner, reference: &OwnerReference, orphan: &PodView) -> Result<bool, WriteError> {
         let patch = json!({ "metadata": { "uid": orphan.uid, "ownerReferences": [reference] } });
         let _turn = self.pace.turn().await;
