@@ -105,8 +105,8 @@ pub(crate) struct Standing {
     pub(crate) bound: Counts,
     /// Ready pods per node.
     pub(crate) ready: Counts,
-    /// Pods that are ready, or run on nodes that are not heard of: Kubernetes calls those not ready,
-    /// and they may serve.
+    /// Pods that are ready, or run on nodes that are not heard of: Kubernetes calls those not
+    /// ready, and they may serve.
     pub(crate) may_serve: u32,
     /// Counts on nodes whose kubelet is not heard of.
     pub(crate) kept: Counts,

@@ -49,7 +49,8 @@ struct World {
     seika: Counts,
     deployment: u32,
     handing_back: bool,
-    /// While it is handed back: pods that are to go on serving, and those that the last second left.
+    /// While it is handed back: pods that are to go on serving, and those that the last second
+    /// left.
     back: Option<(u32, u32)>,
     earns_locality: bool,
     activator: Option<ActivatorProbe>,

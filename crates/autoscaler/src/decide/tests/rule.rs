@@ -101,9 +101,9 @@ impl World {
         Some(second)
     }
 
-    /// As many pods as stay on the way back to the stock class: those that served when it began, less
-    /// those that failed since. One fewer where a pod of the Deployment waits for the room of one that
-    /// serves.
+    /// As many pods as stay on the way back to the stock class: those that served when it began,
+    /// less those that failed since. One fewer where a pod of the Deployment waits for the room of
+    /// one that serves.
     fn replaced_by(&mut self, decision: &Decision, serving: u32, left: u32) -> Option<u32> {
         if decision.back.is_none() {
             self.back = None;
@@ -176,7 +176,8 @@ proptest! {
                 let least = serving.min(want.unwrap_or(u32::MAX)).min(replaced_by.unwrap_or(u32::MAX));
                 let at = format!("event {number}, second {}: {left} of {serving} left, {want:?} wanted", world.second);
                 prop_assert!(left >= least, "{at}");
-                // Whether a silent pod serves is unknown: it goes only where no pod is wanted at all.
+                // Whether a silent pod serves is unknown: it goes only where no pod is wanted at
+                // all.
                 prop_assert!(silent_gone.is_empty() || want == Some(0), "{at}: {silent_gone:?} on silent nodes");
             }
         }
