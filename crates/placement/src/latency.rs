@@ -9,6 +9,7 @@ mod site_costs;
 pub mod synthetic;
 
 pub use cost::{CostMatrix, CostPolicy, Statistic};
+pub(crate) use costs::Columns;
 pub use costs::Costs;
 pub use latency_matrix::{Freshness, LatencyMatrix, MatrixError, NodeName, PairState, PairStats, Quantile, Rtt, RttError};
 pub use site_costs::SiteCosts;

@@ -5,6 +5,7 @@ mod bound;
 mod branch;
 pub mod flow;
 pub(crate) mod instance;
+pub(crate) mod large;
 pub(crate) mod posed;
 mod reduce;
 mod regions;

@@ -113,6 +113,9 @@ impl CostMatrix {
                 *cost += 0.0;
             }
         }
+        if !seconds.is_standard_layout() {
+            seconds = seconds.as_standard_layout().into_owned();
+        }
         let mut index = HashMap::with_capacity(nodes.len());
         for (position, node) in nodes.iter().enumerate() {
             if position < seconds.nrows().min(seconds.ncols()) {
@@ -167,6 +170,16 @@ impl CostMatrix {
     /// The position of a node in rows and columns; none where its costs are not known.
     pub fn position(&self, node: impl AsRef<str>) -> Option<usize> {
         self.index.get(node.as_ref()).copied()
+    }
+
+    /// Whether every node has a row and column, its own.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.index.len() == self.nodes.len() && self.seconds.nrows() == self.nodes.len() && self.seconds.is_square()
+    }
+
+    /// The costs from one node to all others, by position.
+    pub(crate) fn row(&self, from: usize) -> &[f64] {
+        self.seconds.row(from).to_slice().unwrap_or_default()
     }
 
     /// Whether two matrices are clones of one.

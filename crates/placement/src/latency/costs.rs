@@ -45,6 +45,20 @@ struct Located {
     index: HashMap<NodeName, usize>,
 }
 
+/// Where some nodes are in costs; beyond the list where these are not known.
+pub(crate) struct Columns {
+    positions: Vec<u32>,
+    /// Whether they are all nodes, in order.
+    in_place: bool,
+}
+
+impl Columns {
+    /// Those of some of the nodes.
+    pub(crate) fn pick(&self, members: &[usize]) -> Self {
+        Self { positions: members.iter().map(|node| self.positions[*node]).collect(), in_place: false }
+    }
+}
+
 /// As they are written: in the form that they have.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
@@ -133,6 +147,60 @@ impl Costs {
             (Kind::Sites(one), Kind::Sites(other)) => Arc::ptr_eq(one, other),
             _ => false,
         }
+    }
+
+    /// Where these nodes are in the costs.
+    pub(crate) fn columns(&self, nodes: &[&NodeName]) -> Columns {
+        let (known, whole) = (self.nodes(), self.is_plain());
+        let mut next = 0;
+        let positions: Vec<u32> = (nodes.iter())
+            .map(|node| {
+                // Lists of nodes are usually in the same order.
+                let at =
+                    if whole && known.get(next).is_some_and(|known| known == *node) { Some(next) } else { self.position(node) };
+                next = at.map_or(next, |at| at + 1);
+                at.map_or(u32::MAX, |at| u32::try_from(at).unwrap_or(u32::MAX))
+            })
+            .collect();
+        let in_place = positions.len() == known.len() && positions.iter().enumerate().all(|(at, column)| at == *column as usize);
+        Columns { positions, in_place }
+    }
+
+    /// Whether every node has a position, its own.
+    fn is_plain(&self) -> bool {
+        match &self.0 {
+            Kind::Dense(costs) => costs.is_plain(),
+            Kind::Sites(located) => located.index.len() == located.costs.nodes().len(),
+        }
+    }
+
+    /// The costs from a source to the nodes of `columns`; `own` is the source's place among them.
+    pub(crate) fn row<'a>(
+        &'a self,
+        source: &NodeName,
+        columns: &Columns,
+        own: impl FnOnce() -> Option<usize>,
+        row: &'a mut Vec<f64>,
+    ) -> &'a [f64] {
+        let from = self.position(source);
+        match (&self.0, from) {
+            (Kind::Dense(costs), Some(from)) if columns.in_place => return costs.row(from),
+            (Kind::Dense(costs), Some(from)) => {
+                let known = costs.row(from);
+                row.clear();
+                let cost = |column: &u32| known.get(*column as usize).copied().unwrap_or(Rtt::ABSURD.seconds());
+                row.extend(columns.positions.iter().map(cost));
+            }
+            (Kind::Sites(located), Some(from)) => located.costs.fill_row(from, &columns.positions, row),
+            (_, None) => {
+                row.clear();
+                row.resize(columns.positions.len(), Rtt::ABSURD.seconds());
+                if let Some(own) = own() {
+                    row[own] = 0.0;
+                }
+            }
+        }
+        row
     }
 
     /// The costs of the given pairs of nodes as an array, rows are the sources.

@@ -113,6 +113,28 @@ impl SiteCosts {
         join(self.between[(*site, *other)], self.access[from] + self.access[to])
     }
 
+    /// Writes the costs from one node to these, of which those beyond the list are unknown.
+    pub(crate) fn fill_row(&self, from: usize, columns: &[u32], row: &mut Vec<f64>) {
+        row.clear();
+        let (Some(site), Some(own)) = (self.sites.get(from), self.access.get(from)) else {
+            row.resize(columns.len(), Rtt::ABSURD.seconds());
+            return;
+        };
+        let between = self.between.row(*site);
+        row.extend(columns.iter().map(|to| match self.sites.get(*to as usize) {
+            Some(site) if *to as usize != from => join(between[*site], own + self.access[*to as usize]),
+            Some(_) => 0.0,
+            None => Rtt::ABSURD.seconds(),
+        }));
+        if self.cut.range((from, 0)..=(from, usize::MAX)).next().is_some() {
+            for (cost, to) in row.iter_mut().zip(columns) {
+                if self.cut.contains(&(from, *to as usize)) && *to as usize != from {
+                    *cost = f64::INFINITY;
+                }
+            }
+        }
+    }
+
     pub(crate) fn cut(&self) -> &BTreeSet<(usize, usize)> {
         &self.cut
     }

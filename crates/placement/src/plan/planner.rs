@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use crate::plan::Plan;
 use crate::problem::{Problem, ProblemError};
+use crate::solver::large::Large;
 use crate::solver::posed::Posed;
 use crate::solver::search::{self, Found, Hint};
-use crate::solver::solve::{find, finish};
+use crate::solver::solve::{find, finish, solve};
 use latency_matrix::NodeName;
 
 /// After this many warm starts, one decision starts from scratch.
@@ -71,6 +72,10 @@ impl Planner {
             return problem.solve();
         }
         let known = self.learnt.take().filter(|learnt| learnt.age < AFRESH);
+        let also: Vec<&NodeName> = known.iter().flat_map(|learnt| learnt.placement.keys()).collect();
+        if let Some(large) = Large::new(problem, &also) {
+            return Ok(self.plan_large(problem, &large, known.as_ref()));
+        }
         let mut posed = Posed::new(problem);
         if let Some(learnt) = known {
             let hint = learnt.hint(&posed);
@@ -83,6 +88,22 @@ impl Planner {
         let (found, worth) = search(problem, &mut posed, None);
         self.learnt = Some(Learnt::of(&posed, &found, &worth, gap(&found), 0));
         Ok(finish(problem, &posed, &found))
+    }
+}
+
+impl Planner {
+    fn plan_large(&mut self, problem: &Problem, large: &Large<'_>, known: Option<&Learnt>) -> Plan {
+        let warm = known.and_then(|learnt| {
+            let (found, worth) = large.search(Some(&learnt.hint(&large.posed)));
+            let near = gap(&found) <= learnt.gap * SLACK.0 + SLACK.1;
+            near.then(|| (Learnt::of(&large.posed, &found, &worth, learnt.gap, learnt.age + 1), found))
+        });
+        let (learnt, found) = warm.unwrap_or_else(|| {
+            let (found, worth) = large.search(None);
+            (Learnt::of(&large.posed, &found, &worth, gap(&found), 0), found)
+        });
+        self.learnt = Some(learnt);
+        large.finish(&found).unwrap_or_else(|| solve(problem))
     }
 }
 

@@ -52,6 +52,50 @@ pub(crate) fn relax_by(
     Some(wanted.relaxed(instance, worth, marginals, placement))
 }
 
+/// A source that is worth more than it costs from a node, and by how much.
+pub(crate) struct Offer {
+    pub(crate) node: u32,
+    pub(crate) source: u32,
+    pub(crate) gain: f64,
+}
+
+/// The bound of the relaxation where only the offers that are above 0 are known. Replicas beyond
+/// floors that would gain nothing count as if they cost nothing.
+pub(crate) fn relax_offers(instance: &Instance, worth: &[f64], offers: Vec<Offer>) -> f64 {
+    let mut ends = vec![0_usize; instance.nodes()];
+    for offer in &offers {
+        ends[offer.node as usize] += 1;
+    }
+    let mut end = 0;
+    for count in &mut ends {
+        (*count, end) = (end, end + *count);
+    }
+    let mut entries = vec![(0.0, 0); offers.len()];
+    for Offer { node, source, gain } in offers {
+        let place = &mut ends[node as usize];
+        entries[*place] = (gain, source as usize);
+        *place += 1;
+    }
+    let mut start = 0;
+    for end in &ends {
+        sort_by_gain(&mut entries[start..*end]);
+        start = *end;
+    }
+    let wanted = Wanted { entries, ends };
+    let worthwhile = |node: usize| instance.floors[node] > 0 || !wanted.by(node).is_empty();
+    let marginals: Vec<Vec<f64>> = (0..instance.nodes())
+        .map(|node| if worthwhile(node) { profits(instance, node, wanted.by(node)) } else { Vec::new() })
+        .collect();
+    let base: f64 = worth.iter().zip(&instance.supplies).map(|(worth, supply)| worth * supply).sum();
+    let placement = choose(instance, &marginals);
+    let gained = |(node, count): (usize, &u32)| {
+        let floor = instance.floors[node] as usize;
+        let chosen = marginals[node].iter().take(*count as usize).enumerate();
+        chosen.map(|(rank, profit)| if rank < floor { *profit } else { profit.max(0.0) }).sum::<f64>()
+    };
+    base - placement.iter().enumerate().map(gained).sum::<f64>()
+}
+
 /// For every node, the sources that are worth more than they cost from there and by how much, most
 /// profitable first.
 struct Wanted {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use ndarray::Array2;
+
 use crate::plan::UnplacedReason;
 use crate::problem::NodeCapacity;
 use crate::problem::Segment;
@@ -13,7 +15,7 @@ use crate::solver::tie::stable_hash;
 use latency_matrix::NodeName;
 
 /// With more nodes than this, only some are candidates.
-const MANY_NODES: usize = 512;
+pub(crate) const MANY_NODES: usize = 512;
 /// Most sources of a problem without demand: nodes that are evenly chosen by name.
 const IDLE_SOURCES: usize = 64;
 /// Limits on replicas placed and on room considered, so that plans take bounded time and memory.
@@ -43,9 +45,71 @@ pub(crate) struct Posed<'a> {
     pub(crate) least: Vec<u32>,
     pub(crate) most: Vec<u32>,
     /// Replicas that each node shall have in any case, whether or not it can.
-    minima: Vec<u32>,
+    pub(crate) minima: Vec<u32>,
     /// Whether there is so much room that only a part of it is looked at.
     pub(crate) cut: bool,
+    /// Candidate nodes of the problem, of which `nodes` may be a part.
+    pub(crate) size: usize,
+}
+
+/// The sources of a problem and what each asks for.
+pub(crate) struct Sources<'a> {
+    pub(crate) names: Vec<&'a NodeName>,
+    pub(crate) supplies: Vec<f64>,
+    /// Whether there is no demand: the sources are stand-ins.
+    pub(crate) idle: bool,
+}
+
+impl<'a> Sources<'a> {
+    pub(crate) fn new(problem: &'a Problem) -> Self {
+        if problem.demand.is_zero() {
+            // They ask for half a replica together.
+            let names = everybody(problem);
+            let supply = problem.replica_concurrency / (2.0 * names.len().max(1) as f64);
+            return Self { supplies: vec![supply; names.len()], names, idle: true };
+        }
+        let (names, supplies) = problem.demand.iter().unzip();
+        Self { names, supplies, idle: false }
+    }
+}
+
+/// What the costs of all pairs come to per node.
+pub(crate) struct Reach {
+    /// Nodes that no source with demand can reach.
+    pub(crate) unreachable: Vec<bool>,
+    /// Sum of supply x seconds; what cannot be reached counts [`UNSERVED_SECONDS`].
+    sums: Vec<f64>,
+    /// Demand of the sources that can reach some node that may have replicas.
+    reached: f64,
+    /// Whether the costs of some source are all finite.
+    is_whole: bool,
+}
+
+impl Reach {
+    pub(crate) fn new(nodes: usize, idle: bool) -> Self {
+        Self { unreachable: vec![!idle; nodes], sums: vec![0.0; nodes], reached: 0.0, is_whole: false }
+    }
+
+    /// Adds a source with its costs to all nodes.
+    pub(crate) fn add(&mut self, row: &[f64], supply: f64, limits: &[u32], open: bool) {
+        for (sum, cost) in self.sums.iter_mut().zip(row) {
+            *sum += cost.min(UNSERVED_SECONDS) * supply;
+        }
+        if !row.iter().any(|cost| cost.is_infinite()) {
+            if !self.is_whole {
+                self.unreachable.iter_mut().for_each(|unreachable| *unreachable = false);
+                self.is_whole = true;
+            }
+            self.reached += if open { supply } else { 0.0 };
+            return;
+        }
+        let mut served = false;
+        for ((unreachable, cost), limit) in self.unreachable.iter_mut().zip(row).zip(limits) {
+            *unreachable &= !cost.is_finite();
+            served |= cost.is_finite() && *limit > 0;
+        }
+        self.reached += if served { supply } else { 0.0 };
+    }
 }
 
 impl<'a> Posed<'a> {
@@ -55,36 +119,38 @@ impl<'a> Posed<'a> {
         let mut candidates: Vec<(u64, (&NodeName, &NodeCapacity))> =
             problem.capacities.iter().map(|entry| (stable_hash(&problem.service, entry.0.as_str()), entry)).collect();
         candidates.sort_by_key(|(hash, _)| *hash);
-        let nodes: Vec<&NodeName> = candidates.iter().map(|(_, (node, _))| *node).collect();
-        let idle = problem.demand.is_zero();
-        let (sources, supplies): (Vec<&NodeName>, Vec<f64>) = if idle {
-            // They ask for half a replica together.
-            let sources = everybody(problem);
-            let supply = problem.replica_concurrency / (2.0 * sources.len().max(1) as f64);
-            (sources.clone(), vec![supply; sources.len()])
-        } else {
-            problem.demand.iter().unzip()
-        };
+        let candidates: Vec<(&NodeName, &NodeCapacity)> = candidates.into_iter().map(|(_, entry)| entry).collect();
+        let nodes: Vec<&NodeName> = candidates.iter().map(|(node, _)| *node).collect();
+        let sources = Sources::new(problem);
         let running: Vec<u32> = nodes.iter().map(|node| problem.running.get(*node).copied().unwrap_or(0)).collect();
-        let mut limits: Vec<u32> =
-            candidates.iter().zip(&running).map(|((_, (_, capacity)), running)| capacity.limit(*running)).collect();
-
-        let mut costs = problem.costs.select(&sources, &nodes);
-        let mut unreachable = vec![!idle; nodes.len()];
-        let mut reached = 0.0;
-        for (row, supply) in costs.rows().into_iter().zip(&supplies) {
-            let mut served = false;
-            for ((unreachable, cost), limit) in unreachable.iter_mut().zip(row).zip(&limits) {
-                let arrives = cost.is_finite();
-                *unreachable &= !arrives;
-                served |= arrives && *limit > 0;
-            }
-            reached += if served { *supply } else { 0.0 };
+        let limits = own_limits(&candidates, &running);
+        let mut costs = problem.costs.select(&sources.names, &nodes);
+        let mut reach = Reach::new(nodes.len(), sources.idle);
+        let open = limits.iter().any(|limit| *limit > 0);
+        for (row, supply) in costs.rows().into_iter().zip(&sources.supplies) {
+            reach.add(row.to_slice().unwrap_or_default(), *supply, &limits, open);
         }
         costs = costs.reversed_axes();
         if nodes.len() <= MANY_NODES {
             costs = costs.as_standard_layout().into_owned();
         }
+        let mut posed = Self::outline(problem, &candidates, sources, (running, limits), reach);
+        posed.instance.costs = costs;
+        posed
+    }
+
+    /// All but the costs. `counts` are the running replicas and the nodes' own limits.
+    pub(crate) fn outline(
+        problem: &Problem,
+        candidates: &[(&'a NodeName, &'a NodeCapacity)],
+        sources: Sources<'a>,
+        counts: (Vec<u32>, Vec<u32>),
+        reach: Reach,
+    ) -> Self {
+        let nodes: Vec<&NodeName> = candidates.iter().map(|(node, _)| *node).collect();
+        let Sources { names: sources, supplies, idle } = sources;
+        let (running, mut limits) = counts;
+        let Reach { unreachable, sums, reached, .. } = reach;
 
         let most_each = most_each(problem, problem.replicas);
         for (limit, unreachable) in limits.iter_mut().zip(&unreachable) {
@@ -96,7 +162,7 @@ impl<'a> Posed<'a> {
         // What shall run in any case comes first, then what runs.
         let mut floors = vec![0; nodes.len()];
         let mut spare = replicas;
-        let minima: Vec<u32> = candidates.iter().map(|(_, (_, capacity))| capacity.min_replicas).collect();
+        let minima: Vec<u32> = candidates.iter().map(|(_, capacity)| capacity.min_replicas).collect();
         for ((floor, limit), least) in floors.iter_mut().zip(&limits).zip(&minima) {
             *floor = (*least).min(*limit).min(spare);
             spare -= *floor;
@@ -121,25 +187,25 @@ impl<'a> Posed<'a> {
         let start_cost = problem.move_seconds.min(UNSERVED_SECONDS) * share;
         let shorter =
             |segment: &Segment| Segment { marginal_seconds: segment.marginal_seconds.min(LONGEST_SERVING_SECONDS), ..*segment };
-        let mut instance = Instance {
-            costs,
+        let demand: f64 = supplies.iter().sum();
+        let mean = |sum: &f64| if demand > 0.0 { sum / demand } else { 0.0 };
+        let worst = sums.iter().map(mean).fold(0.0, f64::max).min(UNSERVED_SECONDS);
+        let tie = start_cost.min(TIE_SECONDS * share) / 2.0;
+        let rank = |sum: &f64| if worst > 0.0 { tie * mean(sum) / worst } else { 0.0 };
+        let instance = Instance {
+            costs: Array2::zeros((0, 0)),
             supplies,
             floors,
             limits,
             running,
             start_cost,
-            rank_costs: vec![0.0; nodes.len()],
+            rank_costs: sums.iter().map(rank).collect(),
             replica_capacity,
             segments: problem.serving.segments().iter().map(shorter).collect(),
             replicas,
         };
-        let means = crate::solver::uniform::mean_costs(&instance);
-        let worst = means.iter().copied().fold(0.0, f64::max).min(UNSERVED_SECONDS);
-        if worst > 0.0 {
-            let tie = start_cost.min(TIE_SECONDS * share) / 2.0;
-            instance.rank_costs = means.iter().map(|mean| tie * mean / worst).collect();
-        }
-        Self { nodes, sources, instance, idle, unreachable, reached, least, most, minima, cut }
+        let size = nodes.len();
+        Self { nodes, sources, instance, idle, unreachable, reached, least, most, minima, cut, size }
     }
 
     /// Why a node takes no further replica.
@@ -166,7 +232,7 @@ impl<'a> Posed<'a> {
     pub(crate) fn budget(&self, problem: &Problem) -> Budget {
         // Few nodes may serve very many sources: what is worked out over and over again is bounded
         // by how long it takes.
-        let affordable = |most: usize| most.min(100 + ROUTED / (self.nodes.len() * self.sources.len()).max(1));
+        let affordable = |most: usize| most.min(100 + ROUTED / (self.size * self.sources.len()).max(1));
         let exhaustive = Budget {
             steps: 200,
             patience: 10,
@@ -178,7 +244,7 @@ impl<'a> Posed<'a> {
             routings: affordable(20_000),
             candidates: 512,
         };
-        let budget = match self.nodes.len() {
+        let budget = match self.size {
             _ if self.instance.replicas > MANY_REPLICAS => {
                 Budget { steps: 4, width: 4, tries: 50, restarts: 0, routings: 0, ..exhaustive }
             }
@@ -225,6 +291,11 @@ pub(crate) fn most_each(problem: &Problem, replicas: u32) -> u32 {
     // A share that is NaN allows one.
     let share = |share: f64| ((share * f64::from(replicas) + 1e-9) as u32).max(1);
     problem.node_share.map_or(replicas, share).min(replicas)
+}
+
+/// What each node may have by itself.
+pub(crate) fn own_limits(candidates: &[(&NodeName, &NodeCapacity)], running: &[u32]) -> Vec<u32> {
+    candidates.iter().zip(running).map(|((_, capacity), running)| capacity.limit(*running)).collect()
 }
 
 fn sum(counts: &[u32]) -> u64 {

@@ -51,6 +51,87 @@ pub(crate) fn reduce(instance: &Instance, candidates: usize, also: Option<&[u32]
     Reduced { instance: reduced, nodes }
 }
 
+/// The nodes nearest to each source, found in one pass over its costs.
+pub(crate) struct Nearest {
+    /// How many to keep of each source, beside what its own demand needs.
+    each: usize,
+    candidates: usize,
+    /// Per source nearest first, and how many of them its demand needs.
+    found: Vec<(Vec<u32>, usize)>,
+    sorted: Vec<Key>,
+}
+
+impl Nearest {
+    /// For so many sources, of which about `candidates` nodes in all are wanted.
+    pub(crate) fn new(sources: usize, candidates: usize) -> Self {
+        let mut each = NEAREST.0;
+        while each < NEAREST.1 && each * sources < 2 * candidates {
+            each *= 2;
+        }
+        Self { each, candidates, found: Vec::with_capacity(sources), sorted: Vec::new() }
+    }
+
+    /// Adds a source with its costs to all nodes; equals are ordered by `hashes`.
+    pub(crate) fn add(&mut self, row: &[f64], limits: &[u32], hashes: &[u64], extra: usize) {
+        let wanted = (self.each + extra).min(row.len());
+        let sorted = &mut self.sorted;
+        sorted.clear();
+        let mut worst = f64::INFINITY;
+        for (chunk, costs) in row.chunks(CHUNK).enumerate() {
+            if costs.iter().fold(f64::INFINITY, |least, cost| if *cost < least { *cost } else { least }) > worst {
+                continue;
+            }
+            for (place, cost) in costs.iter().enumerate() {
+                let node = chunk * CHUNK + place;
+                if *cost > worst || limits[node] == 0 {
+                    continue;
+                }
+                sorted.push((*cost, hashes[node], node as u32));
+                if sorted.len() >= 2 * wanted {
+                    shorten(sorted, wanted);
+                    worst = sorted.last().map_or(f64::INFINITY, |farthest| farthest.0);
+                }
+            }
+        }
+        shorten(sorted, wanted);
+        sorted.sort_unstable_by(by_cost);
+        self.found.push((sorted.iter().map(|(_, _, node)| *node).collect(), extra));
+    }
+
+    /// Marks those that a search looks at: as many of each source as make about as many as wanted,
+    /// and room for all replicas.
+    pub(crate) fn keep(&self, kept: &mut [bool], whole: &Instance) {
+        let mut each = NEAREST.0;
+        loop {
+            for (near, extra) in &self.found {
+                near.iter().take(each + extra).for_each(|node| kept[*node as usize] = true);
+            }
+            if each >= self.each || kept.iter().filter(|kept| **kept).count() * 2 >= self.candidates {
+                break;
+            }
+            each *= 2;
+        }
+        ensure_room(whole, kept);
+    }
+}
+
+/// Costs that are looked at together.
+const CHUNK: usize = 16;
+
+type Key = (f64, u64, u32);
+
+fn by_cost(one: &Key, other: &Key) -> std::cmp::Ordering {
+    one.0.total_cmp(&other.0).then((one.1, one.2).cmp(&(other.1, other.2)))
+}
+
+/// Leaves the `wanted` nearest, the farthest of them last.
+fn shorten(list: &mut Vec<Key>, wanted: usize) {
+    if wanted > 0 && wanted < list.len() {
+        list.select_nth_unstable_by(wanted - 1, by_cost);
+    }
+    list.truncate(wanted);
+}
+
 /// Nodes that a source's own demand needs on top of the nearest.
 fn extra(instance: &Instance, source: usize) -> usize {
     (2.0 * instance.supplies[source] / instance.replica_capacity).ceil() as usize
@@ -83,7 +164,12 @@ fn keep(instance: &Instance, mut kept: Vec<bool>, near: &[Vec<u32>], nearest: us
             kept[*node as usize] = true;
         }
     }
-    // Room for all replicas in any case.
+    ensure_room(instance, &mut kept);
+    kept
+}
+
+/// Keeps more nodes until there is room for all replicas.
+fn ensure_room(instance: &Instance, kept: &mut [bool]) {
     let mut room: u64 = (0..kept.len()).filter(|node| kept[*node]).map(|node| u64::from(instance.limits[node])).sum();
     for (node, kept) in kept.iter_mut().enumerate() {
         if room >= u64::from(instance.replicas) {
@@ -94,5 +180,4 @@ fn keep(instance: &Instance, mut kept: Vec<bool>, near: &[Vec<u32>], nearest: us
             room += u64::from(instance.limits[node]);
         }
     }
-    kept
 }

@@ -63,11 +63,8 @@ pub(crate) fn solve(instance: &Instance, effort: Budget) -> Found {
 /// The same from what is known of a like problem, which takes a part of the steps; also returns
 /// what a served unit of each source is worth.
 pub(crate) fn solve_from(instance: &Instance, effort: Budget, hint: Option<&Hint>) -> (Found, Vec<f64>) {
-    // Nothing to decide: every count is fixed.
-    if instance.floors.iter().sum::<u32>() == instance.replicas {
-        let total = instance.total(&instance.floors);
-        let worth = hint.map_or_else(|| vec![0.0; instance.supplies.len()], |hint| hint.worth.clone());
-        return (Found { placement: instance.floors.clone(), total, lower_bound: total, proven: true }, worth);
+    if let Some(fixed) = fixed(instance, hint) {
+        return fixed;
     }
     if instance.nodes() <= effort.candidates {
         return solve_all(instance, effort, hint);
@@ -77,15 +74,39 @@ pub(crate) fn solve_from(instance: &Instance, effort: Budget, hint: Option<&Hint
         worth: hint.worth.clone(),
         placement: reduced.nodes.iter().map(|node| hint.placement[*node]).collect(),
     });
-    let (found, worth) = solve_all(&reduced.instance, Budget { routings: 0, ..effort }, near.as_ref());
+    let effort = Budget { routings: 0, ..effort };
+    let (found, worth) = search_part(&reduced.instance, effort, near.as_ref(), |worth| relax(instance, worth).bound);
     let mut placement = vec![0; instance.nodes()];
     for (node, count) in reduced.nodes.iter().zip(&found.placement) {
         placement[*node] = *count;
     }
-    // The bound has to hold for the nodes left aside as well.
-    let lower_bound = relax(instance, &worth).bound.min(found.total);
-    let proven = lower_bound >= found.total - instance.tolerance(found.total);
-    (Found { placement, total: found.total, lower_bound, proven }, worth)
+    (Found { placement, ..found }, worth)
+}
+
+/// The same for a part of the nodes; `bound` is what holds for all.
+pub(crate) fn search_part(
+    part: &Instance,
+    effort: Budget,
+    hint: Option<&Hint>,
+    bound: impl FnOnce(&[f64]) -> f64,
+) -> (Found, Vec<f64>) {
+    if let Some(fixed) = fixed(part, hint) {
+        return fixed;
+    }
+    let (found, worth) = solve_all(part, effort, hint);
+    let lower_bound = bound(&worth).min(found.total);
+    let proven = lower_bound >= found.total - part.tolerance(found.total);
+    (Found { lower_bound, proven, ..found }, worth)
+}
+
+/// The placement where there is nothing to decide: every count is fixed.
+fn fixed(instance: &Instance, hint: Option<&Hint>) -> Option<(Found, Vec<f64>)> {
+    if instance.floors.iter().sum::<u32>() != instance.replicas {
+        return None;
+    }
+    let total = instance.total(&instance.floors);
+    let worth = hint.map_or_else(|| vec![0.0; instance.supplies.len()], |hint| hint.worth.clone());
+    Some((Found { placement: instance.floors.clone(), total, lower_bound: total, proven: true }, worth))
 }
 
 /// How much shorter the search for prices is that begins with good ones.

@@ -2,6 +2,7 @@
 
 use crate::plan::{Flow, Plan, PlanCost, Proof, Unplaced, Unserved};
 use crate::problem::{CostModel, Problem, ProblemError};
+use crate::solver::large::Large;
 use crate::solver::posed::Posed;
 use crate::solver::search::{self, Found};
 use crate::solver::{uniform, zones};
@@ -39,7 +40,14 @@ impl Problem {
     }
 }
 
-fn solve(problem: &Problem) -> Plan {
+/// The plan of a problem whose numbers make sense, from nothing.
+pub(crate) fn solve(problem: &Problem) -> Plan {
+    if let Some(large) = Large::new(problem, &[])
+        && let Some(plan) = large.finish(&large.search(None).0)
+    {
+        return plan;
+    }
+    // Of a large problem also where replicas found no place: why is said of every node.
     let mut posed = Posed::new(problem);
     let found = find(problem, &mut posed, |posed| search::solve(&posed.instance, posed.budget(problem)));
     finish(problem, &posed, &found)

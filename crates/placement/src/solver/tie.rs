@@ -5,11 +5,25 @@
 /// service.
 #[must_use]
 pub(crate) fn stable_hash(seed: &str, name: &str) -> u64 {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in seed.bytes().chain([0xff]).chain(name.bytes()) {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    Seed::new(seed).hash(name)
+}
+
+/// A seed, for many names.
+#[derive(Clone, Copy)]
+pub(crate) struct Seed(u64);
+
+impl Seed {
+    pub(crate) fn new(seed: &str) -> Self {
+        Self(extend(extend(0xcbf2_9ce4_8422_2325, seed.as_bytes()), &[0xff]))
     }
-    mix(hash)
+
+    pub(crate) fn hash(self, name: &str) -> u64 {
+        mix(extend(self.0, name.as_bytes()))
+    }
+}
+
+fn extend(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// Spreads 64 bits so that neighbours end far apart (the finaliser of MurmurHash3).
