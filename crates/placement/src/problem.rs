@@ -23,6 +23,7 @@ pub use spec::{ProblemSpec, SPEC_VERSION, SpecError};
 
 /// How gateways choose a replica for a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum CostModel {
     /// Each source node sends to the replicas that the plan assigns to it.
@@ -55,6 +56,7 @@ pub enum ProblemError {
 
 /// How long to search where no proof is near.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Effort {
     /// For one of many services that are planned together: a good plan, little is known of how

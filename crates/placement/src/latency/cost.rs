@@ -90,6 +90,7 @@ impl CostPolicy {
 /// The cost in seconds of every ordered pair of nodes: finite, or infinite where nothing may be
 /// sent. Clones share the numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
 #[serde(from = "RawCosts", into = "RawCosts")]
 pub struct CostMatrix {
     nodes: Arc<Vec<NodeName>>,
@@ -210,7 +211,9 @@ impl CostMatrix {
 /// Costs as they are written: rows are the sending nodes, and nothing stands for infinity, which
 /// JSON has no number for.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
 struct RawCosts {
+    #[cfg_attr(any(test, feature = "schema"), schemars(with = "Vec<String>"))]
     nodes: Vec<NodeName>,
     seconds: Vec<Vec<Option<f64>>>,
 }

@@ -29,6 +29,7 @@ use latency_matrix::{NodeName, Rtt};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
 #[serde(from = "Form", into = "Form")]
 pub struct Costs(Kind);
 
@@ -61,6 +62,7 @@ impl Columns {
 
 /// As they are written: in the form that they have.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
 #[serde(untagged)]
 enum Form {
     Sites(SiteCosts),

@@ -25,6 +25,7 @@ use latency_matrix::{NodeName, Rtt};
 /// assert_eq!(costs.seconds(1, 1), 0.0);
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
 #[serde(from = "RawSiteCosts", into = "RawSiteCosts")]
 pub struct SiteCosts {
     nodes: Vec<NodeName>,
@@ -161,7 +162,9 @@ impl SiteCosts {
 /// As it is written: rows are the sending sites, and nothing stands for infinity, which JSON has no
 /// number for.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
 struct RawSiteCosts {
+    #[cfg_attr(any(test, feature = "schema"), schemars(with = "Vec<String>"))]
     nodes: Vec<NodeName>,
     sites: Vec<usize>,
     between: Vec<Vec<Option<f64>>>,

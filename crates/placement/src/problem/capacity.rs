@@ -8,6 +8,7 @@ use latency_matrix::NodeName;
 
 /// Why no replica may run on a node, whatever else speaks for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Exclusion {
     /// The node does not answer, or reports that it is not ready.
@@ -34,9 +35,11 @@ impl fmt::Display for Exclusion {
 /// How many replicas of the service may run on one node. A node that has none of these is no
 /// candidate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NodeCapacity {
     /// The node.
+    #[cfg_attr(any(test, feature = "schema"), schemars(with = "String"))]
     pub node: NodeName,
     /// Replicas of this service that may run there, those running now included.
     pub max_replicas: u32,

@@ -5,6 +5,7 @@ use thiserror::Error;
 
 /// A stretch of a replica's utilisation over which each further request costs the same.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
 pub struct Segment {
     /// Width of the stretch, as a share of the replica's capacity.
     pub width: f64,

@@ -38,6 +38,7 @@ pub const SPEC_VERSION: u32 = 1;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ProblemSpec {
     /// [`SPEC_VERSION`].
@@ -55,9 +56,11 @@ pub struct ProblemSpec {
     pub nodes: Vec<NodeCapacity>,
     /// Requests in flight per source node.
     #[serde(default)]
+    #[cfg_attr(any(test, feature = "schema"), schemars(with = "BTreeMap<String, f64>"))]
     pub demand: BTreeMap<NodeName, f64>,
     /// Replicas that run now.
     #[serde(default)]
+    #[cfg_attr(any(test, feature = "schema"), schemars(with = "BTreeMap<String, u32>"))]
     pub running: BTreeMap<NodeName, u32>,
     /// Serving time by utilisation; none: serving takes no time.
     #[serde(default)]
@@ -79,6 +82,7 @@ pub struct ProblemSpec {
     pub most_steps: Option<u32>,
     /// The zone of each node.
     #[serde(default)]
+    #[cfg_attr(any(test, feature = "schema"), schemars(with = "BTreeMap<String, String>"))]
     pub zones: BTreeMap<NodeName, String>,
     /// In how many zones at least there shall be replicas.
     #[serde(default)]
@@ -86,6 +90,15 @@ pub struct ProblemSpec {
     /// The largest share of all replicas that may be on one node.
     #[serde(default)]
     pub node_share: Option<f64>,
+}
+
+#[cfg(any(test, feature = "schema"))]
+impl ProblemSpec {
+    /// The JSON schema of a problem as plain data, as it is also in `schema/problem-spec.json`.
+    #[must_use]
+    pub fn json_schema() -> schemars::Schema {
+        schemars::schema_for!(ProblemSpec)
+    }
 }
 
 fn tie() -> f64 {
@@ -235,5 +248,17 @@ mod tests {
         let with = |more: &str| refused(text.replace("\"service\"", &format!("{more}, \"service\"")));
         assert!(matches!(with("\"demand\": {\"a\": -1}"), SpecError::Demand { .. }));
         assert!(matches!(with("\"serving\": [{\"width\": 0.5, \"marginal_seconds\": 1}]"), SpecError::Serving { .. }));
+    }
+
+    #[test]
+    fn the_committed_schema_is_that_of_the_types() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("schema/problem-spec.json");
+        let schema = serde_json::to_string_pretty(&ProblemSpec::json_schema()).unwrap() + "\n";
+        if std::env::var_os("KANTAI_BLESS").is_some() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, &schema).unwrap();
+        }
+        let committed = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(committed, schema, "the schema has changed; if that is meant, run with KANTAI_BLESS=1");
     }
 }
