@@ -4,8 +4,8 @@
 //! The suites, and the programs that their pods run, are built from Serving's module at the pinned
 //! version. The ingress is ours in every part, so that only the autoscaler differs. Settings are
 //! those that upstream tests with, read from its module, where the lab's usual ones would change
-//! what a test asks for. Tests that fit the stock class alone by construction are changed so that they
-//! judge ours ([`enactment`]), and run as a part of their own.
+//! what a test asks for. Tests that fit the stock class alone by construction are changed so that
+//! they judge ours ([`enactment`]), and run as a part of their own.
 //!
 //! The suites run in the network of one node and send their requests to that node's gateway.
 
