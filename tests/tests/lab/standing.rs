@@ -153,10 +153,10 @@ fn parts_that_are_away(lab: &Standing) -> anyhow::Result<()> {
     })
 }
 
-/// The faults that show most, for a shorter time than `cargo lab -- faults` takes of itself and
-/// judged alike. `docs/lab.md` says what each figure is.
+/// Two of the faults of `cargo lab -- faults`, shorter and judged alike: both programs that keep pods
+/// where they are away. The others take a quarter of an hour more.
 fn faults_under_load() -> anyhow::Result<()> {
-    const NAMES: [&str; 3] = ["cut-all", "drain", "extra-controller-gone"];
+    const NAMES: [&str; 2] = ["extra-controller-gone", "seika-controller-gone"];
     let out = tempfile::tempdir()?;
     let folder = out.path().display().to_string();
     let output = cargo_lab(&[&["faults", "--running", "--brief", "--out", &folder][..], &NAMES[..]].concat())?;
@@ -173,7 +173,6 @@ fn faults_under_load() -> anyhow::Result<()> {
         ensure!(value(&failed) == Some(0.0), "{failed}: {:?}", value(&failed));
         ensure!(value(&sent).is_some_and(|sent| sent > 2_000.0), "{sent}: {:?}", value(&sent));
     }
-    ensure!(value("partition_failed") == Some(0.0) && value("drain_elsewhere_s").is_some(), "{figures:#?}");
     let printed = String::from_utf8(output.stdout)?;
     ensure!(printed.lines().count() == figures.len(), "{printed}");
     ensure!(printed.lines().all(|line| line.split('\t').count() == 5 && line.ends_with("\tok")), "{printed}");

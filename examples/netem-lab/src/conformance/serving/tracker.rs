@@ -2,8 +2,8 @@
 //!
 //! Go's test runner has no limit per test, and a test that panics ends the whole program. So a
 //! suite is run in rounds: a test that takes too long ends the round, and the next one runs what
-//! has not come to an end. A round in which nothing ended takes the blame itself, so there are never
-//! more rounds than tests.
+//! has not come to an end. A round in which nothing ended takes the blame itself, so there are
+//! never more rounds than tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
