@@ -97,9 +97,11 @@ pub fn step(target: &Counts, present: &Present<'_>) -> Step {
     let nodes: BTreeSet<&NodeName> =
         target.keys().chain(present.seika.keys()).chain(present.pods.iter().filter_map(|pod| pod.node.as_ref())).collect();
 
-    // How many ready pods may go without falling below what is wanted.
+    // How many ready pods may go without falling below what is wanted. While too few are ready, one
+    // that is not may be so by now, or soon: it goes only where it cannot start.
     let ready = as_count(present.pods.iter().filter(|pod| pod.is_ready).count());
     let mut spare = ready.saturating_sub(present.wanted);
+    let is_enough = ready >= present.wanted;
 
     let mut next = Step { deployment: 0, ..Step::default() };
     for &node in &nodes {
@@ -107,7 +109,7 @@ pub fn step(target: &Counts, present: &Present<'_>) -> Step {
         let kept_bootstrap = bootstrap(node).min(wanted(node).saturating_sub(told.min(wanted(node))));
         let count = wanted(node) - kept_bootstrap;
         let surplus = told.saturating_sub(count);
-        let gone = if surplus == 0 { 0 } else { leaving(present, node, Maker::Seika, surplus, wanted(node), &mut spare) };
+        let gone = if surplus == 0 { 0 } else { leaving(present, node, surplus, wanted(node), is_enough, &mut spare) };
         let count = count.max(told - gone);
         if count > 0 {
             next.seika.insert(node.clone(), count);
@@ -133,9 +135,9 @@ pub fn step(target: &Counts, present: &Present<'_>) -> Step {
         if *kept < room {
             *kept += 1;
             next.deployment += 1;
-        } else if !pod.is_ready {
+        } else if !pod.is_ready && (is_enough || pod.trouble.is_some()) {
             next.victims.push(pod.name.clone());
-        } else if spare > 0 && may_leave(present, node, wanted(node)) {
+        } else if pod.is_ready && spare > 0 && may_leave(present, node, wanted(node)) {
             spare -= 1;
             next.victims.push(pod.name.clone());
         } else {
@@ -146,13 +148,16 @@ pub fn step(target: &Counts, present: &Present<'_>) -> Step {
     next
 }
 
-/// How many of `surplus` pods may leave `node` now; takes the ready ones among them from `spare`.
-fn leaving(present: &Present<'_>, node: &NodeName, maker: Maker, surplus: u32, wanted: u32, spare: &mut u32) -> u32 {
-    let here = |pod: &&Pod| pod.maker == maker && pod.place() == Some(node) && pod.is_ready;
-    let ready = as_count(present.pods.iter().filter(here).count());
+/// How many of `surplus` pods of the Seika may leave `node` now; takes the ready ones among them from
+/// `spare`.
+fn leaving(present: &Present<'_>, node: &NodeName, surplus: u32, wanted: u32, is_enough: bool, spare: &mut u32) -> u32 {
+    let here = || present.pods.iter().filter(|pod| pod.maker == Maker::Seika && pod.place() == Some(node));
+    let ready = as_count(here().filter(|pod| pod.is_ready).count());
+    let starting = as_count(here().filter(|pod| !pod.is_ready && pod.trouble.is_none()).count());
     let told = present.seika.get(node).copied().unwrap_or(0);
     // Pods that are not ready, or not there yet, serve nobody: they go first and at once.
-    let unready = told.saturating_sub(ready).min(surplus);
+    let kept = if is_enough { ready } else { ready + starting };
+    let unready = told.saturating_sub(kept).min(surplus);
     if !may_leave(present, node, wanted) {
         return unready;
     }
@@ -203,6 +208,23 @@ mod tests {
         let pods = [pod("b", "node1", Deployment, true)];
         assert_eq!(go(&[("node1", 1)], &pods, &[], 1, &all()), Step { seika: counts(&[]), deployment: 1, victims: vec![] });
         assert_eq!(go(&[("node1", 3)], &pods, &[], 1, &all()).seika, counts(&[("node1", 2)]));
+    }
+
+    /// What is known of a pod may be some seconds old, and a pod that starts is soon ready.
+    #[test]
+    fn while_too_few_are_ready_only_pods_that_cannot_start_go() {
+        let target = [("node3", 2)];
+        let starting = [pod("b", "node1", Deployment, false), pod("s", "node2", Seika, false), pod("t", "node3", Seika, true)];
+        let kept = go(&target, &starting, &[("node2", 1), ("node3", 2)], 1, &all());
+        assert_eq!(kept, Step { seika: counts(&[("node2", 1), ("node3", 2)]), deployment: 1, victims: vec![] });
+
+        let failing = starting.clone().map(|pod| Pod { trouble: (!pod.is_ready).then(|| "ErrImagePull".to_owned()), ..pod });
+        let gone = Step { seika: counts(&target), deployment: 0, victims: vec!["b".to_owned()] };
+        assert_eq!(go(&target, &failing, &[("node2", 1), ("node3", 2)], 1, &all()), gone);
+
+        let mut enough = starting.to_vec();
+        enough.push(pod("u", "node3", Seika, true));
+        assert_eq!(go(&target, &enough, &[("node2", 1), ("node3", 2)], 1, &all()), gone);
     }
 
     #[test]
