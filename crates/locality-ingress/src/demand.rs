@@ -1,10 +1,10 @@
 //! Demand: requests in flight and counted, per revision, source node and serving node.
 //!
 //! Gateways report it over Envoy's load reporting service, several times a second, on the
-//! connection that carries their configuration. [`reports`] serves that stream, [`board`] adds the
-//! reports up, [`stream`] serves the sums at `GET /v1/demand` (format: `gateway_link::demand`), and
-//! [`collector`] exports them as metrics. Each replica has the reports of the gateways connected to
-//! it, so a reader follows all replicas, as the replicas follow each other ([`peers`]).
+//! connection that carries their configuration. `reports` serves that stream, `board` adds the
+//! reports up, `stream` serves the sums at `GET /v1/demand` (format: `gateway_link::demand`), and
+//! `collector` exports them as metrics. Each replica has the reports of the gateways connected to
+//! it, so a reader follows all replicas, as the replicas follow each other (`peers`).
 
 mod board;
 pub(crate) mod collector;

@@ -1,6 +1,6 @@
-//! Which endpoints a gateway uses, and in which proportion: the weights of the plan ([`plan`],
-//! [`locality`]), moved away from full pods ([`overload`], [`spill`]); for activators, their shares
-//! of the pods ([`activators`]).
+//! Which endpoints a gateway uses, and in which proportion: the weights of the plan (`plan`,
+//! `locality`), moved away from full pods (`overload`, `spill`); for activators, their shares
+//! of the pods (`activators`).
 
 pub(crate) mod activators;
 pub(crate) mod locality;

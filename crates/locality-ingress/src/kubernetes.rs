@@ -1,4 +1,4 @@
-//! The API server: [`watches`], the [`objects`] that they deliver, [`events`] and status writes.
+//! The API server: `watches`, the `objects` that they deliver, `events` and status writes.
 
 pub(crate) mod cluster_domain;
 pub mod convert;

@@ -1,8 +1,8 @@
 //! Second step: the route table as Envoy resources, and their delivery to the gateways.
 //!
-//! [`route_configuration`], [`clusters`], [`listeners`] and [`assignments`] build resources and are
-//! pure. [`store`] holds them by revision, [`session`] decides what one gateway is sent and when,
-//! and [`server`] is the gRPC around it. A resource that is the same for all gateways is in memory
+//! [`route_configuration`], `clusters`, [`listeners`] and `assignments` build resources and are
+//! pure. `store` holds them by revision, `session` decides what one gateway is sent and when,
+//! and `server` is the gRPC around it. A resource that is the same for all gateways is in memory
 //! once, also while it is being sent.
 
 mod accept;

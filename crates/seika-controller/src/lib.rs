@@ -1,7 +1,7 @@
 //! Keeps exactly N pods on each named node.
 //!
-//! A `Seika` maps node names to counts. What decides is pure: [`plan`] says which pods to create
-//! and delete, [`status`] what to tell, [`index`] what is known of the pods, our own writes
+//! A `Seika` maps node names to counts. What decides is pure: `plan` says which pods to create
+//! and delete, `status` what to tell, `index` what is known of the pods, our own writes
 //! included. What talks to the API server is thin: [`controller`] wires the watches to passes that
 //! validate, gather, decide, apply and write the status.
 

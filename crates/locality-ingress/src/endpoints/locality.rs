@@ -56,8 +56,8 @@ pub struct Locality {
 
 /// Chooses the endpoints for a gateway on `source_node`.
 ///
-/// `row` is serving node -> weight for requests from that node: of the routes, or the [shares of
-/// activators](super::activators). Its nodes with an endpoint have priority 0, in that proportion.
+/// `row` is serving node -> weight for requests from that node: of the routes, or the shares of
+/// activators. Its nodes with an endpoint have priority 0, in that proportion.
 /// If there is no row, or none of its nodes has an endpoint, priority 0 is the source node itself,
 /// else its zone, else everything.
 ///

@@ -1,4 +1,4 @@
-//! Kubernetes objects as the plain data of [`objects`](super::objects).
+//! Kubernetes objects as the plain data of `objects`.
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Node, Secret, Service};

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::kubernetes::objects::ObjectName;
 
-/// The routes of all gateways. Only endpoints differ by node, see [`crate::endpoints::locality`].
+/// The routes of all gateways. Only endpoints differ by node, see `crate::endpoints::locality`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteTable {
     /// Plain HTTP from outside the cluster, by host.

@@ -86,7 +86,7 @@ pub struct HostRoutes {
 /// Translates the Ingress `name`.
 ///
 /// # Errors
-/// A [`Problem`] if the Ingress is invalid.
+/// A `Problem` if the Ingress is invalid.
 pub fn translate(
     name: &ObjectName,
     ingress: &IngressObject,

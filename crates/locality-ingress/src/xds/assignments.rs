@@ -13,7 +13,7 @@ use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::Polic
 
 /// The assignment of the cluster `cluster_name`. A serving node is a sub-zone of its zone.
 /// Activators are marked in the metadata of their endpoints, so that a request sent there is logged
-/// at once ([`super::held_log`]).
+/// at once (`super::held_log`).
 #[must_use]
 pub fn load_assignment(
     cluster_name: &str,

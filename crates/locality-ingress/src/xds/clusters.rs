@@ -64,7 +64,7 @@ const TCP_USER_TIMEOUT: i64 = 18;
 /// `cluster` as an Envoy cluster.
 ///
 /// Its statistics name is `<namespace>/<service>` for all ports, so that it names the revision. The
-/// part that depends on the gateway's node is [`lost_peers`].
+/// part that depends on the gateway's node is `lost_peers`.
 #[must_use]
 pub fn cluster(key: &ClusterKey, cluster: &Cluster, policy: Policy) -> EnvoyCluster {
     let name = key.to_string();
