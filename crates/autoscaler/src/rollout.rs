@@ -148,8 +148,8 @@ pub fn step(target: &Counts, present: &Present<'_>) -> Step {
     next
 }
 
-/// How many of `surplus` pods of the Seika may leave `node` now; takes the ready ones among them from
-/// `spare`.
+/// How many of `surplus` pods of the Seika may leave `node` now. Takes the ready ones among them
+/// from `spare`.
 fn leaving(present: &Present<'_>, node: &NodeName, surplus: u32, wanted: u32, is_enough: bool, spare: &mut u32) -> u32 {
     let here = || present.pods.iter().filter(|pod| pod.maker == Maker::Seika && pod.place() == Some(node));
     let ready = as_count(here().filter(|pod| pod.is_ready).count());

@@ -141,8 +141,21 @@ fn echo(socket: UdpSocket) {
     });
 }
 
-/// The shortest of some round trips: a busy machine makes single ones longer, and none shorter.
+/// The shortest of some round trips, for what is not to take longer: a busy machine makes most
+/// longer.
 fn round_trip(socket: &UdpSocket, to: SocketAddr) -> Duration {
+    round_trips(socket, to)[0]
+}
+
+/// The median of some round trips, for what is not to take less: the emulator takes off by how much
+/// it is late as a rule, so single ones are shorter where it is late no more.
+fn median_round_trip(socket: &UdpSocket, to: SocketAddr) -> Duration {
+    let sorted = round_trips(socket, to);
+    sorted[sorted.len() / 2]
+}
+
+/// Some round trips, the shortest first.
+fn round_trips(socket: &UdpSocket, to: SocketAddr) -> Vec<Duration> {
     let one = |number: u8| {
         let begin = Instant::now();
         socket.send_to(&[number], to).unwrap();
@@ -152,7 +165,9 @@ fn round_trip(socket: &UdpSocket, to: SocketAddr) -> Duration {
         }
         begin.elapsed()
     };
-    (1..=15).map(one).min().unwrap()
+    let mut times: Vec<Duration> = (1..=15).map(one).collect();
+    times.sort();
+    times
 }
 
 /// Whether none of some datagrams is answered, for half a second.
@@ -202,9 +217,9 @@ async fn every_pair_has_its_own_delay_and_the_control_plane_has_none() {
         at
     };
     let source = nodes.udp(1, Nodes::address(1));
-    let near = round_trip(&source, target(2, Nodes::address(2)));
-    let far = round_trip(&source, target(3, Nodes::address(3)));
-    let far_pod = round_trip(&nodes.udp(1, "10.244.1.5".parse().unwrap()), target(3, "10.244.3.5".parse().unwrap()));
+    let near = median_round_trip(&source, target(2, Nodes::address(2)));
+    let far = median_round_trip(&source, target(3, Nodes::address(3)));
+    let far_pod = median_round_trip(&nodes.udp(1, "10.244.1.5".parse().unwrap()), target(3, "10.244.3.5".parse().unwrap()));
     let hub = target(0, Nodes::address(0));
     let control_plane = eventually("a way without a delay", async || {
         let time = round_trip(&source, hub);
@@ -245,16 +260,18 @@ async fn other_links_take_hold_while_packets_flow() {
     let to = answering.local_addr().unwrap();
     echo(answering);
     let source = nodes.udp(1, Nodes::address(1));
-    assert!(round_trip(&source, to) + SLACK >= Duration::from_millis(40));
+    let before = median_round_trip(&source, to);
+    assert!(before + SLACK >= Duration::from_millis(40), "{before:?}");
 
     let mut links = config.links.clone();
     links.set("n1", "n2", millis(5.0));
     wire.client.set_links(links.clone()).await.unwrap();
-    let between = eventually("the shorter delay", async || {
+    eventually("the shorter delay", async || {
         let time = round_trip(&source, to);
-        if time < Duration::from_millis(40) { Ok(time) } else { Err(format!("{time:?}")) }
+        if time < Duration::from_millis(35) { Ok(()) } else { Err(format!("{time:?}")) }
     })
     .await;
+    let between = median_round_trip(&source, to);
     assert!(between + SLACK >= Duration::from_millis(25), "{between:?}");
     assert_eq!(wire.client.status(f64::MAX).await.unwrap().links, links);
 

@@ -153,8 +153,8 @@ fn parts_that_are_away(lab: &Standing) -> anyhow::Result<()> {
     })
 }
 
-/// Two of the faults of `cargo lab -- faults`, shorter and judged alike: both programs that keep pods
-/// where they are away. The others take a quarter of an hour more.
+/// Two of the faults of `cargo lab -- faults`, shorter and judged alike: each of the programs that
+/// keep pods where they are is away. The others take a quarter of an hour more.
 fn faults_under_load() -> anyhow::Result<()> {
     const NAMES: [&str; 2] = ["extra-controller-gone", "seika-controller-gone"];
     let out = tempfile::tempdir()?;

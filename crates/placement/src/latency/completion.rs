@@ -75,6 +75,8 @@ pub struct Completion {
     unreachable: BTreeSet<(usize, usize)>,
     /// The site of each node, or a point of its own.
     points: Vec<usize>,
+    /// Per node: whether its site was learned, since it has no label.
+    is_learned: Vec<bool>,
     terms: Terms,
     /// Per node: the shortest round trip measured to or from it; 0 if there is none.
     shortest: Vec<f64>,
@@ -150,6 +152,7 @@ impl Completion {
             terms: Terms::learn(&points, &measured, &shortest),
             unreachable,
             points,
+            is_learned: sites.iter().map(Option::is_none).collect(),
             shortest,
             all_stale: measured.values().all(|sample| sample.stale),
             coordinates: None,
@@ -295,7 +298,10 @@ impl Completion {
         }
         let median = self.terms.medians.get(&self.point_pair(from, to))?;
         let seconds = median.seconds + self.terms.access[from] + self.terms.access[to];
-        let seconds = seconds.clamp(median.shortest, Rtt::ABSURD.seconds());
+        // Who is in a learned site was measured to somebody there.
+        let own = |node: usize| if self.is_learned[node] { self.shortest[node] } else { 0.0 };
+        let shortest = median.shortest.max(own(from)).max(own(to));
+        let seconds = seconds.clamp(shortest.min(Rtt::ABSURD.seconds()), Rtt::ABSURD.seconds());
         let samples = median.samples as f64;
         let confidence = trust(0.9 * samples / (samples + 2.0), median.stale);
         Some(Some(Estimate { seconds, origin: Origin::Sites, confidence, stale: median.stale }))
@@ -422,6 +428,18 @@ mod tests {
         let completion = Completion::new(&[None; 12], far.chain([(1, 0, 1e-4)]), []);
         let estimate = completion.estimate(0, 1).unwrap();
         assert_eq!((estimate.seconds, estimate.origin), (1e-4, Origin::Measured));
+    }
+
+    #[test]
+    fn a_learned_site_makes_no_node_better_than_it_was_measured() {
+        let mut sites = [None; 12];
+        let measured = [(9, 0, 8.35e-5), (9, 1, 5.77e-5)];
+        let estimate = Completion::new(&sites, measured, []).estimate(0, 1).unwrap();
+        assert!(estimate.origin == Origin::Sites && estimate.seconds >= 8.35e-5, "{estimate:?}");
+        // Somebody said of labelled ones that they are alike.
+        sites.fill(Some(0));
+        let estimate = Completion::new(&sites, measured, []).estimate(0, 1).unwrap();
+        assert!(estimate.origin == Origin::Sites && estimate.seconds >= 5.77e-5, "{estimate:?}");
     }
 
     #[test]
