@@ -439,6 +439,18 @@ fn each_gateway_is_told_what_its_pods_take_and_activators_hold_the_rest() {
     assert_eq!(changed[..2], clusters);
     assert_eq!(changed[2..], [(Kind::Assignment, "ns/a/80".to_owned())]);
     assert_eq!(limits(&bench, &two), ["ns/a/80/limit/12"]);
+    // A sender leaves fewer places to the others, until its node is gone.
+    for source in ["node3", "node4", "node5"] {
+        let loads = [("node1".to_owned(), Load { arrived: 1, ..Load::default() })].into();
+        bench.state.apply_change(Change::Load(named("a"), LoadChange { heard_by: None, source: source.to_owned(), loads }));
+    }
+    bench.settle();
+    assert_eq!(limits(&bench, &one), ["ns/a/80/limit/8"]);
+    for source in ["node3", "node4", "node5"] {
+        bench.state.apply_change(Change::Node(source.to_owned(), None));
+    }
+    bench.settle();
+    assert_eq!(limits(&bench, &one), ["ns/a/80/limit/12"]);
     // It goes with the revision.
     bench.state.apply_change(Change::Revision(named("a"), None));
     bench.settle();

@@ -66,6 +66,13 @@ impl Overload {
         matters
     }
 
+    /// Forgets that the gateway of a node which is gone has sent requests. Returns the revisions
+    /// that it had sent any for.
+    pub(crate) fn forget_sender(&mut self, node: &str) -> Vec<ObjectName> {
+        let sent = self.senders.iter_mut().filter_map(|(revision, senders)| senders.remove(node).then(|| revision.clone()));
+        sent.collect()
+    }
+
     /// Whether activators hold what is too much for the pods of `revision`: where these take only
     /// so many, and nobody has said what is to become of more.
     pub(crate) fn overflows(&self, revision: &ObjectName) -> bool {

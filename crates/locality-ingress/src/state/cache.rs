@@ -139,6 +139,9 @@ impl ObjectCache {
                 if self.doubt.note_node(&name, node.as_ref().map(|node| node.is_silent)) {
                     self.touch_doubted(dirty);
                 }
+                if node.is_none() {
+                    dirty.services.extend(self.overload.forget_sender(&name));
+                }
                 let node = node.unwrap_or_default();
                 // A node renews its heartbeat several times a minute.
                 if self.objects.zones.get(&name) != node.zone.as_ref() {
