@@ -356,4 +356,4 @@ fn add(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

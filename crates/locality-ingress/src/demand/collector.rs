@@ -85,30 +85,17 @@ impl Collector for DemandMetrics {
 mod tests {
     use std::time::Instant;
 
-    use envoy_types::pb::envoy::config::core::v3::Locality;
-    use envoy_types::pb::envoy::config::endpoint::v3::{ClusterStats, UpstreamLocalityStats};
-    use envoy_types::pb::envoy::service::load_stats::v3::LoadStatsRequest;
     use prometheus_client::registry::Registry;
 
     use super::*;
+    use crate::demand::board::tests::report;
 
     #[test]
     fn what_the_board_knows_is_on_the_page() {
         let demand = Demand::default();
         let mut registry = Registry::default();
         registry.register_collector(Box::new(DemandMetrics::new(demand.clone())));
-        let stats = UpstreamLocalityStats {
-            locality: Some(Locality { sub_zone: "node1".into(), ..Locality::default() }),
-            total_requests_in_progress: 3,
-            total_issued_requests: 4,
-            ..UpstreamLocalityStats::default()
-        };
-        let cluster = ClusterStats {
-            cluster_name: "default/hello-00001/80".into(),
-            upstream_locality_stats: vec![stats],
-            ..ClusterStats::default()
-        };
-        let report = LoadStatsRequest { cluster_stats: vec![cluster], ..LoadStatsRequest::default() };
+        let report = report(&[("default/hello-00001/80", "node1", 3, 4, 0)]);
         demand.board().open_stream(1, "node3", Instant::now()).unwrap();
         demand.board().apply_report(1, &report, |_| true, Instant::now());
         let mut page = String::new();

@@ -184,29 +184,15 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use axum::Router;
-    use envoy_types::pb::envoy::config::core::v3::Locality;
-    use envoy_types::pb::envoy::config::endpoint::v3::{ClusterStats, UpstreamLocalityStats};
-    use envoy_types::pb::envoy::service::load_stats::v3::LoadStatsRequest;
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::demand::board::tests::report;
     use crate::demand::{Demand, stream};
     use crate::kubernetes::objects::ObjectName;
     use crate::state::change::LoadChange;
 
     const WITHIN: Duration = Duration::from_secs(60);
-
-    fn report(in_flight: u64) -> LoadStatsRequest {
-        let stats = UpstreamLocalityStats {
-            locality: Some(Locality { sub_zone: "node2".into(), ..Locality::default() }),
-            total_requests_in_progress: in_flight,
-            total_issued_requests: in_flight,
-            ..UpstreamLocalityStats::default()
-        };
-        let cluster =
-            ClusterStats { cluster_name: "ns/a/80".into(), upstream_locality_stats: vec![stats], ..ClusterStats::default() };
-        LoadStatsRequest { cluster_stats: vec![cluster], ..LoadStatsRequest::default() }
-    }
 
     async fn next_load(changes: &mut mpsc::Receiver<Change>) -> (String, Option<String>, String, u64) {
         let change = tokio::time::timeout(WITHIN, changes.recv()).await.expect("no load came").unwrap();
@@ -222,7 +208,7 @@ mod tests {
         let router: Router = stream::router(demand.clone(), served.clone());
         tokio::spawn(async { axum::serve(listener, router).await });
         demand.board().open_stream(1, "node3", std::time::Instant::now()).unwrap();
-        demand.board().apply_report(1, &report(2), |_| true, std::time::Instant::now());
+        demand.board().apply_report(1, &report(&[("ns/a/80", "node2", 2, 2, 0)]), |_| true, std::time::Instant::now());
 
         let (changes, mut received) = mpsc::channel(16);
         let (replicas, stop) = (watch::Sender::new(Replicas::new()), CancellationToken::new());
@@ -233,7 +219,7 @@ mod tests {
         let load = |count| ("a".to_owned(), Some("ingress-b".to_owned()), "node3".to_owned(), count);
         assert_eq!(next_load(&mut received).await, load(2), "from the snapshot");
         assert_eq!(metrics.peers_connected.get(), 1);
-        demand.board().apply_report(1, &report(5), |_| true, std::time::Instant::now());
+        demand.board().apply_report(1, &report(&[("ns/a/80", "node2", 5, 5, 0)]), |_| true, std::time::Instant::now());
         demand.announce_change();
         assert_eq!(next_load(&mut received).await, load(5), "from an update");
         replicas.send_replace(Replicas::new());
@@ -250,7 +236,7 @@ mod tests {
         let router: Router = stream::router(demand.clone(), served.clone());
         let server = tokio::spawn(async { axum::serve(listener, router).await });
         demand.board().open_stream(1, "node3", std::time::Instant::now()).unwrap();
-        demand.board().apply_report(1, &report(2), |_| true, std::time::Instant::now());
+        demand.board().apply_report(1, &report(&[("ns/a/80", "node2", 2, 2, 0)]), |_| true, std::time::Instant::now());
         let (changes, mut received) = mpsc::channel(16);
         let replicas = watch::Sender::new(Replicas::from([("ingress-b".to_owned(), Ipv4Addr::LOCALHOST.into())]));
         let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());

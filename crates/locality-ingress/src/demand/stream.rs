@@ -86,24 +86,10 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
-    use envoy_types::pb::envoy::config::core::v3::Locality;
-    use envoy_types::pb::envoy::config::endpoint::v3::{ClusterStats, UpstreamLocalityStats};
-    use envoy_types::pb::envoy::service::load_stats::v3::LoadStatsRequest;
     use futures::StreamExt as _;
 
     use super::*;
-
-    fn report(in_flight: u64) -> LoadStatsRequest {
-        let stats = UpstreamLocalityStats {
-            locality: Some(Locality { sub_zone: "node1".into(), ..Locality::default() }),
-            total_requests_in_progress: in_flight,
-            total_issued_requests: in_flight,
-            ..UpstreamLocalityStats::default()
-        };
-        let cluster =
-            ClusterStats { cluster_name: "ns/a/80".into(), upstream_locality_stats: vec![stats], ..ClusterStats::default() };
-        LoadStatsRequest { cluster_stats: vec![cluster], ..LoadStatsRequest::default() }
-    }
+    use crate::demand::board::tests::report;
 
     #[tokio::test]
     async fn a_reader_gets_a_snapshot_then_changes_and_heartbeats_until_the_stop() {
@@ -113,7 +99,7 @@ mod tests {
         assert!(matches!(next().await, Some(DemandEvent::Snapshot { parts_left: 0, demand, .. }) if demand.is_empty()));
         assert!(matches!(next().await, Some(DemandEvent::Heartbeat { gateways, .. }) if gateways.is_empty()));
         demand.board().open_stream(4, "node3", Instant::now()).unwrap();
-        demand.board().apply_report(4, &report(2), |_| true, Instant::now());
+        demand.board().apply_report(4, &report(&[("ns/a/80", "node1", 2, 2, 0)]), |_| true, Instant::now());
         demand.announce_change();
         let Some(DemandEvent::Update { gateways, demand: told, .. }) = next().await else { panic!("no update") };
         assert_eq!((gateways[0].stream, gateways[0].node.as_str()), (4, "node3"));

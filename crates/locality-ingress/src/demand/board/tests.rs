@@ -10,9 +10,10 @@ use super::*;
 const MS: Duration = Duration::from_millis(1);
 
 /// Cluster, serving node, in flight, arrived, finished.
-type Row<'a> = (&'a str, &'a str, u64, u64, u64);
+pub(in crate::demand) type Row<'a> = (&'a str, &'a str, u64, u64, u64);
 
-fn report(rows: &[Row<'_>]) -> LoadStatsRequest {
+/// What a gateway reports in these rows.
+pub(in crate::demand) fn report(rows: &[Row<'_>]) -> LoadStatsRequest {
     let cluster_stats = rows.iter().map(|&(name, serving, in_flight, arrived, finished)| ClusterStats {
         cluster_name: name.to_owned(),
         upstream_locality_stats: vec![UpstreamLocalityStats {
