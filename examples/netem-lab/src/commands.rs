@@ -14,7 +14,7 @@ use netem_lab::cluster::{Cluster, ClusterSpec, NodeImages};
 use netem_lab::components::{Component, Components};
 use netem_lab::images::{self, Program};
 use netem_lab::progress::Progress;
-use netem_lab::run::{ClusterUp, class_of};
+use netem_lab::run::{ClusterUp, class_of, lay_wire};
 use netem_lab::scenario::{DEFAULT_SCENARIO, Overrides, Scenario};
 use netem_lab::state::StateFolder;
 
@@ -29,6 +29,50 @@ pub(crate) struct ScenarioArguments {
     /// A folder with our own programs, already built. Without it they are built now.
     #[arg(long, env = "KANTAI_PROGRAMS")]
     pub(crate) programs: Option<PathBuf>,
+}
+
+/// Of a command that works on a cluster of its own and writes a report.
+#[derive(Debug, Args)]
+pub(crate) struct OwnClusterArguments {
+    /// A scenario file, of which only the nodes and the links count. Without it the built-in one is
+    /// used.
+    #[arg(long)]
+    scenario: Option<PathBuf>,
+    /// A folder with our own programs, already built. Without it they are built now.
+    #[arg(long, env = "KANTAI_PROGRAMS")]
+    programs: Option<PathBuf>,
+    /// Where the folder of the report goes [default: target/lab in the source tree]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Leave the cluster running.
+    #[arg(long)]
+    keep: bool,
+}
+
+impl OwnClusterArguments {
+    /// Where the report called `name` goes.
+    pub(crate) fn report_folder(&self, name: &str) -> PathBuf {
+        self.out.clone().unwrap_or_else(lab_folder).join(name)
+    }
+
+    /// Makes the cluster with the delays of its links, does the work there, and takes the cluster
+    /// down, unless it is to be kept.
+    pub(crate) fn on_own_cluster<T>(&self, work: impl AsyncFnOnce(&mut Cluster, &Parts) -> Result<T>) -> Result<T> {
+        let given = ScenarioArguments { scenario: self.scenario.clone(), nodes: None, programs: None };
+        let scenario = read_scenario(&given, None)?;
+        let parts = Parts::prepare(self.programs.as_deref(), &scenario)?;
+        unless_interrupted(async {
+            let (mut cluster, _) = parts.up().await?;
+            lay_wire(&mut cluster, &parts.spec.lab_binary, &scenario.links).await?;
+            let done = work(&mut cluster, &parts).await?;
+            if self.keep {
+                parts.leave_running(cluster)?;
+            } else {
+                cluster.down()?;
+            }
+            Ok(done)
+        })
+    }
 }
 
 /// Where the lab keeps what it has made, and puts its reports.

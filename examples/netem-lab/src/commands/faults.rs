@@ -1,6 +1,5 @@
 //! `cargo lab -- faults`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -8,10 +7,9 @@ use clap::Args;
 use netem_lab::components::{Component, Components};
 use netem_lab::faults::{self, Fault};
 use netem_lab::progress::Progress;
-use netem_lab::run::lay_wire;
 use netem_lab::state::LabState;
 
-use super::{Parts, ScenarioArguments, lab_folder, read_scenario, state_folder, unless_interrupted};
+use super::{OwnClusterArguments, state_folder, unless_interrupted};
 
 #[derive(Debug, Args)]
 pub(crate) struct FaultsArguments {
@@ -27,19 +25,8 @@ pub(crate) struct FaultsArguments {
     /// On the cluster that `up` left running, which runs on.
     #[arg(long, conflicts_with_all = ["scenario", "keep"])]
     running: bool,
-    /// A scenario file, of which only the nodes and the links count. Without it the built-in one is
-    /// used.
-    #[arg(long)]
-    scenario: Option<PathBuf>,
-    /// A folder with our own programs, already built. Without it they are built now.
-    #[arg(long, env = "KANTAI_PROGRAMS")]
-    programs: Option<PathBuf>,
-    /// Where the folder of the report goes [default: target/lab in the source tree]
-    #[arg(long)]
-    out: Option<PathBuf>,
-    /// Leave the cluster running.
-    #[arg(long)]
-    keep: bool,
+    #[command(flatten)]
+    cluster: OwnClusterArguments,
 }
 
 pub(crate) fn run(arguments: &FaultsArguments) -> Result<ExitCode> {
@@ -52,7 +39,7 @@ pub(crate) fn run(arguments: &FaultsArguments) -> Result<ExitCode> {
     }
     let names = if arguments.names.is_empty() { Fault::ALL.to_vec() } else { arguments.names.clone() };
     let report = if arguments.running { faults_on_running(arguments, names) } else { faults_on_own(arguments, names) }?;
-    let file = arguments.out.clone().unwrap_or_else(lab_folder).join("faults/report.json");
+    let file = arguments.cluster.report_folder("faults").join("report.json");
     report.write(&file)?;
     for figure in &report.figures {
         println!("{}", figure.line());
@@ -77,20 +64,9 @@ fn faults_on_running(arguments: &FaultsArguments, names: Vec<Fault>) -> Result<f
 }
 
 fn faults_on_own(arguments: &FaultsArguments, names: Vec<Fault>) -> Result<faults::Report> {
-    let for_nodes = ScenarioArguments { scenario: arguments.scenario.clone(), nodes: None, programs: None };
-    let scenario = read_scenario(&for_nodes, None)?;
-    let parts = Parts::prepare(arguments.programs.as_deref(), &scenario)?;
-    let settings = faults::Settings { faults: names, brief: arguments.brief, components: parts.versions() };
-    unless_interrupted(async {
-        let (mut cluster, _) = parts.up().await?;
-        lay_wire(&mut cluster, &parts.spec.lab_binary, &scenario.links).await?;
+    arguments.cluster.on_own_cluster(async |cluster, parts| {
+        let settings = faults::Settings { faults: names, brief: arguments.brief, components: parts.versions() };
         let lab = faults::Lab::find(cluster.state().state(), &parts.components).await?;
-        let report = faults::run(&lab, &settings, &parts.progress).await?;
-        if arguments.keep {
-            parts.leave_running(cluster)?;
-        } else {
-            cluster.down()?;
-        }
-        Ok(report)
+        Ok(faults::run(&lab, &settings, &parts.progress).await?)
     })
 }
