@@ -125,11 +125,17 @@ pub fn next(present: &Present<'_>, wanted: u32, floor: u32) -> BackStep {
             *count = as_count(here().count()).min(*count);
             continue;
         }
-        // Pods that are not ready serve nobody.
         let ready_here = as_count(here().filter(|pod| pod.is_ready).count()).min(*count);
         let gone = ready_here.min(leaving);
         leaving -= gone;
-        *count = ready_here - gone;
+        // Pods that are not ready serve nobody. While too few are ready, any of them may be so by
+        // now, also one that is not known yet: only what cannot start goes.
+        let kept = if serving >= wanted {
+            ready_here
+        } else {
+            *count - as_count(here().filter(|pod| !pod.is_ready && pod.trouble.is_some()).count()).min(*count - ready_here)
+        };
+        *count = kept - gone;
     }
     seika.retain(|_, count| *count > 0);
     BackStep::Counts { deployment: present.deployment.max(wanted), seika }
@@ -218,6 +224,22 @@ mod tests {
     fn a_flip_that_was_reverted_is_made_on_the_revision_too() {
         let present = Present { pods: &[], seika: &Counts::new(), deployment: 1, silent: &BTreeSet::new(), was_reverted: true };
         assert_eq!(next(&present, 1, 1), BackStep::Flip(Where::Revision));
+    }
+
+    /// What is known of pods may be some seconds old.
+    #[test]
+    fn while_too_few_are_ready_pods_that_are_not_known_yet_stay() {
+        let seika = Counts::from([("node1".into(), 2)]);
+        let asked = |pods: &[Pod]| {
+            let silent = BTreeSet::new();
+            match next(&Present { pods, seika: &seika, deployment: 2, silent: &silent, was_reverted: false }, 2, 2) {
+                BackStep::Counts { seika, .. } => seika,
+                flip @ BackStep::Flip(_) => panic!("{flip:?}"),
+            }
+        };
+        assert_eq!(asked(&[]), seika);
+        assert_eq!(asked(&pods(2, 1, 2, 0)), seika);
+        assert_eq!(asked(&pods(0, 0, 2, 2)), Counts::new());
     }
 
     /// Kubernetes calls all pods of a silent node not ready; they go when it has evicted them.

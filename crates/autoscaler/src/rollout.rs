@@ -97,8 +97,8 @@ pub fn step(target: &Counts, present: &Present<'_>) -> Step {
     let nodes: BTreeSet<&NodeName> =
         target.keys().chain(present.seika.keys()).chain(present.pods.iter().filter_map(|pod| pod.node.as_ref())).collect();
 
-    // How many ready pods may go without falling below what is wanted. While too few are ready, one
-    // that is not may be so by now, or soon: it goes only where it cannot start.
+    // How many ready pods may go without falling below what is wanted. While too few are ready, any
+    // other may be so by now, or soon, also one that is not known yet: only what cannot start goes.
     let ready = as_count(present.pods.iter().filter(|pod| pod.is_ready).count());
     let mut spare = ready.saturating_sub(present.wanted);
     let is_enough = ready >= present.wanted;
@@ -153,11 +153,14 @@ pub fn step(target: &Counts, present: &Present<'_>) -> Step {
 fn leaving(present: &Present<'_>, node: &NodeName, surplus: u32, wanted: u32, is_enough: bool, spare: &mut u32) -> u32 {
     let here = || present.pods.iter().filter(|pod| pod.maker == Maker::Seika && pod.place() == Some(node));
     let ready = as_count(here().filter(|pod| pod.is_ready).count());
-    let starting = as_count(here().filter(|pod| !pod.is_ready && pod.trouble.is_none()).count());
     let told = present.seika.get(node).copied().unwrap_or(0);
     // Pods that are not ready, or not there yet, serve nobody: they go first and at once.
-    let kept = if is_enough { ready } else { ready + starting };
-    let unready = told.saturating_sub(kept).min(surplus);
+    let unready = if is_enough {
+        told.saturating_sub(ready)
+    } else {
+        as_count(here().filter(|pod| !pod.is_ready && pod.trouble.is_some()).count())
+    };
+    let unready = unready.min(surplus);
     if !may_leave(present, node, wanted) {
         return unready;
     }
@@ -217,6 +220,9 @@ mod tests {
         let starting = [pod("b", "node1", Deployment, false), pod("s", "node2", Seika, false), pod("t", "node3", Seika, true)];
         let kept = go(&target, &starting, &[("node2", 1), ("node3", 2)], 1, &all());
         assert_eq!(kept, Step { seika: counts(&[("node2", 1), ("node3", 2)]), deployment: 1, victims: vec![] });
+
+        let unseen = [pod("t", "node3", Seika, true)];
+        assert_eq!(go(&target, &unseen, &[("node2", 1), ("node3", 2)], 0, &all()).seika, kept.seika);
 
         let failing = starting.clone().map(|pod| Pod { trouble: (!pod.is_ready).then(|| "ErrImagePull".to_owned()), ..pod });
         let gone = Step { seika: counts(&target), deployment: 0, victims: vec!["b".to_owned()] };
