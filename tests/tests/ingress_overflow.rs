@@ -32,9 +32,12 @@ const HOST: &str = "hello.example";
 /// What a pod takes at once, and what its queue-proxy has places for.
 const CONCURRENCY: u32 = 5;
 const PLACES: usize = 55;
-/// Of the gateway, with one pod and one source; its two threads look at the same time.
+/// Of the gateway, with one pod and one source. Its two threads look at the same time: both may let
+/// the last one through, and a request that is just given its connection counts twice for the other
+/// thread (as pending and as active).
 const LIMIT: usize = 12;
 const THREADS: usize = 2;
+const CALM: usize = LIMIT - THREADS;
 
 fn pod(number: u8) -> SocketAddr {
     ([10, 44, 1, 10 + number], 8012).into()
@@ -150,12 +153,14 @@ fn what_is_too_much_for_the_pods_is_held_and_calm_requests_go_to_the_pods() -> a
         let holds = Slow::start("activator", activator(), usize::MAX).await?;
         let answers = at_once(300).await?;
         let most = near.most();
-        ensure!((LIMIT..LIMIT + THREADS).contains(&most), "{most} at once at the pod: {answers:?}");
+        ensure!((LIMIT - 1..LIMIT + THREADS).contains(&most), "{most} at once at the pod: {answers:?}");
         ensure!(answers.values().sum::<usize>() == 300 && answers["200 activator"] == 300 - answers["200 pod"], "{answers:?}");
         holds.most();
         for _ in 0..3 {
-            let answers = at_once(LIMIT).await?;
-            ensure!(answers == BTreeMap::from([("200 pod".to_owned(), LIMIT)]), "calm: {answers:?}");
+            // An answer is here before the gateway counts its request as ended.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let answers = at_once(CALM).await?;
+            ensure!(answers == BTreeMap::from([("200 pod".to_owned(), CALM)]), "calm: {answers:?}");
         }
         ensure!(holds.most() == 0, "calm requests went to the activator");
 
