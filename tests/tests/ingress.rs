@@ -422,6 +422,74 @@ fn a_refusal_is_told_whichever_replica_the_gateway_is_connected_to_and_goes_with
 }
 
 #[test]
+fn spill_leaves_nodes_alone_that_gateways_of_another_replica_have_filled() -> anyhow::Result<()> {
+    const MANNER: Manner = Manner { at_once: 1, takes: Duration::from_millis(100) };
+    const PODS: [u8; 3] = [1, 2, 3];
+    in_own_network(async |components| {
+        let mut bench = Bench::start(&components).await?;
+        let plan = PlanWriter::start().await?;
+        let first = bench.daemon(Policy::Locality, &plan.url).await?;
+        let second = bench.second_daemon(Policy::Locality, &plan.url).await?;
+        let replica = json!({
+            "addresses": [bench::SECOND_OPS.split(':').next()], "nodeName": "node3", "conditions": {"ready": true},
+            "targetRef": {"kind": "Pod", "name": "locality-ingress-1", "namespace": "kantai-system"},
+        });
+        bench
+            .apply(json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+                "metadata": {"namespace": "kantai-system", "name": "locality-ingress-1",
+                             "labels": {"kubernetes.io/service-name": "locality-ingress"}},
+                "addressType": "IPv4", "endpoints": [replica], "ports": [{"name": "xds", "port": 18000}],
+            }))
+            .await?;
+        let mut pods = vec![(1, 1)];
+        pods.extend([2, 3].into_iter().flat_map(|node| PODS.map(|pod| (node, pod))));
+        let mut backends = Vec::new();
+        for &(node, pod) in &pods {
+            backends.push(Backend::with_manner(&format!("node{node}"), pod_address(node, pod), MANNER).await?);
+        }
+        bench.limited_revision("hello-00001", MANNER.at_once).await?;
+        bench.service("default", "hello-00001", "http").await?;
+        bench.pods("hello-00001", &pods).await?;
+        plan.say("hello-00001", &[("node1", &[("node1", 100)]), ("node2", &[("node2", 100)])])?;
+        let _gateway1 = bench.gateway(1).await?;
+        bench.xds_port = 18001;
+        let _gateway2 = bench.gateway(2).await?;
+        bench.gateways_ready(&[1, 2]).await?;
+        bench.ingress("hello", &[("hello-00001", 100)]).await?;
+        bench.ready("hello").await?;
+
+        // The gateway of node2, which is connected to the second replica, keeps its pods full. (With
+        // more requests than they take it would spill to node3 itself.)
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let others = async {
+            let mut requests = tokio::task::JoinSet::new();
+            loop {
+                while requests.len() < PODS.len() {
+                    requests.spawn(client.get("http://10.44.2.1:8081/").header("host", HOST).send());
+                }
+                requests.join_next().await;
+            }
+        };
+        // Four clients that ask again as soon as they are answered: their own pod takes one at
+        // once, and there is room for the others on node3.
+        let ours = eventually("the load of the other replica to count", async || {
+            let answers = futures::future::try_join_all((0..4).map(|_| bench.shares(1, HOST, 25))).await?;
+            let on = |node: &str| answers.iter().filter_map(|of| of.get(node)).sum::<usize>();
+            anyhow::ensure!(on("node3") > 10, "nothing is moved: {answers:?}");
+            anyhow::ensure!(on("node2") * 4 <= on("node3"), "node2 is full, node3 is not: {answers:?}");
+            Ok(())
+        });
+        tokio::select! {
+            () = others => unreachable!("it never ends"),
+            done = ours => done?,
+        }
+        first.end().await?;
+        second.end().await
+    })
+}
+
+#[test]
 fn a_silent_api_server_is_noticed_and_an_open_demand_stream_does_not_hold_up_the_stop() -> anyhow::Result<()> {
     in_own_network(async |components| {
         let bench = Bench::start(&components).await?;
