@@ -22,7 +22,7 @@ use certificates::Authority;
 use locality_ingress::endpoints::Policy;
 use plan::PlanWriter;
 use relay::Relay;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const HOST: &str = "hello.default";
@@ -459,8 +459,8 @@ fn spill_leaves_nodes_alone_that_gateways_of_another_replica_have_filled() -> an
         bench.ingress("hello", &[("hello-00001", 100)]).await?;
         bench.ready("hello").await?;
 
-        // The gateway of node2, which is connected to the second replica, keeps its pods full. (With
-        // more requests than they take it would spill to node3 itself.)
+        // The gateway of node2, which is connected to the second replica, keeps its pods full.
+        // (With more requests than they take it would spill to node3 itself.)
         let client = reqwest::Client::builder().no_proxy().build()?;
         let others = async {
             let mut requests = tokio::task::JoinSet::new();
@@ -486,6 +486,47 @@ fn spill_leaves_nodes_alone_that_gateways_of_another_replica_have_filled() -> an
         }
         first.end().await?;
         second.end().await
+    })
+}
+
+#[test]
+fn a_burst_capacity_that_knative_sets_for_all_revisions_is_followed() -> anyhow::Result<()> {
+    in_own_network(async |components| {
+        let bench = Bench::start(&components).await?;
+        let plan = PlanWriter::start().await?;
+        let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
+        bench.limited_revision("hello-00001", 5).await?;
+        bench.service("default", "hello-00001", "http").await?;
+        bench.pods("hello-00001", &[(1, 1)]).await?;
+        bench.service("knative-serving", "activator-service", "http").await?;
+        let activator = [(pod_address(3, 1).ip(), 3)];
+        bench.slice("knative-serving", "activator-service", "http", 8012, &activator, "knative-serving").await?;
+        let _gateway = bench.gateway(1).await?;
+        bench.gateways_ready(&[1]).await?;
+        bench.ingress("hello", &[("hello-00001", 100)]).await?;
+        bench.ready("hello").await?;
+
+        let holds = async |expected: bool| {
+            eventually("the burst capacity to be followed", async || {
+                let explained = bench.explain(HOST, 1).await?;
+                let limit = &explained["clusters"]["default/hello-00001/80"]["most_in_flight"];
+                anyhow::ensure!(limit.is_number() == expected, "{limit}");
+                Ok(())
+            })
+            .await
+        };
+        let settings = |data: Value| {
+            json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"namespace": "knative-serving", "name": "config-autoscaler"}, "data": data,
+            })
+        };
+        holds(true).await?;
+        bench.apply(settings(json!({"target-burst-capacity": "0", "stable-window": "60s"}))).await?;
+        holds(false).await?;
+        bench.apply(settings(json!({"stable-window": "60s"}))).await?;
+        holds(true).await?;
+        daemon.end().await
     })
 }
 

@@ -197,6 +197,11 @@ fn a_revision_that_sets_its_burst_capacity_or_has_no_activators_sends_all_to_its
         stage.settled().await?;
         let answers = at_once(100).await?;
         ensure!(refused(&answers) == 0 && holds.most() > 0, "without: {answers:?}");
+        stage.note(Change::BurstCapacityDefault(true));
+        stage.settled().await?;
+        let answers = at_once(100).await?;
+        ensure!(refused(&answers) > 0 && holds.most() == 0, "with a burst capacity of the cluster: {answers:?}");
+        stage.note(Change::BurstCapacityDefault(false));
         activators(&mut stage, &[]);
         stage.settled().await?;
         let answers = at_once(100).await?;

@@ -178,7 +178,7 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
         gateway_service: ObjectName::new(&settings.namespace, &settings.gateway_internal_service),
         own_service: ObjectName::new(&settings.namespace, &settings.own_service),
         own_pod: settings.pod_name.clone(),
-        activators: settings.activators,
+        activators: settings.activators.clone(),
     };
     let state = ControlPlaneState::new(store.clone(), state_settings);
 
@@ -190,7 +190,14 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
     let (progress_changes, standings_received) = mpsc::unbounded_channel();
     let (gateways, gateways_received) = watch::channel(None);
     let (replicas, replicas_received) = watch::channel(Replicas::new());
-    for watch in watches::watch_all(&client, &settings.class, &settings.secret_namespaces, &changes, foreign) {
+    for watch in watches::watch_all(
+        &client,
+        &settings.class,
+        &settings.activators.namespace,
+        &settings.secret_namespaces,
+        &changes,
+        foreign,
+    ) {
         tasks.spawn("a watch", watch);
     }
     let demand = Demand::new(format!("{} at {}", settings.pod_name, jiff::Timestamp::now()));

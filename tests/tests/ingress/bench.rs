@@ -154,7 +154,9 @@ impl Bench {
         for definition in [folders[0].join("config/ingress.yaml"), folders[1].join("config/core/300-resources/revision.yaml")] {
             bench.apply_yaml(&std::fs::read_to_string(definition)?).await?;
         }
-        bench.apply(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})).await?;
+        for name in [NAMESPACE, "knative-serving"] {
+            bench.apply(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await?;
+        }
         bench.apply_yaml(RBAC).await?;
         for node in NODES {
             bench.apply(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": format!("node{node}")}})).await?;

@@ -16,6 +16,8 @@ use gateway_link::demand::ByServing;
 #[derive(Debug, Default)]
 pub(crate) struct Overload {
     known: BTreeMap<ObjectName, RevisionObject>,
+    // Whether the cluster sets a burst capacity for all revisions.
+    burst_capacity_default: bool,
     // Only of revisions with a limit.
     loads: BTreeMap<ObjectName, BTreeMap<HeardFrom, ByServing>>,
     // Source nodes that have sent requests, likewise.
@@ -35,6 +37,16 @@ impl Overload {
             self.loads.remove(name);
             self.senders.remove(name);
         }
+    }
+
+    /// Sets whether the cluster sets a burst capacity for revisions that do not set it. Returns the
+    /// revisions for which that changes anything.
+    pub(crate) fn set_burst_capacity_default(&mut self, is_set: bool) -> Vec<ObjectName> {
+        if std::mem::replace(&mut self.burst_capacity_default, is_set) == is_set {
+            return Vec::new();
+        }
+        let concerned = self.known.iter().filter(|(name, revision)| !revision.sets_burst_capacity && self.limit(name).is_some());
+        concerned.map(|(name, _)| name.clone()).collect()
     }
 
     /// The concurrency limit of a pod of `revision`, if it is known.
@@ -76,7 +88,9 @@ impl Overload {
     /// Whether activators hold what is too much for the pods of `revision`: where these take only
     /// so many, and nobody has said what is to become of more.
     pub(crate) fn overflows(&self, revision: &ObjectName) -> bool {
-        self.limit(revision).is_some() && self.known.get(revision).is_some_and(|revision| !revision.sets_burst_capacity)
+        !self.burst_capacity_default
+            && self.limit(revision).is_some()
+            && self.known.get(revision).is_some_and(|revision| !revision.sets_burst_capacity)
     }
 
     /// The revisions of which that is so.

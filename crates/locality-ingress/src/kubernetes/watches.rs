@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{Node, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt as _;
@@ -43,12 +43,13 @@ pub(crate) struct ForeignFinalizer {
 pub(crate) type Watch = BoxFuture<'static, ()>;
 
 /// Creates all watches that routes depend on, to be run concurrently. Ingresses of other classes
-/// than `class` are ignored. Secrets are read in `secret_namespaces`, or in all namespaces if that
-/// is empty.
+/// than `class` are ignored. Knative's settings are read in `knative_namespace`; Secrets in
+/// `secret_namespaces`, or in all namespaces if that is empty.
 #[must_use]
 pub(crate) fn watch_all(
     client: &Client,
     class: &str,
+    knative_namespace: &str,
     secret_namespaces: &[String],
     changes: &mpsc::Sender<Change>,
     foreign: mpsc::Sender<ForeignFinalizer>,
@@ -79,12 +80,16 @@ pub(crate) fn watch_all(
     // Without Knative Serving the kind does not exist, which delays nothing.
     let revisions = watcher(Api::<Revision>::all(client.clone()), config());
     let read = |revision: Revision| Some(revision.read());
+    let settings = Api::<ConfigMap>::namespaced(client.clone(), knative_namespace);
+    let settings = watcher(settings, config().fields(&format!("metadata.name={AUTOSCALER_CONFIG}")));
+    let burst_capacity = |_, is_set: Option<bool>| Change::BurstCapacityDefault(is_set.unwrap_or(false));
     let mut watches: Vec<Watch> = vec![
         Box::pin(relay_events(ingresses, of(Source::Ingresses), ingress, Change::Ingress)),
         Box::pin(relay_events(services, of(Source::Services), |one| Some(convert::service(one)), Change::Service)),
         Box::pin(relay_events(slices, of(Source::Slices), convert::slice, Change::Slice)),
         Box::pin(relay_events(nodes, of(Source::Nodes), node, |name, node| Change::Node(name.name, node))),
         Box::pin(relay_events(revisions, of(Source::Revisions), read, Change::Revision)),
+        Box::pin(relay_events(settings, of(Source::Settings), |map| Some(sets_burst_capacity(&map)), burst_capacity)),
     ];
     // Certificates are often in Secrets of type Opaque. Other types, such as tokens and registry
     // passwords, are not read.
@@ -99,6 +104,15 @@ pub(crate) fn watch_all(
         watches.push(Box::pin(relay_events(secrets, listing.clone(), convert::secret, Change::Secret)));
     }
     watches
+}
+
+/// Knative's settings of autoscaling.
+const AUTOSCALER_CONFIG: &str = "config-autoscaler";
+
+/// Whether the cluster sets a burst capacity for all revisions: stock Knative's own default does
+/// not count.
+fn sets_burst_capacity(map: &ConfigMap) -> bool {
+    map.data.as_ref().is_some_and(|data| data.contains_key("target-burst-capacity"))
 }
 
 /// The types of Secrets that may hold a certificate.

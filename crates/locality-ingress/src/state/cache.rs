@@ -179,6 +179,11 @@ impl ObjectCache {
                 dirty.merge |= before != self.overload.overflows(&name);
                 dirty.services.insert(name);
             }
+            Change::BurstCapacityDefault(is_set) => {
+                let changed = self.overload.set_burst_capacity_default(is_set);
+                dirty.merge |= !changed.is_empty();
+                dirty.services.extend(changed);
+            }
             Change::Load(revision, loads) => {
                 if self.overload.set_loads(&revision, loads) {
                     dirty.services.insert(revision);

@@ -25,6 +25,9 @@ pub enum Change {
     Plan(PlanChange),
     /// A revision; `None` when it is deleted.
     Revision(ObjectName, Option<RevisionObject>),
+    /// Whether Knative's ConfigMap `config-autoscaler` sets `target-burst-capacity` for revisions
+    /// that do not set it.
+    BurstCapacityDefault(bool),
     /// Requests in flight of a revision from one source node.
     Load(ObjectName, LoadChange),
     /// All objects of this source that existed at the start were delivered.
@@ -59,6 +62,8 @@ pub enum Source {
     Plan,
     /// Revisions.
     Revisions,
+    /// Knative's settings.
+    Settings,
 }
 
 impl Source {
