@@ -75,7 +75,8 @@ async fn weights(State(api): State<Api>, Path((okasan, kodomo)): Path<(String, S
 
 async fn routes(State(api): State<Api>) -> Response {
     let Some((snapshot, changes)) = api.book.follow() else { return not_leading() };
-    let lines = stream::once(std::future::ready(snapshot.to_line()))
+    let lines = stream::iter(snapshot)
+        .map(|part| part.to_line())
         .chain(follow(api.book, changes, api.stop.clone()))
         .map(|line| Ok::<_, std::convert::Infallible>(Bytes::from(line)));
     ([(header::CONTENT_TYPE, "application/jsonl")], Body::from_stream(lines)).into_response()
@@ -211,7 +212,7 @@ mod tests {
             let frame = body.frame().await?.ok()?.into_data().ok()?;
             Some(Event::from_line(std::str::from_utf8(&frame).ok()?.trim_end()).unwrap())
         };
-        assert_eq!(next().await, Some(Event::Snapshot { version: 0, routes: vec![] }));
+        assert_eq!(next().await, Some(Event::Snapshot { version: 0, parts_left: 0, routes: vec![] }));
         let routes = Some(Arc::new(Routes::identity(&["node1", "node2"].map(NodeName::from))));
         book.set(&RevisionKey::new("default", "hello-00001"), Entry { service: "hello".to_owned(), routes }).unwrap();
         assert!(matches!(next().await, Some(Event::Update { version: 1, .. })));

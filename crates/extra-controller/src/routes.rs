@@ -109,9 +109,10 @@ impl RouteBook {
         });
     }
 
-    /// A snapshot and all changes after it; `None` while there is nothing whole to tell.
+    /// A snapshot in its parts and all changes after it; `None` while there is nothing whole to
+    /// tell.
     #[must_use]
-    pub(crate) fn follow(&self) -> Option<(Event, broadcast::Receiver<Event>)> {
+    pub(crate) fn follow(&self) -> Option<(Vec<Event>, broadcast::Receiver<Event>)> {
         self.with(|state| state.complete.then(|| (state.snapshot(), self.changes.subscribe())))
     }
 
@@ -156,9 +157,9 @@ impl RouteBook {
 }
 
 impl State {
-    fn snapshot(&self) -> Event {
-        let routes = self.entries.iter().filter_map(|(key, entry)| entry.routes.as_ref()?.to_wire(key).ok()).collect();
-        Event::Snapshot { version: self.version, routes }
+    fn snapshot(&self) -> Vec<Event> {
+        let routes = self.entries.iter().filter_map(|(key, entry)| entry.routes.as_ref()?.to_wire(key).ok());
+        Event::snapshot(self.version, routes)
     }
 }
 
@@ -210,7 +211,7 @@ mod tests {
         assert!(book.follow().is_none());
         book.complete();
         let (snapshot, mut changes) = book.follow().unwrap();
-        assert!(matches!(snapshot, Event::Snapshot { version: 1, ref routes } if routes.len() == 1));
+        assert!(matches!(&snapshot[..], [Event::Snapshot { version: 1, parts_left: 0, routes }] if routes.len() == 1));
         book.set(&key("hello-00001"), entry(Some(Routes::identity(&nodes())))).unwrap();
         book.set(&key("hello-00002"), entry(None)).unwrap();
         assert!(changes.try_recv().is_err());

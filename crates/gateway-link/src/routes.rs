@@ -1,7 +1,7 @@
 //! The stream of routes from the extra-controller to locality-ingress.
 //!
-//! The extra-controller serves it at `GET /v1/routes` as JSON lines: the first line is a
-//! [`Event::Snapshot`] that replaces all of the reader's routes, then [`Event::Update`] lines for
+//! The extra-controller serves it at `GET /v1/routes` as JSON lines: first [`Event::Snapshot`]
+//! lines that together replace all of the reader's routes, then [`Event::Update`] lines for
 //! changes, and a [`Event::Heartbeat`] after a while without changes, so that a reader can tell a
 //! quiet writer from a dead one. A reader that loses the stream keeps its routes.
 //!
@@ -12,7 +12,7 @@
 //!     RevisionKey::new("default", "hello-00001"),
 //!     [("node3", [("node3", 100)])],
 //! )?;
-//! let line = Event::Snapshot { version: 1, routes: vec![routes] }.to_line();
+//! let line = Event::Snapshot { version: 1, parts_left: 0, routes: vec![routes] }.to_line();
 //! assert_eq!(
 //!     line,
 //!     concat!(
@@ -35,9 +35,12 @@ pub const ROUTES_PATH: &str = "/v1/routes";
 /// The sum of every row: weights are percentages.
 pub const ROW_TOTAL: u32 = 100;
 
-/// The longest line a reader accepts, in bytes. At 40 bytes per weight that is a snapshot of 100
-/// revisions over 120 nodes in full, or of 10,000 revisions with 160 weights each.
+/// The longest line a reader accepts, in bytes. At 40 bytes per weight that is one revision over
+/// 1,200 nodes, with a weight for every pair.
 pub const MAX_LINE_BYTES: usize = 64 * 1024 * 1024;
+
+/// About how long a writer makes the lines of a snapshot, in bytes.
+const LINE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Names one Knative revision.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -112,11 +115,25 @@ impl RevisionRoutes {
         self.rows.get(source_node)
     }
 
+    /// About the length of its JSON form, in bytes; names of nodes need no escapes.
+    fn approximate_bytes(&self) -> usize {
+        let row = |(source, row): (&String, &BTreeMap<String, u32>)| {
+            8 + source.len() + row.keys().map(|serving| 8 + serving.len()).sum::<usize>()
+        };
+        64 + self.key.namespace.len() + self.key.revision.len() + self.rows.iter().map(row).sum::<usize>()
+    }
+
     /// All rows, by source node.
     #[must_use]
     pub fn rows(&self) -> &BTreeMap<String, BTreeMap<String, u32>> {
         &self.rows
     }
+}
+
+// serde passes a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(parts: &u32) -> bool {
+    *parts == 0
 }
 
 #[derive(Deserialize)]
@@ -138,10 +155,13 @@ impl TryFrom<UncheckedRevisionRoutes> for RevisionRoutes {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Event {
-    /// All routes; it replaces all of the reader's routes.
+    /// All routes, in one or more lines; with the last one they replace all of the reader's routes.
     Snapshot {
         /// Counts the changes since the writer started.
         version: u64,
+        /// The number of further lines of the snapshot; absent on the wire if zero.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        parts_left: u32,
         /// One entry per revision.
         routes: Vec<RevisionRoutes>,
     },
@@ -162,6 +182,26 @@ pub enum Event {
 }
 
 impl Event {
+    /// A snapshot, in as many parts as keep each line well below [`MAX_LINE_BYTES`], unless one
+    /// revision alone is longer.
+    #[must_use]
+    pub fn snapshot(version: u64, routes: impl IntoIterator<Item = RevisionRoutes>) -> Vec<Self> {
+        let mut parts = vec![Vec::new()];
+        let mut bytes = 0;
+        for routes in routes {
+            let length = routes.approximate_bytes();
+            if bytes > 0 && bytes + length > LINE_BYTES {
+                parts.push(Vec::new());
+                bytes = 0;
+            }
+            bytes += length;
+            parts.last_mut().expect("there is at least one part").push(routes);
+        }
+        let last = parts.len() - 1;
+        let left = |index| u32::try_from(last - index).unwrap_or(u32::MAX);
+        parts.into_iter().enumerate().map(|(index, routes)| Self::Snapshot { version, parts_left: left(index), routes }).collect()
+    }
+
     /// The event as one line of JSON, newline included.
     ///
     /// # Panics
@@ -236,7 +276,8 @@ mod tests {
         fn every_event_survives_its_line(rows in prop::collection::btree_map("[a-z]{1,8}", row(), 0..5), version: u64) {
             let routes = RevisionRoutes::new(RevisionKey::new("ns", "rev"), rows).unwrap();
             for event in [
-                Event::Snapshot { version, routes: vec![routes.clone()] },
+                Event::Snapshot { version, parts_left: 0, routes: vec![routes.clone()] },
+                Event::Snapshot { version, parts_left: 3, routes: vec![routes.clone()] },
                 Event::Update { version, routes: vec![routes], removed: vec![RevisionKey::new("ns", "old")] },
                 Event::Heartbeat { version },
             ] {
@@ -250,6 +291,26 @@ mod tests {
         fn hostile_lines_are_refused_without_panic(line in ".{0,200}") {
             prop_assert!(Event::from_line(&line).is_err() || line.contains("kind"));
         }
+    }
+
+    #[test]
+    fn a_large_snapshot_goes_into_lines_each_within_the_bound() {
+        let node = |number| format!("node-{number:04}");
+        let routes = |revision: usize| {
+            let rows = (0..600).map(|source| (node(source), (0..100).map(move |offset| (node((source + offset) % 600), 1))));
+            RevisionRoutes::new(RevisionKey::new("ns", format!("r{revision:02}")), rows).unwrap()
+        };
+        let snapshot = Event::snapshot(7, (0..40).map(routes));
+        assert!(snapshot.len() > 2, "{} lines", snapshot.len());
+        let mut revisions = Vec::new();
+        for (index, event) in snapshot.iter().enumerate() {
+            assert!(event.to_line().len() < MAX_LINE_BYTES / 2);
+            let Event::Snapshot { version: 7, parts_left, routes } = event else { panic!("{event:?}") };
+            assert_eq!(usize::try_from(*parts_left).unwrap(), snapshot.len() - 1 - index);
+            revisions.extend(routes.iter().map(|routes| routes.key().revision.clone()));
+        }
+        assert_eq!(revisions, (0..40).map(|revision| format!("r{revision:02}")).collect::<Vec<_>>());
+        assert_eq!(Event::snapshot(7, []), [Event::Snapshot { version: 7, parts_left: 0, routes: vec![] }]);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use gateway_link::RevisionKey;
 use gateway_link::demand::{ByServing, DemandEvent, Gateway, Held, Load, RevisionDemand};
+use gateway_link::{Event, RevisionKey, RevisionRoutes};
 
 fn gateway(stream: u64, node: &str, age_seconds: f64) -> Gateway {
     Gateway { stream, node: node.to_owned(), age_seconds }
@@ -52,5 +52,23 @@ fn demand_keeps_its_form() {
     let golden = include_str!("golden/demand.jsonl");
     assert_eq!(events.iter().map(DemandEvent::to_line).collect::<String>(), golden);
     let read: Vec<DemandEvent> = golden.lines().map(|line| DemandEvent::from_line(line).unwrap()).collect();
+    assert_eq!(read, events);
+}
+
+#[test]
+fn routes_keep_their_form() {
+    let routes = |revision: &str| {
+        let rows = [("node1", vec![("node1", 80), ("node3", 20)]), ("node3", vec![("node3", 100)])];
+        vec![RevisionRoutes::new(RevisionKey::new("default", revision), rows).unwrap()]
+    };
+    let events = [
+        Event::Snapshot { version: 4, parts_left: 1, routes: routes("hello-00001") },
+        Event::Snapshot { version: 4, parts_left: 0, routes: routes("hello-00002") },
+        Event::Update { version: 5, routes: routes("hello-00002"), removed: vec![RevisionKey::new("default", "old-00007")] },
+        Event::Heartbeat { version: 5 },
+    ];
+    let golden = include_str!("golden/routes.jsonl");
+    assert_eq!(events.iter().map(Event::to_line).collect::<String>(), golden);
+    let read: Vec<Event> = golden.lines().map(|line| Event::from_line(line).unwrap()).collect();
     assert_eq!(read, events);
 }

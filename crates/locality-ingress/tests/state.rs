@@ -212,7 +212,11 @@ fn with_pods_there_activators_get_what_each_can_use_and_at_zero_the_nearest_hold
     }
     // Whatever the plan says: it speaks of pods.
     let routes = RevisionRoutes::new(RevisionKey::new("ns", "a"), [("node1", [("node1", 100)])]).unwrap();
-    bench.state.apply_change(Change::Plan(PlanChange::Event(Event::Snapshot { version: 1, routes: vec![routes] })));
+    bench.state.apply_change(Change::Plan(PlanChange::Event(Event::Snapshot {
+        version: 1,
+        parts_left: 0,
+        routes: vec![routes],
+    })));
     bench.settle();
     assert_eq!(bench.serving("node1", "ns/a/80").len(), 3);
     assert!(bench.serving("node1", "ns/a/80").iter().all(|(priority, ..)| *priority == 0));
@@ -402,7 +406,11 @@ fn each_gateway_is_told_what_its_pods_take_and_activators_hold_the_rest() {
     bench.endpoints("a", &[(1, "node1"), (2, "node2"), (3, "node2")]);
     let near = [("node1", [("node1", 100)]), ("node2", [("node2", 100)])];
     let routes = RevisionRoutes::new(RevisionKey::new("ns", "a"), near).unwrap();
-    bench.state.apply_change(Change::Plan(PlanChange::Event(Event::Snapshot { version: 1, routes: vec![routes] })));
+    bench.state.apply_change(Change::Plan(PlanChange::Event(Event::Snapshot {
+        version: 1,
+        parts_left: 0,
+        routes: vec![routes],
+    })));
     let five = std::num::NonZeroU32::new(5).map(|limit| Concurrency::Limited(limit).into());
     bench.state.apply_change(Change::Revision(named("a"), five));
     bench.settle();
@@ -613,7 +621,11 @@ fn the_plan_touches_only_its_revision_and_is_forgotten_when_it_expires() {
     bench.settle();
     bench.changed();
     let routes = RevisionRoutes::new(RevisionKey::new("ns", "a"), [("node1", [("node1", 30), ("node2", 70)])]).unwrap();
-    bench.state.apply_change(Change::Plan(PlanChange::Event(Event::Snapshot { version: 1, routes: vec![routes] })));
+    bench.state.apply_change(Change::Plan(PlanChange::Event(Event::Snapshot {
+        version: 1,
+        parts_left: 0,
+        routes: vec![routes],
+    })));
     bench.settle();
     assert_eq!(bench.changed(), [(Kind::Assignment, "ns/a/80".to_owned())]);
     assert_eq!(bench.serving("node1", "ns/a/80"), [(0, "node1".into(), 30), (0, "node2".into(), 70)]);

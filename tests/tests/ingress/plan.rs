@@ -23,7 +23,7 @@ impl PlanWriter {
     pub(crate) async fn start() -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address: SocketAddr = listener.local_addr()?;
-        let (lines, receiver) = watch::channel(Event::Snapshot { version: 0, routes: Vec::new() }.to_line());
+        let (lines, receiver) = watch::channel(Event::Snapshot { version: 0, parts_left: 0, routes: Vec::new() }.to_line());
         let task = tokio::spawn(async move {
             let mut readers = tokio::task::JoinSet::new();
             while let Ok((mut stream, _)) = listener.accept().await {
@@ -52,7 +52,7 @@ impl PlanWriter {
     pub(crate) fn say(&self, revision: &str, rows: &[(&str, &[(&str, u32)])]) -> anyhow::Result<()> {
         let rows = rows.iter().map(|(source, row)| (*source, row.iter().map(|&(node, weight)| (node, weight))));
         let routes = RevisionRoutes::new(RevisionKey::new("default", revision), rows)?;
-        self.lines.send_replace(Event::Snapshot { version: 1, routes: vec![routes] }.to_line());
+        self.lines.send_replace(Event::Snapshot { version: 1, parts_left: 0, routes: vec![routes] }.to_line());
         Ok(())
     }
 }

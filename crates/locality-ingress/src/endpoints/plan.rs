@@ -14,6 +14,8 @@ pub(crate) type Rows = BTreeMap<String, BTreeMap<String, u32>>;
 /// A change of the routes.
 #[derive(Debug)]
 pub enum PlanChange {
+    /// A stream begins: parts of a snapshot that an earlier stream did not finish are void.
+    Began,
     /// A line of the stream.
     Event(Event),
     /// Nothing was read for so long that the routes are dropped.
@@ -24,6 +26,8 @@ pub enum PlanChange {
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     rows: BTreeMap<ObjectName, Arc<Rows>>,
+    // The parts of a snapshot so far, while more parts follow.
+    snapshot: Option<BTreeMap<ObjectName, Arc<Rows>>>,
 }
 
 impl Plan {
@@ -37,18 +41,28 @@ impl Plan {
                 touched.extend(routes.iter().map(|routes| self.insert(routes)));
                 touched
             }
-            PlanChange::Event(Event::Snapshot { routes, .. }) => {
-                let mut touched: Vec<_> = std::mem::take(&mut self.rows).into_keys().collect();
-                touched.extend(routes.iter().map(|routes| self.insert(routes)));
+            PlanChange::Event(Event::Snapshot { parts_left, routes, .. }) => {
+                let mut rows = self.snapshot.take().unwrap_or_default();
+                rows.extend(routes.iter().map(of_revision));
+                if parts_left > 0 {
+                    self.snapshot = Some(rows);
+                    return Vec::new();
+                }
+                let mut touched: Vec<_> = rows.keys().cloned().collect();
+                touched.extend(std::mem::replace(&mut self.rows, rows).into_keys());
                 touched
+            }
+            PlanChange::Began => {
+                self.snapshot = None;
+                Vec::new()
             }
             PlanChange::Expired => std::mem::take(&mut self.rows).into_keys().collect(),
         }
     }
 
     fn insert(&mut self, routes: &RevisionRoutes) -> ObjectName {
-        let revision = name(routes.key().clone());
-        self.rows.insert(revision.clone(), Arc::new(routes.rows().clone()));
+        let (revision, rows) = of_revision(routes);
+        self.rows.insert(revision.clone(), rows);
         revision
     }
 
@@ -65,6 +79,44 @@ impl Plan {
     }
 }
 
+fn of_revision(routes: &RevisionRoutes) -> (ObjectName, Arc<Rows>) {
+    (name(routes.key().clone()), Arc::new(routes.rows().clone()))
+}
+
 fn name(key: RevisionKey) -> ObjectName {
     ObjectName::new(key.namespace, key.revision)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(version: u64, parts_left: u32, revision: &str) -> PlanChange {
+        let routes = RevisionRoutes::new(RevisionKey::new("ns", revision), [("a", [("b", 100)])]).unwrap();
+        PlanChange::Event(Event::Snapshot { version, parts_left, routes: vec![routes] })
+    }
+
+    fn revisions(plan: &Plan) -> Vec<&str> {
+        plan.rows.keys().map(|revision| revision.name.as_str()).collect()
+    }
+
+    #[test]
+    fn the_last_part_of_a_snapshot_replaces_all_routes() {
+        let mut plan = Plan::default();
+        plan.apply(part(1, 0, "old"));
+        assert_eq!(plan.apply(part(2, 1, "new")), []);
+        assert_eq!(revisions(&plan), ["old"], "nothing is taken before the rest is here");
+        let touched: Vec<String> = plan.apply(part(2, 0, "newer")).into_iter().map(|revision| revision.name).collect();
+        assert_eq!(touched, ["new", "newer", "old"]);
+        assert_eq!(revisions(&plan), ["new", "newer"]);
+    }
+
+    #[test]
+    fn a_snapshot_that_broke_off_leaves_nothing_behind() {
+        let mut plan = Plan::default();
+        plan.apply(part(1, 1, "begun"));
+        plan.apply(PlanChange::Began);
+        plan.apply(part(2, 0, "whole"));
+        assert_eq!(revisions(&plan), ["whole"]);
+    }
 }

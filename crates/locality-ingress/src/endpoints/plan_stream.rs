@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use gateway_link::lines::{LineTooLong, Lines};
 use gateway_link::{Event, MAX_LINE_BYTES};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,8 @@ enum StreamEnd {
     Ended,
     #[error(transparent)]
     Line(#[from] gateway_link::RouteStreamError),
+    #[error("failed to read routes")]
+    TooLong(#[from] LineTooLong),
     #[error("failed to read routes: a line is not UTF-8")]
     NotText,
     #[error("failed to pass on routes: the receiver is gone")]
@@ -96,7 +99,10 @@ async fn read(
         Ok(response) => response.bytes_stream(),
         Err(end) => return end,
     };
-    let mut line: Vec<u8> = Vec::new();
+    if changes.send(Change::Plan(PlanChange::Began)).await.is_err() {
+        return StreamEnd::NobodyListens;
+    }
+    let mut lines = Lines::new(MAX_LINE_BYTES);
     loop {
         let chunk = match tokio::time::timeout(settings.silence_limit, chunks.next()).await.map_err(silence) {
             Ok(Some(Ok(chunk))) => chunk,
@@ -106,25 +112,21 @@ async fn read(
         };
         *heard = tokio::time::Instant::now();
         metrics.record_plan_heard();
-        for part in chunk.split_inclusive(|&byte| byte == b'\n') {
-            line.extend_from_slice(part);
-            if line.len() > MAX_LINE_BYTES {
-                return gateway_link::RouteStreamError::TooLong { bytes: line.len() }.into();
-            }
-            if part.last() != Some(&b'\n') {
-                continue;
-            }
+        let complete = match lines.take_in(&chunk) {
+            Ok(complete) => complete,
+            Err(error) => return error.into(),
+        };
+        for line in complete {
             let event = match std::str::from_utf8(&line).map(Event::from_line) {
                 Ok(Ok(event)) => event,
                 Ok(Err(error)) => return error.into(),
                 Err(_) => return StreamEnd::NotText,
             };
-            line.clear();
-            let snapshot = matches!(event, Event::Snapshot { .. });
+            let is_whole = matches!(event, Event::Snapshot { parts_left: 0, .. });
             if changes.send(Change::Plan(PlanChange::Event(event))).await.is_err() {
                 return StreamEnd::NobodyListens;
             }
-            if snapshot && !*listed {
+            if is_whole && !*listed {
                 *listed = changes.send(Change::Listed(Source::Plan)).await.is_ok();
             }
         }
