@@ -13,7 +13,8 @@ use std::time::Duration;
 use gateway_link::RevisionKey;
 use k8s_api::{ConditionStatus, PodAutoscalerStatus, Reachability, ServerlessServiceStatus, ServingMode};
 use latency_matrix::NodeName;
-use placement::{CostModel, ProblemError, Verdict};
+use placement::plan::Verdict;
+use placement::problem::{CostModel, ProblemError};
 use serde::Serialize;
 
 use self::beyond::{keep_profile, review, wall_seconds};

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use latency_matrix::{LatencyMatrix, NodeName, PairState};
-use placement::completion::Completion;
-use placement::{CostMatrix, CostModel, CostPolicy, Rtt};
+use placement::latency::Rtt;
+use placement::latency::completion::Completion;
+use placement::problem::CostModel;
+use placement::{CostMatrix, CostPolicy};
 
 use crate::picture::Network;
 use crate::room::NodeRoom;
@@ -28,7 +30,8 @@ const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 ///
 /// use autoscaler::latency::Networks;
 /// use latency_matrix::{LatencyMatrix, PairState, PairStats};
-/// use placement::{CostModel, CostPolicy};
+/// use placement::problem::CostModel;
+/// use placement::CostPolicy;
 ///
 /// let mut matrix = LatencyMatrix::new(vec!["a".into(), "b".into()])?;
 /// matrix.set(&"a".into(), &"b".into(), PairState::Known(PairStats::constant(0.020)))?;

@@ -8,7 +8,8 @@ use gateway_link::RevisionKey;
 use jiff::Timestamp;
 use k8s_api::{PodAutoscalerStatus, Reachability, ServerlessServiceStatus, ServingMode};
 use latency_matrix::NodeName;
-use placement::{CostMatrix, CostModel};
+use placement::CostMatrix;
+use placement::problem::CostModel;
 use serde::{Deserialize, Serialize};
 
 use crate::kpa::SourceDemand;

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use gateway_link::RevisionKey;
 use latency_matrix::NodeName;
-use placement::{
-    Demand, Effort, Exclusion, MoveHistory, NodeCapacity, Problem, ProblemError, Stability, Unplaced, Verdict, ZonesMissing,
-};
+use placement::plan::{MoveHistory, Stability, Unplaced, Verdict, ZonesMissing};
+use placement::problem::{Effort, Exclusion, ProblemError};
+use placement::{Demand, NodeCapacity, Problem};
 use serde::{Deserialize, Serialize};
 
 use self::candidates::candidates;
@@ -420,8 +420,8 @@ impl Target {
     }
 }
 
-fn reason_text(reason: &placement::UnplacedReason) -> String {
-    use placement::UnplacedReason;
+fn reason_text(reason: &placement::plan::UnplacedReason) -> String {
+    use placement::plan::UnplacedReason;
     match reason {
         UnplacedReason::Full { max_replicas } => format!("room for {max_replicas} pods, all taken"),
         UnplacedReason::Cordoned => "takes no new pods".to_owned(),

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use gateway_link::{ROW_TOTAL, RevisionKey, RevisionRoutes, RouteStreamError};
 use latency_matrix::NodeName;
 use ndarray::Array2;
-use placement::flow::{self, Server};
-use placement::{CostModel, Demand, NodeCapacity, Problem, ProblemError, Segment, apportion};
+use placement::problem::{CostModel, ProblemError, Segment};
+use placement::routing::{self, Server, apportion};
+use placement::{Demand, NodeCapacity, Problem};
 use serde::{Serialize, Serializer};
 
 use crate::picture::Network;
@@ -172,7 +173,7 @@ fn shortest(network: &Network, servers: &[(usize, u32)], sent: &[(usize, f64)], 
     });
     let rows: Vec<Server> =
         servers.iter().enumerate().map(|(row, (_, count))| Server { row, capacity: f64::from(*count) * pod_serves }).collect();
-    let routing = flow::route(&costs, &supplies, &rows, &FLAT);
+    let routing = routing::route(&costs, &supplies, &rows, &FLAT);
     let tenants = servers.iter().zip(&routing.tenants);
     let flows = tenants.flat_map(|((node, _), tenants)| tenants.iter().map(|(source, amount)| (sent[*source].0, *node, *amount)));
     (flows.collect(), pod_serves)

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use autoscaler::room::NodeRoom;
 use autoscaler::{Decision, Inputs, Network, Now, Picture};
 use gateway_link::RevisionKey;
-use placement::explain::{Chosen, Explanation};
+use placement::plan::explain::{Chosen, Explanation};
 use serde::Serialize;
 
 /// Nodes that a summary names, and its length in characters.
@@ -197,8 +197,8 @@ fn warm_text(warm: u32, outlook: &autoscaler::warm::Outlook) -> String {
     format!("Warm pods, which count as min-scale: {warm}. By earlier days the next request comes from {}.", nodes.join(", "))
 }
 
-fn verdict_text(verdict: placement::Verdict) -> &'static str {
-    use placement::Verdict;
+fn verdict_text(verdict: placement::plan::Verdict) -> &'static str {
+    use placement::plan::Verdict;
     match verdict {
         Verdict::NoMoveNeeded => "none is needed",
         Verdict::Moved => "pods move, the gain is worth it",

@@ -20,7 +20,8 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
 use latency_matrix::{LatencyMatrix, NodeName};
-use placement::{CostModel, CostPolicy};
+use placement::CostPolicy;
+use placement::problem::CostModel;
 
 use self::pods::Pods;
 pub(crate) use self::written::Written;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use placement::CostModel;
+use placement::problem::CostModel;
 
 use crate::demand::SourceKind;
 use crate::latency::LatencyOptions;

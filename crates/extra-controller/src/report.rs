@@ -10,7 +10,7 @@ use gateway_link::RevisionKey;
 use k8s_api::{ConditionStatus, PodAutoscaler, PodAutoscalerStatus};
 use kube::Resource as _;
 use kube::runtime::events::EventType;
-use placement::Verdict;
+use placement::plan::Verdict;
 
 use crate::explain::Explanations;
 use crate::metrics::{Metrics, RevisionLabels};

@@ -11,7 +11,8 @@ use autoscaler::{Decision, Facts, Inputs, Memory, Network, Now, Picture};
 use gateway_link::RevisionKey;
 use jiff::Timestamp;
 use k8s_api::{PodAutoscalerStatus, Reachability};
-use placement::{CostMatrix, CostModel};
+use placement::CostMatrix;
+use placement::problem::CostModel;
 
 /// A revision with these annotations and one ready pod of its Deployment on node1.
 pub(crate) fn inputs(annotations: &[(&str, &str)]) -> Inputs {

@@ -71,26 +71,3 @@ pub use latency::{CostMatrix, CostPolicy, LatencyMatrix, NodeName};
 pub use plan::Plan;
 pub use problem::{Demand, NodeCapacity, Problem};
 pub use routing::WeightMatrix;
-
-// Second names of what the modules show, for callers that were written before there were modules.
-#[cfg(feature = "completion")]
-#[doc(hidden)]
-pub use latency::completion;
-#[doc(hidden)]
-pub use latency::{
-    Costs, Freshness, MatrixError, PairState, PairStats, Quantile, Rtt, RttError, SiteCosts, Statistic, synthetic,
-};
-#[doc(hidden)]
-pub use plan::{
-    Flow, MoveHistory, PlanCost, Planner, Proof, Stability, Unplaced, UnplacedReason, Unserved, Verdict, ZoneReason,
-    ZonesMissing, explain,
-};
-#[doc(hidden)]
-pub use problem::{
-    Blocker, CostModel, DemandError, Effort, Exclusion, LevelPlan, ProblemError, ProblemSpec, Segment, ServiceLevel,
-    ServingCurve, ServingError, SpecError, many,
-};
-#[doc(hidden)]
-pub use routing::{FactoredWeights, WeightError, apportion};
-#[doc(hidden)]
-pub use solver::flow;

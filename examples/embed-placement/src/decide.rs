@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use placement::plan::explain::{Explanation, explain};
 use placement::plan::{MoveHistory, Stability, Verdict};
+use placement::problem::ProblemError;
 use placement::problem::{DemandError, Exclusion};
-use placement::{
-    CostMatrix, CostPolicy, Demand, LatencyMatrix, NodeCapacity, NodeName, Plan, Problem, ProblemError, WeightMatrix,
-};
+use placement::{CostMatrix, CostPolicy, Demand, LatencyMatrix, NodeCapacity, NodeName, Plan, Problem, WeightMatrix};
 use thiserror::Error;
 
 use crate::fleet::{Fleet, FleetError, Moment};

@@ -2,7 +2,7 @@
 
 use gateway_link::RevisionKey;
 use latency_matrix::NodeName;
-use placement::{CostModel, ProblemError};
+use placement::problem::{CostModel, ProblemError};
 
 use super::{Count, Deciding};
 use crate::lifecycle::{Goal, Outcome};

@@ -13,7 +13,9 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use latency_matrix::NodeName;
-use placement::{CostModel, Plan, Stability};
+use placement::Plan;
+use placement::plan::Stability;
+use placement::problem::CostModel;
 use serde::{Deserialize, Serialize};
 
 use super::{Question, Standing};

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use gateway_link::RevisionKey;
 use latency_matrix::{NodeName, Rtt};
-use placement::{Blocker, CostMatrix, ProblemError, ServiceLevel, ServingCurve};
+use placement::CostMatrix;
+use placement::problem::{Blocker, ProblemError, ServiceLevel, ServingCurve};
 use serde::{Deserialize, Serialize};
 
 use super::candidates::candidates;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use placement::explain::{Explanation, explain};
-use placement::{NodeCapacity, ProblemError};
+use placement::NodeCapacity;
+use placement::plan::explain::{Explanation, explain};
+use placement::problem::ProblemError;
 
 use super::candidates::candidates;
 use super::{Question, pose, spread, stand};

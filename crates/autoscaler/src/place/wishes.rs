@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use latency_matrix::NodeName;
-use placement::ZoneReason;
+use placement::plan::ZoneReason;
 use serde::{Deserialize, Serialize};
 
 use super::{Standing, Target, reason_text};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_api::taints::{cordon, refusing};
 use k8s_openapi::api::core::v1::{Node, Taint};
 use latency_matrix::NodeName;
-use placement::Exclusion;
+use placement::problem::Exclusion;
 use serde::{Deserialize, Serialize};
 
 use super::requests::HostPort;

@@ -15,7 +15,8 @@ use gateway_link::RevisionKey;
 use jiff::Timestamp;
 use k8s_api::{ConditionStatus, PodAutoscalerStatus, Reachability, ServerlessServiceStatus, ServingMode, set_condition};
 use latency_matrix::{Freshness, LatencyBook, Measurement, NodeName, PairState, PairStats};
-use placement::{CostModel, CostPolicy};
+use placement::CostPolicy;
+use placement::problem::CostModel;
 
 /// Requests in flight at each source of a revision: twenty of them ask for fourteen pods of target
 /// 10 at 70 %.

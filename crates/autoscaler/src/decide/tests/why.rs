@@ -1,6 +1,6 @@
 //! What the next best place would be.
 
-use placement::explain::LeftOut;
+use placement::plan::explain::LeftOut;
 
 use super::*;
 use crate::place::runner_up;

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
-use placement::{CostMatrix, Demand, NodeCapacity, Problem, Stability};
+use placement::plan::Stability;
+use placement::{CostMatrix, Demand, NodeCapacity, Problem};
 use proptest::prelude::*;
 
 use super::*;
