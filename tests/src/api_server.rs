@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt as _};
-use netem_lab::control_plane::{ControlPlane, User};
+use local_control_plane::control_plane::{ControlPlane, User};
 use serde_json::Value;
 
 /// The namespace of all our daemons' accounts.

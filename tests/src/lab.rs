@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use local_control_plane::nested_cargo;
 use netem_lab::load::Outcome;
-use netem_lab::nested_cargo;
 use serde_json::Value;
 
 /// Longer than anything in the cluster may take: the longest wait here is for the stock grace

@@ -4,9 +4,9 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use kantai_tests::eventually;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
-use netem_lab::components::{Component, Components};
-use netem_lab::control_plane::{ControlPlane, Controllers, Lifetime, Options, Place, User};
-use netem_lab::progress::Progress;
+use local_control_plane::components::{Component, Components};
+use local_control_plane::control_plane::{ControlPlane, Controllers, Lifetime, Options, Place, User};
+use local_control_plane::progress::Progress;
 use serde_json::json;
 
 #[tokio::test]

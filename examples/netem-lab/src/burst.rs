@@ -23,9 +23,9 @@ use tokio::time::Instant;
 
 use crate::cluster::{Cluster, NodeHandle};
 use crate::load::{self, Outcome};
-use crate::progress::Progress;
 use crate::report::ReportError;
 use crate::scenario::KANTAI_CLASS;
+use local_control_plane::progress::Progress;
 
 use figures::{Calm, arrived_at_activators};
 pub use figures::{Figure, Report};

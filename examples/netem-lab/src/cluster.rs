@@ -33,12 +33,12 @@ pub use knative::Setting;
 pub use node::NodeHandle;
 
 use crate::cleanup;
-use crate::components::Components;
-use crate::control_plane::{ControlPlane, Controllers, Lifetime, Options, Place, User};
-use crate::progress::Progress;
 use crate::state::{Resource, StateFolder};
 use image_store::ImageStore;
 use layout::{LabSlot, NodeLayout, lay_out, netns_path};
+use local_control_plane::components::Components;
+use local_control_plane::control_plane::{ControlPlane, Controllers, Lifetime, Options, Place, User};
+use local_control_plane::progress::Progress;
 use node::NodeMaker;
 
 /// How the cluster is to be.
@@ -111,7 +111,7 @@ impl Cluster {
         step.done();
 
         let step = progress.step("laying the network");
-        let ip = components.path(crate::components::Component::Ip)?;
+        let ip = components.path(local_control_plane::components::Component::Ip)?;
         let slot = network::claim_slot(ip, &mut guard.state).await?;
         let layouts = lay_out(slot, &spec.nodes)?;
         make_cgroups(slot, &layouts, &mut guard.state)?;

@@ -10,10 +10,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use local_control_plane::components::{Component, Components};
+use local_control_plane::progress::Progress;
 use netem_lab::cluster::{Cluster, ClusterSpec, NodeImages};
-use netem_lab::components::{Component, Components};
 use netem_lab::images::{self, Program};
-use netem_lab::progress::Progress;
 use netem_lab::run::{ClusterUp, class_of, lay_wire};
 use netem_lab::scenario::{DEFAULT_SCENARIO, Overrides, Scenario};
 use netem_lab::state::StateFolder;

@@ -28,11 +28,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, launch};
-use crate::components::ComponentsError;
 use crate::images::ImagesError;
-use crate::progress::Progress;
 use crate::report::ReportError;
 use crate::state::StateError;
+use local_control_plane::components::ComponentsError;
+use local_control_plane::progress::Progress;
 
 use process::SuiteProcess;
 use programs::Programs;

@@ -27,14 +27,14 @@ pub use lab::Lab;
 pub use report::{FailureKind, FaultReport, Figure, Goal, Report};
 pub use standing::Change;
 
-use crate::components::ComponentsError;
 use crate::load::{Outcome, Pace};
-use crate::progress::Progress;
 use crate::run::check::{self, Tally};
 use crate::run::flow::{Flow, Outcomes};
 use crate::run::{RunError, unix_seconds};
 use inject::Injected;
 use lab::ask;
+use local_control_plane::components::ComponentsError;
+use local_control_plane::progress::Progress;
 use watch::PodWatch;
 
 /// How many requests each of the two nodes sends in a second.

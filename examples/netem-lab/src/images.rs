@@ -19,8 +19,8 @@ pub use catalog::{Program, component_image_name};
 pub use content::{Content, Entry};
 pub use error::ImagesError;
 
-use crate::components::{Component, Components};
-use crate::progress::Progress;
+use local_control_plane::components::{Component, Components};
+use local_control_plane::progress::Progress;
 
 /// An image that is ready to be imported.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,14 +4,10 @@
 pub mod burst;
 pub mod cleanup;
 pub mod cluster;
-pub mod components;
 pub mod conformance;
-pub mod control_plane;
 pub mod faults;
 pub mod images;
 pub mod load;
-pub mod nested_cargo;
-pub mod progress;
 pub mod report;
 pub mod run;
 pub mod scenario;

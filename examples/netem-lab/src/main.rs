@@ -8,13 +8,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use local_control_plane::components::{Component, Components};
+use local_control_plane::progress::Progress;
 use netem_lab::cleanup;
 use netem_lab::cluster::launch::{self, ExecArgs, InsideArgs, NodeLaunchArgs};
 use netem_lab::cluster::node_init::{self, NodeInitArgs};
-use netem_lab::components::{Component, Components};
 use netem_lab::images::{self, Program};
 use netem_lab::load::{self, LoadArgs, RequestArgs};
-use netem_lab::progress::Progress;
 use netem_lab::run::{self, Stage, lay_wire, report_folder, run_scenario};
 use netem_lab::state::{LabState, StateFolder};
 use netem_lab::wire::{self, WireArgs};

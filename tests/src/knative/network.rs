@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use anyhow::Context as _;
-use netem_lab::components::{Component, Components};
-use netem_lab::control_plane::SERVICE_RANGE;
+use local_control_plane::components::{Component, Components};
+use local_control_plane::control_plane::SERVICE_RANGE;
 
 /// Where nodes' pods are: those of node N have the addresses 10.44.N.x.
 const POD_RANGE: &str = "10.44.0.0/16";

@@ -10,8 +10,8 @@ use k8s_api::{PodAutoscaler, ServerlessService};
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt as _};
-use netem_lab::components::Components;
-use netem_lab::control_plane::{ControlPlane, Controllers, Lifetime, Options, Place, User};
+use local_control_plane::components::Components;
+use local_control_plane::control_plane::{ControlPlane, Controllers, Lifetime, Options, Place, User};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
-use netem_lab::control_plane::{ControlPlane, User};
+use local_control_plane::control_plane::{ControlPlane, User};
 use seika_controller::controller::{Ended, Settings, run};
 use seika_controller::crd::{NODE_LABEL, Seika};
 use seika_controller::metrics::Metrics;

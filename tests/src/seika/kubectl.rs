@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::Output;
 
-use netem_lab::components::{Component, Components};
-use netem_lab::control_plane::User;
-use netem_lab::progress::Progress;
+use local_control_plane::components::{Component, Components};
+use local_control_plane::control_plane::User;
+use local_control_plane::progress::Progress;
 
 use super::cluster::{Case, Cluster};
 

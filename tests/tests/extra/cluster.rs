@@ -14,7 +14,7 @@ use kantai_tests::api_server::config_of;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt as _};
-use netem_lab::control_plane::ControlPlane;
+use local_control_plane::control_plane::ControlPlane;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

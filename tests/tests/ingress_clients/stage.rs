@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use k8s_api::kingress::{BackendSplit, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use local_control_plane::components::{Component, Components};
+use local_control_plane::progress::Progress;
 use locality_ingress::Metrics;
 use locality_ingress::demand::{Demand, Reports};
 use locality_ingress::endpoints::Policy;
@@ -20,8 +22,6 @@ use locality_ingress::kubernetes::{
 use locality_ingress::routes::TranslateSettings;
 use locality_ingress::state::{Change, ControlPlaneState, StateSettings};
 use locality_ingress::xds::{Ads, Connected, ListenerSettings, Store};
-use netem_lab::components::{Component, Components};
-use netem_lab::progress::Progress;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 

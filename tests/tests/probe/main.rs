@@ -13,7 +13,7 @@ use kube::Client;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use latency_probe::discovery::watch_service;
 use latency_probe::{Peer, PeerSet, Ports};
-use netem_lab::control_plane::ControlPlane;
+use local_control_plane::control_plane::ControlPlane;
 use serde_json::json;
 use tokio::sync::watch;
 

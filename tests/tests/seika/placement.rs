@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Node;
 use kantai_tests::seika::cluster::{Cluster, node_of, until};
 use kube::api::{Api, Patch, PatchParams};
-use netem_lab::components::{Component, Components};
-use netem_lab::control_plane::{ControlPlane, Controllers, Lifetime, Options, Place};
-use netem_lab::progress::Progress;
+use local_control_plane::components::{Component, Components};
+use local_control_plane::control_plane::{ControlPlane, Controllers, Lifetime, Options, Place};
+use local_control_plane::progress::Progress;
 use seika_controller::crd::Seika;
 use serde_json::json;
 

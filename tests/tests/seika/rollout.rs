@@ -9,7 +9,7 @@ use kantai_tests::seika::cluster::{Cluster, until};
 use kube::api::{Api, DeleteParams, EvictParams, Patch, PatchParams};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use kube::{Client, ResourceExt as _};
-use netem_lab::control_plane::User;
+use local_control_plane::control_plane::User;
 use serde_json::json;
 
 use crate::condition;

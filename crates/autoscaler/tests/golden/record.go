@@ -2,7 +2,7 @@
 //
 // It calls Knative's own packages as a library, at the version that the lab pins:
 //
-//	cd examples/netem-lab/components/knative-serving
+//	cd tests/local-control-plane/components/knative-serving
 //	golden=../../../../crates/autoscaler/tests/golden
 //	go run $golden/record.go decisions > $golden/kpa-1.15.2.jsonl
 //	go run $golden/record.go settings > $golden/settings-1.15.2.jsonl

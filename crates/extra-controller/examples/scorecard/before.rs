@@ -45,7 +45,7 @@ pub(crate) fn milliseconds_per_revision(nodes: usize) -> anyhow::Result<Option<f
     // What both depend on is built once.
     let executable = std::env::current_exe()?;
     let target = executable.ancestors().nth(3).context("the scorecard runs outside a target folder")?;
-    let output = netem_lab::nested_cargo::cargo()
+    let output = local_control_plane::nested_cargo::cargo()
         .current_dir(folder.path())
         .args(["run", "--release", "--quiet", "--package=extra-controller", "--example=tick", "--target-dir"])
         .arg(target.join("before"))

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use kantai_tests::daemon::Daemon;
 use kantai_tests::knative::stage::{ACCOUNT, Stage};
 use kantai_tests::seika::process::Launch;
-use netem_lab::nested_cargo;
+use local_control_plane::nested_cargo;
 use serde_json::Value;
 
 const DAEMONS: [&str; 3] = ["extra-controller", "seika-controller", "locality-ingress"];

@@ -26,7 +26,7 @@ use kantai_tests::seika::faults::{Faults, Weather};
 use kantai_tests::seika::proxy::Proxy;
 use kube::ResourceExt as _;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use netem_lab::components::Components;
+use local_control_plane::components::Components;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};

@@ -11,7 +11,7 @@ use kantai_tests::knative::probers::Probers;
 use kantai_tests::knative::serverless::Serverless;
 use kantai_tests::knative::stage::{Born, Stage, address};
 use kube::api::ListParams;
-use netem_lab::components::Components;
+use local_control_plane::components::Components;
 use scorecards::note;
 
 use crate::binaries::Binaries;

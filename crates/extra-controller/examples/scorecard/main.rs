@@ -31,8 +31,8 @@ use anyhow::Context as _;
 use autoscaler::kpa::testing::equal_cases;
 use clap::{Parser, ValueEnum};
 use kantai_tests::knative::network::in_own_network;
-use netem_lab::components::{Component, Components};
-use netem_lab::progress::Progress;
+use local_control_plane::components::{Component, Components};
+use local_control_plane::progress::Progress;
 use scorecards::{Goal, Report, note};
 
 use self::binaries::Binaries;

@@ -19,7 +19,7 @@ use kantai_tests::knative::serverless::Serverless;
 use kantai_tests::knative::stage::{ACCOUNT, Born, Stage, address};
 use kube::ResourceExt as _;
 use kube::api::{Api, ListParams, WatchEvent, WatchParams};
-use netem_lab::components::Components;
+use local_control_plane::components::Components;
 use scorecards::note;
 
 use crate::binaries::Binaries;

@@ -21,7 +21,7 @@ use kantai_tests::knative::stage::{Born, NAMESPACE, Stage, address};
 use kube::ResourceExt as _;
 use kube::api::{Api, DynamicObject, ListParams, WatchEvent, WatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
-use netem_lab::components::{Component, Components};
+use local_control_plane::components::{Component, Components};
 use scorecards::note;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;

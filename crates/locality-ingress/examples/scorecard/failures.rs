@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use netem_lab::components::Component;
+use local_control_plane::components::Component;
 use scorecards::Figure;
 
 use crate::backend::Backend;

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use k8s_api::kingress::KIngress;
 use kube::Api;
-use netem_lab::components::Components;
-use netem_lab::control_plane::User;
+use local_control_plane::components::Components;
+use local_control_plane::control_plane::User;
 use tokio::process::{Child, Command};
 
 use crate::bench::{Bench, Gateway, NODES, gateway_address};

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use kantai_tests::api_server::SYSTEM_NAMESPACE;
 use kantai_tests::seika::cluster::Cluster;
-use netem_lab::components::{Component, Components};
-use netem_lab::control_plane::{ControlPlane, Controllers, Lifetime, Options, Place};
-use netem_lab::progress::Progress;
+use local_control_plane::components::{Component, Components};
+use local_control_plane::control_plane::{ControlPlane, Controllers, Lifetime, Options, Place};
+use local_control_plane::progress::Progress;
 use serde::Deserialize;
 use tempfile::TempDir;
 

@@ -8,7 +8,7 @@ use kantai_tests::api_server::SYSTEM_NAMESPACE;
 use kantai_tests::daemon::Daemon;
 use kantai_tests::seika::cluster::Cluster;
 use kantai_tests::seika::process::Launch;
-use netem_lab::nested_cargo;
+use local_control_plane::nested_cargo;
 use serde_json::Value;
 
 /// Builds it.

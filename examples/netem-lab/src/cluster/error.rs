@@ -11,9 +11,9 @@ use super::cgroups::CgroupError;
 use super::layout::LayoutError;
 use super::network::NetworkError;
 use crate::cleanup::CleanupError;
-use crate::components::ComponentsError;
-use crate::control_plane::ControlPlaneError;
 use crate::state::StateError;
+use local_control_plane::components::ComponentsError;
+use local_control_plane::control_plane::ControlPlaneError;
 
 /// Why the cluster could not be made or used.
 #[derive(Debug, Error)]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::error::ClusterError;
-use crate::components::Component;
 use crate::images::{Image, Program};
+use local_control_plane::components::Component;
 
 /// One image.
 #[derive(Clone, Debug, PartialEq, Eq)]

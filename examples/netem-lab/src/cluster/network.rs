@@ -15,8 +15,8 @@ use tokio::process::Command;
 
 use super::cgroups;
 use super::layout::{CLUSTER_CIDR, CONTROL_PLANE_ADDRESS, LabSlot, NODE_NETWORK_PREFIX, NODE_UPLINK, NodeLayout, netns_path};
-use crate::control_plane::SERVICE_RANGE;
 use crate::state::{Resource, StateError, StateFolder};
+use local_control_plane::control_plane::SERVICE_RANGE;
 
 /// Why the network could not be laid.
 #[derive(Debug, Error)]

@@ -22,9 +22,9 @@ use super::layout::{NODE_UPLINK, NodeLayout, PodCidr};
 use super::network::{PeerRoute, peer_routes};
 use super::node_config;
 use super::node_init::{Daemon, IMAGES_READY, MAY_JOIN, NODE_FOLDER, NodePlan};
-use crate::components::{Component, Components};
-use crate::control_plane::{ControlPlane, User};
 use crate::state::{is_running, process_start_ticks};
+use local_control_plane::components::{Component, Components};
+use local_control_plane::control_plane::{ControlPlane, User};
 
 /// Long enough for a machine that compiles at the same time.
 const IMAGES_WITHIN: Duration = Duration::from_secs(300);

@@ -16,7 +16,7 @@ use super::images::NodeImages;
 use super::knative::{self, KnativeSettings, files};
 use super::layout::NodeLayout;
 use super::manifests;
-use crate::components::{Component, Components, GoModule, Places, module_folders};
+use local_control_plane::components::{Component, Components, GoModule, Places, module_folders};
 
 /// All documents, ready to be applied, phase by phase.
 pub(super) struct Services {

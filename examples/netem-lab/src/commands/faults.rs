@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use netem_lab::components::{Component, Components};
+use local_control_plane::components::{Component, Components};
+use local_control_plane::progress::Progress;
 use netem_lab::faults::{self, Fault};
-use netem_lab::progress::Progress;
 use netem_lab::state::LabState;
 
 use super::{OwnClusterArguments, state_folder, unless_interrupted};

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use super::ConformanceError;
 use crate::cluster::{NodeImage, NodeImages};
-use crate::components::{Components, GoModule, GoPackage, Places, build_package, module_folders};
 use crate::images;
-use crate::progress::Progress;
+use local_control_plane::components::{Components, GoModule, GoPackage, Places, build_package, module_folders};
+use local_control_plane::progress::Progress;
 
 const MODULE: GoModule = GoModule::KnativeNetworking;
 /// The module whose tests and images these are.

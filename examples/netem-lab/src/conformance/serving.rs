@@ -25,11 +25,11 @@ pub use suites::{Part, Suite};
 
 use super::logs;
 use crate::cluster::{Cluster, ClusterError, Setting};
-use crate::components::ComponentsError;
 use crate::images::ImagesError;
-use crate::progress::Progress;
 use crate::report::ReportError;
 use crate::state::StateError;
+use local_control_plane::components::ComponentsError;
+use local_control_plane::progress::Progress;
 
 use report::SuiteResults;
 

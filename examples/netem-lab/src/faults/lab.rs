@@ -16,9 +16,9 @@ use tokio::process::Command;
 
 use super::FaultError;
 use super::firewall::Firewall;
-use crate::components::{Component, Components};
 use crate::load;
 use crate::state::LabState;
+use local_control_plane::components::{Component, Components};
 
 /// The label by which the service chooses nodes.
 pub(super) const SERVES: &str = "lab.kantai.dev/serves";

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::content::{Content, Entry};
 use super::{ImagesError, linked};
-use crate::components::{Component, GoModule, Source};
+use local_control_plane::components::{Component, GoModule, Source};
 
 /// A program of our own that runs in pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::components::ComponentsError;
+use local_control_plane::components::ComponentsError;
 
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::ImagesError;
-use crate::components::ComponentsError;
+use local_control_plane::components::ComponentsError;
 
 /// The libraries that `program` loads when it starts, its loader among them, at the paths where it
 /// looks for them. None if it is static.

@@ -7,9 +7,9 @@ use std::process::Command;
 use serde::Deserialize;
 
 use super::{ImagesError, Program};
-use crate::components::run_tool;
-use crate::nested_cargo;
-use crate::progress::Progress;
+use local_control_plane::components::run_tool;
+use local_control_plane::nested_cargo;
+use local_control_plane::progress::Progress;
 
 const INSTALL_CARGO: &str = "install Rust with cargo and a C compiler to link with (in Debian: apt-get install gcc libc6-dev)";
 

@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::load::Outcome;
-use crate::progress::Progress;
 use crate::report::{RequestReport, SkippedStep, StepReport};
+use local_control_plane::progress::Progress;
 
 /// What a step wanted to see, and what it saw.
 #[derive(Debug, Clone, PartialEq, Eq)]

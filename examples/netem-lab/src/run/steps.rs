@@ -14,10 +14,10 @@ use super::journal::{Failure, Journal, StepResult, unix_seconds};
 use super::objects::Objects;
 use super::pods::PodWatch;
 use super::{RunError, Stage, Verdict, check, diagnostics, latency, lay};
-use crate::progress::Progress;
 use crate::report::{self, ColdStart, EmulatorReport, LatenessMs, Report, RttTable, RunFacts};
 use crate::scenario::{KANTAI_CLASS, Scenario};
 use crate::wire::{WireClient, lateness_outside};
+use local_control_plane::progress::Progress;
 
 /// How long the probers may take to agree with the wire: their medians are over a window.
 const LATENCY_WITHIN: Duration = Duration::from_secs(90);

@@ -5,7 +5,7 @@
 //! is which class they ask for and how they count pods; loads, times and bounds stay as they are. A
 //! change that no longer finds its place is an error, and not a test that judges something else.
 
-use crate::components::SourceFile;
+use local_control_plane::components::SourceFile;
 
 /// Why a test fits the stock autoscaler alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,11 +8,11 @@ use super::enactment;
 use super::suites::Suite;
 use super::{Part, ServingError};
 use crate::cluster::{NodeImage, NodeImages};
-use crate::components::{
+use crate::images;
+use local_control_plane::components::{
     Components, GoModule, GoPackage, Places, SourceFile, build_package, build_written_tests, module_folders,
 };
-use crate::images;
-use crate::progress::Progress;
+use local_control_plane::progress::Progress;
 
 const MODULE: GoModule = GoModule::KnativeServingTests;
 /// The module whose tests and images these are.

@@ -14,8 +14,8 @@ use super::{Part, RunSettings, ServingError, Suite, enactment};
 use crate::cluster::{Cluster, ClusterError, launch};
 use crate::conformance::process::SuiteProcess;
 use crate::conformance::results::{Line, read_line};
-use crate::progress::Progress;
 use crate::report::ReportError;
+use local_control_plane::progress::Progress;
 
 /// The Service of our gateways, to which the tests send requests.
 const GATEWAY: (&str, &str) = ("kantai-system", "kantai-gateway");
