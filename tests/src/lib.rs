@@ -2,6 +2,7 @@
 
 pub mod api_server;
 pub mod daemon;
+pub mod ingress;
 pub mod knative;
 pub mod lab;
 pub mod seika;

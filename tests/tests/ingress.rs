@@ -1,27 +1,18 @@
 //! locality-ingress against a real API server and real Envoys. Needs root, for a network namespace
 //! of its own.
 
-#[path = "ingress/backend.rs"]
-mod backend;
-#[path = "ingress/bench.rs"]
-mod bench;
-#[path = "ingress/certificates.rs"]
-mod certificates;
-#[path = "ingress/plan.rs"]
-mod plan;
-#[path = "ingress/relay.rs"]
-mod relay;
-
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use backend::{Backend, Manner};
-use bench::{Bench, eventually, in_own_network, pod_address};
-use certificates::Authority;
+use kantai_tests::ingress::backend::{Backend, Manner};
+use kantai_tests::ingress::bench::{
+    Bench, CLASS, OPS, SECOND_OPS, XDS, eventually, gateway_address, gateway_pod_address, in_own_network, pod_address,
+};
+use kantai_tests::ingress::certificates::Authority;
+use kantai_tests::ingress::plan::PlanWriter;
+use kantai_tests::ingress::relay::Relay;
 use locality_ingress::endpoints::Policy;
-use plan::PlanWriter;
-use relay::Relay;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -269,7 +260,7 @@ async fn each_request_is_logged(bench: &Bench) -> anyhow::Result<()> {
     let request = format!("GET /logged HTTP/1.1\r\nhost: {HOST}\r\nuser-agent: says \"hello\"\r\nconnection: close\r\n\r\n");
     // A gateway confirms a listener before it takes connections with it.
     let line = eventually("a request to be logged", async || {
-        let mut client = tokio::net::TcpStream::connect((bench::gateway_address(1), 8081)).await?;
+        let mut client = tokio::net::TcpStream::connect((gateway_address(1), 8081)).await?;
         client.write_all(request.as_bytes()).await?;
         client.read_to_end(&mut Vec::new()).await?;
         let log = bench.access_log(1)?;
@@ -331,8 +322,8 @@ fn demand_is_told_full_pods_spill_and_a_gateway_that_ends_sends_its_clients_away
         // The gateway's pod is replaced: the old one takes no new connections after a while, the
         // new one does.
         let _replacement = bench.gateway_pod(1, 2).await?;
-        let old = std::net::SocketAddr::new(bench::gateway_address(1), 8081);
-        let new = std::net::SocketAddr::new(bench::gateway_pod_address(1, 2), 8081);
+        let old = std::net::SocketAddr::new(gateway_address(1), 8081);
+        let new = std::net::SocketAddr::new(gateway_pod_address(1, 2), 8081);
         tokio::net::TcpStream::connect(old).await?;
         bench.gateway_pods_ready(&[(1, 2)], &[(1, 1)]).await?;
         eventually("the old gateway to take no connections", async || {
@@ -388,7 +379,7 @@ fn a_refusal_is_told_whichever_replica_the_gateway_is_connected_to_and_goes_with
         bench
             .apply(json!({
                 "apiVersion": "networking.internal.knative.dev/v1alpha1", "kind": "Ingress",
-                "metadata": {"namespace": "default", "name": "secure", "annotations": {"networking.knative.dev/ingress.class": bench::CLASS}},
+                "metadata": {"namespace": "default", "name": "secure", "annotations": {"networking.knative.dev/ingress.class": CLASS}},
                 "spec": {
                     "tls": [{"hosts": ["secure.example.com"], "secretName": "cert", "secretNamespace": "default"}],
                     "rules": [{"hosts": ["secure.example.com"], "visibility": "ExternalIP", "http": {"paths": [{"splits": splits}]}}],
@@ -431,7 +422,7 @@ fn spill_leaves_nodes_alone_that_gateways_of_another_replica_have_filled() -> an
         let first = bench.daemon(Policy::Locality, &plan.url).await?;
         let second = bench.second_daemon(Policy::Locality, &plan.url).await?;
         let replica = json!({
-            "addresses": [bench::SECOND_OPS.split(':').next()], "nodeName": "node3", "conditions": {"ready": true},
+            "addresses": [SECOND_OPS.split(':').next()], "nodeName": "node3", "conditions": {"ready": true},
             "targetRef": {"kind": "Pod", "name": "locality-ingress-1", "namespace": "kantai-system"},
         });
         bench
@@ -561,7 +552,7 @@ fn a_silent_api_server_is_noticed_and_an_open_demand_stream_does_not_hold_up_the
         bench.ready("hello").await?;
 
         // Somebody reads demand, and goes on reading.
-        let _reader = reqwest::get(format!("http://{}{}", bench::OPS, gateway_link::demand::DEMAND_PATH)).await?;
+        let _reader = reqwest::get(format!("http://{}{}", OPS, gateway_link::demand::DEMAND_PATH)).await?;
         let began = Instant::now();
         daemon.end().await?;
         anyhow::ensure!(began.elapsed() < Duration::from_secs(30), "stopped after {:?}", began.elapsed());
@@ -591,7 +582,7 @@ fn tls_redirects_web_sockets_and_other_names_of_ourselves() -> anyhow::Result<()
         assert_eq!(bench.get(1, 9000, "x", "/config_dump").await?.0, 404);
 
         // A web socket: both ways, after the upgrade.
-        let mut socket = tokio::net::TcpStream::connect((bench::gateway_address(1), 8081)).await?;
+        let mut socket = tokio::net::TcpStream::connect((gateway_address(1), 8081)).await?;
         let upgrade = format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n");
         socket.write_all(upgrade.as_bytes()).await?;
         let mut head = Vec::new();
@@ -624,7 +615,7 @@ fn tls_redirects_web_sockets_and_other_names_of_ourselves() -> anyhow::Result<()
         bench
             .apply(json!({
                 "apiVersion": "networking.internal.knative.dev/v1alpha1", "kind": "Ingress",
-                "metadata": {"namespace": "default", "name": "secure", "annotations": {"networking.knative.dev/ingress.class": bench::CLASS}},
+                "metadata": {"namespace": "default", "name": "secure", "annotations": {"networking.knative.dev/ingress.class": CLASS}},
                 "spec": {
                     "httpOption": "Redirected",
                     "tls": [{"hosts": [secure], "secretName": "cert", "secretNamespace": "default"}],
@@ -658,7 +649,7 @@ fn tls_redirects_web_sockets_and_other_names_of_ourselves() -> anyhow::Result<()
         bench
             .apply(json!({
                 "apiVersion": "networking.internal.knative.dev/v1alpha1", "kind": "Ingress",
-                "metadata": {"namespace": "default", "name": "vanity", "annotations": {"networking.knative.dev/ingress.class": bench::CLASS}},
+                "metadata": {"namespace": "default", "name": "vanity", "annotations": {"networking.knative.dev/ingress.class": CLASS}},
                 "spec": {"rules": [{"hosts": ["vanity.example.org"], "visibility": "ExternalIP",
                                     "http": {"paths": [{"rewriteHost": HOST, "splits": splits}]}}]},
             }))
@@ -732,7 +723,7 @@ fn gateways_are_served_with_certificates_that_the_daemon_made_and_nobody_else_is
         bench.ready("hello").await?;
         assert_eq!(bench.get(1, 8081, HOST, "/").await?, (200, "pod".into()));
         // Whoever comes without a certificate is not even listened to.
-        let mut stranger = tokio::net::TcpStream::connect(bench::XDS).await?;
+        let mut stranger = tokio::net::TcpStream::connect(XDS).await?;
         stranger.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
         let mut answer = Vec::new();
         let _ = tokio::time::timeout(Duration::from_secs(60), stranger.read_to_end(&mut answer)).await?;

@@ -3,7 +3,7 @@
 mod anneal;
 mod bound;
 mod branch;
-pub mod flow;
+pub(crate) mod flow;
 pub(crate) mod instance;
 pub(crate) mod large;
 pub(crate) mod posed;

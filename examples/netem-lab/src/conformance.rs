@@ -89,7 +89,7 @@ pub enum ConformanceError {
 
 /// How the suite is to be run.
 #[derive(Clone, Debug)]
-pub struct RunSettings {
+pub struct IngressSettings {
     /// This program, which starts others inside the lab.
     pub lab_binary: PathBuf,
     /// The class of ingress to test.
@@ -110,7 +110,7 @@ pub struct RunSettings {
 pub async fn run(
     cluster: &mut Cluster,
     programs: &Programs,
-    settings: &RunSettings,
+    settings: &IngressSettings,
     progress: &Progress,
 ) -> Result<Report, ConformanceError> {
     let client = cluster.client().ok_or(ConformanceError::NoCluster)?;

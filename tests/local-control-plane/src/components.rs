@@ -33,7 +33,7 @@ pub use error::ComponentsError;
 pub use go::{GoPackage, SourceFile, build_package, build_written_tests, module_folders};
 pub use modules::GoModule;
 pub use places::Places;
-pub(crate) use tool::run as run_tool;
+pub use tool::run as run_tool;
 
 use crate::progress::Progress;
 use lock::CacheLock;

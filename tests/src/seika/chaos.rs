@@ -121,7 +121,7 @@ impl Chaos {
                 5 => keeper.kill().await?,
                 6 => keeper.hand_over().await?,
                 7 => faults.cut_watches(),
-                8 | 9 => faults.set(any_weather(&mut chance)),
+                8 | 9 => faults.set(Weather::any(&mut chance)),
                 10 => fail_or_make_ready(case, &mut chance).await?,
                 _ => delete_one(case, &mut chance).await?,
             }
@@ -147,22 +147,6 @@ impl Chaos {
             anyhow::ensure!(beyond == 0, "{beyond} pods too many on {node} at some instant");
         }
         Ok(())
-    }
-}
-
-fn any_weather(chance: &mut StdRng) -> Weather {
-    let mut sometimes = |most: f64| if chance.random_bool(0.4) { chance.random_range(0.0..most) } else { 0.0 };
-    Weather {
-        refused: sometimes(0.5),
-        answer_lost: sometimes(0.5),
-        answer_cut: sometimes(0.3),
-        delay: Duration::from_secs_f64(sometimes(0.03)),
-        watch_expired: sometimes(0.5),
-        watch_lag: Duration::from_secs_f64(sometimes(0.2)),
-        watch_cut: sometimes(0.8),
-        // Each takes half a minute to be noticed, which leaves no time for anything else. It has a
-        // test of its own.
-        watch_stall: 0.0,
     }
 }
 

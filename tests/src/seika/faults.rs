@@ -41,6 +41,24 @@ pub struct Weather {
     pub watch_stall: f64,
 }
 
+impl Weather {
+    /// Some of each fault, or none of it; no watch is stalled. Noticing that takes half a minute,
+    /// so it is a disturbance, and has a test, of its own.
+    pub fn any(chance: &mut StdRng) -> Self {
+        let mut sometimes = |most: f64| if chance.random_bool(0.4) { chance.random_range(0.0..most) } else { 0.0 };
+        Self {
+            refused: sometimes(0.5),
+            answer_lost: sometimes(0.5),
+            answer_cut: sometimes(0.3),
+            delay: Duration::from_secs_f64(sometimes(0.03)),
+            watch_expired: sometimes(0.5),
+            watch_lag: Duration::from_secs_f64(sometimes(0.2)),
+            watch_cut: sometimes(0.8),
+            watch_stall: 0.0,
+        }
+    }
+}
+
 /// The faults of all clients made with it.
 #[derive(Clone)]
 pub struct Faults {

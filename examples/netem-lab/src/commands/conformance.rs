@@ -10,7 +10,7 @@ use netem_lab::conformance::programs::Programs;
 use netem_lab::conformance::results::Outcome;
 use netem_lab::conformance::serving::report::Report;
 use netem_lab::conformance::serving::{self, Part, Suite};
-use netem_lab::conformance::{self, RunSettings};
+use netem_lab::conformance::{self, IngressSettings};
 use netem_lab::run::lay_wire;
 use netem_lab::scenario::{Overrides, Scenario};
 
@@ -96,7 +96,7 @@ fn ingress(arguments: &ConformanceArguments) -> Result<ExitCode> {
     let mut parts = Parts::prepare(arguments.programs.as_deref(), &scenario)?;
     let programs = Programs::prepare(&parts.components, &parts.progress)?;
     programs.add_images(&mut parts.images);
-    let settings = RunSettings {
+    let settings = IngressSettings {
         lab_binary: parts.spec.lab_binary.clone(),
         ingress_class: parts.spec.ingress_class.clone(),
         only: arguments.only.clone(),
@@ -132,7 +132,7 @@ fn serving(arguments: &ServingArguments) -> Result<ExitCode> {
     let programs = serving::Programs::prepare(&parts.components, &parts.progress)?;
     programs.add_images(&mut parts.images);
     let folder = arguments.out.clone().unwrap_or_else(lab_folder).join("conformance-serving");
-    let settings = serving::RunSettings {
+    let settings = serving::ServingSettings {
         lab_binary: parts.spec.lab_binary.clone(),
         ingress_class: parts.spec.ingress_class.clone(),
         suites: some_or_all(&arguments.suite, &Suite::ALL),

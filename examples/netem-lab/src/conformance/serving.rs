@@ -39,7 +39,7 @@ const OBJECTS: [&str; 3] =
 
 /// Why the suites could not be run. A test that fails is no such error: it is in the report.
 #[derive(Debug, thiserror::Error)]
-pub enum ServingError {
+pub enum ServingSuiteError {
     /// The suites' programs are not to be had.
     #[error(transparent)]
     Components(#[from] ComponentsError),
@@ -94,7 +94,7 @@ pub enum ServingError {
 
 /// How the suites are to be run.
 #[derive(Clone, Debug)]
-pub struct RunSettings {
+pub struct ServingSettings {
     /// This program, which starts others inside the lab.
     pub lab_binary: PathBuf,
     /// The class of ingress, in all parts.
@@ -115,7 +115,7 @@ pub struct RunSettings {
 ///
 /// # Errors
 /// When Serving's module has other files than we know.
-pub fn knative_settings(programs: &Programs, part: Part) -> Result<Vec<Setting>, ServingError> {
+pub fn knative_settings(programs: &Programs, part: Part) -> Result<Vec<Setting>, ServingSuiteError> {
     settings::of_part(&programs.source, part)
 }
 
@@ -127,9 +127,9 @@ pub async fn run_part(
     cluster: &mut Cluster,
     programs: &Programs,
     part: Part,
-    settings: &RunSettings,
+    settings: &ServingSettings,
     progress: &Progress,
-) -> Result<(), ServingError> {
+) -> Result<(), ServingSuiteError> {
     let files: Vec<_> = OBJECTS.iter().map(|file| programs.source.join(file)).collect();
     cluster.apply_files(&files).await?;
     let mut failed = false;

@@ -10,7 +10,10 @@ const SHOWN_LINES: usize = 40;
 
 /// Runs `command` to its end and gives back its standard output. `what` completes "failed to";
 /// `install` says how to come by the tool.
-pub(crate) fn run(command: &mut Command, what: &str, install: &'static str) -> Result<String, ComponentsError> {
+///
+/// # Errors
+/// Where the tool is missing or fails; the error has the end of its output.
+pub fn run(command: &mut Command, what: &str, install: &'static str) -> Result<String, ComponentsError> {
     let tool = command.get_program().to_string_lossy().into_owned();
     let output = match command.stdin(Stdio::null()).output() {
         Ok(output) => output,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::enactment;
 use super::suites::Suite;
-use super::{Part, ServingError};
+use super::{Part, ServingSuiteError};
 use crate::cluster::{NodeImage, NodeImages};
 use crate::images;
 use local_control_plane::components::{
@@ -62,7 +62,7 @@ impl Programs {
     /// # Errors
     /// When Go cannot build something, an image cannot be written, or Serving's tests are not what
     /// we take them for.
-    pub fn prepare(components: &Components, progress: &Progress) -> Result<Self, ServingError> {
+    pub fn prepare(components: &Components, progress: &Progress) -> Result<Self, ServingSuiteError> {
         let places = Places::from_env()?;
         let folders = module_folders(&places, MODULE, &[SERVING])?;
         let source = folders.into_iter().next().unwrap_or_default();
@@ -111,10 +111,10 @@ impl Programs {
 }
 
 /// The Go files of a package.
-fn go_files(package: &Path) -> Result<Vec<SourceFile>, ServingError> {
+fn go_files(package: &Path) -> Result<Vec<SourceFile>, ServingSuiteError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
-        move |source| ServingError::Source { path, source }
+        move |source| ServingSuiteError::Source { path, source }
     };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(package).map_err(failed(package))? {

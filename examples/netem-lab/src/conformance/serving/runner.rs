@@ -10,7 +10,7 @@ use tokio::process::Command;
 use tokio::time::Instant;
 
 use super::tracker::{TestResult, Tracker};
-use super::{Part, RunSettings, ServingError, Suite, enactment};
+use super::{Part, ServingSettings, ServingSuiteError, Suite, enactment};
 use crate::cluster::{Cluster, ClusterError, launch};
 use crate::conformance::process::SuiteProcess;
 use crate::conformance::results::{Line, read_line};
@@ -34,14 +34,14 @@ pub(super) struct Work<'a> {
 }
 
 /// The names of the tests in `program`, of those that match `only`.
-pub(super) async fn list_tests(program: &Path, only: Option<&str>) -> Result<Vec<String>, ServingError> {
-    let failed = |source| ServingError::Run { program: program.to_owned(), source };
+pub(super) async fn list_tests(program: &Path, only: Option<&str>) -> Result<Vec<String>, ServingSuiteError> {
+    let failed = |source| ServingSuiteError::Run { program: program.to_owned(), source };
     let mut command = Command::new(program);
     command.arg(format!("-test.list={}", only.unwrap_or("."))).stdin(Stdio::null()).kill_on_drop(true);
     let output = command.output().await.map_err(failed)?;
     if !output.status.success() {
         let problem = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(ServingError::List { program: program.to_owned(), problem });
+        return Err(ServingSuiteError::List { program: program.to_owned(), problem });
     }
     Ok(listed(&String::from_utf8_lossy(&output.stdout)))
 }
@@ -55,9 +55,9 @@ fn listed(printed: &str) -> Vec<String> {
 pub(super) async fn run(
     cluster: &mut Cluster,
     work: Work<'_>,
-    settings: &RunSettings,
+    settings: &ServingSettings,
     progress: &Progress,
-) -> Result<(Vec<TestResult>, f64), ServingError> {
+) -> Result<(Vec<TestResult>, f64), ServingSuiteError> {
     let log_file = settings.folder.join(work.part.name()).join(format!("{}.log", work.suite));
     let log_failed = |source| ReportError { path: log_file.clone(), source };
     std::fs::create_dir_all(log_file.parent().unwrap_or(Path::new("/"))).map_err(log_failed)?;
@@ -108,12 +108,17 @@ pub(super) async fn run(
     Ok((tracker.results(work.suite.package()), began.elapsed().as_secs_f64()))
 }
 
-fn failed_to_run(program: &Path) -> impl FnOnce(std::io::Error) -> ServingError + use<> {
+fn failed_to_run(program: &Path) -> impl FnOnce(std::io::Error) -> ServingSuiteError + use<> {
     let program = program.to_owned();
-    move |source| ServingError::Run { program, source }
+    move |source| ServingSuiteError::Run { program, source }
 }
 
-fn start(cluster: &mut Cluster, work: &Work<'_>, names: &[&str], settings: &RunSettings) -> Result<SuiteProcess, ServingError> {
+fn start(
+    cluster: &mut Cluster,
+    work: &Work<'_>,
+    names: &[&str],
+    settings: &ServingSettings,
+) -> Result<SuiteProcess, ServingSuiteError> {
     let kubeconfig = cluster.kubeconfig().ok_or(ClusterError::Down)?.to_owned();
     let node = cluster.nodes().first().cloned().ok_or(ClusterError::Down)?;
     let mut command = launch::inside(&settings.lab_binary, &cluster.helpers_cgroup(), Some(&node.netns), work.program);

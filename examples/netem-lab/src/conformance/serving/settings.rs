@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Part, ServingError};
+use super::{Part, ServingSuiteError};
 use crate::cluster::Setting;
 
 /// Where upstream keeps the settings that it tests with, one ConfigMap per file.
@@ -13,12 +13,12 @@ const FOLDER: &str = "test/config/ytt/core";
 const CONFIGS: [&str; 3] = ["config-deployment", "config-domain", "config-observability"];
 
 /// The settings of `part`: upstream's, the class, and nothing of the lab's haste.
-pub(super) fn of_part(source: &Path, part: Part) -> Result<Vec<Setting>, ServingError> {
+pub(super) fn of_part(source: &Path, part: Part) -> Result<Vec<Setting>, ServingSuiteError> {
     let mut settings = Vec::new();
     for config in CONFIGS {
         let path = source.join(FOLDER).join(format!("overlay-{config}.yaml"));
-        let text = std::fs::read_to_string(&path).map_err(|source| ServingError::Source { path: path.clone(), source })?;
-        settings.extend(parse(config, &text).map_err(|problem| ServingError::Settings { path, problem })?);
+        let text = std::fs::read_to_string(&path).map_err(|source| ServingSuiteError::Source { path: path.clone(), source })?;
+        settings.extend(parse(config, &text).map_err(|problem| ServingSuiteError::Settings { path, problem })?);
     }
     let setting = |config: &str, key: &str, value: &str| Setting {
         config: config.to_owned(),

@@ -6,8 +6,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-pub(crate) struct Relay {
-    pub(crate) address: SocketAddr,
+/// Passes connections on, until it is told not to.
+pub struct Relay {
+    /// Where it listens.
+    pub address: SocketAddr,
     // Connections that were made before this many silences pass nothing any more.
     silences: watch::Sender<u64>,
     task: tokio::task::JoinHandle<()>,
@@ -20,7 +22,8 @@ impl Drop for Relay {
 }
 
 impl Relay {
-    pub(crate) async fn to(target: SocketAddr) -> anyhow::Result<Self> {
+    /// Starts one to `target`.
+    pub async fn to(target: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let silences = watch::Sender::new(0);
@@ -41,7 +44,7 @@ impl Relay {
     }
 
     /// From now on no connection that there is passes anything. New ones do.
-    pub(crate) fn fall_silent(&self) {
+    pub fn fall_silent(&self) {
         self.silences.send_modify(|silences| *silences += 1);
     }
 }

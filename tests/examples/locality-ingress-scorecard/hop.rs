@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::backend::Backend;
-use crate::bench::{eventually, gateway_pod_address, pod_address};
 use crate::figure::as_f64;
 use crate::load::{shares, throughput};
 use crate::stage::{Stage, entry};
+use kantai_tests::ingress::backend::Backend;
+use kantai_tests::ingress::bench::{eventually, gateway_pod_address, pod_address};
 use scorecards::{Figure, Goal};
 
 const CONNECTIONS: usize = 16;

@@ -1,5 +1,5 @@
 //! Measures locality-ingress and compares with its goals:
-//! `cargo run --release -p locality-ingress --example scorecard`. Needs root.
+//! `cargo run --release -p kantai-tests --example locality-ingress-scorecard`. Needs root.
 //!
 //! Everything is real but the pods: an API server, Envoys started from the deployed bootstrap, the
 //! daemon in a process of its own under its own rights, all in a network namespace that goes with
@@ -9,16 +9,6 @@
 //! Prints a line per figure, tab-separated: id, value, unit, goal, `ok` or `short`. Ends with an
 //! error when one is short.
 
-// What tests use and this does not is no mistake there.
-#[allow(dead_code)]
-#[path = "../../../../tests/tests/ingress/backend.rs"]
-mod backend;
-#[allow(dead_code)]
-#[path = "../../../../tests/tests/ingress/bench.rs"]
-mod bench;
-#[allow(dead_code)]
-#[path = "../../../../tests/tests/ingress/certificates.rs"]
-mod certificates;
 mod demand;
 mod failures;
 mod figure;
@@ -28,11 +18,6 @@ mod hostile;
 mod idle;
 mod load;
 mod patience;
-#[path = "../../../../tests/tests/ingress/plan.rs"]
-mod plan;
-#[allow(dead_code)]
-#[path = "../../../../tests/tests/ingress/relay.rs"]
-mod relay;
 mod reporter;
 mod reports;
 mod scale;
@@ -43,6 +28,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use kantai_tests::ingress::bench;
 use locality_ingress::endpoints::Policy;
 use scorecards::{Figure, Report};
 use stage::Stage;

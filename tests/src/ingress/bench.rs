@@ -23,9 +23,10 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::certificates::{Authority, XdsCertificates};
+use super::certificates::{Authority, XdsCertificates};
 
-pub(crate) const CLASS: &str = "kantai.ingress.networking.knative.dev";
+/// Our ingress class.
+pub const CLASS: &str = "kantai.ingress.networking.knative.dev";
 const NAMESPACE: &str = "kantai-system";
 const BOOTSTRAP: &str = include_str!("../../../deploy/xds-plain/envoy.yaml");
 /// As it is deployed, over TLS, and the files that it names.
@@ -48,9 +49,7 @@ const OTHER_MANIFESTS: [&str; 9] = [
     include_str!("../../../deploy/kantai-gateway/services.yaml"),
 ];
 /// As the DaemonSet has them.
-#[allow(dead_code)]
 const PRE_STOP: Duration = Duration::from_secs(75);
-#[allow(dead_code)]
 const GRACE: Duration = Duration::from_secs(90);
 /// As the bootstrap has it.
 const GATEWAY_HEAP_BYTES: u64 = 2 * 1024 * 1024 * 1024;
@@ -58,31 +57,35 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// Where things are in the test's own network: gateways and pods of node N have the addresses
 /// 10.44.N.x.
-pub(crate) const NODES: [u8; 3] = [1, 2, 3];
-pub(crate) const XDS: &str = "127.0.0.1:18000";
+pub const NODES: [u8; 3] = [1, 2, 3];
+/// The address that gateways connect to.
+pub const XDS: &str = "127.0.0.1:18000";
 /// Of a second replica.
-pub(crate) const SECOND_XDS: &str = "127.0.0.1:18001";
-pub(crate) const OPS: &str = "127.0.0.1:8080";
+pub const SECOND_XDS: &str = "127.0.0.1:18001";
+/// The operators' address of the daemon.
+pub const OPS: &str = "127.0.0.1:8080";
 /// Of a second replica. The API server takes no loopback address for an endpoint.
-pub(crate) const SECOND_OPS: &str = "10.44.3.3:8080";
+pub const SECOND_OPS: &str = "10.44.3.3:8080";
 
-pub(crate) fn gateway_address(node: u8) -> IpAddr {
+/// The address of a node's gateway.
+pub fn gateway_address(node: u8) -> IpAddr {
     gateway_pod_address(node, 1)
 }
 
 /// While a gateway is replaced there are two pods of it on a node: 1 and 2.
-pub(crate) fn gateway_pod_address(node: u8, pod: u8) -> IpAddr {
+pub fn gateway_pod_address(node: u8, pod: u8) -> IpAddr {
     [10, 44, node, pod].into()
 }
 
-pub(crate) fn pod_address(node: u8, pod: u8) -> SocketAddr {
+/// The address of a pod on a node, by its number there.
+pub fn pod_address(node: u8, pod: u8) -> SocketAddr {
     ([10, 44, node, 10 + pod], 8012).into()
 }
 
 /// Runs `test` with everything that is needed, on threads of a network namespace that ends with
 /// them. Nothing of the machine's own network is touched, so any port is free and any address may
 /// be had.
-pub(crate) fn in_own_network<F: Future<Output = anyhow::Result<()>>>(test: impl FnOnce(Components) -> F) -> anyhow::Result<()> {
+pub fn in_own_network<F: Future<Output = anyhow::Result<()>>>(test: impl FnOnce(Components) -> F) -> anyhow::Result<()> {
     // Making components may need the machine's network.
     let wanted = [
         Component::KubeApiserver,
@@ -113,17 +116,22 @@ pub(crate) fn in_own_network<F: Future<Output = anyhow::Result<()>>>(test: impl 
     runtime.block_on(test(components))
 }
 
-pub(crate) struct Bench {
-    pub(crate) client: Client,
-    pub(crate) control_plane: ControlPlane,
-    pub(crate) envoy: PathBuf,
-    pub(crate) folder: tempfile::TempDir,
+/// An API server with our definitions and rights, and whatever was started beside it.
+pub struct Bench {
+    /// A client with every right.
+    pub client: Client,
+    /// The API server.
+    pub control_plane: ControlPlane,
+    /// Envoy's program.
+    pub envoy: PathBuf,
+    /// Where files of this bench are.
+    pub folder: tempfile::TempDir,
     /// Whether the daemon that is started next has gateways log requests.
-    pub(crate) access_log: bool,
+    pub access_log: bool,
     /// Where the gateways that are started next get their configuration.
-    pub(crate) xds_port: u16,
+    pub xds_port: u16,
     /// What the gateways that are started next may have in memory.
-    pub(crate) gateway_heap_bytes: u64,
+    pub gateway_heap_bytes: u64,
     http: reqwest::Client,
     // Whether the daemon makes the certificates.
     self_made: bool,
@@ -132,7 +140,8 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) async fn start(components: &Components) -> anyhow::Result<Self> {
+    /// Starts one.
+    pub async fn start(components: &Components) -> anyhow::Result<Self> {
         let control_plane = ControlPlane::for_tests().await?;
         let bench = Self {
             client: control_plane.client(),
@@ -174,13 +183,13 @@ impl Bench {
     }
 
     /// Starts the daemon as its ServiceAccount, with the plan from `routes_url`.
-    pub(crate) async fn daemon(&self, policy: Policy, routes_url: &str) -> anyhow::Result<Daemon> {
+    pub async fn daemon(&self, policy: Policy, routes_url: &str) -> anyhow::Result<Daemon> {
         self.daemon_through(None, policy, routes_url).await
     }
 
     /// A second replica: gateways reach it on another port, and its operators' port is that of the
     /// first one on another address.
-    pub(crate) async fn second_daemon(&self, policy: Policy, routes_url: &str) -> anyhow::Result<Daemon> {
+    pub async fn second_daemon(&self, policy: Policy, routes_url: &str) -> anyhow::Result<Daemon> {
         let client = client_of_daemon(&self.control_plane.kubeconfig(User::Admin), None).await?;
         let listeners = Listeners { xds: listen(SECOND_XDS).await?, ops: listen(SECOND_OPS).await? };
         let settings = Settings { pod_name: "locality-ingress-1".into(), ..settings(policy, routes_url) };
@@ -190,12 +199,7 @@ impl Bench {
     }
 
     /// As [`Bench::daemon`], with another way to the API server.
-    pub(crate) async fn daemon_through(
-        &self,
-        way: Option<SocketAddr>,
-        policy: Policy,
-        routes_url: &str,
-    ) -> anyhow::Result<Daemon> {
+    pub async fn daemon_through(&self, way: Option<SocketAddr>, policy: Policy, routes_url: &str) -> anyhow::Result<Daemon> {
         let client = client_of_daemon(&self.control_plane.kubeconfig(User::Admin), way).await?;
         let listeners = Listeners { xds: listen(XDS).await?, ops: listen(OPS).await? };
         let stop = CancellationToken::new();
@@ -215,22 +219,19 @@ impl Bench {
     }
 
     /// From now on gateways are served over TLS, with certificates of `authority`.
-    #[allow(dead_code)]
-    pub(crate) fn secure(&mut self, authority: &Authority) -> anyhow::Result<()> {
+    pub fn secure(&mut self, authority: &Authority) -> anyhow::Result<()> {
         self.certificates = Some(XdsCertificates::of(authority, self.folder.path())?);
         Ok(())
     }
 
     /// From now on gateways are served over TLS, with certificates that the daemon makes.
-    #[allow(dead_code)]
-    pub(crate) fn secure_by_itself(&mut self) {
+    pub fn secure_by_itself(&mut self) {
         self.certificates = Some(XdsCertificates::to_come(self.folder.path()));
         self.self_made = true;
     }
 
     /// Mounts the gateways' Secret where the next ones look for it, as the kubelet does.
-    #[allow(dead_code)]
-    pub(crate) async fn mount_made_certificates(&self) -> anyhow::Result<()> {
+    pub async fn mount_made_certificates(&self) -> anyhow::Result<()> {
         let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(self.client.clone(), NAMESPACE);
         let secret = eventually("the gateways' Secret", async || Ok(secrets.get("kantai-gateway-xds").await?)).await?;
         let folder = &self.certificates.as_ref().context("no TLS")?.gateway;
@@ -242,8 +243,7 @@ impl Bench {
     }
 
     /// Gives both sides new certificates of `authority`.
-    #[allow(dead_code)]
-    pub(crate) fn renew_certificates(&self, authority: &Authority) -> anyhow::Result<()> {
+    pub fn renew_certificates(&self, authority: &Authority) -> anyhow::Result<()> {
         self.certificates.as_ref().context("no TLS")?.renew(authority)
     }
 
@@ -259,12 +259,12 @@ impl Bench {
     }
 
     /// Starts the gateway of a node from the deployed bootstrap, and waits until it is ready.
-    pub(crate) async fn gateway(&self, node: u8) -> anyhow::Result<Gateway> {
+    pub async fn gateway(&self, node: u8) -> anyhow::Result<Gateway> {
         self.gateway_pod(node, 1).await
     }
 
     /// As [`Bench::gateway`], as one of the two that there are while it is replaced.
-    pub(crate) async fn gateway_pod(&self, node: u8, pod: u8) -> anyhow::Result<Gateway> {
+    pub async fn gateway_pod(&self, node: u8, pod: u8) -> anyhow::Result<Gateway> {
         let address = gateway_pod_address(node, pod);
         let deployed_heap = format!("max_heap_size_bytes: {GATEWAY_HEAP_BYTES}");
         let replacements = [
@@ -320,20 +320,19 @@ impl Bench {
     }
 
     /// What the gateway of a node wrote about requests.
-    #[allow(dead_code)]
-    pub(crate) fn access_log(&self, node: u8) -> anyhow::Result<String> {
+    pub fn access_log(&self, node: u8) -> anyhow::Result<String> {
         Ok(std::fs::read_to_string(self.accesses(node, 1))?)
     }
 
     /// Makes known which gateways are ready.
-    pub(crate) async fn gateways_ready(&self, nodes: &[u8]) -> anyhow::Result<()> {
+    pub async fn gateways_ready(&self, nodes: &[u8]) -> anyhow::Result<()> {
         let endpoints: Vec<_> = nodes.iter().map(|&node| (gateway_address(node), node)).collect();
         self.slice(NAMESPACE, "kantai-gateway-internal", "http2", 8081, &endpoints, NAMESPACE).await
     }
 
     /// Makes known which gateway pods (node, and which of the two on it) are ready, and which are
     /// being ended but still serve.
-    pub(crate) async fn gateway_pods_ready(&self, ready: &[(u8, u8)], ending: &[(u8, u8)]) -> anyhow::Result<()> {
+    pub async fn gateway_pods_ready(&self, ready: &[(u8, u8)], ending: &[(u8, u8)]) -> anyhow::Result<()> {
         let endpoint = |&(node, pod): &(u8, u8), ready: bool| {
             json!({"addresses": [gateway_pod_address(node, pod)], "nodeName": format!("node{node}"),
                    "conditions": {"ready": ready, "serving": true, "terminating": !ready}})
@@ -350,7 +349,7 @@ impl Bench {
     }
 
     /// A Service without a selector with port 80 called `port_name`.
-    pub(crate) async fn service(&self, namespace: &str, name: &str, port_name: &str) -> anyhow::Result<()> {
+    pub async fn service(&self, namespace: &str, name: &str, port_name: &str) -> anyhow::Result<()> {
         self.apply(json!({
             "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": namespace, "name": name},
             "spec": {"ports": [{"name": port_name, "port": 80, "targetPort": 8012}]},
@@ -359,7 +358,7 @@ impl Bench {
     }
 
     /// A revision whose pods take this many requests at once.
-    pub(crate) async fn limited_revision(&self, name: &str, at_once: usize) -> anyhow::Result<()> {
+    pub async fn limited_revision(&self, name: &str, at_once: usize) -> anyhow::Result<()> {
         eventually("revisions to be served", async || {
             self.apply(json!({
                 "apiVersion": "serving.knative.dev/v1", "kind": "Revision", "metadata": {"namespace": "default", "name": name},
@@ -372,7 +371,7 @@ impl Bench {
 
     /// The endpoints of a Service: address and node of each, and the namespace that their pods are
     /// in.
-    pub(crate) async fn slice(
+    pub async fn slice(
         &self,
         namespace: &str,
         service: &str,
@@ -397,13 +396,13 @@ impl Bench {
     }
 
     /// The endpoints of a revision: pods of it.
-    pub(crate) async fn pods(&self, service: &str, pods: &[(u8, u8)]) -> anyhow::Result<()> {
+    pub async fn pods(&self, service: &str, pods: &[(u8, u8)]) -> anyhow::Result<()> {
         let endpoints: Vec<_> = pods.iter().map(|&(node, pod)| (pod_address(node, pod).ip(), node)).collect();
         self.slice("default", service, "http", 8012, &endpoints, "default").await
     }
 
     /// Makes or changes an object.
-    pub(crate) async fn apply(&self, object: Value) -> anyhow::Result<()> {
+    pub async fn apply(&self, object: Value) -> anyhow::Result<()> {
         let object: DynamicObject = serde_json::from_value(object)?;
         let types = object.types.clone().context("no type")?;
         let (group, version) = types.api_version.split_once('/').unwrap_or(("", &types.api_version));
@@ -427,7 +426,7 @@ impl Bench {
     }
 
     /// An Ingress of our class with one host, internal and external, whose requests go to `splits`.
-    pub(crate) async fn ingress(&self, name: &str, splits: &[(&str, u32)]) -> anyhow::Result<()> {
+    pub async fn ingress(&self, name: &str, splits: &[(&str, u32)]) -> anyhow::Result<()> {
         let splits: Vec<_> = splits
             .iter()
             .map(|(service, percent)| {
@@ -448,19 +447,20 @@ impl Bench {
     }
 
     /// Where the API server is.
-    pub(crate) fn api_server(&self) -> anyhow::Result<SocketAddr> {
+    pub fn api_server(&self) -> anyhow::Result<SocketAddr> {
         let kubeconfig = kube::config::Kubeconfig::read_from(self.control_plane.kubeconfig(User::Admin))?;
         let server = kubeconfig.clusters.into_iter().find_map(|named| named.cluster?.server).context("no server")?;
         let uri: http::Uri = server.parse()?;
         Ok(SocketAddr::new(uri.host().context("no host")?.parse()?, uri.port_u16().unwrap_or(443)))
     }
 
-    pub(crate) fn ingresses(&self) -> Api<KIngress> {
+    /// The Ingresses of the namespace `default`.
+    pub fn ingresses(&self) -> Api<KIngress> {
         Api::namespaced(self.client.clone(), "default")
     }
 
     /// Waits until the Ingress says Ready for its newest generation. How long that took.
-    pub(crate) async fn ready(&self, name: &str) -> anyhow::Result<Duration> {
+    pub async fn ready(&self, name: &str) -> anyhow::Result<Duration> {
         let started = Instant::now();
         loop {
             let ingress = self.ingresses().get(name).await?;
@@ -474,7 +474,7 @@ impl Bench {
     }
 
     /// One request through the gateway of a node: the status, and who answered.
-    pub(crate) async fn get(&self, node: u8, port: u16, host: &str, path: &str) -> anyhow::Result<(u16, String)> {
+    pub async fn get(&self, node: u8, port: u16, host: &str, path: &str) -> anyhow::Result<(u16, String)> {
         let url = format!("http://{}{path}", SocketAddr::new(gateway_address(node), port));
         let response = self.http.get(url).header("host", host).send().await?;
         Ok((response.status().as_u16(), response.text().await?))
@@ -482,7 +482,7 @@ impl Bench {
 
     /// One request over TLS to the external listener of a node, which must show exactly this
     /// certificate for the host.
-    pub(crate) async fn get_tls(&self, node: u8, host: &str, certificate: &rcgen::Certificate) -> anyhow::Result<String> {
+    pub async fn get_tls(&self, node: u8, host: &str, certificate: &rcgen::Certificate) -> anyhow::Result<String> {
         let mut config = Config::new(format!("https://{}:8443", gateway_address(node)).parse()?);
         config.root_cert = Some(vec![certificate.der().to_vec()]);
         config.tls_server_name = Some(host.to_owned());
@@ -491,13 +491,13 @@ impl Bench {
     }
 
     /// What the daemon says about a host as seen from a node.
-    pub(crate) async fn explain(&self, host: &str, node: u8) -> anyhow::Result<Value> {
+    pub async fn explain(&self, host: &str, node: u8) -> anyhow::Result<Value> {
         let url = format!("http://{OPS}{}?host={host}&node=node{node}", locality_ingress::EXPLAIN_PATH);
         Ok(self.http.get(url).send().await?.error_for_status()?.json().await?)
     }
 
     /// The first line of the daemon's stream of demand: all that is known.
-    pub(crate) async fn demand(&self) -> anyhow::Result<Vec<RevisionDemand>> {
+    pub async fn demand(&self) -> anyhow::Result<Vec<RevisionDemand>> {
         let url = format!("http://{OPS}{DEMAND_PATH}");
         let mut response = self.http.get(url).send().await?.error_for_status()?;
         let chunk = response.chunk().await?.context("the stream of demand ended")?;
@@ -508,14 +508,14 @@ impl Bench {
     }
 
     /// What the statistics page of a node's gateway says about `filter`.
-    pub(crate) async fn stats(&self, node: u8, filter: &str) -> anyhow::Result<String> {
+    pub async fn stats(&self, node: u8, filter: &str) -> anyhow::Result<String> {
         let url = format!("http://{}:9000/stats/prometheus?filter={filter}", gateway_address(node));
         Ok(self.http.get(url).send().await?.text().await?)
     }
 
     /// `count` requests for `host` through the internal listener of a node's gateway: how many each
     /// backend answered.
-    pub(crate) async fn shares(&self, node: u8, host: &str, count: usize) -> anyhow::Result<BTreeMap<String, usize>> {
+    pub async fn shares(&self, node: u8, host: &str, count: usize) -> anyhow::Result<BTreeMap<String, usize>> {
         let mut shares = BTreeMap::new();
         for _ in 0..count {
             let (status, who) = self.get(node, 8081, host, "/").await?;
@@ -528,8 +528,7 @@ impl Bench {
 
 /// The daemon in a process of its own, until that is killed: for the scorecard, which shares this
 /// bench.
-#[allow(dead_code)]
-pub(crate) async fn serve(kubeconfig: &Path, policy: Policy, routes_url: &str) -> anyhow::Result<()> {
+pub async fn serve(kubeconfig: &Path, policy: Policy, routes_url: &str) -> anyhow::Result<()> {
     let listeners = Listeners { xds: listen(XDS).await?, ops: listen(OPS).await? };
     let client = client_of_daemon(kubeconfig, None).await?;
     let settings = Settings { tls: XdsTls::SelfMade, ..settings(policy, routes_url) };
@@ -579,7 +578,7 @@ async fn listen(address: &str) -> anyhow::Result<TcpListener> {
 }
 
 /// Tries until it works.
-pub(crate) async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+pub async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
     let started = Instant::now();
     loop {
         match attempt().await {
@@ -591,13 +590,14 @@ pub(crate) async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> 
 }
 
 /// The daemon; it stops with this.
-pub(crate) struct Daemon {
+pub struct Daemon {
     stop: CancellationToken,
     task: Option<tokio::task::JoinHandle<Result<(), locality_ingress::DaemonError>>>,
 }
 
 impl Daemon {
-    pub(crate) async fn end(mut self) -> anyhow::Result<()> {
+    /// Stops it and waits until it has ended.
+    pub async fn end(mut self) -> anyhow::Result<()> {
         self.stop.cancel();
         if let Some(task) = self.task.take() {
             task.await??;
@@ -613,15 +613,14 @@ impl Drop for Daemon {
 }
 
 /// A running Envoy; it is killed with this.
-pub(crate) struct Gateway {
+pub struct Gateway {
     process: Child,
 }
 
 impl Gateway {
     /// Ends as a pod of the DaemonSet does: it goes on until its preStop hook is over, and is
     /// killed when its grace is. For the scorecard.
-    #[allow(dead_code)]
-    pub(crate) async fn end_as_a_pod(mut self) -> anyhow::Result<()> {
+    pub async fn end_as_a_pod(mut self) -> anyhow::Result<()> {
         let began = Instant::now();
         tokio::time::sleep(PRE_STOP).await;
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.process.id().cast_signed()), nix::sys::signal::SIGTERM)?;

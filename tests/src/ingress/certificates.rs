@@ -8,13 +8,14 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 const SERVER: &str = "locality-ingress.kantai-system.svc";
 
 /// An authority.
-pub(crate) struct Authority {
+pub struct Authority {
     certificate: rcgen::Certificate,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    pub(crate) fn new() -> anyhow::Result<Self> {
+    /// Makes one.
+    pub fn new() -> anyhow::Result<Self> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         // A certificate whose issuer has the same name as its subject counts as signed by itself.
@@ -45,27 +46,28 @@ impl Authority {
 }
 
 /// The Secrets of both sides.
-pub(crate) struct XdsCertificates {
+pub struct XdsCertificates {
     /// The daemon's.
-    pub(crate) server: PathBuf,
+    pub server: PathBuf,
     /// The gateways'.
-    pub(crate) gateway: PathBuf,
+    pub gateway: PathBuf,
 }
 
 impl XdsCertificates {
     /// Where they will be.
-    pub(crate) fn to_come(folder: &Path) -> Self {
+    pub fn to_come(folder: &Path) -> Self {
         Self { server: folder.join("server-xds"), gateway: folder.join("gateway-xds") }
     }
 
-    pub(crate) fn of(authority: &Authority, folder: &Path) -> anyhow::Result<Self> {
+    /// Certificates of `authority` in `folder`.
+    pub fn of(authority: &Authority, folder: &Path) -> anyhow::Result<Self> {
         let certificates = Self::to_come(folder);
         certificates.renew(authority)?;
         Ok(certificates)
     }
 
     /// New ones, of `authority` from now on.
-    pub(crate) fn renew(&self, authority: &Authority) -> anyhow::Result<()> {
+    pub fn renew(&self, authority: &Authority) -> anyhow::Result<()> {
         authority.write(&self.server, SERVER)?;
         authority.write(&self.gateway, "kantai-gateway.kantai-system.svc")
     }

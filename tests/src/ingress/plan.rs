@@ -7,8 +7,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-pub(crate) struct PlanWriter {
-    pub(crate) url: String,
+/// A stream of routes over HTTP.
+pub struct PlanWriter {
+    /// Where it is read.
+    pub url: String,
     lines: watch::Sender<String>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -20,7 +22,8 @@ impl Drop for PlanWriter {
 }
 
 impl PlanWriter {
-    pub(crate) async fn start() -> anyhow::Result<Self> {
+    /// Starts one without routes.
+    pub async fn start() -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address: SocketAddr = listener.local_addr()?;
         let (lines, receiver) = watch::channel(Event::Snapshot { version: 0, parts_left: 0, routes: Vec::new() }.to_line());
@@ -49,7 +52,7 @@ impl PlanWriter {
     }
 
     /// Everything that is planned from now on: one revision's rows.
-    pub(crate) fn say(&self, revision: &str, rows: &[(&str, &[(&str, u32)])]) -> anyhow::Result<()> {
+    pub fn say(&self, revision: &str, rows: &[(&str, &[(&str, u32)])]) -> anyhow::Result<()> {
         let rows = rows.iter().map(|(source, row)| (*source, row.iter().map(|&(node, weight)| (node, weight))));
         let routes = RevisionRoutes::new(RevisionKey::new("default", revision), rows)?;
         self.lines.send_replace(Event::Snapshot { version: 1, parts_left: 0, routes: vec![routes] }.to_line());

@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::backend::Backend;
-use crate::bench::{NODES, eventually, pod_address};
 use crate::figure::{as_f64, quantile_ms};
 use crate::load::{Connection, shares};
 use crate::stage::{Stage, entry};
+use kantai_tests::ingress::backend::Backend;
+use kantai_tests::ingress::bench::{NODES, eventually, pod_address};
 use scorecards::{Figure, Goal};
 
 const CHANGES: usize = 60;

@@ -206,7 +206,7 @@ impl<'a> World<'a> {
                 "times that all watches broke"
             }
             17..=20 => {
-                let weather = any_weather(chance);
+                let weather = Weather::any(chance);
                 self.faults(chance).set(weather);
                 "changes of the API server's faults (409, 410, 5xx, lost and late answers)"
             }
@@ -328,20 +328,5 @@ impl<'a> World<'a> {
             keeper.stop().await?;
         }
         Ok(())
-    }
-}
-
-fn any_weather(chance: &mut StdRng) -> Weather {
-    let mut sometimes = |most: f64| if chance.random_bool(0.4) { chance.random_range(0.0..most) } else { 0.0 };
-    Weather {
-        refused: sometimes(0.5),
-        answer_lost: sometimes(0.5),
-        answer_cut: sometimes(0.3),
-        delay: Duration::from_secs_f64(sometimes(0.03)),
-        watch_expired: sometimes(0.5),
-        watch_lag: Duration::from_secs_f64(sometimes(0.2)),
-        watch_cut: sometimes(0.8),
-        // There is a disturbance of its own for it.
-        watch_stall: 0.0,
     }
 }

@@ -1,5 +1,5 @@
 //! Measures the seika-controller and compares with its goals:
-//! `cargo run --release -p seika-controller --example scorecard`.
+//! `cargo run --release -p kantai-tests --example seika-controller-scorecard`.
 //!
 //! Prints a line per figure, tab-separated: id, value, unit, goal, `ok` or `short` (`absent` for
 //! what was not measured, with the reason in a line that begins with `#`). Ends with an error when

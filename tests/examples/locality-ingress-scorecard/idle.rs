@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use scorecards::{Figure, Goal};
 
-use crate::backend::Backend;
-use crate::bench::{eventually, pod_address};
 use crate::stage::Stage;
+use kantai_tests::ingress::backend::Backend;
+use kantai_tests::ingress::bench::{eventually, pod_address};
 
 /// A daemon that has just started, three gateways and one revision, without any request.
 pub(crate) async fn measure(stage: &mut Stage) -> anyhow::Result<Vec<Figure>> {

@@ -8,12 +8,12 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use crate::bench::eventually;
+use super::bench::eventually;
 
 /// A backend; it ends with this.
-pub(crate) struct Backend {
+pub struct Backend {
     /// Headers of the last request other than a probe.
-    pub(crate) last_headers: Arc<std::sync::Mutex<Vec<(String, String)>>>,
+    pub last_headers: Arc<std::sync::Mutex<Vec<(String, String)>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -25,19 +25,21 @@ impl Drop for Backend {
 
 /// How a backend answers.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Manner {
+pub struct Manner {
     /// How many requests it answers at once; the others wait, as at a queue-proxy.
-    pub(crate) at_once: usize,
+    pub at_once: usize,
     /// How long it takes for each.
-    pub(crate) takes: Duration,
+    pub takes: Duration,
 }
 
 impl Backend {
-    pub(crate) async fn start(name: &str, address: SocketAddr) -> anyhow::Result<Self> {
+    /// Starts one that answers at once, however many requests there are.
+    pub async fn start(name: &str, address: SocketAddr) -> anyhow::Result<Self> {
         Self::with_manner(name, address, Manner { at_once: Semaphore::MAX_PERMITS, takes: Duration::ZERO }).await
     }
 
-    pub(crate) async fn with_manner(name: &str, address: SocketAddr, manner: Manner) -> anyhow::Result<Self> {
+    /// Starts one that answers in this manner.
+    pub async fn with_manner(name: &str, address: SocketAddr, manner: Manner) -> anyhow::Result<Self> {
         let slots = Arc::new(Semaphore::new(manner.at_once));
         // One that was there before may still be on its way out.
         let listener = eventually("the address to be free", async || Ok(TcpListener::bind(address).await?)).await?;

@@ -1,5 +1,5 @@
 //! Measures the decision-maker and compares with its goals:
-//! `cargo run --release -p extra-controller --example scorecard -- [PARTS...]`.
+//! `cargo run --release -p kantai-tests --example extra-controller-scorecard -- [PARTS...]`.
 //!
 //! Prints a line per figure, tab-separated: id, value, unit, goal, `ok` or `short` (`absent` for
 //! what cannot be measured here, with the reason in a line that begins with `#`). Ends with an

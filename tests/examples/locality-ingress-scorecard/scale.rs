@@ -13,9 +13,11 @@ use locality_ingress::endpoints::Policy;
 use locality_ingress::kubernetes::{IngressObject, ObjectName, ServiceObject, ServicePort, SliceEndpoint, SliceObject};
 use locality_ingress::routes::TranslateSettings;
 use locality_ingress::state::{Change, ControlPlaneState, StateSettings};
-use locality_ingress::xds::{Ads, Connected, ListenerSettings, Store, StoreRevision};
+use locality_ingress::xds::{Ads, Connected, ListenerSettings, Store};
 use scorecards::{Figure, Goal};
 use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::gateways;
@@ -24,28 +26,64 @@ pub(crate) const INGRESSES: u32 = 10_000;
 pub(crate) const GATEWAYS: usize = 50;
 const PUSHES: u8 = 20;
 
+/// An xDS server as the daemon has it, without an API server.
+pub(crate) struct XdsServer {
+    pub(crate) store: Arc<Store>,
+    connected: Connected,
+    address: String,
+    task: JoinHandle<Result<(), tonic::transport::Error>>,
+    stop: CancellationToken,
+}
+
+impl XdsServer {
+    /// Gateways report their load to `demand` at `interval`; what follows from it is in `changes`.
+    pub(crate) async fn start(demand: Demand, interval: Duration, changes: mpsc::Sender<Change>) -> anyhow::Result<Self> {
+        let store = Arc::new(Store::new(Policy::Locality, ListenerSettings::default()));
+        let (connected, stop) = (Connected::default(), CancellationToken::new());
+        // NACKs are counted and logged, which is enough here.
+        let (nacks, _) = mpsc::channel(1);
+        let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?.to_string();
+        let reports = Reports::new(demand, store.clone(), interval, changes, stop.clone()).services();
+        let ads = Ads::new(store.clone(), connected.clone(), metrics, nacks, stop.clone());
+        let task = tokio::spawn(ads.serve(listener, None, reports));
+        Ok(Self { store, connected, address, task, stop })
+    }
+
+    pub(crate) fn start_gateways(&self, reports: bool) -> anyhow::Result<Child> {
+        let program = std::env::current_exe()?;
+        let arguments = [gateways::ARGUMENT, &self.address, &GATEWAYS.to_string(), &reports.to_string()];
+        Ok(Command::new(program).args(arguments).stdout(Stdio::piped()).kill_on_drop(true).spawn()?)
+    }
+
+    /// Waits until every gateway has all that is in the store.
+    pub(crate) async fn wait_for_all(&self) -> anyhow::Result<()> {
+        let (mut gateways, revision) = (self.connected.watch(), self.store.revision().0);
+        let all = gateways.wait_for(|all| all.len() == GATEWAYS && all.values().all(|one| one.in_sync_at >= Some(revision)));
+        tokio::time::timeout(Duration::from_secs(120), all).await.context("not all gateways followed")??;
+        Ok(())
+    }
+
+    pub(crate) async fn end(self, mut gateways: Child) -> anyhow::Result<()> {
+        self.stop.cancel();
+        gateways.kill().await?;
+        Ok(self.task.await??)
+    }
+}
+
 /// Measures all figures of this file.
 pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
-    let store = Arc::new(Store::new(Policy::Locality, ListenerSettings::default()));
-    let connected = Connected::default();
-    let stop = CancellationToken::new();
-    let (nacks, _refused) = tokio::sync::mpsc::channel(16);
-    let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
     // Nobody here reports anything.
-    let (changes, _no_loads) = tokio::sync::mpsc::channel(1);
-    let reports = Reports::new(Demand::default(), store.clone(), Duration::from_secs(1), changes, stop.clone());
-    let server =
-        Ads::new(store.clone(), connected.clone(), metrics, nacks, stop.clone()).serve(listener, None, reports.services());
-    let server = tokio::spawn(server);
-    let mut gateways = start_gateways(&address.to_string(), false)?;
+    let (changes, _no_loads) = mpsc::channel(1);
+    let server = XdsServer::start(Demand::default(), Duration::from_secs(1), changes).await?;
+    let gateways = server.start_gateways(false)?;
 
     let began = Instant::now();
-    let mut state = state_with_revisions(&store, INGRESSES);
+    let mut state = state_with_revisions(&server.store, INGRESSES);
     state.publish_changes(Instant::now());
     eprintln!("translated and encoded after {:?}, memory {:.0} MiB", began.elapsed(), resident_mib()?);
-    wait_for_all(&connected, store.revision().0).await?;
+    server.wait_for_all().await?;
     let cold = began.elapsed();
 
     let mut slowest = Duration::ZERO;
@@ -55,14 +93,12 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
         let changed = Instant::now();
         state.apply_change(slice(u32::from(push), 4 + push, true));
         state.publish_changes(Instant::now());
-        wait_for_all(&connected, store.revision().0).await?;
+        server.wait_for_all().await?;
         slowest = slowest.max(changed.elapsed());
     }
     let rss_mib = resident_mib()?;
     eprintln!("memory at its most {:.0} MiB, in the end {rss_mib:.0} MiB", memory_mib("VmHWM:")?);
-    stop.cancel();
-    gateways.kill().await?;
-    server.await??;
+    server.end(gateways).await?;
     Ok(vec![
         Figure { id: "scale_cold_s", value: cold.as_secs_f64(), unit: "s", goal: Goal::AtMost(10.0) },
         Figure { id: "scale_10k_push_ms", value: slowest.as_secs_f64() * 1e3, unit: "ms", goal: Goal::AtMost(50.0) },
@@ -93,19 +129,6 @@ pub(crate) fn state_with_revisions(store: &Arc<Store>, with_pods: u32) -> Contro
         }
     }
     state
-}
-
-pub(crate) fn start_gateways(address: &str, reports: bool) -> anyhow::Result<Child> {
-    let program = std::env::current_exe()?;
-    let arguments = [gateways::ARGUMENT, address, &GATEWAYS.to_string(), &reports.to_string()];
-    Ok(Command::new(program).args(arguments).stdout(Stdio::piped()).kill_on_drop(true).spawn()?)
-}
-
-pub(crate) async fn wait_for_all(connected: &Connected, revision: StoreRevision) -> anyhow::Result<()> {
-    let mut gateways = connected.watch();
-    let all = gateways.wait_for(|all| all.len() == GATEWAYS && all.values().all(|one| one.in_sync_at >= Some(revision)));
-    tokio::time::timeout(Duration::from_secs(120), all).await.context("not all gateways followed")??;
-    Ok(())
 }
 
 pub(crate) fn resident_mib() -> anyhow::Result<f64> {

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use local_control_plane::components::Component;
 use scorecards::Figure;
 
-use crate::backend::Backend;
-use crate::bench::{NODES, eventually, gateway_pod_address, pod_address};
 use crate::figure::quantile_ms;
 use crate::load::{OpenLoop, Outcome};
 use crate::stage::{Stage, entry};
+use kantai_tests::ingress::backend::Backend;
+use kantai_tests::ingress::bench::{NODES, eventually, gateway_pod_address, pod_address};
 
 const PER_SECOND: u32 = 200;
 

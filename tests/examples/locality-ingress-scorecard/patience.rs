@@ -11,11 +11,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::backend::{Backend, Manner};
-use crate::bench::{Gateway, NODES, gateway_pod_address, pod_address};
 use crate::load::Connection;
-use crate::relay::Relay;
 use crate::stage::{Stage, entry};
+use kantai_tests::ingress::backend::{Backend, Manner};
+use kantai_tests::ingress::bench::{Gateway, NODES, gateway_pod_address, pod_address};
+use kantai_tests::ingress::relay::Relay;
 
 /// Large uploads at once, to a pod that reads the head of a request and then nothing for a while.
 pub(crate) async fn uploads_to_a_pausing_pod(stage: &Stage) -> anyhow::Result<Vec<Figure>> {

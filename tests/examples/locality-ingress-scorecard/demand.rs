@@ -7,11 +7,11 @@ use futures::{Stream, StreamExt as _};
 use gateway_link::demand::{DEMAND_PATH, DemandEvent, Held, RevisionDemand};
 use scorecards::{Figure, Goal};
 
-use crate::backend::{Backend, Manner};
-use crate::bench::{NODES, OPS, eventually, pod_address};
 use crate::figure::{as_f64, quantile_ms};
 use crate::load::{Connection, shares, throughput};
 use crate::stage::{Stage, entry};
+use kantai_tests::ingress::backend::{Backend, Manner};
+use kantai_tests::ingress::bench::{NODES, OPS, eventually, pod_address};
 
 /// The pods on the source node are full, there is room elsewhere.
 pub(crate) async fn spill(stage: &Stage) -> anyhow::Result<Vec<Figure>> {

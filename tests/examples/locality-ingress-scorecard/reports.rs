@@ -1,21 +1,16 @@
 //! Load reports of fifty gateways with ten thousand revisions, of which two hundred have traffic.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use locality_ingress::Metrics;
-use locality_ingress::demand::{Demand, Reports};
-use locality_ingress::endpoints::Policy;
-use locality_ingress::xds::{Ads, Connected, ListenerSettings, Store};
+use locality_ingress::demand::Demand;
 use scorecards::{Figure, Goal};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::figure::as_f64;
 use crate::idle::cpu_seconds;
-use crate::scale::{GATEWAYS, start_gateways, state_with_revisions, wait_for_all};
+use crate::scale::{GATEWAYS, XdsServer, state_with_revisions};
 
 /// Revisions with pods and traffic; all others are at zero.
 pub(crate) const BUSY: u32 = 200;
@@ -25,27 +20,18 @@ const TIME: Duration = Duration::from_secs(20);
 
 /// Bytes of reports per second, and the processor time that they take here.
 pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
-    let store = Arc::new(Store::new(Policy::Locality, ListenerSettings::default()));
-    let connected = Connected::default();
-    let stop = CancellationToken::new();
-    let (nacks, _refused) = tokio::sync::mpsc::channel(16);
-    let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    let mut state = state_with_revisions(&store, BUSY);
-    state.publish_changes(Instant::now());
     let (changes, mut loads) = tokio::sync::mpsc::channel(4096);
     let demand = Demand::default();
-    let reports = Reports::new(demand.clone(), store.clone(), INTERVAL, changes, stop.clone()).services();
-    let server =
-        tokio::spawn(Ads::new(store.clone(), connected.clone(), metrics, nacks, stop.clone()).serve(listener, None, reports));
+    let server = XdsServer::start(demand.clone(), INTERVAL, changes).await?;
+    let mut state = state_with_revisions(&server.store, BUSY);
+    state.publish_changes(Instant::now());
     let follow = tokio::spawn(async move {
         while let Some(change) = loads.recv().await {
             state.apply_change(change);
             state.publish_changes(Instant::now());
         }
     });
-    let mut gateways = start_gateways(&address.to_string(), true)?;
+    let mut gateways = server.start_gateways(true)?;
     let (total, mut sent) = watch::channel(0_u64);
     let mut lines = BufReader::new(gateways.stdout.take().context("no output")?).lines();
     tokio::spawn(async move {
@@ -53,7 +39,7 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
             total.send_replace(line.parse().unwrap_or_default());
         }
     });
-    wait_for_all(&connected, store.revision().0).await?;
+    server.wait_for_all().await?;
     sent.wait_for(|sent| *sent > 0).await?;
     // The first reports have all clusters, and the gateways' own description.
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -65,10 +51,8 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     let busy = demand.board().all().values().filter(|sources| !sources.is_empty()).count();
     eprintln!("{GATEWAYS} gateways reported {bytes} bytes in {seconds:.1} s; {busy} revisions have load");
     anyhow::ensure!(busy == usize::try_from(BUSY)?, "{busy} revisions have load instead of {BUSY}");
-    stop.cancel();
-    gateways.kill().await?;
+    server.end(gateways).await?;
     follow.abort();
-    server.await??;
     let mb_s = as_f64(usize::try_from(bytes)?) / 1e6 / seconds;
     Ok(vec![
         Figure { id: "reports_mb_s", value: mb_s, unit: "MB/s", goal: Goal::AtMost(2.0) },

@@ -29,8 +29,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::binaries::Binaries;
 
-const RBAC: &str = include_str!("../../../../deploy/locality-ingress/rbac.yaml");
-const BOOTSTRAP: &str = include_str!("../../../../deploy/xds-plain/envoy.yaml");
+const RBAC: &str = include_str!("../../../deploy/locality-ingress/rbac.yaml");
+const BOOTSTRAP: &str = include_str!("../../../deploy/xds-plain/envoy.yaml");
 const CLASS: &str = "kantai.ingress.networking.knative.dev";
 /// Requests come at no regular times: so long after another, and some more each time.
 const PAUSE: Duration = Duration::from_millis(230);

@@ -1,0 +1,8 @@
+//! What tests and measurements of locality-ingress share: a network namespace with an API server,
+//! gateways, pods, and whatever else the daemon meets.
+
+pub mod backend;
+pub mod bench;
+pub mod certificates;
+pub mod plan;
+pub mod relay;
