@@ -136,6 +136,28 @@ pub fn progress(text: &str) {
     eprintln!("{text} ...");
 }
 
+/// Runs the example `example` of the package `kantai-tests`, with this program's arguments and in
+/// this program's profile, and ends as it does.
+///
+/// A scorecard that starts a real API server or Envoy needs libraries that depend on the crate which
+/// it measures. So it is an example of `kantai-tests`, and the crate's own example leads there.
+#[must_use]
+pub fn run_example_of_tests(example: &str) -> ExitCode {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = std::process::Command::new(&cargo);
+    command.args(["run", "--quiet", "--package", "kantai-tests", "--example", example]);
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    match command.arg("--").args(std::env::args_os().skip(1)).status() {
+        Ok(status) => status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from),
+        Err(error) => {
+            eprintln!("failed to run {}: {error}", cargo.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
