@@ -88,3 +88,45 @@ fn keys_go_to_gateways_only_and_gateways_connect_to_no_address_of_the_link() {
     let text = policy["spec"]["egress"].to_string();
     assert!(text.contains("169.254.0.0/16") && text.contains("fe80::/10"), "{text}");
 }
+
+/// The daemons that pods' networks reach: `latency-probe` uses its node's.
+const DAEMONS: [(&str, &str, &str); 3] = [
+    (
+        include_str!("../../deploy/extra-controller/deployment.yaml"),
+        include_str!("../../deploy/extra-controller/network-policy.yaml"),
+        include_str!("../../deploy/extra-controller/kustomization.yaml"),
+    ),
+    (
+        include_str!("../../deploy/seika-controller/deployment.yaml"),
+        include_str!("../../deploy/seika-controller/network-policy.yaml"),
+        include_str!("../../deploy/seika-controller/kustomization.yaml"),
+    ),
+    (
+        include_str!("../../deploy/locality-ingress/deployment.yaml"),
+        include_str!("../../deploy/locality-ingress/network-policy.yaml"),
+        include_str!("../../deploy/locality-ingress/kustomization.yaml"),
+    ),
+];
+
+#[test]
+fn each_port_of_a_daemon_is_reached_only_by_whom_its_policy_names() {
+    for (deployment, policy, kustomization) in DAEMONS {
+        let (deployment, policy) = (manifest(deployment, "Deployment"), manifest(policy, "NetworkPolicy"));
+        let name = &deployment["metadata"]["name"];
+        assert!(kustomization.contains("network-policy.yaml"), "{name}");
+        let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+        for (label, value) in policy["spec"]["podSelector"]["matchLabels"].as_object().expect("labels") {
+            assert_eq!(&labels[label], value, "{name}");
+        }
+        let rules = policy["spec"]["ingress"].as_array().expect("rules");
+        assert!(rules.iter().all(|rule| rule["from"].as_array().is_some_and(|from| !from.is_empty())), "{name}");
+        let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+        assert!(container["resources"]["limits"]["memory"].is_string(), "{name}");
+        for port in container["ports"].as_array().expect("ports") {
+            let is_named = |rule: &Value| {
+                rule["ports"].as_array().is_some_and(|ports| ports.iter().any(|named| named["port"] == port["containerPort"]))
+            };
+            assert_eq!(rules.iter().filter(|rule| is_named(rule)).count(), 1, "{name}: {port}");
+        }
+    }
+}

@@ -139,8 +139,8 @@ pub fn progress(text: &str) {
 /// Runs the example `example` of the package `kantai-tests`, with this program's arguments and in
 /// this program's profile, and ends as it does.
 ///
-/// A scorecard that starts a real API server or Envoy needs libraries that depend on the crate which
-/// it measures. So it is an example of `kantai-tests`, and the crate's own example leads there.
+/// A scorecard that starts a real API server or Envoy needs libraries that depend on the crate
+/// which it measures. So it is an example of `kantai-tests`, and the crate's own example leads there.
 #[must_use]
 pub fn run_example_of_tests(example: &str) -> ExitCode {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

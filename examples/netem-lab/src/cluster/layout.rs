@@ -20,7 +20,8 @@ pub const CONTROL_PLANE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 89, 0, 1);
 pub const NODE_NETWORK_PREFIX: u8 = 24;
 /// All pod addresses.
 pub const CLUSTER_CIDR: &str = "10.244.0.0/16";
-/// The Service address of the cluster's DNS, within [`local_control_plane::control_plane::SERVICE_RANGE`].
+/// The Service address of the cluster's DNS, within
+/// [`local_control_plane::control_plane::SERVICE_RANGE`].
 pub const DNS_SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// The cluster's DNS domain.
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
