@@ -140,7 +140,8 @@ pub fn progress(text: &str) {
 /// this program's profile, and ends as it does.
 ///
 /// A scorecard that starts a real API server or Envoy needs libraries that depend on the crate
-/// which it measures. So it is an example of `kantai-tests`, and the crate's own example leads there.
+/// which it measures. So it is an example of `kantai-tests`, and the crate's own example leads to
+/// it.
 #[must_use]
 pub fn run_example_of_tests(example: &str) -> ExitCode {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
