@@ -1,8 +1,8 @@
-//! The decision: from the picture to what is to be, per revision.
+//! The decision: from the picture to the desired state of each revision.
 //!
 //! how many ([`kpa`](crate::kpa), [`earned`](crate::earned), [`lifecycle`](crate::lifecycle)) ->
 //! where (`place`) -> which way ([`routes`](crate::routes)) -> in which order
-//! ([`rollout`](crate::rollout)) -> what Knative is told ([`status`](crate::status))
+//! ([`rollout`](crate::rollout)) -> status for Knative ([`status`](crate::status))
 
 mod beyond;
 
@@ -31,7 +31,7 @@ use crate::settings::{Aggregation, Metric, RevisionSettings};
 use crate::status;
 use crate::warm::Outlook;
 
-/// What is to be of one revision.
+/// The desired state of one revision.
 #[derive(Clone, Debug, Serialize)]
 pub struct Decision {
     /// The revision.
@@ -40,21 +40,21 @@ pub struct Decision {
     pub uid: String,
     /// The Knative Service that it belongs to.
     pub service: String,
-    /// Where the public Service is to lead.
+    /// Desired mode of the ServerlessService: through the activators, or to the pods.
     pub mode: ServingMode,
-    /// What Knative is told.
+    /// The next status of the PodAutoscaler.
     pub status: PodAutoscalerStatus,
-    /// What Seika and Deployment are to ask for; `None` leaves both as they are.
+    /// Desired counts of Seika and Deployment; `None` leaves both as they are.
     pub step: Option<Step>,
     /// The next step of the hand-back to the stock class, where that is under way.
     pub back: Option<BackStep>,
-    /// Pods per node that this leads to, and what found no node.
+    /// Desired pods per node, and pods that found no node.
     pub target: Target,
     /// The demand that they were placed by, per source node in name order.
     pub demand: Arc<[(NodeName, f64)]>,
     /// Which way each node's requests go; `None` while no pod is ready.
     pub routes: Option<Arc<Routes>>,
-    /// Whether the public Service is to be probed for an activator.
+    /// Whether to probe the public Service for an activator.
     pub probe_activator: bool,
     /// How the number of pods came about.
     pub count: Count,
@@ -70,7 +70,7 @@ pub struct Decision {
 /// How the number of pods came about.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Count {
-    /// Pods that are to be; `None` where nobody knows.
+    /// Desired pods; `None` if unknown.
     pub want: Option<u32>,
     /// Pods that are ready.
     pub ready: u32,
@@ -78,9 +78,9 @@ pub struct Count {
     pub stable_demand: Option<f64>,
     /// Demand over the panic window, in the metric's unit, where known.
     pub panic_demand: Option<f64>,
-    /// What the KPA's formulae come to, before bounds; `None` without data.
+    /// The result of the KPA's formulae before bounds; `None` without data.
     pub asked: Option<u32>,
-    /// Pods that source nodes have earned.
+    /// Pods that source nodes have earned ([`earned`](crate::earned)).
     pub earned: BTreeMap<NodeName, u32>,
     /// Whether the panic window rules.
     pub is_panicking: bool,
@@ -97,13 +97,13 @@ pub struct DecideError {
     pub source: ProblemError,
 }
 
-/// Gateways have taken up new routes, and sent the last request along the old ones, after this.
+/// After this time gateways use new routes and have sent the last request along the old ones.
 const ROUTES_SETTLE: Duration = Duration::from_secs(1);
-/// For how long a hand-back waits for a pod to be ready before it goes on without.
+/// How long a hand-back waits for a pod to become ready before it continues without it.
 const BACK_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Decides on every revision of `picture` whose inputs, or time itself, may have changed something
-/// since the last tick. A revision without a result stays as it is.
+/// Decides on every revision of `picture` whose inputs changed since the last tick or that time
+/// alone may change. A revision without a result stays as it is.
 pub fn decide(picture: &Picture, memory: &mut Memory) -> Vec<Result<Decision, DecideError>> {
     memory.prune(picture);
     decide_on(picture, picture.revisions.iter(), memory)
@@ -138,8 +138,8 @@ fn decide_on<'a>(
     decisions
 }
 
-/// Takes in demand alone, as a program does that waits for the leader's end: when it leads, it
-/// knows the demand of the last window.
+/// Records demand without deciding, for a replica that does not lead. When it leads, it knows the
+/// demand of the last window.
 pub fn follow(picture: &Picture, memory: &mut Memory) {
     memory.prune(picture);
     for (key, inputs) in &picture.revisions {
@@ -161,8 +161,8 @@ fn observe(picture: &Picture, inputs: &Inputs, own: &mut RevisionMemory) {
         if let Some(profile) = &mut own.profile {
             profile.record(wall_seconds(picture.now).saturating_sub(now.as_secs().saturating_sub(*second)), sources);
         }
-        // Of a revision at zero that nobody asks for stock has no samples either: zeros would make
-        // its next burst look weaker than it is.
+        // Stock has no samples of a revision at zero without requests either. Zeros would make its
+        // next burst look weaker than it is.
         let is_at_rest = facts.pods.is_empty() && sources.is_empty() && own.history.is_silent(now.as_secs());
         if !is_at_rest {
             own.history.record(*second, sources.clone());
@@ -188,7 +188,7 @@ fn active(facts: &Facts) -> ConditionStatus {
     facts.status.condition(PodAutoscalerStatus::ACTIVE).map_or(ConditionStatus::Unknown, |condition| condition.status)
 }
 
-/// Whether neither the inputs nor time can change what was decided last.
+/// Whether neither the inputs nor time can change the last decision.
 fn is_unchanged(picture: &Picture, inputs: &Inputs, own: &RevisionMemory) -> bool {
     let demand = &inputs.demand;
     own.settled.as_ref().is_some_and(|settled| {
@@ -278,8 +278,8 @@ impl Deciding<'_> {
         Ok(decision)
     }
 
-    /// Somebody else's object has the name that this revision's ServerlessService must have:
-    /// nothing can be done but to say so.
+    /// The decision where the name of the revision's ServerlessService is taken by an object of
+    /// another owner: only the status reports it.
     fn not_owned(&self, name: &str, own: &mut RevisionMemory) -> Decision {
         let facts = &*self.inputs.facts;
         own.settled = Some(self.settled());
@@ -331,7 +331,7 @@ impl Deciding<'_> {
     /// Pods that source nodes earn by the network time that a pod there saves.
     fn earned(&self, windows: &Windows, standing: &Standing, own: &RevisionMemory) -> BTreeMap<NodeName, u32> {
         let (facts, network) = (&*self.inputs.facts, &self.picture.network);
-        // Gateways that spread evenly answer nothing locally, wherever the pods are.
+        // With gateways that spread evenly, a pod nearby saves no network time.
         if !facts.earns_locality || network.model != CostModel::LocalFirst {
             return BTreeMap::new();
         }
@@ -372,8 +372,7 @@ impl Deciding<'_> {
             pods: rollout::as_count(facts.pods.len()),
             asked: count.asked,
             mode: match scale {
-                // With nobody ready the public Service leads to the activators, whatever is
-                // written.
+                // Without a ready pod, Knative routes through the activators in either mode.
                 _ if ready == 0 => ServingMode::Proxy,
                 Some(scale) => serving_mode(1, scale.excess_burst_capacity),
                 None => facts.sks.as_ref().map_or(ServingMode::Proxy, |sks| sks.mode),
@@ -422,7 +421,7 @@ impl Deciding<'_> {
         }
     }
 
-    /// Pods that the Deployment has still to start, or the scheduler to bind and may still do so.
+    /// Pods that the Deployment has not created yet, or that the scheduler may still bind.
     fn on_their_way(&self) -> u32 {
         let facts = &*self.inputs.facts;
         let is_counted = |pod: &&rollout::Pod| pod.maker == Maker::Deployment && (pod.node.is_some() || pod.trouble.is_some());
@@ -452,8 +451,8 @@ impl Deciding<'_> {
         (self.inputs.demand.in_flight.iter().map(|(node, held)| (node.clone(), *held)).collect(), false)
     }
 
-    /// How many requests per second come from the sources of `demand`, over a whole stable window:
-    /// a revision that was asked for a few seconds has had few requests.
+    /// Requests per second from the sources of `demand`, averaged over a whole stable window, so
+    /// that a few seconds of traffic count as few requests.
     fn rate(&self, windows: &Windows, demand: &[(NodeName, f64)], own: &RevisionMemory) -> f64 {
         let window = self.inputs.facts.settings.stable_window;
         let sampled_seconds = own.history.sampled_seconds(self.picture.now.second(), window) as f64;
@@ -462,8 +461,8 @@ impl Deciding<'_> {
         rate * sampled_seconds / window.as_secs_f64().max(1.0)
     }
 
-    /// Sources as steady as those that earn a replica, or keep it: a stray request (somebody's
-    /// check, every now and then) would draw pods to it, and the next one away again.
+    /// Sources whose demand is as steady as that of sources that earn or keep a replica. Stray
+    /// requests (an occasional check) must not move pods back and forth.
     fn steady_sources(&self, own: &RevisionMemory) -> BTreeSet<NodeName> {
         let (policy, second) = (earned::Policy::default(), self.picture.now.second());
         let steady = |(window, least)| {
@@ -474,8 +473,8 @@ impl Deciding<'_> {
         [(policy.gain_window, policy.steady_share), (stable_window, policy.keep_share)].into_iter().flat_map(steady).collect()
     }
 
-    /// Routes over the pods that are ready, less those that are to go once the ones that stay can
-    /// carry all.
+    /// Routes to the ready pods. Pods that will be removed get no requests once the others can
+    /// carry all demand.
     fn route(
         &self,
         target: &Target,
@@ -545,7 +544,7 @@ impl Deciding<'_> {
         if back.asked != asked {
             (back.asked, back.deployed, back.since) = (asked, Some(deployed), now);
         }
-        // As many as there were, or more for more demand, or none.
+        // As many pods as before, more if demand needs more, none if the revision goes to zero.
         let wanted = match outcome.goal {
             Goal::Pods(0) => 0,
             Goal::Pods(count) => count.max(back.pods),
@@ -648,8 +647,7 @@ fn hold(own: &mut RevisionMemory, now: Duration, total: u32, scale: &Scale, sett
         return total;
     }
     own.totals.retain(|(at, _)| *at + settings.scale_down_delay > now);
-    // Counts that a later, greater one outlives say nothing any more: the queue falls from its
-    // front.
+    // Smaller counts before this one cannot be the maximum any more: the queue is descending.
     while own.totals.back().is_some_and(|(_, last)| *last <= total) {
         own.totals.pop_back();
     }
@@ -657,7 +655,7 @@ fn hold(own: &mut RevisionMemory, now: Duration, total: u32, scale: &Scale, sett
     own.totals.front().map_or(total, |(_, most)| *most)
 }
 
-/// Keeps, per node that has pods, since when no request is routed there.
+/// Records, per node with pods, since when no request is routed there.
 fn note_withdrawn(own: &mut RevisionMemory, existing: &Counts, routes: Option<&Routes>, now: Duration) {
     let serving: BTreeSet<&NodeName> = routes.map(Routes::serving).unwrap_or_default();
     own.withdrawn_since.retain(|node, _| existing.contains_key(node) && !serving.contains(node));

@@ -10,7 +10,7 @@
 //!   unknown round trip is no reason: unknown is not slow either.
 //!
 //! A source that has earned one replica and needs more (its requests in flight, over what one
-//! replica is to carry) gets them under the same condition: the requests that would overflow to
+//! replica should carry) gets them under the same condition: the requests that would overflow to
 //! another node have to lose as much time there.
 //!
 //! A replica so earned is kept while the node has had demand in at least [`Policy::keep_share`] of
@@ -63,7 +63,7 @@ impl Default for Policy {
 pub struct Source {
     /// Requests per second that enter here, over the gain window.
     pub requests_per_second: f64,
-    /// Replicas' worth of load that enters here: demand over what one replica is to carry.
+    /// Demand that enters here, divided by the target of one replica.
     pub replicas_worth: f64,
     /// Share of the gain window's seconds with demand.
     pub recent_share: f64,
@@ -90,7 +90,7 @@ pub fn earned(
         .filter(|(node, source)| {
             let is_steady =
                 source.recent_share >= policy.steady_share || held.contains(*node) && source.stable_share >= policy.keep_share;
-            // A node that can host none would earn one for somebody else.
+            // A node without room would earn a replica that runs on another node.
             is_steady && source.most > 0
         })
         .collect();

@@ -47,14 +47,14 @@ impl Where {
     }
 }
 
-/// Who is to act on a revision, and how.
+/// Which autoscaler acts on a revision, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Duty {
     /// It is ours: decide.
     Decide,
-    /// It is ours and is to be handed back.
+    /// It is ours and is being handed back.
     HandBack,
-    /// It was ours, was handed back, and is to be ours again.
+    /// It was handed back and is taken over again.
     TakeOver(Where),
     /// It is not ours.
     Leave,
@@ -71,7 +71,7 @@ pub fn duty(class: &str, marker: Option<&str>, enabled: bool) -> Duty {
     }
 }
 
-/// What there is of a revision that is to be handed back.
+/// The state of a revision that is being handed back.
 #[derive(Clone, Copy, Debug)]
 pub struct Present<'a> {
     /// Its pods that are neither terminating nor finished.
@@ -80,7 +80,7 @@ pub struct Present<'a> {
     pub seika: &'a Counts,
     /// Replicas that its Deployment asks for.
     pub deployment: u32,
-    /// Nodes that are not heard of: what is not ready there may serve.
+    /// Nodes whose kubelet is silent. Pods there that are not ready may still serve.
     pub silent: &'a BTreeSet<NodeName>,
     /// Whether its class was changed before and has come back: Knative copied it from the Revision.
     pub was_reverted: bool,
@@ -89,7 +89,7 @@ pub struct Present<'a> {
 /// The next step on the way back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BackStep {
-    /// Ask Deployment and Seika for so many pods.
+    /// Set the counts of Deployment and Seika.
     Counts {
         /// Replicas of the Deployment.
         deployment: u32,
@@ -100,9 +100,9 @@ pub enum BackStep {
     Flip(Where),
 }
 
-/// Finds the next step, where `wanted` pods are to serve meanwhile. A pod of the Seika leaves for
-/// every pod of the Deployment that is ready beyond that. Where the Deployment's pods find no room,
-/// one of the Seika's leaves first, and the next one when `floor` pods are ready again.
+/// Finds the next step that keeps `wanted` pods serving. A pod of the Seika leaves for every pod of
+/// the Deployment that is ready beyond that. Where the Deployment's pods find no room, one of the
+/// Seika's leaves first, and the next one when `floor` pods are ready again.
 #[must_use]
 pub fn next(present: &Present<'_>, wanted: u32, floor: u32) -> BackStep {
     let of = |maker| present.pods.iter().filter(move |pod| pod.maker == maker);
@@ -128,8 +128,9 @@ pub fn next(present: &Present<'_>, wanted: u32, floor: u32) -> BackStep {
         let ready_here = as_count(here().filter(|pod| pod.is_ready).count()).min(*count);
         let gone = ready_here.min(leaving);
         leaving -= gone;
-        // Pods that are not ready serve nobody. While too few are ready, any of them may be so by
-        // now, also one that is not known yet: only what cannot start goes.
+        // Pods that are not ready do not serve. While too few are ready, only pods that cannot
+        // start are removed: any other may be ready by now, also one that the picture does not have
+        // yet.
         let kept = if serving >= wanted {
             ready_here
         } else {

@@ -1,4 +1,4 @@
-//! From what is known of the latency between nodes to what a request between them costs.
+//! Costs of requests between nodes, from the measured latency.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::room::NodeRoom;
 /// The label of a node's zone.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
-/// The network that decisions are made on, made anew only when latency or zones change.
+/// Builds the [`Network`] for decisions, again only when latency or zones change.
 ///
 /// - A pair that is not known takes the opposite direction, since a round trip is the same loop.
 ///   Where that is not known either, it is estimated from the other pairs and the zones, and costs
@@ -59,8 +59,8 @@ struct Made {
     network: Arc<Network>,
 }
 
-/// Estimates are a matter of seconds for a thousand nodes, and medians move with every reading: the
-/// estimates made last hold for so long while the nodes and zones stay the same.
+/// How long estimates are reused while nodes and zones stay the same. Estimating takes seconds for
+/// a thousand nodes, and medians change with every reading.
 const ESTIMATES_HOLD_SECONDS: f64 = 60.0;
 /// A cost that changed by less than this share of it, or by less than [`SAME_SECONDS`], is the
 /// same.
@@ -116,12 +116,13 @@ fn sites(nodes: &[NodeName], room: &[NodeRoom]) -> Vec<Option<u32>> {
     nodes.iter().map(number).collect()
 }
 
-/// What is known, with the opposite direction where there is nothing else.
+/// The measured states; a pair without a measurement takes the opposite direction.
 fn filled(matrix: &LatencyMatrix) -> LatencyMatrix {
     let mut filled = matrix.clone();
     for ((from, to), state) in matrix.pairs().indexed_iter() {
         let reverse = matrix.pairs()[(to, from)];
-        // Of a pair that does not answer, an old answer of the other end tells nothing.
+        // A stale measurement of the opposite direction says nothing about a pair that does not
+        // answer.
         let is_better = match state {
             PairState::Unknown => reverse != PairState::Unknown,
             PairState::Unreachable => matches!(reverse, PairState::Known(_)),

@@ -1,7 +1,7 @@
 //! What is taken on every node, kept up to date pod by pod.
 //!
 //! [`Ledger`] holds one entry per pod that is bound to a node and one sum per node. An event about
-//! a pod changes one sum; nothing is counted anew.
+//! a pod changes one sum; nothing is recounted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -57,7 +57,7 @@ pub fn held(pod: &Pod) -> Option<(NodeName, Holding)> {
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     pods: HashMap<String, Held>,
-    /// Nodes that have pods and that nobody has told of (yet).
+    /// Nodes that have pods and are not known (yet).
     unknown: BTreeMap<NodeName, Sum>,
     /// The known nodes in name order. Shared with those who asked last: a change copies it once.
     room: Arc<Vec<NodeRoom>>,
@@ -80,8 +80,8 @@ struct Sum {
 }
 
 impl Ledger {
-    /// Takes in what is now known of a pod: where it is bound, and what it holds there. `None`
-    /// stands for a pod that holds nothing, which is then not kept. Costs O(log nodes).
+    /// Records where a pod is bound and what it uses there. `None` stands for a pod that holds
+    /// nothing, which is then not kept. Costs O(log nodes).
     pub fn upsert(&mut self, uid: &str, node: Option<&NodeName>, holding: Holding) {
         let Some(node) = node else { return self.remove(uid) };
         if let Some(held) = self.pods.get(uid) {
@@ -128,7 +128,8 @@ impl Ledger {
         }
     }
 
-    /// Only these pods are left: a watch that was cut off is listed anew, and misses no deletion.
+    /// Keeps only these pods. A watch that was cut off is listed again, so that no deletion is
+    /// missed.
     pub fn retain(&mut self, is_left: impl Fn(&str) -> bool) {
         let gone: Vec<String> = self.pods.keys().filter(|uid| !is_left(uid)).cloned().collect();
         for uid in gone {
@@ -167,8 +168,8 @@ impl Ledger {
         self.version += 1;
     }
 
-    /// The known nodes in name order with what is taken on each. Stays as it is for whoever holds
-    /// it.
+    /// The known nodes in name order with their used resources: a snapshot that later changes do
+    /// not touch.
     #[must_use]
     pub fn room(&self) -> Arc<Vec<NodeRoom>> {
         self.room.clone()
@@ -373,7 +374,7 @@ mod tests {
                 if *before != recount {
                     prop_assert!(ledger.version() > version);
                 }
-                // Nothing is kept of nodes that nobody names and no pod is on.
+                // A node that is unknown and has no pods leaves nothing behind.
                 let strangers = pods.values().map(|(node, _)| node).filter(|node| !nodes.contains_key(*node));
                 prop_assert_eq!(ledger.unknown.len(), strangers.collect::<std::collections::BTreeSet<_>>().len());
             }

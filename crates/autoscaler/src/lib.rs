@@ -5,8 +5,8 @@
 //! Picture (what is)  --decide(.., &mut Memory)-->  Decisions (what is to be)
 //! ```
 //!
-//! A decision may remove a *ready* pod only because fewer pods are wanted by the demand that was
-//! measured, or because its replacement is ready elsewhere. Never because something is unknown.
+//! A decision may remove a *ready* pod only because measured demand needs fewer pods, or because
+//! its replacement is ready elsewhere. It never does so because something is unknown.
 
 mod decide;
 pub mod demand;

@@ -35,7 +35,7 @@ pub struct Situation {
     pub pods: u32,
     /// What the autoscaler's formulae come to; `None` without data.
     pub asked: Option<u32>,
-    /// Whether activators have to stay in the way.
+    /// Whether activators must stay in the request path.
     pub mode: ServingMode,
     /// Whether a gateway holds a request at this instant.
     pub held: bool,
@@ -48,25 +48,25 @@ pub struct Situation {
     pub activator_answers: bool,
 }
 
-/// What is to be done about the number of pods.
+/// How the number of pods should change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
     /// Leave them as they are.
     Keep,
-    /// Add what is missing to so many, and take none away.
+    /// Add pods up to this number and remove none.
     AtLeast(u32),
-    /// Have so many.
+    /// Exactly this number.
     Pods(u32),
 }
 
-/// What is to be.
+/// The next state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// What is to be done.
+    /// The change of the number of pods.
     pub goal: Goal,
-    /// The count to show as wanted; `None` where nobody knows.
+    /// The desired count for the status; `None` if unknown.
     pub want: Option<u32>,
-    /// Where the public Service is to lead.
+    /// Desired mode of the ServerlessService.
     pub mode: ServingMode,
 }
 
@@ -105,7 +105,7 @@ pub fn decide(situation: &Situation, settings: &RevisionSettings) -> Outcome {
 }
 
 fn first_pods(situation: &Situation, settings: &RevisionSettings, asked: Option<u32>) -> Outcome {
-    // A revision that is to have pods in any case, or that somebody waits for, is not given up.
+    // A revision with a minimum scale or with waiting requests is not given up.
     let is_needed = settings.min_scale > 0 || situation.held || situation.asked.is_some_and(|asked| asked > 0);
     if !is_needed && elapsed(situation.active_since, situation.now) >= settings.progress_deadline + ACTIVATION_SLACK {
         return Outcome { goal: Goal::Pods(0), want: Some(0), mode: ServingMode::Proxy };
@@ -135,7 +135,7 @@ fn to_zero(situation: &Situation, settings: &RevisionSettings) -> Outcome {
         ConditionStatus::False => {
             let wait = settings.scale_to_zero_grace.max(settings.scale_to_zero_retention);
             let is_over = situation.hidden_for.is_some_and(|hidden| hidden >= wait);
-            // Without an activator nobody would hold the next request, nor tell of it.
+            // Without an activator the next request would be neither held nor reported.
             if is_over && situation.activator_answers { gone } else { stay(Some(0), ServingMode::Proxy) }
         }
     }
@@ -164,7 +164,7 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    /// Active for 100 s with one pod, and nobody asks.
+    /// Active for 100 s with one pod and without requests.
     fn idle() -> Situation {
         Situation {
             now: at(1000),

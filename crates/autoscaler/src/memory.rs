@@ -43,8 +43,7 @@ pub(crate) struct RevisionMemory {
     pub(crate) earned: BTreeSet<NodeName>,
     /// Since when no request is routed to a node that has pods.
     pub(crate) withdrawn_since: BTreeMap<NodeName, Duration>,
-    /// Since when the public Service was asked to lead to the activators while the revision is
-    /// inactive.
+    /// Since when the ServerlessService of the inactive revision has mode Proxy.
     pub(crate) hidden_since: Option<Duration>,
     /// How far the hand-back to the stock class is.
     pub(crate) handing_back: Option<HandingBack>,
@@ -76,7 +75,7 @@ pub(crate) struct HandingBack {
     pub(crate) asked: u32,
     /// Pods of the Deployment that were ready when the Seika's last left; `None` before the first.
     pub(crate) deployed: Option<u32>,
-    /// Since when it asks for so many.
+    /// Since when it has this count.
     pub(crate) since: Duration,
 }
 
@@ -90,7 +89,7 @@ pub(crate) struct Settled {
 }
 
 impl Memory {
-    /// Forgets every revision that `picture` does not hold, and every one that was made anew under
+    /// Forgets every revision that `picture` does not have, and every one that was recreated under
     /// its old name.
     pub fn prune(&mut self, picture: &Picture) {
         let Self { revisions, reserved } = self;
@@ -103,7 +102,7 @@ impl Memory {
         });
     }
 
-    /// Keeps the demand alone: another instance decides from now on.
+    /// Keeps only the demand: another instance decides from now on.
     pub fn keep_demand(&mut self) {
         self.reserved.clear();
         for memory in self.revisions.values_mut() {

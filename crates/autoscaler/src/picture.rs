@@ -1,4 +1,4 @@
-//! What a decision is made from: plain data, gathered once a tick.
+//! The inputs of decisions: plain data, gathered once a tick.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ pub struct Inputs {
 /// What the API server holds of one revision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
-    /// UID of the PodAutoscaler: a revision that was made anew under the same name is another one.
+    /// UID of the PodAutoscaler: a revision that was recreated under the same name is another one.
     pub uid: String,
     /// The Knative Service that it belongs to; empty where Knative does not say.
     pub service: String,
@@ -93,7 +93,7 @@ pub struct Facts {
     pub created: Option<Timestamp>,
     /// The PodAutoscaler's status.
     pub status: PodAutoscalerStatus,
-    /// Whether some Route leads to the revision.
+    /// Whether some Route refers to the revision.
     pub reachability: Reachability,
     /// What its annotations and the cluster's defaults come to.
     pub settings: RevisionSettings,
@@ -131,7 +131,7 @@ pub struct ServerlessFacts {
     pub is_owned: bool,
     /// Generation of the object.
     pub generation: i64,
-    /// Where the public Service is asked to lead.
+    /// The desired mode.
     pub mode: ServingMode,
     /// What Knative's networking answered.
     pub status: Option<ServerlessServiceStatus>,

@@ -1,4 +1,4 @@
-//! Where: how many pods each node gets. Never fewer than are ready there for want of room.
+//! Where: how many pods each node gets. Missing room never removes a ready pod.
 
 mod candidates;
 mod evidence;
@@ -43,7 +43,7 @@ const MOVE_WINDOW: Duration = Duration::from_secs(60);
 const SAME_DEMAND: f64 = 0.1;
 /// Fewer requests per second than one in a quarter of an hour count as that.
 const LEAST_RATE: f64 = 0.001;
-/// A message names at most so many reasons.
+/// At most this many reasons are in a message.
 const MOST_REASONS: usize = 5;
 
 /// The last placement and what it was made from.
@@ -64,8 +64,8 @@ pub(crate) struct Placed {
 }
 
 impl Placed {
-    /// Whether time alone calls for no other plan. What was placed before any source was steady, or
-    /// waits for its turn to move, is planned again.
+    /// Whether the plan stays valid as time passes. A placement that was made before any source was
+    /// steady, or that waits for the interval between moves, is planned again.
     fn is_final(&self) -> bool {
         match self.verdict {
             Some(Verdict::NoMoveNeeded | Verdict::Moved | Verdict::GainTooSmall | Verdict::Forced) => true,
@@ -74,20 +74,20 @@ impl Placed {
     }
 }
 
-/// What is to run where.
+/// The placement of one revision.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Target {
     /// Pods per node.
     pub pods: Counts,
-    /// Of these, pods on nodes whose kubelet is not heard of: nobody knows whether they serve, so
-    /// they stay, and count for nothing.
+    /// Of these, pods on nodes whose kubelet is silent. They stay, since they may serve, and are
+    /// not counted as capacity.
     pub kept: Counts,
     /// Pods that found no node, and why.
     pub unplaced: Option<Unplaced>,
     /// Zones asked for in which there is no pod, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zones_missing: Option<ZonesMissing>,
-    /// A node that has more than the share that one node is to have.
+    /// A node that has more than the allowed share of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share_missed: Option<ShareMissed>,
     /// Why pods were moved, or not; absent where no plan was needed.
@@ -105,10 +105,10 @@ pub(crate) struct Standing {
     pub(crate) bound: Counts,
     /// Ready pods per node.
     pub(crate) ready: Counts,
-    /// Pods that are ready, or run on nodes that are not heard of: Kubernetes calls those not
-    /// ready, and they may serve.
+    /// Pods that are ready, or on nodes whose kubelet is silent: Kubernetes marks those not ready,
+    /// but they may serve.
     pub(crate) may_serve: u32,
-    /// Counts on nodes whose kubelet is not heard of.
+    /// Counts on nodes whose kubelet is silent.
     pub(crate) kept: Counts,
     /// Per node, in the order of the network, how many pods it may have.
     pub(crate) capacities: Vec<NodeCapacity>,
@@ -171,8 +171,8 @@ pub(crate) fn stand(picture: &Picture, facts: &Facts, all: &Memory, memory: &Rev
         }
         match closed {
             Some(Exclusion::NotReady) => {
-                // Nobody knows what runs there, and what is not ready may serve. It stays, whoever
-                // made it, and it is no reason to start fewer elsewhere.
+                // The state of pods there is unknown, and those that are not ready may serve. They
+                // stay, whether of Deployment or Seika, and do not reduce the count elsewhere.
                 may_serve += count(&bound, node) - count(&ready, node);
                 let kept_here = told + count(&bootstrap, node);
                 if kept_here > 0 {
@@ -198,7 +198,7 @@ pub(crate) fn stand(picture: &Picture, facts: &Facts, all: &Memory, memory: &Rev
                 taken += &all.reserved_by_others(node, &memory.reserved);
                 let fits = room.offers.fit(&taken, &facts.each);
                 let most = (count(&bound, node) + fits).min(facts.template.per_node_most().unwrap_or(u32::MAX));
-                // What runs there has its room, whatever the numbers say.
+                // Running pods have their room, even if the sums disagree.
                 capacities.push(NodeCapacity::new(node.clone(), most.max(count(&ready, node))));
             }
         }
@@ -330,7 +330,7 @@ fn spread(facts: &Facts, standing: &mut Standing, replicas: u32) {
 pub(crate) struct Question<'a> {
     /// Pods in all.
     pub(crate) replicas: u32,
-    /// What one pod is to carry.
+    /// Target demand of one pod.
     pub(crate) pod_target: f64,
     /// Demand per source node, in name order.
     pub(crate) demand: &'a [(NodeName, f64)],
@@ -402,7 +402,7 @@ pub(crate) fn keep(standing: &Standing) -> Target {
 }
 
 impl Target {
-    /// What found no node and why, for people; `None` where every pod has one.
+    /// Pods that found no node and why, as a message; `None` if every pod has a node.
     #[must_use]
     pub fn shortage(&self) -> Option<String> {
         let unplaced = self.unplaced.as_ref()?;

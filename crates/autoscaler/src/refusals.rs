@@ -15,7 +15,7 @@ use crate::rollout::{Counts, Maker, Pod};
 /// A reason that lasts this long is a refusal. Shorter, the scheduler may just not have seen the
 /// room that another pod leaves.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// A pod that was asked for and does not appear for so long was refused.
+/// A desired pod that does not appear within this time counts as refused.
 const MISSING_PATIENCE: Duration = Duration::from_secs(8);
 /// For how long a node is avoided after its first refusal; it doubles with each further one.
 const FIRST_AVOIDANCE: Duration = Duration::from_secs(30);

@@ -1,9 +1,9 @@
-//! The order in which pods come and go: new ones first, old ones when the new are ready and
-//! requests no longer led to them. Pure.
+//! The order in which pods are added and removed: new ones first, old ones when the new are ready
+//! and no requests are routed to the old. Pure.
 //!
 //! Two makers of pods stand beside each other: the Deployment, whose bootstrap pods Knative itself
 //! starts, and the Seika. Bootstrap pods count as capacity on the node they run on and are never
-//! doubled; where one of two has to go, the bootstrap pod goes; the Deployment only ever shrinks.
+//! doubled. Of two pods the bootstrap pod is removed first. The Deployment only ever shrinks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,21 +60,21 @@ impl Pod {
 pub struct Present<'a> {
     /// Pods that are neither terminating nor finished.
     pub pods: &'a [Pod],
-    /// What the Seika is told now.
+    /// The Seika's current `spec.repurika`.
     pub seika: &'a Counts,
-    /// What the Deployment is told now.
+    /// The Deployment's current `spec.replicas`.
     pub deployment: u32,
     /// How many pods the measured demand asks for. As many ready pods stay, whatever `target`
     /// holds: a target is short where there is no room.
     pub wanted: u32,
-    /// Pods that found no node. One pod of the Deployment then stays pending and is tied to no
-    /// node, so that a cluster autoscaler and whoever looks at the Revision hear of it.
+    /// Pods that found no node. One pod of the Deployment, bound to no node, then stays pending, so
+    /// that the cluster autoscaler and the Revision's status see it.
     pub unplaced: u32,
     /// Nodes that no request has been routed to for long enough.
     pub withdrawn: &'a BTreeSet<NodeName>,
 }
 
-/// What to tell the makers.
+/// The next counts of Seika and Deployment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// Pods per node of the Seika; nodes without any are left out.
@@ -85,8 +85,8 @@ pub struct Step {
     pub victims: Vec<String>,
 }
 
-/// The next step from what there is to `target` pods per node. With `target` reached it changes
-/// nothing.
+/// The next step from the current pods to `target` pods per node. Changes nothing once `target` is
+/// reached.
 #[must_use]
 pub fn step(target: &Counts, present: &Present<'_>) -> Step {
     let wanted = |node: &NodeName| target.get(node).copied().unwrap_or(0);
@@ -122,7 +122,7 @@ pub fn step(target: &Counts, present: &Present<'_>) -> Step {
     let mut pending = asked_pending;
     for pod in present.pods.iter().filter(|pod| pod.maker == Maker::Deployment) {
         let Some(node) = &pod.node else {
-            // A pod that found no node serves nobody; the Seika's are made where there is room.
+            // A pending pod does not serve; the Seika creates pods where there is room.
             if pending == 0 {
                 next.victims.push(pod.name.clone());
             }
@@ -154,7 +154,8 @@ fn leaving(present: &Present<'_>, node: &NodeName, surplus: u32, wanted: u32, is
     let here = || present.pods.iter().filter(|pod| pod.maker == Maker::Seika && pod.place() == Some(node));
     let ready = as_count(here().filter(|pod| pod.is_ready).count());
     let told = present.seika.get(node).copied().unwrap_or(0);
-    // Pods that are not ready, or not there yet, serve nobody: they go first and at once.
+    // Pods that are not ready, or do not exist yet, do not serve: they are removed first and at
+    // once.
     let unready = if is_enough {
         told.saturating_sub(ready)
     } else {
@@ -335,8 +336,8 @@ mod tests {
             left += as_count(pods.iter().filter(|p| p.maker == Deployment && p.is_ready && !next.victims.contains(&p.name)).count());
             prop_assert!(left >= ready.min(wanted), "{next:?}");
             prop_assert!(next.deployment <= deployment + unplaced.min(1));
-            // Seika and Deployment together are never told to make more on a node than is wanted
-            // there or is there already.
+            // Seika and Deployment together never ask for more pods on a node than its target or
+            // its present count.
             let boots = made_by(&pods, Deployment);
             for (node, count) in &next.seika {
                 let (told, boot) = (seika.get(node).copied().unwrap_or(0), boots.get(node).copied().unwrap_or(0));

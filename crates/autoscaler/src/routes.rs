@@ -198,7 +198,7 @@ fn spread(
     Ok((flows.collect(), plan.replica_capacity))
 }
 
-/// Routes as they are, for whoever decides again from them. What people read is the other form.
+/// Serialises routes exactly, for replaying decisions. The other form is for reading.
 pub(crate) mod exact {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -225,8 +225,8 @@ pub(crate) mod exact {
     }
 }
 
-/// Of the servers that `may` take more, the position of the nearest to `source`. Equals are told
-/// apart by a hash of both, so that sources of which nothing is known do not all choose the same.
+/// Position of the server nearest to `source` among those that `may` take more. Ties are broken by
+/// a hash of both, so that sources with unknown latency do not all choose the same one.
 fn nearest(network: &Network, source: usize, servers: &[(usize, u32)], may: impl Fn(usize) -> bool) -> usize {
     let distance = |server: usize| {
         let node = servers[server].0;

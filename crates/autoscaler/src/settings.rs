@@ -1,16 +1,17 @@
 //! What users and operators set, read into types: ConfigMaps `config-autoscaler`,
 //! `config-deployment` and `config-ikukantai`, and the annotations of a revision. All of it is
-//! followed by a watch and read anew when it changes.
+//! watched and read again when it changes.
 //!
 //! Knative's webhook refuses most of what is malformed. What reaches us all the same (an object
-//! older than a limit, a cluster without the webhook) is put aside and named in a list of problems,
-//! for people to see.
+//! older than a limit, a cluster without the webhook) is ignored and listed as a problem for the
+//! user.
 //!
 //! Source: knative/serving 1.15 `pkg/apis/autoscaling`, `pkg/autoscaler/config`,
 //! `pkg/reconciler/autoscaling/resources`.
 
 mod cluster;
 mod go_value;
+mod limits;
 mod reader;
 mod revision;
 mod toggle;

@@ -1,5 +1,4 @@
-//! What Knative is told: the PodAutoscaler's status, from which a Revision takes its readiness.
-//! Pure.
+//! The PodAutoscaler's status, from which a Revision takes its readiness. Pure.
 
 use jiff::Timestamp;
 use k8s_api::{Condition, ConditionStatus, PodAutoscalerStatus, ServerlessServiceStatus, happy, set_condition};
@@ -17,7 +16,7 @@ pub struct Facts<'a> {
     pub sks: Option<&'a ServerlessFacts>,
     /// Pods ready.
     pub ready: u32,
-    /// Pods wanted, where somebody knows.
+    /// Desired pods; `None` if unknown.
     pub want: Option<u32>,
     /// Pods that must be ready before the revision is active.
     pub threshold: u32,
@@ -31,11 +30,11 @@ pub enum Goal<'a> {
     /// There is none.
     #[default]
     None,
-    /// Nobody knows: without demand the condition stays as it is.
+    /// Unknown: without demand the condition stays as it is.
     Unknown,
     /// It is met.
     Met,
-    /// This is in its way.
+    /// It is missed for this reason.
     Blocked(&'a str),
 }
 
@@ -124,8 +123,7 @@ pub fn next(before: &PodAutoscalerStatus, facts: &Facts<'_>, threshold_once_init
     status
 }
 
-/// The status where the name of its ServerlessService is taken by an object that somebody else
-/// controls.
+/// The status where the name of its ServerlessService is taken by an object of another owner.
 #[must_use]
 pub fn not_owned(before: &PodAutoscalerStatus, generation: i64, taken: &str, now: Timestamp) -> PodAutoscalerStatus {
     let mut status = before.clone();

@@ -16,13 +16,13 @@ use crate::kpa::SourceDemand;
 const SLOTS: u64 = 48;
 /// Length of one, seconds.
 const SLOT_SECONDS: u64 = 1800;
-/// How often what is likely is looked at anew without demand, seconds.
+/// How often the likely sources are computed again without demand, seconds.
 const REVIEW_SECONDS: u64 = 900;
-/// Sources that are kept of each half hour.
+/// Sources kept per half hour.
 const SOURCES: usize = 4;
-/// What a day takes from what is known.
+/// Factor by which a day reduces the weight of older requests.
 const DAILY: f64 = 0.8;
-/// Fewer requests than this say nothing any more.
+/// Sources with fewer weighted requests are dropped.
 const LEAST: f64 = 0.01;
 
 /// What is likely to come first: a share of 1 per source node.
@@ -100,9 +100,9 @@ impl Profile {
         }
     }
 
-    /// Who is likely to ask first from now on: by this half hour and the next, the more of the next
-    /// the nearer it is; where nothing is known of these, by the next that something is known of.
-    /// Empty where nothing is known.
+    /// The sources likely to send the next request: by this half hour and the next, weighted by how
+    /// near the next one is. If both are empty, the first later half hour with data counts. Empty
+    /// without data.
     #[must_use]
     pub fn outlook(&self, wall_seconds: u64) -> Outlook {
         let now = wall_seconds / SLOT_SECONDS;
@@ -128,7 +128,7 @@ impl Profile {
     }
 }
 
-/// Changes when what is likely is to be looked at anew, also where nothing else changed.
+/// Changes when the likely sources must be computed again, even if no input changed.
 #[must_use]
 pub fn review(wall_seconds: u64) -> u64 {
     wall_seconds / REVIEW_SECONDS

@@ -105,7 +105,7 @@ mod tests {
         Ok(())
     }
 
-    /// The Service led to the pod at the first probe and leads to an activator at the second.
+    /// The Service routes to the pod at the first probe and to an activator at the second.
     #[tokio::test]
     async fn a_probe_goes_where_the_service_leads_now() -> anyhow::Result<()> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;

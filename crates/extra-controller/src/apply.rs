@@ -24,10 +24,10 @@ use serde_json::{Value, json};
 
 /// The name that this program's fields are held under.
 pub(crate) const FIELD_MANAGER: &str = "extra-controller";
-/// On every pod of a revision's Seika, beside the revision's own labels: tells them from the
-/// Deployment's.
+/// Label of the pods of a revision's Seika, beside the revision's own labels: the Deployment's pods
+/// lack it.
 pub(crate) const SEIKA_LABEL: &str = "bonavadeur.io/seika";
-/// On a Seika: the decision that its counts follow from, for people.
+/// Annotation of a Seika: the decision behind its counts, as a message.
 pub(crate) const DECISION_ANNOTATION: &str = "placement.kantai.dev/decision";
 /// Left on PodAutoscalers by earlier releases that were handing back.
 pub(crate) const TOTAL_ANNOTATION: &str = "bonavadeur.io/handing-back-pods";

@@ -12,7 +12,7 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 pub(crate) enum Phase {
     /// A decision looks at it.
     seen,
-    /// It was decided that pods are to run.
+    /// Pods were decided on.
     decided,
     /// A pod exists.
     created,
@@ -33,7 +33,7 @@ pub(crate) struct PhaseLabels {
 pub(crate) struct Look {
     /// Whether any request waits.
     pub(crate) waits: bool,
-    /// Whether pods are to run.
+    /// Whether pods are desired.
     pub(crate) is_wanted: bool,
     /// Pods that exist.
     pub(crate) pods: usize,
@@ -56,7 +56,7 @@ struct Start {
 #[derive(Debug, Default)]
 pub(crate) struct ColdStarts(BTreeMap<RevisionKey, Start>);
 
-/// One that has not been answered for so long is not measured.
+/// A cold start without an answer for this long is not measured.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(600);
 
 impl ColdStarts {
@@ -79,7 +79,7 @@ impl ColdStarts {
         }
         let Some(start) = self.0.get_mut(key) else { return reached };
         let since = now.saturating_sub(start.at);
-        // A counter that fell began anew.
+        // A counter that fell was reset to 0.
         start.ended = start.ended.min(look.ended);
         let is_answered = look.ended > start.ended;
         let phases = [
@@ -95,7 +95,7 @@ impl ColdStarts {
             }
         }
         let is_over = start.reached == Phase::answered || since > GIVEN_UP_AFTER;
-        // Whoever waited went away before there was anybody to answer.
+        // The client gave up before a pod was ready.
         let is_deserted = !look.waits && !is_answered && start.reached < Phase::ready;
         if is_over || is_deserted {
             self.0.remove(key);

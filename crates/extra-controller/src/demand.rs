@@ -1,7 +1,7 @@
-//! Demand: how many requests come, per revision and source node, from one of two sources.
+//! Demand: requests per revision and source node, from one of two sources.
 //!
-//! - [`load_reports`]: what our gateways report to locality-ingress, which tells it on as it
-//!   changes: a request that is held wakes its revision within milliseconds, and nothing is polled;
+//! - [`load_reports`]: load reports of our gateways, which locality-ingress streams as they change:
+//!   a held request wakes its revision within milliseconds, and nothing is polled;
 //! - [`statistics_page`]: the statistics page of any Envoy whose clusters are named as Kourier
 //!   names them.
 //!
@@ -61,7 +61,7 @@ pub(crate) struct Demands {
     board: Mutex<Board>,
     round_trips: Mutex<RoundTrips>,
     woken: Notify,
-    /// Since when it has been known that somebody waits whom nobody has looked at.
+    /// Since when a waiting request is known that no tick has handled yet.
     waited_since: Mutex<Option<Duration>>,
     anyone_asleep: AtomicBool,
     start: Instant,
@@ -108,11 +108,11 @@ impl Demands {
         self.anyone_asleep.load(Ordering::Relaxed)
     }
 
-    /// Takes in what `peer` told at `now`.
-    fn take(&self, peer: &str, event: DemandEvent, now: Duration) {
+    /// Applies an event that `peer` sent at `now`.
+    fn apply_event(&self, peer: &str, event: DemandEvent, now: Duration) {
         let round_trips = self.round_trips.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut board = self.board();
-        board.take(peer, event, now, &*round_trips);
+        board.apply_event(peer, event, now, &*round_trips);
         let anyone_waits = board.is_anyone_woken();
         drop(board);
         if anyone_waits {
@@ -126,8 +126,8 @@ impl Demands {
         self.board().lose(peer, now);
     }
 
-    /// The revisions for which somebody begins to wait, and for how long that has been known of the
-    /// first. For one caller.
+    /// Waits for revisions whose requests begin to wait. Returns them and for how long the first
+    /// has been known. For one caller.
     pub(crate) async fn woken(&self) -> (BTreeSet<RevisionKey>, Duration) {
         loop {
             let woken = self.board().take_woken();

@@ -1,4 +1,4 @@
-//! Why: the last decision about each revision with what it was made from, for whoever asks.
+//! The last decision about each revision, with its inputs, for explanations.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ const LONGEST_SUMMARY: usize = 500;
 /// Sources that are named as likely to ask first.
 const MOST_LIKELY: usize = 3;
 
-/// The last decision about each revision. Shared by whoever decides and whoever serves.
+/// The last decision about each revision. The tick writes it, the API reads it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Explanations {
     decided: Arc<Mutex<BTreeMap<RevisionKey, Arc<Explained>>>>,
@@ -99,7 +99,7 @@ impl Explained {
     }
 }
 
-/// The decision in one sentence, for whoever looks at the Seika.
+/// The decision in one sentence, for the annotation of the Seika.
 pub(crate) fn summary(decision: &Decision) -> String {
     let pods: Vec<String> = decision.target.pods.iter().take(MOST_NODES).map(|(node, pods)| format!("{node} {pods}")).collect();
     let more = decision.target.pods.len().saturating_sub(MOST_NODES);
@@ -128,13 +128,13 @@ fn words(inputs: &Inputs, decision: &Decision) -> Vec<String> {
             facts.settings.stable_window.as_secs(),
             facts.settings.target,
         ),
-        _ => "No demand was measured yet: what runs stays.".to_owned(),
+        _ => "No demand was measured yet: running pods stay.".to_owned(),
     });
     if inputs.demand.is_unknown {
-        words.push("The demand of some gateway is unknown: nothing is taken away.".to_owned());
+        words.push("The demand of some gateway is unknown: no pod is removed.".to_owned());
     }
     if count.is_panicking {
-        words.push("The panic window rules: nothing is taken away.".to_owned());
+        words.push("The revision is in panic mode: no pod is removed.".to_owned());
     }
     if !count.earned.is_empty() {
         let nodes: Vec<String> = count.earned.iter().map(|(node, pods)| format!("{node} {pods}")).collect();
@@ -144,10 +144,10 @@ fn words(inputs: &Inputs, decision: &Decision) -> Vec<String> {
         words.push(warm_text(facts.settings.warm, outlook));
     }
     let pods: Vec<String> = decision.target.pods.iter().map(|(node, pods)| format!("{node} {pods}")).collect();
-    words.push(if pods.is_empty() { "No pod is to run.".to_owned() } else { format!("Pods per node: {}.", pods.join(", ")) });
+    words.push(if pods.is_empty() { "No pod is desired.".to_owned() } else { format!("Pods per node: {}.", pods.join(", ")) });
     if !decision.target.kept.is_empty() {
         let nodes: Vec<String> = decision.target.kept.keys().map(ToString::to_string).collect();
-        words.push(format!("The kubelets of {} are not heard of: what runs there stays.", nodes.join(", ")));
+        words.push(format!("The kubelets of {} are silent: pods there stay.", nodes.join(", ")));
     }
     if let Some(verdict) = decision.target.verdict {
         words.push(format!("Moves: {}.", verdict_text(verdict)));
@@ -177,7 +177,7 @@ fn goal_text(goal: &autoscaler::GoalState) -> String {
     match goal.blocked_by() {
         None => format!("{} pods are the fewest that answer 95 % of the requests within {goal_seconds}; {serving}.", goal.pods),
         Some(why) => format!(
-            "The goal of 95 % within {goal_seconds} is out of reach, {:.0} % it is with {} pods: {why}; {serving}.",
+            "The goal of 95 % within {goal_seconds} is out of reach: {:.0} % with {} pods, since {why}; {serving}.",
             goal.share_within * 100.0,
             goal.pods
         ),
@@ -203,7 +203,7 @@ fn verdict_text(verdict: placement::plan::Verdict) -> &'static str {
         Verdict::NoMoveNeeded => "none is needed",
         Verdict::Moved => "pods move, the gain is worth it",
         Verdict::GainTooSmall => "none, the gain is too small",
-        Verdict::CoolingDown => "none, the last one is too short a time ago",
+        Verdict::CoolingDown => "none, the last move was too recent",
         Verdict::MovedPartly => "some pods move, as many as the budget allows",
         Verdict::BudgetSpent => "none, the budget of this minute is spent",
         Verdict::Forced => "forced, pods cannot stay where they are",

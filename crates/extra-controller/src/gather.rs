@@ -38,7 +38,7 @@ pub(crate) struct Gatherer {
     templates: BTreeMap<RevisionKey, (Option<String>, Arc<Template>)>,
     /// What was written and the stores may not show yet.
     written: BTreeMap<RevisionKey, Written>,
-    /// Revisions that are to be taken over from the stock class.
+    /// Revisions to take over from the stock class.
     take_overs: BTreeMap<RevisionKey, Where>,
     networks: Networks,
     /// A matrix over other nodes than there are now, and the same over those.
@@ -80,7 +80,7 @@ impl Gatherer {
             let (autoscaler, deployment) = self.objects.settings();
             let before = (self.cluster.clone(), self.toggle.clone());
             for problem in self.cluster.follow(&autoscaler, &deployment) {
-                tracing::warn!(problem, "config-autoscaler or config-deployment is wrong: what held before goes on");
+                tracing::warn!(problem, "config-autoscaler or config-deployment is invalid, the previous settings stay in force");
             }
             self.toggle = self.objects.toggle();
             if before != (self.cluster.clone(), self.toggle.clone()) {
@@ -194,12 +194,12 @@ impl Gatherer {
         demands.flat_map(|demand| demand.in_flight.keys().cloned().chain(seconds(demand))).collect()
     }
 
-    /// Gathers one revision anew.
+    /// Gathers one revision again.
     pub(crate) fn absorb_revision(&mut self, key: &RevisionKey) -> BTreeSet<RevisionKey> {
         self.absorb(Changes { revisions: [key.clone()].into(), ..Changes::default() })
     }
 
-    /// Revisions that are to be taken over from the stock class.
+    /// Revisions to take over from the stock class.
     pub(crate) fn take_overs(&self) -> &BTreeMap<RevisionKey, Where> {
         &self.take_overs
     }
@@ -223,7 +223,7 @@ impl Gatherer {
         self.objects.autoscalers.state().iter().map(|autoscaler| key_of(autoscaler)).collect()
     }
 
-    /// Gathers one revision anew. Whether anything of it changed.
+    /// Gathers one revision again. Whether anything of it changed.
     fn refresh(&mut self, key: &RevisionKey) -> bool {
         let autoscaler = self.objects.autoscalers.get(&ObjectRef::new(&key.revision).within(&key.namespace));
         let autoscaler = autoscaler.filter(|autoscaler| autoscaler.metadata.deletion_timestamp.is_none());

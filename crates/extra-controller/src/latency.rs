@@ -1,7 +1,7 @@
-//! Latency between nodes: read from Prometheus and, for nodes that it says nothing new about,
-//! straight from the probers.
+//! Latency between nodes: read from Prometheus and, for nodes without new samples there, directly
+//! from the probers.
 //!
-//! Both only read. [`Feed`] decides whom to ask; [`latency_matrix::LatencyBook`] keeps the last
+//! Both only read. [`Feed`] decides which to ask; [`latency_matrix::LatencyBook`] keeps the last
 //! report about every pair.
 
 mod feed;

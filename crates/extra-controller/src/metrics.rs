@@ -30,7 +30,7 @@ pub(crate) struct InputLabels {
 }
 
 impl InputLabels {
-    /// Since anybody answered for latency.
+    /// Age of the last answer of any source of latency.
     pub(crate) const LATENCY: Self = Self { input: "latency" };
     /// Since the last second whose demand is known whole.
     pub(crate) const DEMAND: Self = Self { input: "demand" };
@@ -120,7 +120,7 @@ impl Metrics {
         scope.register("waiting_requests", waiting, metrics.waiting_requests.clone());
         let avoided = "Nodes that are avoided for a time because they refused pods, counted once per revision";
         scope.register("nodes_avoided", avoided, metrics.nodes_avoided.clone());
-        let age = "Time since anybody answered for latency, and since the last second whose demand is known whole";
+        let age = "Time since any source of latency answered, and since the last second with the demand of all gateways";
         scope.register_with_unit("input_age", age, Unit::Seconds, metrics.input_age_seconds.clone());
         scope.register("leading", "1 on the instance that decides", metrics.leading.clone());
         metrics

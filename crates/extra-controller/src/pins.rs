@@ -22,8 +22,8 @@ pub const CONFIG_MAP: &str = "latency-probe-pins";
 /// Its key, which the probers see as a file: a node a line, in name order.
 pub const KEY: &str = "nodes";
 
-/// A node that is used no longer stays pinned for so long: it may be used again, and series that
-/// come and go are of no use to anybody.
+/// How long a node that is no longer used stays pinned: it may be used again, and series that come
+/// and go are useless.
 const KEPT: Duration = Duration::from_secs(10 * 60);
 /// Every prober measures all of them, so there must not be too many. Those in use go before those
 /// that were.
@@ -71,10 +71,11 @@ fn text(pinned: &BTreeSet<NodeName>) -> String {
     pinned.iter().map(|node| format!("{node}\n")).collect()
 }
 
-/// Writes who is pinned whenever that changes. What is there already counts as used now: a new
-/// leader forgets nobody.
+/// Writes the pinned nodes whenever they change. Nodes that are pinned already count as used now,
+/// so that a new leader forgets none.
 ///
-/// `used` says who is used; `now` is any clock. Writes only while `leads` holds.
+/// `used` has the nodes in use; `start` is the origin of the clock. Writes only while `leads` is
+/// true.
 pub(crate) async fn keep(
     client: Client,
     namespace: String,
@@ -104,7 +105,7 @@ pub(crate) async fn keep(
             }
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!(%error, cause, "probers in a large fleet do not hear which nodes are in use");
+                tracing::warn!(%error, cause, "failed to write the pinned nodes, retrying");
                 tokio::time::sleep(RETRY).await;
             }
         }
@@ -164,8 +165,8 @@ mod tests {
     }
 
     proptest! {
-        /// Never too many, all in use as far as there is room, nobody who was not, and the same
-        /// again at the same time.
+        /// At most the limit, all nodes in use if they fit, only nodes that were used, and
+        /// idempotent.
         #[test]
         fn pins_are_of_those_used_lately(looks in prop::collection::vec((prop::collection::btree_set(0_u32..300, 0..180), 1_u64..400), 1..12)) {
             let (mut pins, mut now, mut last) = (Pins::default(), Duration::ZERO, BTreeMap::new());

@@ -9,7 +9,7 @@ use gateway_link::{Event, RevisionKey, RouteStreamError};
 use latency_matrix::NodeName;
 use tokio::sync::broadcast;
 
-/// What is known of one revision's routes.
+/// The routes of one revision.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Entry {
     /// The Knative Service that the revision belongs to; empty where Knative does not say.
@@ -21,7 +21,7 @@ pub(crate) struct Entry {
 /// A follower that falls this many changes behind starts again from a snapshot.
 const BACKLOG: usize = 1024;
 
-/// All routes. Shared by whoever decides and whoever serves.
+/// All routes. The tick writes them, the API reads them.
 #[derive(Debug)]
 pub(crate) struct RouteBook {
     state: Mutex<State>,
@@ -45,7 +45,7 @@ impl Default for RouteBook {
 }
 
 impl RouteBook {
-    /// `entry` is what holds for `key` from now on. Followers hear of it only where routes changed.
+    /// Sets the entry of `key`. Followers get an update only if the routes changed.
     ///
     /// # Errors
     /// Where a row of the weights does not sum to 100.
@@ -101,7 +101,7 @@ impl RouteBook {
         self.with(|state| state.complete = true);
     }
 
-    /// Leading has ended: what is held is no longer ours to tell.
+    /// This instance leads no more: its routes are dropped.
     pub(crate) fn reset(&self) {
         self.with(|state| {
             let version = state.version;
@@ -109,8 +109,8 @@ impl RouteBook {
         });
     }
 
-    /// A snapshot in its parts and all changes after it; `None` while there is nothing whole to
-    /// tell.
+    /// A snapshot in its parts and all changes after it; `None` before the first complete set of
+    /// routes.
     #[must_use]
     pub(crate) fn follow(&self) -> Option<(Vec<Event>, broadcast::Receiver<Event>)> {
         self.with(|state| state.complete.then(|| (state.snapshot(), self.changes.subscribe())))
@@ -122,7 +122,7 @@ impl RouteBook {
         self.with(|state| state.version)
     }
 
-    /// Whether there is something whole to tell; false on a program that does not lead.
+    /// Whether the routes are complete; false on an instance that does not lead.
     #[must_use]
     pub(crate) fn is_complete(&self) -> bool {
         self.with(|state| state.complete)

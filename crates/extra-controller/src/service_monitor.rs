@@ -45,8 +45,8 @@ impl ServiceMonitors {
         self.there.load(Ordering::Relaxed)
     }
 
-    /// Has one for the revision; whether it was written. One that cannot be written is logged: it
-    /// serves nobody's requests.
+    /// Creates the ServiceMonitor of a revision. Returns whether it was written. A failure is only
+    /// logged: requests do not depend on it.
     pub(crate) async fn ensure(&self, client: &Client, autoscaler: &PodAutoscaler) -> bool {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, "v1", "ServiceMonitor"));
         let api: Api<DynamicObject> =

@@ -1,5 +1,5 @@
 //! The tick: gather, decide, apply, report; every second, and at once for the revisions whose
-//! objects changed or that somebody waits for.
+//! objects changed or that have waiting requests.
 
 mod state;
 
@@ -39,7 +39,7 @@ use crate::trace::{TraceBook, Tracer};
 const DEBOUNCE: Duration = Duration::from_millis(5);
 /// ServiceMonitors that are written in one tick.
 const MONITORS_AT_ONCE: usize = 8;
-/// For so long writes that are under way may take once the program is to stop.
+/// How long writes in flight may take after the stop.
 const STOP_WITHIN: Duration = Duration::from_secs(6);
 
 /// Everything that a tick needs.
@@ -49,7 +49,7 @@ pub(crate) struct Parts {
     pub(crate) changes: ChangeLog,
     pub(crate) demands: Arc<Demands>,
     pub(crate) latency: watch::Receiver<Arc<LatencyMatrix>>,
-    /// The nodes that there are, for whoever reads latency.
+    /// The known nodes, for the reader of latency.
     pub(crate) nodes: watch::Sender<Vec<NodeName>>,
     pub(crate) routes: Arc<RouteBook>,
     pub(crate) metrics: Metrics,
@@ -59,9 +59,9 @@ pub(crate) struct Parts {
     pub(crate) leads: watch::Receiver<bool>,
     /// Nodes that send or serve requests, for the probers.
     pub(crate) used: watch::Sender<BTreeSet<NodeName>>,
-    /// Where decisions are recorded for whoever listens.
+    /// Records decisions for listeners of the trace.
     pub(crate) trace: TraceBook,
-    /// Decides and tells, and writes nothing.
+    /// Decides and explains, but writes nothing.
     pub(crate) is_dry_run: bool,
 }
 
@@ -80,7 +80,7 @@ pub(crate) struct Ticker {
     retries: Retries,
     decided: BTreeSet<RevisionKey>,
     cold_starts: ColdStarts,
-    /// For how long it has been known of those that are looked at that somebody waits.
+    /// For how long the waiting requests of these revisions have been known.
     noticed_ago: Duration,
     /// The end of the last second whose demand is known whole.
     known_until: Duration,
@@ -133,7 +133,7 @@ impl Ticker {
                 _ = ticks.tick() => self.tick(),
                 () = changes.noted() => {
                     tokio::time::sleep(DEBOUNCE).await;
-                    let dirty = self.gatherer.absorb(changes.take());
+                    let dirty = self.gatherer.absorb(changes.drain());
                     self.between_ticks(&dirty);
                 }
                 (woken, noticed_ago) = demands.woken() => {
@@ -160,8 +160,8 @@ impl Ticker {
         }
     }
 
-    /// This instance leads from now on, or does not any more: then whoever does knows better than
-    /// what was decided here, and what is being written here is dropped.
+    /// Called when leadership changes. On loss, decisions and writes in flight are dropped: those
+    /// of the new leader supersede them.
     fn lead(&mut self, is_leading: bool) {
         self.is_leading = is_leading;
         self.parts.metrics.leading.set(is_leading.into());
@@ -202,7 +202,7 @@ impl Ticker {
 
     fn tick(&mut self) {
         let begun = Instant::now();
-        self.gatherer.absorb(self.parts.changes.take());
+        self.gatherer.absorb(self.parts.changes.drain());
         self.gather_latency();
         let ours: BTreeSet<RevisionKey> = self.gatherer.revisions().cloned().collect();
         let demand = {
@@ -313,7 +313,7 @@ impl Ticker {
         }
     }
 
-    /// In memory first, for whoever follows: requests are led away before anything is removed.
+    /// Routes are published first, so that requests are routed away before pods are removed.
     fn apply(&mut self, decision: Decision) {
         let key = decision.key.clone();
         let Some(autoscaler) = self.autoscaler(&key) else { return };
@@ -395,8 +395,8 @@ impl Ticker {
         }
     }
 
-    /// Has a ServiceMonitor for every revision, where the cluster has the kind: a few at a time,
-    /// since nobody waits for them.
+    /// Creates the ServiceMonitors of all revisions, where the cluster has the kind; a few at a
+    /// time, since nothing depends on them.
     fn ensure_monitors(&mut self) {
         if self.parts.is_dry_run || !self.parts.monitors.are_there() {
             return;

@@ -1,4 +1,4 @@
-//! Decisions on record, for whoever listens. Nothing is written down while nobody does.
+//! Records decisions for listeners. Without listeners nothing is recorded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,9 +7,9 @@ use autoscaler::trace::{Begun, Call, Recorder};
 use autoscaler::{DecideError, Decision, Memory, Picture};
 use tokio::sync::broadcast;
 
-/// A listener that is so many lines behind is dropped.
+/// A listener that is this many lines behind is dropped.
 const LINES: usize = 64;
-/// At most so many listen.
+/// Limit of concurrent listeners.
 const MOST_LISTENERS: usize = 4;
 
 /// One line of a recording.
@@ -24,7 +24,7 @@ pub(crate) struct Line {
 #[derive(Clone, Debug)]
 pub(crate) struct TraceBook {
     lines: broadcast::Sender<Line>,
-    /// Whether somebody has begun to listen since the last line.
+    /// Whether a listener has arrived since the last line.
     is_wanted: Arc<AtomicBool>,
 }
 
@@ -64,7 +64,7 @@ impl Tracer {
         Self { book, recorder: Recorder::default() }
     }
 
-    /// To be called before a decision; `None` where nobody listens.
+    /// Must be called before a decision; `None` without listeners.
     pub(crate) fn before(&mut self, call: Call, picture: &Picture, memory: &Memory) -> Option<Started> {
         if self.book.lines.receiver_count() == 0 {
             self.recorder.begin();
@@ -83,7 +83,7 @@ impl Tracer {
         match begun.line(decisions) {
             // Whoever has just gone hears nothing.
             Ok(text) => drop(self.book.lines.send(Line { is_beginning, text: (text + "\n").into() })),
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a decision is not on record"),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "failed to record a decision"),
         }
     }
 }

@@ -9,19 +9,19 @@ use gateway_link::demand::{DemandEvent, Gateway, Held, RevisionDemand};
 use latency_matrix::NodeName;
 
 use super::replicas::{Listing, Replicas};
-use super::revision::{Revision, Time, Told};
+use super::revision::{Revision, SourceReport, Time};
 use super::sources::Sources;
 use crate::kpa::SourceDemand;
 use crate::picture::Demand;
 
-/// For so long after its end a second waits for gateways that have not told all of it.
+/// How long after its end a second waits for gateways whose reports do not cover it yet.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// A replica that is not heard for longer is forgotten.
+/// How long a replica may be silent before it is forgotten.
 const REPLICA_FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
-/// For so long a request that was handed to an activator counts before a report tells of it.
-/// Gateways with 10,000 clusters list those at zero every ten seconds.
+/// How long a request that was handed to an activator counts without a load report that confirms
+/// it. Gateways with 10,000 clusters list those at zero every ten seconds.
 const HELD_COUNTS: Duration = Duration::from_secs(12);
-/// Seconds given out in one tick, at most: older ones are of no use to anybody.
+/// At most this many seconds are returned in one tick; older ones are dropped.
 const MOST_SECONDS: u64 = 60;
 
 /// The demand of all revisions since the last tick.
@@ -36,9 +36,9 @@ pub struct Tick {
 
 /// See the [module](crate::demand).
 ///
-/// A second is given out when all gateways have told all of it, as `Some`, and otherwise two
-/// seconds after its end, as `None`: what some gateway has not told is not zero. Requests are
-/// counted once whichever replica a gateway reports to.
+/// A second is returned as `Some` once the reports of all gateways cover it, and otherwise two
+/// seconds after its end as `None`: a missing report is not zero demand. Requests are counted once,
+/// whichever replica a gateway reports to.
 #[derive(Debug)]
 pub struct Board {
     replicas: Replicas,
@@ -62,25 +62,31 @@ impl Board {
         }
     }
 
-    /// These nodes, and no others, have a gateway: one that is not heard of is unknown, and one
-    /// that is not named and not heard any more is gone. Without this a gateway that is not heard
-    /// for a minute is gone.
+    /// Sets the nodes that have a gateway. The demand of a listed gateway that is silent is
+    /// unknown; a gateway that is neither listed nor reporting is gone. Without a list, a gateway
+    /// is gone after a minute of silence.
     pub fn expect_gateways(&mut self, nodes: BTreeSet<NodeName>) {
         self.sources.expect(nodes);
     }
 
-    /// Takes in what `replica` tells. `rtt_seconds` is the round trip between a source and a
-    /// serving node, 0 where it is not known: so much of every request's time is not the pod's.
-    pub fn take(&mut self, replica: &str, event: DemandEvent, now: Duration, rtt_seconds: &dyn Fn(&NodeName, &NodeName) -> f64) {
+    /// Applies an event of `replica`. `rtt_seconds` gives the round trip between a source and a
+    /// serving node, 0 where it is unknown. It is subtracted from the time of each request.
+    pub fn apply_event(
+        &mut self,
+        replica: &str,
+        event: DemandEvent,
+        now: Duration,
+        rtt_seconds: &dyn Fn(&NodeName, &NodeName) -> f64,
+    ) {
         match event {
             DemandEvent::Snapshot { instance, running_seconds, parts_left, gateways, demand, .. } => {
                 let is_same_run = self.begin_snapshot(replica, instance);
                 let began = now.saturating_sub(Duration::try_from_secs_f64(running_seconds).unwrap_or(now));
-                // What a new run has counted is all new where it began after the last that was
-                // told.
+                // All counts of a new run are new if it began after the last event of the run
+                // before.
                 let counts = if is_same_run { None } else { Some(began) };
                 let line = Line { gateways, demand, new_since: counts, ..Line::default() };
-                self.tell(replica, line, now, rtt_seconds);
+                self.apply_line(replica, line, now, rtt_seconds);
                 if parts_left == 0 {
                     self.end_snapshot(replica);
                 }
@@ -89,7 +95,7 @@ impl Board {
                 if !self.is_followed(replica) {
                     return;
                 }
-                self.tell(replica, Line { gateways, gone, demand, new_since: None }, now, rtt_seconds);
+                self.apply_line(replica, Line { gateways, gone, demand, new_since: None }, now, rtt_seconds);
                 for key in removed {
                     self.forget(replica, &key);
                 }
@@ -101,7 +107,7 @@ impl Board {
             }
             DemandEvent::Heartbeat { gateways, .. } => {
                 if self.is_followed(replica) {
-                    self.tell(replica, Line { gateways, ..Line::default() }, now, rtt_seconds);
+                    self.apply_line(replica, Line { gateways, ..Line::default() }, now, rtt_seconds);
                 }
             }
         }
@@ -144,8 +150,7 @@ impl Board {
         Tick { quiet, busy }
     }
 
-    /// The revisions that have requests in flight, and had none when they were last told of, since
-    /// this was last asked.
+    /// The revisions that got requests in flight, after none, since the last call.
     #[must_use]
     pub fn take_woken(&mut self) -> BTreeSet<RevisionKey> {
         let mut woken = std::mem::take(&mut self.woken);
@@ -153,7 +158,7 @@ impl Board {
         woken
     }
 
-    /// Whether [`take_woken`](Self::take_woken) may name anybody.
+    /// Whether [`take_woken`](Self::take_woken) may return any revision.
     #[must_use]
     pub fn is_anyone_woken(&self) -> bool {
         !self.woken.is_empty()
@@ -166,15 +171,16 @@ impl Board {
         self.revisions.get(key).map(|revision| revision.in_flight(&counts)).unwrap_or_default()
     }
 
-    /// Seconds that a request for `key` took lately at the pods of a node, the way there and back
-    /// taken off; only nodes where enough ended to tell. Where an activator held requests, its node
-    /// has what they waited there.
+    /// Recent mean response time of `key` per serving node in seconds, without the network's round
+    /// trip. Nodes with too few finished requests are left out. Time that an activator held
+    /// requests counts for the activator's node.
     #[must_use]
     pub fn service_seconds(&self, key: &RevisionKey) -> BTreeMap<NodeName, f64> {
         self.revisions.get(key).map(Revision::service_seconds).unwrap_or_default()
     }
 
-    /// Requests for `key` that ended, as the gateways count them: one that restarts begins anew.
+    /// Finished requests for `key`, as the gateways count them. A gateway that restarts counts from
+    /// 0.
     #[must_use]
     pub fn ended_requests(&self, key: &RevisionKey) -> u64 {
         self.revisions.get(key).map_or(0, Revision::ended)
@@ -202,7 +208,7 @@ impl Board {
         self.replicas.0.get(replica).is_some_and(|replica| replica.instance.is_some() && replica.lost_at.is_none())
     }
 
-    /// Whether the replica's counters go on from what it told before.
+    /// Whether the counters of the replica continue those of its last event.
     fn begin_snapshot(&mut self, replica: &str, instance: String) -> bool {
         let (name, replica) = self.replicas.named(replica);
         replica.lost_at = None;
@@ -233,13 +239,13 @@ impl Board {
     }
 
     /// Takes over one line of a replica that is followed.
-    fn tell(&mut self, replica: &str, line: Line, now: Duration, rtt_seconds: &dyn Fn(&NodeName, &NodeName) -> f64) {
+    fn apply_line(&mut self, replica: &str, line: Line, now: Duration, rtt_seconds: &dyn Fn(&NodeName, &NodeName) -> f64) {
         let (name, known) = self.replicas.named(replica);
         let departing: BTreeSet<NodeName> = line.gone.iter().filter_map(|stream| known.leave(*stream)).collect();
         let is_news = |gateway: &&Gateway| !known.hears_node(&NodeName::new(gateway.node.as_str()));
         let moved: BTreeSet<NodeName> =
             line.gateways.iter().filter(is_news).map(|gateway| NodeName::new(gateway.node.as_str())).collect();
-        let reported = known.take(&line.gateways, now);
+        let reported = known.apply_gateways(&line.gateways, now);
         if let Some(listing) = &mut known.listing {
             listing.revisions.extend(line.demand.iter().map(|of| of.key.clone()));
         }
@@ -261,7 +267,11 @@ impl Board {
                 let time = Time { from, to, open_from: Duration::from_secs(self.next_second) };
                 let counts = is_new(&self.sources, &source);
                 let is_departing = departing.contains(&source);
-                revision.take(Told { replica: &name, source: &source, loads, counts, is_departing }, time, rtt_seconds);
+                revision.apply_report(
+                    SourceReport { replica: &name, source: &source, loads, counts, is_departing },
+                    time,
+                    rtt_seconds,
+                );
             }
             if !was_waited_for && self.is_waited_for(&key) {
                 self.woken.insert(key);
@@ -274,9 +284,8 @@ impl Board {
         self.note_unheard(&departing);
     }
 
-    /// The gateway of `node` reports to `replica` from now on: what was in flight by the word of
-    /// those that do not hear it any more, or by what the replica told long ago, does not count
-    /// again.
+    /// The gateway of `node` reports to `replica` from now on. Requests in flight that other
+    /// replicas reported for it, or this one did earlier, no longer count.
     fn note_moved(&mut self, replica: &str, node: &NodeName) {
         for (name, other) in &self.replicas.0 {
             if **name == *replica || !other.hears_node(node) {
@@ -288,7 +297,7 @@ impl Board {
     }
 
     fn note_unheard(&mut self, nodes: &BTreeSet<NodeName>) {
-        for node in nodes.iter().filter(|node| !self.replicas.hear(node)) {
+        for node in nodes.iter().filter(|node| !self.replicas.any_hears(node)) {
             self.sources.unheard(node);
         }
     }
@@ -331,10 +340,10 @@ impl Board {
     }
 }
 
-/// Whether what `replica` tells of requests in flight from `node` holds: it hears the gateway, or
-/// nobody does and it told last.
+/// Whether the requests in flight that `replica` reported for `node` count: the gateway reports to
+/// it, or to no replica and it was the last.
 fn in_flight_counts(replicas: &Replicas, replica: &str, node: &NodeName) -> bool {
-    replicas.hears(replica, node) || !replicas.hear(node)
+    replicas.hears(replica, node) || !replicas.any_hears(node)
 }
 
 /// What one line says.
@@ -343,7 +352,7 @@ struct Line {
     gateways: Vec<Gateway>,
     gone: Vec<u64>,
     demand: Vec<RevisionDemand>,
-    /// Where the counters do not go on from what was told before: since when they count.
+    /// Since when the counters count, where they do not continue those of an earlier event.
     new_since: Option<Duration>,
 }
 

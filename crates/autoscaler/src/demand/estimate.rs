@@ -21,8 +21,8 @@ const SHORT_SECONDS: f64 = 0.5;
 /// A gauge this many standard deviations above what Little's law says means that its mean is out of
 /// date.
 const DEVIATIONS: f64 = 3.0;
-/// No request takes less. Where more than the whole time that requests took seems to be the
-/// network's, there is still somebody who asks: such a revision is not idle.
+/// The shortest response time, seconds. A revision whose response times are shorter than the round
+/// trip still has demand.
 const LEAST_SECONDS: f64 = 0.000_1;
 
 /// The demand of one second.
@@ -56,7 +56,7 @@ pub fn estimate(second: SecondReading) -> SourceDemand {
         _ => gauge,
     };
     let ended = second.ended_per_second.unwrap_or(0.0);
-    // Held requests that the noise bound would hide are still somebody waiting.
+    // A held request counts even where the noise bound would hide it.
     let waiting = if ended == 0.0 { gauge } else { 0.0 };
     let requests_per_second = second.arrived_per_second.unwrap_or(0.0);
     let least = ended.max(requests_per_second) * LEAST_SECONDS;

@@ -1,5 +1,4 @@
-//! Demand from a gateway's statistics page, told to the board as a replica of locality-ingress
-//! tells it.
+//! Demand from a gateway's statistics page, as events like those of locality-ingress.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,7 +26,7 @@ pub struct GatewayPages {
 
 #[derive(Debug, Default)]
 struct Cluster {
-    told: Load,
+    reported: Load,
     /// The gauge as last read, and its sum over time since the last page with counters.
     gauge: Option<(Duration, f64)>,
     gauge_seconds: f64,
@@ -45,25 +44,25 @@ impl GatewayPages {
         Self { node, clusters: BTreeMap::new(), counted_at: None }
     }
 
-    /// What to tell the board of a page that was read at `now`; nothing before the first
-    /// [whole](Self::read_whole) page.
+    /// The events of a page that was read at `now`; none before the first [whole](Self::read_whole)
+    /// page.
     #[must_use]
     pub fn read_gauges(&mut self, reading: &Reading, now: Duration) -> Option<DemandEvent> {
         self.counted_at?;
         let mut demand = Vec::new();
         for (key, reading) in reading {
             let cluster = self.clusters.entry(key.clone()).or_default();
-            let before = cluster.told;
+            let before = cluster.reported;
             cluster.look(reading, now);
-            if cluster.told != before {
-                demand.push(cluster.tell(key, &self.node));
+            if cluster.reported != before {
+                demand.push(cluster.report(key, &self.node));
             }
         }
         Some(DemandEvent::Update { version: 0, gateways: vec![], gone: vec![], demand, removed: vec![], held: vec![] })
     }
 
-    /// What to tell the board of a page with all counters that was read at `now`. A revision that
-    /// it does not name is not known to the gateway, so nothing of it can be in flight there.
+    /// The events of a page with all counters that was read at `now`. The gateway does not know
+    /// revisions that it does not list, so they have no requests in flight there.
     #[must_use]
     pub fn read_whole(&mut self, reading: &Reading, now: Duration) -> DemandEvent {
         let seconds = self.counted_at.map(|at| now.saturating_sub(at).as_secs_f64());
@@ -72,23 +71,23 @@ impl GatewayPages {
         let mut demand = Vec::new();
         for (key, reading) in reading {
             let cluster = self.clusters.entry(key.clone()).or_default();
-            let before = cluster.told;
+            let before = cluster.reported;
             cluster.look(reading, now);
             cluster.count(reading, seconds);
-            if cluster.told != before {
-                demand.push(cluster.tell(key, &self.node));
+            if cluster.reported != before {
+                demand.push(cluster.report(key, &self.node));
             }
         }
         let gateways = vec![Gateway { stream: 0, node: self.node.to_string(), age_seconds: 0.0 }];
         if self.counted_at.replace(now).is_some() {
             return DemandEvent::Update { version: 0, gateways, gone: vec![], demand, removed, held: vec![] };
         }
-        // What a gateway counted before anybody looked is no demand.
+        // Counts from before the first reading are no demand.
         let (instance, running_seconds) = (String::new(), now.as_secs_f64());
         DemandEvent::Snapshot { instance, running_seconds, version: 0, parts_left: 0, gateways, demand }
     }
 
-    /// The gateway did not answer: the next page begins anew.
+    /// The gateway did not answer. The next page is treated as the first.
     pub fn lost(&mut self) {
         for cluster in self.clusters.values_mut() {
             cluster.gauge = None;
@@ -103,7 +102,7 @@ impl Cluster {
             self.gauge_seconds += now.saturating_sub(at).as_secs_f64() * (before + active) / 2.0;
         }
         self.gauge = Some((now, active));
-        self.told.in_flight = whole(active);
+        self.reported.in_flight = whole(active);
     }
 
     /// Takes the counters over. `seconds` is the time since they were read last.
@@ -122,24 +121,24 @@ impl Cluster {
         let ended = grown(&mut self.ended, reading.ended());
         let gauge_seconds = std::mem::take(&mut self.gauge_seconds);
         let Some(seconds) = seconds.filter(|seconds| *seconds > 0.0) else { return };
-        self.told.arrived += whole(arrived);
-        self.told.finished += whole(ended);
+        self.reported.arrived += whole(arrived);
+        self.reported.finished += whole(ended);
         let of = estimate(SecondReading {
             gauge: gauge_seconds / seconds,
             arrived_per_second: Some(arrived / seconds),
             ended_per_second: Some(ended / seconds),
             mean_seconds: self.mean_seconds,
         });
-        self.told.busy_seconds += of.concurrency * seconds;
+        self.reported.busy_seconds += of.concurrency * seconds;
     }
 
-    fn tell(&self, key: &RevisionKey, node: &NodeName) -> RevisionDemand {
-        let by_serving = ByServing::from([(String::new(), self.told)]);
+    fn report(&self, key: &RevisionKey, node: &NodeName) -> RevisionDemand {
+        let by_serving = ByServing::from([(String::new(), self.reported)]);
         RevisionDemand { key: key.clone(), loads: BTreeMap::from([(node.to_string(), by_serving)]) }
     }
 }
 
-/// By how much a counter has grown since it was read last; one that fell began anew.
+/// The increase of a counter since the last reading. A counter that fell was reset to 0.
 fn grown(before: &mut Option<f64>, now: Option<f64>) -> f64 {
     let Some(now) = now else { return 0.0 };
     match before.replace(now) {
@@ -193,12 +192,12 @@ mod tests {
     fn held_requests_show_at_once_and_average_over_the_second() {
         let (mut pages, mut board) = (GatewayPages::new("node1".into()), Board::new(Duration::ZERO));
         assert!(pages.read_gauges(&reading(4.0, 4.0, None), Duration::ZERO).is_none());
-        board.take("gw", pages.read_whole(&reading(0.0, 7.0, None), Duration::ZERO), Duration::ZERO, &near);
-        board.take("gw", pages.read_gauges(&reading(0.0, 7.0, None), MS * 450).unwrap(), MS * 450, &near);
-        board.take("gw", pages.read_gauges(&reading(4.0, 11.0, None), MS * 550).unwrap(), MS * 550, &near);
+        board.apply_event("gw", pages.read_whole(&reading(0.0, 7.0, None), Duration::ZERO), Duration::ZERO, &near);
+        board.apply_event("gw", pages.read_gauges(&reading(0.0, 7.0, None), MS * 450).unwrap(), MS * 450, &near);
+        board.apply_event("gw", pages.read_gauges(&reading(4.0, 11.0, None), MS * 550).unwrap(), MS * 550, &near);
         assert_eq!(board.in_flight(&key()), BTreeMap::from([("node1".into(), 4.0)]));
         assert!(board.take_woken().contains(&key()));
-        board.take("gw", pages.read_whole(&reading(4.0, 11.0, None), MS * 1000), MS * 1000, &near);
+        board.apply_event("gw", pages.read_whole(&reading(4.0, 11.0, None), MS * 1000), MS * 1000, &near);
         let of = demand(&mut board, MS * 1000)[0].unwrap();
         assert!((of.concurrency - 2.0).abs() < 1e-9, "{of:?}");
         assert!((of.requests_per_second - 4.0).abs() < 1e-9, "all that arrived, none ended: {of:?}");
@@ -210,7 +209,7 @@ mod tests {
         for half in 0..=4_u32 {
             let ended = f64::from(10 * half);
             let page = reading(0.0, ended, Some((ended * 5.0, ended)));
-            board.take("gw", pages.read_whole(&page, MS * 500 * half), MS * 500 * half, &near);
+            board.apply_event("gw", pages.read_whole(&page, MS * 500 * half), MS * 500 * half, &near);
         }
         let of = demand(&mut board, MS * 2000)[1].unwrap();
         assert!((of.concurrency - 0.1).abs() < 1e-9 && (of.requests_per_second - 20.0).abs() < 1e-9, "{of:?}");
@@ -227,7 +226,7 @@ mod tests {
             let now = MS * 250 * quarter;
             let page = reading(*active, f64::from(5 * quarter) + active, None);
             let event = if quarter % 2 == 0 { pages.read_whole(&page, now) } else { pages.read_gauges(&page, now).unwrap() };
-            board.take("gw", event, now, &near);
+            board.apply_event("gw", event, now, &near);
             last.extend(demand(&mut board, now));
         }
         for of in &last[40..] {
@@ -240,12 +239,12 @@ mod tests {
     #[test]
     fn a_gateway_that_does_not_answer_is_unknown_and_one_that_restarts_counts_from_anew() {
         let (mut pages, mut board) = (GatewayPages::new("node1".into()), Board::new(Duration::ZERO));
-        board.take("gw", pages.read_whole(&reading(1.0, 1000.0, None), Duration::ZERO), Duration::ZERO, &near);
+        board.apply_event("gw", pages.read_whole(&reading(1.0, 1000.0, None), Duration::ZERO), Duration::ZERO, &near);
         pages.lost();
         assert_eq!(demand(&mut board, MS * 20_000), vec![None; 18], "the last two may still come");
         assert!(board.tick(MS * 20_000, |_| true).quiet.is_unknown);
-        board.take("gw", pages.read_whole(&reading(1.0, 2.0, None), MS * 20_100), MS * 20_100, &near);
-        board.take("gw", pages.read_whole(&reading(1.0, 2.0, None), MS * 22_100), MS * 22_100, &near);
+        board.apply_event("gw", pages.read_whole(&reading(1.0, 2.0, None), MS * 20_100), MS * 20_100, &near);
+        board.apply_event("gw", pages.read_whole(&reading(1.0, 2.0, None), MS * 22_100), MS * 22_100, &near);
         let of = demand(&mut board, MS * 22_100);
         assert!((of.last().unwrap().unwrap().concurrency - 1.0).abs() < 1e-6, "{of:?}");
     }
@@ -253,9 +252,9 @@ mod tests {
     #[test]
     fn a_revision_that_the_page_does_not_name_has_nothing_in_flight() {
         let (mut pages, mut board) = (GatewayPages::new("node1".into()), Board::new(Duration::ZERO));
-        board.take("gw", pages.read_whole(&reading(3.0, 3.0, None), Duration::ZERO), Duration::ZERO, &near);
+        board.apply_event("gw", pages.read_whole(&reading(3.0, 3.0, None), Duration::ZERO), Duration::ZERO, &near);
         assert_eq!(board.in_flight(&key()).len(), 1);
-        board.take("gw", pages.read_whole(&Reading::new(), MS * 500), MS * 500, &near);
+        board.apply_event("gw", pages.read_whole(&Reading::new(), MS * 500), MS * 500, &near);
         assert!(board.in_flight(&key()).is_empty());
     }
 }

@@ -17,7 +17,7 @@ pub(super) struct Replica {
     streams: BTreeMap<u64, NodeName>,
     /// Their nodes, and how many there are on each.
     nodes: BTreeMap<NodeName, usize>,
-    /// Since when it is not heard itself.
+    /// Since when the replica is silent.
     pub(super) lost_at: Option<Duration>,
     /// While a snapshot comes in parts: what has come of it.
     pub(super) listing: Option<Listing>,
@@ -26,30 +26,30 @@ pub(super) struct Replica {
 /// The parts of a snapshot that have come.
 #[derive(Debug)]
 pub(super) struct Listing {
-    /// Whether the counters go on from what the replica told before.
+    /// Whether the counters continue those of the replica's last event.
     pub(super) is_same_run: bool,
     /// The revisions that were named.
     pub(super) revisions: BTreeSet<RevisionKey>,
 }
 
 impl Replica {
-    /// Takes the gateways that a line names over. The nodes, and when their last reports were made.
-    /// Of two gateways on one node the later report counts less: what the other has since is not
-    /// told yet.
-    pub(super) fn take(&mut self, gateways: &[Gateway], now: Duration) -> BTreeMap<NodeName, Duration> {
+    /// Applies the gateways of an event. Returns the nodes with the time of their last report. Of
+    /// two gateways on one node, the earlier report counts: the requests since then are not
+    /// reported yet.
+    pub(super) fn apply_gateways(&mut self, gateways: &[Gateway], now: Duration) -> BTreeMap<NodeName, Duration> {
         let mut reported: BTreeMap<NodeName, Duration> = BTreeMap::new();
         for gateway in gateways {
             let node = NodeName::new(gateway.node.as_str());
             // Ages are checked where lines are read; one beyond reason is as old as the clock.
             let age = Duration::try_from_secs_f64(gateway.age_seconds).unwrap_or(now);
             let at = now.saturating_sub(age);
-            self.hear(gateway.stream, &node);
+            self.add_stream(gateway.stream, &node);
             reported.entry(node).and_modify(|other| *other = (*other).min(at)).or_insert(at);
         }
         reported
     }
 
-    fn hear(&mut self, stream: u64, node: &NodeName) {
+    fn add_stream(&mut self, stream: u64, node: &NodeName) {
         if self.streams.get(&stream) == Some(node) {
             return;
         }
@@ -93,7 +93,7 @@ impl Replicas {
     }
 
     /// Whether any replica hears `node`.
-    pub(super) fn hear(&self, node: &NodeName) -> bool {
+    pub(super) fn any_hears(&self, node: &NodeName) -> bool {
         self.0.values().any(|replica| replica.hears_node(node))
     }
 

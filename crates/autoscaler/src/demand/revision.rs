@@ -1,4 +1,4 @@
-//! What is known of one revision that carries traffic.
+//! The demand of one revision that has traffic.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl Seen {
         self.second = self.second.max(second);
     }
 
-    /// `None` where too little ended to tell.
+    /// `None` with too few finished requests.
     fn mean_seconds(self) -> Option<f64> {
         (self.ended >= 1.0).then(|| (self.busy_seconds / self.ended).max(0.0))
     }
@@ -58,9 +58,9 @@ impl Seen {
 /// What comes from one source node.
 #[derive(Debug, Default)]
 struct FromSource {
-    /// As each replica told it last.
-    told: BTreeMap<Arc<str>, ByServing>,
-    /// The seconds that nobody has asked for yet, in order.
+    /// As each replica last reported it.
+    reported: BTreeMap<Arc<str>, ByServing>,
+    /// The seconds that were not returned yet, in order.
     seconds: VecDeque<(u64, Amount)>,
     seen: Seen,
 }
@@ -70,17 +70,18 @@ struct FromSource {
 pub(super) struct Revision {
     sources: BTreeMap<NodeName, FromSource>,
     serving: BTreeMap<NodeName, Seen>,
-    /// Source nodes of which a request is held that no report has told of, and until when that is
-    /// believed.
+    /// Source nodes with a held request that no load report has confirmed, and until when it
+    /// counts.
     held: BTreeMap<NodeName, Duration>,
 }
 
-/// What a replica tells of one source node.
-pub(super) struct Told<'a> {
+/// What a replica reports about one source node.
+pub(super) struct SourceReport<'a> {
     pub(super) replica: &'a Arc<str>,
     pub(super) source: &'a NodeName,
     pub(super) loads: ByServing,
-    /// Whether what was told before, or nothing, is what to count from; otherwise it is only noted.
+    /// Whether the increase since the last report, or since 0, counts as demand. If not, the
+    /// counters are only stored.
     pub(super) counts: bool,
     /// Whether the replica has just lost its gateway, so that it cannot know what is in flight.
     pub(super) is_departing: bool,
@@ -96,22 +97,27 @@ pub(super) struct Time {
 }
 
 impl Revision {
-    /// Takes over what a replica tells.
-    pub(super) fn take(&mut self, mut told: Told<'_>, time: Time, rtt_seconds: &dyn Fn(&NodeName, &NodeName) -> f64) {
-        let source = self.sources.entry(told.source.clone()).or_default();
-        let before = source.told.get(told.replica);
+    /// Applies the report of a replica.
+    pub(super) fn apply_report(
+        &mut self,
+        mut report: SourceReport<'_>,
+        time: Time,
+        rtt_seconds: &dyn Fn(&NodeName, &NodeName) -> f64,
+    ) {
+        let source = self.sources.entry(report.source.clone()).or_default();
+        let before = source.reported.get(report.replica);
         let mut sum = Amount::default();
-        if told.counts {
-            for (serving, load) in &told.loads {
+        if report.counts {
+            for (serving, load) in &report.loads {
                 let before = before.and_then(|before| before.get(serving)).copied().unwrap_or_default();
-                // A counter that fell began anew.
+                // A counter that fell was reset to 0.
                 let grown = |now: u64, before: u64| if now >= before { now - before } else { now };
                 let arrived = as_f64(grown(load.arrived, before.arrived));
                 let ended = as_f64(grown(load.ended(), before.ended()));
                 let busy = load.busy_seconds - before.busy_seconds;
                 let busy = if busy >= 0.0 { busy } else { load.busy_seconds };
                 let serving = NodeName::new(serving.as_str());
-                let network = ended * rtt_seconds(told.source, &serving).max(0.0);
+                let network = ended * rtt_seconds(report.source, &serving).max(0.0);
                 let amount = Amount { arrived, ended, busy_seconds: busy - network };
                 if amount != Amount::default() {
                     self.serving.entry(serving).or_default().add(amount, time.to.as_secs());
@@ -119,15 +125,15 @@ impl Revision {
                 }
             }
         }
-        if told.is_departing
+        if report.is_departing
             && let Some(before) = before
         {
-            for (serving, load) in &mut told.loads {
+            for (serving, load) in &mut report.loads {
                 load.in_flight = before.get(serving).map_or(0, |before| before.in_flight);
             }
         }
-        self.held.remove(told.source);
-        source.told.insert(told.replica.clone(), told.loads);
+        self.held.remove(report.source);
+        source.reported.insert(report.replica.clone(), report.loads);
         if sum != Amount::default() {
             source.spread(sum, time.from, time.to, time.open_from);
         }
@@ -137,8 +143,9 @@ impl Revision {
     pub(super) fn in_flight(&self, counts: &dyn Fn(&str, &NodeName) -> bool) -> BTreeMap<NodeName, f64> {
         let mut in_flight = BTreeMap::new();
         for (node, source) in &self.sources {
-            let told = source.told.iter().filter(|(_, loads)| is_waited_for(loads)).filter(|(replica, _)| counts(replica, node));
-            let sum: u64 = told.flat_map(|(_, loads)| loads.values()).map(|load| load.in_flight).sum();
+            let reports =
+                source.reported.iter().filter(|(_, loads)| is_waited_for(loads)).filter(|(replica, _)| counts(replica, node));
+            let sum: u64 = reports.flat_map(|(_, loads)| loads.values()).map(|load| load.in_flight).sum();
             if sum > 0 {
                 in_flight.insert(node.clone(), as_f64(sum));
             }
@@ -161,38 +168,38 @@ impl Revision {
 
     /// Whether any request is in flight.
     pub(super) fn is_waited_for(&self, counts: &dyn Fn(&str, &NodeName) -> bool) -> bool {
-        let told = self.sources.iter().flat_map(|(node, source)| source.told.iter().map(move |told| (node, told)));
+        let reports = self.sources.iter().flat_map(|(node, source)| source.reported.iter().map(move |report| (node, report)));
         !self.held.is_empty()
-            || told.filter(|(_, (_, loads))| is_waited_for(loads)).any(|(node, (replica, _))| counts(replica, node))
+            || reports.filter(|(_, (_, loads))| is_waited_for(loads)).any(|(node, (replica, _))| counts(replica, node))
     }
 
-    /// What the replica told of `source` to be in flight is no longer so.
+    /// Drops the requests in flight that the replica reported for `source`.
     pub(super) fn clear_in_flight(&mut self, replica: &str, source: &NodeName) {
-        let told = self.sources.get_mut(source).and_then(|source| source.told.get_mut(replica));
-        for load in told.into_iter().flat_map(BTreeMap::values_mut) {
+        let reports = self.sources.get_mut(source).and_then(|source| source.reported.get_mut(replica));
+        for load in reports.into_iter().flat_map(BTreeMap::values_mut) {
             load.in_flight = 0;
         }
     }
 
-    /// What the replica told is forgotten. Whether anything else is still known.
+    /// Forgets the reports of the replica. Returns whether any others are left.
     pub(super) fn forget_replica(&mut self, replica: &str) -> bool {
         for source in self.sources.values_mut() {
-            source.told.remove(replica);
+            source.reported.remove(replica);
         }
         self.is_known()
     }
 
-    /// What was told of source nodes that are none any more is forgotten. Whether anything is left.
+    /// Forgets the reports about nodes that are no sources any more. Returns whether any are left.
     pub(super) fn retain_sources(&mut self, is_source: impl Fn(&NodeName) -> bool) -> bool {
         for (_, source) in self.sources.iter_mut().filter(|(node, _)| !is_source(node)) {
-            source.told.clear();
+            source.reported.clear();
         }
         self.is_known()
     }
 
-    /// Whether anything is known of it. Source nodes of which nothing is are dropped.
+    /// Returns whether any reports are left. Source nodes without any are dropped.
     pub(super) fn is_known(&mut self) -> bool {
-        self.sources.retain(|_, source| !source.told.is_empty() || !source.seconds.is_empty());
+        self.sources.retain(|_, source| !source.reported.is_empty() || !source.seconds.is_empty());
         !self.sources.is_empty() || !self.held.is_empty()
     }
 
@@ -224,8 +231,8 @@ impl Revision {
 
     /// Requests that ended, as the gateways count them.
     pub(super) fn ended(&self) -> u64 {
-        let told = self.sources.values().flat_map(|source| source.told.values());
-        told.flat_map(BTreeMap::values).map(gateway_link::demand::Load::ended).fold(0, u64::saturating_add)
+        let reports = self.sources.values().flat_map(|source| source.reported.values());
+        reports.flat_map(BTreeMap::values).map(gateway_link::demand::Load::ended).fold(0, u64::saturating_add)
     }
 
     /// Where its requests come from.
@@ -240,9 +247,9 @@ impl Revision {
 }
 
 impl FromSource {
-    /// Spreads what came between `from` and `to` evenly over the seconds that this touches. What
-    /// falls before `open_from` belongs to seconds that were given out: a part of an interval is
-    /// dropped with the second that nobody could know, a whole one that is merely late counts from
+    /// Spreads the amount of the interval from `from` to `to` evenly over its seconds. Seconds
+    /// before `open_from` were returned already. Where only a part of the interval lies before,
+    /// that part is dropped: its second was unknown. A whole interval that is late counts from
     /// `open_from` on.
     fn spread(&mut self, amount: Amount, from: Duration, to: Duration, open_from: Duration) {
         let from = from.min(to);

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use latency_matrix::NodeName;
 
-/// A gateway of which nothing was heard for longer is unknown.
+/// The demand of a gateway that is silent for longer is unknown.
 pub(super) const UNKNOWN_AFTER: Duration = Duration::from_secs(15);
-/// Where nobody says which gateways there are, one that is not heard of for longer is gone.
+/// Without a list of the gateways, one that is silent for longer is gone.
 const GONE_AFTER: Duration = Duration::from_secs(60);
 
 /// One source node, with whatever gateways are on it.
@@ -15,7 +15,7 @@ const GONE_AFTER: Duration = Duration::from_secs(60);
 pub(super) struct Source {
     /// Since when its requests are counted.
     counted_from: Duration,
-    /// Up to when all of its requests were told.
+    /// Until when its reports cover all requests.
     counted_to: Duration,
     /// Whether a replica hears it now.
     is_heard: bool,
@@ -25,7 +25,7 @@ pub(super) struct Source {
 #[derive(Debug, Default)]
 pub(super) struct Sources {
     known: BTreeMap<NodeName, Source>,
-    /// The nodes that have a gateway, where somebody says so.
+    /// The nodes that have a gateway, where they are listed.
     expected: Option<BTreeSet<NodeName>>,
 }
 
@@ -34,13 +34,13 @@ impl Sources {
         self.expected = Some(nodes);
     }
 
-    /// Up to when everything of `node` was told, where anything was.
+    /// Until when reports cover all requests of `node`; `None` without any report.
     pub(super) fn counted_to(&self, node: &NodeName) -> Option<Duration> {
         self.known.get(node).map(|source| source.counted_to)
     }
 
-    /// A report of `node` that was made at `reported` was told. All that came since the one before
-    /// is in it if `is_complete`: then nothing is missing between the two.
+    /// Records a report of `node` that was made at `reported`. If `is_complete`, it has all
+    /// requests since the report before.
     pub(super) fn reported(&mut self, node: &NodeName, reported: Duration, is_complete: bool) {
         let begun = if is_complete { Duration::ZERO } else { reported };
         match self.known.get_mut(node) {
@@ -86,15 +86,15 @@ impl Sources {
         self.known.is_empty() && self.expected.as_ref().is_none_or(BTreeSet::is_empty)
     }
 
-    /// Whether all requests of the second that begins at `start` were told, by every gateway.
+    /// Whether the reports of every gateway cover the second that begins at `start`.
     pub(super) fn are_counted(&self, start: Duration) -> bool {
         let end = start + Duration::from_secs(1);
         !self.is_empty()
-            && self.unheard_of().next().is_none()
+            && self.never_reported().next().is_none()
             && self.known.values().all(|source| source.counted_from <= start && source.counted_to >= end)
     }
 
-    /// Whether a later report can tell all of the second that begins at `start`.
+    /// Whether later reports can still cover the second that begins at `start`.
     pub(super) fn may_be_counted(&self, start: Duration) -> bool {
         self.known.values().all(|source| source.counted_from <= start)
     }
@@ -102,11 +102,11 @@ impl Sources {
     /// The nodes whose demand is not known.
     pub(super) fn unknown(&self, now: Duration) -> BTreeSet<NodeName> {
         let silent = self.known.iter().filter(|(_, source)| now.saturating_sub(source.counted_to) > UNKNOWN_AFTER);
-        silent.map(|(node, _)| node).chain(self.unheard_of()).cloned().collect()
+        silent.map(|(node, _)| node).chain(self.never_reported()).cloned().collect()
     }
 
-    /// Gateways that should be there and never were heard of.
-    fn unheard_of(&self) -> impl Iterator<Item = &NodeName> {
+    /// Gateways that are listed and have never reported.
+    fn never_reported(&self) -> impl Iterator<Item = &NodeName> {
         self.expected.iter().flatten().filter(|node| !self.known.contains_key(*node))
     }
 }

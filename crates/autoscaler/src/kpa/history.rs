@@ -9,15 +9,15 @@
 //! at most); a weighted-exponential one is neither rounded nor made up for seconds that are not
 //! there yet.
 //!
-//! A revision without pods and without requests has nobody who reports, so stock gets no buckets at
-//! all. Where such a revision's seconds are not recorded here either, its next request is averaged
-//! as stock averages it: gaps shorter than a window are zeros, a longer one starts the window anew.
+//! For a revision without pods and requests nothing reports, so stock gets no buckets at all. Where
+//! such a revision's seconds are not recorded here either, its next request is averaged as stock
+//! averages it: gaps shorter than a window are zeros, a longer one restarts the window.
 //!
 //! # Unlike stock
-//! Stock takes a second that nobody reported for zero. Here a second that is missing between
-//! seconds with demand is *unknown*: what serves must not be taken away because a gateway could not
-//! be read. Time that is unknown does not pass: averages are over the last known seconds. When as
-//! much is unknown as is kept, all is forgotten.
+//! Stock takes a second without a report for zero. Here a second that is missing between seconds
+//! with demand is *unknown*: what serves must not be taken away because a gateway could not be
+//! read. Time that is unknown does not pass: averages are over the last known seconds. When as much
+//! is unknown as is kept, all is forgotten.
 
 mod source;
 
@@ -105,7 +105,7 @@ struct Window {
 const MOST: f64 = 1e12;
 /// The longest window that Knative allows.
 const LONGEST_SECONDS: u64 = 3600;
-/// Without a sample for so long there is no average.
+/// Without a sample for this long there is no average.
 const STALE_SECONDS: u64 = 5;
 /// Knative's default windows.
 const STABLE_SECONDS: u64 = 60;
@@ -169,7 +169,7 @@ impl DemandHistory {
         for window in &mut self.windows {
             let leaving = (self.totals.len() as u64).checked_sub(window.length);
             let leaving = leaving.and_then(|at| self.totals.get(at as usize).copied()).unwrap_or_default();
-            // Both steps, and in this order: the rounding errors are to be stock's, too.
+            // Both steps in this order give the rounding errors of stock.
             window.sum = window.sum.minus(leaving).plus(total);
         }
         self.last = Some(second);
@@ -244,9 +244,9 @@ impl DemandHistory {
         };
     }
 
-    /// Whether there was no demand in any second that is kept. So it is also where nothing is kept,
-    /// or what is kept is older than the longest window: silence tells that a revision without pods
-    /// can be passed over, and says nothing about one with pods.
+    /// Whether no kept second has demand. Also true without kept seconds, or if they are older than
+    /// the longest window. A silent revision without pods needs no decision; for one with pods
+    /// silence means nothing.
     #[must_use]
     pub fn is_silent(&self, now_second: u64) -> bool {
         self.busy == 0 || self.last.is_some_and(|last| now_second.saturating_sub(last) >= self.kept)
@@ -322,7 +322,7 @@ impl DemandHistory {
         Some((self.known - first).min(length))
     }
 
-    /// Which window has running sums over so many seconds.
+    /// The window of this length that has running sums.
     fn running(&self, length: u64) -> Option<usize> {
         self.windows.iter().position(|window| window.length == length)
     }

@@ -1,7 +1,7 @@
 //! The KPA's decision from two window averages to a number of pods.
 //!
 //! Every formula is stock's (`pkg/autoscaler/scaling/autoscaler.go`), evaluated at every call.
-//! Stock evaluates every two seconds, this class every second and whenever somebody waits. At the
+//! Stock evaluates every two seconds, this class every second and whenever a request waits. At the
 //! instants that both evaluate at they come to the same, with these consequences of the instants in
 //! between: a burst is noticed up to a second earlier; the most that a panic came to includes them;
 //! and a revision halves again as soon as the pods of the last step are gone, where stock may wait
@@ -38,8 +38,8 @@ pub struct Scale {
     pub want: u32,
     /// Whether the short window rules, and nothing shrinks.
     pub panicking: bool,
-    /// Requests that the ready pods could take on top of a burst; below zero activators are to stay
-    /// in the way.
+    /// Requests that the ready pods could take on top of a burst. Below zero, activators stay in
+    /// the request path.
     pub excess_burst_capacity: f64,
 }
 
@@ -196,7 +196,7 @@ pub fn within_bounds(want: u32, initialized: bool, settings: &RevisionSettings) 
     }
 }
 
-/// Whether activators are to be in the way of requests.
+/// Whether activators should be in the request path.
 #[must_use]
 pub fn serving_mode(want: u32, excess_burst_capacity: f64) -> ServingMode {
     if want > 0 && excess_burst_capacity >= 0.0 { ServingMode::Serve } else { ServingMode::Proxy }

@@ -11,7 +11,7 @@
 //! - a single pod that a starting program meets: stock may let it go at once, so there the count is
 //!   compared with the larger of stock's and one, for a stable window; the same for pods that
 //!   appear in a time without samples;
-//! - a burst capacity that nobody set: the excess is compared with that of an explicit 0, where
+//! - a burst capacity that is not set: the excess is compared with that of an explicit 0, where
 //!   stock's default is 211.
 
 mod case;
@@ -43,7 +43,7 @@ pub struct Tally {
     pub changes: u64,
 }
 
-/// Compares on so many cases, the same ones for the same `seed`.
+/// Compares on this many cases; the same `seed` gives the same ones.
 ///
 /// # Errors
 /// The smallest case found on which the two differ, and how.
@@ -185,7 +185,7 @@ impl Pair<'_> {
         Ok(())
     }
 
-    /// A second in which nobody reports to stock and nothing is recorded, where that can be; else
+    /// A second without a report to stock and without a record here, where that is possible; else
     /// one without demand.
     fn asleep(&mut self, tally: &mut Tally) -> Result<(), String> {
         // Counts from before it was out of reach may still be delayed.

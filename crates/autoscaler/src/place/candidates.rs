@@ -8,9 +8,10 @@ use super::wishes::Zones;
 use super::{Question, Standing};
 use crate::picture::Network;
 
-/// In larger clusters a plan looks at the nodes in use, the sources and so many nodes near each.
+/// In larger clusters the candidates are the nodes in use, the sources, and this many nodes near
+/// each.
 const NEAR_NODES: usize = 8;
-/// Up to so many nodes all are looked at.
+/// Up to this many nodes, all are candidates.
 const FEW_NODES: usize = 48;
 
 /// The nodes that a plan looks at.

@@ -24,7 +24,7 @@ use crate::picture::Network;
 /// The demand of a source may be less or more by this share of it.
 const SAME_SUPPLY: f64 = 0.25;
 
-/// Up to so many times the gain that is worth a move, a quick look tells whether there is one.
+/// Up to this multiple of the gain that a move needs, a quick search decides whether there is one.
 const UNSURE: f64 = 2.0;
 
 /// What the last plan says of one made now.
@@ -71,9 +71,8 @@ struct Source {
 }
 
 impl Evidence {
-    /// What is to be remembered of a plan that keeps what runs (`kept`) where the best one found
-    /// takes `best_seconds` on the mean. `looked_at` are the positions of the nodes that it looked
-    /// at.
+    /// The evidence of a plan that keeps the running pods (`kept`), where the best plan found has a
+    /// mean of `best_seconds`. `looked_at` are the positions of its candidate nodes.
     pub(super) fn of(
         network: &Network,
         standing: &Standing,

@@ -1,8 +1,8 @@
-//! The fewest pods with which most requests are answered within the time that a revision asks for.
+//! The fewest pods that answer most requests within the goal of a revision.
 //!
-//! A request's time is the round trip to the pod and what requests took there lately on average;
-//! how far single requests differ from that is not looked at. What is unknown is no reason for a
-//! pod: a way of unknown length counts as short, and a serving time that nobody knows as none.
+//! The time of a request is the round trip to the pod plus the recent mean serving time there; its
+//! variance is ignored. Unknown values are no reason to add a pod: an unknown round trip counts as
+//! short, an unknown serving time as zero.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -24,13 +24,13 @@ const SHARE: f64 = 0.95;
 const LATE_SECONDS: f64 = 1.0;
 /// Serving times that differ by less than this share are alike.
 const SAME_SERVICE: f64 = 0.2;
-/// Where there is no max-scale, at most so many pods are tried beyond what demand asks for.
+/// Without a max-scale, at most this many pods are tried beyond the count for the demand.
 const MOST_MORE: u32 = 64;
 
 /// Whether the goal can be met, and what blocks it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GoalState {
-    /// The time within which 95 % of the requests are to be answered, seconds.
+    /// The goal: 95 % of the requests are answered within this time, seconds.
     pub seconds: f64,
     /// The fewest pods that meet it, or that come nearest.
     pub pods: u32,
@@ -38,9 +38,9 @@ pub struct GoalState {
     pub is_met: bool,
     /// The share of the demand that they answer in time.
     pub share_within: f64,
-    /// What a request takes at the fastest pods, seconds; `None` while nobody knows.
+    /// Mean serving time of the fastest pods, seconds; `None` if unknown.
     pub serving_seconds: Option<f64>,
-    /// What is in the way where it is not met.
+    /// Why the goal is missed.
     pub blockers: Vec<Blocker>,
 }
 
@@ -66,7 +66,7 @@ struct Planned {
 }
 
 impl GoalMemory {
-    /// Takes in what is known of serving times.
+    /// Records serving times.
     pub(crate) fn learn(&mut self, service: &BTreeMap<NodeName, f64>) {
         if !service.is_empty() {
             self.service.clone_from(service);

@@ -14,12 +14,11 @@ use crate::memory::{Memory, RevisionMemory};
 use crate::picture::{Inputs, Network, Now, Picture};
 use crate::room::NodeRoom;
 
-/// Compares where the pods are to be with each other place that one of them could have, by the
-/// demand that they were placed by, on this network and with this room. Meant for a person who
-/// asks: it routes all demand anew for each alternative. `None` where there was no demand, or no
-/// pod is to run.
+/// Compares the placement with each alternative that moves one pod, by the same demand, network and
+/// room. For explanations only: it routes all demand again for each alternative. `None` without
+/// demand or without pods.
 ///
-/// What other revisions have reserved, which nodes refused pods, zones and goals are not looked at.
+/// Reservations of other revisions, refusals, zones and goals are not considered.
 ///
 /// # Errors
 /// Where the revision's settings make no problem of it.
@@ -40,7 +39,7 @@ pub fn runner_up(
     let picture = Picture { now, network: network.clone(), room: room.clone(), revisions: BTreeMap::new() };
     let mut standing = stand(&picture, facts, &Memory::default(), &RevisionMemory::default());
     spread(facts, &mut standing, replicas);
-    // What is to run has its place.
+    // The placed pods have their room.
     standing.running.clone_from(&pods);
     for capacity in &mut standing.capacities {
         if let Some(count) = pods.get(&capacity.node) {

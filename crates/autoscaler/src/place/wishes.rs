@@ -14,10 +14,10 @@ use crate::room::NodeRoom;
 
 /// The label that names a node's zone.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
-/// In larger clusters a plan looks at so many nodes of each zone at least.
+/// In larger clusters at least this many nodes of each zone are candidates.
 const NODES_PER_ZONE: usize = 4;
 
-/// A node that has more pods than the share that one node is to have.
+/// A node that has more than the allowed share of the pods.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShareMissed {
     /// Pods that the share allows on one node.
@@ -68,7 +68,7 @@ impl<'a> Zones<'a> {
         zones.collect::<BTreeSet<_>>().len()
     }
 
-    /// In how many zones so many pods can be, up to as many as are asked for.
+    /// The number of zones that `pods` pods can be in, at most the number asked for.
     fn possible(&self, standing: &Standing, pods: u32) -> usize {
         let open = standing.capacities.iter().zip(&self.of).filter(|(capacity, _)| standing.limit(&capacity.node) > 0);
         let zones: BTreeSet<&str> = open.filter_map(|(_, zone)| *zone).collect();
@@ -152,7 +152,7 @@ pub(super) fn share_missed(share: Option<f64>, pods: &Counts, replicas: u32) -> 
 }
 
 impl Target {
-    /// Which wishes are not met and why, for people.
+    /// Which wishes are not met and why, as a message.
     #[must_use]
     pub fn unmet_wishes(&self) -> Vec<String> {
         let mut words = Vec::new();

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{PodAffinityTerm, PodSpec, TopologySpreadConstra
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::{Deserialize, Serialize};
 
-/// The label that tells nodes apart.
+/// The label that is unique per node.
 const HOSTNAME: &str = "kubernetes.io/hostname";
 
 /// What a revision's pods require of the pods beside them.

@@ -50,7 +50,7 @@ fn scaled(text: &str, shift: i32) -> Option<u64> {
     if is_negative {
         return Some(0);
     }
-    // The digits as a whole number, and the power of ten that it is to be multiplied by.
+    // The digits as a whole number, and the power of ten to multiply it by.
     let exponent = decimal.saturating_add(shift).saturating_sub(i32::try_from(fraction.len()).unwrap_or(i32::MAX));
     Some(round_up(whole.bytes().chain(fraction.bytes()).map(|digit| digit - b'0'), binary, exponent))
 }

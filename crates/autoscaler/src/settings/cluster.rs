@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::{BURST_RULE, LEAST_TARGET, WINDOW, WINDOW_RULE, is_burst_capacity};
 use super::reader::{Reader, is_whole_seconds};
-use super::revision::{LEAST_TARGET, WINDOW, WINDOW_RULE};
 
 /// The keys of `config-autoscaler` (and one of `config-deployment`) that decisions depend on, with
 /// Knative's own defaults.
@@ -20,7 +20,7 @@ pub struct ClusterSettings {
     pub concurrency_target: f64,
     /// Requests per second per pod where nothing else says.
     pub rps_target: f64,
-    /// Spare capacity below which activators stay in the way of requests; see
+    /// Spare capacity below which activators stay in the request path; see
     /// [`RevisionSettings::burst_capacity`].
     ///
     /// [`RevisionSettings::burst_capacity`]: super::RevisionSettings::burst_capacity
@@ -76,11 +76,11 @@ impl ClusterSettings {
         }
     }
 
-    /// Takes over both ConfigMaps' data, as they are now, and says what is wrong with them.
+    /// Applies the data of both ConfigMaps. Returns the problems found.
     ///
-    /// As in stock, a map with one malformed value changes nothing: what held before holds on. (A
-    /// stock autoscaler that starts with such a map stops. Here [`Self::read`] puts single values
-    /// aside, since a revision without anybody who scales it is worse.)
+    /// As in stock, a map with one malformed value changes nothing. (A stock autoscaler that starts
+    /// with such a map stops. Here [`Self::read`] ignores single values, since revisions without an
+    /// autoscaler are worse.)
     #[must_use]
     pub fn follow(&mut self, autoscaler: &BTreeMap<String, String>, deployment: &BTreeMap<String, String>) -> Vec<String> {
         let named = |map: &'static str| move |problem| format!("ConfigMap {map}: {problem}");
@@ -186,13 +186,6 @@ fn read_autoscaler(reader: &mut Reader<'_>) -> ClusterSettings {
         max_scale_limit,
         progress_deadline: Duration::from_secs(600),
     }
-}
-
-/// What [`is_burst_capacity`] holds for.
-pub(super) const BURST_RULE: &str = "-1 (activators always in the way) or at least 0";
-
-pub(super) fn is_burst_capacity(capacity: f64) -> bool {
-    capacity >= 0.0 || capacity == -1.0
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ fn nanoseconds_of(number: &str, unit: u64) -> Option<u64> {
         return None;
     }
     let whole = if whole.is_empty() { 0 } else { whole.parse::<u64>().ok()? };
-    // Nineteen digits fit, and say more than a nanosecond of any unit can tell.
+    // Nineteen digits fit, and are finer than a nanosecond in any unit.
     let fraction = &fraction[..fraction.len().min(19)];
     let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
     let fraction = if fraction.is_empty() { 0 } else { fraction.parse::<u64>().ok()? };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ClusterSettings;
-use super::cluster::{BURST_RULE, is_burst_capacity};
+use super::limits::{BURST_RULE, LEAST_TARGET, WINDOW, WINDOW_RULE, is_burst_capacity};
 use super::reader::{Reader, is_whole_seconds};
 
 /// What is counted.
@@ -34,14 +34,14 @@ pub struct RevisionSettings {
     pub metric: Metric,
     /// How a window is averaged.
     pub aggregation: Aggregation,
-    /// What one pod is to carry, after utilisation.
+    /// Target demand of one pod, after utilisation.
     pub target: f64,
     /// What one pod can carry.
     pub capacity: f64,
-    /// Spare capacity, in the metric's unit, below which activators stay in the way of all
-    /// requests; 0 takes them out of the way as soon as a pod is ready, -1 keeps them in always.
+    /// `target-burst-capacity` in the metric's unit: spare capacity below which activators stay in
+    /// the request path. 0 removes them as soon as a pod is ready, -1 keeps them always.
     ///
-    /// `None` where neither the revision nor the operator says. Stock's default (211) would keep
+    /// `None` where neither the revision nor the operator sets it. Stock's default (211) would keep
     /// the activators' hop until there are several pods, and undo nearness. Here calm requests then
     /// go to the pods, and what overflows their `containerConcurrency` to the activators.
     pub burst_capacity: Option<f64>,
@@ -77,7 +77,7 @@ pub struct RevisionSettings {
     pub progress_deadline: Duration,
     /// Whether source nodes may earn replicas of their own, where the revision says so itself.
     pub locality_replicas: Option<bool>,
-    /// The response time that 95 % of the requests are to have, network included.
+    /// The goal for the 95th percentile of the response time, network included.
     pub p95: Option<Duration>,
     /// Ready pods to keep where demand is most likely to come first.
     pub warm: u32,
@@ -85,17 +85,11 @@ pub struct RevisionSettings {
     pub zones: u32,
     /// The largest share of the pods that one node may have, above 0, at most 1.
     pub node_share: Option<f64>,
-    /// What is wrong with the annotations, in words for people.
+    /// Problems of the annotations, as messages.
     pub problems: Vec<String>,
 }
 
-/// Shortest and longest window that Knative allows.
-pub(super) const WINDOW: std::ops::RangeInclusive<Duration> = Duration::from_secs(6)..=Duration::from_secs(3600);
-/// The same in words.
-pub(super) const WINDOW_RULE: &str = "whole seconds from 6s to 1h";
-/// No pod is asked to carry less than this.
-pub(super) const LEAST_TARGET: f64 = 0.01;
-/// What Knative sets its burst capacity to where nobody else does.
+/// Knative's default of `target-burst-capacity`.
 const STOCK_BURST_CAPACITY: f64 = 211.0;
 /// Knative puts no fewer activators before a revision.
 const LEAST_ACTIVATORS: f64 = 2.0;
@@ -193,8 +187,8 @@ impl RevisionSettings {
         self.min_scale.max(if initialized { 1 } else { self.initial_scale })
     }
 
-    /// How many activators are to know the revision, with so many pods ready: enough for all that
-    /// these can carry and the burst on top.
+    /// The number of activators in the revision's subset with this many ready pods: enough for the
+    /// capacity of the pods plus the burst.
     #[must_use]
     pub fn activators(&self, ready: u32) -> u32 {
         let burst = match self.burst_capacity {
@@ -217,7 +211,7 @@ fn panic_window(stable: Duration, percentage: f64) -> Duration {
 /// once had one, the older camel-case one.
 struct Own<'a>(Reader<'a>);
 
-/// What a pod is to carry.
+/// The target of a pod.
 struct Load {
     metric: Metric,
     target: f64,
@@ -282,7 +276,8 @@ impl Own<'_> {
         self.with(name, |reader, names| reader.duration(names, is_valid, rule))
     }
 
-    /// The text, and a note where it is none of those that `parse` knows. Empty text says nothing.
+    /// The parsed text; a problem is noted if `parse` does not know it. Empty text counts as not
+    /// set.
     fn word<T>(&mut self, name: &str, parse: impl Fn(&str) -> Option<T>, rule: &str) -> Option<T> {
         self.with(name, |reader, names| {
             let (key, text) = reader.text(names).filter(|(_, text)| !text.is_empty())?;

@@ -26,8 +26,8 @@ impl Toggle {
     /// The key of [`Self::earns_locality`].
     pub const LOCALITY_KEY: &'static str = "kantai-locality-replicas";
 
-    /// Reads the ConfigMap's data. Absent (the map, or a key) means on: whoever names the class
-    /// wants it. Only `"false"`, in any of Go's spellings or any case, switches off, so that a
+    /// Reads the ConfigMap's data. Absent (the map, or a key) means on: the class was chosen
+    /// explicitly. Only `"false"`, in any of Go's spellings or any case, switches off, so that a
     /// misspelling does not hand back a whole cluster.
     #[must_use]
     pub fn read(data: Option<&BTreeMap<String, String>>) -> Self {

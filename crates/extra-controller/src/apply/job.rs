@@ -21,7 +21,7 @@ pub(crate) struct Job {
     pub(crate) autoscaler: Arc<PodAutoscaler>,
     pub(crate) deployment: Arc<Deployment>,
     pub(crate) sks: Option<Arc<ServerlessService>>,
-    /// What the Seika is to say of the decision.
+    /// The decision as a message, for the annotation of the Seika.
     pub(crate) why: Option<String>,
     /// The template that was last written to the Seika.
     pub(crate) template: Option<PodTemplate>,

@@ -12,7 +12,7 @@ use super::{DemandSource, Demands, Peer, Peers, follow_peers};
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(2);
 
-/// The load reports, as the replicas of locality-ingress tell them.
+/// Follows the load reports that the replicas of locality-ingress stream.
 pub(crate) struct LoadReports<P> {
     /// Without a time-out of its own for whole answers: a stream has no end.
     pub(crate) http: reqwest::Client,
@@ -32,7 +32,7 @@ impl<P: Fn() -> Peers + Send + Sync + 'static> DemandSource for LoadReports<P> {
 enum StreamEnd {
     #[error("failed to read demand from {url}")]
     Http { url: String, source: reqwest::Error },
-    #[error("failed to read demand: nothing heard for {SILENCE_SECONDS} s")]
+    #[error("failed to read demand: no line for {SILENCE_SECONDS} s")]
     Silence,
     #[error("failed to read demand: the replica ended the stream")]
     Ended,
@@ -80,7 +80,7 @@ async fn read_on(demands: &Demands, http: &reqwest::Client, name: &str, url: &st
         for line in lines.take_in(&chunk.map_err(failed)?)? {
             let event = DemandEvent::from_line(std::str::from_utf8(&line)?)?;
             *heard = true;
-            demands.take(name, event, demands.now());
+            demands.apply_event(name, event, demands.now());
         }
     }
     Ok(())

@@ -70,7 +70,7 @@ async fn read(demands: Arc<Demands>, http: reqwest::Client, pod: String, gateway
                     last_whole = Some(started);
                 }
                 if let Some(event) = event {
-                    demands.take(&pod, event, now);
+                    demands.apply_event(&pod, event, now);
                 }
             }
             Err(error) => {

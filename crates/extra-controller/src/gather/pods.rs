@@ -102,7 +102,7 @@ impl Pods {
 }
 
 /// A pod as decisions see it. `None` for one that terminates or is finished, and for one that
-/// neither Deployment nor Seika controls: nobody would replace it.
+/// neither Deployment nor Seika controls, since it would not be replaced.
 fn read(pod: &KubePod) -> Option<(Pod, Resources)> {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed")) {

@@ -34,8 +34,8 @@ impl Written {
         seen.status.clone().unwrap_or_default()
     }
 
-    /// The newest counts that are known. Once the watch has shown what was written, it is believed,
-    /// also when it shows that somebody deleted the Seika.
+    /// The newest known counts. Once the watch has shown the last write, the watch counts, also
+    /// when it shows that the Seika was deleted.
     pub(super) fn seika(&mut self, seen: Option<&Seika>) -> Counts {
         if let Some((written, counts)) = &self.seika {
             if seen.is_none_or(|seen| version(&seen.resource_version()) < *written) {

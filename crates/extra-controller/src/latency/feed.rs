@@ -12,7 +12,7 @@ use super::{LatencyError, RowSource, SeriesSource};
 /// What changed with a reading, for logs and events.
 #[derive(Debug)]
 pub(crate) enum FeedChange {
-    /// A store stopped answering; what is known holds for now.
+    /// A store stopped answering; the known latencies hold for now.
     Lost {
         /// Its name.
         source: String,
@@ -47,7 +47,7 @@ pub(crate) struct Feed<Series, Rows> {
     lost: BTreeSet<usize>,
     fell_back: bool,
     nobody: bool,
-    /// When anybody last answered; `None` before the first answer.
+    /// When any source last answered; `None` before the first answer.
     answered_at: Option<Duration>,
 }
 
@@ -58,7 +58,7 @@ impl<Series: SeriesSource, Rows: RowSource> Feed<Series, Rows> {
         Self { stores, probers, patience, lost: BTreeSet::new(), fell_back: false, nobody: false, answered_at: None }
     }
 
-    /// For how long nobody has answered; since the start where nobody ever did.
+    /// For how long no source has answered; since the start if none ever did.
     pub(crate) fn silent_for(&self, now: Duration) -> Duration {
         now.saturating_sub(self.answered_at.unwrap_or_default())
     }

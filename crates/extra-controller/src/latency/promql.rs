@@ -45,7 +45,7 @@ pub(crate) struct Access {
 pub(crate) struct PromqlClient {
     url: String,
     access: Access,
-    /// Made anew after a failure, so that new authorities are taken in.
+    /// Created again after a failure, so that new authorities are loaded.
     http: Mutex<Option<Http>>,
 }
 

@@ -1,4 +1,4 @@
-//! What changed in the stores since somebody last looked.
+//! What changed in the stores since the last look.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ pub(crate) enum Change {
     Node(String),
     /// A ConfigMap: every revision may be concerned.
     Settings,
-    /// A watch began anew: of what was deleted meanwhile there was no event.
+    /// A watch listed again: deletions in between had no event.
     Relisted,
 }
 
@@ -56,15 +56,15 @@ pub(crate) struct ChangeLog {
 }
 
 impl ChangeLog {
-    /// Notes a change and wakes whoever waits.
-    pub(crate) fn note(&self, change: Change) {
+    /// Records a change and wakes the waiting task.
+    pub(crate) fn record(&self, change: Change) {
         self.with(|changes| changes.add(change));
         self.noted.notify_one();
     }
 
     /// Hands out what was noted since the last call.
     #[must_use]
-    pub(crate) fn take(&self) -> Changes {
+    pub(crate) fn drain(&self) -> Changes {
         self.with(std::mem::take)
     }
 
@@ -86,12 +86,12 @@ mod tests {
     async fn each_object_is_noted_once_and_handed_out_once() {
         let log = ChangeLog::default();
         for _ in 0..3 {
-            log.note(Change::Node("node1".to_owned()));
-            log.note(Change::Pod("default".to_owned(), "a".to_owned()));
+            log.record(Change::Node("node1".to_owned()));
+            log.record(Change::Pod("default".to_owned(), "a".to_owned()));
         }
         log.noted().await;
-        let changes = log.take();
+        let changes = log.drain();
         assert_eq!((changes.nodes.len(), changes.pods.len(), changes.settings), (1, 1, false));
-        assert_eq!(log.take(), Changes::default());
+        assert_eq!(log.drain(), Changes::default());
     }
 }

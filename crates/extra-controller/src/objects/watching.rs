@@ -141,7 +141,7 @@ impl Following<'_> {
                     }
                 };
                 if let Some(change) = change {
-                    changes.note(change);
+                    changes.record(change);
                 }
             }
         });
