@@ -28,7 +28,7 @@ pub const NODE_ANNOTATION: &str = "bonavadeur.io/seika-node";
 /// Labels and annotations that this controller writes. No selector may name one of them: the value
 /// differs from pod to pod, so the selector would match some of a Seika's pods and not others.
 pub const OWN_KEYS: [&str; 4] = [NODE_LABEL, REVISION_LABEL, UID_LABEL, NODE_ANNOTATION];
-/// How many of those are kept unless told.
+/// How many of those are kept by default.
 pub const REVISION_HISTORY_LIMIT: i32 = 10;
 /// The most pods that one node can be asked to hold.
 pub const COUNT_MAX: i32 = 1000;
@@ -120,14 +120,14 @@ pub struct SeikaSpec {
     pub rollout: Option<Rollout>,
 
     // They are kept as ControllerRevisions.
-    /// How many templates of the past are kept, beside those that pods still have. 10 unless told.
+    /// How many old templates are kept, beside those that pods still have. Default: 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::revision_history_limit")]
     pub revision_history_limit: Option<i32>,
 }
 
 impl SeikaSpec {
-    /// How many pods all nodes together are to have.
+    /// Desired pods of all nodes together.
     #[must_use]
     pub fn total(&self) -> i32 {
         self.repurika.values().fold(0, |total, count| total.saturating_add(*count))
@@ -150,20 +150,20 @@ impl SeikaSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Rollout {
-    /// How many pods beyond its count a node may have meanwhile. 1 unless told.
+    /// How many pods beyond its count a node may have meanwhile. Default: 1.
     pub max_surge_per_node: i32,
-    /// How many available pods a node may lack meanwhile. 0 unless told.
+    /// How many available pods a node may lack meanwhile. Default: 0.
     pub max_unavailable_per_node: i32,
-    /// How many pods beyond the total all nodes together may have; unbounded unless told.
+    /// How many pods beyond the total all nodes together may have; unlimited by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_surge: Option<i32>,
-    /// How many available pods all nodes together may lack meanwhile; unbounded unless told.
+    /// How many available pods all nodes together may lack meanwhile; unlimited by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_unavailable: Option<i32>,
     /// Replaces nothing while true. Counts are still kept.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
-    /// After so long without any progress the condition `Progressing` turns false. 600 unless told.
+    /// Time without progress after which the condition `Progressing` turns false. Default: 600.
     pub progress_deadline_seconds: i32,
 }
 

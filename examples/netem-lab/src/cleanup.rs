@@ -1,5 +1,5 @@
-//! Removes everything a lab has made, from what its state folder says, whoever made it and however
-//! that one ended.
+//! Removes everything that a lab has created, as its state folder lists it, however the process
+//! that created it ended.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -80,7 +80,7 @@ fn remove_data(folder: &Path) -> io::Result<()> {
     fs::remove_dir_all(folder)
 }
 
-/// Processes that were killed are waited for until none of them has ended for so long.
+/// How long to wait for killed processes after the last of them that ended.
 const STUBBORN_AFTER: Duration = Duration::from_secs(30);
 
 /// Kills every process that is listed, or is in one of the lab's namespaces or control groups, and
@@ -187,7 +187,7 @@ fn remove_mount(path: &PathBuf) -> Result<(), String> {
         return Ok(());
     }
     umount2(path, MntFlags::empty()).map_err(|error| format!("failed to unmount {}: {error}", path.display()))?;
-    // It was made together with the mount; when it was there before, it is found missing by nobody.
+    // It was created together with the mount. A folder that existed before is not missed.
     let _ = fs::remove_dir(path);
     Ok(())
 }

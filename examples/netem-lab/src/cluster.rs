@@ -41,7 +41,7 @@ use local_control_plane::control_plane::{ControlPlane, Controllers, Lifetime, Op
 use local_control_plane::progress::Progress;
 use node::NodeMaker;
 
-/// How the cluster is to be.
+/// The desired cluster.
 #[derive(Clone, Debug)]
 pub struct ClusterSpec {
     /// The names of the nodes, one to eight. The first one holds what exists once.

@@ -56,7 +56,7 @@ impl OwnClusterArguments {
     }
 
     /// Makes the cluster with the delays of its links, does the work there, and takes the cluster
-    /// down, unless it is to be kept.
+    /// down, unless it should be kept.
     pub(crate) fn on_own_cluster<T>(&self, work: impl AsyncFnOnce(&mut Cluster, &Parts) -> Result<T>) -> Result<T> {
         let given = ScenarioArguments { scenario: self.scenario.clone(), nodes: None, programs: None };
         let scenario = read_scenario(&given, None)?;

@@ -87,7 +87,7 @@ pub enum ConformanceError {
     Report(#[from] ReportError),
 }
 
-/// How the suite is to be run.
+/// How to run the suite.
 #[derive(Clone, Debug)]
 pub struct IngressSettings {
     /// This program, which starts others inside the lab.
@@ -166,8 +166,7 @@ pub fn diagnostics_folder(folder: &Path) -> PathBuf {
     folder.join("diagnostics")
 }
 
-/// Reads what the suite says until it says nothing more: writes it down, and tells which tests
-/// begin and end.
+/// Reads the output of the suite to its end, logs it, and reports tests that begin and end.
 async fn follow(
     lines: &mut mpsc::Receiver<String>,
     suite: &Suite,

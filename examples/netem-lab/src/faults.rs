@@ -40,9 +40,9 @@ use watch::PodWatch;
 /// How many requests each of the two nodes sends in a second.
 const PER_SECOND: f64 = 75.0;
 
-/// Over how many connections. They are opened before anything fails: when all nodes have been
-/// silent, kube-proxy knows of no ready pod for a moment, of DNS and gateways as of anything else,
-/// so that nobody can open a connection to any Service then, whoever made it.
+/// The number of connections. They are opened before the fault: after all nodes were silent,
+/// kube-proxy has no ready endpoint of any Service for a moment, DNS and gateways included, so that
+/// no new connection can be opened, with or without Kantai.
 const POOL: usize = 16;
 
 /// How long the cluster may take to be whole again.
@@ -51,7 +51,7 @@ const WHOLE_WITHIN: Duration = Duration::from_secs(180);
 /// How long the service may take to be ready, and its load to be answered where it enters.
 const SETTLED_WITHIN: Duration = Duration::from_secs(120);
 
-/// What has held for so long is taken to hold.
+/// A state that lasts this long counts as settled.
 const SETTLED_SECONDS: f64 = 3.0;
 
 /// Requests sent longer ago than this have their answers, if the service answers as it should.
@@ -105,10 +105,10 @@ pub enum FaultError {
     Load(#[from] RunError),
 }
 
-/// What is to be done.
+/// The faults to inject and where.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The faults, in the order in which they are to be made.
+    /// The faults, in order.
     pub faults: Vec<Fault>,
     /// Whether they last for a shorter time.
     pub brief: bool,

@@ -95,12 +95,12 @@ pub struct LoadArgs {
     /// Whether connections are used again.
     #[arg(long, value_enum, default_value_t = Connections::KeepAlive)]
     pub connections: Connections,
-    /// Open so many connections before the first request and send over these, at most so many
+    /// Open this many connections before the first request and send over them only, at most as many
     /// requests at a time, as a client with a pool does.
     #[arg(long, conflicts_with = "connections")]
     pub pool: Option<usize>,
-    /// Stop sending when standard input ends, so that whoever started this can stop it, and stops
-    /// it by going away.
+    /// Stop sending when standard input ends, so that the parent process can stop it, also by
+    /// exiting.
     #[arg(long)]
     pub stop_on_stdin_end: bool,
 }
@@ -118,7 +118,7 @@ pub enum LoadError {
         /// The largest that is allowed.
         most: f64,
     },
-    /// There was nobody to connect to.
+    /// No connection could be opened.
     #[error("failed to open the pool: {0}")]
     Pool(String),
     /// The outcomes cannot be written.
@@ -228,8 +228,8 @@ pub enum Pace {
     /// The lab shares its machine with what it measures: at a fixed rate, answers that are slow for
     /// want of processors look like more demand, which makes more pods, which makes answers slower.
     InFlight(u32),
-    /// So many requests are sent in a second, however many are in flight, over a pool of so many
-    /// connections: what fails does not keep others from being sent.
+    /// Requests per second, regardless of those in flight, over a pool of this many connections. A
+    /// failure does not delay others.
     PerSecond(f64, usize),
 }
 

@@ -1,5 +1,5 @@
-//! What a run leaves behind: `report.json` for programs and `report.html`, which needs nothing
-//! else, for people.
+//! What a run leaves behind: `report.json` for programs, and `report.html`, one self-contained page
+//! for people.
 
 mod bars;
 mod html;
@@ -69,7 +69,7 @@ pub struct LatenessMs {
 pub struct EmulatorReport {
     /// Which emulator.
     pub kind: String,
-    /// Whether figures that depend on delays are to be mistrusted.
+    /// Whether figures that depend on delays are unreliable.
     pub unreliable: bool,
     /// Why.
     pub reason: Option<String>,
@@ -261,7 +261,7 @@ pub fn judge_emulator(status: &WireStatus, quiet: &Lateness) -> EmulatorReport {
     }
 }
 
-/// What can be said of an emulator that does not answer: that nothing it did is to be relied on.
+/// The verdict on an emulator that does not answer: its figures are unreliable.
 #[must_use]
 pub fn silent_emulator(reason: String) -> EmulatorReport {
     EmulatorReport {

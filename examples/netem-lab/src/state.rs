@@ -14,8 +14,8 @@ use thiserror::Error;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Resource {
-    /// A process, with the time it was started (in the kernel's clock ticks since boot), which
-    /// tells it from a later process that was given the same number.
+    /// A process, with its start time (in the kernel's clock ticks since boot), which distinguishes
+    /// it from a later process with the same id.
     Process {
         /// What the process is, for messages.
         what: String,

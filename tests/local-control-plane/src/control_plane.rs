@@ -32,7 +32,7 @@ use pki::{Authority, Subject};
 const READY_WITHIN: Duration = Duration::from_secs(120);
 const POLL_EVERY: Duration = Duration::from_millis(25);
 
-/// How a control plane is to be.
+/// How to run a control plane.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Everything that is written goes here. Made if it is not there.

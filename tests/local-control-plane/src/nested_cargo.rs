@@ -4,9 +4,8 @@ use std::process::Command;
 
 /// The cargo that built us, as a person would start it.
 ///
-/// What cargo tells the programs that it runs is not meant for another cargo: some build scripts
-/// run again whenever it changes, and with them everything that depends on their crates is built
-/// anew.
+/// The variables that cargo sets for the programs it runs are removed: some build scripts run again
+/// whenever they change, and everything that depends on their crates is rebuilt.
 #[must_use]
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));

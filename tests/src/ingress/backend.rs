@@ -68,8 +68,7 @@ async fn answer(
     let (read, mut write) = stream.split();
     let mut lines = BufReader::new(read).lines();
     loop {
-        // The request line, then headers up to an empty line. Bodies are not read: nobody here
-        // sends one.
+        // The request line, then headers up to an empty line. Requests here have no bodies.
         let Some(_request_line) = lines.next_line().await? else { return Ok(()) };
         let mut headers = Vec::new();
         while let Some(line) = lines.next_line().await?.filter(|line| !line.is_empty()) {
@@ -83,8 +82,7 @@ async fn answer(
             format!("HTTP/1.1 200 OK\r\nk-network-hash: {hash}\r\ncontent-length: 0\r\n\r\n")
         } else if header("upgrade").as_deref() == Some("websocket") {
             write.write_all(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n").await?;
-            // What a web socket carries does not matter to anybody on its way: it is sent back as
-            // it is.
+            // The content of a web socket is echoed.
             tokio::io::copy_buf(&mut lines.into_inner(), &mut write).await?;
             return Ok(());
         } else {

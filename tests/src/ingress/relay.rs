@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// Passes connections on, until it is told not to.
+/// Passes connections on until it falls silent.
 pub struct Relay {
     /// Where it listens.
     pub address: SocketAddr,

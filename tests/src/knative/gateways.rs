@@ -1,5 +1,5 @@
-//! Stands in for gateways and locality-ingress: simulated clients whose load is told over
-//! gateway-link, as the real ones tell it.
+//! Stands in for gateways and locality-ingress: the load of simulated clients is streamed over
+//! gateway-link.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -20,16 +20,16 @@ use super::stage::NAMESPACE;
 
 /// As real gateways report while there is traffic.
 const REPORT_EVERY: Duration = Duration::from_millis(50);
-/// What was told is remembered for so long.
+/// How long reported counts are remembered.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// How demand is told.
+/// How demand is served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Manner {
     /// As it is.
     #[default]
     Well,
-    /// Streams break, and whoever comes is refused.
+    /// Streams break, and new ones are refused.
     Refused,
     /// Nothing comes any more, and nothing ends.
     Silent,
@@ -44,13 +44,13 @@ struct Inner {
     nodes: BTreeMap<String, Node>,
     clients: BTreeMap<(String, String), Clients>,
     manner: Manner,
-    /// Per revision: clients that were told of, and when.
+    /// Per revision: the counts that were reported, and when.
     told: BTreeMap<String, VecDeque<(Instant, u32)>>,
 }
 
 struct Node {
     stream: u64,
-    /// Since when nothing is heard of its gateway.
+    /// Since when its gateway is silent.
     cut: Option<Instant>,
 }
 
@@ -58,7 +58,7 @@ struct Node {
 #[derive(Clone, Copy)]
 struct Clients {
     count: u32,
-    /// Of these, those that were last told of.
+    /// Of these, the last reported ones.
     heard: u32,
     since: Instant,
     /// Before `since`.
@@ -80,7 +80,7 @@ impl Clients {
 }
 
 impl Gateways {
-    /// One for each of `nodes`, told of at `address`.
+    /// Starts a gateway on each of `nodes`; `address` serves their demand.
     ///
     /// # Errors
     /// Where the address cannot be had.
@@ -99,7 +99,7 @@ impl Gateways {
         Ok(gateways)
     }
 
-    /// From now on a revision has so many clients at a node.
+    /// Sets the number of clients of a revision at a node.
     pub fn set_clients(&self, revision: &str, node: &str, count: u32) {
         let mut inner = self.0.lock().unwrap();
         let place = (revision.to_owned(), node.to_owned());
@@ -121,12 +121,12 @@ impl Gateways {
         inner.told.remove(revision);
     }
 
-    /// How demand is told from now on.
+    /// Sets how demand is served from now on.
     pub fn set(&self, manner: Manner) {
         self.0.lock().unwrap().manner = manner;
     }
 
-    /// Nothing is heard of a node's gateway any more, or again.
+    /// Cuts a node's gateway off, or ends that.
     pub fn set_cut(&self, node: &str, is_cut: bool) {
         if let Some(node) = self.0.lock().unwrap().nodes.get_mut(node) {
             node.cut = is_cut.then(Instant::now);
@@ -140,8 +140,8 @@ impl Gateways {
         self.0.lock().unwrap().clients.get(&place).map_or(0, |clients| clients.count)
     }
 
-    /// The fewest clients of a revision that were told of within the last `window`, or last before
-    /// it.
+    /// The lowest count of clients of a revision that was reported within the last `window`, or
+    /// last before it.
     #[must_use]
     pub fn least_told(&self, revision: &str, window: Duration) -> u32 {
         let inner = self.0.lock().unwrap();
@@ -161,7 +161,7 @@ impl Inner {
         self.nodes.iter().map(gateway).collect()
     }
 
-    /// What the gateways that are heard of have to tell; it then was told.
+    /// The demand of the gateways that are not cut off. It counts as reported from now on.
     fn demand(&mut self) -> Vec<RevisionDemand> {
         let mut by_revision: BTreeMap<&str, BTreeMap<String, BTreeMap<String, Load>>> = BTreeMap::new();
         let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
@@ -172,7 +172,7 @@ impl Inner {
                 loads.entry(node.clone()).or_default().insert(node.clone(), clients.load());
                 clients.heard = clients.count;
             }
-            // Of a gateway that is silent, what it told last is what is known.
+            // For a silent gateway the last reported count is known.
             *counts.entry(revision).or_default() += clients.heard;
         }
         let now = Instant::now();
@@ -217,7 +217,7 @@ async fn serve(State(gateways): State<Gateways>) -> Response {
     Body::from_stream(lines).into_response()
 }
 
-/// The next line of a stream, if there is anything to tell.
+/// The next line of a stream, if anything changed.
 fn line(inner: &mut Inner, version: u64, quiet_for: Duration) -> Option<String> {
     let (gateways, demand) = (inner.gateways(), inner.demand());
     let run = || Run { instance: "the only one".to_owned(), running_seconds: inner.began.elapsed().as_secs_f64() };

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::stage::{NAMESPACE, is_ready, set_ready};
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// What is done to so many pods at once.
+/// Pods that are handled at once.
 const AT_ONCE: usize = 8;
 
 /// Scheduler and kubelets of all nodes.
@@ -52,7 +52,7 @@ impl Kubelets {
         self.store.state()
     }
 
-    /// Nothing is heard of a node any more, or it is back. The node's own status is not touched.
+    /// Cuts a node off, or ends that. The node's own status is not touched.
     pub fn set_cut(&self, node: &str, is_cut: bool) {
         let mut cut = self.cut.lock().unwrap();
         if is_cut {

@@ -1,4 +1,4 @@
-//! A network of one's own, in which every address that pods and Services have is this machine's.
+//! A network namespace in which the addresses of pods and Services are local.
 
 use std::process::Command;
 

@@ -1,5 +1,5 @@
 //! Stands in for Knative's ServerlessService controller and for the activators: a status follows
-//! its spec and the revision's ready pods, and whoever probes a public Service that leads to the
+//! its spec and the revision's ready pods, and a probe of a public Service that routes to the
 //! activators is answered as an activator answers.
 
 use std::collections::BTreeSet;

@@ -59,7 +59,7 @@ pub struct Born {
 }
 
 impl Stage {
-    /// Starts it with so many nodes, inside [`super::network::in_own_network`].
+    /// Starts it with this many nodes, inside [`super::network::in_own_network`].
     ///
     /// # Errors
     /// Where it does not start or refuses what is put there.
@@ -96,7 +96,7 @@ impl Stage {
                 apply(&client, &document).await?;
             }
         }
-        // Knative's shortest grace period: nobody has to wait for the usual half minute.
+        // Knative's shortest grace period instead of the usual half minute.
         let config = json!({"apiVersion": "v1", "kind": "ConfigMap",
             "metadata": {"name": "config-autoscaler", "namespace": "knative-serving"},
             "data": {"scale-to-zero-grace-period": "6s"}});
@@ -172,8 +172,8 @@ impl Stage {
         Ok(())
     }
 
-    /// Says of a node what its kubelet would (`True`, `False`), or what is said of it when nothing
-    /// is heard of it (`Unknown`).
+    /// Sets the Ready condition of a node as its kubelet would (`True`, `False`), or as Kubernetes
+    /// does for a silent kubelet (`Unknown`).
     ///
     /// # Errors
     /// What the API server says.

@@ -23,8 +23,7 @@ pub fn kinds() -> [Value; 4] {
 }
 
 /// Drains two of the three nodes of `case`, one after the other, and does the part of the kubelets
-/// and of whoever decides on the counts. As long as one pod is missing, the budget holds the second
-/// one.
+/// and of the autoscaler. As long as one pod is missing, the budget holds the second one.
 ///
 /// # Errors
 /// Where the budget lets too many pods go, or none.
@@ -88,7 +87,7 @@ async fn try_again(budgets: &Api<PodDisruptionBudget>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The kubelet's part: pods that are to go are gone. Comes back only when that fails.
+/// The kubelet's part: removes terminating pods. Returns only when that fails.
 async fn end_what_is_going(case: &Case) -> anyhow::Error {
     loop {
         let pods = match case.pods.list(&Default::default()).await {

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::future;
+use k8s_api::seika::{NODE_LABEL, Seika};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
-use seika_controller::crd::{NODE_LABEL, Seika};
 use serde_json::json;
 
 use super::cluster::{Case, Cluster, is_active, is_of_a_seika, until};
@@ -179,7 +179,7 @@ async fn delete_one(case: &Case, chance: &mut StdRng) -> anyhow::Result<()> {
 async fn plant_foreign_pods(case: &Case) -> anyhow::Result<BTreeSet<String>> {
     let accounts: Api<ServiceAccount> = Api::namespaced(case.client.clone(), &case.namespace);
     let uid = accounts.get("default").await?.uid();
-    // Their labels are those of our pods; that another controls them is all that tells them apart.
+    // Their labels are those of our pods; only their controller is another one.
     let owner = json!([{ "apiVersion": "v1", "kind": "ServiceAccount", "name": "default", "uid": uid, "controller": true }]);
     for (index, node) in case.nodes.iter().enumerate() {
         let labels = json!({ "app": "hello", NODE_LABEL: node });
@@ -198,7 +198,7 @@ async fn foreign_pods(case: &Case) -> anyhow::Result<BTreeSet<String>> {
     Ok(pods.iter().filter(|pod| !is_of_a_seika(pod)).filter_map(Pod::uid).collect())
 }
 
-/// The Seika and its pods go, without waiting for anybody.
+/// Deletes the Seika and its pods at once.
 async fn clear(case: &Case) -> anyhow::Result<()> {
     match case.seikas.delete("hello", &DeleteParams::background()).await {
         // The run did not come that far.

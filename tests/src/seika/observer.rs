@@ -44,7 +44,7 @@ impl Observer {
         (seen.lock().unwrap().created, seen.lock().unwrap().created_within) = (0, None);
         let shared = Arc::clone(&seen);
         let mut version = listed.metadata.resource_version.unwrap_or_default();
-        // Before anything is done that is to be seen.
+        // Before the first change that must be observed.
         let mut events = pods.watch(&WatchParams::default(), &version).await?.boxed();
         let task = tokio::spawn(async move {
             let why = loop {

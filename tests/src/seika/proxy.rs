@@ -44,7 +44,7 @@ impl Proxy {
         Ok(Self { address, accepting: accepting.abort_handle() })
     }
 
-    /// The kubeconfig of who is to use it.
+    /// The kubeconfig for clients of it.
     #[must_use]
     pub fn kubeconfig(&self) -> Value {
         json!({

@@ -223,11 +223,11 @@ pub(super) fn rollout(_: &mut SchemaGenerator) -> Schema {
             },
             "maxSurge": {
                 "type": "integer", "format": "int32", "minimum": 1,
-                "description": "How many pods beyond the total all nodes together may have; unbounded unless told.",
+                "description": "How many pods beyond the total all nodes together may have; unlimited by default.",
             },
             "maxUnavailable": {
                 "type": "integer", "format": "int32", "minimum": 1,
-                "description": "How many available pods all nodes together may lack meanwhile; unbounded unless told.",
+                "description": "How many available pods all nodes together may lack meanwhile; unlimited by default.",
             },
             "paused": {
                 "type": "boolean",

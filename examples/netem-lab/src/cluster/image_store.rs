@@ -14,7 +14,7 @@ use tokio::process::Command;
 use super::error::ClusterError;
 use super::images::NodeImages;
 
-/// The images a store holds, by reference, each with what tells its archive from another one.
+/// The images of a store by reference, each with a fingerprint of its archive.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Inventory(BTreeMap<String, Stamp>);
 

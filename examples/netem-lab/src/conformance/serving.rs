@@ -92,7 +92,7 @@ pub enum ServingSuiteError {
     Report(#[from] ReportError),
 }
 
-/// How the suites are to be run.
+/// How to run the suites.
 #[derive(Clone, Debug)]
 pub struct ServingSettings {
     /// This program, which starts others inside the lab.

@@ -47,7 +47,7 @@ pub enum SuiteError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suite {
     levels: BTreeMap<String, Level>,
-    /// How the names of those begin that are to run, where that is not all.
+    /// Prefix of the names of tests to run; `None` for all.
     only: Option<String>,
 }
 

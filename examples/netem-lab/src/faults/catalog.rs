@@ -19,7 +19,7 @@ pub enum Fault {
     ExtraControllerGone,
     /// Who makes pods has none.
     SeikaControllerGone,
-    /// Who tells gateways has none.
+    /// All replicas of locality-ingress are gone.
     LocalityIngressGone,
     /// A node that serves is drained.
     Drain,

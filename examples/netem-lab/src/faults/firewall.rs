@@ -76,7 +76,7 @@ fn name(program: &Path) -> String {
     program.display().to_string()
 }
 
-/// What `nft` is told.
+/// The rules, as input of `nft`.
 fn rules(dropped: Dropped) -> String {
     let chains = match dropped {
         // The API server calls at pods and kubelets from either of the control plane's addresses.

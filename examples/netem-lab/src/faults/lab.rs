@@ -45,7 +45,7 @@ pub(super) fn ask(what: &'static str) -> impl FnOnce(kube::Error) -> FaultError 
 }
 
 impl Lab {
-    /// The lab that a state folder tells of.
+    /// Finds the lab of a state folder.
     ///
     /// # Errors
     /// When none is up, or a program is missing.
@@ -154,7 +154,7 @@ impl Lab {
         for pid1 in self.nodes.values() {
             first = first.and(self.firewall.take_down(*pid1).await);
         }
-        // A node that was cut off until now may have to be heard of first, which happens by itself.
+        // A node that was cut off until now reports first, without our help.
         first.and(self.mend_objects().await)
     }
 

@@ -48,7 +48,7 @@ pub struct FaultReport {
     pub there_after_seconds: Option<f64>,
     /// When the cluster was whole again, after it was undone.
     pub whole_after_seconds: Option<f64>,
-    /// What was still missing when nobody waited any longer.
+    /// What was still missing at the end of the wait.
     pub missing: Vec<String>,
     /// Requests sent from the beginning until the cluster was whole again.
     pub sent: usize,

@@ -1,14 +1,14 @@
-//! Which pods of a service stand, over time, as the API server tells it; and whether one was taken
-//! away before there was another. Pure.
+//! Which pods of a service stand, over time, as the API server reports them, and whether one was
+//! removed before there was another. Pure.
 //!
-//! A pod stands from when it was first ready until somebody asks for its end. That it is called not
-//! ready in between does not count: Kubernetes calls every pod of a silent node that.
+//! A pod stands from when it was first ready until it is deleted. That it is marked not ready in
+//! between does not count: Kubernetes marks every pod of a silent node so.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// Pods that have not changed for so long stay as they are.
+/// Pods that have not changed for this long are settled.
 const CALM_SECONDS: f64 = 5.0;
 
 /// A pod as the API server shows it.
@@ -19,7 +19,7 @@ pub(super) struct PodLook {
     pub(super) name: String,
     pub(super) node: Option<String>,
     pub(super) ready: bool,
-    /// Whether it is to end, has ended, or is not there any more.
+    /// Whether it is terminating, has ended, or is gone.
     pub(super) ends: bool,
     /// How often its containers were started again.
     pub(super) restarts: i32,
@@ -88,7 +88,7 @@ impl Standing {
         Some(format!("pod {} has only just changed", last.pod))
     }
 
-    /// How long after a moment so many pods stood on other nodes than this one.
+    /// How long after a moment this many pods stood on nodes other than this one.
     pub(super) fn elsewhere_after(&self, node: &str, unix_seconds: f64, wanted: usize) -> Option<f64> {
         let mut elsewhere = 0_usize;
         let mut since = 0.0_f64;

@@ -1,4 +1,4 @@
-//! Follows the pods of the service, as the API server tells of them.
+//! Watches the pods of the service.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,7 +55,7 @@ fn lock(standing: &Mutex<Standing>) -> MutexGuard<'_, Standing> {
     standing.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Notices also pods that went while nothing was heard.
+/// Also notices pods that were deleted while the watch was broken.
 #[derive(Default)]
 struct Relay {
     known: BTreeSet<String>,

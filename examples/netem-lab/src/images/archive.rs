@@ -43,8 +43,7 @@ pub(super) fn write(folder: &Path, name: &str, content: &Content) -> Result<Path
     Ok(archive)
 }
 
-/// Removes what runs that were killed while they wrote have left: whatever nobody has written to
-/// for an hour.
+/// Removes files of runs that were killed while they wrote: those not written to for an hour.
 fn remove_abandoned(folder: &Path) -> Result<(), ImagesError> {
     for entry in std::fs::read_dir(folder).map_err(ImagesError::file("read", folder))? {
         let entry = entry.map_err(ImagesError::file("read", folder))?;

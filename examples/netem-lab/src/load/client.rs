@@ -84,7 +84,7 @@ impl Client {
         })
     }
 
-    /// Opens so many connections, and sends no more requests than that at a time from now on.
+    /// Opens this many connections, and sends at most as many requests at a time from now on.
     pub(super) async fn open(&mut self, size: usize) -> Result<(), LoadError> {
         in_range("--pool", size as f64, 1_000.0)?;
         let opened = futures::future::try_join_all((0..size).map(|_| self.connect())).await.map_err(LoadError::Pool)?;

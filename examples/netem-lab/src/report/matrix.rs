@@ -12,8 +12,8 @@ const TOP: f64 = 34.0;
 /// A value's place between pale (0) and deep (1), and its text.
 type Shade<'a> = &'a dyn Fn(f64) -> (f64, String);
 
-/// Round trips. The colour goes with the logarithm: a millisecond and a hundred must both be told
-/// apart from their like.
+/// Round trips. The colour is logarithmic, so that short and long round trips can both be told
+/// apart.
 pub(super) fn heat_map(nodes: &[String], table: &RttTable, largest_ms: f64) -> String {
     map(nodes, &|from, to| table.get(from)?.get(to).copied(), &|ms| (heat(ms, largest_ms), format_ms(ms)), colour)
 }

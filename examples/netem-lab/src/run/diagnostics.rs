@@ -9,7 +9,7 @@ use kube::api::{ListParams, LogParams};
 use kube::{Api, Client, ResourceExt};
 use tokio::process::Command;
 
-/// Namespaces whose pods' logs tell what went wrong.
+/// Namespaces whose pods' logs are kept for diagnosis.
 const LOGGED: [&str; 2] = ["kantai-system", "knative-serving"];
 
 /// No answer within this is an answer, too.

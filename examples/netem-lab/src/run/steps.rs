@@ -54,7 +54,7 @@ struct Runner<'a, 'c> {
 /// # Errors
 ///
 /// When the run cannot go on at all. Steps that do not hold and requests that fail are no errors:
-/// the verdict tells.
+/// the verdict has them.
 pub async fn run_scenario(stage: &mut Stage<'_>, scenario: &Scenario, progress: Progress) -> Result<Verdict, RunError> {
     for node in scenario.links.nodes() {
         stage.node(&scenario.name, node)?;

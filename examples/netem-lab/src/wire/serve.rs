@@ -160,7 +160,7 @@ impl Wire {
         }
     }
 
-    /// A file for people, and for a look after the process is gone: the totals.
+    /// Writes the totals to a file, which remains after the process.
     fn write_statistics(&self) {
         let mut total = super::Lateness::default();
         let mut counts = [0_u64; 5];

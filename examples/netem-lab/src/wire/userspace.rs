@@ -92,7 +92,7 @@ impl Emulator {
         })
     }
 
-    /// Runs on a thread of its own until told to stop. Tells `ready` what the system refused to do
+    /// Runs on a thread of its own until the stop. Sends to `ready` what the system refused to do
     /// for punctuality.
     pub(super) fn run(mut self, ready: &mpsc::Sender<Vec<String>>) -> io::Result<()> {
         let _ = ready.send(realtime::prepare_thread());

@@ -53,8 +53,8 @@ fn apt_get() -> Command {
 }
 
 /// While it lives, packages that are installed do not start their services: the lab runs a
-/// containerd and a Prometheus of its own, and nobody asked for others. Debian asks this script
-/// before it starts one (its policy for containers and images that are being built).
+/// containerd and a Prometheus of its own. Debian asks this script before it starts one (its policy
+/// for containers and images that are being built).
 struct NoServices {
     script: Option<PathBuf>,
 }

@@ -18,8 +18,8 @@ pub(super) fn check() -> Result<(), ComponentsError> {
 }
 
 /// How everything is compiled. Nothing here is run in a debugger, and making DWARF that the linker
-/// then strips takes a tenth of a compiler's time. Equal flags everywhere: the build cache tells
-/// packages apart by them.
+/// then strips takes a tenth of a compiler's time. The flags are equal everywhere, since the build
+/// cache depends on them.
 const COMPILE: [&str; 2] = ["-trimpath", "-gcflags=all=-dwarf=false"];
 
 /// Builds programs of one module into their places in the cache, by one command, so that what they
@@ -141,7 +141,7 @@ pub fn build_written_tests(
     build_package(places, module, GoPackage::Tests { package: &format!("./{name}"), tag }, &name, progress)
 }
 
-/// What tells one set of files from another, in a few characters.
+/// A short key of a set of files.
 fn key_of(files: &[SourceFile]) -> String {
     let mut hash = Sha256::new();
     for part in files.iter().flat_map(|(name, text)| [name, text]) {

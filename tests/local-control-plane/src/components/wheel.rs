@@ -73,7 +73,7 @@ pub(super) fn unpack(
     Ok(())
 }
 
-/// Removes what runs that were killed have left. We hold the cache's lock, so nobody is at work
+/// Removes files of runs that were killed. We hold the cache's lock, so no other run is at work
 /// there.
 fn remove_abandoned(cache: &Path) -> Result<(), ComponentsError> {
     for entry in std::fs::read_dir(cache).map_err(ComponentsError::file("read", cache))? {

@@ -1,7 +1,7 @@
-//! Ends processes that an earlier run left running, by their noted ids.
+//! Ends processes that an earlier run left running, by their recorded ids.
 //!
-//! A process id is used again one day, so the process's start is noted with it: what started at
-//! another time is somebody else's.
+//! Process ids are reused, so the start time is recorded too: a process with another start time is
+//! not ours.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

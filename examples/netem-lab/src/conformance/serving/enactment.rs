@@ -41,7 +41,7 @@ const TESTS: [(&str, Reason); 10] = [
     ("TestTargetBurstCapacityZero", Reason::PinsClassAndReadsDeployment),
 ];
 
-/// The environment variable that tells the changed tests which class to ask for.
+/// The environment variable with the class that the changed tests use.
 pub(super) const CLASS_VARIABLE: &str = "ENACTED_CLASS";
 
 /// What the changed tests call instead of Serving's own helpers.

@@ -24,7 +24,7 @@ const SYSTEM_NAMESPACE: &str = "knative-serving";
 /// How often it is looked for tests that take too long.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What is to be run.
+/// The tests to run.
 pub(super) struct Work<'a> {
     pub(super) program: &'a Path,
     pub(super) part: Part,

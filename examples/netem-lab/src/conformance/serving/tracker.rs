@@ -1,4 +1,4 @@
-//! What is known of the tests of a suite while it runs. Pure; time is told to it.
+//! The state of the tests of a suite while it runs. Pure; the caller passes the time.
 //!
 //! Go's test runner has no limit per test, and a test that panics ends the whole program. So a
 //! suite is run in rounds: a test that takes too long ends the round, and the next one runs what
