@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use latency_matrix::BandwidthRow;
 
-pub(crate) use self::estimate::{Train, estimate};
+use self::estimate::estimate;
 use crate::net::train::TrainSender;
 use crate::protocol::fleet_key::FleetKeys;
 

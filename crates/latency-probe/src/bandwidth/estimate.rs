@@ -9,20 +9,7 @@ use std::time::Duration;
 
 use latency_matrix::BandwidthRow;
 
-use crate::clock::Wall;
-
-/// What became of one train.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Train {
-    /// Packets sent.
-    pub(crate) sent: u32,
-    /// Bytes of each packet, with its IP header.
-    pub(crate) packet_bytes: u32,
-    /// How long the send of the whole train took.
-    pub(crate) took: Duration,
-    /// When packets arrived at the peer, by its kernel's clock. In any order.
-    pub(crate) arrived: Vec<Wall>,
-}
+use crate::net::train::Train;
 
 /// Fewer arrivals in the second half of a train are no rate.
 const FEWEST_ARRIVALS: usize = 8;
@@ -108,6 +95,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::clock::Wall;
 
     /// A train of 64 packets of 1,280 bytes whose arrivals are this far apart, after a bucket that
     /// lets some pass at once.

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
-use crate::bandwidth::Train;
 use crate::clock::Wall;
 use crate::net::{Inbox, Outbox, udp_prober, wait_readable};
 use crate::protocol::fleet_key::FleetKeys;
@@ -22,6 +21,19 @@ pub(crate) const TRAIN_PACKET_BYTES: u32 = 1_280;
 const SEND_BUFFER_BYTES: usize = 1 << 20;
 /// How long to wait when the socket takes no more packets.
 const FULL_FOR: Duration = Duration::from_millis(1);
+
+/// What became of one train.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Train {
+    /// Packets sent.
+    pub(crate) sent: u32,
+    /// Bytes of each packet, with its IP header.
+    pub(crate) packet_bytes: u32,
+    /// How long the send of the whole train took.
+    pub(crate) took: Duration,
+    /// When packets arrived at the peer, by its kernel's clock. In any order.
+    pub(crate) arrived: Vec<Wall>,
+}
 
 /// A socket for trains to one peer.
 pub(crate) struct TrainSender {
