@@ -19,7 +19,6 @@ mod explain;
 mod gather;
 mod latency;
 mod metrics;
-mod notify;
 mod objects;
 mod options;
 pub mod pins;

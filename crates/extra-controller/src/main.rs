@@ -7,7 +7,7 @@ use extra_controller::{Options, run};
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    ops_http::init_logging(options.log_format);
+    ops_http::init_logging(options.ops.log_format);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "extra-controller");
     let stop = ops_http::stop_on_signal()?;
     let config = kube::Config::infer().await.context("failed to find the API server")?;

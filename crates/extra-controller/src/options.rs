@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use lease_election::PodOptions;
+use ops_http::OpsOptions;
 use placement::problem::CostModel;
 
 use crate::demand::SourceKind;
@@ -15,9 +17,9 @@ pub struct Options {
     /// Where to serve weights, routes, explanations and the trace
     #[arg(long, env = "KANTAI_API_LISTEN", default_value = "[::]:18080")]
     pub api_listen: SocketAddr,
-    /// Where to serve /healthz, /readyz and /metrics
-    #[arg(long, env = "KANTAI_OPS_LISTEN", default_value = "[::]:8080")]
-    pub ops_listen: SocketAddr,
+    /// Where operators look
+    #[command(flatten)]
+    pub ops: OpsOptions,
     /// Namespace that Knative Serving runs in, where config-autoscaler is
     #[arg(long, env = "KANTAI_KNATIVE_NAMESPACE", default_value = "knative-serving")]
     pub knative_namespace: String,
@@ -36,7 +38,7 @@ pub struct Options {
     /// Where demand is read from
     #[arg(long, env = "KANTAI_DEMAND_SOURCE", value_enum, default_value_t)]
     pub demand_source: SourceKind,
-    /// Label of the pods of locality-ingress, which tell what the gateways report
+    /// Label of the pods of locality-ingress, which stream the load reports of the gateways
     #[arg(long, env = "KANTAI_INGRESS_SELECTOR", default_value = "app.kubernetes.io/name=locality-ingress", value_parser = label)]
     pub ingress_selector: Label,
     /// Port that locality-ingress serves demand on
@@ -51,19 +53,12 @@ pub struct Options {
     /// Port of the probers
     #[arg(long, env = "KANTAI_PROBER_PORT", default_value_t = 9798)]
     pub prober_port: u16,
-    /// This pod's namespace, where the Lease is, and the ConfigMap by which probers hear which
-    /// nodes are in use
-    #[arg(long, env = "POD_NAMESPACE", default_value = "kantai-system")]
-    pub pod_namespace: String,
-    /// This pod's name, which holds the Lease
-    #[arg(long, env = "POD_NAME", default_value = "extra-controller")]
-    pub pod_name: String,
-    /// Decide and tell, and write nothing
+    /// Which pod this is
+    #[command(flatten)]
+    pub pod: PodOptions,
+    /// Decide and explain, but write nothing
     #[arg(long, env = "KANTAI_DRY_RUN")]
     pub dry_run: bool,
-    /// json or text
-    #[arg(long, env = "KANTAI_LOG_FORMAT", default_value = "json")]
-    pub log_format: ops_http::LogFormat,
 }
 
 /// A label and the value it must have.

@@ -1,4 +1,4 @@
-//! What people see of the decisions: events and logs on change, metrics, explanations.
+//! Reports decisions: events and logs on change, metrics, explanations.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use autoscaler::handback::Where;
 use autoscaler::rollout::Counts;
 use autoscaler::{Decision, Inputs, Picture};
+use event_writer::EventWriter;
 use gateway_link::RevisionKey;
 use k8s_api::{ConditionStatus, PodAutoscaler, PodAutoscalerStatus};
 use kube::Resource as _;
@@ -14,19 +15,18 @@ use placement::plan::Verdict;
 
 use crate::explain::Explanations;
 use crate::metrics::{Metrics, RevisionLabels};
-use crate::notify::Notifier;
 
 /// Events, logs and metrics.
 pub(crate) struct Reporter {
-    notifier: Notifier,
+    events: EventWriter,
     metrics: Metrics,
     explanations: Explanations,
-    told: BTreeMap<RevisionKey, Told>,
+    last_reports: BTreeMap<RevisionKey, LastReport>,
 }
 
-/// What was last told of one revision.
+/// The last report about one revision.
 #[derive(Debug, Default)]
-struct Told {
+struct LastReport {
     target: Option<Counts>,
     shortage: Option<String>,
     problems: Vec<String>,
@@ -38,19 +38,19 @@ struct Told {
     is_known: bool,
 }
 
-/// What is to be told as an event: its reason and its note.
+/// An event to write: its reason and its note.
 type News = (&'static str, String);
 
-impl Told {
-    /// What of this decision was not told before. All of it warns.
+impl LastReport {
+    /// The warnings of this decision that were not reported before.
     fn news(&mut self, inputs: &Inputs, decision: &Decision) -> Vec<News> {
         let facts = &inputs.facts;
         let mut news = Vec::new();
         let problems = &facts.settings.problems;
         if self.problems != *problems {
-            // Where the status knows this generation, it was told by whoever led before.
-            let was_told_before = !self.is_known && facts.status.observed_generation == facts.generation;
-            if !problems.is_empty() && !was_told_before {
+            // If the status has this generation, the leader before reported it.
+            let was_reported = !self.is_known && facts.status.observed_generation == facts.generation;
+            if !problems.is_empty() && !was_reported {
                 news.push(("BadSettings", problems.join("; ")));
             }
             self.problems.clone_from(problems);
@@ -66,7 +66,7 @@ impl Told {
             news.extend((!words.is_empty()).then(|| ("WishNotMet", words.join("; "))));
             self.unmet = unmet;
         }
-        // Without steady demand nobody knows, and what was told holds.
+        // Without steady demand it is unknown, and the last report holds.
         if let Some(goal) = &decision.goal {
             let blocked = goal.blocked_by();
             if self.blocked != blocked {
@@ -80,8 +80,8 @@ impl Told {
 }
 
 impl Reporter {
-    pub(crate) fn new(notifier: Notifier, metrics: Metrics, explanations: Explanations) -> Self {
-        Self { notifier, metrics, explanations, told: BTreeMap::new() }
+    pub(crate) fn new(events: EventWriter, metrics: Metrics, explanations: Explanations) -> Self {
+        Self { events, metrics, explanations, last_reports: BTreeMap::new() }
     }
 
     /// What revisions are placed on.
@@ -89,28 +89,28 @@ impl Reporter {
         self.explanations.set_surroundings(picture);
     }
 
-    /// Tells of a decision; of what did not change, nothing is told.
+    /// Reports a decision, as far as it differs from the last one.
     pub(crate) fn decided(&mut self, autoscaler: &PodAutoscaler, inputs: &Inputs, decision: &Decision) {
         let key = &decision.key;
         self.metrics.decisions.inc();
-        let told = self.told.entry(key.clone()).or_default();
+        let last = self.last_reports.entry(key.clone()).or_default();
         let is_asleep =
             decision.status.condition(PodAutoscalerStatus::ACTIVE).is_some_and(|active| active.status == ConditionStatus::False);
-        if told.is_asleep && !is_asleep {
+        if last.is_asleep && !is_asleep {
             self.metrics.wakeups.inc();
         }
-        told.is_asleep = is_asleep;
-        if told.target.as_ref() != Some(&decision.target.pods) {
+        last.is_asleep = is_asleep;
+        if last.target.as_ref() != Some(&decision.target.pods) {
             let (demand, is_panicking) = (decision.count.stable_demand, decision.count.is_panicking);
             tracing::info!(revision = %key, target = ?decision.target.pods, demand, is_panicking, "placement");
             let moved = matches!(decision.target.verdict, Some(Verdict::Moved | Verdict::MovedPartly | Verdict::Forced));
-            if moved && told.target.is_some() {
+            if moved && last.target.is_some() {
                 self.metrics.moves.inc();
             }
-            told.target = Some(decision.target.pods.clone());
+            last.target = Some(decision.target.pods.clone());
         }
-        for (reason, note) in told.news(inputs, decision) {
-            self.notifier.about(&autoscaler.object_ref(&()), EventType::Warning, reason, &note);
+        for (reason, note) in last.news(inputs, decision) {
+            self.events.about(&autoscaler.object_ref(&()), EventType::Warning, reason, note);
         }
         let labels = RevisionLabels::from(key);
         if let Some(demand) = decision.count.stable_demand {
@@ -122,24 +122,24 @@ impl Reporter {
         self.explanations.set(inputs, decision);
     }
 
-    /// The revision is not ours any more, or gone.
+    /// The revision is gone or has another class.
     pub(crate) fn forget(&mut self, key: &RevisionKey) {
-        self.told.remove(key);
+        self.last_reports.remove(key);
         self.metrics.forget(key);
         self.explanations.forget(key);
     }
 
-    /// Something could not be decided or written; it is tried again.
+    /// A decision or its writes failed and are retried.
     pub(crate) fn failed(&self, key: &RevisionKey, error: &(dyn std::error::Error + 'static)) {
         self.metrics.failures.inc();
         let cause = error.source().map(ToString::to_string);
-        tracing::warn!(revision = %key, error, cause, "failed, and will be tried again");
+        tracing::warn!(revision = %key, error, cause, "failed to reconcile a revision, retrying");
     }
 
-    /// The name of the revision's ServerlessService is taken by an object of somebody else.
+    /// The name of the revision's ServerlessService is taken by an object of another owner.
     pub(crate) fn not_owned(&self, autoscaler: &PodAutoscaler, key: &RevisionKey) {
         let note = format!("ServerlessService {key} is not controlled by the PodAutoscaler");
-        self.notifier.about(&autoscaler.object_ref(&()), EventType::Warning, "NotOwned", &note);
+        self.events.about(&autoscaler.object_ref(&()), EventType::Warning, "NotOwned", note);
     }
 
     /// The class changed hands.
@@ -148,18 +148,18 @@ impl Reporter {
             Where::PodAutoscaler => "",
             Where::Revision => ", by its annotations too",
         };
-        let note = format!("{key} is the stock autoscaler's again{way}");
-        self.notifier.about(&autoscaler.object_ref(&()), EventType::Normal, "HandedBack", &note);
+        let note = format!("{key} is handed back to the stock autoscaler{way}");
+        self.events.about(&autoscaler.object_ref(&()), EventType::Normal, "HandedBack", note);
     }
 
     /// The class changed hands.
     pub(crate) fn taken_over(&self, autoscaler: &PodAutoscaler, key: &RevisionKey) {
-        let note = format!("{key} is placed by latency again");
-        self.notifier.about(&autoscaler.object_ref(&()), EventType::Normal, "TakenOver", &note);
+        let note = format!("{key} is taken over from the stock autoscaler");
+        self.events.about(&autoscaler.object_ref(&()), EventType::Normal, "TakenOver", note);
     }
 }
 
-/// Of a decision, whether somebody else's object is in the way.
+/// Whether the name of the ServerlessService is taken by an object of another owner.
 pub(crate) fn is_not_owned(inputs: &Arc<autoscaler::Facts>) -> bool {
     inputs.sks.as_ref().is_some_and(|sks| !sks.is_owned)
 }
@@ -171,16 +171,16 @@ mod tests {
 
     #[test]
     fn wrong_annotations_are_told_once_and_again_when_they_change() {
-        let (mut told, decision) = (Told::default(), decision());
+        let (mut last, decision) = (LastReport::default(), decision());
         let mut inputs = inputs(&[("autoscaling.knative.dev/metric", "cpu")]);
-        let news = told.news(&inputs, &decision);
+        let news = last.news(&inputs, &decision);
         assert_eq!(news[0].0, "BadSettings");
         assert!(news[0].1.contains("concurrency is counted") && news.len() == 1, "{news:?}");
-        assert_eq!(told.news(&inputs, &decision), []);
+        assert_eq!(last.news(&inputs, &decision), []);
         inputs = crate::testing::inputs(&[("autoscaling.knative.dev/target", "many")]);
-        assert!(told.news(&inputs, &decision)[0].1.contains("many"));
+        assert!(last.news(&inputs, &decision)[0].1.contains("many"));
         inputs = crate::testing::inputs(&[]);
-        assert_eq!(told.news(&inputs, &decision), []);
+        assert_eq!(last.news(&inputs, &decision), []);
     }
 
     #[test]
@@ -188,6 +188,6 @@ mod tests {
         let mut inputs = inputs(&[("autoscaling.knative.dev/metric", "cpu")]);
         let facts = Arc::make_mut(&mut inputs.facts);
         facts.status.observed_generation = facts.generation;
-        assert_eq!(Told::default().news(&inputs, &decision()), []);
+        assert_eq!(LastReport::default().news(&inputs, &decision()), []);
     }
 }

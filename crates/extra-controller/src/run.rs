@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use event_writer::{EventWriter, Repeats};
 use kube::Client;
 use kube::runtime::events::EventType;
 use latency_matrix::{Freshness, LatencyBook, LatencyMatrix, NodeName};
-use lease_election::{LeaseSettings, act_while_leading};
+use lease_election::act_while_leading;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -23,7 +24,6 @@ use crate::explain::Explanations;
 use crate::gather::Gatherer;
 use crate::latency::{Feed, FeedChange, Probers, PrometheusSource};
 use crate::metrics::{InputLabels, Metrics};
-use crate::notify::Notifier;
 use crate::objects::{self, ChangeLog, Objects, WatchScope};
 use crate::options::{Label, Options};
 use crate::pins;
@@ -45,13 +45,13 @@ const LAST_WRITES: Duration = Duration::from_secs(7);
 /// Runs until `stop` is cancelled.
 ///
 /// # Errors
-/// What keeps the daemon from running at all; everything else is logged and tried again.
+/// What keeps the daemon from running; everything else is logged and retried.
 pub async fn run(options: Options, client: Client, stop: CancellationToken) -> anyhow::Result<()> {
     let prober = activator::over_http(client.clone())?;
     run_with(options, client, prober, stop).await
 }
 
-/// Runs with a prober of one's own, for clusters without a network between Services.
+/// As [`run`] with the given prober, for clusters without a network between Services.
 ///
 /// # Errors
 /// As [`run`].
@@ -65,14 +65,17 @@ pub async fn run_with(options: Options, client: Client, prober: ActivatorProber,
     let routes = Arc::new(RouteBook::default());
     let explanations = Explanations::default();
     let changes = ChangeLog::default();
-    let notifier = Notifier::new(client.clone(), &options.pod_namespace, &options.pod_name);
+    let own_pod = event_writer::pod(&options.pod.pod_namespace, &options.pod.pod_name);
+    // People read what holds now, not what held when an event of this reason was first written.
+    let (events, write_events) = EventWriter::new(client.clone(), LEASE, own_pod, Repeats::Separate);
     let demands = Arc::new(Demands::new(start));
 
     let mut tasks = JoinSet::new();
+    tasks.spawn(write_events);
     let scope = WatchScope { knative_namespace: options.knative_namespace.clone() };
     let objects = objects::spawn(&client, &scope, &changes, &mut tasks);
     let api = ops_http::bind(options.api_listen).await?;
-    let ops = ops_http::bind(options.ops_listen).await?;
+    let ops = ops_http::bind(options.ops.ops_listen).await?;
     let trace = TraceBook::default();
     let api_router = crate::api::router(routes.clone(), explanations.clone(), trace.clone(), stop.clone());
     let ops = tokio::spawn(ops_http::serve(ops, ops_http::router(Arc::new(registry), readiness.clone()), stop.clone()));
@@ -89,7 +92,7 @@ pub async fn run_with(options: Options, client: Client, prober: ActivatorProber,
     let feed = feed(&options, http, objects.clone())?;
     let interval = options.latency.latency_interval;
     let follow_latency =
-        FollowLatency { interval, nodes, matrix: matrix_sender, start, notifier: notifier.clone(), metrics: metrics.clone() };
+        FollowLatency { interval, nodes, matrix: matrix_sender, start, events: events.clone(), metrics: metrics.clone() };
     tasks.spawn(follow_latency.run(feed));
     spawn_demand(&options, streams, &objects, &demands, &mut tasks);
     tasks.spawn(tell_round_trips(matrix.clone(), demands.clone()));
@@ -98,10 +101,10 @@ pub async fn run_with(options: Options, client: Client, prober: ActivatorProber,
     tasks.spawn(monitors.clone().discover(client.clone()));
     let (leads_sender, leads) = watch::channel(false);
     let (used_sender, used) = watch::channel(BTreeSet::new());
-    tasks.spawn(pins::keep(client.clone(), options.pod_namespace.clone(), used, leads.clone(), start));
+    tasks.spawn(pins::keep(client.clone(), options.pod.pod_namespace.clone(), used, leads.clone(), start));
 
     let gatherer = Gatherer::new(objects.clone(), options.cost_model);
-    let reporter = Reporter::new(notifier, metrics.clone(), explanations);
+    let reporter = Reporter::new(events, metrics.clone(), explanations);
     let parts = Parts {
         client: client.clone(),
         objects,
@@ -126,8 +129,7 @@ pub async fn run_with(options: Options, client: Client, prober: ActivatorProber,
             ticker.run(stop).await;
         })
     };
-    let lease =
-        LeaseSettings { name: LEASE.to_owned(), namespace: options.pod_namespace.clone(), identity: options.pod_name.clone() };
+    let lease = options.pod.lease(LEASE);
     let lead = |stop: CancellationToken| {
         let ended = ended.clone();
         // The Lease is given back when the last write is done.
@@ -141,10 +143,10 @@ pub async fn run_with(options: Options, client: Client, prober: ActivatorProber,
     tokio::select! {
         () = leading => {}
         () = ended.cancelled(), if !stop.is_cancelled() => {}
-        Some(task) = tasks.join_next() => anyhow::bail!("a part of the program ended by itself: {task:?}"),
+        Some(task) = tasks.join_next() => anyhow::bail!("a task ended unexpectedly: {task:?}"),
     }
-    ticker.await.context("the loop of decisions ended by itself")?;
-    anyhow::ensure!(stop.is_cancelled(), "the loop of decisions ended by itself");
+    ticker.await.context("the loop of decisions ended unexpectedly")?;
+    anyhow::ensure!(stop.is_cancelled(), "the loop of decisions ended unexpectedly");
     drop(tasks);
     api.await??;
     ops.await??;
@@ -196,7 +198,7 @@ async fn expect_gateways(objects: Objects, options: Options, demands: Arc<Demand
 fn feed(options: &Options, http: reqwest::Client, objects: Objects) -> anyhow::Result<Feed<PrometheusSource, Probers>> {
     let scope = options.clone();
     let addresses = move || {
-        let pods = objects.ready_pods(&scope.pod_namespace, scope.prober_selector.pair(), scope.prober_port);
+        let pods = objects.ready_pods(&scope.pod.pod_namespace, scope.prober_selector.pair(), scope.prober_port);
         pods.into_iter().map(|(_, node, address)| (node.into(), address)).collect()
     };
     Ok(Feed::new(options.latency.stores()?, Probers::new(http, addresses), options.latency.prometheus_patience))
@@ -208,7 +210,7 @@ struct FollowLatency {
     nodes: watch::Receiver<Vec<NodeName>>,
     matrix: watch::Sender<Arc<LatencyMatrix>>,
     start: Instant,
-    notifier: Notifier,
+    events: EventWriter,
     metrics: Metrics,
 }
 
@@ -234,25 +236,27 @@ impl FollowLatency {
             self.metrics.latency_pairs_known.set(i64::try_from(counts.known).unwrap_or(i64::MAX));
             self.metrics.latency_pairs_unknown.set(i64::try_from(counts.unknown).unwrap_or(i64::MAX));
             for change in changes {
-                let (type_, reason, note) = told(&change);
+                let (type_, reason, note) = event_of(&change);
                 tracing::warn!(reason, note, "latency");
-                self.notifier.about_self(type_, reason, &note);
+                self.events.about_self(type_, reason, note);
             }
         }
     }
 }
 
-fn told(change: &FeedChange) -> (EventType, &'static str, String) {
+fn event_of(change: &FeedChange) -> (EventType, &'static str, String) {
     match change {
-        FeedChange::Lost { source, error } => {
-            (EventType::Warning, "LatencySourceLost", format!("{source} does not answer, what is known holds for now: {error}"))
-        }
+        FeedChange::Lost { source, error } => (
+            EventType::Warning,
+            "LatencySourceLost",
+            format!("{source} does not answer, the known latencies hold for now: {error}"),
+        ),
         FeedChange::FellBack { nodes } => {
-            (EventType::Warning, "LatencyFallback", format!("the probers of {nodes} nodes are asked themselves from now on"))
+            (EventType::Warning, "LatencyFallback", format!("the probers of {nodes} nodes are read directly from now on"))
         }
         FeedChange::Recovered { source } => (EventType::Normal, "LatencySourceRecovered", format!("{source} answers again")),
         FeedChange::NobodyAnswers { error } => {
-            (EventType::Warning, "LatencyUnknown", format!("nobody answers for latency, what is known ages: {error}"))
+            (EventType::Warning, "LatencyUnknown", format!("no source of latency answers, the known latencies age: {error}"))
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use latency_matrix::NodeName;
+use ops_http::duration;
 
 use crate::discovery::Source;
 use crate::discovery::chooser::Choice;
@@ -288,19 +289,6 @@ impl RunOptions {
                 Source::Service { namespace: namespace.clone().unwrap_or_default(), service: self.service.clone() }
             }
         }
-    }
-}
-
-/// An upper limit that no sensible interval reaches.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let parsed: jiff::SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
-    let duration = Duration::try_from(parsed).map_err(|_| "must not be negative".to_owned())?;
-    if duration < Duration::from_millis(1) || duration > LONGEST {
-        Err("must be between 1ms and 24h".into())
-    } else {
-        Ok(duration)
     }
 }
 

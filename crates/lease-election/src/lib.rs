@@ -8,6 +8,7 @@
 //! that it was decided on, the release included.
 
 mod election;
+mod options;
 
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use kube::Client;
 use tokio_util::sync::CancellationToken;
 
 use self::election::{Election, RENEW_WITHIN};
+pub use self::options::PodOptions;
 
 /// How often the leader renews the lease.
 const RENEW_EVERY: Duration = Duration::from_secs(2);

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use event_writer::{EventWriter, Repeats};
 use kube::Client;
-use lease_election::{LeaseSettings, act_while_leading};
+use lease_election::act_while_leading;
 use prometheus_client::registry::Registry;
 use rustls::server::ServerConfig;
 use tokio::net::TcpListener;
@@ -17,15 +18,15 @@ use crate::demand;
 use crate::demand::collector::DemandMetrics;
 use crate::demand::peers::{self, PeerSettings, Replicas};
 use crate::demand::{Demand, Reports};
-use crate::endpoints::locality::Policy;
-use crate::endpoints::plan_stream::{self, FollowSettings};
+use crate::endpoints::plan_stream;
 use crate::explain;
-use crate::kubernetes::events::Events;
+use crate::kubernetes::cluster_domain::cluster_domain;
 use crate::kubernetes::kernel;
 use crate::kubernetes::objects::ObjectName;
 use crate::kubernetes::status_writer::StatusWriter;
 use crate::kubernetes::watches;
 use crate::metrics::Metrics;
+use crate::options::{Options, XdsTls};
 use crate::routes::translate::TranslateSettings;
 use crate::state::event_loop::{self, Outputs};
 use crate::state::{ControlPlaneState, StateSettings};
@@ -36,7 +37,6 @@ use crate::status::supervisor::supervise;
 use crate::tls::files::{ServerTls, TlsError, TlsFiles};
 use crate::tls::renewal::OwnCertificates;
 use crate::xds::connected::Connected;
-use crate::xds::listeners::ListenerSettings;
 use crate::xds::server::Ads;
 use crate::xds::store::Store;
 
@@ -44,54 +44,6 @@ use crate::xds::store::Store;
 const LEASE: &str = "locality-ingress";
 /// Concurrent readiness probes.
 const PROBES: usize = 64;
-
-/// The transport security of gateways' connections.
-#[derive(Clone, Debug)]
-pub enum XdsTls {
-    /// Plain text.
-    Off,
-    /// TLS with certificates from files.
-    Files(TlsFiles),
-    /// TLS with certificates made by this daemon, kept in Secrets of its namespace.
-    SelfMade,
-}
-
-/// Settings of the daemon.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The ingress class to serve.
-    pub class: String,
-    /// How gateways choose endpoints.
-    pub policy: Policy,
-    /// The transport security of gateways' connections.
-    pub tls: XdsTls,
-    /// The listeners of gateways.
-    pub listening: ListenerSettings,
-    /// The Secret with the certificate for external clients whose SNI is missing or unknown.
-    pub fallback_certificate: Option<ObjectName>,
-    /// The Secret with the authority of Knative's internal encryption.
-    pub internal_authority: ObjectName,
-    /// The Service of Knative's activators.
-    pub activators: ObjectName,
-    /// The namespaces whose Secrets are read; all if empty.
-    pub secret_namespaces: Vec<String>,
-    /// The stream of routes.
-    pub plan: FollowSettings,
-    /// The interval of gateways' load reports.
-    pub demand_interval: Duration,
-    /// The Service of the gateways' external listeners.
-    pub gateway_service: String,
-    /// The Service of their internal listeners; its ready endpoints are the live gateways.
-    pub gateway_internal_service: String,
-    /// The Service of this daemon's replicas.
-    pub own_service: String,
-    /// The DNS suffix of the cluster.
-    pub cluster_domain: String,
-    /// The namespace of this daemon and of the gateways.
-    pub namespace: String,
-    /// The pod of this replica.
-    pub pod_name: String,
-}
 
 /// The listening sockets of the daemon.
 #[derive(Debug)]
@@ -141,17 +93,19 @@ pub enum DaemonError {
 ///
 /// # Errors
 /// [`DaemonError`] when the daemon cannot start, or a listener or task fails.
-pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop: CancellationToken) -> Result<(), DaemonError> {
+pub async fn run(client: Client, options: Options, listeners: Listeners, stop: CancellationToken) -> Result<(), DaemonError> {
     let readiness = ops_http::Readiness::waiting_for(["caches"]);
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    let in_cluster = |service: &str| format!("{service}.{}.svc.{}", settings.namespace, settings.cluster_domain);
+    let Options { routes, listening, pod, .. } = options;
+    let domain = options.cluster_domain.unwrap_or_else(cluster_domain);
+    let in_cluster = |service: &str| format!("{service}.{}.svc.{domain}", pod.pod_namespace);
     let names = LoadBalancerNames {
-        public: in_cluster(&settings.gateway_service),
-        private: in_cluster(&settings.gateway_internal_service),
+        public: in_cluster(&options.gateway_service),
+        private: in_cluster(&options.gateway_internal_service),
     };
     let mut tasks = Tasks::default();
-    let tls = match settings.tls {
+    let tls = match options.tls.chosen()? {
         XdsTls::Off => {
             tracing::warn!(
                 "gateways are served in plain text, keys of certificates included: keep this traffic inside the cluster"
@@ -160,25 +114,22 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
         }
         XdsTls::Files(files) => Some(tls(files, &metrics, &stop, &mut tasks).await?),
         XdsTls::SelfMade => {
-            let Some(made) = OwnCertificates::obtain(&client, &settings.namespace, &stop).await? else { return Ok(()) };
+            let Some(made) = OwnCertificates::obtain(&client, &pod.pod_namespace, &stop).await? else { return Ok(()) };
             let current = made.current.subscribe();
             tasks.spawn("the renewal of certificates", made.follow(metrics.clone(), stop.clone()));
             Some(current)
         }
     };
-    let store = Arc::new(Store::new(settings.policy, settings.listening));
+    let store = Arc::new(Store::new(options.policy, listening));
     let state_settings = StateSettings {
-        policy: settings.policy,
-        translate: TranslateSettings {
-            internal_gateway: names.private.clone(),
-            internal_authority: settings.internal_authority.clone(),
-        },
+        policy: options.policy,
+        translate: TranslateSettings { internal_gateway: names.private.clone(), internal_authority: options.internal_authority },
         bounds_retransmissions: kernel::bounds_retransmissions_here().await,
-        fallback_certificate: settings.fallback_certificate,
-        gateway_service: ObjectName::new(&settings.namespace, &settings.gateway_internal_service),
-        own_service: ObjectName::new(&settings.namespace, &settings.own_service),
-        own_pod: settings.pod_name.clone(),
-        activators: settings.activators.clone(),
+        fallback_certificate: options.fallback_certificate,
+        gateway_service: ObjectName::new(&pod.pod_namespace, &options.gateway_internal_service),
+        own_service: ObjectName::new(&pod.pod_namespace, &options.own_service),
+        own_pod: pod.pod_name.clone(),
+        activators: options.activator_service.clone(),
     };
     let state = ControlPlaneState::new(store.clone(), state_settings);
 
@@ -192,22 +143,25 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
     let (replicas, replicas_received) = watch::channel(Replicas::new());
     for watch in watches::watch_all(
         &client,
-        &settings.class,
-        &settings.activators.namespace,
-        &settings.secret_namespaces,
+        &options.ingress_class,
+        &options.activator_service.namespace,
+        &options.secret_namespaces,
         &changes,
         foreign,
     ) {
         tasks.spawn("a watch", watch);
     }
-    let demand = Demand::new(format!("{} at {}", settings.pod_name, jiff::Timestamp::now()));
-    let reports = Reports::new(demand.clone(), store.clone(), settings.demand_interval, changes.clone(), stop.clone());
+    let demand = Demand::new(format!("{} at {}", pod.pod_name, jiff::Timestamp::now()));
+    let reports = Reports::new(demand.clone(), store.clone(), options.demand_interval, changes.clone(), stop.clone());
     registry.register_collector(Box::new(DemandMetrics::new(demand.clone())));
     let port = listeners.ops.local_addr().map_err(|source| DaemonError::Address { source })?.port();
     let peers = PeerSettings { port, changes: changes.clone(), metrics: metrics.clone() };
     tasks.spawn("the reader of other replicas' demand", peers::follow_all(peers, replicas_received, stop.clone()));
-    tasks.spawn("the reader of routes", plan_stream::follow(settings.plan, changes, metrics.clone(), stop.clone()));
-    let events = Some(Events::new(client.clone(), Some(settings.pod_name.clone())));
+    tasks.spawn("the reader of routes", plan_stream::follow(routes, changes, metrics.clone(), stop.clone()));
+    let own_pod = event_writer::pod(&pod.pod_namespace, &pod.pod_name);
+    let (events, write_events) = EventWriter::new(client.clone(), LEASE, own_pod, Repeats::Counted);
+    tasks.spawn("the writer of events", write_events);
+    let events = Some(events);
     let outputs =
         Outputs { progress_changes, gateways, replicas, events, readiness: readiness.clone(), metrics: metrics.clone() };
     tasks.spawn("the event loop", event_loop::run(state, changes_received, nacks_received, outputs, stop.clone()));
@@ -222,8 +176,7 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
     let ops = ops_http::serve(listeners.ops, ops, stop.clone());
 
     let (elected, leading) = watch::channel(false);
-    let lease =
-        LeaseSettings { name: LEASE.to_owned(), namespace: settings.namespace.clone(), identity: settings.pod_name.clone() };
+    let lease = pod.lease(LEASE);
     let leads = |leads| {
         elected.send_replace(leads);
     };
@@ -233,7 +186,7 @@ pub async fn run(client: Client, settings: Settings, listeners: Listeners, stop:
     };
     let dependencies = Dependencies {
         writer: StatusWriter::new(client.clone()),
-        prober: Prober::new(settings.listening.ports).map_err(|source| DaemonError::Prober { source })?,
+        prober: Prober::new(listening.ports).map_err(|source| DaemonError::Prober { source })?,
         gateways: gateways_received,
         connected,
         names,

@@ -1,8 +1,7 @@
-//! The API server: `watches`, the `objects` that they deliver, `events` and status writes.
+//! The API server: `watches`, the `objects` that they deliver, and status writes.
 
 pub(crate) mod cluster_domain;
 pub mod convert;
-pub(crate) mod events;
 pub(crate) mod kernel;
 pub(crate) mod objects;
 pub(crate) mod revision;
@@ -12,7 +11,6 @@ pub(crate) mod watches;
 pub use cluster_domain::cluster_domain;
 pub use kernel::{Release, bounds_retransmissions_here};
 pub use objects::{
-    Endpoint, IngressObject, NodeObject, ObjectName, Objects, RevisionObject, SecretObject, ServiceObject, ServicePort,
-    SliceEndpoint, SliceObject,
+    Concurrency, Endpoint, IngressObject, NodeObject, ObjectName, Objects, RevisionObject, SecretObject, ServiceObject,
+    ServicePort, SliceEndpoint, SliceObject,
 };
-pub use revision::Concurrency;

@@ -21,13 +21,15 @@ pub mod endpoints;
 mod explain;
 pub mod kubernetes;
 mod metrics;
+mod options;
 pub mod routes;
 pub mod state;
 pub mod status;
 mod tls;
 pub mod xds;
 
-pub use daemon::{DaemonError, Listeners, Settings, XdsTls, run};
+pub use daemon::{DaemonError, Listeners, run};
 pub use explain::EXPLAIN_PATH;
 pub use metrics::Metrics;
+pub use options::{Options, TlsOptions};
 pub use tls::files::{ServerTls, TlsError, TlsFiles};

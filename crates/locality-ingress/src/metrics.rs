@@ -66,7 +66,7 @@ impl Metrics {
             pushed_resources: Family::default(),
             nacks: Family::default(),
         };
-        let registry = registry.sub_registry_with_prefix("locality_ingress");
+        let registry = registry.sub_registry_with_prefix("kantai_locality_ingress");
         registry.register(
             "change_to_ack_seconds",
             "Time from a change to its ACK by a gateway",

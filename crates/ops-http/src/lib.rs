@@ -17,6 +17,7 @@
 
 mod endpoints;
 mod logging;
+mod options;
 mod readiness;
 mod stop;
 
@@ -24,6 +25,7 @@ use std::net::SocketAddr;
 
 pub use endpoints::{bind, router, serve};
 pub use logging::{LogFormat, init_logging};
+pub use options::{OpsOptions, duration};
 pub use readiness::Readiness;
 pub use stop::stop_on_signal;
 

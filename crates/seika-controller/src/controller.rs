@@ -5,10 +5,11 @@ mod tasks;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use event_writer::{EventWriter, Repeats};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _, future, stream};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use kube::api::Api;
 use kube::runtime::controller::{Config as QueueConfig, ReconcileRequest, applier};
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -22,40 +23,20 @@ use tokio_util::sync::CancellationToken;
 pub use self::tasks::Ended;
 use self::tasks::Tasks;
 use crate::announce::Announcer;
-use crate::crd::{MaybeSeika, NODE_LABEL, Seika};
-use crate::index::{Owner, Stray, Told};
+use crate::index::{Owner, PodChange, Stray};
 use crate::metrics::Metrics;
 use crate::observed::{NodeChange, NodeView, Nodes, PodView};
+use crate::options::ControllerOptions;
 use crate::pace::Pace;
 use crate::queue::{Queue, Waiting};
 use crate::reconcile::{Context, after_error, owner_of, reconcile};
 use crate::watched::WatchedPod;
 use crate::writes::{SharedIndex, Writer};
 use k8s_api::client::WATCH_SECONDS;
+use k8s_api::seika::{MaybeSeika, NODE_LABEL, Seika};
 
-/// How the controller runs.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Looks at this namespace only; at all of them if there is none.
-    pub namespace: Option<String>,
-    /// How many writes may be on their way at once, those of all Seikas together.
-    pub writes_at_once: usize,
-    /// How many writes per second there may be on average, those of all Seikas together; any number
-    /// if there is none.
-    pub writes_per_second: Option<f64>,
-    /// How many Seikas may be worked on at once.
-    pub seikas_at_once: u16,
-    /// What the events say they come from.
-    pub instance: Option<String>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        // Each write that is under way has a connection of its own, and both sides pay for making
-        // one. On two cores, 64 at once created no more pods per second than 16.
-        Self { namespace: None, writes_at_once: 16, writes_per_second: None, seikas_at_once: 64, instance: None }
-    }
-}
+/// The daemon's name: of its Lease, and of what reports its events.
+pub(crate) const NAME: &str = "seika-controller";
 
 /// Reconciles all Seikas until `stop`, then finishes the reconciliations under way. Only one
 /// process may do so at a time.
@@ -65,7 +46,13 @@ impl Default for Settings {
 ///
 /// # Errors
 /// If a part of it ends before `stop`. The process should then be restarted.
-pub async fn run(client: Client, settings: Settings, metrics: Metrics, stop: CancellationToken) -> Result<(), Ended> {
+pub async fn run(
+    client: Client,
+    options: ControllerOptions,
+    own_pod: ObjectReference,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> Result<(), Ended> {
     let waiting = Waiting::default();
     let (store, store_writer) = reflector::store::<MaybeSeika>();
     let (queue, mut queued) = Queue::new(waiting.clone(), store.clone());
@@ -74,10 +61,11 @@ pub async fn run(client: Client, settings: Settings, metrics: Metrics, stop: Can
     // Dropped, and with it ended, when this function ends.
     let mut tasks = Tasks::default();
 
-    let (announcer, publish) = Announcer::new(client.clone(), settings.instance.clone(), metrics.clone());
-    tasks.spawn("the publisher of events", publish);
+    let (events, write_events) = EventWriter::new(client.clone(), NAME, own_pod, Repeats::Counted);
+    tasks.spawn("the writer of events", write_events);
+    let announcer = Announcer::new(events, metrics.clone());
     let (pods_known, pods_are_known) = watch::channel(false);
-    let pods = watch_pods(api(&client, &settings), index.clone(), store.clone(), queue.clone(), pods_known, metrics.clone());
+    let pods = watch_pods(api(&client, &options), index.clone(), store.clone(), queue.clone(), pods_known, metrics.clone());
     tasks.spawn("the watch of pods", pods);
     let (nodes_known, nodes_are_known) = watch::channel(false);
     let watching = NodeWatch { nodes: Arc::clone(&nodes), index: index.clone(), seikas: store.clone(), queue };
@@ -97,11 +85,11 @@ pub async fn run(client: Client, settings: Settings, metrics: Metrics, stop: Can
         client: client.clone(),
         index,
         metrics: metrics.clone(),
-        at_once: settings.writes_at_once.max(1),
-        pace: Pace::new(settings.writes_at_once, settings.writes_per_second),
+        at_once: options.writes_at_once.max(1),
+        pace: Pace::new(options.writes_at_once, options.writes_per_second),
     };
     let context = Arc::new(Context::new(writer, nodes, store.clone(), waiting, announcer, metrics.clone()));
-    let seikas = watch_seikas(api(&client, &settings), store_writer, Arc::clone(&context));
+    let seikas = watch_seikas(api(&client, &options), store_writer, Arc::clone(&context));
     let queued = stream::poll_fn(move |context| queued.poll_recv(context)).map(Ok);
     let triggers = stream::select(seikas, queued).map_ok(ReconcileRequest::from).take_until(stop.clone().cancelled_owned());
     let never_began = stopped_before_ready(store.clone(), stop.clone());
@@ -112,7 +100,7 @@ pub async fn run(client: Client, settings: Settings, metrics: Metrics, stop: Can
         context,
         store,
         triggers,
-        QueueConfig::default().concurrency(settings.seikas_at_once),
+        QueueConfig::default().concurrency(options.seikas_at_once),
     )
     .for_each(|_| future::ready(()));
     let result = tokio::select! {
@@ -139,11 +127,11 @@ async fn stopped_before_ready(store: Store<MaybeSeika>, stop: CancellationToken)
     }
 }
 
-fn api<K>(client: &Client, settings: &Settings) -> Api<K>
+fn api<K>(client: &Client, options: &ControllerOptions) -> Api<K>
 where
     K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
 {
-    match &settings.namespace {
+    match &options.namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     }
@@ -235,24 +223,24 @@ async fn watch_pods(
         let touched = {
             let mut index = index.lock();
             match event {
-                Event::Init => index.tell(Told::ListBegins),
-                Event::InitDone => index.tell(Told::ListEnds),
+                Event::Init => index.apply(PodChange::ListBegins),
+                Event::InitDone => index.apply(PodChange::ListEnds),
                 Event::InitApply(pod) => match owner_of_pod(&pod) {
-                    Some(owner) => index.tell(Told::Listed(owner, PodView::of(&pod))),
-                    None => index.tell(Told::ListedStray(pod.namespace().unwrap_or_default(), stray(&pod))),
+                    Some(owner) => index.apply(PodChange::Listed(owner, PodView::of(&pod))),
+                    None => index.apply(PodChange::ListedStray(pod.namespace().unwrap_or_default(), stray(&pod))),
                 },
                 Event::Apply(pod) => match owner_of_pod(&pod) {
-                    Some(owner) => index.tell(Told::Put(owner, PodView::of(&pod))),
+                    Some(owner) => index.apply(PodChange::Put(owner, PodView::of(&pod))),
                     None => {
                         strayed = pod.namespace();
-                        index.tell(Told::Strayed(pod.namespace().unwrap_or_default(), stray(&pod)))
+                        index.apply(PodChange::Strayed(pod.namespace().unwrap_or_default(), stray(&pod)))
                     }
                 },
                 Event::Delete(pod) => match owner_of_pod(&pod) {
-                    Some(owner) => index.tell(Told::Gone(owner, PodView::of(&pod))),
+                    Some(owner) => index.apply(PodChange::Gone(owner, PodView::of(&pod))),
                     None => {
                         strayed = pod.namespace();
-                        index.tell(Told::StrayGone(pod.namespace().unwrap_or_default(), PodView::of(&pod)))
+                        index.apply(PodChange::StrayGone(pod.namespace().unwrap_or_default(), PodView::of(&pod)))
                     }
                 },
             }

@@ -6,8 +6,8 @@ use std::collections::HashSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Value, json};
 
-use crate::crd::{PodTemplate, REVISION_LABEL, UID_LABEL};
 use crate::naming::record_name;
+use k8s_api::seika::{PodTemplate, REVISION_LABEL, UID_LABEL};
 
 /// A template that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ mod simulation;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-pub(crate) use self::input::{CreateEnd, DeleteEnd, Owner, Stray, Told};
+pub(crate) use self::input::{CreateEnd, DeleteEnd, Owner, PodChange, Stray};
 use crate::observed::PodView;
 
 #[derive(Debug)]
@@ -77,25 +77,25 @@ pub(crate) struct PodIndex {
 
 impl PodIndex {
     /// Takes in what the watch said; returns the Seikas whose picture changed.
-    pub(crate) fn tell(&mut self, told: Told) -> Vec<Owner> {
-        match told {
-            Told::ListBegins => {
+    pub(crate) fn apply(&mut self, change: PodChange) -> Vec<Owner> {
+        match change {
+            PodChange::ListBegins => {
                 self.lists += 1;
                 self.incoming = Some(Incoming::default());
                 Vec::new()
             }
-            Told::Listed(owner, pod) => {
+            PodChange::Listed(owner, pod) => {
                 let incoming = self.incoming.get_or_insert_default();
                 incoming.pods.entry(owner).or_default().insert(pod.name.clone(), Arc::new(pod));
                 Vec::new()
             }
-            Told::ListedStray(namespace, stray) => {
+            PodChange::ListedStray(namespace, stray) => {
                 let incoming = self.incoming.get_or_insert_default();
                 incoming.strays.entry(namespace).or_default().insert(stray.pod.name.clone(), stray);
                 Vec::new()
             }
-            Told::ListEnds => self.replace(),
-            Told::Put(owner, pod) => {
+            PodChange::ListEnds => self.replace(),
+            PodChange::Put(owner, pod) => {
                 self.no_longer_stray(&owner.namespace, &pod);
                 let of_seika = self.seikas.entry(owner.clone()).or_default();
                 of_seika.seen(&pod, pod.terminating);
@@ -103,7 +103,7 @@ impl PodIndex {
                 of_seika.pods.insert(pod.name.clone(), Arc::new(pod));
                 if unchanged { Vec::new() } else { vec![owner] }
             }
-            Told::Gone(owner, pod) => {
+            PodChange::Gone(owner, pod) => {
                 let Some(of_seika) = self.seikas.get_mut(&owner) else { return Vec::new() };
                 of_seika.seen(&pod, true);
                 if of_seika.pods.get(&pod.name).is_some_and(|present| present.uid == pod.uid) {
@@ -112,12 +112,12 @@ impl PodIndex {
                 self.drop_if_empty(&owner);
                 vec![owner]
             }
-            Told::Strayed(namespace, stray) => {
+            PodChange::Strayed(namespace, stray) => {
                 let touched = self.disown(&namespace, &stray.pod);
                 self.strays.entry(namespace).or_default().insert(stray.pod.name.clone(), stray);
                 touched
             }
-            Told::StrayGone(namespace, pod) => {
+            PodChange::StrayGone(namespace, pod) => {
                 self.no_longer_stray(&namespace, &pod);
                 self.disown(&namespace, &pod)
             }
@@ -140,7 +140,7 @@ impl PodIndex {
         let holders = self.seikas.iter().filter(|(owner, of)| owner.namespace == namespace && held(of));
         let holders: Vec<Owner> = holders.map(|(owner, _)| owner.clone()).collect();
         for holder in &holders {
-            self.tell(Told::Gone(holder.clone(), pod.clone()));
+            self.apply(PodChange::Gone(holder.clone(), pod.clone()));
         }
         holders
     }
@@ -211,14 +211,14 @@ impl PodIndex {
         let lists = self.lists;
         let Some(of_seika) = self.seikas.get_mut(owner) else { return };
         let Some(create) = of_seika.creates.get_mut(name) else { return };
-        let told = |flight: &Flight, uid: &str| matches!(flight, Flight::Sent(told) if told.contains(uid));
+        let is_shown = |flight: &Flight, uid: &str| matches!(flight, Flight::Sent(shown) if shown.contains(uid));
         match end {
-            CreateEnd::Exists(uid) if !told(&create.flight, uid) => {
+            CreateEnd::Exists(uid) if !is_shown(&create.flight, uid) => {
                 create.view.uid.clone_from(uid);
                 create.flight = Flight::Confirmed { uid: uid.clone(), list: lists };
             }
             CreateEnd::Unknown | CreateEnd::Refused
-                if matches!(&create.flight, Flight::Sent(told) if told.is_empty())
+                if matches!(&create.flight, Flight::Sent(shown) if shown.is_empty())
                     && (create.in_doubt || *end == CreateEnd::Unknown) =>
             {
                 create.flight = Flight::Unknown;
@@ -241,10 +241,10 @@ impl PodIndex {
         let Some(of_seika) = self.seikas.get_mut(owner) else { return };
         let is_awaited = of_seika.awaits_end_of(uid);
         let Some(flight) = of_seika.deletes.get_mut(uid) else { return };
-        let told = !is_awaited || matches!(flight, Flight::Sent(told) if told.contains(uid));
+        let is_shown = !is_awaited || matches!(flight, Flight::Sent(shown) if shown.contains(uid));
         match end {
-            DeleteEnd::Going if !told => *flight = Flight::Confirmed { uid: uid.to_owned(), list: lists },
-            DeleteEnd::Unknown if !told => *flight = Flight::Unknown,
+            DeleteEnd::Going if !is_shown => *flight = Flight::Confirmed { uid: uid.to_owned(), list: lists },
+            DeleteEnd::Unknown if !is_shown => *flight = Flight::Unknown,
             DeleteEnd::Going | DeleteEnd::Refused | DeleteEnd::Unknown => {
                 of_seika.deletes.remove(uid);
             }
@@ -278,7 +278,7 @@ impl PodIndex {
         for (name, create) in &of_seika.creates {
             match create.flight {
                 Flight::Unknown => picture.unresolved.push((create.view.node.clone(), name.clone())),
-                // Told of by the watch and not answered yet: the watch knows more.
+                // PodChange of by the watch and not answered yet: the watch knows more.
                 _ if of_seika.pods.contains_key(name) => {}
                 Flight::Sent(_) | Flight::Confirmed { .. } => {
                     picture.pods.push(Arc::new(of_seika.with_delete(&create.view).unwrap_or_else(|| create.view.clone())));

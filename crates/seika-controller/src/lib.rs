@@ -5,8 +5,6 @@
 //! included. What talks to the API server is thin: [`controller`] wires the watches to passes that
 //! validate, gather, decide, apply and write the status.
 
-pub use k8s_api::seika as crd;
-
 mod announce;
 mod backoff;
 pub mod controller;
@@ -16,12 +14,17 @@ pub mod manifest;
 pub mod metrics;
 pub mod naming;
 mod observed;
+mod options;
 mod ownership;
 mod pace;
 mod plan;
 mod queue;
 mod reconcile;
+mod run;
 mod status;
 mod taints;
 mod watched;
 mod writes;
+
+pub use options::{Command, ControllerOptions, Options};
+pub use run::run;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Map, Value, json};
 
-use crate::crd::{NODE_ANNOTATION, NODE_LABEL, PodTemplate, REVISION_LABEL};
 use crate::naming::node_label;
+use k8s_api::seika::{NODE_ANNOTATION, NODE_LABEL, PodTemplate, REVISION_LABEL};
 
 /// The labels of a Seika's pods, but for the node's: those that the selector wants, and the
 /// template's own.

@@ -45,11 +45,11 @@ pub struct Metrics {
     pub(crate) names_taken: Counter,
     pub(crate) events_dropped: Counter,
     pub(crate) watch_errors: Counter,
-    pub(crate) leader: Gauge,
+    pub(crate) leading: Gauge,
 }
 
 impl Metrics {
-    /// Registers all of them, under `seika_`.
+    /// Registers all of them, under `kantai_seika_controller_`.
     #[must_use]
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
@@ -63,9 +63,9 @@ impl Metrics {
             names_taken: Counter::default(),
             events_dropped: Counter::default(),
             watch_errors: Counter::default(),
-            leader: Gauge::default(),
+            leading: Gauge::default(),
         };
-        let registry = registry.sub_registry_with_prefix("seika");
+        let registry = registry.sub_registry_with_prefix("kantai_seika_controller");
         let time = metrics.reconcile_seconds.clone();
         registry.register_with_unit(
             "reconcile",
@@ -91,13 +91,13 @@ impl Metrics {
         registry.register("pod_names_taken", name_taken, metrics.names_taken.clone());
         registry.register("events_dropped", "Events not published because too many waited", metrics.events_dropped.clone());
         registry.register("watch_errors", "Watches that failed and were restarted", metrics.watch_errors.clone());
-        registry.register("leader", "1 while this process is the leader, else 0", metrics.leader.clone());
+        registry.register("leading", "1 while this process is the leader, else 0", metrics.leading.clone());
         metrics
     }
 
     /// Records whether this process is the leader.
     pub fn leads(&self, leads: bool) {
-        self.leader.set(leads.into());
+        self.leading.set(leads.into());
     }
 
     pub(crate) fn created(&self, outcome: Outcome) {

@@ -4,7 +4,7 @@
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::crd::PodTemplate;
+use k8s_api::seika::PodTemplate;
 
 /// Characters that spell no words, as Kubernetes itself uses for generated names.
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";

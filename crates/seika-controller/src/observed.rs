@@ -7,9 +7,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, PodStatus};
 
-use crate::crd::{NODE_ANNOTATION, NODE_LABEL, REVISION_LABEL};
 use crate::taints::{Taint, Tolerations};
 use crate::watched::WatchedPod;
+use k8s_api::seika::{NODE_ANNOTATION, NODE_LABEL, REVISION_LABEL};
 
 /// The annotation by which pods say which of them to delete first; lower goes first.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";

@@ -73,9 +73,9 @@ mod tests {
     #[test]
     fn all_labels_of_a_pod_count() {
         let watched = serde_json::json!({ "metadata": { "name": "p", "uid": "u", "labels": {
-            "app": "hello", crate::crd::NODE_LABEL: "node1", crate::crd::REVISION_LABEL: "rev" } } });
+            "app": "hello", k8s_api::seika::NODE_LABEL: "node1", k8s_api::seika::REVISION_LABEL: "rev" } } });
         let pod = PodView::of(&serde_json::from_value(watched).unwrap());
-        let of_node: Selector = [(crate::crd::NODE_LABEL.to_owned(), "node1".to_owned())].into_iter().collect();
+        let of_node: Selector = [(k8s_api::seika::NODE_LABEL.to_owned(), "node1".to_owned())].into_iter().collect();
         let picture = Picture { pods: vec![Arc::new(pod)], unresolved: Vec::new() };
         assert!(claims(&of_node, &picture, &[]).release.is_empty());
     }

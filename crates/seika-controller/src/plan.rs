@@ -16,11 +16,11 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use self::node::{OnNode, Room};
-use crate::crd::Rollout;
 use crate::index::Picture;
 use crate::naming::pod_name;
 use crate::observed::{Known, Nodes, PodView};
 use crate::taints::Tolerations;
+use k8s_api::seika::Rollout;
 
 /// For how long a node must have been gone before its pods are taken for lost: one that leaves and
 /// comes back at once keeps them.

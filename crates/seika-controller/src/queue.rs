@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::sync::mpsc;
 
-use crate::crd::MaybeSeika;
 use crate::index::Owner;
+use k8s_api::seika::MaybeSeika;
 
 /// Since when each waiting Seika waits, by namespace and name. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +71,7 @@ mod tests {
     use kube::runtime::{reflector, watcher};
 
     use super::*;
-    use crate::crd::Seika;
+    use k8s_api::seika::Seika;
 
     #[test]
     fn who_is_not_there_does_not_wait() {

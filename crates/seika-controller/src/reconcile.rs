@@ -24,12 +24,12 @@ pub(crate) use self::context::Context;
 use self::report::{reject, tell_of, write_status};
 pub(crate) use self::valid::owner_of;
 use self::valid::{Valid, validate};
-use crate::crd::{MaybeSeika, REVISION_HISTORY_LIMIT};
 use crate::index::Picture;
 use crate::metrics::ErrorLabels;
 use crate::plan::{Plan, plan};
 use crate::status::Trouble;
 use crate::writes::{Claimant, WriteError};
+use k8s_api::seika::{MaybeSeika, REVISION_HISTORY_LIMIT};
 
 /// How long the name of a foreign pod is not tried again.
 const TAKEN_FOR: Duration = Duration::from_secs(60);

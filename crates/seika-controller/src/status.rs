@@ -8,9 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use self::listing::Listing;
-use crate::crd::{NodeStatus, Rollout, SeikaStatus};
 use crate::observed::{Known, Obstacle, PodView, Progress};
 use crate::plan::{Asked, Seen};
+use k8s_api::seika::{NodeStatus, Rollout, SeikaStatus};
 
 /// What a scheduler or an admission webhook says can be long, and a status has to fit into etcd.
 const NODE_MESSAGE_BYTES_MAX: usize = 500;
@@ -431,7 +431,7 @@ mod tests {
 
     #[test]
     fn the_status_of_as_many_nodes_as_there_may_be_is_bounded() {
-        let mut case = case_of(crate::crd::NODES_MAX);
+        let mut case = case_of(k8s_api::seika::NODES_MAX);
         let unschedulable = Hindrance { reason: "Unschedulable".into(), message: "0/5000 nodes are available: ".repeat(500) };
         let waits = |node: &String| PodView { hindrance: Some(unschedulable.clone()), ..pod(&format!("pod-{node}"), node) };
         case.picture.pods = case.counts.keys().map(waits).map(Arc::new).collect();

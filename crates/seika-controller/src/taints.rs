@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Toleration;
 use serde_json::Value;
 
-use crate::crd::PodTemplate;
+use k8s_api::seika::PodTemplate;
 
 /// The taint that a cordoned node is treated as having, whether it has it already or not.
 const CORDON: (&str, &str) = ("node.kubernetes.io/unschedulable", "NoSchedule");

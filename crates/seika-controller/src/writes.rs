@@ -15,11 +15,11 @@ use kube::{Client, Resource as _};
 use serde_json::json;
 
 pub(crate) use self::error::WriteError;
-use crate::crd::{PodTemplate, REVISION_LABEL, Seika, SeikaStatus, UID_LABEL};
 use crate::history::{self, Change, Record};
 use crate::index::{Owner, PodIndex};
 use crate::metrics::Metrics;
 use crate::pace::Pace;
+use k8s_api::seika::{PodTemplate, REVISION_LABEL, Seika, SeikaStatus, UID_LABEL};
 
 /// The field manager of the status, and the user agent of all else.
 pub(crate) const FIELD_MANAGER: &str = "seika-controller";

@@ -120,7 +120,7 @@ impl<'a> World<'a> {
                 stage.folder().join(format!("{name}.log")),
             )
         };
-        let seikas = vec!["--ops-listen=127.0.0.1:0".to_owned(), "--identity=seika-controller".to_owned()];
+        let seikas = vec!["--ops-listen=127.0.0.1:0".to_owned(), "--pod-name=seika-controller".to_owned()];
         let seikas = Keeper::start(&binaries.path("seika-controller"), seika_way, seikas, stage.folder().join("seikas.log"))?;
         let world = Self {
             stage,

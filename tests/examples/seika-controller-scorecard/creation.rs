@@ -16,7 +16,7 @@ use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::core::{PartialObjectMeta, Request};
 use kube::{Client, Resource as _};
 use scorecards::note;
-use seika_controller::controller::Settings;
+use seika_controller::ControllerOptions;
 use seika_controller::{manifest, naming};
 use serde_json::{Value, json};
 
@@ -134,7 +134,7 @@ async fn bare_client(case: &Case, client: Client) -> anyhow::Result<Taken> {
     let begun = Instant::now();
     stream::iter(&pods)
         .map(|pod| post(&client, &case.namespace, pod))
-        .buffer_unordered(Settings::default().writes_at_once)
+        .buffer_unordered(ControllerOptions::default().writes_at_once)
         .try_for_each(|()| std::future::ready(Ok(())))
         .await?;
     let taken = until_created(&observer, begun).await?;

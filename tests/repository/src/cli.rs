@@ -6,14 +6,15 @@ use std::process::{Command, Stdio};
 
 use crate::tree;
 
-/// Compares `docs/cli/NAME.md` with what `program` says of itself, and writes the page anew where
-/// `KANTAI_BLESS` is set.
+/// Compares `docs/cli/NAME.md` with the help of `program`, or writes the page if `KANTAI_BLESS` is
+/// set. Every flag must have a help text and an environment variable.
 ///
 /// # Panics
-/// Where they differ, or the program does not print its help.
+/// Where they differ, a flag lacks one of the two, or the program does not print its help.
 pub fn check(program: &Path, name: &str) {
     let page = Path::new("docs/cli").join(name).with_extension("md");
     let reference = reference(program, name);
+    assert_eq!(incomplete_flags(&reference), Vec::<&str>::new(), "flags of {name} without a help text or variable");
     if std::env::var_os("KANTAI_BLESS").is_some() {
         std::fs::write(tree::root().join(&page), reference)
             .unwrap_or_else(|error| panic!("failed to write {}: {error}", page.display()));
@@ -25,6 +26,23 @@ pub fn check(program: &Path, name: &str) {
         "{} is not what {name} says; set KANTAI_BLESS=1 and run this test again. The program says:\n{reference}",
         page.display()
     );
+}
+
+/// The flags in a reference that have no help text or no environment variable.
+fn incomplete_flags(reference: &str) -> Vec<&str> {
+    let lines: Vec<&str> = reference.lines().map(str::trim).collect();
+    let begins = |line: &str| line.starts_with("--") || (line.starts_with('-') && line.contains(", --"));
+    let starts = lines.iter().enumerate().filter(|(_, line)| begins(line)).map(|(index, _)| index);
+    let incomplete = starts.filter(|start| {
+        let more = lines[start + 1..].iter().take_while(|line| !begins(line) && !line.starts_with("```"));
+        let text = std::iter::once(&lines[*start]).chain(more).copied().collect::<Vec<_>>().join(" ");
+        let flag = text.split_once("--").map_or("", |(_, rest)| rest);
+        let help = flag.split_once(' ').map_or("", |(_, help)| help.split("[env: ").next().unwrap_or(help));
+        let is_builtin = flag.starts_with("help") || flag.starts_with("version");
+        let is_complete = text.contains("[env: ") && help.split_whitespace().count() > 2;
+        !is_builtin && !is_complete
+    });
+    incomplete.map(|start| lines[start]).collect()
 }
 
 /// The help of the program and of each of its commands, as Markdown.
@@ -73,6 +91,14 @@ fn commands(help: &str) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flag_without_a_variable_or_a_help_text_is_found() {
+        let listen = "      --listen <LISTEN>\n          Where to listen on [env: LISTEN=] [default: 1]\n";
+        let others =
+            "  -x, --silent <X>\n          [env: X=]\n      --bare  Does the same again\n  -h, --help  Print help\n```\n";
+        assert_eq!(incomplete_flags(&format!("Options:\n{listen}{others}")), ["-x, --silent <X>", "--bare  Does the same again"]);
+    }
 
     #[test]
     fn commands_are_read_from_the_list_and_not_from_their_descriptions() {

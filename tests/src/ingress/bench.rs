@@ -8,6 +8,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use clap::Parser as _;
 use gateway_link::demand::{DEMAND_PATH, DemandEvent, RevisionDemand};
 use k8s_api::kingress::KIngress;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
@@ -16,9 +17,8 @@ use kube::{Client, Config};
 use local_control_plane::components::{Component, Components, GoModule, Places, module_folders};
 use local_control_plane::control_plane::{ControlPlane, User};
 use local_control_plane::progress::Progress;
-use locality_ingress::endpoints::{FollowSettings, Policy};
-use locality_ingress::xds::ListenerSettings;
-use locality_ingress::{Listeners, Settings, TlsFiles, XdsTls};
+use locality_ingress::endpoints::Policy;
+use locality_ingress::{Listeners, Options, TlsOptions};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -192,9 +192,10 @@ impl Bench {
     pub async fn second_daemon(&self, policy: Policy, routes_url: &str) -> anyhow::Result<Daemon> {
         let client = client_of_daemon(&self.control_plane.kubeconfig(User::Admin), None).await?;
         let listeners = Listeners { xds: listen(SECOND_XDS).await?, ops: listen(SECOND_OPS).await? };
-        let settings = Settings { pod_name: "locality-ingress-1".into(), ..settings(policy, routes_url) };
+        let mut options = options(policy, routes_url);
+        options.pod.pod_name = "locality-ingress-1".to_owned();
         let stop = CancellationToken::new();
-        let task = tokio::spawn(locality_ingress::run(client, settings, listeners, stop.clone()));
+        let task = tokio::spawn(locality_ingress::run(client, options, listeners, stop.clone()));
         Ok(Daemon { stop, task: Some(task) })
     }
 
@@ -203,18 +204,19 @@ impl Bench {
         let client = client_of_daemon(&self.control_plane.kubeconfig(User::Admin), way).await?;
         let listeners = Listeners { xds: listen(XDS).await?, ops: listen(OPS).await? };
         let stop = CancellationToken::new();
-        let tls = match &self.certificates {
-            None => XdsTls::Off,
-            Some(_) if self.self_made => XdsTls::SelfMade,
-            Some(certificates) => XdsTls::Files(TlsFiles {
-                certificate: certificates.server.join("tls.crt"),
-                key: certificates.server.join("tls.key"),
-                client_authorities: Some(certificates.server.join("ca.crt")),
-            }),
+        let mut options = options(policy, routes_url);
+        options.listening.access_log = self.access_log;
+        options.tls = match &self.certificates {
+            None => options.tls,
+            Some(_) if self.self_made => TlsOptions::default(),
+            Some(certificates) => TlsOptions {
+                xds_certificate_file: Some(certificates.server.join("tls.crt")),
+                xds_key_file: Some(certificates.server.join("tls.key")),
+                xds_client_ca_file: Some(certificates.server.join("ca.crt")),
+                xds_plain_text: false,
+            },
         };
-        let listening = ListenerSettings { access_log: self.access_log, ..ListenerSettings::default() };
-        let settings = Settings { tls, listening, ..settings(policy, routes_url) };
-        let task = tokio::spawn(locality_ingress::run(client, settings, listeners, stop.clone()));
+        let task = tokio::spawn(locality_ingress::run(client, options, listeners, stop.clone()));
         Ok(Daemon { stop, task: Some(task) })
     }
 
@@ -531,8 +533,8 @@ impl Bench {
 pub async fn serve(kubeconfig: &Path, policy: Policy, routes_url: &str) -> anyhow::Result<()> {
     let listeners = Listeners { xds: listen(XDS).await?, ops: listen(OPS).await? };
     let client = client_of_daemon(kubeconfig, None).await?;
-    let settings = Settings { tls: XdsTls::SelfMade, ..settings(policy, routes_url) };
-    Ok(locality_ingress::run(client, settings, listeners, CancellationToken::new()).await?)
+    let options = Options { tls: TlsOptions::default(), ..options(policy, routes_url) };
+    Ok(locality_ingress::run(client, options, listeners, CancellationToken::new()).await?)
 }
 
 /// Whoever has every right speaks as the daemon's ServiceAccount, and then has no other rights than
@@ -551,25 +553,12 @@ async fn client_of_daemon(kubeconfig: &Path, way: Option<SocketAddr>) -> anyhow:
     Ok(k8s_api::client::client(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?)?)
 }
 
-fn settings(policy: Policy, routes_url: &str) -> Settings {
-    Settings {
-        class: CLASS.into(),
-        policy,
-        listening: ListenerSettings::default(),
-        tls: XdsTls::Off,
-        fallback_certificate: None,
-        secret_namespaces: Vec::new(),
-        internal_authority: locality_ingress::kubernetes::ObjectName::new("knative-serving", "routing-serving-certs"),
-        activators: locality_ingress::kubernetes::ObjectName::new("knative-serving", "activator-service"),
-        plan: FollowSettings { url: routes_url.into(), silence_limit: Duration::from_secs(15), expiry: Duration::from_secs(300) },
-        demand_interval: Duration::from_millis(50),
-        gateway_service: "kantai-gateway".into(),
-        gateway_internal_service: "kantai-gateway-internal".into(),
-        own_service: "locality-ingress".into(),
-        cluster_domain: "cluster.local".into(),
-        namespace: NAMESPACE.into(),
-        pod_name: "locality-ingress-0".into(),
-    }
+fn options(policy: Policy, routes_url: &str) -> Options {
+    let mut options = Options::parse_from(["locality-ingress", "--xds-plain-text", "--pod-name=locality-ingress-0"]);
+    options.policy = policy;
+    options.routes.url = routes_url.to_owned();
+    options.cluster_domain = Some("cluster.local".to_owned());
+    options
 }
 
 /// A port of our own may still be closing down.

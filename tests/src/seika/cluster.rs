@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use k8s_api::seika::{NODE_LABEL, Seika};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use local_control_plane::control_plane::{ControlPlane, User};
-use seika_controller::controller::{Ended, Settings, run};
-use seika_controller::crd::{NODE_LABEL, Seika};
+use seika_controller::ControllerOptions;
+use seika_controller::controller::{Ended, run};
 use seika_controller::metrics::Metrics;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -184,8 +185,9 @@ impl Controller {
     /// The same, counting in `metrics`.
     pub fn with_metrics(client: Client, namespace: &str, metrics: Metrics) -> Self {
         let stop = CancellationToken::new();
-        let settings = Settings { namespace: Some(namespace.to_owned()), ..Settings::default() };
-        let task = tokio::spawn(run(client, settings, metrics, stop.clone()));
+        let options = ControllerOptions { namespace: Some(namespace.to_owned()), ..ControllerOptions::default() };
+        let own_pod = event_writer::pod(SYSTEM_NAMESPACE, ACCOUNT);
+        let task = tokio::spawn(run(client, options, own_pod, metrics, stop.clone()));
         Self { stop, task }
     }
 

@@ -36,8 +36,8 @@ impl Launch<'_> {
     /// Where it cannot be started.
     pub fn start(&self) -> anyhow::Result<Daemon> {
         let mut arguments = vec!["--ops-listen=127.0.0.1:0".to_owned()];
-        arguments.push(format!("--lease-namespace={}", self.lease_namespace));
-        arguments.push(format!("--identity={}", self.identity));
+        arguments.push(format!("--pod-namespace={}", self.lease_namespace));
+        arguments.push(format!("--pod-name={}", self.identity));
         arguments.extend(self.namespace.map(|namespace| format!("--namespace={namespace}")));
         Daemon::start(self.binary, self.kubeconfig, &arguments, self.log)
     }

@@ -114,8 +114,9 @@ impl Cluster {
         .await?;
         let stop = CancellationToken::new();
         let metrics = seika_controller::metrics::Metrics::new(&mut prometheus_client::registry::Registry::default());
-        let settings = seika_controller::controller::Settings::default();
-        let seikas = seika_controller::controller::run(client.clone(), settings, metrics, stop.clone());
+        let options = seika_controller::ControllerOptions::default();
+        let own_pod = event_writer::pod("kantai-system", "seika-controller");
+        let seikas = seika_controller::controller::run(client.clone(), options, own_pod, metrics, stop.clone());
         let loud = async |name: &str, part: anyhow::Result<()>| {
             if let Err(error) = part {
                 eprintln!("{name}: {error:#}");

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use k8s_api::seika::{NODE_LABEL, REVISION_LABEL, Seika};
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kantai_tests::PATIENCE;
@@ -10,7 +11,6 @@ use kantai_tests::seika::cluster::{Cluster, Controller, is_active, until};
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use prometheus_client::registry::Registry;
-use seika_controller::crd::{NODE_LABEL, REVISION_LABEL, Seika};
 use seika_controller::metrics::Metrics;
 use serde_json::json;
 
@@ -208,7 +208,8 @@ pub(crate) async fn refusals_stop_the_creation(cluster: &Cluster) -> anyhow::Res
     anyhow::ensure!(conditions.iter().any(|condition| condition.message.contains("PodSecurity")), "{conditions:?}");
     let mut exposed = String::new();
     prometheus_client::encoding::text::encode(&mut exposed, &registry)?;
-    let refused = exposed.lines().find_map(|line| line.strip_prefix("seika_pod_creates_total{outcome=\"Refused\"} "));
+    let refused =
+        exposed.lines().find_map(|line| line.strip_prefix("kantai_seika_controller_pod_creates_total{outcome=\"Refused\"} "));
     let refused: usize = refused.unwrap_or("0").parse()?;
     anyhow::ensure!((1..=10).contains(&refused), "{refused} of 50 pods were asked for, one for each pass would do");
     namespaces.patch(&case.namespace, &PatchParams::default(), &Patch::Merge(enforce(None))).await?;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use k8s_api::seika::{NODE_ANNOTATION, NODE_LABEL, NODES_MAX, REVISION_LABEL, Seika};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kantai_tests::api_server::documents;
 use kantai_tests::seika::cluster::{Cluster, until};
 use kube::ResourceExt as _;
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use seika_controller::crd::{NODE_ANNOTATION, NODE_LABEL, NODES_MAX, REVISION_LABEL, Seika};
 use serde_json::{Map, Value, json};
 
 use crate::condition;

@@ -18,8 +18,8 @@ mod scale;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use anyhow::Context as _;
+use k8s_api::seika::Seika;
 use kantai_tests::seika::cluster::Cluster;
-use seika_controller::crd::Seika;
 use tokio::runtime::Runtime;
 
 /// One control plane for all cases. It goes with the last case that uses it, and each case that

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use k8s_api::seika::Seika;
 use k8s_openapi::api::core::v1::Node;
 use kantai_tests::seika::cluster::{Cluster, node_of, until};
 use kube::ResourceExt as _;
 use kube::api::{Api, Patch, PatchParams};
-use seika_controller::crd::Seika;
 use serde_json::json;
 
 use crate::condition;

@@ -16,11 +16,11 @@
 
 use std::time::{Duration, Instant};
 
+use k8s_api::seika::NODE_LABEL;
 use kantai_tests::api_server::apply;
 use kantai_tests::seika::cluster::{Cluster, until};
 use kube::ResourceExt as _;
 use kube::api::{Patch, PatchParams};
-use seika_controller::crd::NODE_LABEL;
 use serde_json::{Value, json};
 
 use crate::condition;

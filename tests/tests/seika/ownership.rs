@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use k8s_api::seika::NODE_LABEL;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use k8s_openapi::api::core::v1::Pod;
 use kantai_tests::api_server::apply;
 use kantai_tests::seika::cluster::{Cluster, until};
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
-use seika_controller::crd::NODE_LABEL;
 use serde_json::{Value, json};
 
 use crate::condition;

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use k8s_api::seika::Seika;
 use k8s_openapi::api::core::v1::Node;
 use kantai_tests::seika::cluster::{Cluster, node_of, until};
 use kube::api::{Api, Patch, PatchParams};
 use local_control_plane::components::{Component, Components};
 use local_control_plane::control_plane::{ControlPlane, Controllers, Lifetime, Options, Place};
 use local_control_plane::progress::Progress;
-use seika_controller::crd::Seika;
 use serde_json::json;
 
 use crate::condition;

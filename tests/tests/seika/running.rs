@@ -15,7 +15,8 @@ use kube::Client;
 use kube::api::Api;
 use lease_election::{LeaseSettings, act_while_leading};
 use prometheus_client::registry::Registry;
-use seika_controller::controller::{self, Settings};
+use seika_controller::ControllerOptions;
+use seika_controller::controller;
 use seika_controller::metrics::Metrics;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -54,8 +55,9 @@ fn replica(client: &Client, namespace: &str, lease_namespace: &str, identity: &s
     let (client, namespace, stopped) = (client.clone(), namespace.to_owned(), stop.clone());
     let task = tokio::spawn(async move {
         let act = |stop| {
-            let settings = Settings { namespace: Some(namespace.clone()), ..Settings::default() };
-            let kept = controller::run(client.clone(), settings, metrics.clone(), stop);
+            let options = ControllerOptions { namespace: Some(namespace.clone()), ..ControllerOptions::default() };
+            let own_pod = event_writer::pod("kantai-system", "seika-controller");
+            let kept = controller::run(client.clone(), options, own_pod, metrics.clone(), stop);
             async { kept.await.unwrap() }
         };
         act_while_leading(client.clone(), settings, stopped, || (), |_| (), act).await;

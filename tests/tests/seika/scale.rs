@@ -3,12 +3,12 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use k8s_api::seika::Seika;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use kantai_tests::seika::budgets::{kinds, lets_a_drain_pass};
 use kantai_tests::seika::cluster::{Case, Cluster, until};
 use kantai_tests::seika::kubectl::Kubectl;
 use kube::api::{Patch, PatchParams};
-use seika_controller::crd::Seika;
 use serde_json::{Value, json};
 
 async fn until_total(case: &Case, total: i32) -> anyhow::Result<Seika> {

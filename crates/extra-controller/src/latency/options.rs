@@ -27,7 +27,7 @@ pub struct LatencyOptions {
     pub prometheus_tenant: Option<String>,
     /// How long what Prometheus last said about a node holds before its prober is asked, such as
     /// 30s
-    #[arg(long, env = "KANTAI_PROMETHEUS_PATIENCE", default_value = "30s", value_parser = duration)]
+    #[arg(long, env = "KANTAI_PROMETHEUS_PATIENCE", default_value = "30s", value_parser = ops_http::duration)]
     pub prometheus_patience: Duration,
     /// PromQL of round-trip times between nodes, one series per pair, in place of the probers'
     /// metrics; for example
@@ -44,7 +44,7 @@ pub struct LatencyOptions {
     #[arg(long, env = "KANTAI_LATENCY_UNIT", default_value = "s", value_parser = unit)]
     pub latency_unit: Unit,
     /// How often latency is read, such as 5s
-    #[arg(long, env = "KANTAI_LATENCY_INTERVAL", default_value = "5s", value_parser = duration)]
+    #[arg(long, env = "KANTAI_LATENCY_INTERVAL", default_value = "5s", value_parser = ops_http::duration)]
     pub latency_interval: Duration,
 }
 
@@ -64,11 +64,6 @@ fn unit(text: &str) -> Result<Unit, String> {
         other => return Err(format!("unknown unit {other:?}: s, ms, us or ns")),
     };
     Ok(Unit { seconds })
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let duration: jiff::SignedDuration = text.parse().map_err(|error| format!("no duration such as 30s: {error}"))?;
-    Duration::try_from(duration).ok().filter(|duration| !duration.is_zero()).ok_or_else(|| format!("{text} is not above zero"))
 }
 
 impl LatencyOptions {

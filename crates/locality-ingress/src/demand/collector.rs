@@ -55,16 +55,24 @@ impl Collector for DemandMetrics {
         let gauge = |load: &Load, metric: MetricEncoder<'_>| {
             ConstGauge::new(i64::try_from(load.in_flight).unwrap_or(i64::MAX)).encode(metric)
         };
-        let mut family =
-            encoder.encode_descriptor("locality_ingress_requests_in_flight", "Requests in flight", None, MetricType::Gauge)?;
+        let mut family = encoder.encode_descriptor(
+            "kantai_locality_ingress_requests_in_flight",
+            "Requests in flight",
+            None,
+            MetricType::Gauge,
+        )?;
         for (labels, load) in &loads {
             gauge(load, family.encode_family(labels)?)?;
         }
         type Count = fn(&Load) -> u64;
         let counts: [(&str, &str, Count); 3] = [
-            ("locality_ingress_requests_arrived", "Requests sent to a serving node", |load| load.arrived),
-            ("locality_ingress_requests_finished", "Requests answered with anything but a server error", |load| load.finished),
-            ("locality_ingress_requests_failed", "Requests answered with a server error, or not at all", |load| load.failed),
+            ("kantai_locality_ingress_requests_arrived", "Requests sent to a serving node", |load| load.arrived),
+            ("kantai_locality_ingress_requests_finished", "Requests answered with anything but a server error", |load| {
+                load.finished
+            }),
+            ("kantai_locality_ingress_requests_failed", "Requests answered with a server error, or not at all", |load| {
+                load.failed
+            }),
         ];
         for (name, help, count) in counts {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
@@ -73,7 +81,8 @@ impl Collector for DemandMetrics {
             }
         }
         let help = "Requests in flight, added up over time; divided by those that ended it is the mean response time";
-        let mut family = encoder.encode_descriptor("locality_ingress_requests_busy_seconds", help, None, MetricType::Counter)?;
+        let mut family =
+            encoder.encode_descriptor("kantai_locality_ingress_requests_busy_seconds", help, None, MetricType::Counter)?;
         for (labels, load) in &loads {
             ConstCounter::new(load.busy_seconds).encode(family.encode_family(labels)?)?;
         }
@@ -101,7 +110,7 @@ mod tests {
         let mut page = String::new();
         prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
         let labels = r#"{namespace="default",revision="hello-00001",source="node3",serving="node1"}"#;
-        assert!(page.contains(&format!("locality_ingress_requests_in_flight{labels} 3\n")), "{page}");
-        assert!(page.contains(&format!("locality_ingress_requests_arrived_total{labels} 4\n")), "{page}");
+        assert!(page.contains(&format!("kantai_locality_ingress_requests_in_flight{labels} 3\n")), "{page}");
+        assert!(page.contains(&format!("kantai_locality_ingress_requests_arrived_total{labels} 4\n")), "{page}");
     }
 }

@@ -5,8 +5,7 @@
 //! A gateway that sends everything to one activator fills that one's pods while the others are
 //! idle.
 
-use crate::kubernetes::objects::Endpoint;
-use crate::kubernetes::revision::Concurrency;
+use crate::kubernetes::objects::{Concurrency, Endpoint};
 use std::collections::BTreeMap;
 
 /// How requests for a revision are spread over its activators, by node. `None` if the nearest

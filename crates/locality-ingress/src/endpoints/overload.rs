@@ -7,8 +7,7 @@ use std::sync::Arc;
 use super::overflow::Limits;
 use super::plan::Rows;
 use super::spill::move_shares;
-use crate::kubernetes::objects::{Endpoint, ObjectName, RevisionObject};
-use crate::kubernetes::revision::Concurrency;
+use crate::kubernetes::objects::{Concurrency, Endpoint, ObjectName, RevisionObject};
 use crate::state::change::LoadChange;
 use gateway_link::demand::ByServing;
 

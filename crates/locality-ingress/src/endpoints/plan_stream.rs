@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use gateway_link::lines::{LineTooLong, Lines};
 use gateway_link::{Event, MAX_LINE_BYTES};
+use ops_http::duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -13,13 +14,22 @@ use crate::metrics::Metrics;
 use crate::state::change::{Change, Source};
 
 /// How to read the stream of routes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct FollowSettings {
-    /// Its URL.
+    /// URL of the extra-controller's stream of routes.
+    #[arg(
+        long = "routes-url",
+        value_name = "URL",
+        env = "KANTAI_ROUTES_URL",
+        default_value = "http://extra-controller.kantai-system.svc:18080/v1/routes"
+    )]
     pub url: String,
-    /// Reconnect after this time without a line, heartbeats included.
+    /// Reconnect when the stream of routes delivers nothing for this time, heartbeats included.
+    #[arg(long = "routes-silence", value_name = "DURATION", env = "KANTAI_ROUTES_SILENCE", default_value = "15s", value_parser = duration)]
     pub silence_limit: Duration,
-    /// Drop the routes after this time without a line.
+    /// Drop the routes when the stream has delivered nothing for this time. Gateways then prefer
+    /// their own node.
+    #[arg(long = "routes-expiry", value_name = "DURATION", env = "KANTAI_ROUTES_EXPIRY", default_value = "5m", value_parser = duration)]
     pub expiry: Duration,
 }
 

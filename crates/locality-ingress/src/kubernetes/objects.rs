@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::{Deserialize, Serialize};
 
 use super::kernel::Release;
-use super::revision::Concurrency;
 use k8s_api::kingress::{IngressSpec, IngressStatus};
 
 /// Namespace and name of an object.
@@ -159,6 +159,15 @@ pub struct NodeObject {
     pub kernel: Option<Release>,
     /// Whether its kubelet is silent.
     pub is_silent: bool,
+}
+
+/// The concurrency limit of a revision's pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concurrency {
+    /// No limit.
+    Unlimited,
+    /// The maximum number of concurrent requests of a pod; further requests queue.
+    Limited(NonZeroU32),
 }
 
 /// A revision.

@@ -7,16 +7,7 @@ use std::num::NonZeroU32;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
-use super::objects::RevisionObject;
-
-/// The concurrency limit of a revision's pods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Concurrency {
-    /// No limit.
-    Unlimited,
-    /// The maximum number of concurrent requests of a pod; further requests queue.
-    Limited(NonZeroU32),
-}
+use super::objects::{Concurrency, RevisionObject};
 
 /// What Knative reads how much a revision must be able to take on top from.
 const BURST_CAPACITY: [&str; 2] =

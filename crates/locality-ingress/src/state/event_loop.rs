@@ -5,13 +5,15 @@ use std::time::Instant;
 
 use std::collections::BTreeSet;
 
+use event_writer::EventWriter;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event, EventType};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::ControlPlaneState;
 use super::change::{Change, Source};
 use crate::demand::peers::Replicas;
-use crate::kubernetes::events::Events;
 use crate::kubernetes::objects::ObjectName;
 use crate::metrics::Metrics;
 use crate::status::progress::{GatewayPod, IngressProgress, REFUSED_BY_GATEWAY};
@@ -29,7 +31,7 @@ pub(crate) struct Outputs {
     /// The other replicas.
     pub(crate) replicas: watch::Sender<Replicas>,
     /// Writer of warnings about Ingresses.
-    pub events: Option<Events>,
+    pub events: Option<EventWriter>,
     /// Set when the caches are synced.
     pub readiness: ops_http::Readiness,
     /// Metrics of the daemon.
@@ -107,9 +109,15 @@ fn blame(state: &mut ControlPlaneState, report: &NackReport, outputs: &Outputs) 
 }
 
 fn warn(state: &ControlPlaneState, outputs: &Outputs, ingress: ObjectName, reason: &'static str, note: String) {
-    if let Some(events) = outputs.events.clone() {
-        let uid = state.uid(&ingress).unwrap_or_default();
-        // A slow API server must not delay the gateways.
-        tokio::spawn(async move { events.warn(&ingress, &uid, reason, &note).await });
-    }
+    let Some(events) = &outputs.events else { return };
+    let about = ObjectReference {
+        api_version: Some("networking.internal.knative.dev/v1alpha1".to_owned()),
+        kind: Some("Ingress".to_owned()),
+        uid: state.uid(&ingress),
+        namespace: Some(ingress.namespace),
+        name: Some(ingress.name),
+        ..ObjectReference::default()
+    };
+    let (type_, action) = (EventType::Warning, "Route".to_owned());
+    events.write(&about, Event { type_, reason: reason.to_owned(), note: Some(note), action, secondary: None });
 }

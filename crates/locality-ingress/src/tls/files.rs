@@ -39,6 +39,9 @@ pub enum TlsError {
         /// The missing file.
         missing: &'static str,
     },
+    /// Both files and plain text are asked for.
+    #[error("failed to set up TLS: certificate files and plain text exclude each other")]
+    Contradiction,
     /// A file that cannot be read.
     #[error("failed to read {}", path.display())]
     Read {

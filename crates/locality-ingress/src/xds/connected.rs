@@ -99,11 +99,11 @@ impl Collector for Connected {
             let behind = |gateway: &Gateway| gateway.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
             (gateways.len(), gateways.values().map(|gateway| (gateway.node.clone(), behind(gateway))).collect())
         };
-        let (name, help) = ("locality_ingress_connected_gateways", "Gateways connected to this replica");
+        let (name, help) = ("kantai_locality_ingress_connected_gateways", "Gateways connected to this replica");
         let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX)).encode(gauge)?;
         let help = "For how long the gateway of a node has not confirmed all that there is; 0 where it has";
-        let name = "locality_ingress_gateway_behind_seconds";
+        let name = "kantai_locality_ingress_gateway_behind_seconds";
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (node, behind) in by_node {
             ConstGauge::new(behind).encode(family.encode_family(&NodeLabel { node })?)?;
@@ -133,12 +133,12 @@ mod tests {
         let since = connected.watch().borrow()[&stream].behind_since;
         assert!(since.is_some(), "who comes has nothing");
         assert!(!page().contains("{node=\"node1\"} 0.0\n"), "{}", page());
-        assert!(page().contains("locality_ingress_connected_gateways 1\n"), "{}", page());
+        assert!(page().contains("kantai_locality_ingress_connected_gateways 1\n"), "{}", page());
         assert!(!connected.report(stream, None, 7));
         assert_eq!(connected.watch().borrow()[&stream].behind_since, since, "it counts from the first change that is lacking");
         assert!(connected.report(stream, Some(7), 7));
         assert!(!connected.report(stream, Some(7), 7), "it was told before");
-        assert!(page().contains("locality_ingress_gateway_behind_seconds{node=\"node1\"} 0.0\n"), "{}", page());
+        assert!(page().contains("kantai_locality_ingress_gateway_behind_seconds{node=\"node1\"} 0.0\n"), "{}", page());
         assert_eq!(connected.in_sync_at("node1"), Some(7));
         connected.leave(stream);
         assert_eq!(connected.in_sync_at("node1"), None);

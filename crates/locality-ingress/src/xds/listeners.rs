@@ -54,15 +54,19 @@ const STATISTICS_PORT: u16 = 9000;
 const ADMINISTRATION: &str = "admin";
 
 /// The ports that gateways listen on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
 pub struct GatewayPorts {
-    /// External HTTP.
+    /// Port of the gateways' external HTTP listener.
+    #[arg(long = "external-port", value_name = "PORT", env = "KANTAI_EXTERNAL_PORT", default_value_t = Self::default().external)]
     pub external: u16,
-    /// Internal HTTP.
+    /// Port of the gateways' internal HTTP listener.
+    #[arg(long = "internal-port", value_name = "PORT", env = "KANTAI_INTERNAL_PORT", default_value_t = Self::default().internal)]
     pub internal: u16,
-    /// External HTTPS.
+    /// Port of the gateways' external HTTPS listener.
+    #[arg(long = "external-tls-port", value_name = "PORT", env = "KANTAI_EXTERNAL_TLS_PORT", default_value_t = Self::default().external_tls)]
     pub external_tls: u16,
-    /// Internal HTTPS.
+    /// Port of the gateways' internal HTTPS listener.
+    #[arg(long = "internal-tls-port", value_name = "PORT", env = "KANTAI_INTERNAL_TLS_PORT", default_value_t = Self::default().internal_tls)]
     pub internal_tls: u16,
 }
 
@@ -73,17 +77,30 @@ impl Default for GatewayPorts {
 }
 
 /// Settings of the listeners.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
 pub struct ListenerSettings {
     /// The ports.
+    #[command(flatten)]
     pub ports: GatewayPorts,
-    /// Whether each request is logged as a line of JSON on standard output.
+    /// Make gateways log each request as a line of JSON on standard output.
+    #[arg(long, env = "KANTAI_ACCESS_LOG")]
     pub access_log: bool,
-    /// The number of trusted proxies in front of the external listeners.
+    /// Number of trusted proxies in front of the gateways' external ports, such as 1 for a load
+    /// balancer that terminates TLS. Their X-Forwarded-For and X-Forwarded-Proto are used. A client
+    /// that bypasses them can claim any address.
+    #[arg(long, env = "KANTAI_TRUSTED_HOPS", default_value_t = 0)]
     pub trusted_hops: u32,
-    /// Whether the PROXY protocol is accepted on the external listeners.
+    /// Accept the PROXY protocol, version 1 or 2, on the gateways' external ports. Connections
+    /// without its header are accepted too.
+    #[arg(long, env = "KANTAI_PROXY_PROTOCOL")]
     pub proxy_protocol: bool,
-    /// The maximum size of all headers of a request, in KiB.
+    /// Maximum size of all headers of a request, in KiB. Requests above it are answered with 431.
+    #[arg(
+        long,
+        env = "KANTAI_REQUEST_HEADERS_KIB",
+        default_value_t = DEFAULT_REQUEST_HEADERS_KIB,
+        value_parser = clap::value_parser!(u32).range(1..=8192)
+    )]
     pub request_headers_kib: u32,
 }
 

@@ -40,7 +40,7 @@ pub(crate) struct Stray {
 
 /// What the watch said.
 #[derive(Clone, Debug)]
-pub(crate) enum Told {
+pub(crate) enum PodChange {
     /// A new list begins. Writes that ended before it are in it.
     ListBegins,
     /// The list holds this pod.

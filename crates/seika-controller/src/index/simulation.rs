@@ -11,11 +11,11 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::crd::Rollout;
 use crate::observed::fixtures::pod;
 use crate::observed::{NodeView, Nodes};
 use crate::plan::{Asked, Create, Delete, Seen, plan};
 use crate::taints::Tolerations;
+use k8s_api::seika::Rollout;
 
 const NODE: &str = "node1";
 
@@ -39,7 +39,7 @@ enum Step {
     /// A pass; each of its requests has the next of these fates.
     Pass(Vec<Fate>),
     /// The watch tells of so many changes.
-    Tell(usize),
+    Deliver(usize),
     /// The watch breaks and lists anew.
     List,
     Count(i32),
@@ -64,7 +64,7 @@ struct World {
     /// What there is.
     pods: BTreeMap<String, PodView>,
     /// All that ever changed.
-    log: Vec<Told>,
+    log: Vec<PodChange>,
     /// How much of it the watch has told.
     told: usize,
     uids: u32,
@@ -84,20 +84,20 @@ impl World {
         self.pods.values().filter(|pod| pod.is_active()).count()
     }
 
-    fn tell(&mut self, changes: usize) {
+    fn deliver(&mut self, changes: usize) {
         for _ in 0..changes {
             let Some(change) = self.log.get(self.told) else { return };
             self.told += 1;
-            self.index.tell(change.clone());
+            self.index.apply(change.clone());
         }
     }
 
     fn list(&mut self) {
-        self.index.tell(Told::ListBegins);
+        self.index.apply(PodChange::ListBegins);
         for pod in self.pods.values() {
-            self.index.tell(Told::Listed(owner(), pod.clone()));
+            self.index.apply(PodChange::Listed(owner(), pod.clone()));
         }
-        self.index.tell(Told::ListEnds);
+        self.index.apply(PodChange::ListEnds);
         self.told = self.log.len();
     }
 
@@ -111,7 +111,7 @@ impl World {
         self.uids += 1;
         let made = PodView { uid: format!("uid-{}", self.uids), ..pod(name, NODE) };
         self.pods.insert(name.to_owned(), made.clone());
-        self.log.push(Told::Put(owner(), made.clone()));
+        self.log.push(PodChange::Put(owner(), made.clone()));
         assert!(
             self.active() <= usize::try_from(self.most).unwrap(),
             "{} pods, at most {} were asked for",
@@ -126,11 +126,11 @@ impl World {
         if gently {
             pod.terminating = true;
             let going = pod.clone();
-            self.log.push(Told::Put(owner(), going));
+            self.log.push(PodChange::Put(owner(), going));
         } else {
             let gone = pod.clone();
             self.pods.remove(&gone.name);
-            self.log.push(Told::Gone(owner(), gone));
+            self.log.push(PodChange::Gone(owner(), gone));
         }
     }
 
@@ -190,7 +190,7 @@ impl World {
                 (_, None) => CreateEnd::NameHeld,
             };
             if matches!(fate, Fate::DoneAndTold) {
-                self.tell(usize::MAX);
+                self.deliver(usize::MAX);
             }
             self.index.create_ends(&owner(), name, &end);
         }
@@ -210,7 +210,7 @@ impl World {
                 }
             };
             if matches!(fate, Fate::DoneAndTold) {
-                self.tell(usize::MAX);
+                self.deliver(usize::MAX);
             }
             self.index.delete_ends(&owner(), uid, end);
         }
@@ -219,7 +219,7 @@ impl World {
     fn step(&mut self, step: &Step) {
         match step {
             Step::Pass(fates) => self.pass(fates),
-            Step::Tell(changes) => self.tell(*changes),
+            Step::Deliver(changes) => self.deliver(*changes),
             Step::List => self.list(),
             Step::Count(count) => self.count = *count,
             Step::Delete(which, gently) => {
@@ -257,7 +257,7 @@ fn any_fate() -> impl Strategy<Value = Fate> {
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => vec(any_fate(), 0..6).prop_map(Step::Pass),
-        4 => (0..8_usize).prop_map(Step::Tell),
+        4 => (0..8_usize).prop_map(Step::Deliver),
         1 => Just(Step::List),
         3 => (0..6_i32).prop_map(Step::Count),
         2 => (0..4_usize, any::<bool>()).prop_map(|(which, gently)| Step::Delete(which, gently)),
@@ -280,10 +280,10 @@ proptest! {
         // Calm: requests land, the watch catches up, passes go through.
         world.land();
         for _ in 0..4 {
-            world.tell(usize::MAX);
+            world.deliver(usize::MAX);
             world.step(&Step::Pass(Vec::new()));
         }
-        world.tell(usize::MAX);
+        world.deliver(usize::MAX);
         prop_assert_eq!(world.active(), usize::try_from(world.count).unwrap());
         let picture = world.index.picture(&owner());
         prop_assert_eq!(picture.pods.iter().filter(|pod| pod.is_active()).count(), world.active());

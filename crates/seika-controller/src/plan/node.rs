@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::victims::rank;
 use super::{Asked, Cause, Delete};
-use crate::crd::Rollout;
 use crate::observed::{PodView, Progress};
+use k8s_api::seika::Rollout;
 
 /// What a node may have.
 pub(super) struct Room<'a> {

@@ -65,7 +65,7 @@ async fn adopt_all(valid: &Valid<'_>, context: &Context, orphans: Vec<Arc<PodVie
             Ok(adopted) => {
                 context.with_book(&valid.owner, |book| book.attempts.done(&orphan.uid));
                 if adopted {
-                    tell(valid, context, ("SuccessfulAdopt", "Adopt", "adopted"), &orphan);
+                    announce_done(valid, context, ("SuccessfulAdopt", "Adopt", "adopted"), &orphan);
                 }
             }
             Err(error) => {
@@ -95,7 +95,7 @@ async fn release_all(valid: &Valid<'_>, context: &Context, pods: Vec<Arc<PodView
                     }
                 });
                 if released {
-                    tell(valid, context, ("SuccessfulRelease", "Release", "released"), pod);
+                    announce_done(valid, context, ("SuccessfulRelease", "Release", "released"), pod);
                 }
             }
             Err(error) => {
@@ -125,7 +125,7 @@ fn failed(valid: &Valid<'_>, context: &Context, pod: &PodView, error: &WriteErro
     }
 }
 
-fn tell(valid: &Valid<'_>, context: &Context, (reason, action, done): (&str, &str, &str), pod: &PodView) {
+fn announce_done(valid: &Valid<'_>, context: &Context, (reason, action, done): (&str, &str, &str), pod: &PodView) {
     tracing::info!(seika = valid.owner.name, namespace = valid.owner.namespace, pod = pod.name, "{done}");
     context.announcer.done(&valid.reference, reason, action, &pod.name, format!("{done} {}", pod.name));
 }

@@ -10,7 +10,6 @@ use kube::runtime::reflector::{ObjectRef, Store};
 
 use crate::announce::Announcer;
 use crate::backoff::Backoffs;
-use crate::crd::{MaybeSeika, SeikaStatus};
 use crate::index::Owner;
 use crate::metrics::Metrics;
 use crate::observed::{Nodes, PodView};
@@ -19,6 +18,7 @@ use crate::plan::{Asked, Seen};
 use crate::queue::Waiting;
 use crate::status::Trouble;
 use crate::writes::Writer;
+use k8s_api::seika::{MaybeSeika, SeikaStatus};
 
 use super::valid::Valid;
 
@@ -122,16 +122,18 @@ impl Context {
 
 #[cfg(test)]
 mod tests {
+    use event_writer::{EventWriter, Repeats};
+    use k8s_openapi::api::core::v1::ObjectReference;
     use kube::core::DeserializeGuard;
     use kube::runtime::{reflector, watcher};
     use kube::{Client, Config};
     use prometheus_client::registry::Registry;
 
     use super::*;
-    use crate::crd::Seika;
     use crate::index::CreateEnd;
     use crate::pace::Pace;
     use crate::writes::SharedIndex;
+    use k8s_api::seika::Seika;
 
     fn seika(uid: &str) -> MaybeSeika {
         let mut seika = Seika::new("hello", Default::default());
@@ -158,7 +160,8 @@ mod tests {
         let index = SharedIndex::default();
         let pace = Pace::new(1, None);
         let writer = Writer { client: client.clone(), index: index.clone(), metrics: metrics.clone(), at_once: 1, pace };
-        let (announcer, _publish) = Announcer::new(client, None, metrics.clone());
+        let (events, _write) = EventWriter::new(client, "seika-controller", ObjectReference::default(), Repeats::Counted);
+        let announcer = Announcer::new(events, metrics.clone());
         let (store, mut stored) = reflector::store::<MaybeSeika>();
         let context = Context::new(writer, Arc::default(), store, Waiting::default(), announcer, metrics);
 

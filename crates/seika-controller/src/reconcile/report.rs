@@ -6,12 +6,12 @@ use jiff::{SignedDuration, Timestamp};
 use kube::core::SelectorExt as _;
 use kube::{Resource as _, ResourceExt as _};
 
-use crate::crd::Seika;
 use crate::index::Owner;
 use crate::manifest;
 use crate::plan::{Create, Delete};
 use crate::status::{Circumstances, next_deadline, rejected, status};
 use crate::writes::WriteError;
+use k8s_api::seika::Seika;
 
 use super::context::Context;
 use super::valid::{Valid, owner_of};

@@ -8,12 +8,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
 use kube::core::{Expression, Selector, SelectorExt as _};
 
-use crate::crd::{OWN_KEYS, Rollout, Seika};
 use crate::index::Owner;
 use crate::manifest;
 use crate::naming::revision;
 use crate::plan::{Asked, Create};
 use crate::taints::Tolerations;
+use k8s_api::seika::{OWN_KEYS, Rollout, Seika};
 
 /// A Seika that passed validation, and what follows from its spec.
 pub(super) struct Valid<'a> {
@@ -101,7 +101,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::crd::{NODE_LABEL, REVISION_LABEL};
+    use k8s_api::seika::{NODE_LABEL, REVISION_LABEL};
 
     fn seika(selector: &serde_json::Value) -> Seika {
         let spec = json!({ "repurika": { "node1": 1, "node2": 2 }, "selector": selector,

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::crd::NodeStatus;
 use crate::observed::Nodes;
+use k8s_api::seika::NodeStatus;
 
 /// In clusters of more nodes than this the status lists only those that concern the Seika, and
 /// where more than this concern it, only those that lack something.

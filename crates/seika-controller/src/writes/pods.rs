@@ -18,11 +18,11 @@ use serde_json::{Value, json};
 
 use super::error::{WriteError, is_conflict, is_no_longer_so, is_refusal, no_answer};
 use super::{ANSWER_WITHIN, Claimant, FIELD_MANAGER, Writer, answered};
-use crate::crd::Seika;
 use crate::index::{CreateEnd, DeleteEnd, Owner};
 use crate::metrics::Outcome;
 use crate::observed::PodView;
 use crate::plan::{Create, Delete};
+use k8s_api::seika::Seika;
 
 /// What became of a plan's creates.
 #[derive(Debug, Default)]

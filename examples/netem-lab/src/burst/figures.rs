@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::load::Outcome;
 use crate::report::ReportError;
 
-/// The least share of calm requests that are to be answered on the node they entered, in percent.
+/// Goal: share of calm requests that are answered on the node they entered, in percent.
 const LEAST_LOCAL_PCT: f64 = 99.9;
 
 /// One thing that was found.
@@ -20,7 +20,7 @@ pub struct Figure {
     pub value: f64,
     /// In what.
     pub unit: &'static str,
-    /// What it should come to; empty where it only tells more.
+    /// The goal; empty for figures without one.
     pub goal: String,
     /// Whether it does.
     pub ok: bool,
@@ -135,7 +135,7 @@ fn quantile(outcomes: &[Outcome], share: f64) -> f64 {
 pub(super) fn arrived_at_activators(page: &str, namespace: &str, service: &str) -> u64 {
     let revision = format!("revision=\"{service}-");
     let namespace = format!("namespace=\"{namespace}\"");
-    let lines = page.lines().filter(|line| line.starts_with("locality_ingress_requests_arrived_total{"));
+    let lines = page.lines().filter(|line| line.starts_with("kantai_locality_ingress_requests_arrived_total{"));
     let of_service = lines.filter(|line| line.contains(&revision) && line.contains(&namespace));
     let to_activators = of_service.filter(|line| line.contains("serving=\"\""));
     to_activators.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
@@ -210,7 +210,7 @@ mod tests {
     fn requests_to_no_node_are_those_that_activators_hold() {
         let line = |revision: &str, serving: &str, count: u32| {
             format!(
-                "locality_ingress_requests_arrived_total{{namespace=\"default\",revision=\"{revision}\",source=\"a\",serving=\"{serving}\"}} {count}"
+                "kantai_locality_ingress_requests_arrived_total{{namespace=\"default\",revision=\"{revision}\",source=\"a\",serving=\"{serving}\"}} {count}"
             )
         };
         let page = [
