@@ -6,6 +6,7 @@
 //! path answers the same, so that it can stand behind any route.
 
 use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -15,6 +16,7 @@ use axum::http::StatusCode;
 use clap::Parser;
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 
 /// No request may hold a connection for longer than this.
 const LONGEST: Duration = Duration::from_secs(600);
@@ -38,6 +40,25 @@ struct Options {
     /// Milliseconds to wait for, where a request does not say.
     #[arg(long, env = "WAIT_MS", default_value_t = 0)]
     wait_ms: u64,
+    /// How many requests to work on at a time, as a pool of workers does; others wait for their
+    /// turn. 0: as many as there are.
+    #[arg(long, env = "WORKS_ON", default_value_t = 0)]
+    works_on: u32,
+}
+
+/// The options, and the turns of those that wait.
+#[derive(Clone)]
+struct Server {
+    options: Options,
+    turns: Arc<Semaphore>,
+}
+
+impl Server {
+    fn new(options: Options) -> Self {
+        let at_a_time = usize::try_from(options.works_on).unwrap_or(0);
+        let permits = if at_a_time == 0 { Semaphore::MAX_PERMITS } else { at_a_time };
+        Self { options, turns: Arc::new(Semaphore::new(permits)) }
+    }
 }
 
 #[derive(Deserialize)]
@@ -46,12 +67,14 @@ struct ServiceTime {
     wait_ms: Option<u64>,
 }
 
-async fn answer(State(options): State<Options>, Query(asked): Query<ServiceTime>) -> (StatusCode, String) {
+async fn answer(State(Server { options, turns }): State<Server>, Query(asked): Query<ServiceTime>) -> (StatusCode, String) {
     let busy = Duration::from_millis(asked.busy_ms.unwrap_or(options.busy_ms));
     let wait = Duration::from_millis(asked.wait_ms.unwrap_or(options.wait_ms));
     if busy.saturating_add(wait) > LONGEST {
         return (StatusCode::BAD_REQUEST, format!("busy_ms and wait_ms together may be {} at most\n", LONGEST.as_millis()));
     }
+    // Nobody closes it.
+    let _turn = turns.acquire().await;
     if !busy.is_zero() {
         // On a thread of its own, so that the server goes on accepting as a pool of workers would.
         if tokio::task::spawn_blocking(move || compute_for(busy)).await.is_err() {
@@ -82,7 +105,7 @@ async fn main() -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("failed to listen on {address}"))?;
     tracing::info!(%address, pod = options.pod, node = options.node, "listening");
     let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
-    let router = Router::new().fallback(answer).with_state(options);
+    let router = Router::new().fallback(answer).with_state(Server::new(options));
     axum::serve(listener, router)
         .with_graceful_shutdown(async move {
             terminate.recv().await;

@@ -2,6 +2,7 @@
 
 pub(crate) mod burst;
 pub(crate) mod conformance;
+pub(crate) mod experiment;
 pub(crate) mod faults;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use netem_lab::images::{self, Program};
 use netem_lab::run::{ClusterUp, class_of, lay_wire};
 use netem_lab::scenario::{DEFAULT_SCENARIO, Overrides, Scenario};
 use netem_lab::state::StateFolder;
+use netem_lab::wire::{LinkMatrix, WireClient};
 
 #[derive(Debug, Args)]
 pub(crate) struct ScenarioArguments {
@@ -61,18 +63,29 @@ impl OwnClusterArguments {
         let given = ScenarioArguments { scenario: self.scenario.clone(), nodes: None, programs: None };
         let scenario = read_scenario(&given, None)?;
         let parts = Parts::prepare(self.programs.as_deref(), &scenario)?;
-        unless_interrupted(async {
-            let (mut cluster, _) = parts.up().await?;
-            lay_wire(&mut cluster, &parts.spec.lab_binary, &scenario.links).await?;
-            let done = work(&mut cluster, &parts).await?;
-            if self.keep {
-                parts.leave_running(cluster)?;
-            } else {
-                cluster.down()?;
-            }
-            Ok(done)
-        })
+        on_cluster(&parts, &scenario.links, self.keep, async |cluster, _| work(cluster, &parts).await)
     }
+}
+
+/// Makes a cluster with the delays of its links, does the work there, and takes the cluster down,
+/// unless it is to be kept.
+pub(crate) fn on_cluster<T>(
+    parts: &Parts,
+    links: &LinkMatrix,
+    keep: bool,
+    work: impl AsyncFnOnce(&mut Cluster, WireClient) -> Result<T>,
+) -> Result<T> {
+    unless_interrupted(async {
+        let (mut cluster, _) = parts.up().await?;
+        let (wire, _) = lay_wire(&mut cluster, &parts.spec.lab_binary, links).await?;
+        let done = work(&mut cluster, wire).await?;
+        if keep {
+            parts.leave_running(cluster)?;
+        } else {
+            cluster.down()?;
+        }
+        Ok(done)
+    })
 }
 
 /// Where the lab keeps what it has made, and puts its reports.
@@ -107,6 +120,10 @@ pub(crate) struct Parts {
 
 impl Parts {
     pub(crate) fn prepare(programs: Option<&Path>, scenario: &Scenario) -> Result<Self> {
+        Self::prepare_nodes(programs, scenario.links.nodes())
+    }
+
+    pub(crate) fn prepare_nodes(programs: Option<&Path>, nodes: &[String]) -> Result<Self> {
         let progress = Progress::to_stderr();
         let components = Components::ensure(&Component::ALL, &progress)?;
         let of_components = images::of_components(&components, &progress)?;
@@ -116,7 +133,7 @@ impl Parts {
         };
         let images = NodeImages::gather(&of_components, &of_programs)?;
         let spec = ClusterSpec {
-            nodes: scenario.links.nodes().to_vec(),
+            nodes: nodes.to_vec(),
             lab_binary: std::env::current_exe().context("failed to find this program's own file")?,
             ingress_class: "kantai.ingress.networking.knative.dev".to_owned(),
             deploy: Some(source_tree().join("examples/netem-lab/deploy")),

@@ -5,6 +5,7 @@ pub mod burst;
 pub mod cleanup;
 pub mod cluster;
 pub mod conformance;
+pub mod experiment;
 pub mod faults;
 pub mod images;
 pub mod load;

@@ -44,6 +44,9 @@ pub struct Outcome {
     pub at_unix_seconds: f64,
     /// Why there was no answer.
     pub error: Option<String>,
+    /// How much later than meant the sender got to it: of a sender that keeps up, next to nothing.
+    #[serde(default)]
+    pub late_seconds: f64,
 }
 
 impl Outcome {

@@ -22,6 +22,7 @@ use tracing_subscriber::filter::EnvFilter;
 
 use commands::burst::BurstArguments;
 use commands::conformance::ConformanceArguments;
+use commands::experiment::ExperimentArguments;
 use commands::faults::FaultsArguments;
 use commands::{Parts, ScenarioArguments, lab_folder, read_scenario, state_folder, unless_interrupted};
 
@@ -71,6 +72,9 @@ enum Command {
     /// Sends bursts to services whose pods take only so many requests at once, and calm requests to
     /// another, on a cluster of its own: none may fail, and calm ones stay on their nodes.
     Burst(BurstArguments),
+    /// Runs experiments: the same load on Kantai, on stock Knative and on a Deployment with an HPA,
+    /// side by side on a cluster of their own, with plots.
+    Experiment(ExperimentArguments),
     /// Finds or makes the programs that the lab consists of, and prints where they are.
     Components(ComponentsArguments),
 }
@@ -127,6 +131,7 @@ fn main() -> Result<ExitCode> {
         Command::Conformance(arguments) => commands::conformance::run(&arguments),
         Command::Faults(arguments) => commands::faults::run(&arguments),
         Command::Burst(arguments) => commands::burst::run(&arguments),
+        Command::Experiment(arguments) => commands::experiment::run(&arguments),
         Command::Run(arguments) => run(&arguments),
     }
 }

@@ -50,8 +50,8 @@
 //!
 //! Anything unknown or out of range is an error that names it and its line.
 
-mod check;
-mod file;
+pub(crate) mod check;
+pub(crate) mod file;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -192,7 +192,7 @@ impl Scenario {
     }
 }
 
-fn line_of(text: &str, offset: usize) -> usize {
+pub(crate) fn line_of(text: &str, offset: usize) -> usize {
     text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1
 }
 

@@ -165,6 +165,7 @@ mod tests {
             seconds,
             at_unix_seconds: 1.0,
             error: (status != 200).then(|| "pending request queue full\n".to_owned()),
+            late_seconds: 0.0,
         }
     }
 

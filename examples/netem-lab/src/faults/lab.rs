@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::FaultError;
-use super::firewall::Firewall;
+use super::firewall::{Dropped, Firewall};
 use crate::load;
 use crate::state::LabState;
 use local_control_plane::components::{Component, Components};
@@ -143,6 +143,21 @@ impl Lab {
             }
         }
         Ok(())
+    }
+
+    /// Keeps a node and its pods from the control plane.
+    pub(crate) async fn cut_off(&self, node: &str) -> Result<(), FaultError> {
+        self.firewall.put_up(self.first_process(node)?, Dropped::ApiServer(self.api_server)).await
+    }
+
+    /// Lets a node and its pods reach the control plane again.
+    pub(crate) async fn reconnect(&self, node: &str) -> Result<(), FaultError> {
+        self.firewall.take_down(self.first_process(node)?).await
+    }
+
+    fn first_process(&self, node: &str) -> Result<i32, FaultError> {
+        let unknown = || FaultError::Do { what: format!("find node {node}"), problem: "it does not run".to_owned() };
+        self.nodes.get(node).copied().ok_or_else(unknown)
     }
 
     /// Undoes every fault there may be. May be called at any time.

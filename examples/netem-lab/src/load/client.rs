@@ -19,7 +19,8 @@ use super::{LoadError, Outcome, TargetArgs, in_range, served_by, unix_seconds};
 const LONGEST_ANSWER: usize = 1 << 20;
 
 /// Whether connections are used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Connections {
     /// A connection that has its answer takes the next request.
     KeepAlive,
@@ -95,7 +96,8 @@ impl Client {
 
     /// Sends a request that was meant to be sent at `intended`, which is not in the future.
     pub(super) async fn send(&self, intended: Instant) -> Outcome {
-        let at_unix_seconds = unix_seconds() - intended.elapsed().as_secs_f64();
+        let late_seconds = intended.elapsed().as_secs_f64();
+        let at_unix_seconds = unix_seconds() - late_seconds;
         let result = match tokio::time::timeout_at(intended + self.timeout, self.exchange()).await {
             Ok(result) => result,
             Err(_) => Err(format!("no answer within {} s", self.timeout.as_secs_f64())),
@@ -116,6 +118,7 @@ impl Client {
             seconds,
             at_unix_seconds,
             error,
+            late_seconds,
         }
     }
 

@@ -131,6 +131,7 @@ mod tests {
             seconds: 0.1,
             at_unix_seconds: at,
             error: None,
+            late_seconds: 0.0,
         }
     }
 

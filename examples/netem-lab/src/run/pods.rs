@@ -14,21 +14,23 @@ use super::journal::unix_seconds;
 
 /// A pod's life as seen from outside.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct PodSeen {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) node: Option<String>,
-    pub(super) labels: BTreeMap<String, String>,
-    pub(super) first_seen_unix_seconds: f64,
-    pub(super) ready_unix_seconds: Option<f64>,
-    pub(super) gone_unix_seconds: Option<f64>,
+pub(crate) struct PodSeen {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) node: Option<String>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) first_seen_unix_seconds: f64,
+    pub(crate) ready_unix_seconds: Option<f64>,
+    /// When its end was asked for.
+    pub(crate) ends_unix_seconds: Option<f64>,
+    pub(crate) gone_unix_seconds: Option<f64>,
     /// Whether it was there when the watch began: then it was not first seen when it was created.
-    pub(super) was_there_before: bool,
+    pub(crate) was_there_before: bool,
 }
 
 /// The watch; ends when dropped.
 #[derive(Debug)]
-pub(super) struct PodWatch {
+pub(crate) struct PodWatch {
     seen: Arc<Mutex<BTreeMap<String, PodSeen>>>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -40,7 +42,7 @@ impl Drop for PodWatch {
 }
 
 impl PodWatch {
-    pub(super) fn start(client: Client) -> Self {
+    pub(crate) fn start(client: Client) -> Self {
         let seen: Arc<Mutex<BTreeMap<String, PodSeen>>> = Arc::default();
         let shared = Arc::clone(&seen);
         let task = tokio::spawn(async move {
@@ -57,12 +59,12 @@ impl PodWatch {
         Self { seen, task }
     }
 
-    pub(super) fn all(&self) -> Vec<PodSeen> {
+    pub(crate) fn all(&self) -> Vec<PodSeen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// When the first pod with this label value was created after a moment.
-    pub(super) fn first_created_after(&self, label: (&str, &str), unix_seconds: f64) -> Option<f64> {
+    pub(crate) fn first_created_after(&self, label: (&str, &str), unix_seconds: f64) -> Option<f64> {
         self.all()
             .iter()
             .filter(|pod| !pod.was_there_before && pod.labels.get(label.0).is_some_and(|value| value == label.1))
@@ -96,10 +98,14 @@ fn update(seen: &mut BTreeMap<String, PodSeen>, pod: &Pod, was_there_before: boo
         labels: pod.labels().clone(),
         first_seen_unix_seconds: now,
         ready_unix_seconds: None,
+        ends_unix_seconds: None,
         gone_unix_seconds: None,
         was_there_before,
     });
     known.node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    if known.ends_unix_seconds.is_none() && pod.metadata.deletion_timestamp.is_some() {
+        known.ends_unix_seconds = Some(now);
+    }
     if known.ready_unix_seconds.is_none() && is_ready(pod) {
         known.ready_unix_seconds = Some(now);
     }

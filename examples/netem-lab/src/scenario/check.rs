@@ -9,12 +9,12 @@ use crate::wire::{Link, LinkMatrix};
 
 /// What is wrong, and where.
 #[derive(Debug)]
-pub(super) struct Problem {
-    pub(super) offset: usize,
-    pub(super) text: String,
+pub(crate) struct Problem {
+    pub(crate) offset: usize,
+    pub(crate) text: String,
 }
 
-fn problem<T>(at: &Spanned<T>, text: impl Into<String>) -> Problem {
+pub(crate) fn problem<T>(at: &Spanned<T>, text: impl Into<String>) -> Problem {
     Problem { offset: at.span().start, text: text.into() }
 }
 
@@ -26,7 +26,7 @@ pub(super) fn check(raw: ScenarioTable, overrides: &Overrides) -> Result<Scenari
     Ok(Scenario { name, description: raw.description, steps, links, service: service(raw.service, overrides)? })
 }
 
-fn nodes(at: &Spanned<NodesTable>, overrides: &Overrides) -> Result<Vec<String>, Problem> {
+pub(crate) fn nodes(at: &Spanned<NodesTable>, overrides: &Overrides) -> Result<Vec<String>, Problem> {
     let table = at.get_ref();
     let names = match (&table.names, &table.count) {
         (Some(_), Some(count)) => return Err(problem(count, "nodes has both `names` and `count`; give one of them")),
@@ -66,7 +66,11 @@ fn nodes(at: &Spanned<NodesTable>, overrides: &Overrides) -> Result<Vec<String>,
     Ok(names)
 }
 
-fn links(nodes: Vec<String>, defaults: Option<&LinkDefaultsTable>, tables: &[Spanned<LinkTable>]) -> Result<LinkMatrix, Problem> {
+pub(crate) fn links(
+    nodes: Vec<String>,
+    defaults: Option<&LinkDefaultsTable>,
+    tables: &[Spanned<LinkTable>],
+) -> Result<LinkMatrix, Problem> {
     let default = match defaults {
         Some(table) => {
             let way = number("rtt_ms", &table.rtt_ms, 0.0, 10_000.0)? / 2.0;
@@ -127,7 +131,7 @@ fn set(matrix: &mut LinkMatrix, from: &Spanned<String>, to: &Spanned<String>, li
     Ok(())
 }
 
-fn known_node(matrix: &LinkMatrix, name: &Spanned<String>) -> Result<(), Problem> {
+pub(crate) fn known_node(matrix: &LinkMatrix, name: &Spanned<String>) -> Result<(), Problem> {
     if matrix.nodes().contains(name.get_ref()) {
         return Ok(());
     }
@@ -222,7 +226,7 @@ fn nearest_other_than(far: &str, links: &LinkMatrix) -> String {
     links.nodes().iter().find(|node| *node != far).cloned().unwrap_or(near)
 }
 
-fn number(name: &str, value: &Spanned<f64>, least: f64, most: f64) -> Result<f64, Problem> {
+pub(crate) fn number(name: &str, value: &Spanned<f64>, least: f64, most: f64) -> Result<f64, Problem> {
     let number = *value.get_ref();
     // A NaN is in no range.
     if (least..=most).contains(&number) {
@@ -232,7 +236,7 @@ fn number(name: &str, value: &Spanned<f64>, least: f64, most: f64) -> Result<f64
 }
 
 /// Names become names of Kubernetes objects, of folders and of network namespaces.
-fn dns_label(what: &str, value: &Spanned<String>) -> Result<String, Problem> {
+pub(crate) fn dns_label(what: &str, value: &Spanned<String>) -> Result<String, Problem> {
     let text = value.get_ref();
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let sound = !text.is_empty()

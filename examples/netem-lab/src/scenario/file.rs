@@ -23,30 +23,30 @@ pub(super) struct ScenarioTable {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct NodesTable {
-    pub(super) names: Option<Vec<Spanned<String>>>,
-    pub(super) count: Option<Spanned<usize>>,
-    pub(super) prefix: Option<Spanned<String>>,
+pub(crate) struct NodesTable {
+    pub(crate) names: Option<Vec<Spanned<String>>>,
+    pub(crate) count: Option<Spanned<usize>>,
+    pub(crate) prefix: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct LinkDefaultsTable {
-    pub(super) rtt_ms: Spanned<f64>,
-    pub(super) jitter_ms: Option<Spanned<f64>>,
-    pub(super) loss_ratio: Option<Spanned<f64>>,
+pub(crate) struct LinkDefaultsTable {
+    pub(crate) rtt_ms: Spanned<f64>,
+    pub(crate) jitter_ms: Option<Spanned<f64>>,
+    pub(crate) loss_ratio: Option<Spanned<f64>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct LinkTable {
-    pub(super) between: Option<[Spanned<String>; 2]>,
-    pub(super) from: Option<Spanned<String>>,
-    pub(super) to: Option<Spanned<String>>,
-    pub(super) rtt_ms: Option<Spanned<f64>>,
-    pub(super) one_way_ms: Option<Spanned<f64>>,
-    pub(super) jitter_ms: Option<Spanned<f64>>,
-    pub(super) loss_ratio: Option<Spanned<f64>>,
+pub(crate) struct LinkTable {
+    pub(crate) between: Option<[Spanned<String>; 2]>,
+    pub(crate) from: Option<Spanned<String>>,
+    pub(crate) to: Option<Spanned<String>>,
+    pub(crate) rtt_ms: Option<Spanned<f64>>,
+    pub(crate) one_way_ms: Option<Spanned<f64>>,
+    pub(crate) jitter_ms: Option<Spanned<f64>>,
+    pub(crate) loss_ratio: Option<Spanned<f64>>,
 }
 
 #[derive(Debug, Deserialize)]
