@@ -40,22 +40,27 @@ pub struct EventWriter {
 
 impl EventWriter {
     /// A writer for the daemon `controller` in the pod `own_pod`, and the task that writes to the
-    /// API server for as long as it is polled.
+    /// API server for as long as it is polled. Without a client, for a daemon that must not write,
+    /// events are logged.
     pub fn new(
-        client: Client,
+        client: Option<Client>,
         controller: &str,
         own_pod: ObjectReference,
         repeats: Repeats,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (queue, mut queued) = mpsc::channel(QUEUE_LENGTH);
         let reporter = Reporter { controller: controller.to_owned(), instance: own_pod.name.clone() };
-        let recorder = Recorder::new(client.clone(), reporter.clone());
+        let recorder = client.clone().map(|client| Recorder::new(client, reporter.clone()));
         let write = async move {
             while let Some((about, event)) = queued.recv().await {
                 let written = async {
-                    match repeats {
-                        Repeats::Counted => recorder.publish(&event, &about).await,
-                        Repeats::Separate => create(&client, &reporter, &about, &event).await,
+                    match (&client, &recorder, repeats) {
+                        (Some(client), _, Repeats::Separate) => create(client, &reporter, &about, &event).await,
+                        (_, Some(recorder), Repeats::Counted) => recorder.publish(&event, &about).await,
+                        _ => {
+                            tracing::info!(object = about.name, reason = event.reason, note = event.note, "event");
+                            Ok(())
+                        }
                     }
                 };
                 match tokio::time::timeout(WRITE_TIMEOUT, written).await {
@@ -179,7 +184,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_drops_events_and_says_so() {
-        let (writer, _write) = EventWriter::new(client(), "extra-controller", pod("default", "own"), Repeats::Separate);
+        let (writer, _write) = EventWriter::new(Some(client()), "extra-controller", pod("default", "own"), Repeats::Separate);
         for _ in 0..QUEUE_LENGTH {
             assert!(writer.about_self(EventType::Normal, "TakenOver", String::new()));
         }

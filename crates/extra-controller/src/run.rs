@@ -67,7 +67,8 @@ pub async fn run_with(options: Options, client: Client, prober: ActivatorProber,
     let changes = ChangeLog::default();
     let own_pod = event_writer::pod(&options.pod.pod_namespace, &options.pod.pod_name);
     // People read what holds now, not what held when an event of this reason was first written.
-    let (events, write_events) = EventWriter::new(client.clone(), LEASE, own_pod, Repeats::Separate);
+    let events_client = (!options.dry_run).then(|| client.clone());
+    let (events, write_events) = EventWriter::new(events_client, LEASE, own_pod, Repeats::Separate);
     let demands = Arc::new(Demands::new(start));
 
     let mut tasks = JoinSet::new();

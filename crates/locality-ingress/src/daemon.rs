@@ -159,7 +159,7 @@ pub async fn run(client: Client, options: Options, listeners: Listeners, stop: C
     tasks.spawn("the reader of other replicas' demand", peers::follow_all(peers, replicas_received, stop.clone()));
     tasks.spawn("the reader of routes", plan_stream::follow(routes, changes, metrics.clone(), stop.clone()));
     let own_pod = event_writer::pod(&pod.pod_namespace, &pod.pod_name);
-    let (events, write_events) = EventWriter::new(client.clone(), LEASE, own_pod, Repeats::Counted);
+    let (events, write_events) = EventWriter::new(Some(client.clone()), LEASE, own_pod, Repeats::Counted);
     tasks.spawn("the writer of events", write_events);
     let events = Some(events);
     let outputs =

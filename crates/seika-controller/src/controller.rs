@@ -61,7 +61,7 @@ pub async fn run(
     // Dropped, and with it ended, when this function ends.
     let mut tasks = Tasks::default();
 
-    let (events, write_events) = EventWriter::new(client.clone(), NAME, own_pod, Repeats::Counted);
+    let (events, write_events) = EventWriter::new(Some(client.clone()), NAME, own_pod, Repeats::Counted);
     tasks.spawn("the writer of events", write_events);
     let announcer = Announcer::new(events, metrics.clone());
     let (pods_known, pods_are_known) = watch::channel(false);

@@ -159,8 +159,8 @@ mod tests {
         let client = Client::try_from(Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
         let index = SharedIndex::default();
         let pace = Pace::new(1, None);
-        let writer = Writer { client: client.clone(), index: index.clone(), metrics: metrics.clone(), at_once: 1, pace };
-        let (events, _write) = EventWriter::new(client, "seika-controller", ObjectReference::default(), Repeats::Counted);
+        let writer = Writer { client, index: index.clone(), metrics: metrics.clone(), at_once: 1, pace };
+        let (events, _write) = EventWriter::new(None, "seika-controller", ObjectReference::default(), Repeats::Counted);
         let announcer = Announcer::new(events, metrics.clone());
         let (store, mut stored) = reflector::store::<MaybeSeika>();
         let context = Context::new(writer, Arc::default(), store, Waiting::default(), announcer, metrics);
