@@ -4,5 +4,7 @@
 pub mod backend;
 pub mod bench;
 pub mod certificates;
+pub mod daemon;
+pub mod gateway;
 pub mod plan;
 pub mod relay;

@@ -14,7 +14,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::load::Connection;
 use crate::stage::{Stage, entry};
 use kantai_tests::ingress::backend::{Backend, Manner};
-use kantai_tests::ingress::bench::{Gateway, NODES, gateway_pod_address, pod_address};
+use kantai_tests::ingress::bench::{NODES, gateway_pod_address, pod_address};
+use kantai_tests::ingress::gateway::Gateway;
 use kantai_tests::ingress::relay::Relay;
 
 /// Large uploads at once, to a pod that reads the head of a request and then nothing for a while.

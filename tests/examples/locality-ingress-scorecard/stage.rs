@@ -9,7 +9,8 @@ use local_control_plane::components::Components;
 use local_control_plane::control_plane::User;
 use tokio::process::{Child, Command};
 
-use kantai_tests::ingress::bench::{Bench, Gateway, NODES, gateway_address};
+use kantai_tests::ingress::bench::{Bench, NODES, gateway_address};
+use kantai_tests::ingress::gateway::Gateway;
 use kantai_tests::ingress::plan::PlanWriter;
 
 /// The first argument of a process that is the daemon. A kubeconfig and the address of the plan

@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use gateway_link::demand::{DEMAND_PATH, DemandEvent, RevisionDemand};
 use k8s_api::kingress::KIngress;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
@@ -17,24 +16,14 @@ use kube::{Client, Config};
 use local_control_plane::components::{Component, Components, GoModule, Places, module_folders};
 use local_control_plane::control_plane::{ControlPlane, User};
 use local_control_plane::progress::Progress;
-use locality_ingress::endpoints::Policy;
-use locality_ingress::{Listeners, Options, TlsOptions};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
-use super::certificates::{Authority, XdsCertificates};
+use super::certificates::XdsCertificates;
 
 /// Our ingress class.
 pub const CLASS: &str = "kantai.ingress.networking.knative.dev";
-const NAMESPACE: &str = "kantai-system";
-const BOOTSTRAP: &str = include_str!("../../../deploy/xds-plain/envoy.yaml");
-/// As it is deployed, over TLS, and the files that it names.
-const TLS_BOOTSTRAP: &str = include_str!("../../../deploy/kantai-gateway/envoy.yaml");
-const TLS_FILES: [(&str, &str); 2] = [
-    ("gateway-certificate.yaml", include_str!("../../../deploy/kantai-gateway/gateway-certificate.yaml")),
-    ("authority.yaml", include_str!("../../../deploy/kantai-gateway/authority.yaml")),
-];
+/// The namespace of the daemon and the gateways.
+pub(super) const NAMESPACE: &str = "kantai-system";
 const RBAC: &str = include_str!("../../../deploy/locality-ingress/rbac.yaml");
 /// What is not run here is at least taken by the API server.
 const OTHER_MANIFESTS: [&str; 9] = [
@@ -48,11 +37,6 @@ const OTHER_MANIFESTS: [&str; 9] = [
     include_str!("../../../deploy/kantai-gateway/daemonset.yaml"),
     include_str!("../../../deploy/kantai-gateway/services.yaml"),
 ];
-/// As the DaemonSet has them.
-const PRE_STOP: Duration = Duration::from_secs(75);
-const GRACE: Duration = Duration::from_secs(90);
-/// As the bootstrap has it.
-const GATEWAY_HEAP_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 const SOON: Duration = Duration::from_secs(60);
 
 /// Where things are in the test's own network: gateways and pods of node N have the addresses
@@ -132,11 +116,11 @@ pub struct Bench {
     pub xds_port: u16,
     /// What the gateways that are started next may have in memory.
     pub gateway_heap_bytes: u64,
-    http: reqwest::Client,
+    pub(super) http: reqwest::Client,
     // Whether the daemon makes the certificates.
-    self_made: bool,
+    pub(super) self_made: bool,
     // With what gateways are served over TLS, where they are.
-    certificates: Option<XdsCertificates>,
+    pub(super) certificates: Option<XdsCertificates>,
 }
 
 impl Bench {
@@ -150,7 +134,7 @@ impl Bench {
             folder: tempfile::tempdir()?,
             access_log: false,
             xds_port: 18000,
-            gateway_heap_bytes: GATEWAY_HEAP_BYTES,
+            gateway_heap_bytes: super::gateway::HEAP_BYTES,
             http: reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(SOON).build()?,
             certificates: None,
             self_made: false,
@@ -180,174 +164,6 @@ impl Bench {
             bench.apply_yaml(manifest).await?;
         }
         Ok(bench)
-    }
-
-    /// Starts the daemon as its ServiceAccount, with the plan from `routes_url`.
-    pub async fn daemon(&self, policy: Policy, routes_url: &str) -> anyhow::Result<Daemon> {
-        self.daemon_through(None, policy, routes_url).await
-    }
-
-    /// A second replica: gateways reach it on another port, and its operators' port is that of the
-    /// first one on another address.
-    pub async fn second_daemon(&self, policy: Policy, routes_url: &str) -> anyhow::Result<Daemon> {
-        let client = client_of_daemon(&self.control_plane.kubeconfig(User::Admin), None).await?;
-        let listeners = Listeners { xds: listen(SECOND_XDS).await?, ops: listen(SECOND_OPS).await? };
-        let mut options = options(policy, routes_url);
-        options.pod.pod_name = "locality-ingress-1".to_owned();
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(locality_ingress::run(client, options, listeners, stop.clone()));
-        Ok(Daemon { stop, task: Some(task) })
-    }
-
-    /// As [`Bench::daemon`], with another way to the API server.
-    pub async fn daemon_through(&self, way: Option<SocketAddr>, policy: Policy, routes_url: &str) -> anyhow::Result<Daemon> {
-        let client = client_of_daemon(&self.control_plane.kubeconfig(User::Admin), way).await?;
-        let listeners = Listeners { xds: listen(XDS).await?, ops: listen(OPS).await? };
-        let stop = CancellationToken::new();
-        let mut options = options(policy, routes_url);
-        options.listening.access_log = self.access_log;
-        options.tls = match &self.certificates {
-            None => options.tls,
-            Some(_) if self.self_made => TlsOptions::default(),
-            Some(certificates) => TlsOptions {
-                xds_certificate_file: Some(certificates.server.join("tls.crt")),
-                xds_key_file: Some(certificates.server.join("tls.key")),
-                xds_client_ca_file: Some(certificates.server.join("ca.crt")),
-                xds_plain_text: false,
-            },
-        };
-        let task = tokio::spawn(locality_ingress::run(client, options, listeners, stop.clone()));
-        Ok(Daemon { stop, task: Some(task) })
-    }
-
-    /// From now on gateways are served over TLS, with certificates of `authority`.
-    pub fn secure(&mut self, authority: &Authority) -> anyhow::Result<()> {
-        self.certificates = Some(XdsCertificates::of(authority, self.folder.path())?);
-        Ok(())
-    }
-
-    /// From now on gateways are served over TLS, with certificates that the daemon makes.
-    pub fn secure_by_itself(&mut self) {
-        self.certificates = Some(XdsCertificates::to_come(self.folder.path()));
-        self.self_made = true;
-    }
-
-    /// Mounts the gateways' Secret where the next ones look for it, as the kubelet does.
-    pub async fn mount_made_certificates(&self) -> anyhow::Result<()> {
-        let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(self.client.clone(), NAMESPACE);
-        let secret = eventually("the gateways' Secret", async || Ok(secrets.get("kantai-gateway-xds").await?)).await?;
-        let folder = &self.certificates.as_ref().context("no TLS")?.gateway;
-        std::fs::create_dir_all(folder)?;
-        for (file, bytes) in secret.data.unwrap_or_default() {
-            std::fs::write(folder.join(file), bytes.0)?;
-        }
-        Ok(())
-    }
-
-    /// Gives both sides new certificates of `authority`.
-    pub fn renew_certificates(&self, authority: &Authority) -> anyhow::Result<()> {
-        self.certificates.as_ref().context("no TLS")?.renew(authority)
-    }
-
-    /// The bootstrap: that without TLS, or as it is deployed with its files where this finds them.
-    fn bootstrap(&self) -> anyhow::Result<String> {
-        let Some(certificates) = &self.certificates else { return Ok(BOOTSTRAP.to_owned()) };
-        let folder = self.folder.path().to_string_lossy();
-        for (name, text) in TLS_FILES {
-            let text = text.replace("/etc/kantai-xds", &certificates.gateway.to_string_lossy());
-            std::fs::write(self.folder.path().join(name), text)?;
-        }
-        Ok(TLS_BOOTSTRAP.replace("/etc/envoy", &folder))
-    }
-
-    /// Starts the gateway of a node from the deployed bootstrap, and waits until it is ready.
-    pub async fn gateway(&self, node: u8) -> anyhow::Result<Gateway> {
-        self.gateway_pod(node, 1).await
-    }
-
-    /// As [`Bench::gateway`], as one of the two that there are while it is replaced.
-    pub async fn gateway_pod(&self, node: u8, pod: u8) -> anyhow::Result<Gateway> {
-        let address = gateway_pod_address(node, pod);
-        let deployed_heap = format!("max_heap_size_bytes: {GATEWAY_HEAP_BYTES}");
-        let replacements = [
-            ("address: locality-ingress.kantai-system.svc", "address: 127.0.0.1".to_owned()),
-            ("port_value: 18000", format!("port_value: {}", self.xds_port)),
-            ("/run/kantai/admin.sock", self.folder.path().join(format!("admin{node}-{pod}.sock")).to_string_lossy().into_owned()),
-            ("address: 0.0.0.0, port_value: 9000", format!("address: {address}, port_value: 9000")),
-            (deployed_heap.as_str(), format!("max_heap_size_bytes: {}", self.gateway_heap_bytes)),
-        ];
-        let mut bootstrap = self.bootstrap()?;
-        for (from, to) in replacements {
-            anyhow::ensure!(bootstrap.contains(from), "the bootstrap has no {from:?} any more");
-            bootstrap = bootstrap.replace(from, &to);
-        }
-        bootstrap.push_str(&format!("node:\n  metadata: {{ listen_address: \"{address}\" }}\n"));
-        let path = self.folder.path().join(format!("envoy{node}-{pod}.yaml"));
-        std::fs::write(&path, bootstrap)?;
-        let log = std::fs::File::create(self.folder.path().join(format!("envoy{node}-{pod}.log")))?;
-        let accesses = std::fs::File::create(self.accesses(node, pod))?;
-        let process = Command::new(&self.envoy)
-            .args(["--config-path", &path.to_string_lossy(), "--service-node", &format!("node{node}")])
-            .args([
-                "--service-cluster",
-                "kantai-gateway",
-                "--concurrency",
-                "2",
-                "--disable-hot-restart",
-                "--drain-strategy",
-                "immediate",
-                "--file-flush-interval-msec",
-                "100",
-                "--log-level",
-                "warning",
-            ])
-            .stdout(accesses)
-            .stderr(log)
-            .spawn()?;
-        let gateway = Gateway { process };
-        eventually("the gateway to be ready", async || {
-            let ready = self.http.get(format!("http://{address}:9000/ready")).send().await?;
-            anyhow::ensure!(ready.status() == 200, "{}", ready.status());
-            Ok(())
-        })
-        .await
-        .with_context(|| {
-            std::fs::read_to_string(self.folder.path().join(format!("envoy{node}-{pod}.log"))).unwrap_or_default()
-        })?;
-        Ok(gateway)
-    }
-
-    fn accesses(&self, node: u8, pod: u8) -> PathBuf {
-        self.folder.path().join(format!("envoy{node}-{pod}.out"))
-    }
-
-    /// What the gateway of a node wrote about requests.
-    pub fn access_log(&self, node: u8) -> anyhow::Result<String> {
-        Ok(std::fs::read_to_string(self.accesses(node, 1))?)
-    }
-
-    /// Makes known which gateways are ready.
-    pub async fn gateways_ready(&self, nodes: &[u8]) -> anyhow::Result<()> {
-        let endpoints: Vec<_> = nodes.iter().map(|&node| (gateway_address(node), node)).collect();
-        self.slice(NAMESPACE, "kantai-gateway-internal", "http2", 8081, &endpoints, NAMESPACE).await
-    }
-
-    /// Makes known which gateway pods (node, and which of the two on it) are ready, and which are
-    /// being ended but still serve.
-    pub async fn gateway_pods_ready(&self, ready: &[(u8, u8)], ending: &[(u8, u8)]) -> anyhow::Result<()> {
-        let endpoint = |&(node, pod): &(u8, u8), ready: bool| {
-            json!({"addresses": [gateway_pod_address(node, pod)], "nodeName": format!("node{node}"),
-                   "conditions": {"ready": ready, "serving": true, "terminating": !ready}})
-        };
-        let all: Vec<_> =
-            ready.iter().map(|one| endpoint(one, true)).chain(ending.iter().map(|one| endpoint(one, false))).collect();
-        self.apply(json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {"namespace": NAMESPACE, "name": "kantai-gateway-internal-1",
-                         "labels": {"kubernetes.io/service-name": "kantai-gateway-internal"}},
-            "addressType": "IPv4", "endpoints": all, "ports": [{"name": "http2", "port": 8081}],
-        }))
-        .await
     }
 
     /// A Service without a selector with port 80 called `port_name`.
@@ -528,44 +344,6 @@ impl Bench {
     }
 }
 
-/// The daemon in a process of its own, until that is killed: for the scorecard, which shares this
-/// bench.
-pub async fn serve(kubeconfig: &Path, policy: Policy, routes_url: &str) -> anyhow::Result<()> {
-    let listeners = Listeners { xds: listen(XDS).await?, ops: listen(OPS).await? };
-    let client = client_of_daemon(kubeconfig, None).await?;
-    let options = Options { tls: TlsOptions::default(), ..options(policy, routes_url) };
-    Ok(locality_ingress::run(client, options, listeners, CancellationToken::new()).await?)
-}
-
-/// Whoever has every right speaks as the daemon's ServiceAccount, and then has no other rights than
-/// that.
-async fn client_of_daemon(kubeconfig: &Path, way: Option<SocketAddr>) -> anyhow::Result<Client> {
-    let mut kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig)?;
-    if let Some(way) = way {
-        for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
-            cluster.server = Some(format!("https://{way}"));
-        }
-    }
-    for info in kubeconfig.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
-        info.impersonate = Some(format!("system:serviceaccount:{NAMESPACE}:locality-ingress"));
-        info.impersonate_groups = Some(vec!["system:serviceaccounts".into(), "system:authenticated".into()]);
-    }
-    Ok(k8s_api::client::client(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?)?)
-}
-
-fn options(policy: Policy, routes_url: &str) -> Options {
-    let mut options = Options::parse_from(["locality-ingress", "--xds-plain-text", "--pod-name=locality-ingress-0"]);
-    options.policy = policy;
-    options.routes.url = routes_url.to_owned();
-    options.cluster_domain = Some("cluster.local".to_owned());
-    options
-}
-
-/// A port of our own may still be closing down.
-async fn listen(address: &str) -> anyhow::Result<TcpListener> {
-    eventually("the port to be free", async || Ok(TcpListener::bind(address).await?)).await
-}
-
 /// Tries until it works.
 pub async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
     let started = Instant::now();
@@ -575,54 +353,5 @@ pub async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> anyhow:
             Err(error) if started.elapsed() > SOON => return Err(error.context(format!("gave up waiting for {what}"))),
             Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
-    }
-}
-
-/// The daemon; it stops with this.
-pub struct Daemon {
-    stop: CancellationToken,
-    task: Option<tokio::task::JoinHandle<Result<(), locality_ingress::DaemonError>>>,
-}
-
-impl Daemon {
-    /// Stops it and waits until it has ended.
-    pub async fn end(mut self) -> anyhow::Result<()> {
-        self.stop.cancel();
-        if let Some(task) = self.task.take() {
-            task.await??;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
-}
-
-/// A running Envoy; it is killed with this.
-pub struct Gateway {
-    process: Child,
-}
-
-impl Gateway {
-    /// Ends as a pod of the DaemonSet does: it goes on until its preStop hook is over, and is
-    /// killed when its grace is. For the scorecard.
-    pub async fn end_as_a_pod(mut self) -> anyhow::Result<()> {
-        let began = Instant::now();
-        tokio::time::sleep(PRE_STOP).await;
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.process.id().cast_signed()), nix::sys::signal::SIGTERM)?;
-        while self.process.try_wait()?.is_none() && began.elapsed() < GRACE {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
