@@ -25,7 +25,7 @@ use crate::lifecycle::{self, Goal, Outcome, Situation};
 use crate::memory::{HandingBack, Memory, RevisionMemory, Settled};
 use crate::picture::{Facts, Inputs, Picture};
 use crate::place::{self, GoalState, Question, Standing, Target};
-use crate::rollout::{self, Counts, Maker, Present, Step};
+use crate::rollout::{self, Counts, Maker, RolloutInputs, Step};
 use crate::routes::{self, Routes};
 use crate::settings::{Aggregation, Metric, RevisionSettings};
 use crate::status;
@@ -243,7 +243,7 @@ impl Deciding<'_> {
 
         let is_initialized = facts.status.is_initialized();
         let blocked = goal.as_ref().and_then(GoalState::blocked_by);
-        let status_facts = status::Facts {
+        let status_facts = status::StatusInputs {
             now: now.wall,
             generation: facts.generation,
             sks: facts.sks.as_ref(),
@@ -251,10 +251,10 @@ impl Deciding<'_> {
             want: outcome.want,
             threshold: settings.activation_threshold(is_initialized),
             goal: match (&goal, &blocked) {
-                _ if settings.p95.is_none() => status::Goal::None,
-                (None, _) => status::Goal::Unknown,
-                (Some(_), None) => status::Goal::Met,
-                (Some(_), Some(why)) => status::Goal::Blocked(why),
+                _ if settings.p95.is_none() => status::GoalStatus::None,
+                (None, _) => status::GoalStatus::Unknown,
+                (Some(_), None) => status::GoalStatus::Met,
+                (Some(_), Some(why)) => status::GoalStatus::Blocked(why),
             },
         };
         let status = status::next(&facts.status, &status_facts, settings.activation_threshold(true));
@@ -345,7 +345,7 @@ impl Deciding<'_> {
         let sources = stable
             .iter()
             .map(|(node, demand)| {
-                let source = earned::Source {
+                let source = earned::EarningSource {
                     requests_per_second: recent.get(node).copied().unwrap_or_default().requests_per_second,
                     replicas_worth: amount(facts.settings.metric, demand) / facts.settings.target,
                     recent_share: share(&recent_shares, node),
@@ -514,7 +514,7 @@ impl Deciding<'_> {
         } else {
             own.withdrawn_since.iter().filter(|(_, since)| is_settled(since)).map(|(node, _)| node.clone()).collect()
         };
-        let present = Present {
+        let present = RolloutInputs {
             pods: &facts.pods,
             seika: &facts.seika,
             deployment: facts.deployment,
@@ -557,7 +557,7 @@ impl Deciding<'_> {
         let floor = if is_patient || !is_replaced { wanted.min(back.pods) } else { 0 };
         let (pods, seika, deployment) = (&facts.pods, &facts.seika, facts.deployment);
         let silent = self.picture.room.iter().filter(|room| !room.is_ready).map(|room| room.node.clone()).collect();
-        let present = handback::Present { pods, seika, deployment, silent: &silent, was_reverted: facts.was_handed_back };
+        let present = handback::HandbackInputs { pods, seika, deployment, silent: &silent, was_reverted: facts.was_handed_back };
         handback::next(&present, wanted, floor)
     }
 

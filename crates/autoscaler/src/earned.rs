@@ -60,7 +60,7 @@ impl Default for Policy {
 
 /// One source node, as far as this rule looks at it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Source {
+pub struct EarningSource {
     /// Requests per second that enter here, over the gain window.
     pub requests_per_second: f64,
     /// Demand that enters here, divided by the target of one replica.
@@ -80,12 +80,12 @@ pub struct Source {
 /// further one is measured against the nodes chosen so far.
 #[must_use]
 pub fn earned(
-    sources: &BTreeMap<NodeName, Source>,
+    sources: &BTreeMap<NodeName, EarningSource>,
     held: &BTreeSet<NodeName>,
     policy: &Policy,
     network_seconds: impl Fn(&NodeName, &NodeName) -> Option<f64>,
 ) -> BTreeMap<NodeName, u32> {
-    let mut steady: Vec<(&NodeName, &Source)> = sources
+    let mut steady: Vec<(&NodeName, &EarningSource)> = sources
         .iter()
         .filter(|(node, source)| {
             let is_steady =
@@ -133,12 +133,12 @@ mod tests {
 
     use super::*;
 
-    fn source(requests_per_second: f64, recent_share: f64, stable_share: f64) -> Source {
-        Source { requests_per_second, replicas_worth: 0.1, recent_share, stable_share, most: 10 }
+    fn source(requests_per_second: f64, recent_share: f64, stable_share: f64) -> EarningSource {
+        EarningSource { requests_per_second, replicas_worth: 0.1, recent_share, stable_share, most: 10 }
     }
 
-    fn loaded(replicas_worth: f64) -> Source {
-        Source { replicas_worth, ..source(100.0, 1.0, 1.0) }
+    fn loaded(replicas_worth: f64) -> EarningSource {
+        EarningSource { replicas_worth, ..source(100.0, 1.0, 1.0) }
     }
 
     /// node1 and node2 one millisecond apart, node3 fifty from both, nothing known of node4.
@@ -162,7 +162,7 @@ mod tests {
     #[case::overflow_over_a_slow_link(&[("node1", loaded(1.2)), ("node3", loaded(1.1))], &[], &[("node1", 2), ("node3", 2)])]
     #[case::overflow_of_one_source_alone_has_nowhere_to_go(&[("node1", loaded(2.9))], &[], &[("node1", 2)])]
     #[case::nobody(&[], &["node3"], &[])]
-    fn worked_examples(#[case] sources: &[(&str, Source)], #[case] held: &[&str], #[case] expected: &[(&str, u32)]) {
+    fn worked_examples(#[case] sources: &[(&str, EarningSource)], #[case] held: &[&str], #[case] expected: &[(&str, u32)]) {
         let sources = sources.iter().map(|&(node, source)| (node.into(), source)).collect();
         let held = held.iter().map(|&node| node.into()).collect();
         let expected: BTreeMap<NodeName, u32> = expected.iter().map(|&(node, count)| (node.into(), count)).collect();
@@ -174,9 +174,9 @@ mod tests {
         /// what the load is worth.
         #[test]
         fn earns_little_more_than_the_load_is_worth(rates in prop::collection::btree_map("node[1-6]", (0.1..1e4, 0.0..9.0), 1..6)) {
-            let sources: BTreeMap<NodeName, Source> = rates
+            let sources: BTreeMap<NodeName, EarningSource> = rates
                 .into_iter()
-                .map(|(node, (rate, worth))| (NodeName::from(node), Source { replicas_worth: worth, ..source(rate, 1.0, 1.0) }))
+                .map(|(node, (rate, worth))| (NodeName::from(node), EarningSource { replicas_worth: worth, ..source(rate, 1.0, 1.0) }))
                 .collect();
             let chosen = earned(&sources, &BTreeSet::new(), &Policy::default(), network);
             prop_assert!(!chosen.is_empty());

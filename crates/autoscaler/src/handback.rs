@@ -73,7 +73,7 @@ pub fn duty(class: &str, marker: Option<&str>, enabled: bool) -> Duty {
 
 /// The state of a revision that is being handed back.
 #[derive(Clone, Copy, Debug)]
-pub struct Present<'a> {
+pub struct HandbackInputs<'a> {
     /// Its pods that are neither terminating nor finished.
     pub pods: &'a [Pod],
     /// Pods per node that its Seika asks for.
@@ -104,7 +104,7 @@ pub enum BackStep {
 /// the Deployment that is ready beyond that. Where the Deployment's pods find no room, one of the
 /// Seika's leaves first, and the next one when `floor` pods are ready again.
 #[must_use]
-pub fn next(present: &Present<'_>, wanted: u32, floor: u32) -> BackStep {
+pub fn next(present: &HandbackInputs<'_>, wanted: u32, floor: u32) -> BackStep {
     let of = |maker| present.pods.iter().filter(move |pod| pod.maker == maker);
     let ready = |maker| as_count(of(maker).filter(|pod| pod.is_ready).count());
     let asked: u32 = present.seika.values().sum();
@@ -173,7 +173,11 @@ mod tests {
 
     fn step(pods: &[Pod], asked: u32, deployment: u32, wanted: u32) -> (u32, u32) {
         let seika: Counts = [("node1".into(), asked)].into_iter().filter(|(_, count)| *count > 0).collect();
-        match next(&Present { pods, seika: &seika, deployment, silent: &BTreeSet::new(), was_reverted: false }, wanted, wanted) {
+        match next(
+            &HandbackInputs { pods, seika: &seika, deployment, silent: &BTreeSet::new(), was_reverted: false },
+            wanted,
+            wanted,
+        ) {
             BackStep::Counts { deployment, seika } => (deployment, seika.values().sum()),
             BackStep::Flip(_) => (u32::MAX, 0),
         }
@@ -223,7 +227,8 @@ mod tests {
 
     #[test]
     fn a_flip_that_was_reverted_is_made_on_the_revision_too() {
-        let present = Present { pods: &[], seika: &Counts::new(), deployment: 1, silent: &BTreeSet::new(), was_reverted: true };
+        let present =
+            HandbackInputs { pods: &[], seika: &Counts::new(), deployment: 1, silent: &BTreeSet::new(), was_reverted: true };
         assert_eq!(next(&present, 1, 1), BackStep::Flip(Where::Revision));
     }
 
@@ -233,7 +238,7 @@ mod tests {
         let seika = Counts::from([("node1".into(), 2)]);
         let asked = |pods: &[Pod]| {
             let silent = BTreeSet::new();
-            match next(&Present { pods, seika: &seika, deployment: 2, silent: &silent, was_reverted: false }, 2, 2) {
+            match next(&HandbackInputs { pods, seika: &seika, deployment: 2, silent: &silent, was_reverted: false }, 2, 2) {
                 BackStep::Counts { seika, .. } => seika,
                 flip @ BackStep::Flip(_) => panic!("{flip:?}"),
             }
@@ -249,7 +254,7 @@ mod tests {
         let (pods, seika) = (pods(2, 0, 0, 0), Counts::from([("node1".into(), 2)]));
         let silent = BTreeSet::from(["node1".into()]);
         let asked = |pods: &[Pod]| match next(
-            &Present { pods, seika: &seika, deployment: 2, silent: &silent, was_reverted: false },
+            &HandbackInputs { pods, seika: &seika, deployment: 2, silent: &silent, was_reverted: false },
             2,
             2,
         ) {

@@ -57,7 +57,7 @@ impl Pod {
 
 /// What there is.
 #[derive(Clone, Copy, Debug)]
-pub struct Present<'a> {
+pub struct RolloutInputs<'a> {
     /// Pods that are neither terminating nor finished.
     pub pods: &'a [Pod],
     /// The Seika's current `spec.repurika`.
@@ -88,7 +88,7 @@ pub struct Step {
 /// The next step from the current pods to `target` pods per node. Changes nothing once `target` is
 /// reached.
 #[must_use]
-pub fn step(target: &Counts, present: &Present<'_>) -> Step {
+pub fn step(target: &Counts, present: &RolloutInputs<'_>) -> Step {
     let wanted = |node: &NodeName| target.get(node).copied().unwrap_or(0);
     let bootstrap = |node: &NodeName| {
         let here = |pod: &&Pod| pod.maker == Maker::Deployment && pod.node.as_ref() == Some(node);
@@ -150,7 +150,7 @@ pub fn step(target: &Counts, present: &Present<'_>) -> Step {
 
 /// How many of `surplus` pods of the Seika may leave `node` now. Takes the ready ones among them
 /// from `spare`.
-fn leaving(present: &Present<'_>, node: &NodeName, surplus: u32, wanted: u32, is_enough: bool, spare: &mut u32) -> u32 {
+fn leaving(present: &RolloutInputs<'_>, node: &NodeName, surplus: u32, wanted: u32, is_enough: bool, spare: &mut u32) -> u32 {
     let here = || present.pods.iter().filter(|pod| pod.maker == Maker::Seika && pod.place() == Some(node));
     let ready = as_count(here().filter(|pod| pod.is_ready).count());
     let told = present.seika.get(node).copied().unwrap_or(0);
@@ -172,7 +172,7 @@ fn leaving(present: &Present<'_>, node: &NodeName, surplus: u32, wanted: u32, is
 
 /// A node that keeps a pod can lose another at any time; the last one only leaves when requests are
 /// led elsewhere.
-fn may_leave(present: &Present<'_>, node: &NodeName, wanted: u32) -> bool {
+fn may_leave(present: &RolloutInputs<'_>, node: &NodeName, wanted: u32) -> bool {
     wanted > 0 || present.withdrawn.contains(node)
 }
 
@@ -202,7 +202,7 @@ mod tests {
 
     fn go(target: &[(&str, u32)], pods: &[Pod], seika: &[(&str, u32)], deployment: u32, withdrawn: &BTreeSet<NodeName>) -> Step {
         let wanted = target.iter().map(|(_, count)| count).sum();
-        step(&counts(target), &Present { pods, seika: &counts(seika), deployment, wanted, unplaced: 0, withdrawn })
+        step(&counts(target), &RolloutInputs { pods, seika: &counts(seika), deployment, wanted, unplaced: 0, withdrawn })
     }
 
     use Maker::{Deployment, Seika};
@@ -281,14 +281,14 @@ mod tests {
     fn what_found_no_node_leaves_what_runs_alone_and_one_pod_pending() {
         let pods = [pod("s", "node1", Seika, true), pod("t", "node2", Seika, true)];
         let told = counts(&[("node1", 1), ("node2", 1)]);
-        let present = Present { pods: &pods, seika: &told, deployment: 0, wanted: 2, unplaced: 2, withdrawn: &all() };
+        let present = RolloutInputs { pods: &pods, seika: &told, deployment: 0, wanted: 2, unplaced: 2, withdrawn: &all() };
         let next = step(&Counts::new(), &present);
         assert_eq!((next.seika, next.deployment), (told.clone(), 1));
         // It stays until there is room.
         let pods = [pods[0].clone(), pods[1].clone(), pod("u", "", Deployment, false)];
-        let present = Present { pods: &pods, seika: &told, deployment: 1, wanted: 3, unplaced: 1, withdrawn: &all() };
+        let present = RolloutInputs { pods: &pods, seika: &told, deployment: 1, wanted: 3, unplaced: 1, withdrawn: &all() };
         assert_eq!(step(&told, &present), Step { seika: told.clone(), deployment: 1, victims: vec![] });
-        let present = Present { wanted: 2, unplaced: 0, ..present };
+        let present = RolloutInputs { wanted: 2, unplaced: 0, ..present };
         assert_eq!(step(&told, &present), Step { seika: told, deployment: 0, victims: vec!["u".to_owned()] });
     }
 
@@ -324,7 +324,7 @@ mod tests {
             let deployment = as_count(pods.iter().filter(|pod| pod.maker == Deployment).count());
             let withdrawn = ["node1", "node2", "node3", "node4"].map(NodeName::from).into();
             let wanted = target.values().sum::<u32>() + unplaced;
-            let present = Present { pods: &pods, seika: &seika, deployment, wanted, unplaced, withdrawn: &withdrawn };
+            let present = RolloutInputs { pods: &pods, seika: &seika, deployment, wanted, unplaced, withdrawn: &withdrawn };
             let next = step(&target, &present);
 
             let ready = as_count(pods.iter().filter(|pod| pod.is_ready).count());
@@ -355,7 +355,7 @@ mod tests {
             let mut deployment = as_count(pods.iter().filter(|pod| pod.maker == Deployment).count());
             for round in 0..4 {
                 let wanted = target.values().sum();
-                let present = Present { pods: &pods, seika: &seika, deployment, wanted, unplaced: 0, withdrawn: &withdrawn };
+                let present = RolloutInputs { pods: &pods, seika: &seika, deployment, wanted, unplaced: 0, withdrawn: &withdrawn };
                 let next = step(&target, &present);
                 pods.retain(|pod| pod.maker == Deployment && !next.victims.contains(&pod.name));
                 for (node, &count) in &next.seika {

@@ -7,7 +7,7 @@ use crate::picture::ServerlessFacts;
 
 /// What the status follows from.
 #[derive(Clone, Debug)]
-pub struct Facts<'a> {
+pub struct StatusInputs<'a> {
     /// The wall clock.
     pub now: Timestamp,
     /// The PodAutoscaler's generation.
@@ -21,12 +21,12 @@ pub struct Facts<'a> {
     /// Pods that must be ready before the revision is active.
     pub threshold: u32,
     /// What the status says of the goal for the response time.
-    pub goal: Goal<'a>,
+    pub goal: GoalStatus<'a>,
 }
 
 /// What a status says of the goal for the response time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Goal<'a> {
+pub enum GoalStatus<'a> {
     /// There is none.
     #[default]
     None,
@@ -52,7 +52,7 @@ const QUEUED: (&str, &str) = ("Queued", "Requests to the target are being buffer
 /// The next status after `before`. `threshold` in `facts` is meant for the state before; this
 /// function raises Initialized first.
 #[must_use]
-pub fn next(before: &PodAutoscalerStatus, facts: &Facts<'_>, threshold_once_initialized: u32) -> PodAutoscalerStatus {
+pub fn next(before: &PodAutoscalerStatus, facts: &StatusInputs<'_>, threshold_once_initialized: u32) -> PodAutoscalerStatus {
     let mut status = before.clone();
     let sks_status = facts.sks.and_then(|sks| sks.status.as_ref());
     status.conditions.sort_by(|one, other| one.kind.cmp(&other.kind));
@@ -112,10 +112,10 @@ pub fn next(before: &PodAutoscalerStatus, facts: &Facts<'_>, threshold_once_init
         active(ConditionStatus::True, None);
     }
     match facts.goal {
-        Goal::None => status.conditions.retain(|condition| condition.kind != GOAL_MET),
-        Goal::Unknown => {}
-        Goal::Met => set_condition(&mut status.conditions, GOAL_MET, ConditionStatus::True, None, facts.now),
-        Goal::Blocked(why) => {
+        GoalStatus::None => status.conditions.retain(|condition| condition.kind != GOAL_MET),
+        GoalStatus::Unknown => {}
+        GoalStatus::Met => set_condition(&mut status.conditions, GOAL_MET, ConditionStatus::True, None, facts.now),
+        GoalStatus::Blocked(why) => {
             set_condition(&mut status.conditions, GOAL_MET, ConditionStatus::False, Some(("GoalOutOfReach", why)), facts.now);
         }
     }
@@ -192,8 +192,8 @@ mod tests {
         }
     }
 
-    fn facts(sks: Option<&ServerlessFacts>, ready: u32, want: Option<u32>) -> Facts<'_> {
-        Facts { now: at(10), generation: 3, sks, ready, want, threshold: 1, goal: Goal::None }
+    fn facts(sks: Option<&ServerlessFacts>, ready: u32, want: Option<u32>) -> StatusInputs<'_> {
+        StatusInputs { now: at(10), generation: 3, sks, ready, want, threshold: 1, goal: GoalStatus::None }
     }
 
     fn summary(status: &PodAutoscalerStatus) -> [ConditionStatus; 4] {
@@ -216,7 +216,7 @@ mod tests {
         let active = next(&PodAutoscalerStatus::default(), &facts(Some(&up), 1, Some(1)), 1);
         assert_eq!(summary(&active), [True, True, True, True]);
         assert_eq!((active.service_name.as_str(), active.metrics_service_name.as_str()), ("hello-00001", "hello-00001-private"));
-        let zero = next(&active, &Facts { now: at(20), ..facts(Some(&down), 0, Some(0)) }, 1);
+        let zero = next(&active, &StatusInputs { now: at(20), ..facts(Some(&down), 0, Some(0)) }, 1);
         assert_eq!(summary(&zero), [False, True, Unknown, False]);
         assert_eq!(zero.condition("Ready").unwrap().reason.as_deref(), Some("NoTraffic"));
         assert_eq!(zero.condition("ScaleTargetInitialized").unwrap().last_transition_time, Some(at(10)));
@@ -235,9 +235,9 @@ mod tests {
         assert_eq!(summary(&waiting)[0], Unknown);
         let before = if threshold == 0 { PodAutoscalerStatus::default() } else { waiting };
         let want = if threshold == 0 { None } else { Some(0) };
-        let status = next(&before, &Facts { threshold, ..facts(Some(&services), 0, want) }, 1);
+        let status = next(&before, &StatusInputs { threshold, ..facts(Some(&services), 0, want) }, 1);
         assert_eq!((summary(&status)[0], status.condition("Active").unwrap().reason.as_deref()), (active, Some(reason)));
-        let again = next(&status, &Facts { threshold, ..facts(Some(&services), 0, Some(0)) }, 1);
+        let again = next(&status, &StatusInputs { threshold, ..facts(Some(&services), 0, Some(0)) }, 1);
         assert_eq!(again.condition("Active").unwrap().reason.as_deref(), Some(reason));
     }
 
@@ -261,6 +261,6 @@ mod tests {
     fn nothing_new_writes_nothing_new() {
         let services = sks(True);
         let once = next(&PodAutoscalerStatus::default(), &facts(Some(&services), 1, Some(1)), 1);
-        assert_eq!(next(&once, &Facts { now: at(99), ..facts(Some(&services), 1, Some(1)) }, 1), once);
+        assert_eq!(next(&once, &StatusInputs { now: at(99), ..facts(Some(&services), 1, Some(1)) }, 1), once);
     }
 }

@@ -3,7 +3,7 @@
 
 mod job;
 
-pub(crate) use job::{Job, Written};
+pub(crate) use job::{Job, JobResult};
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -21,12 +21,12 @@ pub(crate) struct Reporter {
     events: EventWriter,
     metrics: Metrics,
     explanations: Explanations,
-    last_reports: BTreeMap<RevisionKey, LastReport>,
+    last_reports: BTreeMap<RevisionKey, Reported>,
 }
 
 /// The last report about one revision.
 #[derive(Debug, Default)]
-struct LastReport {
+struct Reported {
     target: Option<Counts>,
     shortage: Option<String>,
     problems: Vec<String>,
@@ -41,7 +41,7 @@ struct LastReport {
 /// An event to write: its reason and its note.
 type News = (&'static str, String);
 
-impl LastReport {
+impl Reported {
     /// The warnings of this decision that were not reported before.
     fn news(&mut self, inputs: &Inputs, decision: &Decision) -> Vec<News> {
         let facts = &inputs.facts;
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn wrong_annotations_are_told_once_and_again_when_they_change() {
-        let (mut last, decision) = (LastReport::default(), decision());
+        let (mut last, decision) = (Reported::default(), decision());
         let mut inputs = inputs(&[("autoscaling.knative.dev/metric", "cpu")]);
         let news = last.news(&inputs, &decision);
         assert_eq!(news[0].0, "BadSettings");
@@ -188,6 +188,6 @@ mod tests {
         let mut inputs = inputs(&[("autoscaling.knative.dev/metric", "cpu")]);
         let facts = Arc::make_mut(&mut inputs.facts);
         facts.status.observed_generation = facts.generation;
-        assert_eq!(LastReport::default().news(&inputs, &decision()), []);
+        assert_eq!(Reported::default().news(&inputs, &decision()), []);
     }
 }

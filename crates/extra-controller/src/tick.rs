@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::state::{Busy, Retries};
 use crate::activator::ActivatorProber;
-use crate::apply::{DECISION_ANNOTATION, Job, WriteError, Writer, Written};
+use crate::apply::{DECISION_ANNOTATION, Job, JobResult, WriteError, Writer};
 use crate::cold_start::{ColdStarts, Look, PhaseLabels};
 use crate::demand::Demands;
 use crate::explain::summary;
@@ -88,7 +88,7 @@ pub(crate) struct Ticker {
 
 /// A task that has ended.
 enum Done {
-    Written(Box<Written>, Instant),
+    Written(Box<JobResult>, Instant),
     TakenOver(RevisionKey, Result<(), WriteError>),
     Monitored(RevisionKey, bool),
 }
@@ -448,7 +448,7 @@ impl Ticker {
         }
     }
 
-    fn wrote(&mut self, written: Written) -> (RevisionKey, Option<WriteError>) {
+    fn wrote(&mut self, written: JobResult) -> (RevisionKey, Option<WriteError>) {
         let held = self.gatherer.written(&written.key);
         if let Some((seika, template)) = &written.seika {
             held.wrote_seika(seika, template.clone());

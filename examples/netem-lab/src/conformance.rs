@@ -35,10 +35,10 @@ use local_control_plane::components::ComponentsError;
 use local_control_plane::progress::Progress;
 
 use process::SuiteProcess;
-use programs::Programs;
-use report::Report;
+use programs::IngressPrograms;
+use report::IngressReport;
 use results::{Line, Results, read_line};
-use suite::{GO_TEST, Suite, SuiteError};
+use suite::{GO_TEST, IngressSuite, SuiteError};
 
 /// The namespace in which the suite makes its objects; it expects it to be there.
 const NAMESPACE: &str = "serving-tests";
@@ -109,14 +109,14 @@ pub struct IngressSettings {
 /// When it cannot be run at all.
 pub async fn run(
     cluster: &mut Cluster,
-    programs: &Programs,
+    programs: &IngressPrograms,
     settings: &IngressSettings,
     progress: &Progress,
-) -> Result<Report, ConformanceError> {
+) -> Result<IngressReport, ConformanceError> {
     let client = cluster.client().ok_or(ConformanceError::NoCluster)?;
     let kubeconfig = cluster.kubeconfig().ok_or(ConformanceError::NoCluster)?.to_owned();
     let node = cluster.nodes().first().cloned().ok_or(ConformanceError::NoCluster)?;
-    let suite = Suite::read(&programs.suite_source)?.only(settings.only.as_deref());
+    let suite = IngressSuite::read(&programs.suite_source)?.only(settings.only.as_deref());
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let namespace =
         Namespace { metadata: ObjectMeta { name: Some(NAMESPACE.to_owned()), ..ObjectMeta::default() }, ..Namespace::default() };
@@ -152,7 +152,7 @@ pub async fn run(
     let results = follow(&mut process.lines, &suite, &settings.folder.join("suite.log"), progress).await?;
     let ended = process.wait().await.map_err(failed_to_run)?;
     progress.line(format_args!("the suite ended with {ended} after {:.0} s", began.elapsed().as_secs_f64()));
-    let report = Report::new(&suite, &results, began.elapsed().as_secs_f64());
+    let report = IngressReport::new(&suite, &results, began.elapsed().as_secs_f64());
     report.write(&settings.folder.join("report.json"))?;
     if !report.all_passed() {
         logs::save(&client, logs::INGRESS, &diagnostics_folder(&settings.folder)).await?;
@@ -169,7 +169,7 @@ pub fn diagnostics_folder(folder: &Path) -> PathBuf {
 /// Reads the output of the suite to its end, logs it, and reports tests that begin and end.
 async fn follow(
     lines: &mut mpsc::Receiver<String>,
-    suite: &Suite,
+    suite: &IngressSuite,
     log_file: &Path,
     progress: &Progress,
 ) -> Result<Results, ConformanceError> {

@@ -85,7 +85,7 @@ impl Board {
                 // All counts of a new run are new if it began after the last event of the run
                 // before.
                 let counts = if is_same_run { None } else { Some(began) };
-                let line = Line { gateways, demand, new_since: counts, ..Line::default() };
+                let line = ReportLine { gateways, demand, new_since: counts, ..ReportLine::default() };
                 self.apply_line(replica, line, now, rtt_seconds);
                 if parts_left == 0 {
                     self.end_snapshot(replica);
@@ -95,7 +95,7 @@ impl Board {
                 if !self.is_followed(replica) {
                     return;
                 }
-                self.apply_line(replica, Line { gateways, gone, demand, new_since: None }, now, rtt_seconds);
+                self.apply_line(replica, ReportLine { gateways, gone, demand, new_since: None }, now, rtt_seconds);
                 for key in removed {
                     self.forget(replica, &key);
                 }
@@ -107,7 +107,7 @@ impl Board {
             }
             DemandEvent::Heartbeat { gateways, .. } => {
                 if self.is_followed(replica) {
-                    self.apply_line(replica, Line { gateways, ..Line::default() }, now, rtt_seconds);
+                    self.apply_line(replica, ReportLine { gateways, ..ReportLine::default() }, now, rtt_seconds);
                 }
             }
         }
@@ -239,7 +239,7 @@ impl Board {
     }
 
     /// Takes over one line of a replica that is followed.
-    fn apply_line(&mut self, replica: &str, line: Line, now: Duration, rtt_seconds: &dyn Fn(&NodeName, &NodeName) -> f64) {
+    fn apply_line(&mut self, replica: &str, line: ReportLine, now: Duration, rtt_seconds: &dyn Fn(&NodeName, &NodeName) -> f64) {
         let (name, known) = self.replicas.named(replica);
         let departing: BTreeSet<NodeName> = line.gone.iter().filter_map(|stream| known.leave(*stream)).collect();
         let is_news = |gateway: &&Gateway| !known.hears_node(&NodeName::new(gateway.node.as_str()));
@@ -348,7 +348,7 @@ fn in_flight_counts(replicas: &Replicas, replica: &str, node: &NodeName) -> bool
 
 /// What one line says.
 #[derive(Default)]
-struct Line {
+struct ReportLine {
     gateways: Vec<Gateway>,
     gone: Vec<u64>,
     demand: Vec<RevisionDemand>,

@@ -12,7 +12,7 @@ const GONE_AFTER: Duration = Duration::from_secs(60);
 
 /// One source node, with whatever gateways are on it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Source {
+pub(super) struct SourceCoverage {
     /// Since when its requests are counted.
     counted_from: Duration,
     /// Until when its reports cover all requests.
@@ -24,7 +24,7 @@ pub(super) struct Source {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
-    known: BTreeMap<NodeName, Source>,
+    known: BTreeMap<NodeName, SourceCoverage>,
     /// The nodes that have a gateway, where they are listed.
     expected: Option<BTreeSet<NodeName>>,
 }
@@ -52,7 +52,7 @@ impl Sources {
                 source.is_heard = true;
             }
             None => {
-                let source = Source { counted_from: begun, counted_to: reported, is_heard: true };
+                let source = SourceCoverage { counted_from: begun, counted_to: reported, is_heard: true };
                 self.known.insert(node.clone(), source);
             }
         }

@@ -27,7 +27,7 @@ use std::time::Duration;
 use latency_matrix::NodeName;
 use serde::{Deserialize, Serialize};
 
-use self::source::Source;
+use self::source::SourceHistory;
 use super::smoothing;
 use crate::settings::Aggregation;
 
@@ -89,7 +89,7 @@ pub struct DemandHistory {
     /// How many of them are not zero.
     busy: usize,
     /// In name order, each as long as `totals`.
-    sources: Vec<Source>,
+    sources: Vec<SourceHistory>,
 }
 
 /// The running sum over the newest seconds.
@@ -203,7 +203,7 @@ impl DemandHistory {
         let windows = self.windows.map(|window| window.length);
         for name in sources.keys() {
             if let Err(at) = self.sources.binary_search_by(|source| source.name().cmp(name)) {
-                self.sources.insert(at, Source::new(name.clone(), length));
+                self.sources.insert(at, SourceHistory::new(name.clone(), length));
             }
         }
         self.totals.push_back(total);
@@ -273,7 +273,7 @@ impl DemandHistory {
         let length = buckets(window);
         let seconds = self.seconds(now_second, length)? as f64;
         let running = self.running(length);
-        let share = |source: &Source| match aggregation {
+        let share = |source: &SourceHistory| match aggregation {
             Aggregation::Linear => source.sum(running, length).map(|sum| sum / seconds),
             Aggregation::WeightedExponential => weighted(source.newest_first(length), length),
         };

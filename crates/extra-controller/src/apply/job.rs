@@ -29,7 +29,7 @@ pub(crate) struct Job {
 
 /// What was written of one revision.
 #[derive(Debug)]
-pub(crate) struct Written {
+pub(crate) struct JobResult {
     pub(crate) key: RevisionKey,
     /// The PodAutoscaler after its status was written.
     pub(crate) status: Option<PodAutoscaler>,
@@ -76,15 +76,15 @@ impl Job {
 
     /// Writes. What does not depend on each other is written at once; pods of the Deployment end
     /// last.
-    pub(crate) async fn run(self, client: &Client) -> Written {
-        let mut written = Written { key: self.decision.key.clone(), status: None, seika: None, flipped: None, error: None };
+    pub(crate) async fn run(self, client: &Client) -> JobResult {
+        let mut written = JobResult { key: self.decision.key.clone(), status: None, seika: None, flipped: None, error: None };
         if let Err(error) = self.write(client, &mut written).await {
             written.error = Some(error);
         }
         written
     }
 
-    async fn write(&self, client: &Client, written: &mut Written) -> Result<(), WriteError> {
+    async fn write(&self, client: &Client, written: &mut JobResult) -> Result<(), WriteError> {
         let writer = Writer::new(client, &self.autoscaler);
         if self.has_leftovers() {
             writer.annotate(&BTreeMap::from([(MARKER, None), (TOTAL_ANNOTATION, None)])).await?;

@@ -17,7 +17,7 @@ struct Control([u8; CONTROL_LEN]);
 
 #[derive(Clone)]
 #[repr(align(8))]
-struct Source([u8; SOURCE_LEN]);
+struct SourceControl([u8; SOURCE_LEN]);
 
 #[derive(Clone)]
 #[repr(align(8))]
@@ -123,7 +123,7 @@ pub(crate) struct Outbox {
     /// One after the other, `size` bytes each.
     packets: Vec<u8>,
     size: usize,
-    controls: Vec<(Source, usize)>,
+    controls: Vec<(SourceControl, usize)>,
     names: Vec<(Name, usize)>,
 }
 
@@ -150,7 +150,7 @@ impl Outbox {
     pub(crate) fn push(&mut self, packet: &[u8], to: SocketAddr, from: Option<LocalAddress>) {
         let mut name = Name([0; NAME_LEN]);
         let name_len = write_name(&mut name.0, to);
-        let mut control = Source([0; SOURCE_LEN]);
+        let mut control = SourceControl([0; SOURCE_LEN]);
         let control_len = from.map_or(0, |from| write_source(&mut control.0, from));
         let end = self.packets.len() + self.size;
         self.packets.extend_from_slice(packet);

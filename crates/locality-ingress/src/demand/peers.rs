@@ -90,16 +90,16 @@ pub(crate) async fn follow_all(settings: PeerSettings, mut replicas: watch::Rece
 }
 
 /// A stream that delivers, counted for as long as this lives.
-struct Connected(Gauge);
+struct ConnectedPeer(Gauge);
 
-impl Connected {
+impl ConnectedPeer {
     fn count(gauge: Gauge) -> Self {
         gauge.inc();
         Self(gauge)
     }
 }
 
-impl Drop for Connected {
+impl Drop for ConnectedPeer {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -163,7 +163,7 @@ impl Peer {
             for line in lines.take_in(&chunk.map_err(failed)?)? {
                 let event = DemandEvent::from_line(std::str::from_utf8(&line)?)?;
                 *heard = true;
-                connected.get_or_insert_with(|| Connected::count(self.metrics.peers_connected.clone()));
+                connected.get_or_insert_with(|| ConnectedPeer::count(self.metrics.peers_connected.clone()));
                 let changes = self.loads.apply(event);
                 self.pass_on(changes).await;
             }

@@ -123,13 +123,13 @@ pub(super) fn connections(
 
 /// The peer's address.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) IpAddr);
+pub(super) struct PeerAddress(pub(super) IpAddr);
 
 impl Connected for Connection {
-    type ConnectInfo = Peer;
+    type ConnectInfo = PeerAddress;
 
-    fn connect_info(&self) -> Peer {
-        Peer(self.counted.address)
+    fn connect_info(&self) -> PeerAddress {
+        PeerAddress(self.counted.address)
     }
 }
 

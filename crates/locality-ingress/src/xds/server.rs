@@ -26,7 +26,7 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::{Status, codegen::Service};
 
-use super::accept::{Peer, connections};
+use super::accept::{PeerAddress, connections};
 use super::answer::Answer;
 use super::connected::Connected;
 use super::refusal::Nack;
@@ -232,7 +232,7 @@ impl Service<http::Request<Body>> for Ads {
             let status = Status::unimplemented("only the delta protocol is served: api_type DELTA_GRPC");
             return ready(Ok(status.into_http()));
         }
-        let peer = request.extensions().get::<Peer>().map(|Peer(address)| *address);
+        let peer = request.extensions().get::<PeerAddress>().map(|PeerAddress(address)| *address);
         let mut requests = Streaming::new_request(Requests, request.into_body(), None, Some(MOST_REQUEST_BYTES));
         let (sender, receiver) = mpsc::channel(OUTBOUND_DEPTH);
         let ads = self.clone();

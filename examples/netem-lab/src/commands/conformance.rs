@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use netem_lab::conformance::programs::Programs;
+use netem_lab::conformance::programs::IngressPrograms;
 use netem_lab::conformance::results::Outcome;
-use netem_lab::conformance::serving::report::Report;
-use netem_lab::conformance::serving::{self, Part, Suite};
+use netem_lab::conformance::serving::report::ServingReport;
+use netem_lab::conformance::serving::{self, Part, ServingSuite};
 use netem_lab::conformance::{self, IngressSettings};
 use netem_lab::run::lay_wire;
 use netem_lab::scenario::{Overrides, Scenario};
@@ -61,7 +61,7 @@ struct ServingArguments {
     /// Only these suites; may be given more than once. The report keeps what is known of the
     /// others.
     #[arg(long)]
-    suite: Vec<Suite>,
+    suite: Vec<ServingSuite>,
     /// Only the tests whose names match this regular expression (Go's). The report keeps what is
     /// known of the others.
     #[arg(long)]
@@ -94,7 +94,7 @@ fn ingress(arguments: &ConformanceArguments) -> Result<ExitCode> {
         None => Scenario::from_text(conformance::SCENARIO, "(built in)", &Overrides::default())?,
     };
     let mut parts = Parts::prepare(arguments.programs.as_deref(), &scenario)?;
-    let programs = Programs::prepare(&parts.components, &parts.progress)?;
+    let programs = IngressPrograms::prepare(&parts.components, &parts.progress)?;
     programs.add_images(&mut parts.images);
     let settings = IngressSettings {
         lab_binary: parts.spec.lab_binary.clone(),
@@ -129,13 +129,13 @@ fn ingress(arguments: &ConformanceArguments) -> Result<ExitCode> {
 fn serving(arguments: &ServingArguments) -> Result<ExitCode> {
     let scenario = Scenario::from_text(conformance::SCENARIO, "(built in)", &Overrides::default())?;
     let mut parts = Parts::prepare(arguments.programs.as_deref(), &scenario)?;
-    let programs = serving::Programs::prepare(&parts.components, &parts.progress)?;
+    let programs = serving::ServingPrograms::prepare(&parts.components, &parts.progress)?;
     programs.add_images(&mut parts.images);
     let folder = arguments.out.clone().unwrap_or_else(lab_folder).join("conformance-serving");
     let settings = serving::ServingSettings {
         lab_binary: parts.spec.lab_binary.clone(),
         ingress_class: parts.spec.ingress_class.clone(),
-        suites: some_or_all(&arguments.suite, &Suite::ALL),
+        suites: some_or_all(&arguments.suite, &ServingSuite::ALL),
         only: arguments.only.clone(),
         parallel: arguments.parallel,
         test_limit: Duration::from_secs(60 * arguments.test_minutes),
@@ -156,9 +156,9 @@ fn serving(arguments: &ServingArguments) -> Result<ExitCode> {
             }
             Ok(())
         })?;
-        Report::read(&folder, &serving::Programs::version()).write(&folder)?;
+        ServingReport::read(&folder, &serving::ServingPrograms::version()).write(&folder)?;
     }
-    let report = Report::read(&folder, &serving::Programs::version());
+    let report = ServingReport::read(&folder, &serving::ServingPrograms::version());
     for (name, part) in [("stock", &report.stock), ("ours", &report.ours)] {
         println!("{name}: {} passed, {} failed, {} skipped", part.passed, part.failed, part.skipped);
     }

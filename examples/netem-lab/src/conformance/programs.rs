@@ -22,7 +22,7 @@ const PROGRAMS: [&str; 6] = ["grpc-ping", "httpproxy", "retry", "runtime", "time
 
 /// Everything of the suite that has to be there before a cluster comes up.
 #[derive(Clone, Debug)]
-pub struct Programs {
+pub struct IngressPrograms {
     /// The suite.
     pub suite: PathBuf,
     /// The folder of its source.
@@ -32,7 +32,7 @@ pub struct Programs {
     images: BTreeMap<String, NodeImage>,
 }
 
-impl Programs {
+impl IngressPrograms {
     /// Builds what is not in the cache yet. Blocks, for a minute or two the first time.
     ///
     /// # Errors

@@ -5,12 +5,12 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::results::{Outcome, Results};
-use super::suite::{Level, Suite};
+use super::suite::{IngressSuite, Level};
 use crate::report::ReportError;
 
 /// A run of the suite.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Report {
+pub struct IngressReport {
     /// Every test, in order of name.
     pub tests: Vec<Test>,
     /// How many passed.
@@ -39,10 +39,10 @@ pub struct Test {
     pub seconds: Option<f64>,
 }
 
-impl Report {
+impl IngressReport {
     /// The report of `results`. A test of the suite that never ended has failed.
     #[must_use]
-    pub fn new(suite: &Suite, results: &Results, seconds: f64) -> Self {
+    pub fn new(suite: &IngressSuite, results: &Results, seconds: f64) -> Self {
         let tests: Vec<_> = suite
             .tests()
             .map(|(name, level)| {
@@ -87,7 +87,7 @@ mod tests {
     fn a_test_that_never_ended_has_failed() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("run.go"), super::super::suite::tests::LISTED).unwrap();
-        let suite = Suite::read(folder.path()).unwrap();
+        let suite = IngressSuite::read(folder.path()).unwrap();
         let mut results = Results::default();
         for line in [
             "\u{16}=== CONT  TestIngressConformance/basics",
@@ -99,7 +99,7 @@ mod tests {
         ] {
             read_line(line).and_then(|line| line.within(GO_TEST)).into_iter().for_each(|line| results.take(line));
         }
-        let report = Report::new(&suite, &results, 9.5);
+        let report = IngressReport::new(&suite, &results, 9.5);
         assert!(!report.all_passed());
         let expected = json!({
             "tests": [
@@ -118,7 +118,7 @@ mod tests {
     fn nothing_that_ran_is_no_success() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("run.go"), super::super::suite::tests::LISTED).unwrap();
-        let suite = Suite::read(folder.path()).unwrap().only(Some("no such test"));
-        assert!(!Report::new(&suite, &Results::default(), 0.0).all_passed());
+        let suite = IngressSuite::read(folder.path()).unwrap().only(Some("no such test"));
+        assert!(!IngressReport::new(&suite, &Results::default(), 0.0).all_passed());
     }
 }

@@ -20,8 +20,8 @@ pub mod tracker;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub use programs::Programs;
-pub use suites::{Part, Suite};
+pub use programs::ServingPrograms;
+pub use suites::{Part, ServingSuite};
 
 use super::logs;
 use crate::cluster::{Cluster, ClusterError, Setting};
@@ -100,7 +100,7 @@ pub struct ServingSettings {
     /// The class of ingress, in all parts.
     pub ingress_class: String,
     /// The suites.
-    pub suites: Vec<Suite>,
+    pub suites: Vec<ServingSuite>,
     /// Only tests whose names match this regular expression of Go's.
     pub only: Option<String>,
     /// Tests that run at the same time.
@@ -115,7 +115,7 @@ pub struct ServingSettings {
 ///
 /// # Errors
 /// When Serving's module has other files than we know.
-pub fn knative_settings(programs: &Programs, part: Part) -> Result<Vec<Setting>, ServingSuiteError> {
+pub fn knative_settings(programs: &ServingPrograms, part: Part) -> Result<Vec<Setting>, ServingSuiteError> {
     settings::of_part(&programs.source, part)
 }
 
@@ -125,7 +125,7 @@ pub fn knative_settings(programs: &Programs, part: Part) -> Result<Vec<Setting>,
 /// When a suite cannot be run at all.
 pub async fn run_part(
     cluster: &mut Cluster,
-    programs: &Programs,
+    programs: &ServingPrograms,
     part: Part,
     settings: &ServingSettings,
     progress: &Progress,
@@ -148,7 +148,7 @@ pub async fn run_part(
         let results = SuiteResults {
             part,
             suite: *suite,
-            serving: Programs::version(),
+            serving: ServingPrograms::version(),
             autoscaling_class: part.class().to_owned(),
             ingress_class: settings.ingress_class.clone(),
             parallel: settings.parallel,

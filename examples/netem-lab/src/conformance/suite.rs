@@ -45,13 +45,13 @@ pub enum SuiteError {
 
 /// The tests of the suite by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Suite {
+pub struct IngressSuite {
     levels: BTreeMap<String, Level>,
     /// Prefix of the names of tests to run; `None` for all.
     only: Option<String>,
 }
 
-impl Suite {
+impl IngressSuite {
     /// Reads the list in the folder of the suite's package.
     ///
     /// # Errors
@@ -121,7 +121,7 @@ impl fmt::Display for Level {
 
 /// The tests in the suite's list: per level one Go map, whose keys are the names. What was not
 /// found is the error.
-fn parse(text: &str) -> Result<Suite, String> {
+fn parse(text: &str) -> Result<IngressSuite, String> {
     let mut levels = BTreeMap::new();
     for level in [Level::Stable, Level::Beta, Level::Alpha] {
         let head = format!("var {level}Tests = map[string]func(t *testing.T){{");
@@ -137,7 +137,7 @@ fn parse(text: &str) -> Result<Suite, String> {
             return Err(format!("any {level} test"));
         }
     }
-    Ok(Suite { levels, only: None })
+    Ok(IngressSuite { levels, only: None })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::SourceDemand;
 
 /// One source's part of the history. Single precision: it decides where pods go, never how many.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Source {
+pub(super) struct SourceHistory {
     name: NodeName,
     /// Requests in flight and requests per second, newest last.
     seconds: VecDeque<[f32; 2]>,
@@ -44,7 +44,7 @@ fn demand([concurrency, requests_per_second]: [f32; 2]) -> SourceDemand {
 
 const NONE: [f32; 2] = [0.0; 2];
 
-impl Source {
+impl SourceHistory {
     /// A source without demand for the last `length` seconds.
     pub(super) fn new(name: NodeName, length: usize) -> Self {
         // One more is about to come.

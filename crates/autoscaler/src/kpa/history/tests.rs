@@ -24,8 +24,8 @@ fn concurrency(history: &DemandHistory, now: u64, window: u64, aggregation: Aggr
 
 fn heap_bytes(history: &DemandHistory) -> usize {
     history.totals.capacity() * size_of::<SourceDemand>()
-        + history.sources.capacity() * size_of::<Source>()
-        + history.sources.iter().map(Source::heap_bytes).sum::<usize>()
+        + history.sources.capacity() * size_of::<SourceHistory>()
+        + history.sources.iter().map(SourceHistory::heap_bytes).sum::<usize>()
 }
 
 const TWELVE: Duration = Duration::from_secs(12);

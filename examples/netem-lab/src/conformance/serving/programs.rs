@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::enactment;
-use super::suites::Suite;
+use super::suites::ServingSuite;
 use super::{Part, ServingSuiteError};
 use crate::cluster::{NodeImage, NodeImages};
 use crate::images;
@@ -46,8 +46,8 @@ const PROGRAMS: [&str; 19] = [
 
 /// Everything of the suites that has to be there before a cluster comes up.
 #[derive(Clone, Debug)]
-pub struct Programs {
-    suites: BTreeMap<Suite, PathBuf>,
+pub struct ServingPrograms {
+    suites: BTreeMap<ServingSuite, PathBuf>,
     enacted: PathBuf,
     /// The folder of Serving's module, with the objects that its tests need.
     pub(super) source: PathBuf,
@@ -56,7 +56,7 @@ pub struct Programs {
     images: BTreeMap<String, NodeImage>,
 }
 
-impl Programs {
+impl ServingPrograms {
     /// Builds what is not in the cache yet. Blocks, for some minutes the first time.
     ///
     /// # Errors
@@ -67,13 +67,13 @@ impl Programs {
         let folders = module_folders(&places, MODULE, &[SERVING])?;
         let source = folders.into_iter().next().unwrap_or_default();
         let mut suites = BTreeMap::new();
-        for suite in Suite::ALL {
+        for suite in ServingSuite::ALL {
             let package = format!("{SERVING}/{}", suite.package());
             let name = format!("serving-{}", suite.name());
             let program = build_package(&places, MODULE, GoPackage::Tests { package: &package, tag: TAG }, &name, progress)?;
             suites.insert(suite, program);
         }
-        let changed = enactment::change(go_files(&source.join(Suite::E2e.package()))?)?;
+        let changed = enactment::change(go_files(&source.join(ServingSuite::E2e.package()))?)?;
         let enacted = build_written_tests(&places, MODULE, &changed, TAG, "serving-enacted", progress)?;
 
         let image_name = |name: &str| format!("dev.local/serving/{name}:{}", MODULE.version());
@@ -95,11 +95,11 @@ impl Programs {
     }
 
     /// The program that holds the tests of `suite` for `part`; nothing where it has none.
-    pub(super) fn tests(&self, part: Part, suite: Suite) -> Option<&Path> {
+    pub(super) fn tests(&self, part: Part, suite: ServingSuite) -> Option<&Path> {
         match (part, suite) {
             (Part::Stock | Part::Ours, suite) => self.suites.get(&suite).map(PathBuf::as_path),
-            (Part::Enacted, Suite::E2e) => Some(&self.enacted),
-            (Part::Enacted, Suite::Api | Suite::Runtime) => None,
+            (Part::Enacted, ServingSuite::E2e) => Some(&self.enacted),
+            (Part::Enacted, ServingSuite::Api | ServingSuite::Runtime) => None,
         }
     }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::enactment;
-use super::suites::{Part, Suite};
+use super::suites::{Part, ServingSuite};
 use super::tracker::TestResult;
 use crate::conformance::results::Outcome;
 use crate::report::ReportError;
@@ -20,7 +20,7 @@ pub struct SuiteResults {
     /// The part.
     pub part: Part,
     /// The suite.
-    pub suite: Suite,
+    pub suite: ServingSuite,
     /// The release of Serving.
     pub serving: String,
     /// The class of revisions that name none.
@@ -40,13 +40,13 @@ pub struct SuiteResults {
 impl SuiteResults {
     /// Where the results of a suite are kept.
     #[must_use]
-    pub fn path(folder: &Path, part: Part, suite: Suite) -> PathBuf {
+    pub fn path(folder: &Path, part: Part, suite: ServingSuite) -> PathBuf {
         folder.join(part.name()).join(format!("{suite}.json"))
     }
 
     /// Those that were kept, if they are of the same release.
     #[must_use]
-    pub fn read(folder: &Path, part: Part, suite: Suite) -> Option<Self> {
+    pub fn read(folder: &Path, part: Part, suite: ServingSuite) -> Option<Self> {
         let bytes = std::fs::read(Self::path(folder, part, suite)).ok()?;
         serde_json::from_slice(&bytes).ok()
     }
@@ -105,9 +105,9 @@ pub struct ByConstruction {
 
 /// How a suite was run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RunFacts {
+pub struct ServingRunFacts {
     part: Part,
-    suite: Suite,
+    suite: ServingSuite,
     autoscaling_class: String,
     ingress_class: String,
     parallel: usize,
@@ -117,7 +117,7 @@ pub struct RunFacts {
 
 /// The comparison.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Report {
+pub struct ServingReport {
     /// The release of Serving.
     pub serving: String,
     /// With the stock class as the default.
@@ -133,10 +133,10 @@ pub struct Report {
     /// Tests of which nothing is known in some part.
     pub not_run: Vec<String>,
     /// How the suites were run.
-    pub runs: Vec<RunFacts>,
+    pub runs: Vec<ServingRunFacts>,
 }
 
-impl Report {
+impl ServingReport {
     /// The report of what is known.
     #[must_use]
     pub fn new(serving: &str, suites: &[SuiteResults]) -> Self {
@@ -149,7 +149,7 @@ impl Report {
         let (regressions, not_run) = compare(&stock.tests, &ours.tests, &enacted, &by_construction);
         let runs = suites
             .into_iter()
-            .map(|results| RunFacts {
+            .map(|results| ServingRunFacts {
                 part: results.part,
                 suite: results.suite,
                 autoscaling_class: results.autoscaling_class,
@@ -165,7 +165,7 @@ impl Report {
     /// The report of what is kept in `folder`.
     #[must_use]
     pub fn read(folder: &Path, serving: &str) -> Self {
-        let kept = Part::ALL.iter().flat_map(|part| Suite::ALL.iter().map(move |suite| (*part, *suite)));
+        let kept = Part::ALL.iter().flat_map(|part| ServingSuite::ALL.iter().map(move |suite| (*part, *suite)));
         let suites: Vec<_> = kept.filter_map(|(part, suite)| SuiteResults::read(folder, part, suite)).collect();
         Self::new(serving, &suites)
     }
@@ -186,7 +186,7 @@ impl Report {
 }
 
 fn in_e2e(test: &str) -> String {
-    format!("{}/{test}", Suite::E2e.package())
+    format!("{}/{test}", ServingSuite::E2e.package())
 }
 
 /// The regressions, and the tests of which nothing is known with our class.
@@ -260,7 +260,7 @@ mod tests {
     fn of(part: Part, tests: Vec<TestResult>) -> SuiteResults {
         SuiteResults {
             part,
-            suite: Suite::E2e,
+            suite: ServingSuite::E2e,
             serving: "1.15.2".to_owned(),
             autoscaling_class: part.class().to_owned(),
             ingress_class: "an.ingress".to_owned(),
@@ -276,8 +276,8 @@ mod tests {
         enactment::tests().map(|(name, _)| test(name, result)).collect()
     }
 
-    fn report(stock: Vec<TestResult>, ours: Vec<TestResult>, enacted: Vec<TestResult>) -> Report {
-        Report::new("1.15.2", &[of(Part::Stock, stock), of(Part::Ours, ours), of(Part::Enacted, enacted)])
+    fn report(stock: Vec<TestResult>, ours: Vec<TestResult>, enacted: Vec<TestResult>) -> ServingReport {
+        ServingReport::new("1.15.2", &[of(Part::Stock, stock), of(Part::Ours, ours), of(Part::Enacted, enacted)])
     }
 
     #[test]
@@ -331,11 +331,11 @@ mod tests {
         let first = of(Part::Stock, vec![test("TestA", Outcome::Failed), test("TestB", Outcome::Passed)]);
         first.write(folder.path()).unwrap();
         let again = of(Part::Stock, vec![test("TestA", Outcome::Passed)]);
-        let merged = again.over(SuiteResults::read(folder.path(), Part::Stock, Suite::E2e));
+        let merged = again.over(SuiteResults::read(folder.path(), Part::Stock, ServingSuite::E2e));
         assert_eq!(merged.tests, [test("TestA", Outcome::Passed), test("TestB", Outcome::Passed)]);
         merged.write(folder.path()).unwrap();
-        assert_eq!(Report::read(folder.path(), "1.15.2").stock.passed, 2);
-        assert_eq!(Report::read(folder.path(), "1.16.0").stock.passed, 0);
+        assert_eq!(ServingReport::read(folder.path(), "1.15.2").stock.passed, 2);
+        assert_eq!(ServingReport::read(folder.path(), "1.16.0").stock.passed, 0);
     }
 
     #[test]

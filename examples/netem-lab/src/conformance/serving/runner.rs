@@ -10,7 +10,7 @@ use tokio::process::Command;
 use tokio::time::Instant;
 
 use super::tracker::{TestResult, Tracker};
-use super::{Part, ServingSettings, ServingSuiteError, Suite, enactment};
+use super::{Part, ServingSettings, ServingSuite, ServingSuiteError, enactment};
 use crate::cluster::{Cluster, ClusterError, launch};
 use crate::conformance::process::SuiteProcess;
 use crate::conformance::results::{Line, read_line};
@@ -28,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Work<'a> {
     pub(super) program: &'a Path,
     pub(super) part: Part,
-    pub(super) suite: Suite,
+    pub(super) suite: ServingSuite,
     pub(super) names: Vec<String>,
     pub(super) image_template: &'a str,
 }

@@ -10,7 +10,7 @@ use crate::scenario::{KANTAI_CLASS, KPA_CLASS};
 /// One of Serving's own suites: the tests of one package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Suite {
+pub enum ServingSuite {
     /// What the API promises: `test/conformance/api/v1`.
     Api,
     /// What a container may rely on: `test/conformance/runtime`.
@@ -19,18 +19,18 @@ pub enum Suite {
     E2e,
 }
 
-impl Suite {
+impl ServingSuite {
     /// All of them, the short ones first.
-    pub const ALL: [Suite; 3] = [Suite::Api, Suite::Runtime, Suite::E2e];
+    pub const ALL: [ServingSuite; 3] = [ServingSuite::Api, ServingSuite::Runtime, ServingSuite::E2e];
 
     /// The folder of its package in Serving's module. Names of tests begin with it: two suites have
     /// tests of one name.
     #[must_use]
     pub fn package(self) -> &'static str {
         match self {
-            Suite::Api => "test/conformance/api/v1",
-            Suite::Runtime => "test/conformance/runtime",
-            Suite::E2e => "test/e2e",
+            ServingSuite::Api => "test/conformance/api/v1",
+            ServingSuite::Runtime => "test/conformance/runtime",
+            ServingSuite::E2e => "test/e2e",
         }
     }
 
@@ -38,14 +38,14 @@ impl Suite {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Suite::Api => "api",
-            Suite::Runtime => "runtime",
-            Suite::E2e => "e2e",
+            ServingSuite::Api => "api",
+            ServingSuite::Runtime => "runtime",
+            ServingSuite::E2e => "e2e",
         }
     }
 }
 
-impl fmt::Display for Suite {
+impl fmt::Display for ServingSuite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
