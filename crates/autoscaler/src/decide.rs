@@ -263,7 +263,7 @@ impl Deciding<'_> {
             uid: facts.uid.clone(),
             service: facts.service.clone(),
             mode: outcome.mode,
-            probe_activator: own.hidden_since.is_some() && !facts.pods.is_empty() && !self.activator_answers(own),
+            probe_activator: own.hidden_since.is_some() && self.has_pods() && !self.activator_answers(own),
             status,
             step: step.filter(|_| !facts.is_handing_back),
             back,
@@ -305,11 +305,13 @@ impl Deciding<'_> {
     fn how_many(&self, windows: &Windows, ready: u32, standing: &Standing, own: &mut RevisionMemory) -> (Option<Scale>, Count) {
         let (facts, now) = (&*self.inputs.facts, self.picture.now.monotonic);
         let settings = &facts.settings;
-        let memory = own.scale.get_or_insert_with(|| ScaleMemory::resumed(now, ready));
+        let asked_before = self.asked_before();
+        let memory = own.scale.get_or_insert_with(|| ScaleMemory::resumed(now, ready.max(asked_before)));
         let is_reachable = facts.reachability != Reachability::Unreachable;
         let observed = windows.totals(settings.metric);
-        let scale = observed
-            .map(|(stable, panic)| memory.scale(now, Observed { stable, panic, ready, reachable: is_reachable }, settings));
+        let scale = observed.map(|(stable, panic)| {
+            memory.scale(now, Observed { stable, panic, ready, asked_before, reachable: is_reachable }, settings)
+        });
         let earned = self.earned(windows, standing, own);
         own.earned = earned.keys().cloned().collect();
         let asked = scale.map(|scale| {
@@ -326,6 +328,13 @@ impl Deciding<'_> {
             is_panicking: scale.is_some_and(|scale| scale.panicking),
         };
         (scale, count)
+    }
+
+    /// Pods that an earlier decision asked for. The first ones of a revision are Knative's own: that
+    /// nobody asks for them is known once they are ready.
+    fn asked_before(&self) -> u32 {
+        let facts = &*self.inputs.facts;
+        if facts.status.is_initialized() { facts.seika.values().sum::<u32>() + facts.deployment } else { 0 }
     }
 
     /// Pods that source nodes earn by the network time that a pod there saves.
@@ -369,7 +378,7 @@ impl Deciding<'_> {
             active: active(facts),
             active_since: active_since.or(facts.created).unwrap_or(now.wall),
             initialized: facts.status.is_initialized(),
-            pods: rollout::as_count(facts.pods.len()),
+            pods: rollout::as_count(facts.pods.len()) + self.unseen(),
             asked: count.asked,
             mode: match scale {
                 // Without a ready pod, Knative routes through the activators in either mode.
@@ -519,7 +528,7 @@ impl Deciding<'_> {
             seika: &facts.seika,
             deployment: facts.deployment,
             wanted,
-            unplaced: target.unplaced.as_ref().map_or(0, |unplaced| unplaced.replicas),
+            unplaced: self.known_shortage(target),
             withdrawn: &withdrawn,
         };
         let step = rollout::step(&target.pods, &present);
@@ -529,13 +538,24 @@ impl Deciding<'_> {
         }
     }
 
+    /// Pods that found no node. With every node silent nothing is known of room: then no more than
+    /// wait for it already.
+    fn known_shortage(&self, target: &Target) -> u32 {
+        let unplaced = target.unplaced.as_ref().map_or(0, |unplaced| unplaced.replicas);
+        if self.picture.room.iter().any(|room| room.is_ready) {
+            return unplaced;
+        }
+        let waits = |pod: &&rollout::Pod| pod.maker == Maker::Deployment && pod.node.is_none();
+        unplaced.min(rollout::as_count(self.inputs.facts.pods.iter().filter(waits).count()))
+    }
+
     fn hand_back(&self, outcome: &Outcome, may_serve: u32, own: &mut RevisionMemory) -> BackStep {
         let facts = &*self.inputs.facts;
         let now = self.picture.now.monotonic;
         let asked: u32 = facts.seika.values().sum();
         let deployed = rollout::as_count(facts.pods.iter().filter(|pod| pod.maker == Maker::Deployment && pod.is_ready).count());
         let back = own.handing_back.get_or_insert_with(|| HandingBack {
-            pods: may_serve.max(facts.deployment),
+            pods: (may_serve + self.unseen()).max(facts.deployment),
             asked,
             // A leader before this one may have made room already.
             deployed: (may_serve < facts.deployment).then_some(deployed),
@@ -559,6 +579,20 @@ impl Deciding<'_> {
         let silent = self.picture.room.iter().filter(|room| !room.is_ready).map(|room| room.node.clone()).collect();
         let present = handback::HandbackInputs { pods, seika, deployment, silent: &silent, was_reverted: facts.was_handed_back };
         handback::next(&present, wanted, floor)
+    }
+
+    /// Whether there are pods, as far as anybody knows.
+    fn has_pods(&self) -> bool {
+        !self.inputs.facts.pods.is_empty() || self.unseen() > 0
+    }
+
+    /// Pods that were asked for and are not known yet, so that nobody knows whether they serve.
+    fn unseen(&self) -> u32 {
+        let facts = &*self.inputs.facts;
+        let seen = |is: &dyn Fn(&rollout::Pod) -> bool| rollout::as_count(facts.pods.iter().filter(|pod| is(pod)).count());
+        let of_seika = |node: &NodeName| seen(&|pod| pod.maker == Maker::Seika && pod.place() == Some(node));
+        let made: u32 = facts.seika.iter().map(|(node, told)| told.saturating_sub(of_seika(node))).sum();
+        made + facts.deployment.saturating_sub(seen(&|pod| pod.maker == Maker::Deployment))
     }
 
     fn settled(&self) -> Settled {

@@ -122,7 +122,10 @@ pub fn next(present: &HandbackInputs<'_>, wanted: u32, floor: u32) -> BackStep {
     for (node, count) in seika.iter_mut().rev() {
         let here = || of(Maker::Seika).filter(|pod| pod.place() == Some(node));
         if present.silent.contains(node) {
-            *count = as_count(here().count()).min(*count);
+            // Once enough others are ready, those that Kubernetes has evicted are not to come back.
+            if serving >= wanted && here().next().is_none() {
+                *count = 0;
+            }
             continue;
         }
         let ready_here = as_count(here().filter(|pod| pod.is_ready).count()).min(*count);
@@ -248,10 +251,11 @@ mod tests {
         assert_eq!(asked(&pods(0, 0, 2, 2)), Counts::new());
     }
 
-    /// Kubernetes calls all pods of a silent node not ready; they go when it has evicted them.
+    /// Kubernetes calls all pods of a silent node not ready; they go when it has evicted them and
+    /// enough others are ready. Until then one that is not known yet may serve as well.
     #[test]
     fn pods_of_silent_nodes_stay() {
-        let (pods, seika) = (pods(2, 0, 0, 0), Counts::from([("node1".into(), 2)]));
+        let seika = Counts::from([("node1".into(), 2)]);
         let silent = BTreeSet::from(["node1".into()]);
         let asked = |pods: &[Pod]| match next(
             &HandbackInputs { pods, seika: &seika, deployment: 2, silent: &silent, was_reverted: false },
@@ -261,8 +265,13 @@ mod tests {
             BackStep::Counts { seika, .. } => seika,
             flip @ BackStep::Flip(_) => panic!("{flip:?}"),
         };
-        assert_eq!(asked(&pods), seika);
-        assert_eq!(asked(&[]), Counts::new());
+        assert_eq!(asked(&pods(2, 0, 0, 0)), seika);
+        assert_eq!(asked(&pods(2, 0, 2, 2)), seika);
+        assert_eq!(asked(&pods(1, 0, 0, 0)), seika);
+        assert_eq!(asked(&pods(1, 0, 2, 1)), seika);
+        assert_eq!(asked(&pods(1, 0, 2, 2)), seika);
+        assert_eq!(asked(&[]), seika);
+        assert_eq!(asked(&pods(0, 0, 2, 2)), Counts::new());
     }
 
     proptest! {

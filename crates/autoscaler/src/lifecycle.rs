@@ -31,7 +31,8 @@ pub struct Situation {
     pub active_since: Timestamp,
     /// Whether enough pods were ready once.
     pub initialized: bool,
-    /// Pods that are neither terminating nor finished.
+    /// Pods that are neither terminating nor finished, with those that were asked for and are not
+    /// known yet.
     pub pods: u32,
     /// What the autoscaler's formulae come to; `None` without data.
     pub asked: Option<u32>,

@@ -144,6 +144,13 @@ pub fn step(target: &Counts, present: &RolloutInputs<'_>) -> Step {
             next.deployment += 1;
         }
     }
+    // A pod that is not known yet cannot be named, and Kubernetes chooses one that is not ready: that
+    // may be one that is to stay.
+    let deployed = || present.pods.iter().filter(|pod| pod.maker == Maker::Deployment);
+    let keeps_unready = deployed().any(|pod| !pod.is_ready && !next.victims.contains(&pod.name));
+    if !is_enough || keeps_unready {
+        next.deployment += present.deployment.saturating_sub(as_count(deployed().count()));
+    }
     next.deployment = next.deployment.min(present.deployment) + asked_pending;
     next
 }

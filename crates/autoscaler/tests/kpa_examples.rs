@@ -24,7 +24,7 @@ fn want_after(seconds: u64, demand: f64, settings: &RevisionSettings) -> u32 {
         history.record(second, BTreeMap::from([(NodeName::from("node1"), half), (NodeName::from("node2"), half)]));
         let average = |window| history.totals(second, window, settings.aggregation).expect("the second was recorded").concurrency;
         let (stable, panic) = (average(settings.stable_window), average(settings.panic_window));
-        let observed = Observed { stable, panic, ready, reachable: true };
+        let observed = Observed { stable, panic, ready, asked_before: 0, reachable: true };
         ready = memory.scale(Duration::from_secs(second), observed, settings).want;
     }
     ready

@@ -68,7 +68,7 @@ fn decisions_are_those_that_stock_took() {
             let (stable, panic) = (average(settings.stable_window), average(settings.panic_window));
             let place = format!("trace {at}, second {index}, {settings:?}");
             assert_eq!((stable, panic), (trace.stable[index], trace.panic[index]), "averages in {place}");
-            let observed = Observed { stable, panic, ready: trace.ready[index], reachable: trace.reachable };
+            let observed = Observed { stable, panic, ready: trace.ready[index], asked_before: 0, reachable: trace.reachable };
             let scale = memory.scale(Duration::from_secs(now), observed, &settings);
             assert_eq!(scale.want, trace.want[index], "want in {place}");
             assert_eq!(scale.excess_burst_capacity, f64::from(trace.excess[index]), "excess burst capacity in {place}");

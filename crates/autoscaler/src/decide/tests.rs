@@ -46,6 +46,8 @@ struct World {
     /// Nodes on which no pod ever gets ready.
     broken: Vec<&'static str>,
     pods: Vec<(Pod, u64)>,
+    /// A pod that the watch has not shown yet.
+    unseen: Option<String>,
     seika: Counts,
     deployment: u32,
     handing_back: bool,
@@ -99,6 +101,7 @@ impl World {
             room: room.to_vec(),
             broken: Vec::new(),
             pods: Vec::new(),
+            unseen: None,
             seika: Counts::new(),
             deployment: 1,
             handing_back: false,
@@ -158,7 +161,8 @@ impl World {
     fn picture(&self) -> Picture {
         let now = Now { wall: Timestamp::from_second(self.second as i64).unwrap(), monotonic: Duration::from_secs(self.second) };
         let mut room = self.room.clone();
-        for (pod, _) in &self.pods {
+        let seen = || self.pods.iter().map(|(pod, _)| pod).filter(|pod| self.unseen.as_ref() != Some(&pod.name));
+        for pod in seen() {
             if let Some(node) = room.iter_mut().find(|room| pod.node.as_ref() == Some(&room.node)) {
                 node.taken += &self.template.each;
             }
@@ -172,7 +176,7 @@ impl World {
             reachability: Reachability::Reachable,
             settings: self.settings.clone(),
             sks: self.sks.clone(),
-            pods: self.pods.iter().map(|(pod, _)| pod.clone()).collect(),
+            pods: seen().cloned().collect(),
             seika: self.seika.clone(),
             deployment: self.deployment,
             deployment_generation: 1,
@@ -248,7 +252,10 @@ impl World {
             self.deployment = deployment;
             let deployed = |pods: &[(Pod, u64)]| pods.iter().filter(|(pod, _)| pod.maker == Maker::Deployment).count();
             while deployed(&self.pods) > deployment as usize {
-                let victim = self.pods.iter().position(|(pod, _)| victims.contains(&pod.name)).unwrap();
+                // The named ones first, then those that are not ready, as Kubernetes chooses.
+                let deployed = self.pods.iter().enumerate().filter(|(_, (pod, _))| pod.maker == Maker::Deployment);
+                let victim = deployed.min_by_key(|(_, (pod, _))| (!victims.contains(&pod.name), pod.is_ready));
+                let victim = victim.map(|(position, _)| position).unwrap();
                 self.pods.remove(victim);
             }
         }
@@ -519,6 +526,57 @@ fn nodes_that_are_full_are_said_so() {
     assert_eq!(world.pods.iter().filter(|(pod, _)| pod.node.is_none()).count(), 1);
     world.pass(10);
     assert_eq!(world.pods.iter().filter(|(pod, _)| pod.node.is_none()).count(), 1);
+}
+
+/// A pod that is tied to no node says that there is no room, and with every node silent nobody
+/// knows.
+#[test]
+fn no_pod_stays_pending_for_want_of_knowledge() {
+    let mut world = World::born();
+    world.loads(&[("node1", 20.0, 400.0)]);
+    world.pass(20);
+    let unpinned = |world: &World| world.pods.iter().filter(|(pod, _)| pod.place().is_none()).count();
+    for node in NODES {
+        world.node(node).is_ready = false;
+    }
+    let (seika, deployment) = (world.seika.clone(), world.deployment);
+    world.loads(&[("node1", 35.0, 700.0)]);
+    for _ in 0..60 {
+        world.pass(1);
+        assert_eq!((unpinned(&world), &world.seika, world.deployment), (0, &seika, deployment), "second {}", world.second);
+    }
+    // One node is heard of, and it is known to be full.
+    world.node("node2").is_ready = true;
+    world.node("node2").offers.cpu_millis = 0;
+    world.pass(10);
+    assert_eq!(unpinned(&world), 1);
+    // What was known to have no room goes on waiting when nothing is known any more.
+    world.node("node2").is_ready = false;
+    world.pass(10);
+    assert_eq!(unpinned(&world), 1);
+}
+
+/// What a decision before the restart asked for was measured: that some of it is not ready when the
+/// program starts is no reason for fewer.
+#[test]
+fn a_restart_while_pods_start_takes_none_away() {
+    let mut world = World::born();
+    world.loads(&[("node1", 20.0, 400.0)]);
+    world.pass(20);
+    world.loads(&[("node1", 60.0, 1200.0)]);
+    world.pass(2);
+    let (seika, deployment, ready) = (world.seika.clone(), world.deployment, world.ready().iter().sum::<usize>());
+    assert!(world.pods.len() > ready, "some pods start: {:?}", world.pods);
+    for is_held in [true, false] {
+        world.memory = Memory::default();
+        world.loads(if is_held { &[("node1", 1.0, 20.0)] } else { &[] });
+        for is_unknown in [true, false] {
+            world.demand_unknown = is_unknown;
+            let decision = world.look().unwrap();
+            let step = decision.step.unwrap_or_else(|| Step { seika: seika.clone(), deployment, victims: Vec::new() });
+            assert_eq!((&step.seika, step.deployment), (&seika, deployment), "held {is_held}, unknown {is_unknown}");
+        }
+    }
 }
 
 #[test]

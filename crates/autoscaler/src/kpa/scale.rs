@@ -27,6 +27,9 @@ pub struct Observed {
     pub panic: f64,
     /// Pods that are ready.
     pub ready: u32,
+    /// Pods that were asked for before, ready or not yet: as many as earlier demand was worth. They
+    /// count only where that demand is not known any more.
+    pub asked_before: u32,
     /// Whether some Route leads here.
     pub reachable: bool,
 }
@@ -72,17 +75,18 @@ struct Hold {
 const KNOWN_TOGETHER: Duration = Duration::from_secs(2);
 
 impl ScaleMemory {
-    /// Memory of a revision that is met with pods already there, by a program that just started.
+    /// Memory of a revision that is met with so many pods already there or asked for, by a program
+    /// that just started.
     ///
     /// Nothing shrinks until demand was known for a stable window. Stock starts in panic at the
     /// count of several pods, and so does this; stock lets a single pod go at once, and this does
     /// not. The same holds when nothing could be decided for a stable window, since all demand that
     /// was known before is gone by then.
     #[must_use]
-    pub fn resumed(now: Duration, ready: u32) -> Self {
+    pub fn resumed(now: Duration, pods: u32) -> Self {
         Self {
-            panic: (ready > 1).then_some(Panic { last: now, most: ready }),
-            hold: Hold::new(now, ready),
+            panic: (pods > 1).then_some(Panic { last: now, most: pods }),
+            hold: Hold::new(now, pods),
             decided: Some(now),
             delayed: Delayed::default(),
         }
@@ -117,7 +121,7 @@ impl ScaleMemory {
         if observed.reachable && !settings.scale_down_delay.is_zero() {
             want = self.delayed.most(now, want, settings.scale_down_delay);
         }
-        want = want.max(self.held(now, observed.ready, settings.stable_window));
+        want = want.max(self.held(now, observed.ready.max(observed.asked_before), settings.stable_window));
 
         Scale {
             want,
@@ -131,11 +135,11 @@ impl ScaleMemory {
     }
 
     /// The least that must stay for want of knowledge.
-    fn held(&mut self, now: Duration, ready: u32, stable_window: Duration) -> u32 {
+    fn held(&mut self, now: Duration, pods: u32, stable_window: Duration) -> u32 {
         let unknown = self.decided.map_or(Duration::ZERO, |decided| now.saturating_sub(decided));
         self.decided = Some(now);
         if unknown >= stable_window {
-            self.hold = Hold::new(now, ready);
+            self.hold = Hold::new(now, pods);
         } else if unknown > KNOWN_TOGETHER
             && let Some(hold) = &mut self.hold
         {

@@ -145,7 +145,7 @@ impl Pair<'_> {
             })
         };
         let (stable, panic) = (average(settings.stable_window)?, average(settings.panic_window)?);
-        let observed = Observed { stable, panic, ready: self.ready, reachable: self.reachable };
+        let observed = Observed { stable, panic, ready: self.ready, asked_before: 0, reachable: self.reachable };
         let ours = self.memory.scale(Duration::from_secs(self.now), observed, settings);
 
         self.stock.record(self.now, sources);

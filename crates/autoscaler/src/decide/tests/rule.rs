@@ -27,6 +27,8 @@ enum Event {
     Restart,
     /// Somebody takes away one of the pods.
     Evict(usize),
+    /// The API server's watch has not shown one of the pods yet, or shows all.
+    Unseen(Option<usize>),
     /// Whether the revision is being handed back to the stock class.
     HandingBack(bool),
 }
@@ -47,6 +49,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (1_u8..100).prop_map(Latency),
         1 => Just(Restart),
         1 => (0_usize..8).prop_map(Evict),
+        1 => prop::option::of(0_usize..8).prop_map(Unseen),
         1 => any::<bool>().prop_map(HandingBack),
     ]
 }
@@ -77,6 +80,7 @@ impl World {
             Event::Restart => self.memory = Memory::default(),
             Event::Evict(pod) if pod < self.pods.len() => drop(self.pods.remove(pod)),
             Event::Evict(_) => {}
+            Event::Unseen(pod) => self.unseen = pod.and_then(|at| Some(self.pods.get(at)?.0.name.clone())),
             Event::HandingBack(is) => self.handing_back = is,
         }
     }
@@ -95,7 +99,9 @@ impl World {
             left,
             want: decision.count.want,
             replaced_by: self.replaced_by(&decision, serving, left),
-            silent_gone: gone.intersection(&silent).cloned().collect(),
+            // One that Kubernetes has evicted looks the same as one that was not seen yet: with enough
+            // others ready its count may go.
+            silent_gone: gone.intersection(&silent).filter(|name| self.unseen.as_ref() != Some(*name)).cloned().collect(),
         };
         self.obey(decision);
         Some(second)

@@ -13,7 +13,7 @@ fn demo() -> RevisionSettings {
 }
 
 fn at(stable: f64, panic: f64, ready: u32) -> Observed {
-    Observed { stable, panic, ready, reachable: true }
+    Observed { stable, panic, ready, asked_before: 0, reachable: true }
 }
 
 const START: Duration = Duration::from_secs(1000);
