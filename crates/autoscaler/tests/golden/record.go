@@ -5,6 +5,7 @@
 //	cd tests/local-control-plane/components/knative-serving
 //	golden=../../../../crates/autoscaler/tests/golden
 //	go run $golden/record.go decisions > $golden/kpa-1.15.2.jsonl
+//	go run $golden/record.go bounds > $golden/bounds-1.15.2.jsonl
 //	go run $golden/record.go settings > $golden/settings-1.15.2.jsonl
 //
 // Traces are the same each time, but for the instant that they begin at.
@@ -33,19 +34,25 @@ import (
 const (
 	traces  = 40
 	samples = 80
+	bounded = 200
 	prefix  = "autoscaling.knative.dev/"
 )
 
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) != 2 {
-		log.Fatal("usage: record.go decisions|settings")
+		log.Fatal("usage: record.go decisions|bounds|settings")
 	}
 	switch out := json.NewEncoder(os.Stdout); os.Args[1] {
 	case "decisions":
 		random := rand.New(rand.NewSource(1))
 		for range traces {
 			encode(out, record(random))
+		}
+	case "bounds":
+		random := rand.New(rand.NewSource(2))
+		for range bounded {
+			encode(out, bounds(random))
 		}
 	case "settings":
 		answers(out)
@@ -238,6 +245,49 @@ func settings(random *rand.Rand) trace {
 	return trace{
 		Annotations: own, ConfigMap: cluster, Reachable: reachable,
 		ContainerConcurrency: []int64{0, 0, 1, 5, 10, 50}[random.Intn(6)],
+	}
+}
+
+// limits is one revision's settings of its bounds, and what its reconciler reads from them.
+type limits struct {
+	Annotations map[string]string `json:"annotations"`
+	ConfigMap   map[string]string `json:"config_map"`
+	Reachable   bool              `json:"reachable"`
+	Least       int32             `json:"least"`
+	// Most is 0 where there is no bound.
+	Most    int32 `json:"most"`
+	Initial int32 `json:"initial"`
+}
+
+// bounds draws settings until the webhook accepts some.
+func bounds(random *rand.Rand) limits {
+	for {
+		own, cluster := map[string]string{}, map[string]string{}
+		maybe := func(texts map[string]string, key string, choice ...string) {
+			if random.Intn(2) == 0 {
+				texts[key] = choice[random.Intn(len(choice))]
+			}
+		}
+		maybe(own, prefix+[]string{"min-scale", "minScale"}[random.Intn(2)], "0", "1", "2", "5", "12")
+		maybe(own, prefix+[]string{"max-scale", "maxScale"}[random.Intn(2)], "0", "1", "3", "7", "12", "30")
+		maybe(own, prefix+[]string{"initial-scale", "initialScale"}[random.Intn(2)], "0", "1", "2", "6")
+		maybe(cluster, "min-scale", "0", "1", "4")
+		maybe(cluster, "max-scale", "0", "2", "9")
+		maybe(cluster, "max-scale-limit", "0", "9", "40")
+		maybe(cluster, "initial-scale", "0", "1", "3")
+		maybe(cluster, "allow-zero-initial-scale", "true", "false")
+		config, err := asconfig.NewConfigFromMap(cluster)
+		if err != nil || autoscaling.ValidateAnnotations(context.Background(), config, own) != nil {
+			continue
+		}
+		pa := &v1alpha1.PodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "hello-00001", Annotations: own}}
+		drawn := limits{Annotations: own, ConfigMap: cluster, Reachable: random.Intn(4) > 0}
+		if !drawn.Reachable {
+			pa.Spec.Reachability = v1alpha1.ReachabilityUnreachable
+		}
+		drawn.Least, drawn.Most = pa.ScaleBounds(config)
+		drawn.Initial = kparesources.GetInitialScale(config, pa)
+		return drawn
 	}
 }
 
