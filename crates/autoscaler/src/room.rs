@@ -5,6 +5,7 @@
 //! [`requests_of_pod`]; [`Ledger`](crate::ledger::Ledger) keeps the sums. A decision only compares
 //! ([`NodeRoom::most`]).
 
+mod admitted;
 mod affinity;
 mod among_pods;
 mod node;
@@ -13,6 +14,7 @@ mod requests;
 mod resources;
 mod template;
 
+pub use admitted::admitted;
 pub use affinity::{NodeDemands, Requirement, Term};
 pub use among_pods::{AmongPods, Spread};
 pub use node::{Admission, NodeRoom, admission};

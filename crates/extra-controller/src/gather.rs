@@ -34,7 +34,8 @@ pub(crate) struct Gatherer {
     pods: Pods,
     cluster: ClusterSettings,
     toggle: Toggle,
-    /// Templates by revision, with the version of the Deployment that they were read from.
+    /// Templates by revision, with the version of the Deployment that they were read from, unless
+    /// they are to be read anew.
     templates: BTreeMap<RevisionKey, (Option<String>, Arc<Template>)>,
     /// What was written and the stores may not show yet.
     written: BTreeMap<RevisionKey, Written>,
@@ -87,9 +88,12 @@ impl Gatherer {
                 dirty.extend(self.all_revisions());
             }
         }
+        if changes.admission || changes.relisted {
+            self.templates.values_mut().for_each(|(version, _)| *version = None);
+            dirty.extend(self.all_revisions());
+        }
         if changes.relisted {
             dirty.extend(self.pods.relist(&self.objects.pods.state(), &mut self.ledger));
-            dirty.extend(self.all_revisions());
             dirty.extend(self.picture.revisions.keys().cloned());
             let known: BTreeSet<String> = self.picture.room.iter().map(|room| room.node.to_string()).collect();
             changes.nodes.extend(known);
@@ -319,7 +323,7 @@ impl Gatherer {
             let labels = spec.template.metadata.as_ref().and_then(|metadata| metadata.labels.clone());
             (labels.unwrap_or_default(), spec.template.spec.clone().unwrap_or_default())
         });
-        let read = Template::read(&key.namespace, &labels, &spec);
+        let read = Template::read(&key.namespace, &labels, &self.objects.admitted(&key.namespace, spec));
         let template = match self.templates.get(key) {
             Some((_, held)) if **held == read => held.clone(),
             _ => Arc::new(read),

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{PodSpec, Toleration};
-use k8s_openapi::api::node::v1::RuntimeClass;
 use serde::{Deserialize, Serialize};
 
 use super::affinity::NodeDemands;
@@ -33,7 +32,8 @@ pub struct Template {
 }
 
 impl Template {
-    /// Reads the spec of a pod template of `namespace` whose pods have these labels.
+    /// Reads the spec of a pod template of `namespace` whose pods have these labels, as
+    /// [`admitted`](super::admitted) makes it.
     #[must_use]
     pub fn read(namespace: &str, labels: &BTreeMap<String, String>, spec: &PodSpec) -> Self {
         Self {
@@ -44,20 +44,6 @@ impl Template {
             host_ports: host_ports(spec),
             among_pods: AmongPods::read(namespace, labels, spec),
         }
-    }
-
-    /// The same with what admission adds to pods of a runtime class: overhead, node selector and
-    /// tolerations. For templates that name the class; pods that exist carry it already.
-    #[must_use]
-    pub fn in_runtime_class(mut self, class: &RuntimeClass) -> Self {
-        if let Some(fixed) = class.overhead.as_ref().and_then(|overhead| overhead.pod_fixed.as_ref()) {
-            self.each += &Resources { pods: 0, ..Resources::read(fixed) };
-        }
-        if let Some(scheduling) = &class.scheduling {
-            self.node.selector.extend(scheduling.node_selector.clone().unwrap_or_default());
-            self.tolerations.extend(scheduling.tolerations.iter().flatten().cloned());
-        }
-        self
     }
 
     /// The most pods on one node, whatever room it has; `None` where nothing limits them.
@@ -72,25 +58,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn a_runtime_class_adds_overhead_selector_and_tolerations() {
-        let spec: PodSpec = serde_json::from_value(json!({
-            "containers": [{"name": "user", "resources": {"requests": {"cpu": "100m"}}}],
-            "nodeSelector": {"disk": "ssd"},
-        }))
-        .unwrap();
-        let class: RuntimeClass = serde_json::from_value(json!({
-            "handler": "kata",
-            "overhead": {"podFixed": {"cpu": "1"}},
-            "scheduling": {"nodeSelector": {"kata": "yes"}, "tolerations": [{"key": "kata", "operator": "Exists"}]},
-        }))
-        .unwrap();
-        let template = Template::read("default", &BTreeMap::new(), &spec).in_runtime_class(&class);
-        assert_eq!((template.each.cpu_millis, template.each.pods), (1100, 1));
-        assert_eq!(template.node.selector.len(), 2);
-        assert_eq!(template.tolerations.len(), 1);
-    }
 
     #[test]
     fn a_port_of_the_node_allows_one_pod_per_node() {

@@ -17,6 +17,8 @@ pub(crate) enum Change {
     Node(String),
     /// A ConfigMap: every revision may be concerned.
     Settings,
+    /// What the API server adds to pods: every template may be concerned.
+    Admission,
     /// A watch listed again: deletions in between had no event.
     Relisted,
 }
@@ -32,6 +34,8 @@ pub(crate) struct Changes {
     pub(crate) nodes: BTreeSet<String>,
     /// Whether a ConfigMap changed.
     pub(crate) settings: bool,
+    /// Whether a LimitRange or a RuntimeClass changed.
+    pub(crate) admission: bool,
     /// Whether all stores have to be looked through.
     pub(crate) relisted: bool,
 }
@@ -43,6 +47,7 @@ impl Changes {
             Change::Pod(namespace, name) => drop(self.pods.insert((namespace, name))),
             Change::Node(name) => drop(self.nodes.insert(name)),
             Change::Settings => self.settings = true,
+            Change::Admission => self.admission = true,
             Change::Relisted => self.relisted = true,
         }
     }

@@ -6,6 +6,7 @@ use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use autoscaler::room::admitted;
 use autoscaler::settings::{ClusterSettings, Toggle};
 use futures::{StreamExt as _, TryStreamExt as _};
 use gateway_link::RevisionKey;
@@ -13,8 +14,9 @@ use k8s_api::client::WATCH_SECONDS;
 use k8s_api::seika::Seika;
 use k8s_api::{PodAutoscaler, REVISION_LABEL, REVISION_UID_LABEL, ServerlessService};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
-use kube::runtime::reflector::{self, Store};
+use k8s_openapi::api::core::v1::{ConfigMap, LimitRange, Node, Pod, PodSpec};
+use k8s_openapi::api::node::v1::RuntimeClass;
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, reflector as reflect, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -44,6 +46,10 @@ pub(crate) struct Objects {
     pub(crate) serverless_services: Store<ServerlessService>,
     /// All Seikas.
     pub(crate) seikas: Store<Seika>,
+    /// What containers of a namespace ask for that say nothing.
+    pub(crate) limit_ranges: Store<LimitRange>,
+    /// What pods that name a runtime class ask for beside their containers, and where they may run.
+    pub(crate) runtime_classes: Store<RuntimeClass>,
     /// `config-autoscaler`, alone.
     pub(crate) autoscaler_config: Store<ConfigMap>,
     /// `config-deployment`, alone.
@@ -77,6 +83,8 @@ pub(crate) fn spawn(client: &Client, scope: &WatchScope, changes: &ChangeLog, ta
         }),
         serverless_services: follow.all(client, everything(), trim, by_name::<ServerlessService>),
         seikas: follow.all(client, everything(), trim, by_name::<Seika>),
+        limit_ranges: follow.all(client, everything(), trim, |_: &LimitRange| Some(Change::Admission)),
+        runtime_classes: follow.all(client, everything(), trim, |_: &RuntimeClass| Some(Change::Admission)),
         autoscaler_config: follow.one(autoscaler, autoscaler_selected),
         deployment_config: follow.one(deployment, deployment_selected),
         toggle_config: follow.one(toggle, toggle_selected),
@@ -198,6 +206,8 @@ impl Objects {
             self.deployments.wait_until_ready(),
             self.serverless_services.wait_until_ready(),
             self.seikas.wait_until_ready(),
+            self.limit_ranges.wait_until_ready(),
+            self.runtime_classes.wait_until_ready(),
             self.autoscaler_config.wait_until_ready(),
             self.deployment_config.wait_until_ready(),
             self.toggle_config.wait_until_ready(),
@@ -216,6 +226,15 @@ impl Objects {
     #[must_use]
     pub(crate) fn toggle(&self) -> Toggle {
         Toggle::read(only(&self.toggle_config).and_then(|map| map.data.clone()).as_ref())
+    }
+
+    /// What the API server makes of a pod of this spec in `namespace`.
+    #[must_use]
+    pub(crate) fn admitted(&self, namespace: &str, spec: PodSpec) -> PodSpec {
+        let ranges = self.limit_ranges.state();
+        let class = spec.runtime_class_name.as_ref().and_then(|name| self.runtime_classes.get(&ObjectRef::new(name)));
+        let here = ranges.iter().filter(|range| range.metadata.namespace.as_deref() == Some(namespace));
+        admitted(spec, here.map(|range| &**range), class.as_deref())
     }
 
     /// Names of all nodes, in order.
