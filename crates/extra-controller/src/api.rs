@@ -21,14 +21,21 @@ use crate::trace::{Line, TraceBook};
 /// A quiet stream says that it lives this often.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// The API over `book`. Streams end when `stop` is cancelled.
-pub(crate) fn router(book: Arc<RouteBook>, explanations: Explanations, trace: TraceBook, stop: CancellationToken) -> Router {
+/// The API over `book`. Streams end when `stop` is cancelled. In a dry run nobody follows the routes:
+/// requests would be led by them.
+pub(crate) fn router(
+    book: Arc<RouteBook>,
+    explanations: Explanations,
+    trace: TraceBook,
+    is_dry_run: bool,
+    stop: CancellationToken,
+) -> Router {
     Router::new()
         .route("/api/weight/okasan/{okasan}/kodomo/{kodomo}", get(weights))
         .route(ROUTES_PATH, get(routes))
         .route("/v1/explain/{namespace}/{revision}", get(explain))
         .route("/v1/trace", get(trace_lines))
-        .with_state(Api { book, explanations, trace, stop })
+        .with_state(Api { book, explanations, trace, is_dry_run, stop })
 }
 
 #[derive(Clone)]
@@ -36,6 +43,7 @@ struct Api {
     book: Arc<RouteBook>,
     explanations: Explanations,
     trace: TraceBook,
+    is_dry_run: bool,
     stop: CancellationToken,
 }
 
@@ -74,7 +82,8 @@ async fn weights(State(api): State<Api>, Path((okasan, kodomo)): Path<(String, S
 }
 
 async fn routes(State(api): State<Api>) -> Response {
-    let Some((snapshot, changes)) = api.book.follow() else { return not_leading() };
+    let followed = if api.is_dry_run { None } else { api.book.follow() };
+    let Some((snapshot, changes)) = followed else { return not_leading() };
     let lines = stream::iter(snapshot)
         .map(|part| part.to_line())
         .chain(follow(api.book, changes, api.stop.clone()))
@@ -148,7 +157,7 @@ mod tests {
         let (book, stop) = (Arc::new(RouteBook::default()), CancellationToken::new());
         book.retain(["node1", "node2"].map(NodeName::from).to_vec(), &BTreeSet::new());
         book.set(&RevisionKey::new("default", "hello-00001"), Entry { service: "hello".to_owned(), routes: None }).unwrap();
-        (book.clone(), router(book, Explanations::default(), TraceBook::default(), stop.clone()), stop)
+        (book.clone(), router(book, Explanations::default(), TraceBook::default(), false, stop.clone()), stop)
     }
 
     async fn get_path(router: &Router, path: &str) -> Response {
@@ -173,7 +182,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_recorded_for_a_listener_is_decided_again_and_for_nobody_nothing_is() {
         let (trace, stop) = (TraceBook::default(), CancellationToken::new());
-        let router = router(Arc::default(), Explanations::default(), trace.clone(), stop.clone());
+        let router = router(Arc::default(), Explanations::default(), trace.clone(), false, stop.clone());
         let (mut tracer, mut memory) = (crate::trace::Tracer::new(trace), autoscaler::Memory::default());
         let picture = crate::testing::picture(crate::testing::inputs(&[]));
         let mut decide = || {

@@ -56,7 +56,7 @@ pub struct Options {
     /// Which pod this is
     #[command(flatten)]
     pub pod: PodOptions,
-    /// Decide and explain, but write nothing
+    /// Decide and explain, beside whoever leads: no object is written, no route is published
     #[arg(long, env = "KANTAI_DRY_RUN")]
     pub dry_run: bool,
 }

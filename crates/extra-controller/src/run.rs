@@ -78,7 +78,7 @@ pub async fn run_with(options: Options, client: Client, prober: ActivatorProber,
     let api = ops_http::bind(options.api_listen).await?;
     let ops = ops_http::bind(options.ops.ops_listen).await?;
     let trace = TraceBook::default();
-    let api_router = crate::api::router(routes.clone(), explanations.clone(), trace.clone(), stop.clone());
+    let api_router = crate::api::router(routes.clone(), explanations.clone(), trace.clone(), options.dry_run, stop.clone());
     let ops = tokio::spawn(ops_http::serve(ops, ops_http::router(Arc::new(registry), readiness.clone()), stop.clone()));
     let api = tokio::spawn(ops_http::serve(api, api_router, stop.clone()));
 
@@ -102,7 +102,9 @@ pub async fn run_with(options: Options, client: Client, prober: ActivatorProber,
     tasks.spawn(monitors.clone().discover(client.clone()));
     let (leads_sender, leads) = watch::channel(false);
     let (used_sender, used) = watch::channel(BTreeSet::new());
-    tasks.spawn(pins::keep(client.clone(), options.pod.pod_namespace.clone(), used, leads.clone(), start));
+    if !options.dry_run {
+        tasks.spawn(pins::keep(client.clone(), options.pod.pod_namespace.clone(), used, leads.clone(), start));
+    }
 
     let gatherer = Gatherer::new(objects.clone(), options.cost_model);
     let reporter = Reporter::new(events, metrics.clone(), explanations);
@@ -139,8 +141,15 @@ pub async fn run_with(options: Options, client: Client, prober: ActivatorProber,
             drop(tokio::time::timeout(LAST_WRITES, ended.cancelled()).await);
         }
     };
-    let leading =
-        act_while_leading(client, lease, stop.clone(), || (), |leads| leads_sender.send_modify(|held| *held = leads), lead);
+    let leading = async {
+        if options.dry_run {
+            // It decides beside whoever leads, and takes the Lease from nobody.
+            leads_sender.send_replace(true);
+            return stop.cancelled().await;
+        }
+        let follow = |leads| leads_sender.send_modify(|held| *held = leads);
+        act_while_leading(client, lease, stop.clone(), || (), follow, lead).await;
+    };
     tokio::select! {
         () = leading => {}
         () = ended.cancelled(), if !stop.is_cancelled() => {}

@@ -1,6 +1,7 @@
 //! A real API server with what Knative would have put there for one revision.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -11,10 +12,13 @@ use k8s_api::{PodAutoscaler, ServerlessService};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kantai_tests::api_server::config_of;
+use kantai_tests::knative::audit::Audit;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt as _};
-use local_control_plane::control_plane::ControlPlane;
+use local_control_plane::components::{Component, Components};
+use local_control_plane::control_plane::{ControlPlane, Controllers, Lifetime, Options as ControlPlaneOptions, Place};
+use local_control_plane::progress::Progress;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +39,9 @@ const MANIFESTS: [&str; 4] = [
 pub(crate) struct Cluster {
     pub(crate) control_plane: ControlPlane,
     pub(crate) gateways: Gateways,
+    /// What our daemons write.
+    pub(crate) audit: Audit,
+    _folder: tempfile::TempDir,
     ingress_port: u16,
     prober_port: u16,
     tasks: Vec<JoinHandle<()>>,
@@ -70,7 +77,9 @@ impl Daemon {
 
 impl Cluster {
     pub(crate) async fn start() -> anyhow::Result<Self> {
-        let control_plane = ControlPlane::for_tests().await?;
+        let folder = tempfile::tempdir()?;
+        let audit = Audit::of("extra-controller", folder.path())?;
+        let control_plane = control_plane(folder.path(), &audit).await?;
         let client = control_plane.client();
         for namespace in ["kantai-system", "knative-serving"] {
             apply(&client, &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})).await?;
@@ -128,13 +137,18 @@ impl Cluster {
             tokio::spawn(async move { loud("kubelets", kubelets.await).await }),
             tokio::spawn(async move { loud("serverless services", services.await).await }),
         ];
-        Ok(Self { control_plane, gateways, ingress_port, prober_port, tasks, stop })
+        Ok(Self { control_plane, gateways, audit, _folder: folder, ingress_port, prober_port, tasks, stop })
     }
 
     /// Our daemon, under its own ServiceAccount and rights, as the instance `name`.
     pub(crate) async fn daemon(&self, name: &str) -> anyhow::Result<Daemon> {
+        self.daemon_with(name, &[]).await
+    }
+
+    /// The same with further arguments.
+    pub(crate) async fn daemon_with(&self, name: &str, further: &[&str]) -> anyhow::Result<Daemon> {
         let api = free_address()?;
-        let arguments = [
+        let mut arguments = vec![
             "extra-controller".to_owned(),
             format!("--api-listen={api}"),
             "--ops-listen=127.0.0.1:0".to_owned(),
@@ -143,6 +157,7 @@ impl Cluster {
             "--latency-interval=1s".to_owned(),
             format!("--pod-name={name}"),
         ];
+        arguments.extend(further.iter().map(|&argument| argument.to_owned()));
         let options = Options::try_parse_from(arguments)?;
         let stop = CancellationToken::new();
         let client = Client::try_from(config_of(&self.control_plane, "extra-controller").await?)?;
@@ -161,6 +176,11 @@ impl Cluster {
 
     /// What Knative makes for a revision: a Deployment with one pod, and the PodAutoscaler.
     pub(crate) async fn revision(&self) -> anyhow::Result<()> {
+        self.revision_of(&json!({"containers": [{"name": "user-container", "image": "dev.local/kantai/hello:0.1.0"}]})).await
+    }
+
+    /// The same for pods of this spec.
+    pub(crate) async fn revision_of(&self, pods: &Value) -> anyhow::Result<()> {
         let labels = json!({
             "serving.knative.dev/revision": REVISION, "serving.knative.dev/revisionUID": "uid-1", "serving.knative.dev/service": "hello",
         });
@@ -171,8 +191,7 @@ impl Cluster {
                 "apiVersion": "apps/v1", "kind": "Deployment",
                 "metadata": {"name": deployment, "namespace": "default", "labels": labels},
                 "spec": {"replicas": 1, "selector": {"matchLabels": {"serving.knative.dev/revisionUID": "uid-1"}},
-                    "template": {"metadata": {"labels": labels},
-                        "spec": {"containers": [{"name": "user-container", "image": "dev.local/kantai/hello:0.1.0"}]}}},
+                    "template": {"metadata": {"labels": labels}, "spec": pods}},
             }),
         )
         .await?;
@@ -229,6 +248,24 @@ impl Cluster {
         nodes.sort();
         Ok(nodes)
     }
+}
+
+/// As [`ControlPlane::for_tests`], with an account of what our daemons write.
+async fn control_plane(folder: &Path, audit: &Audit) -> anyhow::Result<ControlPlane> {
+    let wanted = [Component::KubeApiserver, Component::Etcd, Component::KubeControllerManager];
+    let components = tokio::task::spawn_blocking(move || Components::ensure(&wanted, &Progress::to_stderr())).await??;
+    let options = ControlPlaneOptions {
+        folder: folder.to_owned(),
+        place: Place::Loopback,
+        controllers: Controllers::without_nodes(),
+        scheduler: false,
+        lifetime: Lifetime::WithUs,
+        api_server_flags: audit.api_server_flags(),
+        controller_manager_flags: Vec::new(),
+    };
+    let mut control_plane = ControlPlane::start(&options, &components).await?;
+    control_plane.wait_for_controllers().await?;
+    Ok(control_plane)
 }
 
 async fn untaint(nodes: &Api<Node>, node: &str) -> anyhow::Result<()> {

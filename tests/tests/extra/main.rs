@@ -5,14 +5,16 @@ mod cluster;
 mod fakes;
 
 use autoscaler::handback::MARKER;
+use autoscaler::room::requests_of_pod;
 use extra_controller::pins;
 use k8s_api::seika::Seika;
 use k8s_api::{CLASS, PodAutoscaler, ServerlessService, ServingMode};
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, LimitRange, Node, Pod};
 use kube::ResourceExt as _;
-use kube::api::{Api, DeleteParams, ListParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use serde_json::json;
 
-use cluster::{Cluster, REVISION, until};
+use cluster::{Cluster, REVISION, apply, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revision_from_birth_to_zero_and_back_switched_off_and_on_and_deleted() -> anyhow::Result<()> {
@@ -137,4 +139,83 @@ async fn one_instance_leads_and_the_next_goes_on_from_what_is_there() -> anyhow:
     tokio::time::sleep(std::time::Duration::from_secs(4)).await;
     assert_eq!(cluster.counts().await?, before);
     second.stop().await
+}
+
+/// It may run beside whoever leads, on somebody's real cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_decides_and_writes_nothing_at_all() -> anyhow::Result<()> {
+    let cluster = Cluster::start().await?;
+    let daemon = cluster.daemon_with("dry", &["--dry-run"]).await?;
+    cluster.revision().await?;
+    // One that would be handed back, and one that would get pods, a route and pins.
+    cluster.gateways.hold("node3", 30);
+    until("decided", async || {
+        let (code, explained) = daemon.get("/v1/explain/default/hello-00001").await?;
+        Ok(code == 200 && explained.contains("node3"))
+    })
+    .await?;
+    assert_eq!(daemon.get("/v1/routes").await?.0, 503, "whoever follows routes keeps those of the leader");
+    cluster.toggle(false).await?;
+    // Longer than pins are looked at, a Lease is asked for, and a write is tried again.
+    tokio::time::sleep(std::time::Duration::from_secs(8)).await;
+    let writes = cluster.audit.writes()?;
+    assert_eq!((writes.lease, writes.others), (0, Vec::<String>::new()));
+    daemon.stop().await?;
+
+    // The same with writes: the account does hold them.
+    let daemon = cluster.daemon("one").await?;
+    until("writes", async || Ok(!cluster.audit.writes()?.others.is_empty() && cluster.audit.writes()?.lease > 0)).await?;
+    daemon.stop().await
+}
+
+/// Of a revision at zero only the template tells, and the API server adds to its pods.
+#[tokio::test(flavor = "multi_thread")]
+async fn room_is_counted_as_the_api_server_makes_pods() -> anyhow::Result<()> {
+    let cluster = Cluster::start().await?;
+    let client = cluster.control_plane.client();
+    for object in [
+        json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "requests", "namespace": "default"},
+            "spec": {"limits": [{"type": "Container", "defaultRequest": {"cpu": "500m"}}]}}),
+        json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "kata"}, "handler": "kata",
+            "overhead": {"podFixed": {"cpu": "300m"}},
+            "scheduling": {"nodeSelector": {"kata": "yes"}, "tolerations": [{"key": "kata", "operator": "Exists"}]}}),
+    ] {
+        apply(&client, &object).await?;
+    }
+    let nodes: Api<Node> = Api::all(client.clone());
+    for node in ["node2", "node3"] {
+        let labelled = Patch::Merge(json!({"metadata": {"labels": {"kata": "yes"}}}));
+        nodes.patch(node, &PatchParams::default(), &labelled).await?;
+    }
+    let daemon = cluster.daemon("one").await?;
+    let container = json!({"name": "user-container", "image": "dev.local/kantai/hello:0.1.0"});
+    cluster.revision_of(&json!({"runtimeClassName": "kata", "containers": [container]})).await?;
+    until("no pod at all", async || {
+        Ok(cluster.condition("Active").await? == "False" && cluster.replicas().await? == 0 && cluster.pods().await?.is_empty())
+    })
+    .await?;
+
+    // 700m are left on node3: enough for the request, or for the overhead, and not for both. The
+    // other node that is near has not the label.
+    let filler = json!({"metadata": {"name": "filler"}, "spec": {"nodeName": "node3",
+        "containers": [{"name": "filler", "image": "dev.local/filler", "resources": {"requests": {"cpu": "1300m"}}}]}});
+    let elsewhere: Api<Pod> = Api::namespaced(client.clone(), "kantai-system");
+    elsewhere.create(&PostParams::default(), &serde_json::from_value(filler)?).await?;
+    cluster.gateways.hold("node3", 1);
+    until("a pod where it has room", async || Ok(cluster.counts().await? == Some(vec![("node2".to_owned(), 1)]))).await?;
+    until("ready", async || Ok(cluster.condition("Active").await? == "True")).await?;
+
+    // What was counted is what the API server made.
+    let pods = cluster.api::<Pod>().list(&ListParams::default()).await?.items;
+    let asked: Vec<u64> = pods.iter().map(|pod| requests_of_pod(pod).cpu_millis).collect();
+    assert_eq!(asked, [800]);
+
+    // Both are followed: with less asked for there is room on the node that asks.
+    cluster.gateways.hold("node3", 0);
+    until("no pod again", async || Ok(cluster.condition("Active").await? == "False" && cluster.pods().await?.is_empty())).await?;
+    let limits: Api<LimitRange> = Api::namespaced(client, "default");
+    limits.delete("requests", &DeleteParams::default()).await?;
+    cluster.gateways.hold("node3", 1);
+    until("a pod on node3", async || Ok(cluster.counts().await? == Some(vec![("node3".to_owned(), 1)]))).await?;
+    daemon.stop().await
 }
