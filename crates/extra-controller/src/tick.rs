@@ -13,6 +13,7 @@ use autoscaler::{ActivatorProbe, DecideError, Decision, Inputs, Memory, Now, dec
 use gateway_link::RevisionKey;
 use jiff::Timestamp;
 use k8s_api::PodAutoscaler;
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, ResourceExt as _};
 use latency_matrix::{LatencyMatrix, NodeName};
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::state::{Busy, Retries};
 use crate::activator::ActivatorProber;
-use crate::apply::{DECISION_ANNOTATION, Job, JobResult, WriteError, Writer};
+use crate::apply::{DECISION_ANNOTATION, Job, JobResult, WriteError, Writer, pod_template};
 use crate::cold_start::{ColdStarts, Look, PhaseLabels};
 use crate::demand::Demands;
 use crate::explain::summary;
@@ -359,14 +360,16 @@ impl Ticker {
         let target = autoscaler.spec.scale_target_ref.name.as_deref().unwrap_or_default();
         let deployment = self.parts.objects.deployments.get(&ObjectRef::new(target).within(namespace))?;
         let sks = self.parts.objects.serverless_services.get(&ObjectRef::new(&decision.key.revision).within(namespace));
-        let written = self.gatherer.written(&decision.key);
         let held = self.parts.objects.seikas.get(&ObjectRef::new(&decision.key.revision).within(namespace));
+        let written = self.gatherer.written(&decision.key);
+        let wanted = |deployment: &Deployment| pod_template(&decision.key.revision, deployment);
+        let template_differs = written.template_differs(held.as_deref(), &deployment, wanted);
         // What was said of counts that stay is said as before, so that a new leader changes
         // nothing.
         let said = held.and_then(|seika| seika.annotations().get(DECISION_ANNOTATION).cloned());
         let is_new = decision.step.as_ref().is_some_and(|step| step.seika != facts.seika);
         let why = if is_new { Some(summary(&decision)) } else { said };
-        Some(Job { why, template: written.template().cloned(), facts: facts.clone(), autoscaler, deployment, sks, decision })
+        Some(Job { why, template_differs, facts: facts.clone(), autoscaler, deployment, sks, decision })
     }
 
     /// Takes revisions over from the stock class.

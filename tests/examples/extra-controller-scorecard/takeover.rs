@@ -73,7 +73,7 @@ pub(crate) async fn measure(components: &Components, binaries: &Binaries) -> any
     pair.kill_the_leader().await?;
     tokio::time::sleep(WATCHED).await;
     let (asked, after) = (stage.audit.writes()?.others.len() - asked, versions(&stage).await?);
-    note(&format!("takeover_writes: {asked} writes were asked for, most of them to be sure of a Seika's template"));
+    note(&format!("takeover_writes: {asked} writes were asked for"));
     let changed: Vec<&String> =
         after.iter().filter(|(name, version)| before.get(*name) != Some(*version)).map(|(name, _)| name).collect();
     changed.iter().for_each(|name| note(&format!("takeover_writes: {name} is another")));

@@ -23,8 +23,8 @@ pub(crate) struct Job {
     pub(crate) sks: Option<Arc<ServerlessService>>,
     /// The decision as a message, for the annotation of the Seika.
     pub(crate) why: Option<String>,
-    /// The template that was last written to the Seika.
-    pub(crate) template: Option<PodTemplate>,
+    /// Whether the Seika's template is to be another.
+    pub(crate) template_differs: bool,
 }
 
 /// What was written of one revision.
@@ -63,9 +63,7 @@ impl Job {
     }
 
     fn seika_differs(&self, counts: &Counts) -> bool {
-        // A program that has just started does not know the template that is there and writes once.
-        let template = pod_template(&self.autoscaler.name_any(), &self.deployment);
-        *counts != self.facts.seika || self.template.as_ref() != Some(&template)
+        *counts != self.facts.seika || self.template_differs
     }
 
     /// Annotations of a hand-back that was not finished, or that was finished and undone by hand.

@@ -3,6 +3,7 @@
 use autoscaler::rollout::Counts;
 use k8s_api::seika::{PodTemplate, Seika};
 use k8s_api::{PodAutoscaler, PodAutoscalerStatus};
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
 
 /// What was written of one revision. Lost without harm with the program.
@@ -13,6 +14,8 @@ pub(crate) struct Written {
     status: Option<(u64, PodAutoscalerStatus)>,
     seika: Option<(u64, Counts)>,
     template: Option<PodTemplate>,
+    /// UID and generation of the Deployment whose template was found to be the Seika's.
+    same_as: Option<(String, i64)>,
     /// Whether its ServiceMonitor was written.
     pub(crate) has_monitor: bool,
 }
@@ -56,17 +59,34 @@ impl Written {
     /// The Seika was written, and this is the object now.
     pub(crate) fn wrote_seika(&mut self, written: &Seika, template: PodTemplate) {
         self.seika = Some((version(&written.resource_version()), counts(written)));
-        self.template = Some(template);
+        (self.template, self.same_as) = (Some(template), None);
     }
 
     /// The Seika was deleted, here or elsewhere.
     pub(crate) fn seika_is_gone(&mut self) {
-        (self.seika, self.template) = (None, None);
+        (self.seika, self.template, self.same_as) = (None, None, None);
     }
 
-    /// The template that was last written; `None` in a program that has just started.
-    pub(crate) fn template(&self) -> Option<&PodTemplate> {
-        self.template.as_ref()
+    /// Whether the Seika's template is other than the `Deployment`'s asks for, which `wanted` makes
+    /// of it. What was last written counts; a program that has just started finds that in `held`,
+    /// the Seika that the store shows, if it is this revision's.
+    pub(crate) fn template_differs(
+        &mut self,
+        held: Option<&Seika>,
+        deployment: &Deployment,
+        wanted: impl FnOnce(&Deployment) -> PodTemplate,
+    ) -> bool {
+        // A generation has one template: making and comparing it takes longer than a decision.
+        let generation = deployment.uid().zip(deployment.metadata.generation);
+        if generation.is_some() && self.same_as == generation {
+            return false;
+        }
+        let is_own =
+            |seika: &&Seika| seika.owner_references().iter().any(|owner| owner.controller == Some(true) && owner.uid == self.uid);
+        let template = self.template.as_ref().or_else(|| held.filter(is_own).map(|seika| &seika.spec.template));
+        let is_same = template.is_some_and(|template| *template == wanted(deployment));
+        self.same_as = generation.filter(|_| is_same);
+        !is_same
     }
 }
 
@@ -105,5 +125,42 @@ mod tests {
         assert_eq!(held.seika(Some(&written)), counts);
         // Somebody deleted it: it has to be written again.
         assert_eq!(held.seika(None), Counts::new());
+    }
+
+    fn deployment(generation: i64, image: &str) -> Deployment {
+        let deployment = serde_json::json!({
+            "metadata": { "name": "hello-00001-deployment", "uid": "d", "generation": generation },
+            "spec": { "selector": {}, "template": { "spec": { "containers": [{ "name": "a", "image": image }] } } },
+        });
+        serde_json::from_value(deployment).unwrap()
+    }
+
+    fn wanted(deployment: &Deployment) -> PodTemplate {
+        PodTemplate::from(deployment.spec.clone().unwrap().template)
+    }
+
+    #[test]
+    fn a_program_that_has_just_started_finds_the_template_in_the_seika() {
+        let (mut found, _) = seika(5, 1);
+        let (now, next) = (deployment(1, "one"), deployment(2, "two"));
+        found.spec.template = wanted(&now);
+        let differs =
+            |held: &mut Written, seika: Option<&Seika>, deployment: &Deployment| held.template_differs(seika, deployment, wanted);
+        // Neither no Seika nor that of an earlier PodAutoscaler will do.
+        let mut held = Written::of("pa".to_owned());
+        assert!(differs(&mut held, None, &now) && differs(&mut held, Some(&found), &now));
+        let owner =
+            serde_json::json!({"apiVersion": "a/v1", "kind": "PodAutoscaler", "name": "a", "uid": "pa", "controller": true});
+        found.metadata.owner_references = Some(vec![serde_json::from_value(owner).unwrap()]);
+        assert!(!differs(&mut held, Some(&found), &now));
+        assert!(!held.template_differs(Some(&found), &now, |_| unreachable!("a generation is compared once")));
+        assert!(differs(&mut held, Some(&found), &next));
+        // Knative's next template is written, and the store does not show it yet.
+        held.wrote_seika(&found, wanted(&next));
+        assert!(!differs(&mut held, Some(&found), &next));
+        // Scaled: another generation of the same template.
+        assert!(!differs(&mut held, Some(&found), &deployment(3, "two")));
+        held.seika_is_gone();
+        assert!(differs(&mut held, None, &deployment(3, "two")));
     }
 }
