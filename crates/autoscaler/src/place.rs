@@ -13,7 +13,7 @@ use std::time::Duration;
 use gateway_link::RevisionKey;
 use latency_matrix::NodeName;
 use placement::plan::{MoveHistory, Stability, Unplaced, Verdict, ZonesMissing};
-use placement::problem::{Effort, Exclusion, ProblemError};
+use placement::problem::{Exclusion, ProblemError};
 use placement::{Demand, NodeCapacity, Problem};
 use serde::{Deserialize, Serialize};
 
@@ -254,6 +254,7 @@ pub(crate) fn place(
     // network time that the evidence is of.
     let is_plain =
         zones.is_none() && question.ways.is_none() && standing.capacities.iter().all(|capacity| capacity.min_replicas == 0);
+    let mut best_before = None;
     let weight = match &memory.placed {
         Some(Placed { evidence: Some(evidence), target, verdict, .. })
             if is_plain && runs_enough && question.is_steady && *target == standing.running =>
@@ -262,28 +263,29 @@ pub(crate) fn place(
             if weight == Weight::NoMove {
                 return done(standing.running.clone(), None, None, *verdict);
             }
+            best_before = Some(&evidence.best);
             weight
         }
         _ => Weight::Nothing,
     };
     let looked_at = candidates(&picture.network, standing, zones.as_ref(), question);
     let problem = pose(key, picture, standing, zones.as_ref(), question, &looked_at.nodes, true);
-    if let Weight::Unsure { moves_below_seconds } = weight
-        && problem.clone().with_effort(Effort::Quick).solve()?.cost.network_seconds > moves_below_seconds
+    if let (Weight::Unsure { moves_below_seconds }, Some(best)) = (weight, best_before)
+        && problem.response_seconds_near(best, moves_below_seconds)? > moves_below_seconds
     {
         return done(standing.running.clone(), None, None, Some(Verdict::GainTooSmall));
     }
-    let (plan, verdict) = if question.is_steady {
+    let (plan, verdict, best) = if question.is_steady {
         memory.moved.retain(|at| now.saturating_sub(*at) < MOVE_WINDOW);
         let history = MoveHistory {
             since_last_seconds: memory.moved.back().map(|at| now.saturating_sub(*at).as_secs_f64()),
             moves_in_window: u32::try_from(memory.moved.len()).unwrap_or(u32::MAX),
         };
         let budget = stability.moves_per_window.max(question.replicas / 4);
-        let (plan, verdict) = Stability { moves_per_window: budget, ..stability }.choose(&problem, &history)?;
-        (plan, Some(verdict))
+        let choice = Stability { moves_per_window: budget, ..stability }.choose_and_show(&problem, &history)?;
+        (choice.plan, Some(choice.verdict), Some(choice.best))
     } else {
-        (problem.clone().keeping_what_runs().solve()?, None)
+        (problem.keeping_what_runs().solve()?, None, None)
     };
     let started: u32 =
         plan.replicas.iter().map(|(node, count)| count.saturating_sub(standing.running.get(node).copied().unwrap_or(0))).sum();
@@ -292,14 +294,10 @@ pub(crate) fn place(
         // Bounded: older moves than the window were dropped above, and a decision moves few.
         memory.moved.extend(std::iter::repeat_n(now, (started.saturating_sub(added) as usize).min(64)));
     }
-    let evidence = match verdict {
-        _ if !is_plain => None,
-        Some(Verdict::NoMoveNeeded | Verdict::Moved) => Some(plan.cost.network_seconds),
-        Some(Verdict::GainTooSmall) => Some(problem.solve()?.cost.network_seconds),
-        _ => None,
-    };
-    let evidence = evidence
-        .and_then(|best| Evidence::of(&picture.network, standing, question, &looked_at.nodes, &looked_at.farthest, &plan, best));
+    let best =
+        best.filter(|_| is_plain && matches!(verdict, Some(Verdict::NoMoveNeeded | Verdict::Moved | Verdict::GainTooSmall)));
+    let evidence = best
+        .and_then(|best| Evidence::of(&picture.network, standing, question, &looked_at.nodes, &looked_at.farthest, &plan, &best));
     memory.placed = plan.unplaced.is_none().then(|| Placed {
         target: plan.replicas.clone(),
         verdict,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::problem::Exclusion;
 use latency_matrix::NodeName;
 pub use planner::Planner;
-pub use stability::{MoveHistory, Stability, Verdict};
+pub use stability::{Choice, MoveHistory, Stability, Verdict};
 
 /// Demand of one source that is served on one node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

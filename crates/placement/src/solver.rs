@@ -6,6 +6,7 @@ mod branch;
 pub(crate) mod flow;
 pub(crate) mod instance;
 pub(crate) mod large;
+mod near;
 pub(crate) mod posed;
 mod reduce;
 mod regions;

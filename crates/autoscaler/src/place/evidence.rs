@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Question, Standing};
 use crate::picture::Network;
+use crate::rollout::Counts;
 
 /// The demand of a source may be less or more by this share of it.
 const SAME_SUPPLY: f64 = 0.25;
@@ -56,6 +57,8 @@ pub(super) struct Evidence {
     pod_target: f64,
     /// Mean network time of the best plan that was found.
     best_seconds: f64,
+    /// Its pods per node: a quick look begins there.
+    pub(super) best: Counts,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -71,8 +74,8 @@ struct Source {
 }
 
 impl Evidence {
-    /// The evidence of a plan that keeps the running pods (`kept`), where the best plan found has a
-    /// mean of `best_seconds`. `looked_at` are the positions of its candidate nodes.
+    /// The evidence of a plan that keeps the running pods (`kept`), where `best` is the best plan
+    /// found. `looked_at` are the positions of its candidate nodes.
     pub(super) fn of(
         network: &Network,
         standing: &Standing,
@@ -80,8 +83,9 @@ impl Evidence {
         looked_at: &[usize],
         near: &[f64],
         kept: &Plan,
-        best_seconds: f64,
+        best: &Plan,
     ) -> Option<Self> {
+        let best_seconds = best.cost.network_seconds;
         let is_plain = network.model == CostModel::LocalFirst
             && kept.unserved.is_empty()
             && kept.unplaced.is_none()
@@ -113,6 +117,7 @@ impl Evidence {
             pods: question.replicas,
             pod_target: question.pod_target,
             best_seconds,
+            best: best.replicas.clone(),
         })
     }
 

@@ -62,6 +62,17 @@ pub enum Verdict {
     Forced,
 }
 
+/// A plan that was chosen, and the one that it was chosen over.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    /// The plan to carry out.
+    pub plan: Plan,
+    /// Why it and no other.
+    pub verdict: Verdict,
+    /// The best plan that was found.
+    pub best: Plan,
+}
+
 impl Stability {
     /// The plan to carry out.
     ///
@@ -85,6 +96,20 @@ impl Stability {
     /// When the problem cannot be solved.
     pub fn choose(&self, problem: &Problem, history: &MoveHistory) -> Result<(Plan, Verdict), ProblemError> {
         let free = problem.solve()?;
+        self.choose_from(problem, history, free)
+    }
+
+    /// The same, and the best plan that was found, whether or not it is worth its moves.
+    ///
+    /// # Errors
+    /// When the problem cannot be solved.
+    pub fn choose_and_show(&self, problem: &Problem, history: &MoveHistory) -> Result<Choice, ProblemError> {
+        let best = problem.solve()?;
+        let (plan, verdict) = self.choose_from(problem, history, best.clone())?;
+        Ok(Choice { plan, verdict, best })
+    }
+
+    fn choose_from(&self, problem: &Problem, history: &MoveHistory, free: Plan) -> Result<(Plan, Verdict), ProblemError> {
         if moves(problem, &free) == 0 {
             return Ok((free, Verdict::NoMoveNeeded));
         }

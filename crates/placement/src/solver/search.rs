@@ -109,6 +109,25 @@ fn fixed(instance: &Instance, hint: Option<&Hint>) -> Option<(Found, Vec<f64>)> 
     Some((Found { placement: instance.floors.clone(), total, lower_bound: total, proven: true }, worth))
 }
 
+/// What moves of one replica at a time make of a placement: the routing's total. Where so many
+/// moves as gain what any first one gains at most would not come below `limit`, none is tried.
+pub(crate) fn near(instance: &Instance, placement: &[u32], effort: Budget, limit: f64) -> f64 {
+    let mut first = start(instance, placement);
+    if first.iter().sum::<u32>() != instance.replicas {
+        first = adjust(instance, first).0;
+    }
+    let servers = instance.servers(&first);
+    let swaps = Swaps::new(&instance.costs, &instance.supplies, &servers, &instance.segments);
+    let total = swaps.total() + instance.openings(&first);
+    let (more, fewer) = gains(instance, &swaps.source_prices(), &first);
+    let gain = more.iter().copied().fold(f64::NEG_INFINITY, f64::max) - fewer.iter().copied().fold(f64::INFINITY, f64::min);
+    if total - effort.tries as f64 * gain.max(0.0) >= limit {
+        return swaps.total();
+    }
+    let (placement, total) = improve(instance, first, effort);
+    total - instance.openings(&placement)
+}
+
 /// How much shorter the search for prices is that begins with good ones.
 const HINTED: usize = 5;
 
@@ -212,7 +231,10 @@ fn improve(instance: &Instance, mut placement: Vec<u32>, effort: Budget) -> (Vec
             placement[source] -= 1;
             placement[target] += 1;
             let (less, more) = (instance.server(source, &placement), instance.server(target, &placement));
-            if swaps.total_after(less, more) + instance.openings(&placement) < total - tolerance {
+            let openings = instance.openings(&placement);
+            // Half of the tolerance, so that rounding decides nothing.
+            let limit = total - tolerance / 2.0 - openings;
+            if swaps.total_below(less, more, limit).is_some_and(|routing| routing + openings < total - tolerance) {
                 continue 'again;
             }
             placement[source] += 1;

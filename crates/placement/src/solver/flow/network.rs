@@ -212,6 +212,12 @@ impl Network {
     /// Raises the capacity of a server, also of one that was not there before, and moves to it what
     /// is served more cheaply there.
     pub(super) fn grow(&mut self, ways: &Ways<'_>, scratch: &mut Scratch, slot: usize, capacity: f64) {
+        self.grow_for(ways, scratch, slot, capacity, f64::NEG_INFINITY);
+    }
+
+    /// The same as long as that may lower the total by at least `needed`; false, with a part of the
+    /// moves made, where it cannot.
+    pub(super) fn grow_for(&mut self, ways: &Ways<'_>, scratch: &mut Scratch, slot: usize, capacity: f64, needed: f64) -> bool {
         self.capacity[slot] = capacity;
         if self.prices[slot].is_infinite() {
             // The lowest price at which no tenant of another server would gain by moving here.
@@ -224,6 +230,7 @@ impl Network {
             }
             self.prices[slot] = price;
         }
+        let mut gained = 0.0;
         while let Some((marginal, room)) = self.room(ways, slot) {
             // By how much a unit here is cheaper than the price of the server.
             let gain = self.prices[slot] - marginal;
@@ -236,8 +243,15 @@ impl Network {
                 self.prices[*server] -= (length - scratch.distance[*server]).max(0.0);
             }
             let Some((from, _)) = end else { break };
-            self.pull(ways, scratch, slot, from, room);
+            // No later unit gains more than this one, and no more are served than there is room
+            // for.
+            let each = gain - length;
+            if gained + each * (capacity - self.load[slot]) < needed {
+                return false;
+            }
+            gained += each * self.pull(ways, scratch, slot, from, room);
         }
+        true
     }
 
     /// Dijkstra toward a server that has become cheaper by `gain`: the server to unload, by moving
@@ -279,13 +293,14 @@ impl Network {
         best
     }
 
-    /// Moves as much as there is along the path just found.
-    fn pull(&mut self, ways: &Ways<'_>, scratch: &Scratch, slot: usize, from: usize, room: f64) {
+    /// Moves as much as there is along the path just found; returns how much that was.
+    fn pull(&mut self, ways: &Ways<'_>, scratch: &Scratch, slot: usize, from: usize, room: f64) -> f64 {
         let used = self.last_used(ways, from).map_or(0.0, |(_, used)| used).min(room);
         let (amount, _) = self.movable(scratch, from, used, |here, _| here);
         self.shift(ways, scratch, from, amount, |here, next| (here, next));
         self.load[from] -= amount;
         self.load[slot] += amount;
+        amount
     }
 
     /// How much, and no more than `most`, all tenants on the path from `end` can move, and where

@@ -13,9 +13,16 @@ pub(crate) struct Swaps<'a> {
     servers: &'a [Server],
     base: Network,
     /// Per server: the routing after it has given up what the last change took from it.
-    shrunk: Vec<Option<(f64, Network)>>,
+    shrunk: Vec<Option<Shrunk>>,
     trial: Network,
     scratch: Scratch,
+}
+
+/// A routing in which one server has a lower capacity.
+struct Shrunk {
+    capacity: f64,
+    network: Network,
+    total: f64,
 }
 
 impl<'a> Swaps<'a> {
@@ -25,7 +32,7 @@ impl<'a> Swaps<'a> {
         let ways = Ways::new(costs, supplies, servers, 1, segments);
         let mut scratch = Scratch::default();
         let base = Network::filled(&ways, &mut scratch, servers, supplies);
-        Self { costs, ways, servers, base, shrunk: vec![None; servers.len()], trial: Network::default(), scratch }
+        Self { costs, ways, servers, base, shrunk: servers.iter().map(|_| None).collect(), trial: Network::default(), scratch }
     }
 
     /// The routing's own total.
@@ -39,14 +46,15 @@ impl<'a> Swaps<'a> {
     }
 
     /// The routing if one server, which must be there, had the capacity given, less than now.
-    fn shrink(&mut self, slot: usize, capacity: f64) -> &Network {
-        let kept = self.shrunk[slot].take().filter(|(known, _)| *known == capacity);
-        let network = kept.map(|(_, network)| network).unwrap_or_else(|| {
+    fn shrink(&mut self, slot: usize, capacity: f64) -> &Shrunk {
+        let kept = self.shrunk[slot].take().filter(|shrunk| shrunk.capacity == capacity);
+        let shrunk = kept.unwrap_or_else(|| {
             let mut network = self.base.clone();
             network.shrink(&self.ways, &mut self.scratch, slot, capacity);
-            network
+            let total = network.total(&self.ways);
+            Shrunk { capacity, network, total }
         });
-        &self.shrunk[slot].insert((capacity, network)).1
+        self.shrunk[slot].insert(shrunk)
     }
 
     fn slot(&self, row: usize) -> Option<usize> {
@@ -56,31 +64,37 @@ impl<'a> Swaps<'a> {
     /// The total if one server had the capacity given, less than now, and what one more unit of
     /// demand of each source would cost then.
     pub(crate) fn without(&mut self, less: Server) -> (f64, Vec<f64>) {
-        match self.slot(less.row) {
-            Some(slot) => {
-                self.shrink(slot, less.capacity);
-                let network = self.shrunk[slot].as_ref().map_or(&self.base, |(_, network)| network);
-                (network.total(&self.ways), network.source_prices(&self.ways))
-            }
+        let Some(slot) = self.slot(less.row) else { return (self.total(), self.source_prices()) };
+        self.shrink(slot, less.capacity);
+        match &self.shrunk[slot] {
+            Some(shrunk) => (shrunk.total, shrunk.network.source_prices(&self.ways)),
             None => (self.total(), self.source_prices()),
         }
     }
 
     /// The total if one server had the capacity given, less than now, and another one, there or
-    /// not, the capacity given, more than now.
-    pub(crate) fn total_after(&mut self, less: Server, more: Server) -> f64 {
+    /// not, the capacity given, more than now; `None` as soon as it is clear that it is not below
+    /// `limit`.
+    pub(crate) fn total_below(&mut self, less: Server, more: Server, limit: f64) -> Option<f64> {
         let mut trial = std::mem::take(&mut self.trial);
-        match self.slot(less.row) {
-            Some(slot) => trial.copy(self.shrink(slot, less.capacity)),
-            None => trial.copy(&self.base),
-        }
+        let before = match self.slot(less.row) {
+            Some(slot) => {
+                let shrunk = self.shrink(slot, less.capacity);
+                trial.copy(&shrunk.network);
+                shrunk.total
+            }
+            None => {
+                trial.copy(&self.base);
+                self.total()
+            }
+        };
         let spare = self.servers.len();
         let to = self.slot(more.row).unwrap_or(spare);
         if to == spare {
             self.ways.put(spare, &self.costs.row(more.row));
         }
-        trial.grow(&self.ways, &mut self.scratch, to, more.capacity);
-        let total = trial.total(&self.ways);
+        let is_hopeful = trial.grow_for(&self.ways, &mut self.scratch, to, more.capacity, before - limit);
+        let total = is_hopeful.then(|| trial.total(&self.ways));
         self.trial = trial;
         total
     }
@@ -101,6 +115,7 @@ mod tests {
             counts in prop::collection::vec(0..3_u8, 6),
             pair in (0..6_usize, 0..6_usize),
             busy in prop::bool::ANY,
+            share in 0.0..1.0_f64,
         ) {
             let costs = Array2::from_shape_vec((6, 6), cells).unwrap();
             let segment = |width, marginal_seconds| Segment { width, marginal_seconds };
@@ -118,8 +133,13 @@ mod tests {
             let server = |row: usize| Server { row, capacity: f64::from(after[row]) * 2.5 };
             let expected = route(&costs, &supplies, &servers(&after), &curve).total();
             for _ in 0..2 {
-                let found = swaps.total_after(server(pair.0), server(pair.1));
+                let found = swaps.total_below(server(pair.0), server(pair.1), f64::INFINITY).unwrap();
                 prop_assert!((found - expected).abs() < 1e-9 * expected.max(1.0), "{found} instead of {expected}");
+                // It is given up only where it is not below the limit.
+                let limit = expected * (0.5 + share);
+                let below = swaps.total_below(server(pair.0), server(pair.1), limit);
+                let is_right = below.map_or(expected >= limit - 1e-9 * expected.max(1.0), |below| below == found);
+                prop_assert!(is_right, "{below:?} for {limit} instead of {found}");
             }
             let own = route(&costs, &supplies, &before, &curve);
             prop_assert!((swaps.total() - own.total()).abs() < 1e-9 * own.total().max(1.0));
