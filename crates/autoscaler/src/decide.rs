@@ -193,7 +193,7 @@ fn is_unchanged(picture: &Picture, inputs: &Inputs, own: &RevisionMemory) -> boo
     let demand = &inputs.demand;
     own.settled.as_ref().is_some_and(|settled| {
         (Arc::ptr_eq(&settled.facts, &inputs.facts) || settled.facts == inputs.facts)
-            && settled.network_version == picture.network.version
+            && settled.network_version.is_none_or(|version| version == picture.network.version)
             && settled.review == review(picture, &inputs.facts)
     }) && demand.in_flight.is_empty()
         && demand.seconds.iter().all(|(_, sources)| sources.as_ref().is_some_and(BTreeMap::is_empty))
@@ -596,8 +596,10 @@ impl Deciding<'_> {
     }
 
     fn settled(&self) -> Settled {
-        let network_version = self.picture.network.version;
-        Settled { facts: self.inputs.facts.clone(), network_version, review: review(self.picture, &self.inputs.facts) }
+        let facts = &self.inputs.facts;
+        let is_anywhere = !facts.pods.is_empty() || !facts.seika.is_empty();
+        let network_version = is_anywhere.then_some(self.picture.network.version);
+        Settled { facts: facts.clone(), network_version, review: review(self.picture, facts) }
     }
 
     /// Whether this decision leaves everything as it is and time alone changes nothing of that.

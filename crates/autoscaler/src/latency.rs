@@ -143,14 +143,16 @@ fn has_unknown(matrix: &LatencyMatrix) -> bool {
 /// known, and what it cost before where that is hardly different.
 fn costs(matrix: &LatencyMatrix, policy: &CostPolicy, estimates: Option<&CostMatrix>, before: Option<&CostMatrix>) -> CostMatrix {
     let nodes = matrix.nodes();
-    let before = before.filter(|before| before.nodes() == nodes);
+    // Matrices over the same nodes have them at the same positions.
+    let is_over = |costs: &&CostMatrix| costs.nodes() == nodes;
+    let (before, estimates) = (before.filter(is_over), estimates.filter(is_over));
     let mut seconds = matrix.pairs().map(|state| policy.seconds(state).min(Rtt::ABSURD.seconds()));
     for ((from, to), state) in matrix.pairs().indexed_iter() {
         let cost = &mut seconds[(from, to)];
         if let (PairState::Unknown, Some(estimates)) = (state, estimates) {
-            *cost = estimates.seconds(&nodes[from], &nodes[to]);
+            *cost = estimates.at(from, to);
         }
-        if let Some(held) = before.map(|before| before.seconds(&nodes[from], &nodes[to])) {
+        if let Some(held) = before.map(|before| before.at(from, to)) {
             let is_same = (*cost - held).abs() <= SAME_SECONDS.max(held * SAME_SHARE);
             *cost = if is_same { held } else { *cost };
         }

@@ -83,7 +83,8 @@ pub(crate) struct HandingBack {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Settled {
     pub(crate) facts: Arc<Facts>,
-    pub(crate) network_version: u64,
+    /// `None` where no pod is placed or reached by the network, whatever it is.
+    pub(crate) network_version: Option<u64>,
     /// Where warm pods are wanted: when their places were looked at.
     pub(crate) review: Option<u64>,
 }
