@@ -3,8 +3,15 @@
 use anyhow::Context as _;
 use clap::Parser as _;
 use extra_controller::{Options, run};
+use mimalloc::MiMalloc;
 
-#[tokio::main]
+/// Lists of all objects come and go at the start; glibc's allocator keeps most of that memory.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+/// One thread decides while the other one reads and writes, on however many cores: each more costs
+/// memory.
+#[tokio::main(worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     ops_http::init_logging(options.ops.log_format);

@@ -24,6 +24,10 @@ use tokio::task::JoinSet;
 
 use super::changes::{Change, ChangeLog};
 
+/// Objects on one page of a list: a page is in memory as text and as objects, and nine kinds are
+/// listed at once.
+const LISTED_AT_ONCE: u32 = 100;
+
 /// Where to look for what.
 #[derive(Clone, Debug)]
 pub(crate) struct WatchScope {
@@ -61,7 +65,7 @@ pub(crate) struct Objects {
 /// Starts all watches in `tasks`; they run until it is dropped, through any outage of the API
 /// server. Every change is noted in `changes`.
 pub(crate) fn spawn(client: &Client, scope: &WatchScope, changes: &ChangeLog, tasks: &mut JoinSet<()>) -> Objects {
-    let everything = || watcher::Config::default().timeout(WATCH_SECONDS);
+    let everything = || watcher::Config::default().timeout(WATCH_SECONDS).page_size(LISTED_AT_ONCE);
     let config = |namespace: &str, name: &str| {
         let selected = everything().fields(&format!("metadata.name={name}"));
         (Api::<ConfigMap>::namespaced(client.clone(), namespace), selected)
@@ -77,7 +81,7 @@ pub(crate) fn spawn(client: &Client, scope: &WatchScope, changes: &ChangeLog, ta
             Some(Change::Pod(pod.namespace().unwrap_or_default(), pod.name_any()))
         }),
         nodes: follow.all(client, everything(), trim_node, |node: &Node| Some(Change::Node(node.name_any()))),
-        deployments: follow.all(client, of_revisions, trim, |deployment: &Deployment| {
+        deployments: follow.all(client, of_revisions, trim_deployment, |deployment: &Deployment| {
             let revision = deployment.labels().get(REVISION_LABEL)?;
             Some(Change::Revision(RevisionKey::new(deployment.namespace().unwrap_or_default(), revision)))
         }),
@@ -183,6 +187,12 @@ fn trim_pod(pod: &mut Pod) {
         status.container_statuses = None;
         status.init_container_statuses = None;
     }
+}
+
+/// Replicas and template are what it is looked at for.
+fn trim_deployment(deployment: &mut Deployment) {
+    trim(deployment);
+    (deployment.metadata.annotations, deployment.status) = (None, None);
 }
 
 fn trim_node(node: &mut Node) {
