@@ -17,6 +17,7 @@ mod cold_start;
 mod demand;
 mod explain;
 mod gather;
+mod hand_back;
 mod latency;
 mod metrics;
 mod objects;
@@ -32,5 +33,6 @@ mod tick;
 mod trace;
 
 pub use activator::ActivatorProber;
-pub use options::Options;
+pub use hand_back::{HandBackError, hand_back};
+pub use options::{Command, Options};
 pub use run::{run, run_with};

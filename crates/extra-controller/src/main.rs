@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use extra_controller::{Options, run};
+use extra_controller::{Command, Options, hand_back, run};
 use mimalloc::MiMalloc;
 
 /// Lists of all objects come and go at the start; glibc's allocator keeps most of that memory.
@@ -19,5 +19,11 @@ async fn main() -> anyhow::Result<()> {
     let stop = ops_http::stop_on_signal()?;
     let config = kube::Config::infer().await.context("failed to find the API server")?;
     let client = k8s_api::client::client(config).context("failed to make a client of the API server")?;
-    run(options, client, stop).await
+    match options.command {
+        None => run(options, client, stop).await,
+        Some(Command::HandBack { timeout }) => tokio::select! {
+            done = hand_back(client, timeout) => Ok(done?),
+            () = stop.cancelled() => anyhow::bail!("stopped before every revision was handed back"),
+        },
+    }
 }

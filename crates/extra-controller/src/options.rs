@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use lease_election::PodOptions;
 use ops_http::OpsOptions;
@@ -59,6 +60,21 @@ pub struct Options {
     /// Decide and explain, beside whoever leads: no object is written, no route is published
     #[arg(long, env = "KANTAI_DRY_RUN")]
     pub dry_run: bool,
+    /// What to do instead of running the daemon
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What the program does once, besides being a daemon.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Command {
+    /// Turn the switch off, wait until the daemon has handed every revision back to Knative's own
+    /// autoscaler, and end
+    HandBack {
+        /// How long to wait, as 240s or 10m; after that it ends with an error
+        #[arg(long, env = "KANTAI_HAND_BACK_TIMEOUT", default_value = "240s", value_parser = ops_http::duration)]
+        timeout: Duration,
+    },
 }
 
 /// A label and the value it must have.

@@ -28,11 +28,12 @@ use crate::fakes::{self, Gateways};
 pub(crate) const REVISION: &str = "hello-00001";
 const NODES: [(&str, Ipv4Addr); 3] =
     [("node1", Ipv4Addr::new(127, 0, 1, 1)), ("node2", Ipv4Addr::new(127, 0, 1, 2)), ("node3", Ipv4Addr::new(127, 0, 1, 3))];
-const MANIFESTS: [&str; 4] = [
+const MANIFESTS: [&str; 5] = [
     include_str!("../../../deploy/seika-controller/crd.yaml"),
     include_str!("../../../deploy/extra-controller/service-account.yaml"),
     include_str!("../../../deploy/extra-controller/rbac.yaml"),
     include_str!("../../../deploy/latency-probe/pins.yaml"),
+    include_str!("../../../deploy/hand-back/rbac.yaml"),
 ];
 
 /// The API server, and everything around our daemon.
@@ -214,6 +215,11 @@ impl Cluster {
         let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "config-ikukantai", "namespace": "default"},
             "data": {"ikukantai-miporin-enable-yukari": on.to_string()}});
         apply(&self.control_plane.client(), &map).await
+    }
+
+    /// Speaks as the account of the Job that comes before an uninstall.
+    pub(crate) async fn hand_back_client(&self) -> anyhow::Result<Client> {
+        Ok(Client::try_from(config_of(&self.control_plane, "kantai-hand-back").await?)?)
     }
 
     pub(crate) async fn autoscaler(&self) -> anyhow::Result<PodAutoscaler> {

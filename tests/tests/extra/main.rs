@@ -4,9 +4,11 @@
 mod cluster;
 mod fakes;
 
+use std::time::Duration;
+
 use autoscaler::handback::MARKER;
 use autoscaler::room::requests_of_pod;
-use extra_controller::pins;
+use extra_controller::{hand_back, pins};
 use k8s_api::seika::Seika;
 use k8s_api::{CLASS, PodAutoscaler, ServerlessService, ServingMode};
 use k8s_openapi::api::core::v1::{ConfigMap, LimitRange, Node, Pod};
@@ -14,7 +16,7 @@ use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
-use cluster::{Cluster, REVISION, apply, until};
+use cluster::{Cluster, Daemon, REVISION, apply, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revision_from_birth_to_zero_and_back_switched_off_and_on_and_deleted() -> anyhow::Result<()> {
@@ -102,6 +104,13 @@ async fn a_revision_from_birth_to_zero_and_back_switched_off_and_on_and_deleted(
     until("taken over", async || Ok(cluster.autoscaler().await?.class() == CLASS && cluster.counts().await?.is_some())).await?;
     assert!(!cluster.autoscaler().await?.annotations().contains_key(MARKER));
 
+    // As before an uninstall: off again, under the rights of the Job that does it.
+    hand_back(cluster.hand_back_client().await?, Duration::from_secs(120)).await?;
+    assert_ne!(cluster.autoscaler().await?.class(), CLASS);
+    let ended = hand_back_without_anybody(&cluster, daemon).await?;
+    assert!(ended.contains("1 revisions are not handed back") && ended.contains("default/hello-00001"), "{ended}");
+    let daemon = cluster.daemon("two").await?;
+
     cluster.gateways.hold("node1", 0);
     cluster.gateways.hold("node3", 0);
     cluster.api::<PodAutoscaler>().delete(REVISION, &DeleteParams::background()).await?;
@@ -111,6 +120,15 @@ async fn a_revision_from_birth_to_zero_and_back_switched_off_and_on_and_deleted(
     })
     .await?;
     daemon.stop().await
+}
+
+/// What the hand-back says where nobody does it: the daemon is gone, and the class is there again.
+async fn hand_back_without_anybody(cluster: &Cluster, daemon: Daemon) -> anyhow::Result<String> {
+    daemon.stop().await?;
+    let class = json!({"metadata": {"annotations": {"autoscaling.knative.dev/class": CLASS}}});
+    cluster.api::<PodAutoscaler>().patch(REVISION, &PatchParams::default(), &Patch::Merge(class)).await?;
+    let ended = hand_back(cluster.hand_back_client().await?, Duration::from_secs(1)).await;
+    Ok(ended.err().map(|error| error.to_string()).unwrap_or_default())
 }
 
 #[tokio::test(flavor = "multi_thread")]
