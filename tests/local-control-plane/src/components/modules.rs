@@ -20,6 +20,9 @@ pub enum GoModule {
     /// that these need not be built again when a test needs another library.
     KnativeServingTests,
     Coredns,
+    /// What renders and checks the chart under `deploy/`. Only its test needs it, so that it is no
+    /// component.
+    Helm,
 }
 
 macro_rules! embedded {
@@ -38,6 +41,7 @@ impl GoModule {
             GoModule::KnativeNetworking => "knative-networking",
             GoModule::KnativeServingTests => "knative-serving-tests",
             GoModule::Coredns => "coredns",
+            GoModule::Helm => "helm",
         }
     }
 
@@ -50,6 +54,7 @@ impl GoModule {
             GoModule::KnativeNetworking => embedded!("knative-networking", "go.mod", "go.sum"),
             GoModule::KnativeServingTests => embedded!("knative-serving-tests", "go.mod", "go.sum"),
             GoModule::Coredns => embedded!("coredns", "go.mod", "go.sum", "main.go"),
+            GoModule::Helm => embedded!("helm", "go.mod", "go.sum"),
         }
     }
 
@@ -67,6 +72,7 @@ impl GoModule {
                 knative_release(pinned("knative.dev/serving"))
             }
             GoModule::Coredns => pinned("github.com/coredns/coredns").to_owned(),
+            GoModule::Helm => pinned("helm.sh/helm/v4").to_owned(),
         }
     }
 
@@ -151,6 +157,7 @@ mod tests {
             GoModule::KnativeNetworking,
             GoModule::KnativeServingTests,
             GoModule::Coredns,
+            GoModule::Helm,
         ];
         for module in modules {
             assert!(module.version().starts_with(|c: char| c.is_ascii_digit()), "{}", module.version());
