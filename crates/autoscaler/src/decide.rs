@@ -330,8 +330,8 @@ impl Deciding<'_> {
         (scale, count)
     }
 
-    /// Pods that an earlier decision asked for. The first ones of a revision are Knative's own: that
-    /// nobody asks for them is known once they are ready.
+    /// Pods that an earlier decision asked for. The first ones of a revision are Knative's own:
+    /// that nobody asks for them is known once they are ready.
     fn asked_before(&self) -> u32 {
         let facts = &*self.inputs.facts;
         if facts.status.is_initialized() { facts.seika.values().sum::<u32>() + facts.deployment } else { 0 }

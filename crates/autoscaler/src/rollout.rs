@@ -144,8 +144,8 @@ pub fn step(target: &Counts, present: &RolloutInputs<'_>) -> Step {
             next.deployment += 1;
         }
     }
-    // A pod that is not known yet cannot be named, and Kubernetes chooses one that is not ready: that
-    // may be one that is to stay.
+    // A pod that is not known yet cannot be named, and Kubernetes chooses one that is not ready:
+    // that may be one that is to stay.
     let deployed = || present.pods.iter().filter(|pod| pod.maker == Maker::Deployment);
     let keeps_unready = deployed().any(|pod| !pod.is_ready && !next.victims.contains(&pod.name));
     if !is_enough || keeps_unready {

@@ -21,8 +21,8 @@ use crate::trace::{Line, TraceBook};
 /// A quiet stream says that it lives this often.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// The API over `book`. Streams end when `stop` is cancelled. In a dry run nobody follows the routes:
-/// requests would be led by them.
+/// The API over `book`. Streams end when `stop` is cancelled. A dry run streams no routes, since
+/// requests would be routed by them.
 pub(crate) fn router(
     book: Arc<RouteBook>,
     explanations: Explanations,

@@ -8,7 +8,8 @@ use crate::scale::short;
 ///
 /// ```
 /// let names = ["a".to_owned(), "b".to_owned()];
-/// let table = pictures::heat_map(&names, |row, column| (row != column).then_some(50.0)).into_string();
+/// let far = |row: usize, column: usize| (row != column).then_some(50.0);
+/// let table = pictures::heat_map(&names, far).into_string();
 /// assert_eq!(table.matches("50").count(), 2);
 /// ```
 #[must_use]

@@ -6,7 +6,8 @@
 //! use pictures::{Axis, Series, Shape, plot};
 //!
 //! let series = [Series::new("a & b", vec![(0.0, 1.0), (1.0, 3.0)])];
-//! let svg = plot(&series, &Axis::linear("seconds"), &Axis::linear("pods"), Shape::Steps).into_string();
+//! let (x, y) = (Axis::linear("seconds"), Axis::linear("pods"));
+//! let svg = plot(&series, &x, &y, Shape::Steps).into_string();
 //! assert!(svg.contains("a &amp; b"));
 //! ```
 

@@ -50,7 +50,8 @@ impl Program {
         }
     }
 
-    /// Its image's full name. The lab's overlay of `deploy/` and `examples/manifests/` say the same.
+    /// Its image's full name. The lab's overlay of `deploy/` and `examples/manifests/` say the
+    /// same.
     pub fn image_name(self) -> String {
         let repository = match self {
             Program::Pause => "lab",

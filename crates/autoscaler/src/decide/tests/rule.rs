@@ -99,8 +99,8 @@ impl World {
             left,
             want: decision.count.want,
             replaced_by: self.replaced_by(&decision, serving, left),
-            // One that Kubernetes has evicted looks the same as one that was not seen yet: with enough
-            // others ready its count may go.
+            // One that Kubernetes has evicted looks the same as one that was not seen yet: with
+            // enough others ready its count may go.
             silent_gone: gone.intersection(&silent).filter(|name| self.unseen.as_ref() != Some(*name)).cloned().collect(),
         };
         self.obey(decision);
