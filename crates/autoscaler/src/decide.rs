@@ -316,7 +316,7 @@ impl Deciding<'_> {
         own.earned = earned.keys().cloned().collect();
         let asked = scale.map(|scale| {
             let total = scale.want.max(earned.values().sum());
-            hold(own, now, total, &scale, settings)
+            hold(own, now, total, &scale, settings).max(self.held_in_flight(own))
         });
         let count = Count {
             want: None,
@@ -328,6 +328,21 @@ impl Deciding<'_> {
             is_panicking: scale.is_some_and(|scale| scale.panicking),
         };
         (scale, count)
+    }
+
+    /// Pods, of those that there are, that the requests in flight are worth at this instant. They
+    /// count until a whole stable window is known: an average over less may not show them yet.
+    fn held_in_flight(&self, own: &RevisionMemory) -> u32 {
+        let (facts, settings) = (&*self.inputs.facts, &self.inputs.facts.settings);
+        let window = settings.stable_window;
+        let is_known = own.history.sampled_seconds(self.picture.now.second(), window) >= window.as_secs();
+        if is_known || settings.metric != Metric::Concurrency {
+            return 0;
+        }
+        let in_flight: f64 = self.inputs.demand.in_flight.values().sum();
+        // A number of pods: whole, not negative, and bounded by those that there are.
+        let asked = (in_flight / settings.target).ceil() as u32;
+        asked.min(rollout::as_count(facts.pods.len()) + self.unseen())
     }
 
     /// Pods that an earlier decision asked for. The first ones of a revision are Knative's own:

@@ -241,6 +241,18 @@ mod tests {
         assert_eq!(go(&target, &enough, &[("node2", 1), ("node3", 2)], 1, &all()), gone);
     }
 
+    /// Kubernetes chooses one that is not ready, and a pod of a node that is silent counts as such.
+    #[test]
+    fn a_deployment_keeps_pods_that_are_not_known_yet_while_one_that_stays_is_not_ready() {
+        let (target, told) = ([("node1", 1), ("node3", 1)], [("node3", 1)]);
+        let mut pods = vec![pod("b", "node1", Deployment, false), pod("s", "node3", Seika, true), pod("t", "node3", Seika, true)];
+        assert_eq!(go(&target, &pods, &told, 2, &all()).deployment, 2);
+        pods[0].is_ready = true;
+        assert_eq!(go(&target, &pods, &told, 2, &all()).deployment, 1);
+        pods.truncate(1);
+        assert_eq!(go(&target, &pods, &told, 2, &all()).deployment, 2, "too few are ready");
+    }
+
     #[test]
     fn a_move_adds_first_and_removes_when_ready_and_withdrawn() {
         let mut pods = vec![pod("b", "node1", Deployment, true)];

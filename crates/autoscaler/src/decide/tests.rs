@@ -58,6 +58,8 @@ struct World {
     activator: Option<ActivatorProbe>,
     no_activator: bool,
     demand_unknown: bool,
+    /// Whether requests are in flight that no second shows yet.
+    is_sample_late: bool,
     service_seconds: BTreeMap<NodeName, f64>,
     memory: Memory,
     network: Arc<Network>,
@@ -110,6 +112,7 @@ impl World {
             activator: None,
             no_activator: false,
             demand_unknown: false,
+            is_sample_late: false,
             service_seconds: BTreeMap::new(),
             memory: Memory::default(),
             // node1 and node2 one millisecond apart, node3 fifty from both.
@@ -188,7 +191,8 @@ impl World {
             was_handed_back: false,
         };
         let in_flight = self.load.iter().filter(|(_, d)| d.concurrency >= 1.0).map(|(n, d)| (n.clone(), d.concurrency)).collect();
-        let sample = (!self.demand_unknown).then(|| self.load.clone());
+        let seconds = if self.is_sample_late { BTreeMap::new() } else { self.load.clone() };
+        let sample = (!self.demand_unknown).then_some(seconds);
         let demand = Demand {
             seconds: vec![(self.second, sample)],
             in_flight,
@@ -554,6 +558,28 @@ fn no_pod_stays_pending_for_want_of_knowledge() {
     world.node("node2").is_ready = false;
     world.pass(10);
     assert_eq!(unpinned(&world), 1);
+}
+
+/// A revision that is just born knows one second of its demand, and that says less than the requests
+/// that it holds.
+#[test]
+fn pods_that_requests_in_flight_ask_for_stay_until_a_window_is_known() {
+    let mut world = World::born();
+    world.seika = Counts::from([("node3".into(), 1)]);
+    world.add("near", Some("node3"), Maker::Seika);
+    world.is_sample_late = true;
+    world.loads(&[("node3", 10.0, 0.0)]);
+    for _ in 0..8 {
+        world.pass(1);
+        assert_eq!((world.seika.values().sum::<u32>() + world.deployment, world.pods.len()), (2, 2), "second {}", world.second);
+    }
+    // They ask for no more pods than there are: that is for the averages to say.
+    world.loads(&[("node3", 100.0, 0.0)]);
+    world.pass(1);
+    assert_eq!(world.pods.len(), 2);
+    world.loads(&[("node3", 1.0, 0.0)]);
+    world.pass(2);
+    assert_eq!(world.pods.len(), 1);
 }
 
 /// What a decision before the restart asked for was measured: that some of it is not ready when the
