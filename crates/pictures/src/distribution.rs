@@ -14,8 +14,8 @@ const MOST_STEPS: usize = 400;
 /// ```
 /// use pictures::{Axis, distribution};
 ///
-/// let axis = Axis::logarithmic("ms");
-/// let page = distribution(&[("ours", &[1.0, 2.0, 4.0], 4)], &axis).into_string();
+/// let answered = [1.0, 2.0, 4.0];
+/// let page = distribution(&[("ours", &answered[..], 4)], &Axis::logarithmic("ms")).into_string();
 /// assert!(page.contains("ours"));
 /// ```
 #[must_use]

@@ -76,16 +76,18 @@ fn figures(report: &Report) -> Markup {
     html! {
         table {
             thead { tr {
-                th { "phase" } th { "from" } th { "column" } th class="n" { "requests" } th class="n" { "failed" } th class="n" { "local %" }
-                th class="n" { "p50 ms" } th class="n" { "p95" } th class="n" { "p99" } th class="n" { "max" } th class="n" { "p95 by repetition" }
+                th { "phase" } th { "from" } th { "column" }
+                @for name in ["requests", "failed", "local %", "p50 ms", "p95", "p99", "max", "p95 by repetition"] {
+                    th class="n" { (name) }
+                }
                 @if has_pods { th class="n" { "pod made" } th class="n" { "pod ready" } }
                 th class="n" { "CPU mean / max %" } th class="n" { "emulator late p99" } th class="n" { "sender late p99" }
             } }
             tbody { @for row in all() { (figure_row(row, has_pods)) } }
         }
         p class="soft" {
-            "A request is timed from when it was meant to be sent. One that failed counts as its whole time-out. Late: how long after "
-            "they were due packets were let go by the emulator and requests by the sender, ms."
+            "A request is timed from when it was meant to be sent. One that failed counts as its whole time-out. "
+            "Late: how long after they were due packets were let go by the emulator and requests by the sender, ms."
         }
         @for row in all().filter(|row| row.from.is_none() && row.phase.is_some() && !row.failures.is_empty()) {
             p { (row.column.name()) ", " (row.phase.as_deref().unwrap_or_default()) ", failed: "
