@@ -7,6 +7,7 @@ mod stability;
 pub mod trace;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +51,17 @@ pub enum UnplacedReason {
     Excluded(Exclusion),
     /// No source with demand can reach it.
     Unreachable,
+}
+
+impl fmt::Display for UnplacedReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { max_replicas } => write!(f, "it has as many as it may have: {max_replicas}"),
+            Self::Cordoned => f.write_str("it takes no new replicas"),
+            Self::Excluded(exclusion) => write!(f, "it is excluded: {exclusion}"),
+            Self::Unreachable => f.write_str("no source with demand can reach it"),
+        }
+    }
 }
 
 /// Replicas for which there is no place.

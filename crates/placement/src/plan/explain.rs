@@ -1,6 +1,7 @@
 //! The reasons behind a plan, as data.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +52,43 @@ pub struct Explanation {
     pub chosen: Vec<Chosen>,
     /// Nodes without.
     pub left_out: BTreeMap<NodeName, LeftOut>,
+}
+
+/// One line per node, in name order of those with replicas and then of those without. Differences
+/// are demand x seconds of the whole plan.
+///
+/// ```
+/// use placement::plan::explain::{Explanation, LeftOut};
+///
+/// let explanation = Explanation {
+///     chosen: Vec::new(),
+///     left_out: [("far".into(), LeftOut::Costlier(0.04))].into(),
+/// };
+/// let line = "far: no replica; one here instead of elsewhere would add 0.040000";
+/// assert_eq!(explanation.to_string(), format!("{line} demand x seconds\n"));
+/// ```
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chosen in &self.chosen {
+            let Chosen { node, replicas, network, serving, .. } = chosen;
+            write!(f, "{node}: {replicas} replicas; network {network:.6}, serving {serving:.6} demand x seconds; ")?;
+            match (&chosen.runner_up, chosen.margin) {
+                (Some(other), Some(margin)) => writeln!(f, "one of them on {other} instead would add {margin:.6}")?,
+                _ => writeln!(f, "none of them can be elsewhere")?,
+            }
+        }
+        for (node, reason) in &self.left_out {
+            write!(f, "{node}: no replica; ")?;
+            match reason {
+                LeftOut::Blocked(reason) => writeln!(f, "{reason}")?,
+                LeftOut::Costlier(margin) => {
+                    writeln!(f, "one here instead of elsewhere would add {margin:.6} demand x seconds")?;
+                }
+                LeftOut::NothingToMove => writeln!(f, "none can be taken from another node for it")?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Explains a plan of this problem. Each alternative is priced exactly, by routing all demand
