@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::tree;
 
 /// Commands that cargo or a common plugin has.
-const KNOWN: [&str; 10] = ["add", "bench", "build", "clippy", "deny", "doc", "fmt", "fuzz", "run", "test"];
+const KNOWN: [&str; 11] = ["add", "bench", "build", "clippy", "deny", "doc", "fmt", "fuzz", "run", "rustc", "test"];
 
 /// What a command names that is to exist.
 #[derive(Debug, Default, PartialEq, Eq)]

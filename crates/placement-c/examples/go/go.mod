@@ -1,0 +1,3 @@
+module kantai/placement-c/examples/go
+
+go 1.24
