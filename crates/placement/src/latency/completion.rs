@@ -217,8 +217,9 @@ impl Completion {
             if !matrix.pairs().row(from).iter().any(|state| matches!(state, PairState::Unknown)) {
                 continue;
             }
-            for (to, estimate) in self.estimates(from).into_iter().enumerate() {
-                if let (PairState::Unknown, Some(estimate)) = (matrix.pairs()[(from, to)], estimate) {
+            // More sites may be given than there are nodes.
+            for (to, (state, estimate)) in matrix.pairs().row(from).iter().zip(self.estimates(from)).enumerate() {
+                if let (PairState::Unknown, Some(estimate)) = (state, estimate) {
                     let doubt = match estimate.origin {
                         // It costs what it costs in the other direction.
                         Origin::Measured => 1.0,
@@ -350,6 +351,7 @@ impl Completion {
         for (point, seconds) in self.points.iter().zip(&self.shortest) {
             shortest[*point] = shortest[*point].min(*seconds);
         }
+        let mut floors = Array2::zeros((points, points));
         for one in 0..points {
             let evidence = self.coordinates.as_ref().and_then(|coordinates| Some((coordinates, coordinates.evidence(one)?)));
             for other in 0..points {
@@ -357,8 +359,10 @@ impl Completion {
                     || evidence.as_ref().and_then(|(coordinates, evidence)| coordinates.estimate(one, evidence, other));
                 if let Some(median) = self.terms.medians.get(&(one.min(other), one.max(other))) {
                     between[(one, other)] = median.seconds;
+                    floors[(one, other)] = median.shortest;
                 } else if let (true, Some((seconds, _))) = (one != other, estimated()) {
-                    between[(one, other)] = seconds.max(shortest[one]).max(shortest[other]);
+                    floors[(one, other)] = shortest[one].max(shortest[other]);
+                    between[(one, other)] = seconds.max(floors[(one, other)]);
                 }
             }
         }
@@ -366,7 +370,7 @@ impl Completion {
         let known = |pair: &(usize, usize)| self.measured.contains_key(pair);
         let cut = (self.unreachable.iter().copied())
             .chain(self.unreachable.iter().map(|(from, to)| (*to, *from)).filter(|pair| !known(pair)));
-        SiteCosts::new(nodes, self.points.clone(), between, self.terms.access.clone()).without(cut)
+        SiteCosts::floored(nodes, self.points.clone(), between, self.terms.access.clone(), &floors).without(cut)
     }
 }
 
@@ -387,6 +391,26 @@ mod tests {
         let expected = Completion::new(&sites, clean, []).estimate(1, 2);
         assert_eq!(Completion::new(&sites, clean.into_iter().chain(spoilt), []).estimate(1, 2), expected);
         assert!(expected.unwrap().seconds.is_finite());
+    }
+
+    #[test]
+    fn more_sites_than_nodes_are_no_panic() {
+        let matrix = LatencyMatrix::new(["a", "b"].map(Into::into).to_vec()).unwrap();
+        let policy = CostPolicy::default();
+        let costs = Completion::of(&matrix, &policy, &[Some(0), Some(0), None]).costs(&matrix, &policy);
+        assert_eq!(costs.at(0, 1), 10.0);
+    }
+
+    #[test]
+    fn costs_by_site_are_no_shorter_than_what_was_measured_between_the_sites() {
+        // Node 1 is far nearer to its own site than is usual there, and the sites are near.
+        let inside = [(0, 2, 0.010), (2, 3, 0.010), (0, 3, 0.010), (1, 0, 0.001), (1, 2, 0.001), (1, 3, 0.001)];
+        let measured = inside.into_iter().chain([(0, 4, 0.0005), (2, 4, 0.0005)]);
+        let sites = [Some(0), Some(0), Some(0), Some(0), Some(1)];
+        let completion = Completion::new(&sites, measured, []);
+        let nodes = (0..5).map(|node| NodeName::new(format!("n{node}"))).collect();
+        let costs = completion.site_costs(nodes);
+        assert!(costs.seconds(1, 4) >= 0.0005, "{}", costs.seconds(1, 4));
     }
 
     #[test]

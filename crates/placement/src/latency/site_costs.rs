@@ -45,7 +45,19 @@ impl SiteCosts {
     /// that is no valid cost counts as unknown; so does everything about a node without a site or
     /// access term.
     #[must_use]
-    pub fn new(nodes: Vec<NodeName>, mut sites: Vec<usize>, mut between: Array2<f64>, mut access: Vec<f64>) -> Self {
+    pub fn new(nodes: Vec<NodeName>, sites: Vec<usize>, between: Array2<f64>, access: Vec<f64>) -> Self {
+        Self::floored(nodes, sites, between, access, &Array2::zeros((0, 0)))
+    }
+
+    /// The same where no node of one site is nearer to any of another than `floors` says, whatever
+    /// its access term is.
+    pub(crate) fn floored(
+        nodes: Vec<NodeName>,
+        mut sites: Vec<usize>,
+        mut between: Array2<f64>,
+        mut access: Vec<f64>,
+        floors: &Array2<f64>,
+    ) -> Self {
         let unknown = Rtt::ABSURD.seconds();
         let size = between.nrows().min(between.ncols());
         for cost in &mut between {
@@ -67,18 +79,20 @@ impl SiteCosts {
             }
         }
         // A learned access term may be below zero: then it is a site as a whole that is nearer, and
-        // nodes add to that. Costs below zero become zero.
+        // nodes add to that. Costs below zero, or their floor, become that.
         let mut nearest = vec![0.0_f64; whole];
         for (site, access) in sites.iter().zip(&access) {
             nearest[*site] = nearest[*site].min(*access);
         }
         for ((from, to), cost) in all.indexed_iter_mut() {
             if *cost < unknown {
-                *cost = (*cost + nearest[from] + nearest[to]).max(0.0);
+                let floor = floors.get((from, to)).copied().unwrap_or(0.0).clamp(0.0, unknown);
+                *cost = (*cost + nearest[from] + nearest[to]).max(floor);
             }
         }
         for (site, access) in sites.iter().zip(&mut access) {
-            *access -= nearest[*site];
+            // None is more than what it is added to can show.
+            *access = (*access - nearest[*site]).min(unknown);
         }
         let most = all.iter().copied().filter(|cost| *cost < unknown).fold(0.0, f64::max);
         let tops = most + 2.0 * access.iter().copied().fold(0.0, f64::max) >= unknown;
@@ -223,5 +237,10 @@ mod tests {
         assert_eq!(serde_json::from_str::<SiteCosts>(&text).unwrap(), cut);
         assert!(cut.seconds(1, 2).is_infinite() && cut.seconds(2, 1).is_finite());
         assert_eq!((cut.seconds(0, 3), cut.seconds(9, 0), cut.seconds(1, 1)), (10.0, 10.0, 0.0));
+        // Access terms that are far apart are read back as they are.
+        let far = SiteCosts::new(names(), vec![0, 0, 0], ndarray::array![[5.0]], vec![-9.0, 9.0, 0.0]);
+        let text = serde_json::to_string(&far).unwrap();
+        assert_eq!(serde_json::from_str::<SiteCosts>(&text).unwrap(), far);
+        assert_eq!((far.seconds(0, 1), far.seconds(0, 2)), (10.0, 9.0));
     }
 }

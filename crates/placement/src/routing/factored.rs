@@ -11,6 +11,7 @@ use ndarray::{Array2, Axis};
 
 use super::apportion::{WHOLE, apportion, apportion_of, sum};
 use crate::latency::{SiteCosts, join};
+use crate::solver::flow::UNSERVED_SECONDS;
 use crate::solver::tie::{mix, stable_hash};
 use latency_matrix::NodeName;
 
@@ -194,9 +195,10 @@ impl FactoredWeights {
 }
 
 /// A node's own response time must not be zero, or nothing would ever go elsewhere; a microsecond
-/// is less than any real serving time.
+/// is less than any real serving time. An hour is more, and its inverse is still a number that can
+/// be shared out.
 pub(crate) fn serving_floor(serving_seconds: f64) -> f64 {
-    if serving_seconds.is_finite() { serving_seconds.max(1e-6) } else { 1e-6 }
+    if serving_seconds.is_finite() { serving_seconds.clamp(1e-6, UNSERVED_SECONDS) } else { 1e-6 }
 }
 
 #[cfg(test)]
@@ -250,6 +252,16 @@ mod tests {
         assert_eq!((cut.row(0), cut.row(3)), (vec![0, 0, 100, 0], vec![0, 85, 15, 0]));
         cut.set_row(9, &[0.0]);
         assert_eq!((cut.row(9), cut.share(9, 0), cut.share(0, 9)), (Vec::new(), 0.0, 0.0));
+    }
+
+    #[test]
+    fn an_endless_serving_time_still_shares_out_a_hundred() {
+        let names: Vec<NodeName> = vec!["a".into(), "b".into()];
+        let costs = SiteCosts::new(names.clone(), vec![0, 1], ndarray::array![[0.0, 0.01], [0.01, 0.0]], vec![0.0; 2]);
+        for serving_seconds in [1e300, f64::MAX] {
+            let weights = FactoredWeights::new(&costs, &names.iter().cloned().collect(), serving_seconds);
+            assert_eq!(weights.row(0).iter().sum::<u32>(), 100);
+        }
     }
 
     #[test]
