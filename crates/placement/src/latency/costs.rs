@@ -44,9 +44,12 @@ enum Kind {
 struct Located {
     costs: SiteCosts,
     index: HashMap<NodeName, usize>,
+    /// The nodes by site, those with the least access term first.
+    order: Vec<u32>,
 }
 
 /// Where some nodes are in costs; beyond the list where these are not known.
+#[derive(Clone, Debug)]
 pub(crate) struct Columns {
     positions: Vec<u32>,
     /// Whether they are all nodes, in order.
@@ -54,6 +57,11 @@ pub(crate) struct Columns {
 }
 
 impl Columns {
+    /// Each node's position; beyond the list where it is not known.
+    pub(crate) fn positions(&self) -> &[u32] {
+        &self.positions
+    }
+
     /// Those of some of the nodes.
     pub(crate) fn pick(&self, members: &[usize]) -> Self {
         Self { positions: members.iter().map(|node| self.positions[*node]).collect(), in_place: false }
@@ -99,7 +107,13 @@ impl From<SiteCosts> for Costs {
         for (position, node) in costs.nodes().iter().enumerate() {
             index.entry(node.clone()).or_insert(position);
         }
-        Self(Kind::Sites(Arc::new(Located { costs, index })))
+        let (sites, access) = (costs.sites(), costs.access());
+        let mut order: Vec<u32> = (0..u32::try_from(costs.nodes().len()).unwrap_or(u32::MAX)).collect();
+        order.sort_unstable_by(|one, other| {
+            let (one, other) = (*one as usize, *other as usize);
+            sites[one].cmp(&sites[other]).then(access[one].total_cmp(&access[other])).then(one.cmp(&other))
+        });
+        Self(Kind::Sites(Arc::new(Located { costs, index, order })))
     }
 }
 
@@ -148,6 +162,17 @@ impl Costs {
             (Kind::Dense(one), Kind::Dense(other)) => one.is_same(other),
             (Kind::Sites(one), Kind::Sites(other)) => Arc::ptr_eq(one, other),
             _ => false,
+        }
+    }
+
+    /// Costs by site, where the cost of any pair is the sum of its terms, and the nodes by site,
+    /// those with the least access term first.
+    pub(crate) fn by_site(&self) -> Option<(&SiteCosts, &[u32])> {
+        match &self.0 {
+            Kind::Sites(located) if located.costs.cut().is_empty() && !located.costs.tops() => {
+                Some((&located.costs, &located.order))
+            }
+            _ => None,
         }
     }
 

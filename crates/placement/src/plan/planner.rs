@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use crate::plan::Plan;
 use crate::problem::{Problem, ProblemError};
-use crate::solver::large::Large;
+use crate::solver::large::{Large, Survey};
 use crate::solver::posed::Posed;
 use crate::solver::search::{self, Found, Hint};
-use crate::solver::solve::{find, finish, solve};
+use crate::solver::solve::{assemble, find, finish, solve};
 use latency_matrix::NodeName;
 
 /// After this many warm starts, one decision starts from scratch.
@@ -18,6 +18,9 @@ const FEW_NODES: usize = 16;
 /// How much farther from its bound a plan may be than the last one from scratch was, as a factor
 /// and as a share of its objective.
 const SLACK: (f64, f64) = (1.25, 0.002);
+/// How much farther from its bound a placement may be that is kept without a search, as a share of
+/// its objective.
+const KEPT: f64 = 0.005;
 
 /// Plans one service again and again: keeps where replicas were and what a served request of each
 /// source was worth, so that the next search begins there and takes a part of the steps. Plans are
@@ -43,6 +46,7 @@ const SLACK: (f64, f64) = (1.25, 0.002);
 #[derive(Clone, Debug, Default)]
 pub struct Planner {
     learnt: Option<Learnt>,
+    survey: Option<Survey>,
 }
 
 #[derive(Clone, Debug)]
@@ -72,6 +76,10 @@ impl Planner {
             return problem.solve();
         }
         let known = self.learnt.take().filter(|learnt| learnt.age < AFRESH);
+        if let Some((plan, learnt)) = known.as_ref().and_then(|learnt| self.as_before(problem, learnt)) {
+            self.learnt = Some(learnt);
+            return Ok(plan);
+        }
         let also: Vec<&NodeName> = known.iter().flat_map(|learnt| learnt.placement.keys()).collect();
         if let Some(large) = Large::new(problem, &also) {
             return Ok(self.plan_large(problem, &large, known.as_ref()));
@@ -92,6 +100,14 @@ impl Planner {
 }
 
 impl Planner {
+    /// The placement before, where that is as good as it was.
+    fn as_before(&self, problem: &Problem, learnt: &Learnt) -> Option<(Plan, Learnt)> {
+        let large = Large::again(problem, self.survey.as_ref()?, learnt.placement.keys())?;
+        let (found, routed) = large.placed(&learnt.hint(&large.posed))?;
+        let near = gap(&found) <= learnt.gap + KEPT;
+        near.then(|| (assemble(&large.posed, problem, &found, &routed), Learnt { age: learnt.age + 1, ..learnt.clone() }))
+    }
+
     fn plan_large(&mut self, problem: &Problem, large: &Large<'_>, known: Option<&Learnt>) -> Plan {
         let warm = known.and_then(|learnt| {
             let (found, worth) = large.search(Some(&learnt.hint(&large.posed)));
@@ -103,6 +119,7 @@ impl Planner {
             (Learnt::of(&large.posed, &found, &worth, gap(&found), 0), found)
         });
         self.learnt = Some(learnt);
+        self.survey = large.survey();
         large.finish(&found).unwrap_or_else(|| solve(problem))
     }
 }
@@ -187,5 +204,40 @@ mod tests {
             running = plan.replicas;
         }
         assert!(planner.plan(&Problem::new("any", CostMatrix::new(Vec::new(), ndarray::array![[]]), 1, f64::NAN)).is_err());
+    }
+    #[test]
+    fn decisions_about_a_large_fleet_are_as_good_as_plans_from_scratch() {
+        let network = Network::new(Shape { sites: 30, nodes_per_site: 20, ..Shape::default() }, 3);
+        let size = network.nodes();
+        let names: Vec<NodeName> = (0..size).map(|node| NodeName::new(format!("n{node:03}"))).collect();
+        let cells = ndarray::Array2::from_shape_fn((size, size), |(from, to)| network.rtt_seconds(from, to));
+        let costs = CostMatrix::new(names.clone(), cells);
+        let mut random = Random::new(4);
+        let mut sources: Vec<usize> = (0..size).step_by(15).collect();
+        let shares = zipf_demand(sources.len(), 200.0, &mut random);
+        let mut planner = Planner::new();
+        let mut running = BTreeMap::new();
+        for step in 0..10_u32 {
+            if step == 5 {
+                random.shuffle(&mut sources);
+            }
+            let asked = shares.iter().map(|share| share * random.between(0.9, 1.1));
+            let demand: Vec<(NodeName, f64)> = sources.iter().map(|node| names[*node].clone()).zip(asked).collect();
+            // Later a node is gone, and more replicas are wanted.
+            let capacities = names.iter().skip(usize::from(step > 7)).map(|node| NodeCapacity::new(node.clone(), 2));
+            let problem = Problem::new("any", costs.clone(), 30 + step / 4, 10.0)
+                .with_demand(Demand::from_concurrency(demand).unwrap())
+                .with_capacities(capacities)
+                .with_serving(ServingCurve::flat(0.004).unwrap())
+                .with_running(running);
+            let (plan, scratch) = (planner.plan(&problem).unwrap(), problem.solve().unwrap());
+            assert_eq!(plan.total_replicas(), problem.replicas);
+            let ratio = plan.cost.objective / scratch.cost.objective;
+            assert!(ratio <= 1.02, "{step}: {:?} {:?}", plan.cost, scratch.cost);
+            if let Proof::AtLeast { objective } = plan.proof {
+                assert!(objective <= scratch.cost.objective * (1.0 + 1e-9), "{step}");
+            }
+            running = plan.replicas;
+        }
     }
 }

@@ -114,8 +114,8 @@ impl Wanted {
             ends.push(entries.len());
         };
         if instance.costs.is_standard_layout() {
-            for costs in instance.costs.rows() {
-                entries.extend(gainful(costs.iter().zip(worth)));
+            for node in 0..instance.nodes() {
+                gainful(instance, node, worth, &mut entries);
                 end(&mut entries);
             }
         } else {
@@ -156,9 +156,24 @@ impl Wanted {
     }
 }
 
-/// The sources that are worth more than they cost.
-fn gainful<'a>(pairs: impl Iterator<Item = (&'a f64, &'a f64)>) -> impl Iterator<Item = (f64, usize)> {
-    pairs.enumerate().filter(|(_, (cost, worth))| cost < worth).map(|(source, (cost, worth))| (worth - cost, source))
+/// Costs that are compared side by side: most are too great.
+const CHUNK: usize = 8;
+
+/// Adds the sources that are worth more than they cost from a node.
+fn gainful(instance: &Instance, node: usize, worth: &[f64], found: &mut Vec<(f64, usize)>) {
+    let row = instance.costs.row(node);
+    let Some(costs) = row.as_slice() else {
+        let pairs = row.iter().zip(worth).enumerate().filter(|(_, (cost, worth))| cost < worth);
+        found.extend(pairs.map(|(source, (cost, worth))| (worth - cost, source)));
+        return;
+    };
+    for (chunk, (costs, worth)) in costs.chunks(CHUNK).zip(worth.chunks(CHUNK)).enumerate() {
+        let is_any = costs.iter().zip(worth).fold(false, |any, (cost, worth)| any | (cost < worth));
+        if is_any {
+            let pairs = costs.iter().zip(worth).enumerate().filter(|(_, (cost, worth))| cost < worth);
+            found.extend(pairs.map(|(place, (cost, worth))| (worth - cost, chunk * CHUNK + place)));
+        }
+    }
 }
 
 fn sort_by_gain(wanted: &mut [(f64, usize)]) {
@@ -214,10 +229,10 @@ struct Ranked {
 }
 
 impl Ranked {
-    fn fill(&mut self, wanted: impl Iterator<Item = (f64, usize)>) {
+    fn fill(&mut self, add: impl FnOnce(&mut Vec<(f64, usize)>)) {
         self.ranked.clear();
         self.rest.clear();
-        self.rest.extend(wanted);
+        add(&mut self.rest);
         for parent in (0..self.rest.len() / 2).rev() {
             self.sink(parent);
         }
@@ -316,7 +331,7 @@ pub(crate) fn gains(instance: &Instance, worth: &[f64], placement: &[u32]) -> (V
         if !grows && !shrinks {
             continue;
         }
-        wanted.fill(gainful(instance.costs.row(node).iter().zip(worth)));
+        wanted.fill(|found| gainful(instance, node, worth, found));
         let now = wanted.profit(instance, *count);
         if grows {
             more[node] = wanted.profit(instance, count + 1) - now - instance.opening(node, count + 1);
@@ -332,7 +347,7 @@ pub(crate) fn gains(instance: &Instance, worth: &[f64], placement: &[u32]) -> (V
 /// prices of a placement's routing.
 pub(crate) fn growth(instance: &Instance, worth: &[f64], node: usize, count: u32) -> f64 {
     let mut wanted = Ranked::default();
-    wanted.fill(gainful(instance.costs.row(node).iter().zip(worth)));
+    wanted.fill(|found| gainful(instance, node, worth, found));
     wanted.profit(instance, count + 1) - wanted.profit(instance, count) - instance.opening(node, count + 1)
 }
 
@@ -366,6 +381,8 @@ pub(crate) struct Steps {
     pub(crate) pace: f64,
     /// Steps without a better bound after which they become shorter.
     pub(crate) patience: usize,
+    /// A bound that is below the target by no more than this share of it is good enough.
+    pub(crate) enough: f64,
 }
 
 /// Raises the bound by subgradient steps from worths and their relaxation toward `target` (the
@@ -384,6 +401,7 @@ pub(crate) fn ascend(
     let mut direction = vec![0.0; worth.len()];
     let mut pace = steps.pace;
     let mut idle = 0;
+    let tolerance = instance.tolerance(target).max(steps.enough * target.abs());
     for _ in 0..steps.count {
         visit(&relaxed.placement);
         // Demands differ by orders of magnitude: what counts is the excess relative to a source's
@@ -393,7 +411,7 @@ pub(crate) fn ascend(
             *direction = DEFLECTION * *direction + excess / supply;
         }
         let norm: f64 = direction.iter().zip(&instance.supplies).map(|(direction, supply)| direction * direction * supply).sum();
-        if norm <= 0.0 || best.1.bound >= target - instance.tolerance(target) || pace < 1e-6 {
+        if norm <= 0.0 || best.1.bound >= target - tolerance || pace < 1e-6 {
             break;
         }
         let step = pace * (target - relaxed.bound).max(1e-9 * target.abs()) / norm;
@@ -431,8 +449,8 @@ mod tests {
         #[test]
         fn ranks_are_those_of_a_whole_sort(mut wanted in prop::collection::vec((prop_oneof![0.0..1.0_f64, Just(0.5)], 0..40_usize), 0..40)) {
             let mut ranked = Ranked::default();
-            ranked.fill([(9.0, 9)].into_iter());
-            ranked.fill(wanted.iter().copied());
+            ranked.fill(|found| found.push((9.0, 9)));
+            ranked.fill(|found| found.extend(wanted.iter().copied()));
             sort_by_gain(&mut wanted);
             let found: Vec<(f64, usize)> = (0..).map_while(|rank| ranked.get(rank)).collect();
             prop_assert_eq!(found, wanted);

@@ -18,8 +18,8 @@ use crate::solver::regions::Regions;
 /// Regions whose cases are tried before one is chosen.
 const TRIED: usize = 8;
 /// Steps of the bound for a case that is tried, and for one that is chosen.
-const TRIAL: Steps = Steps { count: 60, pace: 0.15, patience: 8 };
-const CHOSEN: Steps = Steps { count: 400, pace: 0.15, patience: 8 };
+const TRIAL: Steps = Steps { count: 60, pace: 0.15, patience: 8, enough: 0.0 };
+const CHOSEN: Steps = Steps { count: 400, pace: 0.15, patience: 8, enough: 0.0 };
 /// A region is worth trying when its replicas are at least so far from a whole number.
 const WHOLE: f64 = 0.03;
 /// How fast the mean of the relaxation's placements forgets.

@@ -13,7 +13,6 @@
 
 mod drift;
 mod network;
-mod swaps;
 mod thinning;
 mod ways;
 
@@ -23,7 +22,6 @@ use serde::{Deserialize, Serialize};
 use crate::problem::Segment;
 pub(crate) use drift::Drift;
 use network::{Network, Scratch};
-pub(crate) use swaps::Swaps;
 pub(crate) use thinning::Thinning;
 use ways::Ways;
 

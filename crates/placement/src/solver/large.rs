@@ -1,20 +1,27 @@
 //! Problems of very many nodes, without a matrix of all pairs.
 //!
-//! Costs are read by source, a row at a time: once to learn which nodes are near to some demand,
-//! and once, with the prices that the search over these has found, for a bound that holds for all.
+//! Costs are looked at by source: once to learn which nodes are near to some demand, and once, with
+//! the prices that the search over these has found, for a bound that holds for all.
+
+mod rows;
+mod sites;
+
+use std::sync::Arc;
 
 use ndarray::Array2;
 
-use crate::latency::{Columns, NodeName};
+use crate::latency::{Columns, Costs, NodeName};
 use crate::plan::Plan;
 use crate::problem::{CostModel, NodeCapacity, Problem};
-use crate::solver::bound::{Offer, relax_offers};
+use crate::solver::bound::relax_offers;
 use crate::solver::instance::Instance;
 use crate::solver::posed::{MANY_NODES, Posed, Reach, Sources, own_limits};
 use crate::solver::reduce::Nearest;
 use crate::solver::search::{Budget, Found, Hint, search_part};
-use crate::solver::solve::finish;
+use crate::solver::solve::{Routed, finish};
 use crate::solver::tie::Seed;
+use rows::Minima;
+use sites::Sites;
 
 /// A problem of which only the nodes that matter are posed.
 pub(crate) struct Large<'a> {
@@ -23,53 +30,179 @@ pub(crate) struct Large<'a> {
     /// All nodes, without costs.
     whole: Instance,
     names: Vec<&'a NodeName>,
-    columns: Columns,
+    columns: Arc<Columns>,
+    near: Near<'a>,
+    /// Which nodes may have replicas by themselves.
+    open: Vec<bool>,
+    /// What the costs come to per node, where every source can reach some open node.
+    means: Option<Arc<Reach>>,
 }
 
-impl<'a> Large<'a> {
-    /// The problem, if it is large and of a kind that can be posed in part; the nodes that `also`
-    /// names are among the part.
-    pub(crate) fn new(problem: &'a Problem, also: &[&NodeName]) -> Option<Self> {
+/// What is known of the surroundings of the sources.
+enum Near<'a> {
+    Rows(Arc<Minima>),
+    Sites(Sites<'a>),
+}
+
+/// What is known of the surroundings of a problem's sources, for one that differs in what the
+/// sources ask for, what runs, and how many replicas there shall be.
+#[derive(Clone, Debug)]
+pub(crate) struct Survey {
+    costs: Costs,
+    names: Vec<NodeName>,
+    sources: Vec<NodeName>,
+    /// Which nodes may have replicas.
+    open: Vec<bool>,
+    columns: Arc<Columns>,
+    minima: Arc<Minima>,
+    means: Arc<Reach>,
+}
+
+/// The candidates of a problem in the order of their names.
+struct Candidates<'a> {
+    all: Vec<(&'a NodeName, &'a NodeCapacity)>,
+    names: Vec<&'a NodeName>,
+    running: Vec<u32>,
+    limits: Vec<u32>,
+}
+
+impl<'a> Candidates<'a> {
+    /// Those of a large problem of a kind that can be posed in part.
+    fn of(problem: &'a Problem) -> Option<Self> {
         let plain = problem.model == CostModel::LocalFirst && problem.least_zones == 0;
         if !plain || problem.capacities.len() <= MANY_NODES {
             return None;
         }
-        let candidates: Vec<(&NodeName, &NodeCapacity)> = problem.capacities.iter().collect();
-        let names: Vec<&NodeName> = candidates.iter().map(|(node, _)| *node).collect();
-        let sources = Sources::new(problem);
+        let all: Vec<(&NodeName, &NodeCapacity)> = problem.capacities.iter().collect();
+        let names: Vec<&NodeName> = all.iter().map(|(node, _)| *node).collect();
         let mut running = vec![0; names.len()];
         for (node, count) in &problem.running {
             if let Ok(at) = names.binary_search(&node) {
                 running[at] = *count;
             }
         }
-        let limits = own_limits(&candidates, &running);
-        let columns = problem.costs.columns(&names);
-        let seed = Seed::new(&problem.service);
-        let hashes: Vec<u64> = names.iter().map(|node| seed.hash(node.as_str())).collect();
+        let limits = own_limits(&all, &running);
+        Some(Self { all, names, running, limits })
+    }
 
-        let mut reach = Reach::new(names.len(), sources.idle);
-        let mut nearest = Nearest::new(sources.names.len(), MANY_NODES);
-        let mut row = Vec::new();
-        let open = limits.iter().any(|limit| *limit > 0);
-        for (source, supply) in sources.names.iter().zip(&sources.supplies) {
-            let row = problem.costs.row(source, &columns, || names.binary_search(source).ok(), &mut row);
-            reach.add(row, *supply, &limits, open);
-            nearest.add(row, &limits, &hashes, extra(problem, *supply));
-        }
-        let mut kept: Vec<bool> =
-            (candidates.iter().zip(&running)).map(|((_, capacity), running)| *running > 0 || capacity.min_replicas > 0).collect();
+    fn open(&self) -> Vec<bool> {
+        self.limits.iter().map(|limit| *limit > 0).collect()
+    }
+
+    /// Marks nodes that must be looked at: those that run or shall run replicas, and these.
+    fn marked<'n>(&self, also: impl Iterator<Item = &'n NodeName>) -> Vec<bool> {
+        let due = self.all.iter().zip(&self.running);
+        let mut kept: Vec<bool> = due.map(|((_, capacity), running)| *running > 0 || capacity.min_replicas > 0).collect();
         for node in also {
-            if let Ok(at) = names.binary_search(node) {
+            if let Ok(at) = self.names.binary_search(&node) {
                 kept[at] = true;
             }
         }
-        let whole = Posed::outline(problem, &candidates, sources, (running, limits), reach);
+        kept
+    }
+}
+
+impl<'a> Large<'a> {
+    /// The problem, if it is large and of a kind that can be posed in part; the nodes that `also`
+    /// names are among the part.
+    pub(crate) fn new(problem: &'a Problem, also: &[&NodeName]) -> Option<Self> {
+        let candidates = Candidates::of(problem)?;
+        let mut kept = candidates.marked(also.iter().copied());
+        let open = candidates.open();
+        let Candidates { all, names, running, limits } = candidates;
+        let sources = Sources::new(problem);
+        let columns = Arc::new(problem.costs.columns(&names));
+        let seed = Seed::new(&problem.service);
+        let hashes: Vec<u64> = names.iter().map(|node| seed.hash(node.as_str())).collect();
+
+        let mut nearest = Nearest::new(sources.names.len(), MANY_NODES);
+        let (near, reach) = match Sites::new(&problem.costs, &columns, &sources.names, &limits) {
+            Some(sites) => {
+                for (at, supply) in sources.supplies.iter().enumerate() {
+                    sites.survey(at, &mut nearest, &limits, &hashes, extra(problem, *supply));
+                }
+                let reach = sites.reach(&columns, &sources, &limits);
+                (Near::Sites(sites), reach)
+            }
+            None => {
+                let mut reach = Reach::new(names.len(), sources.idle);
+                let mut minima = Minima::new(sources.names.len(), names.len());
+                let mut row = Vec::new();
+                let open = limits.iter().any(|limit| *limit > 0);
+                for (at, (source, supply)) in sources.names.iter().zip(&sources.supplies).enumerate() {
+                    let row = problem.costs.row(source, &columns, || names.binary_search(source).ok(), &mut row);
+                    let most = minima.add(row);
+                    reach.add(row, most, *supply, &limits, open);
+                    nearest.add(minima.groups(at, row, &limits), &hashes, extra(problem, *supply));
+                }
+                (Near::Rows(Arc::new(minima)), reach)
+            }
+        };
+        let means = reach.means(&sources);
+        let whole = Posed::outline(problem, &all, sources, (running, limits), reach);
         nearest.keep(&mut kept, &whole.instance);
         let mut members: Vec<usize> = (0..names.len()).filter(|node| kept[*node]).collect();
         members.sort_by_key(|node| hashes[*node]);
         let posed = part(problem, &whole, &columns, &members);
-        Some(Self { posed, problem, whole: whole.instance, names, columns })
+        Some(Self { posed, problem, whole: whole.instance, names, columns, near, open, means })
+    }
+
+    /// The same where a survey still holds: only nodes that run or shall run replicas, and those
+    /// that `also` names, are posed. Nothing where the survey is of another problem.
+    pub(crate) fn again<'n>(problem: &'a Problem, survey: &Survey, also: impl Iterator<Item = &'n NodeName>) -> Option<Self> {
+        if !problem.costs.is_same(&survey.costs) {
+            return None;
+        }
+        let candidates = Candidates::of(problem)?;
+        let sources = Sources::new(problem);
+        let is_same = candidates.names.iter().copied().eq(&survey.names)
+            && sources.names.iter().copied().eq(&survey.sources)
+            && candidates.open() == survey.open;
+        if !is_same || sources.idle {
+            return None;
+        }
+        let kept = candidates.marked(also);
+        let open = candidates.open();
+        let Candidates { all, names, running, limits } = candidates;
+        let reach = survey.means.scaled(&sources);
+        let whole = Posed::outline(problem, &all, sources, (running, limits), reach);
+        let seed = Seed::new(&problem.service);
+        let mut members: Vec<usize> = (0..names.len()).filter(|node| kept[*node]).collect();
+        members.sort_by_cached_key(|node| seed.hash(names[*node].as_str()));
+        let columns = survey.columns.clone();
+        let posed = part(problem, &whole, &columns, &members);
+        let near = Near::Rows(survey.minima.clone());
+        Some(Self { posed, problem, whole: whole.instance, names, columns, near, open, means: Some(survey.means.clone()) })
+    }
+
+    /// What the next problem may be posed with.
+    pub(crate) fn survey(&self) -> Option<Survey> {
+        let (Near::Rows(minima), Some(means)) = (&self.near, &self.means) else { return None };
+        Some(Survey {
+            costs: self.problem.costs.clone(),
+            names: self.names.iter().copied().cloned().collect(),
+            sources: self.posed.sources.iter().copied().cloned().collect(),
+            open: self.open.clone(),
+            columns: self.columns.clone(),
+            minima: minima.clone(),
+            means: means.clone(),
+        })
+    }
+
+    /// A placement as it is, if it is one of this problem, with its routing.
+    pub(crate) fn placed(&self, hint: &Hint) -> Option<(Found, Routed)> {
+        let instance = &self.posed.instance;
+        let limits = instance.floors.iter().zip(&instance.limits);
+        let fits = hint.placement.iter().zip(limits).all(|(count, (floor, limit))| (*floor..=*limit).contains(count));
+        let placed: u32 = hint.placement.iter().sum();
+        if !fits || placed != instance.replicas || placed != self.problem.replicas || self.posed.cut {
+            return None;
+        }
+        let (servers, routing) = instance.route(&hint.placement);
+        let total = routing.total() + instance.openings(&hint.placement);
+        let lower_bound = self.bound(&hint.worth).min(total);
+        let proven = lower_bound >= total - instance.tolerance(total);
+        Some((Found { placement: hint.placement.clone(), total, lower_bound, proven }, Routed::new(&servers, routing)))
     }
 
     /// The best placement of the posed nodes, and what a served request of each source is worth.
@@ -94,24 +227,18 @@ impl<'a> Large<'a> {
         let mut offers = Vec::new();
         let mut row = Vec::new();
         for (at, (source, worth)) in self.posed.sources.iter().zip(worth).enumerate() {
-            let own = || self.names.binary_search(source).ok();
-            let row = self.problem.costs.row(source, &self.columns, own, &mut row);
-            for (chunk, costs) in row.chunks(CHUNK).enumerate() {
-                // Few nodes are near enough.
-                if costs.iter().fold(f64::INFINITY, |least, cost| if *cost < least { *cost } else { least }) >= *worth {
-                    continue;
-                }
-                for (place, cost) in costs.iter().enumerate().filter(|(_, cost)| *cost < worth) {
-                    offers.push(Offer { node: (chunk * CHUNK + place) as u32, source: at as u32, gain: worth - cost });
+            match &self.near {
+                Near::Sites(sites) => sites.offers(at, *worth, &self.whole.limits, &mut offers),
+                Near::Rows(minima) => {
+                    let own = || self.names.binary_search(source).ok();
+                    let row = self.problem.costs.row(source, &self.columns, own, &mut row);
+                    minima.offers(at, row, *worth, &mut offers);
                 }
             }
         }
         relax_offers(&self.whole, worth, offers)
     }
 }
-
-/// Costs that are looked at together.
-const CHUNK: usize = 16;
 
 /// Nodes that a source's own demand needs on top of the nearest.
 fn extra(problem: &Problem, supply: f64) -> usize {

@@ -1,6 +1,7 @@
 //! A problem as the solvers see it: in numbers, with ties in the order of a hash.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ndarray::Array2;
 
@@ -23,6 +24,14 @@ const MOST_REPLICAS: u32 = 100_000;
 const MOST_ROOM: u64 = 2_000_000;
 /// Pairs of nodes and sources that are routed over and over again, at most.
 const ROUTED: usize = 10_000_000;
+/// Pairs of candidates and sources that a search among many nodes looks at, and the share of the
+/// objective that is not searched for there.
+const MANY_PAIRS: usize = 4_000_000;
+const ENOUGH: f64 = 0.005;
+/// More sources than this are worth a longer search.
+const FEW_SOURCES: usize = 64;
+/// Replicas too many that a search may begin with.
+const MANY_DROPS: u32 = 500;
 /// More replicas than this are not looked at one by one.
 const MANY_REPLICAS: u32 = 10_000;
 /// No request in a replica counts more than this, so that leaving it unserved is always dearer.
@@ -74,13 +83,14 @@ impl<'a> Sources<'a> {
 }
 
 /// What the costs of all pairs come to per node.
+#[derive(Clone, Debug)]
 pub(crate) struct Reach {
     /// Nodes that no source with demand can reach.
     pub(crate) unreachable: Vec<bool>,
     /// Sum of supply x seconds; what cannot be reached counts [`UNSERVED_SECONDS`].
-    sums: Vec<f64>,
+    pub(crate) sums: Vec<f64>,
     /// Demand of the sources that can reach some node that may have replicas.
-    reached: f64,
+    pub(crate) reached: f64,
     /// Whether the costs of some source are all finite.
     is_whole: bool,
 }
@@ -90,12 +100,31 @@ impl Reach {
         Self { unreachable: vec![!idle; nodes], sums: vec![0.0; nodes], reached: 0.0, is_whole: false }
     }
 
-    /// Adds a source with its costs to all nodes.
-    pub(crate) fn add(&mut self, row: &[f64], supply: f64, limits: &[u32], open: bool) {
-        for (sum, cost) in self.sums.iter_mut().zip(row) {
-            *sum += cost.min(UNSERVED_SECONDS) * supply;
+    /// What is known of all pairs at once.
+    pub(crate) fn known(unreachable: Vec<bool>, sums: Vec<f64>, reached: f64) -> Self {
+        Self { unreachable, sums, reached, is_whole: false }
+    }
+
+    /// What holds for other demand of the same sources; nothing where some of it reaches nobody.
+    pub(crate) fn means(&self, sources: &Sources<'_>) -> Option<Arc<Self>> {
+        let demand: f64 = sources.supplies.iter().sum();
+        (self.reached >= demand * (1.0 - 1e-9)).then(|| Arc::new(self.clone()))
+    }
+
+    /// The same for other demand of the same sources. How far nodes are from demand only orders
+    /// equals, so that it may be that of the demand before.
+    pub(crate) fn scaled(&self, sources: &Sources<'_>) -> Self {
+        Self { reached: sources.supplies.iter().sum(), ..self.clone() }
+    }
+
+    /// Adds a source with its costs to all nodes, none of which is more than `most`.
+    pub(crate) fn add(&mut self, row: &[f64], most: f64, supply: f64, limits: &[u32], open: bool) {
+        if most <= UNSERVED_SECONDS {
+            self.sums.iter_mut().zip(row).for_each(|(sum, cost)| *sum += cost * supply);
+        } else {
+            self.sums.iter_mut().zip(row).for_each(|(sum, cost)| *sum += cost.min(UNSERVED_SECONDS) * supply);
         }
-        if !row.iter().any(|cost| cost.is_infinite()) {
+        if most < f64::INFINITY {
             if !self.is_whole {
                 self.unreachable.iter_mut().for_each(|unreachable| *unreachable = false);
                 self.is_whole = true;
@@ -128,7 +157,9 @@ impl<'a> Posed<'a> {
         let mut reach = Reach::new(nodes.len(), sources.idle);
         let open = limits.iter().any(|limit| *limit > 0);
         for (row, supply) in costs.rows().into_iter().zip(&sources.supplies) {
-            reach.add(row.to_slice().unwrap_or_default(), *supply, &limits, open);
+            let row = row.to_slice().unwrap_or_default();
+            let most = row.iter().copied().fold(0.0, f64::max);
+            reach.add(row, most, *supply, &limits, open);
         }
         costs = costs.reversed_axes();
         if nodes.len() <= MANY_NODES {
@@ -236,8 +267,10 @@ impl<'a> Posed<'a> {
         let exhaustive = Budget {
             steps: 200,
             patience: 10,
+            enough: 0.0,
             width: 16,
             tries: affordable(10_000),
+            drops: 0,
             restarts: 4,
             anneals: 0,
             branchings: 0,
@@ -254,8 +287,10 @@ impl<'a> Posed<'a> {
             17.. if problem.effort == Effort::Thorough => Budget {
                 steps: 2_000,
                 patience: 30,
+                enough: 0.0,
                 width: 48,
                 tries: 600,
+                drops: MANY_DROPS,
                 restarts: 2,
                 anneals: (800 * self.instance.replicas as usize).clamp(10_000, 200_000),
                 branchings: 60,
@@ -264,13 +299,33 @@ impl<'a> Posed<'a> {
             },
             0..=16 => exhaustive,
             17..=64 => Budget { steps: 100, tries: affordable(1_000), routings: affordable(1_000), ..exhaustive },
-            65..=512 => Budget { steps: 40, width: 32, tries: 150, restarts: 2, routings: 0, ..exhaustive },
-            _ => Budget { steps: 4, width: 8, tries: 12, restarts: 0, routings: 0, ..exhaustive },
+            65..=512 => {
+                // Few sources are soon served as well as can be.
+                let is_hard = self.sources.len() > FEW_SOURCES;
+                let (steps, drops, anneals) = if is_hard { (150, MANY_DROPS, 300) } else { (40, 0, 0) };
+                Budget { steps, width: 32, tries: 150, drops, restarts: 2, anneals, routings: 0, ..exhaustive }
+            }
+            _ => {
+                // Easy ones need little; of the others, work is bounded by the pairs that a step
+                // looks at.
+                let pairs = MANY_NODES * self.sources.len().max(1);
+                Budget {
+                    steps: (2 * MANY_PAIRS / pairs).clamp(4, 150),
+                    enough: ENOUGH,
+                    width: (MANY_PAIRS / 4 / pairs).clamp(8, 16),
+                    tries: (MANY_PAIRS / pairs).clamp(12, 60),
+                    drops: if pairs <= MANY_PAIRS / 16 { MANY_DROPS } else { 0 },
+                    restarts: usize::from(pairs <= MANY_PAIRS / 16),
+                    routings: 0,
+                    ..exhaustive
+                }
+            }
         };
         let most = problem.most_steps.map_or(usize::MAX, |most| most as usize);
         Budget {
             steps: budget.steps.min(most),
             tries: budget.tries.min(most),
+            drops: budget.drops.min(u32::try_from(most).unwrap_or(u32::MAX)),
             restarts: budget.restarts.min(most),
             anneals: budget.anneals.min(most),
             branchings: budget.branchings.min(most),

@@ -52,12 +52,13 @@ pub(crate) fn reduce(instance: &Instance, candidates: usize, also: Option<&[u32]
 }
 
 /// The nodes nearest to each source, found in one pass over its costs.
+#[derive(Clone, Debug)]
 pub(crate) struct Nearest {
     /// How many to keep of each source, beside what its own demand needs.
     each: usize,
     candidates: usize,
     /// Per source nearest first, and how many of them its demand needs.
-    found: Vec<(Vec<u32>, usize)>,
+    pub(crate) found: Vec<(Vec<u32>, usize)>,
     sorted: Vec<Key>,
 }
 
@@ -71,22 +72,28 @@ impl Nearest {
         Self { each, candidates, found: Vec::with_capacity(sources), sorted: Vec::new() }
     }
 
-    /// Adds a source with its costs to all nodes; equals are ordered by `hashes`.
-    pub(crate) fn add(&mut self, row: &[f64], limits: &[u32], hashes: &[u64], extra: usize) {
-        let wanted = (self.each + extra).min(row.len());
+    /// Adds a source by the groups of nodes that `groups` names: of each the least cost and its
+    /// open nodes with their costs. Those with the least costs had better come first; a group that
+    /// holds no node near enough is not looked into. Equals are ordered by `hashes`.
+    pub(crate) fn add<Nodes: Iterator<Item = (f64, u32)>>(
+        &mut self,
+        groups: impl Iterator<Item = (f64, Nodes)>,
+        hashes: &[u64],
+        extra: usize,
+    ) {
+        let wanted = self.each + extra;
         let sorted = &mut self.sorted;
         sorted.clear();
         let mut worst = f64::INFINITY;
-        for (chunk, costs) in row.chunks(CHUNK).enumerate() {
-            if costs.iter().fold(f64::INFINITY, |least, cost| if *cost < least { *cost } else { least }) > worst {
+        for (least, nodes) in groups {
+            if least > worst {
                 continue;
             }
-            for (place, cost) in costs.iter().enumerate() {
-                let node = chunk * CHUNK + place;
-                if *cost > worst || limits[node] == 0 {
+            for (cost, node) in nodes {
+                if cost > worst {
                     continue;
                 }
-                sorted.push((*cost, hashes[node], node as u32));
+                sorted.push((cost, hashes[node as usize], node));
                 if sorted.len() >= 2 * wanted {
                     shorten(sorted, wanted);
                     worst = sorted.last().map_or(f64::INFINITY, |farthest| farthest.0);
@@ -114,9 +121,6 @@ impl Nearest {
         ensure_room(whole, kept);
     }
 }
-
-/// Costs that are looked at together.
-const CHUNK: usize = 16;
 
 type Key = (f64, u64, u32);
 

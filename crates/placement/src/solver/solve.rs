@@ -2,6 +2,7 @@
 
 use crate::plan::{Flow, Plan, PlanCost, Proof, Unplaced, Unserved};
 use crate::problem::{CostModel, Problem, ProblemError};
+use crate::solver::flow::{Routing, Server};
 use crate::solver::large::Large;
 use crate::solver::posed::Posed;
 use crate::solver::search::{self, Found};
@@ -148,11 +149,17 @@ pub(crate) fn routed(posed: &Posed<'_>, problem: &Problem, placement: &[u32]) ->
 
 fn local_first(posed: &Posed<'_>, placement: &[u32]) -> Routed {
     let (servers, routing) = posed.instance.route(placement);
-    let flows = servers
-        .iter()
-        .zip(&routing.tenants)
-        .flat_map(|(server, tenants)| tenants.iter().map(|(source, concurrency)| (*source, server.row, *concurrency)));
-    Routed { flows: flows.collect(), network: routing.network, serving: routing.serving, unserved: routing.unserved }
+    Routed::new(&servers, routing)
+}
+
+impl Routed {
+    pub(crate) fn new(servers: &[Server], routing: Routing) -> Self {
+        let flows = servers
+            .iter()
+            .zip(&routing.tenants)
+            .flat_map(|(server, tenants)| tenants.iter().map(|(source, concurrency)| (*source, server.row, *concurrency)));
+        Self { flows: flows.collect(), network: routing.network, serving: routing.serving, unserved: routing.unserved }
+    }
 }
 
 fn spread(posed: &Posed<'_>, problem: &Problem, placement: &[u32]) -> Routed {

@@ -210,13 +210,8 @@ impl Network {
     }
 
     /// Raises the capacity of a server, also of one that was not there before, and moves to it what
-    /// is served more cheaply there.
-    pub(super) fn grow(&mut self, ways: &Ways<'_>, scratch: &mut Scratch, slot: usize, capacity: f64) {
-        self.grow_for(ways, scratch, slot, capacity, f64::NEG_INFINITY);
-    }
-
-    /// The same as long as that may lower the total by at least `needed`; false, with a part of the
-    /// moves made, where it cannot.
+    /// is served more cheaply there, as long as that may lower the total by at least `needed`;
+    /// false, with a part of the moves made, where it cannot.
     pub(super) fn grow_for(&mut self, ways: &Ways<'_>, scratch: &mut Scratch, slot: usize, capacity: f64, needed: f64) -> bool {
         self.capacity[slot] = capacity;
         if self.prices[slot].is_infinite() {
@@ -386,8 +381,7 @@ impl Network {
 
     /// What one more unit of demand of each source would cost.
     pub(super) fn source_prices(&self, ways: &Ways<'_>) -> Vec<f64> {
-        let least = |row: &[f64]| row.iter().zip(&self.prices).map(|(cost, price)| cost + price).fold(f64::INFINITY, f64::min);
-        ways.costs.chunks_exact(ways.count).map(least).collect()
+        ways.costs.chunks_exact(ways.count).map(|row| least_sum(row, &self.prices)).collect()
     }
 
     /// The result, with a list of tenants for each of the first `servers` slots.
@@ -404,4 +398,20 @@ impl Network {
         self.tenants.truncate(servers);
         Routing { tenants: self.tenants, unserved, network, serving, source_prices }
     }
+}
+
+/// The least sum of a pair, looked for side by side: no sum is NaN.
+fn least_sum(costs: &[f64], prices: &[f64]) -> f64 {
+    const LANES: usize = 4;
+    let mut least = [f64::INFINITY; LANES];
+    let (costs, other_costs) = costs.as_chunks::<LANES>();
+    let (prices, other_prices) = prices.as_chunks::<LANES>();
+    for (costs, prices) in costs.iter().zip(prices) {
+        for ((least, cost), price) in least.iter_mut().zip(costs).zip(prices) {
+            let sum = cost + price;
+            *least = if sum < *least { sum } else { *least };
+        }
+    }
+    let others = other_costs.iter().zip(other_prices).map(|(cost, price)| cost + price);
+    others.chain(least).fold(f64::INFINITY, f64::min)
 }

@@ -54,6 +54,29 @@ pub(super) fn seed(instance: &Instance) -> Vec<u32> {
     placement
 }
 
+/// More replicas than there shall be, by at most `more`: each source gets as many as it needs, next
+/// to it, those with the most demand first. What is left when those are gone that are missed least
+/// stands where several small sources share.
+pub(super) fn plenty(instance: &Instance, more: u32) -> Vec<u32> {
+    let mut placement = instance.floors.clone();
+    let mut left = instance.replicas.saturating_add(more).saturating_sub(placement.iter().sum());
+    let mut order: Vec<usize> = (0..instance.supplies.len()).collect();
+    order.sort_by(|one, other| instance.supplies[*other].total_cmp(&instance.supplies[*one]).then(one.cmp(other)));
+    for source in order {
+        let mut wanted = ((instance.supplies[source] / instance.replica_capacity).ceil() as u32).min(left);
+        while wanted > 0 {
+            let costs = instance.costs.column(source);
+            let room = (0..instance.nodes()).filter(|node| placement[*node] < instance.limits[*node] && costs[*node].is_finite());
+            let Some(node) = room.min_by(|one, other| costs[*one].total_cmp(&costs[*other]).then(one.cmp(other))) else { break };
+            let count = wanted.min(instance.limits[node] - placement[node]);
+            placement[node] += count;
+            wanted -= count;
+            left -= count;
+        }
+    }
+    placement
+}
+
 fn settle(instance: &Instance, node: usize, replicas: f64, left: &mut [f64], order: &mut [usize]) {
     let costs = instance.costs.row(node);
     order.sort_unstable_by(|one, other| costs[*one].total_cmp(&costs[*other]).then(one.cmp(other)));
