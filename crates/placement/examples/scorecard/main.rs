@@ -21,6 +21,9 @@ use anyhow::Result;
 
 fn main() -> Result<()> {
     let chosen: Vec<String> = std::env::args().skip(1).collect();
+    if chosen.iter().any(|argument| argument == planning::PEAK) {
+        return planning::peak();
+    }
     let wanted = |id: &str| {
         // A group of figures is computed when any of its ids is asked for.
         let asked = chosen.is_empty() || chosen.iter().any(|prefix| id.starts_with(prefix.as_str()) || prefix.starts_with(id));
@@ -34,16 +37,17 @@ fn main() -> Result<()> {
     if wanted("plan_5k") {
         planning::plan_5k()?;
     }
-    if wanted("plan_50k") {
+    if wanted("plan_50k") || wanted("rss_50k") {
         planning::plan_50k()?;
     }
     if wanted("small_gap") {
         planning::small_gap(10_000)?;
     }
     match &slices {
-        Some(slices) if wanted("lp_gap") || wanted("vs_faast") => planning::measured(slices)?,
-        None if wanted("lp_gap") || wanted("vs_faast") => {
+        Some(slices) if wanted("lp_gap") || wanted("gap_fast") || wanted("vs_faast") => planning::measured(slices)?,
+        None if wanted("lp_gap") || wanted("gap_fast") || wanted("vs_faast") => {
             report::absent("lp_gap_pct", "%");
+            report::absent("gap_fast_pct", "%");
             report::absent("vs_faast_ratio", "x");
         }
         _ => {}
@@ -52,8 +56,9 @@ fn main() -> Result<()> {
         sparse::sites();
     }
     match &slices {
-        Some(slices) if wanted("est_p") => sparse::planetlab(slices),
-        None if wanted("est_p") => {
+        Some(slices) if wanted("est_p") || wanted("est_wrong") => sparse::planetlab(slices),
+        None if wanted("est_p") || wanted("est_wrong") => {
+            report::absent("est_wrong_better", "pairs");
             report::absent("est_planetlab_pct", "%");
             report::absent("est_planetlab_p90_pct", "%");
         }
@@ -80,6 +85,10 @@ fn main() -> Result<()> {
     }
     if wanted("app_vs_diktyo") {
         apps::against_diktyo()?;
+    }
+    if wanted("vs_before") || wanted("fuzz_execs") {
+        report::elsewhere("vs_before", "x", "the README shows how to run it beside an earlier commit");
+        report::elsewhere("fuzz_execs", "executions", "the example `fuzz` prints it");
     }
     if wanted("slo") {
         policy::service_levels(400)?;

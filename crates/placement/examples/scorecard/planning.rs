@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::process::Command;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use ndarray::Array2;
 use placement::latency::SiteCosts;
 use placement::latency::synthetic::{Network, Random, Shape, zipf_demand};
@@ -50,7 +51,7 @@ pub(crate) fn plan_5k() -> Result<()> {
     let (best, median) = fastest(9, || {
         black_box(black_box(&cold).solve().ok());
     });
-    line("plan_5k_ms", best * 1e3, "ms", Goal::AtMost(10.0));
+    line("plan_5k_ms", best * 1e3, "ms", Goal::AtMost(2.0));
     note(&format!(
         "plan_5k: median {:.1} ms; mean network {:.3} ms, gap {:.2} %",
         median * 1e3,
@@ -67,10 +68,10 @@ pub(crate) fn plan_5k() -> Result<()> {
         times.push(start.elapsed().as_secs_f64());
         if step == 11 {
             times.sort_by(f64::total_cmp);
+            line("plan_5k_warm_ms", times[times.len() / 2] * 1e3, "ms", Goal::AtMost(0.4));
             note(&format!(
-                "plan_5k from the decision before: {:.2} ms, median {:.2} ms; gap {:.2} %",
+                "plan_5k_warm: from the decision before, the median of 12; the fastest {:.2} ms, gap of the last {:.2} %",
                 times[0] * 1e3,
-                times[times.len() / 2] * 1e3,
                 100.0 * gap(&plan)
             ));
         }
@@ -110,8 +111,8 @@ pub(crate) fn plan_many() -> Result<()> {
     Ok(())
 }
 
-/// A plan for 100 replicas over 50,000 nodes in 300 sites, whose costs are never a matrix.
-pub(crate) fn plan_50k() -> Result<()> {
+/// 100 replicas over 50,000 nodes in 300 sites, whose costs are never a matrix.
+fn large() -> Result<Problem> {
     let network = Network::new(Shape { sites: 300, nodes_per_site: 167, ..Shape::default() }, 9);
     let size = network.nodes();
     let all = names(size);
@@ -124,16 +125,38 @@ pub(crate) fn plan_50k() -> Result<()> {
     let mut random = Random::new(12);
     let shares = zipf_demand(100, 1000.0, &mut random);
     let demand = Demand::from_concurrency(shares.into_iter().map(|share| (all[random.below(size)].clone(), share)))?;
-    let problem = Problem::new("service", costs, 100, 13.0)
+    Ok(Problem::new("service", costs, 100, 13.0)
         .with_demand(demand)
         .with_capacities(all.iter().map(|node| NodeCapacity::new(node.clone(), 4)))
-        .with_serving(ServingCurve::flat(0.004)?);
+        .with_serving(ServingCurve::flat(0.004)?))
+}
+
+/// What planning over 50,000 nodes takes in time, and, in a process of its own, in memory.
+pub(crate) fn plan_50k() -> Result<()> {
+    let problem = large()?;
     let plan = problem.solve()?;
     let (best, _) = fastest(3, || {
         black_box(black_box(&problem).solve().ok());
     });
     line("plan_50k_ms", best * 1e3, "ms", Goal::AtMost(50.0));
-    note(&format!("plan_50k: mean network {:.3} ms, gap {:.2} %", plan.cost.network_seconds * 1e3, 100.0 * gap(&plan)));
+    line("plan_50k_gap_pct", 100.0 * gap(&plan), "%", Goal::AtMost(5.0));
+    note(&format!("plan_50k: mean network {:.3} ms", plan.cost.network_seconds * 1e3));
+    let output = Command::new(std::env::current_exe()?).arg(PEAK).output()?;
+    ensure!(output.status.success(), "failed to plan in a process of its own: {}", String::from_utf8_lossy(&output.stderr));
+    let peak_kib: f64 = String::from_utf8(output.stdout)?.trim().parse()?;
+    line("rss_50k_mib", peak_kib / 1024.0, "MiB", Goal::AtMost(64.0));
+    Ok(())
+}
+
+/// The argument that asks for [`peak`].
+pub(crate) const PEAK: &str = "--peak-of-plan-50k";
+
+/// Plans over 50,000 nodes and prints the most memory that this process has held, KiB.
+pub(crate) fn peak() -> Result<()> {
+    black_box(large()?.solve()?);
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"));
+    println!("{}", peak.context("failed to find VmHWM in /proc/self/status")?.trim());
     Ok(())
 }
 
@@ -209,6 +232,7 @@ pub(crate) fn each_placement(limits: &[u32], left: u32, placement: &mut Vec<u32>
 /// latencies.
 pub(crate) fn measured(slices: &[Array2<f64>]) -> Result<()> {
     let mut worst_gap: f64 = 0.0;
+    let mut worst_fast: f64 = 0.0;
     let mut ratios = Vec::new();
     for (number, seconds) in slices.iter().enumerate() {
         let costs = costs(seconds);
@@ -221,8 +245,13 @@ pub(crate) fn measured(slices: &[Array2<f64>]) -> Result<()> {
             let problem = Problem::new("service", costs.clone(), replicas, CONCURRENCY)
                 .with_demand(demand(&shares)?)
                 .with_capacities(all.iter().map(|node| NodeCapacity::new(node.clone(), MOST)));
+            let flat = problem.clone().with_serving(ServingCurve::flat(SERVING)?);
             let start = Instant::now();
-            let plan = problem.clone().with_serving(ServingCurve::flat(SERVING)?).searching_thoroughly().solve()?;
+            let usual = flat.solve()?;
+            let fast = usual.cost.network_seconds + usual.cost.serving_seconds;
+            let to_plan_fast = start.elapsed().as_secs_f64();
+            let start = Instant::now();
+            let plan = flat.searching_thoroughly().solve()?;
             let to_plan = start.elapsed().as_secs_f64();
             let start = Instant::now();
             let program = Program { costs: &by_node, demand: &shares, replicas, limit: MOST, capacity: plan.replica_capacity };
@@ -239,6 +268,14 @@ pub(crate) fn measured(slices: &[Array2<f64>]) -> Result<()> {
             };
             // Both bounds hold.
             worst_gap = worst_gap.max(beyond(linear, ours).min(unproven));
+            let own = ours / (1.0 + unproven);
+            worst_fast = worst_fast.max(beyond(linear.max(own), fast));
+            note(&format!(
+                "slice {} replicas {replicas}: usual search {:.3} ms, gap {:.2} %, planned in {to_plan_fast:.2} s",
+                number + 1,
+                fast * 1e3,
+                100.0 * beyond(linear.max(own), fast)
+            ));
             let curve = ServingCurve::queue(SERVING, 13)?;
             let busy = problem.with_serving(curve.clone()).solve()?;
             let queueing = busy.cost.network_seconds + busy.cost.serving_seconds;
@@ -258,7 +295,8 @@ pub(crate) fn measured(slices: &[Array2<f64>]) -> Result<()> {
             ));
         }
     }
-    line("lp_gap_pct", 100.0 * worst_gap, "%", Goal::AtMost(3.0));
+    line("lp_gap_pct", 100.0 * worst_gap, "%", Goal::AtMost(1.0));
+    line("gap_fast_pct", 100.0 * worst_fast, "%", Goal::AtMost(2.0));
     line("vs_faast_ratio", ratios.iter().copied().fold(f64::INFINITY, f64::min), "x", Goal::AtLeast(2.0));
     Ok(())
 }
