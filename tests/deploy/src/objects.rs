@@ -79,20 +79,20 @@ fn compare(place: &str, left: &Value, right: &Value, found: &mut BTreeSet<String
 mod tests {
     use super::*;
 
-    const ONE: &str = "# a comment\n---\nkind: A\nmetadata: {name: a, namespace: n}\nspec: {x: 1, y: [1, 2]}\n---\nkind: B\nmetadata: {name: b}\n";
+    const ONE: &str = "# a comment\n---\nkind: A\nmetadata: {name: a, namespace: ns}\nspec: {x: 1, y: [1, 2]}\n---\nkind: B\nmetadata: {name: b}\n";
 
     #[test]
     fn equal_objects_do_not_differ_in_any_order() {
-        let other = "kind: B\nmetadata: {name: b}\n---\nkind: A\nspec: {y: [1, 2], x: 1.0}\nmetadata: {namespace: n, name: a}\n";
+        let other = "kind: B\nmetadata: {name: b}\n---\nkind: A\nspec: {y: [1, 2], x: 1.0}\nmetadata: {namespace: ns, name: a}\n";
         assert_eq!(differences(&read(ONE).unwrap(), &read(other).unwrap()), BTreeSet::new());
     }
 
     #[test]
     fn each_difference_is_told_by_its_place() {
         let other =
-            "kind: A\nmetadata: {name: a, namespace: n}\nspec: {x: 2, y: [1, 3], z: 1}\n---\nkind: C\nmetadata: {name: c}\n";
+            "kind: A\nmetadata: {name: a, namespace: ns}\nspec: {x: 2, y: [1, 3], z: 1}\n---\nkind: C\nmetadata: {name: c}\n";
         let found = differences(&read(ONE).unwrap(), &read(other).unwrap());
-        let told = ["! A n/a spec x: 1 / 2", "! A n/a spec y 1: 2 / 3", "+ A n/a spec z", "+ C c", "- B b"];
+        let told = ["! A ns/a spec x: 1 / 2", "! A ns/a spec y 1: 2 / 3", "+ A ns/a spec z", "+ C c", "- B b"];
         assert_eq!(found, told.map(String::from).into());
     }
 
