@@ -2,5 +2,5 @@
 
 #[test]
 fn the_reference_is_what_the_program_says() {
-    repository_checks::cli::check(env!("CARGO_BIN_EXE_netem-lab").as_ref(), "netem-lab");
+    repository_checks::cli::check_tool(env!("CARGO_BIN_EXE_netem-lab").as_ref(), "netem-lab");
 }

@@ -6,15 +6,31 @@ use std::process::{Command, Stdio};
 
 use crate::tree;
 
-/// Compares `docs/cli/NAME.md` with the help of `program`, or writes the page if `KANTAI_BLESS` is
-/// set. Every flag must have a help text and an environment variable.
+/// Compares `docs/cli/NAME.md` with the help of the daemon `program`, or writes the page if
+/// `KANTAI_BLESS` is set. Every flag must have a help text and an environment variable.
 ///
 /// # Panics
 /// Where they differ, a flag lacks one of the two, or the program does not print its help.
 pub fn check(program: &Path, name: &str) {
+    compare(program, name, true);
+}
+
+/// The same for a program that people start by hand: its flags need no environment variable.
+///
+/// # Panics
+/// Where they differ, a flag lacks a help text, or the program does not print its help.
+pub fn check_tool(program: &Path, name: &str) {
+    compare(program, name, false);
+}
+
+fn compare(program: &Path, name: &str, needs_variables: bool) {
     let page = Path::new("docs/cli").join(name).with_extension("md");
     let reference = reference(program, name);
-    assert_eq!(incomplete_flags(&reference), Vec::<&str>::new(), "flags of {name} without a help text or variable");
+    assert_eq!(
+        incomplete_flags(&reference, needs_variables),
+        Vec::<&str>::new(),
+        "flags of {name} without a help text or variable"
+    );
     if std::env::var_os("KANTAI_BLESS").is_some() {
         std::fs::write(tree::root().join(&page), reference)
             .unwrap_or_else(|error| panic!("failed to write {}: {error}", page.display()));
@@ -28,8 +44,8 @@ pub fn check(program: &Path, name: &str) {
     );
 }
 
-/// The flags in a reference that have no help text or no environment variable.
-fn incomplete_flags(reference: &str) -> Vec<&str> {
+/// The flags in a reference that have no help text, or no environment variable where they need one.
+fn incomplete_flags(reference: &str, needs_variables: bool) -> Vec<&str> {
     let lines: Vec<&str> = reference.lines().map(str::trim).collect();
     let begins = |line: &str| line.starts_with("--") || (line.starts_with('-') && line.contains(", --"));
     let starts = lines.iter().enumerate().filter(|(_, line)| begins(line)).map(|(index, _)| index);
@@ -39,7 +55,8 @@ fn incomplete_flags(reference: &str) -> Vec<&str> {
         let flag = text.split_once("--").map_or("", |(_, rest)| rest);
         let help = flag.split_once(' ').map_or("", |(_, help)| help.split("[env: ").next().unwrap_or(help));
         let is_builtin = flag.starts_with("help") || flag.starts_with("version");
-        let is_complete = text.contains("[env: ") && help.split_whitespace().count() > 2;
+        let has_variable = !needs_variables || text.contains("[env: ");
+        let is_complete = has_variable && help.split_whitespace().count() > 2;
         !is_builtin && !is_complete
     });
     incomplete.map(|start| lines[start]).collect()
@@ -97,7 +114,10 @@ mod tests {
         let listen = "      --listen <LISTEN>\n          Where to listen on [env: LISTEN=] [default: 1]\n";
         let others =
             "  -x, --silent <X>\n          [env: X=]\n      --bare  Does the same again\n  -h, --help  Print help\n```\n";
-        assert_eq!(incomplete_flags(&format!("Options:\n{listen}{others}")), ["-x, --silent <X>", "--bare  Does the same again"]);
+        assert_eq!(
+            incomplete_flags(&format!("Options:\n{listen}{others}"), true),
+            ["-x, --silent <X>", "--bare  Does the same again"]
+        );
     }
 
     #[test]

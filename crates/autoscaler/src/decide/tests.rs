@@ -560,8 +560,8 @@ fn no_pod_stays_pending_for_want_of_knowledge() {
     assert_eq!(unpinned(&world), 1);
 }
 
-/// A revision that is just born knows one second of its demand, and that says less than the requests
-/// that it holds.
+/// A revision that is just born knows one second of its demand, and that says less than the
+/// requests that it holds.
 #[test]
 fn pods_that_requests_in_flight_ask_for_stay_until_a_window_is_known() {
     let mut world = World::born();
