@@ -481,6 +481,53 @@ fn spill_leaves_nodes_alone_that_gateways_of_another_replica_have_filled() -> an
 }
 
 #[test]
+fn requests_that_clients_give_up_are_in_flight_no_more_and_long_ones_stay() -> anyhow::Result<()> {
+    in_own_network(async |components| {
+        let bench = Bench::start(&components).await?;
+        let plan = PlanWriter::start().await?;
+        let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
+        let _pod =
+            Backend::with_manner("pod", pod_address(1, 1), Manner { at_once: 100, takes: Duration::from_secs(600) }).await?;
+        bench.service("default", "hello-00001", "http").await?;
+        bench.pods("hello-00001", &[(1, 1)]).await?;
+        let _gateway = bench.gateway(1).await?;
+        bench.gateways_ready(&[1]).await?;
+        bench.ingress("hello", &[("hello-00001", 100)]).await?;
+        bench.ready("hello").await?;
+
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let mut waiting = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            waiting.spawn(client.get("http://10.44.1.1:8081/").header("host", HOST).send());
+        }
+        let in_flight = async || {
+            let demand = bench.demand().await?;
+            let of = demand.iter().find(|one| one.key.revision == "hello-00001");
+            let loads = of.and_then(|of| of.loads.get("node1")).into_iter().flat_map(|loads| loads.values());
+            anyhow::Ok(loads.map(|load| load.in_flight).sum::<u64>())
+        };
+        let told = async |expected| {
+            eventually("the requests in flight", async || {
+                let count = in_flight().await?;
+                anyhow::ensure!(count == expected, "{count} in flight, not {expected}");
+                Ok(())
+            })
+            .await
+        };
+        told(20).await?;
+        // Nothing comes and nothing ends for many reports.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(in_flight().await?, 20);
+        let given_up = Instant::now();
+        waiting.shutdown().await;
+        told(0).await?;
+        // They took some five seconds each, and nobody reports their end.
+        eprintln!("in flight no more {:?} after their clients left", given_up.elapsed());
+        daemon.end().await
+    })
+}
+
+#[test]
 fn a_burst_capacity_that_knative_sets_for_all_revisions_is_followed() -> anyhow::Result<()> {
     in_own_network(async |components| {
         let bench = Bench::start(&components).await?;

@@ -130,6 +130,21 @@ fn requests_on_a_removed_endpoint_count_for_about_as_long_as_requests_take() {
     assert!((90.0..120.0).contains(&load.busy_seconds), "{load:?}");
 }
 
+/// What Envoy does: it lists no locality without requests, and no end of those that were given up.
+#[test]
+fn requests_that_clients_gave_up_are_over_about_as_soon_as_others() {
+    let now = Instant::now();
+    let mut board = board(&["n"], now);
+    let name = ObjectName::new("ns", "a");
+    take(&mut board, 1, &[("ns/a/80", "m", 20, 20, 0)], now);
+    take(&mut board, 1, &[("ns/a/80", "m", 20, 0, 0)], now + MS * 5_000);
+    let given_up = now + MS * 5_050;
+    take(&mut board, 1, &[], given_up);
+    assert_eq!(board.load_from(&name, "n")["m"].in_flight, 20, "they may be on an endpoint that was removed");
+    take(&mut board, 1, &[], given_up + MS * 20_000);
+    assert_eq!(board.load_from(&name, "n")["m"].in_flight, 0);
+}
+
 #[test]
 fn short_requests_on_a_removed_endpoint_are_over_at_once() {
     let now = Instant::now();
