@@ -96,8 +96,7 @@ impl<'a> Drift<'a> {
             self.ways.put(slot, &self.costs.row(more.row));
             self.trial_rows[slot] = Some(more.row);
         }
-        let needed = if limit < f64::INFINITY { self.trial.total(&self.ways) - limit } else { f64::NEG_INFINITY };
-        self.trial.grow_for(&self.ways, &mut self.scratch, slot, more.capacity, needed)
+        self.trial.grow_below(&self.ways, &mut self.scratch, slot, more.capacity, limit)
     }
 
     /// Makes the change that was tried last.

@@ -210,10 +210,12 @@ impl Network {
     }
 
     /// Raises the capacity of a server, also of one that was not there before, and moves to it what
-    /// is served more cheaply there, as long as that may lower the total by at least `needed`;
-    /// false, with a part of the moves made, where it cannot.
-    pub(super) fn grow_for(&mut self, ways: &Ways<'_>, scratch: &mut Scratch, slot: usize, capacity: f64, needed: f64) -> bool {
+    /// is served more cheaply there, as long as the total may come below `limit`; false, with a
+    /// part of the moves made, where it cannot.
+    pub(super) fn grow_below(&mut self, ways: &Ways<'_>, scratch: &mut Scratch, slot: usize, capacity: f64, limit: f64) -> bool {
         self.capacity[slot] = capacity;
+        // What the server has is served more cheaply with the greater capacity already.
+        let needed = if limit < f64::INFINITY { self.total(ways) - limit } else { f64::NEG_INFINITY };
         if self.prices[slot].is_infinite() {
             // The lowest price at which no tenant of another server would gain by moving here.
             let mut price = ways.segments.first().map_or(0.0, |segment| segment.marginal_seconds);
