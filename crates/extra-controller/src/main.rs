@@ -3,11 +3,6 @@
 use anyhow::Context as _;
 use clap::Parser as _;
 use extra_controller::{Command, Options, hand_back, run};
-use mimalloc::MiMalloc;
-
-/// Lists of all objects come and go at the start; glibc's allocator keeps most of that memory.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// One thread decides while the other one reads and writes, on however many cores: each more costs
 /// memory.
