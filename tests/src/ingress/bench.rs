@@ -37,7 +37,7 @@ const OTHER_MANIFESTS: [&str; 9] = [
     include_str!("../../../deploy/kantai-gateway/daemonset.yaml"),
     include_str!("../../../deploy/kantai-gateway/services.yaml"),
 ];
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(120);
 
 /// Where things are in the test's own network: gateways and pods of node N have the addresses
 /// 10.44.N.x.

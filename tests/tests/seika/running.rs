@@ -36,6 +36,8 @@ pub(crate) async fn the_lease_passes_on(cluster: &Cluster) -> anyhow::Result<()>
     leader.1.await?;
     case.set(&[5]).await?;
     case.until_per_node(&[5]).await?;
+    // The observer's watch may be behind.
+    until("the observer has seen five pods", async || Ok(observer.seen().created >= 5)).await?;
     anyhow::ensure!(observer.seen().created == 5, "{:?}", observer.seen());
     follower.0.cancel();
     follower.1.await?;
