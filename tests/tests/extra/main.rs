@@ -12,6 +12,7 @@ use extra_controller::{hand_back, pins};
 use k8s_api::seika::Seika;
 use k8s_api::{CLASS, PodAutoscaler, ServerlessService, ServingMode};
 use k8s_openapi::api::core::v1::{ConfigMap, LimitRange, Node, Pod};
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -183,6 +184,28 @@ async fn a_dry_run_decides_and_writes_nothing_at_all() -> anyhow::Result<()> {
     // The same with writes: the account does hold them.
     let daemon = cluster.daemon("one").await?;
     until("writes", async || Ok(!cluster.audit.writes()?.others.is_empty() && cluster.audit.writes()?.lease > 0)).await?;
+    daemon.stop().await
+}
+
+/// As after an update of the program without its ClusterRole.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_right_to_read_what_is_added_to_pods_it_decides_all_the_same() -> anyhow::Result<()> {
+    let cluster = Cluster::start().await?;
+    let roles: Api<ClusterRole> = Api::all(cluster.control_plane.client());
+    let mut role = roles.get("kantai-extra-controller").await?;
+    let adds = |rule: &PolicyRule| {
+        let resources = rule.resources.iter().flatten();
+        resources.into_iter().any(|resource| resource == "limitranges" || resource == "runtimeclasses")
+    };
+    let rules = role.rules.get_or_insert_default();
+    let before = rules.len();
+    rules.retain(|rule| !adds(rule));
+    assert_eq!(before - rules.len(), 2);
+    roles.replace("kantai-extra-controller", &PostParams::default(), &role).await?;
+    let daemon = cluster.daemon("one").await?;
+    cluster.revision().await?;
+    cluster.gateways.hold("node3", 30);
+    until("pods", async || Ok(cluster.counts().await?.is_some_and(|counts| !counts.is_empty()))).await?;
     daemon.stop().await
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use autoscaler::room::admitted;
 use autoscaler::settings::{ClusterSettings, Toggle};
@@ -24,7 +25,11 @@ use tokio::task::JoinSet;
 
 use super::changes::{Change, ChangeLog};
 
-/// Objects on one page of a list: a page is in memory as text and as objects, and nine kinds are
+/// How long a start waits for what the API server adds to pods. Without it, room is counted by
+/// templates and by the pods that there are.
+const ADDITIONS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Objects on one page of a list: a page is in memory as text and as objects, and all kinds are
 /// listed at once.
 const LISTED_AT_ONCE: u32 = 100;
 
@@ -204,24 +209,34 @@ fn trim_node(node: &mut Node) {
 }
 
 impl Objects {
-    /// Waits until every store has been filled once.
+    /// Waits until every store has been filled once, and for a bounded time only for those that
+    /// improve the count of room.
     ///
     /// # Errors
     /// Where a watch has ended, which only the program's end does.
     pub(crate) async fn filled(&self) -> Result<(), kube::runtime::reflector::store::WriterDropped> {
-        tokio::try_join!(
-            self.autoscalers.wait_until_ready(),
-            self.pods.wait_until_ready(),
-            self.nodes.wait_until_ready(),
-            self.deployments.wait_until_ready(),
-            self.serverless_services.wait_until_ready(),
-            self.seikas.wait_until_ready(),
-            self.limit_ranges.wait_until_ready(),
-            self.runtime_classes.wait_until_ready(),
-            self.autoscaler_config.wait_until_ready(),
-            self.deployment_config.wait_until_ready(),
-            self.toggle_config.wait_until_ready(),
-        )?;
+        let needed = async {
+            tokio::try_join!(
+                self.autoscalers.wait_until_ready(),
+                self.pods.wait_until_ready(),
+                self.nodes.wait_until_ready(),
+                self.deployments.wait_until_ready(),
+                self.serverless_services.wait_until_ready(),
+                self.seikas.wait_until_ready(),
+                self.autoscaler_config.wait_until_ready(),
+                self.deployment_config.wait_until_ready(),
+                self.toggle_config.wait_until_ready(),
+            )
+        };
+        let additions = async { tokio::try_join!(self.limit_ranges.wait_until_ready(), self.runtime_classes.wait_until_ready()) };
+        let (needed, additions) = tokio::join!(needed, tokio::time::timeout(ADDITIONS_WITHIN, additions));
+        needed?;
+        match additions {
+            Ok(known) => drop(known?),
+            Err(_) => tracing::warn!(
+                "LimitRanges and RuntimeClasses are unknown: room is counted without what they add to pods. Apply the ClusterRole"
+            ),
+        }
         Ok(())
     }
 

@@ -154,8 +154,9 @@ impl Board {
         let totals = &self.totals;
         let mean_seconds = |source: &str, revision: &ObjectName, serving: &str| {
             let load = totals.get(revision).and_then(|of| of.get(source)?.get(serving)).copied().unwrap_or_default();
-            // Of requests that clients gave up no end is reported. All that came took about half of
-            // their time so far, even if all came at once and none is over.
+            // Envoy reports no end of requests that clients gave up, so the mean over those that
+            // ended may be far too long. Twice the time of all that arrived bounds it: those in
+            // flight may take as long again.
             (load.busy_seconds / as_f64(load.ended().max(1))).min(2.0 * load.busy_seconds / as_f64(load.arrived.max(1)))
         };
         of.move_unlisted_to_leaving(&said, mean_seconds, now);
