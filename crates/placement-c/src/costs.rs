@@ -11,30 +11,12 @@ use crate::matrix::KantaiMatrix;
 
 /// What a pair of nodes costs: seconds.
 pub struct KantaiCosts {
-    pub(crate) kind: Kind,
-    /// The same for problems.
     pub(crate) costs: Costs,
 }
 
-pub(crate) enum Kind {
-    Dense(CostMatrix),
-    Sites(SiteCosts),
-}
-
 impl KantaiCosts {
-    fn dense(costs: CostMatrix) -> Self {
-        Self { costs: costs.clone().into(), kind: Kind::Dense(costs) }
-    }
-
     pub(crate) fn nodes(&self) -> usize {
         self.costs.nodes().len()
-    }
-
-    fn known(&self, from: usize, to: usize) -> Option<f64> {
-        match &self.kind {
-            Kind::Dense(costs) => costs.cost(from, to),
-            Kind::Sites(costs) => costs.cost(from, to),
-        }
     }
 }
 
@@ -106,7 +88,7 @@ pub unsafe extern "C" fn kantai_costs_from_matrix(
         guard(error, || {
             let out = exclusive(costs, "the place for costs")?;
             let policy = if policy.is_null() { CostPolicy::default() } else { read(*shared(policy, "the policy")?)? };
-            hand_over(out, KantaiCosts::dense(policy.costs(&shared(matrix, "the matrix")?.matrix)));
+            hand_over(out, KantaiCosts { costs: policy.costs(&shared(matrix, "the matrix")?.matrix).into() });
             Ok(())
         })
     }
@@ -133,7 +115,8 @@ pub unsafe extern "C" fn kantai_costs_from_seconds(
                 return Err(Failure::Length { what: "the seconds of all pairs", found: seconds_count, expected });
             }
             let seconds = list(seconds, seconds_count, "the seconds of all pairs")?.to_vec();
-            hand_over(out, KantaiCosts::dense(CostMatrix::from_row_major(names(node_names, node_count)?, seconds)));
+            let table = CostMatrix::from_row_major(names(node_names, node_count)?, seconds);
+            hand_over(out, KantaiCosts { costs: table.into() });
             Ok(())
         })
     }
@@ -168,7 +151,7 @@ pub unsafe extern "C" fn kantai_costs_by_site(
             };
             let between = ndarray::Array2::from_shape_fn((site_count, site_count), |(from, to)| between[from * site_count + to]);
             let found = SiteCosts::new(names(node_names, node_count)?, sites, between, access);
-            hand_over(out, KantaiCosts { costs: found.clone().into(), kind: Kind::Sites(found) });
+            hand_over(out, KantaiCosts { costs: found.into() });
             Ok(())
         })
     }
@@ -226,7 +209,7 @@ pub unsafe extern "C" fn kantai_costs_seconds(
     unsafe {
         guard(error, || {
             let costs = shared(costs, "the costs")?;
-            let found = if from.max(to) < costs.nodes() { costs.known(from, to) } else { None };
+            let found = if from.max(to) < costs.nodes() { costs.costs.cost(from, to) } else { None };
             *exclusive(seconds, "the place for seconds")? = found.unwrap_or(f64::NAN);
             Ok(())
         })

@@ -4,7 +4,7 @@ use std::ffi::c_char;
 
 use placement::score::{self, PlacedDependency, Requirements};
 
-use crate::costs::{KantaiCosts, Kind};
+use crate::costs::KantaiCosts;
 use crate::edge::{Failure, KantaiStatus, buffer, guard, list, shared};
 
 /// The candidates: those listed, or all nodes in order.
@@ -53,10 +53,7 @@ pub unsafe extern "C" fn kantai_score_demand(
             let mut all = Vec::new();
             let candidates = self::candidates(costs, candidates, candidate_count, &mut all)?;
             let scores = buffer(scores, candidate_count, "the place for scores")?;
-            match &costs.kind {
-                Kind::Dense(costs) => score::demand_into(costs, &sources, serving_seconds, candidates, best, scores),
-                Kind::Sites(costs) => score::demand_into(costs, &sources, serving_seconds, candidates, best, scores),
-            }
+            score::demand_into(&costs.costs, &sources, serving_seconds, candidates, best, scores);
             Ok(())
         })
     }
@@ -88,10 +85,7 @@ pub unsafe extern "C" fn kantai_score_dependencies(
             let mut all = Vec::new();
             let candidates = self::candidates(costs, candidates, candidate_count, &mut all)?;
             let scores = buffer(scores, candidate_count, "the place for scores")?;
-            match &costs.kind {
-                Kind::Dense(costs) => score::dependencies_into(costs, &placed, candidates, best, scores),
-                Kind::Sites(costs) => score::dependencies_into(costs, &placed, candidates, best, scores),
-            }
+            score::dependencies_into(&costs.costs, &placed, candidates, best, scores);
             Ok(())
         })
     }
@@ -123,10 +117,7 @@ pub unsafe extern "C" fn kantai_requirements(
             let candidates = self::candidates(costs, candidates, candidate_count, &mut all)?;
             let satisfied = buffer(satisfied, candidate_count, "the place for counts")?;
             let mut found = vec![Requirements::default(); candidate_count];
-            match &costs.kind {
-                Kind::Dense(costs) => score::requirements_into(costs, &placed, candidates, &mut found),
-                Kind::Sites(costs) => score::requirements_into(costs, &placed, candidates, &mut found),
-            }
+            score::requirements_into(&costs.costs, &placed, candidates, &mut found);
             for (satisfied, found) in satisfied.iter_mut().zip(found) {
                 *satisfied = found.satisfied;
             }

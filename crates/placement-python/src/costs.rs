@@ -115,7 +115,7 @@ impl LatencyMatrix {
             stale_factor: stale_factor.unwrap_or(usual.stale_factor),
             loss_seconds: loss_seconds.unwrap_or(usual.loss_seconds),
         };
-        Ok(Costs::dense(py.detach(|| policy.costs(&self.matrix))))
+        Ok(Costs { costs: py.detach(|| policy.costs(&self.matrix)).into() })
     }
 
     fn __repr__(&self) -> String {
@@ -123,23 +123,13 @@ impl LatencyMatrix {
     }
 }
 
-pub(crate) enum Kind {
-    Dense(CostMatrix),
-    Sites(SiteCosts),
-}
-
 /// What a pair of nodes costs, seconds.
 #[pyclass(frozen, module = "kantai_placement")]
 pub(crate) struct Costs {
-    pub(crate) kind: Kind,
     pub(crate) costs: latency::Costs,
 }
 
 impl Costs {
-    fn dense(costs: CostMatrix) -> Self {
-        Self { costs: costs.clone().into(), kind: Kind::Dense(costs) }
-    }
-
     /// The position of a node; beyond the list, where nothing is known, for one that is not listed.
     pub(crate) fn place(&self, node: &str) -> usize {
         self.costs.position(node).unwrap_or(usize::MAX)
@@ -151,7 +141,7 @@ impl Costs {
     #[new]
     fn new(nodes: Vec<String>, seconds: &Bound<'_, PyAny>) -> PyResult<Self> {
         let seconds = square(seconds, nodes.len(), "the seconds of all pairs")?;
-        Ok(Self::dense(CostMatrix::from_row_major(names(nodes), seconds)))
+        Ok(Self { costs: CostMatrix::from_row_major(names(nodes), seconds).into() })
     }
 
     #[staticmethod]
@@ -166,7 +156,7 @@ impl Costs {
             return Err(refused(format!("failed to read what nodes add: {} numbers for {} nodes", access.len(), nodes.len())));
         }
         let found = SiteCosts::new(names(nodes), sites, between, access);
-        Ok(Self { costs: found.clone().into(), kind: Kind::Sites(found) })
+        Ok(Self { costs: found.into() })
     }
 
     #[getter]
@@ -176,10 +166,7 @@ impl Costs {
 
     fn seconds(&self, source: &str, target: &str) -> Option<f64> {
         let (Some(from), Some(to)) = (self.costs.position(source), self.costs.position(target)) else { return None };
-        match &self.kind {
-            Kind::Dense(costs) => costs.cost(from, to),
-            Kind::Sites(costs) => costs.cost(from, to),
-        }
+        self.costs.cost(from, to)
     }
 
     fn __len__(&self) -> usize {

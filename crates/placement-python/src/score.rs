@@ -6,7 +6,7 @@ use placement::score::{self, MAX_SCORE, PlacedDependency, Requirements};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::costs::{Costs, Kind};
+use crate::costs::Costs;
 
 /// The candidates by position, all nodes where none are named, and what was found for each by name.
 fn each<'py, T: Clone + Send>(
@@ -44,10 +44,7 @@ pub(crate) fn score_demand<'py>(
     best: u8,
 ) -> PyResult<Bound<'py, PyDict>> {
     let sources: Vec<(usize, f64)> = demand.iter().map(|(node, requests)| (costs.place(node), *requests)).collect();
-    let find = |nodes: &[usize], scores: &mut [u8]| match &costs.kind {
-        Kind::Dense(costs) => score::demand_into(costs, &sources, serving_seconds, nodes, best, scores),
-        Kind::Sites(costs) => score::demand_into(costs, &sources, serving_seconds, nodes, best, scores),
-    };
+    let find = |nodes: &[usize], scores: &mut [u8]| score::demand_into(&costs.costs, &sources, serving_seconds, nodes, best, scores);
     each(py, costs, candidates, 0, find, |all, name, score| all.set_item(name, score))
 }
 
@@ -63,10 +60,7 @@ pub(crate) fn score_dependencies<'py>(
 ) -> PyResult<Bound<'py, PyDict>> {
     let called: Vec<(String, f64)> = called.into_iter().map(|node| (node, f64::INFINITY)).collect();
     let placed = placed(costs, &called);
-    let find = |nodes: &[usize], scores: &mut [u8]| match &costs.kind {
-        Kind::Dense(costs) => score::dependencies_into(costs, &placed, nodes, best, scores),
-        Kind::Sites(costs) => score::dependencies_into(costs, &placed, nodes, best, scores),
-    };
+    let find = |nodes: &[usize], scores: &mut [u8]| score::dependencies_into(&costs.costs, &placed, nodes, best, scores);
     each(py, costs, candidates, 0, find, |all, name, score| all.set_item(name, score))
 }
 
@@ -80,10 +74,7 @@ pub(crate) fn requirements<'py>(
     candidates: Option<Vec<String>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let placed = placed(costs, &called);
-    let find = |nodes: &[usize], found: &mut [Requirements]| match &costs.kind {
-        Kind::Dense(costs) => score::requirements_into(costs, &placed, nodes, found),
-        Kind::Sites(costs) => score::requirements_into(costs, &placed, nodes, found),
-    };
+    let find = |nodes: &[usize], found: &mut [Requirements]| score::requirements_into(&costs.costs, &placed, nodes, found);
     let show = |all: &Bound<'py, PyDict>, name: &str, found: Requirements| all.set_item(name, (found.satisfied, found.violated));
     each(py, costs, candidates, Requirements::default(), find, show)
 }

@@ -121,10 +121,7 @@ impl Costs {
     /// The nodes; positions in this list stand for them.
     #[must_use]
     pub fn nodes(&self) -> &[NodeName] {
-        match &self.0 {
-            Kind::Dense(costs) => costs.nodes(),
-            Kind::Sites(located) => located.costs.nodes(),
-        }
+        self.either(CostMatrix::nodes, SiteCosts::nodes)
     }
 
     /// The position of a node; none where its costs are not known.
@@ -139,10 +136,7 @@ impl Costs {
     /// beyond the list.
     #[must_use]
     pub fn at(&self, from: usize, to: usize) -> f64 {
-        match &self.0 {
-            Kind::Dense(costs) => costs.at(from, to),
-            Kind::Sites(located) => located.costs.seconds(from, to),
-        }
+        self.either(|dense| dense.at(from, to), |sites| sites.seconds(from, to))
     }
 
     /// The cost of an ordered pair in seconds; that of an unknown pair where a node is not known; 0
@@ -153,6 +147,14 @@ impl Costs {
             _ if from == to => 0.0,
             (Some(from), Some(to)) => self.at(from, to),
             _ => Rtt::ABSURD.seconds(),
+        }
+    }
+
+    /// What these costs are asked, in the form that they have.
+    pub(crate) fn either<'a, T>(&'a self, dense: impl FnOnce(&'a CostMatrix) -> T, sites: impl FnOnce(&'a SiteCosts) -> T) -> T {
+        match &self.0 {
+            Kind::Dense(costs) => dense(costs),
+            Kind::Sites(located) => sites(&located.costs),
         }
     }
 

@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::latency::CostMatrix;
-use crate::latency::SiteCosts;
+use crate::latency::{CostMatrix, Costs, SiteCosts};
 use crate::score::MAX_SCORE;
 use crate::score::{MAX_COST, TopologyCosts};
 use latency_matrix::Rtt;
@@ -118,6 +117,24 @@ impl CallCosts for CostMatrix {
     fn accumulate(&self, called: &[usize]) -> Vec<f64> {
         let cost = |from: usize, to: &usize| CallCosts::cost(self, from, *to).unwrap_or(f64::INFINITY);
         (0..Self::nodes(self).len()).map(|node| called.iter().map(|to| cost(node, to)).sum()).collect()
+    }
+}
+
+impl CallCosts for Costs {
+    fn nodes(&self) -> usize {
+        Self::nodes(self).len()
+    }
+
+    fn cost(&self, from: usize, to: usize) -> Option<f64> {
+        self.either(|dense| dense.cost(from, to), |sites| sites.cost(from, to))
+    }
+
+    fn unknown_cost(&self) -> f64 {
+        f64::INFINITY
+    }
+
+    fn accumulate(&self, called: &[usize]) -> Vec<f64> {
+        self.either(|dense| dense.accumulate(called), |sites| sites.accumulate(called))
     }
 }
 
