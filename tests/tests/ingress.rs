@@ -32,8 +32,7 @@ fn each_gateway_goes_its_own_way() -> anyhow::Result<()> {
         let pod3 = Backend::start("pod3", pod_address(3, 1)).await?;
         let _activator1 = Backend::start("activator1", pod_address(1, 2)).await?;
         let _activator3 = Backend::start("activator3", pod_address(3, 2)).await?;
-        bench.service("default", "hello-00001", "http").await?;
-        bench.pods("hello-00001", &[(1, 1), (3, 1)]).await?;
+        bench.revision("hello-00001", &[(1, 1), (3, 1)]).await?;
         let _gateway1 = bench.gateway(1).await?;
         let _gateway3 = bench.gateway(3).await?;
         bench.gateways_ready(&[1, 3]).await?;
@@ -114,12 +113,8 @@ fn the_baseline_spreads_evenly_and_a_gateway_out_of_memory_says_so() -> anyhow::
             Backend::start("pod2", pod_address(2, 1)).await?,
             Backend::start("pod3", pod_address(3, 1)).await?,
         ];
-        bench.service("default", "hello-00001", "http").await?;
-        bench.pods("hello-00001", &[(1, 1), (2, 1), (3, 1)]).await?;
-        let _gateway = bench.gateway(1).await?;
-        bench.gateways_ready(&[1]).await?;
-        bench.ingress("hello", &[("hello-00001", 100)]).await?;
-        bench.ready("hello").await?;
+        bench.revision("hello-00001", &[(1, 1), (2, 1), (3, 1)]).await?;
+        let [_gateway] = bench.publish([1]).await?;
         let shares = bench.shares(1, HOST, 300).await?;
         assert_eq!(shares.len(), 3);
         assert!(shares.values().all(|share| (95..=105).contains(share)), "{shares:?}");
@@ -293,13 +288,9 @@ fn demand_is_told_full_pods_spill_and_a_gateway_that_ends_sends_its_clients_away
         let _near = Backend::with_manner("near", pod_address(1, 1), manner).await?;
         let _far = Backend::with_manner("far", pod_address(3, 1), Manner { at_once: 100, ..manner }).await?;
         bench.limited_revision("hello-00001", 1).await?;
-        bench.service("default", "hello-00001", "http").await?;
-        bench.pods("hello-00001", &[(1, 1), (3, 1)]).await?;
+        bench.revision("hello-00001", &[(1, 1), (3, 1)]).await?;
         plan.say("hello-00001", &[("node1", &[("node1", 100)])])?;
-        let _gateway = bench.gateway(1).await?;
-        bench.gateways_ready(&[1]).await?;
-        bench.ingress("hello", &[("hello-00001", 100)]).await?;
-        bench.ready("hello").await?;
+        let [_gateway] = bench.publish([1]).await?;
 
         // One at a time fits where it is planned.
         assert_eq!(bench.shares(1, HOST, 10).await?, all("near", 10));
@@ -353,13 +344,9 @@ fn a_refusal_is_told_whichever_replica_the_gateway_is_connected_to_and_goes_with
         .await?;
         let follower = bench.second_daemon(Policy::Locality, &plan.url).await?;
         let _pod = Backend::start("pod", pod_address(1, 1)).await?;
-        bench.service("default", "hello-00001", "http").await?;
-        bench.pods("hello-00001", &[(1, 1)]).await?;
+        bench.revision("hello-00001", &[(1, 1)]).await?;
         bench.xds_port = 18001;
-        let _gateway = bench.gateway(1).await?;
-        bench.gateways_ready(&[1]).await?;
-        bench.ingress("hello", &[("hello-00001", 100)]).await?;
-        bench.ready("hello").await?;
+        let [_gateway] = bench.publish([1]).await?;
 
         // A key that does not belong to its certificate passes with everybody but a gateway.
         let (one, other) = (
@@ -440,15 +427,11 @@ fn spill_leaves_nodes_alone_that_gateways_of_another_replica_have_filled() -> an
             backends.push(Backend::with_manner(&format!("node{node}"), pod_address(node, pod), MANNER).await?);
         }
         bench.limited_revision("hello-00001", MANNER.at_once).await?;
-        bench.service("default", "hello-00001", "http").await?;
-        bench.pods("hello-00001", &pods).await?;
+        bench.revision("hello-00001", &pods).await?;
         plan.say("hello-00001", &[("node1", &[("node1", 100)]), ("node2", &[("node2", 100)])])?;
         let _gateway1 = bench.gateway(1).await?;
         bench.xds_port = 18001;
-        let _gateway2 = bench.gateway(2).await?;
-        bench.gateways_ready(&[1, 2]).await?;
-        bench.ingress("hello", &[("hello-00001", 100)]).await?;
-        bench.ready("hello").await?;
+        let [_gateway2] = bench.publish([2]).await?;
 
         // The gateway of node2, which is connected to the second replica, keeps its pods full.
         // (With more requests than they take it would spill to node3 itself.)
@@ -488,12 +471,8 @@ fn requests_that_clients_give_up_are_in_flight_no_more_and_long_ones_stay() -> a
         let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
         let _pod =
             Backend::with_manner("pod", pod_address(1, 1), Manner { at_once: 100, takes: Duration::from_secs(600) }).await?;
-        bench.service("default", "hello-00001", "http").await?;
-        bench.pods("hello-00001", &[(1, 1)]).await?;
-        let _gateway = bench.gateway(1).await?;
-        bench.gateways_ready(&[1]).await?;
-        bench.ingress("hello", &[("hello-00001", 100)]).await?;
-        bench.ready("hello").await?;
+        bench.revision("hello-00001", &[(1, 1)]).await?;
+        let [_gateway] = bench.publish([1]).await?;
 
         let client = reqwest::Client::builder().no_proxy().build()?;
         let mut waiting = tokio::task::JoinSet::new();
@@ -534,15 +513,11 @@ fn a_burst_capacity_that_knative_sets_for_all_revisions_is_followed() -> anyhow:
         let plan = PlanWriter::start().await?;
         let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
         bench.limited_revision("hello-00001", 5).await?;
-        bench.service("default", "hello-00001", "http").await?;
-        bench.pods("hello-00001", &[(1, 1)]).await?;
+        bench.revision("hello-00001", &[(1, 1)]).await?;
         bench.service("knative-serving", "activator-service", "http").await?;
         let activator = [(pod_address(3, 1).ip(), 3)];
         bench.slice("knative-serving", "activator-service", "http", 8012, &activator, "knative-serving").await?;
-        let _gateway = bench.gateway(1).await?;
-        bench.gateways_ready(&[1]).await?;
-        bench.ingress("hello", &[("hello-00001", 100)]).await?;
-        bench.ready("hello").await?;
+        let [_gateway] = bench.publish([1]).await?;
 
         let holds = async |expected: bool| {
             eventually("the burst capacity to be followed", async || {
@@ -576,12 +551,8 @@ fn a_silent_api_server_is_noticed_and_an_open_demand_stream_does_not_hold_up_the
         let relay = Relay::to(bench.api_server()?).await?;
         let daemon = bench.daemon_through(Some(relay.address), Policy::Locality, &plan.url).await?;
         let _pods = [Backend::start("old", pod_address(1, 1)).await?, Backend::start("new", pod_address(1, 2)).await?];
-        bench.service("default", "hello-00001", "http").await?;
-        bench.pods("hello-00001", &[(1, 1)]).await?;
-        let _gateway = bench.gateway(1).await?;
-        bench.gateways_ready(&[1]).await?;
-        bench.ingress("hello", &[("hello-00001", 100)]).await?;
-        bench.ready("hello").await?;
+        bench.revision("hello-00001", &[(1, 1)]).await?;
+        let [_gateway] = bench.publish([1]).await?;
         assert_eq!(bench.get(1, 8081, HOST, "/").await?, (200, "old".into()));
 
         relay.fall_silent();
@@ -593,8 +564,7 @@ fn a_silent_api_server_is_noticed_and_an_open_demand_stream_does_not_hold_up_the
         }
         eprintln!("a change during a silence is followed after {:?}", began.elapsed());
         // What is written to the API server is, too.
-        bench.service("default", "hello-00002", "http").await?;
-        bench.pods("hello-00002", &[(1, 1)]).await?;
+        bench.revision("hello-00002", &[(1, 1)]).await?;
         bench.ingress("hello", &[("hello-00002", 100)]).await?;
         bench.ready("hello").await?;
 
@@ -614,12 +584,8 @@ fn tls_redirects_web_sockets_and_other_names_of_ourselves() -> anyhow::Result<()
         let plan = PlanWriter::start().await?;
         let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
         let _pod = Backend::start("pod", pod_address(1, 1)).await?;
-        bench.service("default", "hello-00001", "http").await?;
-        bench.pods("hello-00001", &[(1, 1)]).await?;
-        let _gateway = bench.gateway(1).await?;
-        bench.gateways_ready(&[1]).await?;
-        bench.ingress("hello", &[("hello-00001", 100)]).await?;
-        bench.ready("hello").await?;
+        bench.revision("hello-00001", &[(1, 1)]).await?;
+        let [_gateway] = bench.publish([1]).await?;
 
         // Demand is read by the name of the revision.
         bench.get(1, 8081, HOST, "/").await?;
@@ -726,12 +692,8 @@ fn gateways_are_served_over_tls_and_both_sides_take_new_certificates_over() -> a
         bench.secure(&Authority::new()?)?;
         let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
         let _pod = Backend::start("pod", pod_address(1, 1)).await?;
-        bench.service("default", "hello-00001", "http").await?;
-        bench.pods("hello-00001", &[(1, 1)]).await?;
-        let _first = bench.gateway(1).await?;
-        bench.gateways_ready(&[1]).await?;
-        bench.ingress("hello", &[("hello-00001", 100)]).await?;
-        bench.ready("hello").await?;
+        bench.revision("hello-00001", &[(1, 1)]).await?;
+        let [_first] = bench.publish([1]).await?;
         assert_eq!(bench.get(1, 8081, HOST, "/").await?, (200, "pod".into()));
 
         // Another authority on both sides. A gateway that knows no other one finds the daemon with
@@ -743,8 +705,7 @@ fn gateways_are_served_over_tls_and_both_sides_take_new_certificates_over() -> a
         // The old gateway has the new certificates, too, when it reconnects.
         daemon.end().await?;
         let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
-        bench.service("default", "hello-00002", "http").await?;
-        bench.pods("hello-00002", &[(1, 1)]).await?;
+        bench.revision("hello-00002", &[(1, 1)]).await?;
         bench.ingress("hello", &[("hello-00002", 100)]).await?;
         bench.ready("hello").await?;
         let stats = bench.stats(1, "upstream_rq_active").await?;
@@ -762,12 +723,8 @@ fn gateways_are_served_with_certificates_that_the_daemon_made_and_nobody_else_is
         let first = bench.daemon(Policy::Locality, &plan.url).await?;
         bench.mount_made_certificates().await?;
         let _pod = Backend::start("pod", pod_address(1, 1)).await?;
-        bench.service("default", "hello-00001", "http").await?;
-        bench.pods("hello-00001", &[(1, 1)]).await?;
-        let _gateway = bench.gateway(1).await?;
-        bench.gateways_ready(&[1]).await?;
-        bench.ingress("hello", &[("hello-00001", 100)]).await?;
-        bench.ready("hello").await?;
+        bench.revision("hello-00001", &[(1, 1)]).await?;
+        let [_gateway] = bench.publish([1]).await?;
         assert_eq!(bench.get(1, 8081, HOST, "/").await?, (200, "pod".into()));
         // Whoever comes without a certificate is not even listened to.
         let mut stranger = tokio::net::TcpStream::connect(XDS).await?;
@@ -780,8 +737,7 @@ fn gateways_are_served_with_certificates_that_the_daemon_made_and_nobody_else_is
         // Another replica, or the same one later, has the same certificates.
         first.end().await?;
         let second = bench.daemon(Policy::Locality, &plan.url).await?;
-        bench.service("default", "hello-00002", "http").await?;
-        bench.pods("hello-00002", &[(1, 1)]).await?;
+        bench.revision("hello-00002", &[(1, 1)]).await?;
         bench.ingress("hello", &[("hello-00002", 100)]).await?;
         bench.ready("hello").await?;
         second.end().await

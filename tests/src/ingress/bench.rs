@@ -219,6 +219,12 @@ impl Bench {
         self.slice("default", service, "http", 8012, &endpoints, "default").await
     }
 
+    /// A revision that has its Service, and pods.
+    pub async fn revision(&self, name: &str, pods: &[(u8, u8)]) -> anyhow::Result<()> {
+        self.service("default", name, "http").await?;
+        self.pods(name, pods).await
+    }
+
     /// Makes or changes an object.
     pub async fn apply(&self, object: Value) -> anyhow::Result<()> {
         let object: DynamicObject = serde_json::from_value(object)?;

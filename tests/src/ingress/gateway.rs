@@ -137,6 +137,19 @@ impl Bench {
         self.slice(NAMESPACE, "kantai-gateway-internal", "http2", 8081, &endpoints, NAMESPACE).await
     }
 
+    /// Starts gateways on these nodes, and has all requests for `hello` go to `hello-00001`. They
+    /// do when this returns.
+    pub async fn publish<const GATEWAYS: usize>(&self, nodes: [u8; GATEWAYS]) -> anyhow::Result<[Gateway; GATEWAYS]> {
+        let mut gateways = Vec::with_capacity(GATEWAYS);
+        for node in nodes {
+            gateways.push(self.gateway(node).await?);
+        }
+        self.gateways_ready(&nodes).await?;
+        self.ingress("hello", &[("hello-00001", 100)]).await?;
+        self.ready("hello").await?;
+        gateways.try_into().map_err(|_| anyhow::anyhow!("one gateway a node"))
+    }
+
     /// Makes known which gateway pods (node, and which of the two on it) are ready, and which are
     /// being ended but still serve.
     pub async fn gateway_pods_ready(&self, ready: &[(u8, u8)], ending: &[(u8, u8)]) -> anyhow::Result<()> {
