@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::endpoints::locality::Assignment;
 use crate::routes::route_table::{ANY_HOST, Action, Routes};
-use crate::xds::store::{Store, View};
+use crate::xds::gateway_view::View;
+use crate::xds::store::Store;
 
 /// The path of the endpoint.
 pub const EXPLAIN_PATH: &str = "/v1/explain";

@@ -10,8 +10,10 @@ mod access_log;
 mod answer;
 mod assignments;
 mod changes;
+pub(crate) mod cluster_endpoints;
 pub(crate) mod clusters;
 pub(crate) mod connected;
+pub(crate) mod gateway_view;
 pub(crate) mod held_log;
 pub(crate) mod listeners;
 pub(crate) mod overflow;
@@ -30,14 +32,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use assignments::load_assignment;
+pub use cluster_endpoints::ClusterEndpoints;
 pub use clusters::cluster;
 pub use connected::Connected;
+pub use gateway_view::View;
 pub use listeners::{DEFAULT_REQUEST_HEADERS_KIB, GatewayPorts, ListenerSettings, listeners};
 pub use refusal::Nack;
 pub use route_configuration::route_configuration;
 pub use server::{Ads, NackReport};
 pub use session::Session;
-pub use store::{ClusterEndpoints, Store, StoreRevision, Update, View};
+pub use store::{Store, StoreRevision, Update};
 
 /// The kinds of resources, in sending order: a resource is sent before those that refer to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -13,7 +13,7 @@ use crate::endpoints::plan::Plan;
 use crate::kubernetes::objects::{Endpoint, IngressObject, ObjectName, Objects, ServiceObject};
 use crate::routes::route_table::Target;
 use crate::routes::translate::IngressRoutes;
-use crate::xds::store::ClusterEndpoints;
+use crate::xds::cluster_endpoints::ClusterEndpoints;
 
 /// The objects and streams that everything is computed from.
 #[derive(Debug, Default)]

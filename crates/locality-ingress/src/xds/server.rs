@@ -29,9 +29,10 @@ use tonic::{Status, codegen::Service};
 use super::accept::{PeerAddress, connections};
 use super::answer::Answer;
 use super::connected::Connected;
+use super::gateway_view::View;
 use super::refusal::Nack;
 use super::session::Session;
-use super::store::{Store, View};
+use super::store::Store;
 use crate::metrics::Metrics;
 
 /// The node metadata key with the only address to listen on.

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
 use super::answer::Answer;
+use super::gateway_view::View;
 use super::refusal::Nack;
-use super::store::{Store, StoreRevision, View};
+use super::store::{Store, StoreRevision};
 use super::subscription::Subscription;
 use super::{Kind, Name};
 
@@ -225,10 +226,11 @@ mod tests {
     use crate::kubernetes::objects::{Endpoint, ObjectName};
     use crate::routes::route_table::{Cluster, ClusterKey, Target};
     use crate::xds::Encoded;
+    use crate::xds::cluster_endpoints::ClusterEndpoints;
     use crate::xds::clusters::cluster;
     use crate::xds::listeners::ListenerSettings;
     use crate::xds::route_configuration::route_configuration;
-    use crate::xds::store::{ClusterEndpoints, Update};
+    use crate::xds::store::Update;
 
     fn key(name: &str) -> ClusterKey {
         ClusterKey { service: ObjectName::new("ns", name), port: "80".into() }

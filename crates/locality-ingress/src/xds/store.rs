@@ -5,7 +5,7 @@
 //! fifty thousand times.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
@@ -15,100 +15,17 @@ use tokio::sync::watch;
 
 use super::assignments::load_assignment;
 use super::changes::Changes;
+use super::cluster_endpoints::ClusterEndpoints;
 use super::clusters::lost_peers;
+use super::gateway_view::View;
 use super::listeners::{ListenerSettings, STATISTICS, listeners, statistics};
-use super::overflow::{limit_cluster, limit_name, read_limit_name};
+use super::overflow::{limit_cluster, read_limit_name};
 use super::{Encoded, Kind, Name};
 use crate::endpoints::locality::{Assignment, Locality, Policy, assign};
-use crate::endpoints::overflow::Limits;
-use crate::kubernetes::objects::{Endpoint, ObjectName};
+use crate::kubernetes::objects::ObjectName;
 use crate::routes::route_table::RouteTable;
 
 pub use super::changes::StoreRevision;
-
-/// The identity of a gateway.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct View {
-    /// Its node.
-    pub node: String,
-    /// The only address that it listens on, if it requested one.
-    pub listen_address: Option<IpAddr>,
-    /// The addresses of its pod, if they are known; the kubelet probes the first one.
-    pub pod_addresses: Vec<IpAddr>,
-}
-
-impl View {
-    /// A gateway on `node` of which nothing else is known.
-    pub fn of_node(node: impl Into<String>) -> Self {
-        Self { node: node.into(), listen_address: None, pod_addresses: Vec::new() }
-    }
-
-    /// The address to listen on. The IPv6 wildcard only if the pod has an IPv6 address: a kernel
-    /// without IPv6 would refuse it.
-    #[must_use]
-    pub fn listens_on(&self) -> IpAddr {
-        self.listen_address.unwrap_or_else(|| match self.pod_addresses.iter().any(IpAddr::is_ipv6) {
-            true => Ipv6Addr::UNSPECIFIED.into(),
-            false => Ipv4Addr::UNSPECIFIED.into(),
-        })
-    }
-
-    fn itself(&self) -> IpAddr {
-        self.listen_address.unwrap_or_else(|| match self.pod_addresses.first() {
-            Some(IpAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
-            _ => Ipv4Addr::LOCALHOST.into(),
-        })
-    }
-}
-
-/// The endpoints from which a cluster's assignments are built.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClusterEndpoints {
-    /// Pods, and their routes: source node -> serving node -> weight.
-    Pods {
-        /// The endpoints.
-        endpoints: Vec<Endpoint>,
-        /// The routes, if there are any.
-        rows: Option<Arc<BTreeMap<String, BTreeMap<String, u32>>>>,
-        /// How many requests gateways may have in flight there before activators hold more.
-        limits: Option<Arc<Limits>>,
-    },
-    /// Activators, which stand in for pods. Routes are about pods, so they do not apply.
-    Activators {
-        /// The endpoints.
-        endpoints: Vec<Endpoint>,
-        /// Serving node -> weight, equal for all source nodes; `None` if the nearest is to be used.
-        shares: Option<BTreeMap<String, u32>>,
-    },
-    /// Activators that hold what is too much for the pods.
-    Overflow(Vec<Endpoint>),
-    /// The gateway's own internal listener.
-    OwnInternalListener,
-}
-
-impl ClusterEndpoints {
-    /// Whether they are activators.
-    #[must_use]
-    pub fn stand_in(&self) -> bool {
-        match self {
-            Self::Activators { .. } | Self::Overflow(_) => true,
-            Self::Pods { endpoints, .. } => endpoints.iter().any(|endpoint| endpoint.stand_in),
-            Self::OwnInternalListener => false,
-        }
-    }
-
-    fn limits(&self) -> Option<&Limits> {
-        match self {
-            Self::Pods { limits, .. } => limits.as_deref(),
-            _ => None,
-        }
-    }
-
-    /// The names of the clusters that tell gateways their limits.
-    fn limit_names(&self, cluster: &str) -> impl Iterator<Item = String> {
-        self.limits().map(Limits::all).into_iter().flatten().map(move |limit| limit_name(cluster, limit))
-    }
-}
 
 /// A change of the store. What it does not name stays.
 #[derive(Debug, Default)]
