@@ -12,7 +12,7 @@ use kantai_tests::ingress::bench::{
 use kantai_tests::ingress::certificates::Authority;
 use kantai_tests::ingress::plan::PlanWriter;
 use kantai_tests::ingress::relay::Relay;
-use locality_ingress::endpoints::Policy;
+use locality_ingress::endpoints::LocalityPolicy;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -27,7 +27,7 @@ fn each_gateway_goes_its_own_way() -> anyhow::Result<()> {
     in_own_network(async |components| {
         let bench = Bench::start(&components).await?;
         let plan = PlanWriter::start().await?;
-        let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
+        let daemon = bench.daemon(LocalityPolicy::Locality, &plan.url).await?;
         let pod1 = Backend::start("pod1", pod_address(1, 1)).await?;
         let pod3 = Backend::start("pod3", pod_address(3, 1)).await?;
         let _activator1 = Backend::start("activator1", pod_address(1, 2)).await?;
@@ -107,7 +107,7 @@ fn the_baseline_spreads_evenly_and_a_gateway_out_of_memory_says_so() -> anyhow::
     in_own_network(async |components| {
         let mut bench = Bench::start(&components).await?;
         // No extra-controller there at all.
-        let daemon = bench.daemon(Policy::Spread, "http://127.0.0.1:1/v1/routes").await?;
+        let daemon = bench.daemon(LocalityPolicy::Spread, "http://127.0.0.1:1/v1/routes").await?;
         let _pods = [
             Backend::start("pod1", pod_address(1, 1)).await?,
             Backend::start("pod2", pod_address(2, 1)).await?,
@@ -138,7 +138,7 @@ fn statuses_updates_and_restarts() -> anyhow::Result<()> {
     in_own_network(async |components| {
         let mut bench = Bench::start(&components).await?;
         let plan = PlanWriter::start().await?;
-        let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
+        let daemon = bench.daemon(LocalityPolicy::Locality, &plan.url).await?;
         let _pods = [Backend::start("old", pod_address(1, 1)).await?, Backend::start("new", pod_address(1, 2)).await?];
         for (service, pod) in [("hello-00001", 1), ("hello-00002", 2)] {
             bench.service("default", service, "http").await?;
@@ -222,7 +222,7 @@ fn statuses_updates_and_restarts() -> anyhow::Result<()> {
         // So far nothing was written about requests; from now on it is.
         assert_eq!(bench.access_log(1)?, "");
         bench.access_log = true;
-        let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
+        let daemon = bench.daemon(LocalityPolicy::Locality, &plan.url).await?;
         bench.ingress("hello", &[("hello-00002", 100)]).await?;
         let after_restart = bench.ready("hello").await?;
         eprintln!("Ready after a restart of the control plane after {after_restart:?}");
@@ -283,7 +283,7 @@ fn demand_is_told_full_pods_spill_and_a_gateway_that_ends_sends_its_clients_away
     in_own_network(async |components| {
         let bench = Bench::start(&components).await?;
         let plan = PlanWriter::start().await?;
-        let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
+        let daemon = bench.daemon(LocalityPolicy::Locality, &plan.url).await?;
         let manner = Manner { at_once: 1, takes: Duration::from_millis(100) };
         let _near = Backend::with_manner("near", pod_address(1, 1), manner).await?;
         let _far = Backend::with_manner("far", pod_address(3, 1), Manner { at_once: 100, ..manner }).await?;
@@ -333,7 +333,7 @@ fn a_refusal_is_told_whichever_replica_the_gateway_is_connected_to_and_goes_with
         let mut bench = Bench::start(&components).await?;
         let plan = PlanWriter::start().await?;
         // The first leads; the only gateway is connected to the second.
-        let leader = bench.daemon(Policy::Locality, &plan.url).await?;
+        let leader = bench.daemon(LocalityPolicy::Locality, &plan.url).await?;
         let leases: kube::Api<k8s_openapi::api::coordination::v1::Lease> =
             kube::Api::namespaced(bench.client.clone(), "kantai-system");
         eventually("the first replica to lead", async || {
@@ -342,7 +342,7 @@ fn a_refusal_is_told_whichever_replica_the_gateway_is_connected_to_and_goes_with
             Ok(())
         })
         .await?;
-        let follower = bench.second_daemon(Policy::Locality, &plan.url).await?;
+        let follower = bench.second_daemon(LocalityPolicy::Locality, &plan.url).await?;
         let _pod = Backend::start("pod", pod_address(1, 1)).await?;
         bench.revision("hello-00001", &[(1, 1)]).await?;
         bench.xds_port = 18001;
@@ -406,8 +406,8 @@ fn spill_leaves_nodes_alone_that_gateways_of_another_replica_have_filled() -> an
     in_own_network(async |components| {
         let mut bench = Bench::start(&components).await?;
         let plan = PlanWriter::start().await?;
-        let first = bench.daemon(Policy::Locality, &plan.url).await?;
-        let second = bench.second_daemon(Policy::Locality, &plan.url).await?;
+        let first = bench.daemon(LocalityPolicy::Locality, &plan.url).await?;
+        let second = bench.second_daemon(LocalityPolicy::Locality, &plan.url).await?;
         let replica = json!({
             "addresses": [SECOND_OPS.split(':').next()], "nodeName": "node3", "conditions": {"ready": true},
             "targetRef": {"kind": "Pod", "name": "locality-ingress-1", "namespace": "kantai-system"},
@@ -468,7 +468,7 @@ fn requests_that_clients_give_up_are_in_flight_no_more_and_long_ones_stay() -> a
     in_own_network(async |components| {
         let bench = Bench::start(&components).await?;
         let plan = PlanWriter::start().await?;
-        let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
+        let daemon = bench.daemon(LocalityPolicy::Locality, &plan.url).await?;
         let _pod =
             Backend::with_manner("pod", pod_address(1, 1), Manner { at_once: 100, takes: Duration::from_secs(600) }).await?;
         bench.revision("hello-00001", &[(1, 1)]).await?;
@@ -511,7 +511,7 @@ fn a_burst_capacity_that_knative_sets_for_all_revisions_is_followed() -> anyhow:
     in_own_network(async |components| {
         let bench = Bench::start(&components).await?;
         let plan = PlanWriter::start().await?;
-        let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
+        let daemon = bench.daemon(LocalityPolicy::Locality, &plan.url).await?;
         bench.limited_revision("hello-00001", 5).await?;
         bench.revision("hello-00001", &[(1, 1)]).await?;
         bench.service("knative-serving", "activator-service", "http").await?;
@@ -549,7 +549,7 @@ fn a_silent_api_server_is_noticed_and_an_open_demand_stream_does_not_hold_up_the
         let bench = Bench::start(&components).await?;
         let plan = PlanWriter::start().await?;
         let relay = Relay::to(bench.api_server()?).await?;
-        let daemon = bench.daemon_through(Some(relay.address), Policy::Locality, &plan.url).await?;
+        let daemon = bench.daemon_through(Some(relay.address), LocalityPolicy::Locality, &plan.url).await?;
         let _pods = [Backend::start("old", pod_address(1, 1)).await?, Backend::start("new", pod_address(1, 2)).await?];
         bench.revision("hello-00001", &[(1, 1)]).await?;
         let [_gateway] = bench.publish([1]).await?;
@@ -582,7 +582,7 @@ fn tls_redirects_web_sockets_and_other_names_of_ourselves() -> anyhow::Result<()
     in_own_network(async |components| {
         let bench = Bench::start(&components).await?;
         let plan = PlanWriter::start().await?;
-        let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
+        let daemon = bench.daemon(LocalityPolicy::Locality, &plan.url).await?;
         let _pod = Backend::start("pod", pod_address(1, 1)).await?;
         bench.revision("hello-00001", &[(1, 1)]).await?;
         let [_gateway] = bench.publish([1]).await?;
@@ -690,7 +690,7 @@ fn gateways_are_served_over_tls_and_both_sides_take_new_certificates_over() -> a
         let mut bench = Bench::start(&components).await?;
         let plan = PlanWriter::start().await?;
         bench.secure(&Authority::new()?)?;
-        let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
+        let daemon = bench.daemon(LocalityPolicy::Locality, &plan.url).await?;
         let _pod = Backend::start("pod", pod_address(1, 1)).await?;
         bench.revision("hello-00001", &[(1, 1)]).await?;
         let [_first] = bench.publish([1]).await?;
@@ -704,7 +704,7 @@ fn gateways_are_served_over_tls_and_both_sides_take_new_certificates_over() -> a
         assert_eq!(bench.get(2, 8081, HOST, "/").await?, (200, "pod".into()));
         // The old gateway has the new certificates, too, when it reconnects.
         daemon.end().await?;
-        let daemon = bench.daemon(Policy::Locality, &plan.url).await?;
+        let daemon = bench.daemon(LocalityPolicy::Locality, &plan.url).await?;
         bench.revision("hello-00002", &[(1, 1)]).await?;
         bench.ingress("hello", &[("hello-00002", 100)]).await?;
         bench.ready("hello").await?;
@@ -720,7 +720,7 @@ fn gateways_are_served_with_certificates_that_the_daemon_made_and_nobody_else_is
         let mut bench = Bench::start(&components).await?;
         let plan = PlanWriter::start().await?;
         bench.secure_by_itself();
-        let first = bench.daemon(Policy::Locality, &plan.url).await?;
+        let first = bench.daemon(LocalityPolicy::Locality, &plan.url).await?;
         bench.mount_made_certificates().await?;
         let _pod = Backend::start("pod", pod_address(1, 1)).await?;
         bench.revision("hello-00001", &[(1, 1)]).await?;
@@ -736,7 +736,7 @@ fn gateways_are_served_with_certificates_that_the_daemon_made_and_nobody_else_is
 
         // Another replica, or the same one later, has the same certificates.
         first.end().await?;
-        let second = bench.daemon(Policy::Locality, &plan.url).await?;
+        let second = bench.daemon(LocalityPolicy::Locality, &plan.url).await?;
         bench.revision("hello-00002", &[(1, 1)]).await?;
         bench.ingress("hello", &[("hello-00002", 100)]).await?;
         bench.ready("hello").await?;

@@ -18,7 +18,7 @@ use echo::Echo;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_api::kingress::{HeaderMatch, IngressTls};
 use locality_ingress::kubernetes::ServiceObject;
-use locality_ingress::state::Change;
+use locality_ingress::state::ObjectChange;
 use locality_ingress::xds::ListenerSettings;
 use rustls::pki_types::CertificateDer;
 use stage::{GATEWAY, OURSELVES, Plan, Stage, in_own_network, named, rule, to};
@@ -92,7 +92,7 @@ async fn furnished(
     });
     // A DomainMapping.
     let ourselves = ServiceObject { external_name: Some(OURSELVES.into()), ..ServiceObject::default() };
-    stage.note(Change::Service(named("hello"), Some(ourselves)));
+    stage.note(ObjectChange::Service(named("hello"), Some(ourselves)));
     let mut mapped = to("hello");
     mapped.rewrite_host = HOST.into();
     mapped.append_headers.insert("K-Original-Host".into(), VANITY.into());

@@ -23,7 +23,7 @@ use echo::Echo;
 use locality_ingress::kubernetes::{
     Concurrency, ObjectName, RevisionObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject,
 };
-use locality_ingress::state::Change;
+use locality_ingress::state::ObjectChange;
 use stage::{GATEWAY, Plan, Stage, in_own_network, named, rule, to};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -121,7 +121,7 @@ fn revision(sets_burst_capacity: bool) -> Option<RevisionObject> {
 fn activators(stage: &mut Stage, addresses: &[SocketAddr]) {
     let name = ObjectName::new("knative-serving", "activator-service");
     let ports = vec![ServicePort { name: "http".into(), number: 80, http2: false }];
-    stage.note(Change::Service(name.clone(), Some(ServiceObject { ports, ..ServiceObject::default() })));
+    stage.note(ObjectChange::Service(name.clone(), Some(ServiceObject { ports, ..ServiceObject::default() })));
     let endpoint = |address: &SocketAddr| SliceEndpoint {
         address: address.ip(),
         node: Some("node3".into()),
@@ -132,7 +132,7 @@ fn activators(stage: &mut Stage, addresses: &[SocketAddr]) {
     };
     let endpoints = addresses.iter().map(endpoint).collect();
     let slice = SliceObject { ports: vec![("http".into(), 8012)], endpoints };
-    stage.note(Change::Slice(ObjectName::new("knative-serving", "activator-service-x"), Some((name, slice))));
+    stage.note(ObjectChange::Slice(ObjectName::new("knative-serving", "activator-service-x"), Some((name, slice))));
 }
 
 async fn one_pod(envoy: std::path::PathBuf) -> anyhow::Result<Stage> {
@@ -140,7 +140,7 @@ async fn one_pod(envoy: std::path::PathBuf) -> anyhow::Result<Stage> {
     stage.service("revision", false, &[(1, pod(1))]);
     stage.ingress("hello", vec![rule(&[HOST], "ExternalIP", vec![to("revision")])], |_| {});
     activators(&mut stage, &[activator()]);
-    stage.note(Change::Revision(named("revision"), revision(false)));
+    stage.note(ObjectChange::Revision(named("revision"), revision(false)));
     stage.settled().await?;
     Ok(stage)
 }
@@ -189,19 +189,19 @@ fn a_revision_that_sets_its_burst_capacity_or_has_no_activators_sends_all_to_its
         let _near = Slow::start("pod", pod(1), PLACES).await?;
         let holds = Slow::start("activator", activator(), usize::MAX).await?;
         let refused = |answers: &BTreeMap<String, usize>| answers.get("503 pending request queue full").copied().unwrap_or(0);
-        stage.note(Change::Revision(named("revision"), revision(true)));
+        stage.note(ObjectChange::Revision(named("revision"), revision(true)));
         stage.settled().await?;
         let answers = at_once(100).await?;
         ensure!(refused(&answers) > 0 && holds.most() == 0, "with a burst capacity of its own: {answers:?}");
-        stage.note(Change::Revision(named("revision"), revision(false)));
+        stage.note(ObjectChange::Revision(named("revision"), revision(false)));
         stage.settled().await?;
         let answers = at_once(100).await?;
         ensure!(refused(&answers) == 0 && holds.most() > 0, "without: {answers:?}");
-        stage.note(Change::BurstCapacityDefault(true));
+        stage.note(ObjectChange::BurstCapacityDefault(true));
         stage.settled().await?;
         let answers = at_once(100).await?;
         ensure!(refused(&answers) > 0 && holds.most() == 0, "with a burst capacity of the cluster: {answers:?}");
-        stage.note(Change::BurstCapacityDefault(false));
+        stage.note(ObjectChange::BurstCapacityDefault(false));
         activators(&mut stage, &[]);
         stage.settled().await?;
         let answers = at_once(100).await?;
@@ -230,8 +230,8 @@ fn shares_of_a_split_stay_and_each_has_its_own_headers() -> anyhow::Result<()> {
         stage.ingress("hello", vec![rule(&[HOST], "ExternalIP", vec![path])], |_| {});
         activators(&mut stage, &[activator()]);
         // The third takes as many as come.
-        stage.note(Change::Revision(named("one"), revision(false)));
-        stage.note(Change::Revision(named("two"), revision(false)));
+        stage.note(ObjectChange::Revision(named("one"), revision(false)));
+        stage.note(ObjectChange::Revision(named("two"), revision(false)));
         stage.settled().await?;
         let _pods =
             (Echo::start("one", pod(1)).await?, Echo::start("two", pod(2)).await?, Echo::start("three", activator()).await?);

@@ -24,7 +24,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use locality_ingress::kubernetes::{
     Concurrency, ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject,
 };
-use locality_ingress::state::Change;
+use locality_ingress::state::ObjectChange;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use stage::{GATEWAY, Plan, Stage, in_own_network, named, rule, to};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -167,7 +167,7 @@ fn a_gateway_that_is_being_ended_still_answers_what_it_has_and_mapped_domains_to
         stage.service("slow", false, &[(1, pod(1, 1))]);
         stage.service("plain", false, &[(3, pod(3, 1))]);
         let ourselves = ServiceObject { external_name: Some(stage::OURSELVES.into()), ..ServiceObject::default() };
-        stage.note(Change::Service(named("ourselves"), Some(ourselves)));
+        stage.note(ObjectChange::Service(named("ourselves"), Some(ourselves)));
         let mut mapped = to("ourselves");
         mapped.rewrite_host = "plain.example".into();
         for (host, path) in [(HOST, to("slow")), ("plain.example", to("plain")), ("vanity.example", mapped)] {
@@ -194,7 +194,7 @@ fn a_gateway_that_is_being_ended_still_answers_what_it_has_and_mapped_domains_to
         let service = ObjectName::new("kantai-system", "kantai-gateway-internal");
         let slice = SliceObject { ports: vec![("http2".into(), 8081)], endpoints: vec![ending] };
         let of_gateways = ObjectName::new("kantai-system", "kantai-gateway-internal-x");
-        stage.note(Change::Slice(of_gateways, Some((service, slice))));
+        stage.note(ObjectChange::Slice(of_gateways, Some((service, slice))));
         stage.settled().await?;
         tokio::time::sleep(Duration::from_millis(2_100)).await;
         stage.settled().await?;
@@ -246,7 +246,7 @@ fn internal_encryption_is_spoken_with_those_who_show_the_right_name() -> anyhow:
         });
         for name in ["queue", "activator", "stranger", "forger"] {
             let service = ServiceObject { ports: ports.to_vec(), of_revision: true, ..ServiceObject::default() };
-            stage.note(Change::Service(named(name), Some(service)));
+            stage.note(ObjectChange::Service(named(name), Some(service)));
         }
         let (authority, other) = (Authority::new()?, Authority::new()?);
         let mut backends = Vec::new();
@@ -266,7 +266,7 @@ fn internal_encryption_is_spoken_with_those_who_show_the_right_name() -> anyhow:
                 stand_in: false,
             };
             let slice = SliceObject { ports: vec![("https".into(), address.port())], endpoints: vec![endpoint] };
-            stage.note(Change::Slice(named(&format!("{name}-x")), Some((named(name), slice))));
+            stage.note(ObjectChange::Slice(named(&format!("{name}-x")), Some((named(name), slice))));
             let mut path = to(name);
             path.splits[0].service_port = IntOrString::Int(443);
             stage.ingress(name, vec![rule(&[&format!("{name}.example")], "ExternalIP", vec![path])], |_| {});
@@ -277,7 +277,7 @@ fn internal_encryption_is_spoken_with_those_who_show_the_right_name() -> anyhow:
             key_pem: Vec::new(),
             authority_pem: Some(authority.certificate.pem().into_bytes()),
         };
-        stage.note(Change::Secret(ObjectName::new("knative-serving", "routing-serving-certs"), Some(secret)));
+        stage.note(ObjectChange::Secret(ObjectName::new("knative-serving", "routing-serving-certs"), Some(secret)));
         stage.settled().await?;
         for (name, expected) in [("queue", 200), ("activator", 200), ("stranger", 503), ("forger", 503)] {
             let answer = ask(&way(), Manner::Http11, &get(&format!("{name}.example"))).await?;
@@ -330,9 +330,9 @@ fn activators_get_what_each_can_use_while_there_are_pods_and_the_nearest_holds_a
     in_own_network(async |envoy| {
         let mut stage = Stage::start(envoy, Plan::default()).await?;
         stage.service("revision", false, &[]);
-        stage.note(Change::Revision(named("revision"), NonZeroU32::new(5).map(|limit| Concurrency::Limited(limit).into())));
+        stage.note(ObjectChange::Revision(named("revision"), NonZeroU32::new(5).map(|limit| Concurrency::Limited(limit).into())));
         let pods = ServiceObject { pods_of: Some("revision".into()), ..ServiceObject::default() };
-        stage.note(Change::Service(named("revision-private"), Some(pods)));
+        stage.note(ObjectChange::Service(named("revision-private"), Some(pods)));
         let endpoint = |address: SocketAddr, node: u8, stand_in| SliceEndpoint {
             address: address.ip(),
             node: Some(format!("node{node}")),
@@ -343,14 +343,15 @@ fn activators_get_what_each_can_use_while_there_are_pods_and_the_nearest_holds_a
         };
         let slice = |endpoints| SliceObject { ports: vec![("http".into(), 8012)], endpoints };
         let activators = vec![endpoint(pod(1, 1), 1, true), endpoint(pod(3, 1), 3, true)];
-        stage.note(Change::Slice(named("revision-x"), Some((named("revision"), slice(activators)))));
+        stage.note(ObjectChange::Slice(named("revision-x"), Some((named("revision"), slice(activators)))));
         stage.ingress("hello", vec![rule(&[HOST], "ExternalIP", vec![to("revision")])], |_| {});
         let _activators = (Echo::start("near", pod(1, 1)).await?, Echo::start("far", pod(3, 1)).await?);
         stage.settled().await?;
         ensure!(who_answers(40).await? == BTreeMap::from([("near".to_owned(), 40)]), "at zero the nearest holds");
         // Three pods: the activator with the lower address has two of them.
         let three = (1..=3).map(|number| endpoint(pod(2, number), 2, false)).collect();
-        let private = |endpoints| Change::Slice(named("revision-private-x"), Some((named("revision-private"), slice(endpoints))));
+        let private =
+            |endpoints| ObjectChange::Slice(named("revision-private-x"), Some((named("revision-private"), slice(endpoints))));
         stage.note(private(three));
         stage.settled().await?;
         let who = who_answers(120).await?;

@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use latency_probe::protocol::FleetKeys;
-use latency_probe::protocol::{Reply, Request, Sequence, SessionId};
+use latency_probe::protocol::{ProbeRequest, Reply, Sequence, SessionId};
 use latency_probe::session::RttSample;
 use latency_probe::session::{Method, ReceivedReply, Session, Settings};
-use latency_probe::session::{PairWindow, Silence, StateLimits, WindowLimits};
-use latency_probe::{Mono, Reading, Wall};
+use latency_probe::session::{PairWindow, PeerSilence, StateLimits, WindowLimits};
+use latency_probe::{ClockReading, Mono, Wall};
 use latency_probe::{Peer, PeerSet};
 
 const WINDOW: WindowLimits = WindowLimits { samples: 60, span: Duration::from_secs(60) };
 const STATES: StateLimits = StateLimits { unreachable_after: 5, stale_after: Duration::from_secs(10) };
 const SLOT_NANOS: u64 = 50_000_000;
 
-fn at(nanos: u64) -> Reading {
-    Reading { mono: Mono::from_nanos(nanos), wall: Wall::from_nanos(1_700_000_000_000_000_000 + nanos) }
+fn at(nanos: u64) -> ClockReading {
+    ClockReading { mono: Mono::from_nanos(nanos), wall: Wall::from_nanos(1_700_000_000_000_000_000 + nanos) }
 }
 
 /// A session that has probed each of its peers every second for longer than its window.
@@ -105,12 +105,12 @@ fn pairs(criterion: &mut Criterion) {
     criterion.bench_function("pair/answer", |bencher| bencher.iter(|| answer(&mut pair)));
     let now = answer(&mut pair);
     criterion.bench_function("pair/summary", |bencher| {
-        bencher.iter(|| black_box(&pair).summary(WINDOW, STATES, Silence::Unexplained, now));
+        bencher.iter(|| black_box(&pair).summary(WINDOW, STATES, PeerSilence::Unexplained, now));
     });
 }
 
 fn packets(criterion: &mut Criterion) {
-    let request = Request { session: SessionId(1), sequence: Sequence(2), sent: Wall::from_nanos(3) };
+    let request = ProbeRequest { session: SessionId(1), sequence: Sequence(2), sent: Wall::from_nanos(3) };
     let reply = Reply { request, arrived: Wall::from_nanos(4), answered: Wall::from_nanos(5) }.encode();
     criterion.bench_function("packet/encode", |bencher| bencher.iter(|| black_box(&request).encode()));
     criterion.bench_function("packet/decode", |bencher| bencher.iter(|| Reply::decode(black_box(&reply))));

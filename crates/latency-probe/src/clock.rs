@@ -1,6 +1,6 @@
 //! The monotonic and the wall clock. Durations are measured on the monotonic clock, which is never
-//! set. Kernel timestamps are wall-clock times, and the wall clock can be set. A [`Reading`] of
-//! both at one moment converts between the two.
+//! set. Kernel timestamps are wall-clock times, and the wall clock can be set. A
+//! [`ClockReading`] of both at one moment converts between the two.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ impl Wall {
 
 /// Both clocks at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reading {
+pub struct ClockReading {
     /// The monotonic clock.
     pub mono: Mono,
     /// The wall clock.
@@ -74,7 +74,7 @@ pub struct Reading {
 const SAME_MOMENT_NANOS: u64 = 500;
 const READING_TRIES: usize = 6;
 
-impl Reading {
+impl ClockReading {
     /// Reads both clocks. Preemption between the two readings would make them disagree, so the
     /// closest of a few attempts is used.
     #[must_use]
@@ -135,9 +135,9 @@ mod tests {
 
     #[test]
     fn clocks_go_forward_together() {
-        let first = Reading::now();
+        let first = ClockReading::now();
         std::thread::sleep(Duration::from_millis(5));
-        let second = Reading::now();
+        let second = ClockReading::now();
         assert!(second.mono.since(first.mono) >= Duration::from_millis(5));
         assert!(second.wall > first.wall);
         assert_eq!(first.mono.since(second.mono), Duration::ZERO);

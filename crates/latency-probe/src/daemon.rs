@@ -16,8 +16,8 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::discovery::chooser::keep_choosing;
-use crate::discovery::selection::Selection;
-use crate::discovery::{DiscoveryError, Source, watch_file, watch_service};
+use crate::discovery::selection::PeerSelection;
+use crate::discovery::{DiscoveryError, PeerSource, watch_file, watch_service};
 use crate::net::prober::Prober;
 use crate::net::responder::{AnswerPolicy, ListenError, Responder, ResponderCounters};
 use crate::options::RunOptions;
@@ -67,7 +67,7 @@ pub async fn run(options: &RunOptions, stop: CancellationToken) -> Result<(), Da
     let session = SharedSession::new(Session::new(options.node_name.clone(), options.settings(), rand::random()));
     let counters = Arc::new(ResponderCounters::default());
     let (known_out, known_in) = watch::channel(Arc::new(PeerSet::new()));
-    let (chosen_out, chosen_in) = watch::channel(Arc::new(Selection::default()));
+    let (chosen_out, chosen_in) = watch::channel(Arc::new(PeerSelection::default()));
     tokio::spawn(keep_choosing(options.choice(), known_in, chosen_out));
 
     let keys = options.key_file.as_deref().map(FleetKeys::read).transpose()?;
@@ -122,10 +122,10 @@ pub async fn run(options: &RunOptions, stop: CancellationToken) -> Result<(), Da
 
 async fn discover(options: &RunOptions, peers: watch::Sender<Arc<PeerSet>>, found: impl Fn()) -> Result<(), DaemonError> {
     match options.source() {
-        Source::File(path) => {
+        PeerSource::File(path) => {
             watch_file(&path, options.probe.ports(), FILE_PERIOD.min(options.probe.interval), peers, found).await;
         }
-        Source::Service { namespace, service } => {
+        PeerSource::Service { namespace, service } => {
             let client = kube::Client::try_default().await.map_err(|error| DiscoveryError::Client(Box::new(error)))?;
             watch_service(client, &namespace, &service, options.probe.ports(), peers, found).await;
         }

@@ -12,16 +12,16 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-pub use self::chooser::Choice;
+pub use self::chooser::SelectionInputs;
 pub use self::endpoint_slices::watch_service;
 pub(crate) use self::peers_file::watch_file;
 pub use self::peers_file::{PeersFileError, parse_peers_file};
-pub use self::selection::{Selection, SelectionLimits};
+pub use self::selection::{PeerSelection, SelectionLimits};
 use crate::peers::PeerSet;
 
 /// A source of peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum PeerSource {
     /// The endpoints of a headless Service.
     Service {
         /// Its namespace.

@@ -25,7 +25,7 @@ pub mod protocol;
 pub mod report;
 pub mod session;
 
-pub use clock::{Mono, Reading, Wall};
+pub use clock::{ClockReading, Mono, Wall};
 pub use daemon::{DaemonError, run as run_daemon};
 pub use options::{Command, MatrixOptions, OnceOptions, Options, ProbeOptions, RunOptions};
 pub use peers::{Peer, PeerSet, Ports};

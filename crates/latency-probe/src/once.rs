@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::bandwidth;
-use crate::discovery::selection::Selection;
+use crate::discovery::selection::PeerSelection;
 use crate::net::prober::Prober;
 use crate::options::OnceOptions;
 use crate::peers::{Peer, PeerSet, Ports};
@@ -64,7 +64,7 @@ pub async fn run(options: &OnceOptions) -> Result<Row, OnceError> {
     let keys = options.key_file.as_deref().map(FleetKeys::read).transpose()?;
     let session = SharedSession::new(Session::new(own_name(&peers), settings(options), rand::random()));
     let fleet = peers.len() + 1;
-    let (_peers_out, peers_in) = watch::channel(Arc::new(Selection { peers, fleet, is_choice: false }));
+    let (_peers_out, peers_in) = watch::channel(Arc::new(PeerSelection { peers, fleet, is_choice: false }));
     let (_keys_out, keys_in) = watch::channel(keys.map(Arc::new));
     let prober = Prober::open(session.clone(), peers_in, fleet, &keys_in).map_err(OnceError::Probe)?;
     let stop = CancellationToken::new();

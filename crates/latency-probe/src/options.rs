@@ -9,12 +9,12 @@ use clap::{Args, Parser, Subcommand};
 use latency_matrix::NodeName;
 use ops_http::duration;
 
-use crate::discovery::Source;
-use crate::discovery::chooser::Choice;
+use crate::discovery::PeerSource;
+use crate::discovery::chooser::SelectionInputs;
 use crate::discovery::selection::SelectionLimits;
 use crate::peers::Ports;
 use crate::report::exposition::RttStat;
-use crate::session::histogram::Bounds;
+use crate::session::histogram::BucketBounds;
 use crate::session::pair::{StateLimits, WindowLimits};
 use crate::session::round_trip::RttSample;
 use crate::session::{Method, Settings};
@@ -225,7 +225,7 @@ pub struct RunOptions {
     /// seconds, comma-separated; empty for sum and count only. Each bound is one series per pair.
     /// The histogram over all peers (kantai_probe_node_rtt_seconds) is always exported.
     #[arg(long, env = "KANTAI_PAIR_BUCKETS")]
-    pub pair_buckets: Option<Bounds>,
+    pub pair_buckets: Option<BucketBounds>,
 
     /// Log format: json or text.
     #[arg(long, env = "KANTAI_LOG_FORMAT", default_value = "json")]
@@ -274,19 +274,19 @@ impl RunOptions {
 
     /// How to choose among the peers.
     #[must_use]
-    pub fn choice(&self) -> Choice {
+    pub fn choice(&self) -> SelectionInputs {
         let limits = SelectionLimits { all_up_to: self.all_up_to, peers: self.peers, renewal: self.renewal };
-        Choice { own: self.node_name.clone(), limits, pinned_file: self.pinned_file.clone(), period: CHOICE_PERIOD }
+        SelectionInputs { own: self.node_name.clone(), limits, pinned_file: self.pinned_file.clone(), period: CHOICE_PERIOD }
     }
 
     /// The source of peers.
     #[must_use]
-    pub fn source(&self) -> Source {
+    pub fn source(&self) -> PeerSource {
         match (&self.peers_file, &self.namespace) {
-            (Some(path), _) => Source::File(path.clone()),
+            (Some(path), _) => PeerSource::File(path.clone()),
             // clap requires one of the two.
             (None, namespace) => {
-                Source::Service { namespace: namespace.clone().unwrap_or_default(), service: self.service.clone() }
+                PeerSource::Service { namespace: namespace.clone().unwrap_or_default(), service: self.service.clone() }
             }
         }
     }

@@ -6,7 +6,7 @@ pub(crate) mod fleet_key;
 pub(crate) mod icmp;
 pub(crate) mod wire;
 
-pub use control_message::{LocalAddress, Notes, Reachability, read_name, read_notes};
+pub use control_message::{IcmpReachability, LocalAddress, Notes, read_name, read_notes};
 pub use fleet_key::{FleetKeys, KeyFileError, KeyIndex, SharedKeys};
 pub use icmp::{Echo, Family, strip_ipv4_header};
-pub use wire::{LONGEST_IN_TRAIN, PACKET_LEN, Packet, Reply, Request, Sequence, SessionId, WireError};
+pub use wire::{LONGEST_IN_TRAIN, PACKET_LEN, Packet, ProbeRequest, Reply, Sequence, SessionId, WireError};

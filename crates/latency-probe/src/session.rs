@@ -1,5 +1,6 @@
 //! The prober without its sockets: when each peer is probed, what a reply means, which probes are
-//! lost, and the state of each peer. Pure: time is an argument, and probes leave as [`Order`]s.
+//! lost, and the state of each peer. Pure: time is an argument, and probes leave as
+//! [`ProbeOrder`]s.
 
 mod counters;
 mod entry;
@@ -25,20 +26,20 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
 pub use self::counters::Counters;
-use self::entry::{Entry, Limits};
-pub use self::histogram::{Bounds, BoundsError, Histogram};
-use self::in_flight::{Fate, InFlight, Probe};
-pub use self::pair::{PairWindow, Silence, StateLimits, WindowLimits};
+use self::entry::{PeerEntry, StretchedLimits};
+pub use self::histogram::{BoundsError, BucketBounds, Histogram};
+use self::in_flight::{Probe, ProbeFate, ProbesInFlight};
+pub use self::pair::{PairWindow, PeerSilence, StateLimits, WindowLimits};
 pub(crate) use self::path::INITIAL_TTL;
-pub use self::path::{Flow, Path};
-pub use self::probes::{IcmpError, NotSent, Order, PeerView, ReceivedReply};
+pub use self::path::{Path, ProbeFlow};
+pub use self::probes::{IcmpError, NotSent, PeerView, ProbeOrder, ReceivedReply};
 pub use self::round_trip::{Discard, RttSample};
 use self::schedule::{PeerKey, Schedule};
 use self::second_opinion::SecondOpinion;
 pub use self::settings::{Method, Settings};
 pub use self::shared::SharedSession;
 pub use self::summary::{LossSummary, RttSummary, Summary, loss, percentile};
-use crate::clock::{Mono, Reading, Wall};
+use crate::clock::{ClockReading, Mono, Wall};
 use crate::peers::PeerSet;
 use crate::protocol::icmp::Family;
 use crate::protocol::wire::{Sequence, SessionId};
@@ -60,11 +61,11 @@ pub struct Session {
     own: NodeName,
     id: SessionId,
     rng: SmallRng,
-    entries: Vec<Option<Entry>>,
+    entries: Vec<Option<PeerEntry>>,
     generation: u32,
     by_node: BTreeMap<NodeName, u32>,
     schedule: Schedule,
-    in_flight: InFlight,
+    in_flight: ProbesInFlight,
     icmp: [bool; 2],
     unstamped: Option<Mono>,
     counters: Counters,
@@ -87,7 +88,7 @@ impl Session {
             entries: Vec::new(),
             generation: 0,
             by_node: BTreeMap::new(),
-            in_flight: InFlight::default(),
+            in_flight: ProbesInFlight::default(),
             icmp: [false; 2],
             unstamped: None,
             counters: Counters::default(),
@@ -181,7 +182,7 @@ impl Session {
             });
             vacant.insert(slot);
             self.generation = self.generation.wrapping_add(1);
-            self.entries[slot as usize] = Some(Entry {
+            self.entries[slot as usize] = Some(PeerEntry {
                 node: node.clone(),
                 peer: peer.clone(),
                 generation: self.generation,
@@ -196,7 +197,7 @@ impl Session {
         }
     }
 
-    fn entry(&mut self, peer: PeerKey) -> Option<&mut Entry> {
+    fn entry(&mut self, peer: PeerKey) -> Option<&mut PeerEntry> {
         self.entries.get_mut(peer.slot as usize)?.as_mut().filter(|entry| entry.generation == peer.generation)
     }
 
@@ -224,7 +225,7 @@ impl Session {
     /// latency nor loss: starved of the processor, or suspended with the machine. Some kinds of
     /// suspension stop the monotonic clock, so the wall clock is compared too.
     #[must_use]
-    pub fn was_stopped(planned: Mono, before: Reading, now: Reading) -> bool {
+    pub fn was_stopped(planned: Mono, before: ClockReading, now: ClockReading) -> bool {
         let wall = Duration::from_nanos(now.wall.as_nanos().saturating_sub(before.wall.as_nanos()));
         now.mono.since(planned) > ASLEEP_AFTER || wall.saturating_sub(now.mono.since(before.mono)) > ASLEEP_AFTER
     }
@@ -249,7 +250,7 @@ impl Session {
     }
 
     /// Appends the probes that are due to `orders`, for at most `limit` peers.
-    pub fn take_due(&mut self, now: Reading, limit: usize, orders: &mut Vec<Order>) {
+    pub fn take_due(&mut self, now: ClockReading, limit: usize, orders: &mut Vec<ProbeOrder>) {
         for _ in 0..limit {
             let Some(turn) = self.schedule.take(now.mono) else { break };
             let (limits, last_turn, flows) = (self.limits(), self.settings.probes_per_peer, u32::from(self.settings.flows));
@@ -266,8 +267,8 @@ impl Session {
             let is_last = last_turn.is_some_and(|last| entry.turns >= last);
             let ways = protocols.map(|protocol| protocol.map(|protocol| (protocol, entry.peer.target(protocol))));
             for (protocol, to) in ways.into_iter().flatten() {
-                let probe = Probe { peer: turn.peer, protocol, flow, sent: now, sent_stamp: None, fate: Fate::Out };
-                orders.push(Order { sequence: self.in_flight.push(probe), protocol, to, flow });
+                let probe = Probe { peer: turn.peer, protocol, flow, sent: now, sent_stamp: None, fate: ProbeFate::Out };
+                orders.push(ProbeOrder { sequence: self.in_flight.push(probe), protocol, to, flow });
                 self.counters.sent[protocol as usize] += 1;
             }
             self.counters.lateness.observe(now.mono.since(turn.due).as_secs_f64());
@@ -283,12 +284,12 @@ impl Session {
         !self.by_node.is_empty() && self.schedule.next().is_none() && self.in_flight.out() == 0
     }
 
-    const fn limits(&self) -> Limits {
-        Limits { window: self.window, states: self.states, primary: self.settings.method.primary() }
+    const fn limits(&self) -> StretchedLimits {
+        StretchedLimits { window: self.window, states: self.states, primary: self.settings.method.primary() }
     }
 
     /// Records the time just before the probe is handed to the kernel.
-    pub fn mark_sent(&mut self, sequence: Sequence, at: Reading) {
+    pub fn mark_sent(&mut self, sequence: Sequence, at: ClockReading) {
         if let Some(probe) = self.in_flight.get_mut(sequence) {
             probe.sent = at;
         }

@@ -11,7 +11,7 @@ use latency_probe::Wall;
 use latency_probe::protocol::FleetKeys;
 use latency_probe::protocol::{Echo, Family, strip_ipv4_header};
 use latency_probe::protocol::{LocalAddress, read_notes};
-use latency_probe::protocol::{Reply, Request, Sequence, SessionId};
+use latency_probe::protocol::{ProbeRequest, Reply, Sequence, SessionId};
 use latency_probe::report::binary;
 use latency_probe::session::loss;
 
@@ -31,18 +31,18 @@ const SEQUENCE: Sequence = Sequence(0x1112_1314_1516_1718);
 
 #[test]
 fn probes_and_replies() {
-    let request = Request { session: SESSION, sequence: SEQUENCE, sent: Wall::from_nanos(0x2122_2324_2526_2728) };
+    let request = ProbeRequest { session: SESSION, sequence: SEQUENCE, sent: Wall::from_nanos(0x2122_2324_2526_2728) };
     let reply =
         Reply { request, arrived: Wall::from_nanos(0x3132_3334_3536_3738), answered: Wall::from_nanos(0x4142_4344_4546_4748) };
     check("request.bin", &request.encode());
     check("reply.bin", &reply.encode());
-    assert_eq!(Request::decode(&std::fs::read(path("request.bin")).unwrap()), Ok(request));
+    assert_eq!(ProbeRequest::decode(&std::fs::read(path("request.bin")).unwrap()), Ok(request));
     assert_eq!(Reply::decode(&std::fs::read(path("reply.bin")).unwrap()), Ok(reply));
 
     // In a train the same starts a longer packet.
     let in_train = [&request.encode_in_train()[..], &[0; 16]].concat();
     check("request-in-train.bin", &in_train);
-    assert_eq!(Request::decode_any(&in_train), Ok((request, &request.encode_in_train())));
+    assert_eq!(ProbeRequest::decode_any(&in_train), Ok((request, &request.encode_in_train())));
 
     let key = FleetKeys::parse("a key that everybody may read here", Path::new("key")).unwrap();
     for (name, mut packet) in [("request-signed.bin", request.encode()), ("reply-signed.bin", reply.encode())] {

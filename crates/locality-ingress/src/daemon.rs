@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::demand;
 use crate::demand::collector::DemandMetrics;
-use crate::demand::peers::{self, PeerSettings, Replicas};
-use crate::demand::{Demand, Reports};
+use crate::demand::peers::{self, PeerSettings, ReplicaAddresses};
+use crate::demand::{Reports, SharedLoadBoard};
 use crate::endpoints::plan_stream;
 use crate::explain;
 use crate::kubernetes::cluster_domain::cluster_domain;
@@ -31,14 +31,14 @@ use crate::routes::translate::TranslateSettings;
 use crate::state::event_loop::{self, Outputs};
 use crate::state::{ControlPlaneState, StateSettings};
 use crate::status::conditions::LoadBalancerNames;
-use crate::status::probe::Prober;
+use crate::status::probe::GatewayProber;
 use crate::status::rollout_check::Dependencies;
 use crate::status::supervisor::supervise;
 use crate::tls::files::{ServerTls, TlsError, TlsFiles};
 use crate::tls::renewal::OwnCertificates;
 use crate::xds::connected::Connected;
 use crate::xds::server::Ads;
-use crate::xds::store::Store;
+use crate::xds::store::ConfigStore;
 
 /// The Lease whose holder writes statuses.
 const LEASE: &str = "locality-ingress";
@@ -120,7 +120,7 @@ pub async fn run(client: Client, options: Options, listeners: Listeners, stop: C
             Some(current)
         }
     };
-    let store = Arc::new(Store::new(options.policy, listening));
+    let store = Arc::new(ConfigStore::new(options.policy, listening));
     let state_settings = StateSettings {
         policy: options.policy,
         translate: TranslateSettings { internal_gateway: names.private.clone(), internal_authority: options.internal_authority },
@@ -140,7 +140,7 @@ pub async fn run(client: Client, options: Options, listeners: Listeners, stop: C
     let (nacks, nacks_received) = mpsc::channel(1024);
     let (progress_changes, standings_received) = mpsc::unbounded_channel();
     let (gateways, gateways_received) = watch::channel(None);
-    let (replicas, replicas_received) = watch::channel(Replicas::new());
+    let (replicas, replicas_received) = watch::channel(ReplicaAddresses::new());
     for watch in watches::watch_all(
         &client,
         &options.ingress_class,
@@ -151,7 +151,7 @@ pub async fn run(client: Client, options: Options, listeners: Listeners, stop: C
     ) {
         tasks.spawn("a watch", watch);
     }
-    let demand = Demand::new(format!("{} at {}", pod.pod_name, jiff::Timestamp::now()));
+    let demand = SharedLoadBoard::new(format!("{} at {}", pod.pod_name, jiff::Timestamp::now()));
     let reports = Reports::new(demand.clone(), store.clone(), options.demand_interval, changes.clone(), stop.clone());
     registry.register_collector(Box::new(DemandMetrics::new(demand.clone())));
     let port = listeners.ops.local_addr().map_err(|source| DaemonError::Address { source })?.port();
@@ -186,7 +186,7 @@ pub async fn run(client: Client, options: Options, listeners: Listeners, stop: C
     };
     let dependencies = Dependencies {
         writer: StatusWriter::new(client.clone()),
-        prober: Prober::new(listening.ports).map_err(|source| DaemonError::Prober { source })?,
+        prober: GatewayProber::new(listening.ports).map_err(|source| DaemonError::Prober { source })?,
         gateways: gateways_received,
         connected,
         names,

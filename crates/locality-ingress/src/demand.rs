@@ -22,4 +22,4 @@ mod unbrotli;
 mod wire;
 
 pub use reports::Reports;
-pub use shared::Demand;
+pub use shared::SharedLoadBoard;

@@ -11,8 +11,8 @@ pub(crate) mod plan_stream;
 pub(crate) mod spill;
 
 pub use activators::shares;
-pub use locality::{Policy, assign};
-pub use overflow::Limits;
+pub use locality::{LocalityPolicy, assign};
+pub use overflow::OverflowLimits;
 pub use plan::PlanChange;
 pub use plan_stream::FollowSettings;
 pub use spill::move_shares;

@@ -11,29 +11,29 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use crate::endpoints::locality::Assignment;
-use crate::routes::route_table::{ANY_HOST, Action, Routes};
-use crate::xds::gateway_view::View;
-use crate::xds::store::Store;
+use crate::endpoints::locality::EndpointAssignment;
+use crate::routes::route_table::{ANY_HOST, Action, RouteList};
+use crate::xds::gateway_view::GatewayView;
+use crate::xds::store::ConfigStore;
 
 /// The path of the endpoint.
 pub const EXPLAIN_PATH: &str = "/v1/explain";
 
 #[derive(Debug, Deserialize)]
-struct Question {
+struct ExplainQuery {
     host: String,
     node: String,
 }
 
 /// The routing of one host.
 #[derive(Debug, Serialize)]
-pub(crate) struct Explanation {
+pub(crate) struct HostExplanation {
     /// The Ingress that has the host.
     pub ingress: String,
     /// Whether clients outside the cluster can reach it.
     pub external: bool,
     /// Its routes; the first match wins.
-    pub routes: Routes,
+    pub routes: RouteList,
     /// The clusters of the routes.
     pub clusters: BTreeMap<String, ClusterExplanation>,
 }
@@ -45,7 +45,7 @@ pub(crate) struct ClusterExplanation {
     /// path, their shares.
     pub plan: Option<BTreeMap<String, u32>>,
     /// The endpoints, by priority and serving node; `None` if a DNS name is resolved instead.
-    pub assignment: Option<Assignment>,
+    pub assignment: Option<EndpointAssignment>,
     /// How many requests the gateway may have in flight there before activators hold more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub most_in_flight: Option<u32>,
@@ -53,11 +53,11 @@ pub(crate) struct ClusterExplanation {
 
 /// Explains `host` as seen from `node`.
 #[must_use]
-pub(crate) fn explain(store: &Store, host: &str, node: &str) -> Option<Explanation> {
+pub(crate) fn explain(store: &ConfigStore, host: &str, node: &str) -> Option<HostExplanation> {
     let table = store.table();
     let host = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let found = table.internal.get(host).or_else(|| table.internal.get(ANY_HOST))?;
-    let view = View::of_node(node);
+    let view = GatewayView::of_node(node);
     let splits = found.routes.iter().filter_map(|route| match &route.action {
         Action::Forward { splits, .. } => Some(splits),
         _ => None,
@@ -74,7 +74,7 @@ pub(crate) fn explain(store: &Store, host: &str, node: &str) -> Option<Explanati
             (name, explanation)
         })
         .collect();
-    Some(Explanation {
+    Some(HostExplanation {
         ingress: found.ingress.to_string(),
         external: table.external.contains_key(host),
         routes: found.routes.clone(),
@@ -83,11 +83,11 @@ pub(crate) fn explain(store: &Store, host: &str, node: &str) -> Option<Explanati
 }
 
 /// The router of the endpoint.
-pub(crate) fn router(store: Arc<Store>) -> Router {
+pub(crate) fn router(store: Arc<ConfigStore>) -> Router {
     Router::new().route(EXPLAIN_PATH, get(answer)).with_state(store)
 }
 
-async fn answer(State(store): State<Arc<Store>>, Query(question): Query<Question>) -> impl IntoResponse {
+async fn answer(State(store): State<Arc<ConfigStore>>, Query(question): Query<ExplainQuery>) -> impl IntoResponse {
     match explain(&store, &question.host, &question.node) {
         Some(explanation) => Json(explanation).into_response(),
         None => (StatusCode::NOT_FOUND, "no Ingress has this host\n").into_response(),

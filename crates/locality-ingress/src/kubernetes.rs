@@ -11,6 +11,6 @@ pub(crate) mod watches;
 pub use cluster_domain::cluster_domain;
 pub use kernel::{Release, bounds_retransmissions_here};
 pub use objects::{
-    Concurrency, Endpoint, IngressObject, NodeObject, ObjectName, Objects, RevisionObject, SecretObject, ServiceObject,
+    Concurrency, Endpoint, IngressObject, NodeObject, ObjectName, RevisionObject, RoutingObjects, SecretObject, ServiceObject,
     ServicePort, SliceEndpoint, SliceObject,
 };

@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::xds::Kind;
+use crate::xds::ResourceKind;
 
 /// All metrics of this daemon. Clones share the counts.
 #[derive(Clone, Debug)]
@@ -101,7 +101,7 @@ impl Metrics {
         registry.register("xds_pushes", "Responses sent to gateways", metrics.pushes.clone());
         registry.register("xds_pushed_resources", "Resources sent to gateways", metrics.pushed_resources.clone());
         registry.register("xds_nacks", "Responses that a gateway refused (NACK)", metrics.nacks.clone());
-        for kind in Kind::ALL {
+        for kind in ResourceKind::ALL {
             // Rates and alerts see the first increase only of a counter that was exported at 0.
             let _ = metrics.nacks.get_or_create(&KindLabel { kind: kind.label() });
         }
@@ -115,13 +115,13 @@ impl Metrics {
         self.plan_heard_timestamp_seconds.set(since_1970.as_secs_f64());
     }
 
-    pub(crate) fn count_push(&self, kind: Kind, resources: usize) {
+    pub(crate) fn count_push(&self, kind: ResourceKind, resources: usize) {
         let label = KindLabel { kind: kind.label() };
         self.pushes.get_or_create(&label).inc();
         self.pushed_resources.get_or_create(&label).inc_by(resources.try_into().unwrap_or(u64::MAX));
     }
 
-    pub(crate) fn count_nack(&self, kind: Kind) {
+    pub(crate) fn count_nack(&self, kind: ResourceKind) {
         self.nacks.get_or_create(&KindLabel { kind: kind.label() }).inc();
     }
 }

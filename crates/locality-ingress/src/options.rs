@@ -7,7 +7,7 @@ use std::time::Duration;
 use lease_election::PodOptions;
 use ops_http::{OpsOptions, duration};
 
-use crate::endpoints::locality::Policy;
+use crate::endpoints::locality::LocalityPolicy;
 use crate::endpoints::plan_stream::FollowSettings;
 use crate::kubernetes::objects::ObjectName;
 use crate::tls::files::{TlsError, TlsFiles};
@@ -36,7 +36,7 @@ pub struct Options {
     /// How gateways choose endpoints: locality (by the routes, else the nearest) or spread (evenly
     /// over all).
     #[arg(long, env = "KANTAI_POLICY", default_value = "locality")]
-    pub policy: Policy,
+    pub policy: LocalityPolicy,
     /// Interval at which gateways with traffic report their load. Gateways without traffic report
     /// at most four times a second. A request that an activator holds is reported at once.
     #[arg(long, env = "KANTAI_DEMAND_INTERVAL", default_value = "50ms", value_parser = duration)]

@@ -7,5 +7,5 @@ pub(crate) mod route_table;
 pub(crate) mod translate;
 pub(crate) mod validate;
 
-pub use route_table::{Action, Cluster, ClusterKey, RouteTable, Target};
+pub use route_table::{Action, Cluster, ClusterKey, ClusterTarget, RouteTable};
 pub use translate::{Conflicts, IngressRoutes, TranslateSettings, merge, translate};

@@ -1,5 +1,5 @@
-//! The state of the control plane: objects, routes and loads in; updates of the [`Store`] and an
-//! [`Outcome`] out. No I/O; the time is an argument.
+//! The state of the control plane: objects, routes and loads in; updates of the [`ConfigStore`]
+//! and a [`ProgressReport`] out. No I/O; the time is an argument.
 //!
 //! Work is proportional to what changed: a new endpoint changes the assignments of its clusters and
 //! nothing else.
@@ -19,28 +19,28 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::endpoints::locality::Policy;
+use crate::endpoints::locality::LocalityPolicy;
 use crate::kubernetes::kernel::Release;
 use crate::kubernetes::objects::ObjectName;
 use crate::routes::route_table::ClusterKey;
 use crate::routes::translate::TranslateSettings;
-use crate::status::progress::Outcome;
-use crate::xds::Kind;
+use crate::status::progress::ProgressReport;
+use crate::xds::ResourceKind;
 use crate::xds::refusal::Nack;
-use crate::xds::store::{Store, Update};
+use crate::xds::store::{ConfigStore, Update};
 
 use accepted::{Acceptance, AcceptedIngresses};
 use cache::{Dirty, ObjectCache};
-pub use change::{Change, LoadChange};
+pub use change::{LoadChange, ObjectChange};
 use gateways::Gateways;
 use progress_tracker::ProgressTracker;
 use publication::Publication;
-use refusals::Refusal;
+use refusals::GatewayRefusal;
 
 /// Everything that the configuration of the gateways is computed from.
 #[derive(Debug)]
 pub struct ControlPlaneState {
-    store: Arc<Store>,
+    store: Arc<ConfigStore>,
     settings: StateSettings,
     cache: ObjectCache,
     dirty: Dirty,
@@ -55,7 +55,7 @@ pub struct ControlPlaneState {
 #[derive(Clone, Debug)]
 pub struct StateSettings {
     /// How gateways choose endpoints.
-    pub policy: Policy,
+    pub policy: LocalityPolicy,
     /// Settings of the translation of Ingresses.
     pub translate: TranslateSettings,
     /// Release of a kernel that accepted `TCP_RTO_MAX_MS`. Kernels at least as new have it too;
@@ -76,7 +76,7 @@ pub struct StateSettings {
 impl ControlPlaneState {
     /// An empty state that publishes to `store`.
     #[must_use]
-    pub fn new(store: Arc<Store>, settings: StateSettings) -> Self {
+    pub fn new(store: Arc<ConfigStore>, settings: StateSettings) -> Self {
         Self {
             store,
             cache: ObjectCache::needing(
@@ -95,7 +95,7 @@ impl ControlPlaneState {
     }
 
     /// Applies a change. It has no effect before [`publish_changes`](Self::publish_changes).
-    pub fn apply_change(&mut self, change: Change) {
+    pub fn apply_change(&mut self, change: ObjectChange) {
         self.cache.apply_change(change, &mut self.dirty, |ingress| self.tracker.waits(ingress));
     }
 
@@ -103,19 +103,21 @@ impl ControlPlaneState {
     /// generation of each is refused; if its routes would block those of other Ingresses, the
     /// previous generation is served instead. The next generation is tried again.
     pub fn apply_nack(&mut self, node: &str, nack: &Nack) -> Vec<ObjectName> {
-        let resources: BTreeSet<(Kind, String)> = match nack.kind {
-            Kind::Cluster | Kind::Assignment | Kind::Secret => {
+        let resources: BTreeSet<(ResourceKind, String)> = match nack.kind {
+            ResourceKind::Cluster | ResourceKind::Assignment | ResourceKind::Secret => {
                 nack.at_fault.iter().map(|name| (nack.kind, name.clone())).collect()
             }
-            Kind::Routes | Kind::Listener => BTreeSet::new(),
+            ResourceKind::Routes | ResourceKind::Listener => BTreeSet::new(),
         };
         let at_fault: BTreeSet<ObjectName> = match nack.kind {
-            Kind::Cluster | Kind::Assignment => nack.at_fault.iter().flat_map(|cluster| self.users_of_cluster(cluster)).collect(),
-            Kind::Secret => {
+            ResourceKind::Cluster | ResourceKind::Assignment => {
+                nack.at_fault.iter().flat_map(|cluster| self.users_of_cluster(cluster)).collect()
+            }
+            ResourceKind::Secret => {
                 let secrets = nack.at_fault.iter().filter_map(|name| name.split_once('/'));
                 secrets.flat_map(|(namespace, name)| self.users_of(&ObjectName::new(namespace, name))).collect()
             }
-            Kind::Routes | Kind::Listener => {
+            ResourceKind::Routes | ResourceKind::Listener => {
                 let refused = self.publication.hosts(&nack.names);
                 let found = self.accepted.hold_back(nack, &refused, &self.cache, self.store.revision().0);
                 self.dirty.merge |= !found.is_empty();
@@ -125,7 +127,8 @@ impl ControlPlaneState {
         let message = nack.by_gateway_of(node);
         for name in &at_fault {
             if let Some(ingress) = self.cache.ingress(name) {
-                let blame = Refusal { generation: ingress.generation, message: message.clone(), resources: resources.clone() };
+                let blame =
+                    GatewayRefusal { generation: ingress.generation, message: message.clone(), resources: resources.clone() };
                 self.accepted.blame(name, blame);
                 self.dirty.ingresses.insert(name.clone());
             }
@@ -169,7 +172,7 @@ impl ControlPlaneState {
     }
 
     /// Publishes the effects of all changes since the last call.
-    pub fn publish_changes(&mut self, now: Instant) -> Outcome {
+    pub fn publish_changes(&mut self, now: Instant) -> ProgressReport {
         self.cache.pass_time(now, &mut self.dirty);
         let dirty = std::mem::take(&mut self.dirty);
         let mut verdicts: BTreeMap<ObjectName, Acceptance> = BTreeMap::new();
@@ -208,7 +211,7 @@ impl ControlPlaneState {
             let nodes = self.cache.objects().kernels.iter().filter(|(_, kernel)| able(kernel));
             update.bounds_retransmissions = Some(nodes.map(|(node, _)| node.clone()).collect());
         }
-        let mut news = Outcome::default();
+        let mut news = ProgressReport::default();
         for secret in &dirty.lost_secrets {
             let note =
                 format!("the TLS Secret {secret} is gone or has no usable certificate: the last one that had is still served");

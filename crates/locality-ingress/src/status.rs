@@ -11,4 +11,4 @@ pub(crate) mod progress;
 pub(crate) mod rollout_check;
 pub(crate) mod supervisor;
 
-pub use progress::{Outcome, Progress};
+pub use progress::{ProgressReport, RolloutProgress};

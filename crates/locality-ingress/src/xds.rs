@@ -35,17 +35,17 @@ pub use assignments::load_assignment;
 pub use cluster_endpoints::ClusterEndpoints;
 pub use clusters::cluster;
 pub use connected::Connected;
-pub use gateway_view::View;
+pub use gateway_view::GatewayView;
 pub use listeners::{DEFAULT_REQUEST_HEADERS_KIB, GatewayPorts, ListenerSettings, listeners};
 pub use refusal::Nack;
 pub use route_configuration::route_configuration;
 pub use server::{Ads, NackReport};
-pub use session::Session;
-pub use store::{Store, StoreRevision, Update};
+pub use session::XdsSession;
+pub use store::{ConfigStore, StoreRevision, Update};
 
 /// The kinds of resources, in sending order: a resource is sent before those that refer to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
+pub enum ResourceKind {
     /// `Cluster`.
     Cluster,
     /// `ClusterLoadAssignment`, the only one that differs by node.
@@ -58,7 +58,7 @@ pub enum Kind {
     Routes,
 }
 
-impl Kind {
+impl ResourceKind {
     /// All of them, in sending order.
     pub const ALL: [Self; 5] = [Self::Cluster, Self::Assignment, Self::Secret, Self::Listener, Self::Routes];
 
@@ -96,9 +96,9 @@ impl Kind {
 /// The name of a resource. All sessions share the store's names, so a known name costs a session
 /// one pointer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Name(Arc<String>);
+pub struct ResourceName(Arc<String>);
 
-impl Name {
+impl ResourceName {
     /// The name `text`.
     pub fn new(text: impl Into<String>) -> Self {
         Self(Arc::new(text.into()))
@@ -112,7 +112,7 @@ impl Name {
 }
 
 // Hash, equality and order are those of the text.
-impl Borrow<str> for Name {
+impl Borrow<str> for ResourceName {
     fn borrow(&self) -> &str {
         &self.0
     }
@@ -124,7 +124,7 @@ pub struct Encoded {
     /// A hash of the content, equal in every replica and after restarts, so that a gateway that
     /// reconnects is sent only what it lacks.
     pub version: NonZeroU64,
-    /// The encoded message of the type that belongs to its [`Kind`].
+    /// The encoded message of the type that belongs to its [`ResourceKind`].
     pub content: Bytes,
 }
 

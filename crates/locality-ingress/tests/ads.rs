@@ -12,9 +12,11 @@ use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use envoy_types::pb::google::rpc::Status;
 use hyper_util::rt::TokioIo;
-use locality_ingress::demand::{Demand, Reports};
-use locality_ingress::endpoints::Policy;
-use locality_ingress::xds::{Ads, ClusterEndpoints, Connected, Encoded, Kind, ListenerSettings, NackReport, Store, Update};
+use locality_ingress::demand::{Reports, SharedLoadBoard};
+use locality_ingress::endpoints::LocalityPolicy;
+use locality_ingress::xds::{
+    Ads, ClusterEndpoints, ConfigStore, Connected, Encoded, ListenerSettings, NackReport, ResourceKind, Update,
+};
 use locality_ingress::{Metrics, ServerTls, TlsFiles};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
@@ -29,7 +31,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 /// A server of a store, until it is dropped.
 struct Server {
-    store: Arc<Store>,
+    store: Arc<ConfigStore>,
     nacks: mpsc::Receiver<NackReport>,
     address: SocketAddr,
     metrics: Metrics,
@@ -39,14 +41,14 @@ struct Server {
 
 impl Server {
     async fn start(tls: Option<&ServerTls>) -> Self {
-        let store = Arc::new(Store::new(Policy::Locality, ListenerSettings::default()));
+        let store = Arc::new(ConfigStore::new(LocalityPolicy::Locality, ListenerSettings::default()));
         let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
         let (nack, nacks) = mpsc::channel(64);
         let stop = CancellationToken::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (changes, _no_loads) = mpsc::channel(1);
-        let reports = Reports::new(Demand::default(), store.clone(), Duration::from_secs(1), changes, stop.clone());
+        let reports = Reports::new(SharedLoadBoard::default(), store.clone(), Duration::from_secs(1), changes, stop.clone());
         let ads = Ads::new(store.clone(), Connected::default(), metrics.clone(), nack, stop.clone());
         tokio::spawn(ads.serve(listener, tls.map(ServerTls::watch), reports.services()));
         let stopped = stop.clone().drop_guard();
@@ -56,7 +58,7 @@ impl Server {
     fn publish(&self, clusters: &[String]) {
         let mut update = Update::default();
         for cluster in clusters {
-            update.shared.insert((Kind::Cluster, cluster.clone()), Some(Encoded::from(cluster.clone().into_bytes())));
+            update.shared.insert((ResourceKind::Cluster, cluster.clone()), Some(Encoded::from(cluster.clone().into_bytes())));
             let pods = ClusterEndpoints::Pods { endpoints: Vec::new(), rows: None, limits: None };
             update.endpoints.insert(cluster.clone(), Some(pods));
         }
@@ -64,7 +66,7 @@ impl Server {
     }
 }
 
-fn subscribe(kind: Kind, names: &[String]) -> DeltaDiscoveryRequest {
+fn subscribe(kind: ResourceKind, names: &[String]) -> DeltaDiscoveryRequest {
     DeltaDiscoveryRequest {
         type_url: kind.type_url().into(),
         resource_names_subscribe: names.to_vec(),
@@ -81,7 +83,7 @@ impl Gateway {
     async fn of(channel: Channel) -> Result<Self, tonic::Status> {
         let (requests, outgoing) = mpsc::channel(64);
         let node = Some(Node { id: "node1".into(), ..Node::default() });
-        requests.send(DeltaDiscoveryRequest { node, ..subscribe(Kind::Cluster, &[]) }).await.unwrap();
+        requests.send(DeltaDiscoveryRequest { node, ..subscribe(ResourceKind::Cluster, &[]) }).await.unwrap();
         let mut client = AggregatedDiscoveryServiceClient::new(channel);
         let answers = client.delta_aggregated_resources(ReceiverStream::new(outgoing)).await?.into_inner();
         Ok(Self { requests, answers })
@@ -97,18 +99,18 @@ async fn a_refusal_that_names_nobody_is_searched_by_halves_and_the_others_go_on(
     server.publish(&clusters);
     let channel = Endpoint::from_shared(format!("http://{}", server.address)).unwrap().connect().await.unwrap();
     let mut gateway = Gateway::of(channel).await.unwrap();
-    gateway.requests.send(subscribe(Kind::Assignment, &clusters)).await.unwrap();
+    gateway.requests.send(subscribe(ResourceKind::Assignment, &clusters)).await.unwrap();
     let mut taken = BTreeSet::new();
     let mut refusals = 0;
     while taken != good {
         let answer = gateway.answers.message().await.unwrap().unwrap();
-        let kind = Kind::from_type_url(&answer.type_url).unwrap();
+        let kind = ResourceKind::from_type_url(&answer.type_url).unwrap();
         let names: Vec<String> = answer.resources.into_iter().map(|resource| resource.name).collect();
         let mut verdict = DeltaDiscoveryRequest { response_nonce: answer.nonce, ..subscribe(kind, &[]) };
-        if kind == Kind::Assignment && names.iter().any(|name| bad.contains(name)) {
+        if kind == ResourceKind::Assignment && names.iter().any(|name| bad.contains(name)) {
             refusals += 1;
             verdict.error_detail = Some(Status { message: "load balancing weight must not be 0".into(), ..Status::default() });
-        } else if kind == Kind::Assignment {
+        } else if kind == ResourceKind::Assignment {
             taken.extend(names);
         }
         gateway.requests.send(verdict).await.unwrap();

@@ -10,8 +10,8 @@ use std::path::Path;
 use k8s_api::kingress::KIngress;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use kube::ResourceExt as _;
-use locality_ingress::endpoints::{Policy, assign};
-use locality_ingress::kubernetes::{Endpoint, ObjectName, Objects, convert};
+use locality_ingress::endpoints::{LocalityPolicy, assign};
+use locality_ingress::kubernetes::{Endpoint, ObjectName, RoutingObjects, convert};
 use locality_ingress::routes::{Conflicts, IngressRoutes, RouteTable, TranslateSettings, merge, translate};
 use locality_ingress::xds::{ListenerSettings, cluster, listeners, load_assignment, route_configuration};
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ fn name_of(object: &impl kube::Resource) -> ObjectName {
 }
 
 fn outcome(case: Case) -> Outcome {
-    let mut objects = Objects::default();
+    let mut objects = RoutingObjects::default();
     for service in case.services {
         objects.services.insert(name_of(&service), convert::service(service));
     }
@@ -124,10 +124,10 @@ fn route_tables_to_envoy() {
     let listeners = listeners(&table, ListenerSettings::default(), [0, 0, 0, 0].into());
     insta::assert_snapshot!("envoy_listeners_with_tls", text(&listeners));
     let table = outcome(read(&case_file("external_names_and_rewrites"))).table;
-    let clusters: Vec<_> = table.clusters.iter().map(|(key, one)| cluster(key, one, Policy::Locality)).collect();
+    let clusters: Vec<_> = table.clusters.iter().map(|(key, one)| cluster(key, one, LocalityPolicy::Locality)).collect();
     insta::assert_snapshot!("envoy_clusters_of_names", text(&clusters));
     let table = outcome(read(&case_file("http2_by_port_name_or_protocol"))).table;
-    let clusters: Vec<_> = table.clusters.iter().map(|(key, one)| cluster(key, one, Policy::Spread)).collect();
+    let clusters: Vec<_> = table.clusters.iter().map(|(key, one)| cluster(key, one, LocalityPolicy::Spread)).collect();
     insta::assert_snapshot!("envoy_clusters_that_spread", text(&clusters));
 }
 
@@ -142,6 +142,6 @@ fn assignments_to_envoy() {
     let row = [("node1".to_owned(), 62), ("node2".to_owned(), 38)].into();
     let zones = [("node1".to_owned(), "zone-a".to_owned())].into();
     let endpoints = [on("node1", 1), on("node1", 2), on("node2", 3), on("node3", 4)];
-    let assignment = assign(Policy::Locality, "node1", &zones, &endpoints, Some(&row));
+    let assignment = assign(LocalityPolicy::Locality, "node1", &zones, &endpoints, Some(&row));
     insta::assert_snapshot!("envoy_assignment", text(&load_assignment("ns/a/80", &assignment, &zones, false)));
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use k8s_api::kingress::{BackendSplit, HeaderMatch, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, IngressTls};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use locality_ingress::kubernetes::{IngressObject, ObjectName, Objects, ServiceObject, ServicePort};
+use locality_ingress::kubernetes::{IngressObject, ObjectName, RoutingObjects, ServiceObject, ServicePort};
 use locality_ingress::routes::{Action, TranslateSettings, merge, translate};
 use locality_ingress::xds::route_configuration;
 use proptest::prelude::*;
@@ -61,7 +61,7 @@ proptest! {
 
     #[test]
     fn nothing_panics_and_envoy_would_take_it(ingresses in prop::collection::vec(ingress(), 1..4)) {
-        let objects = Objects::default();
+        let objects = RoutingObjects::default();
         let translated: BTreeMap<_, _> = ingresses
             .iter()
             .enumerate()
@@ -104,7 +104,7 @@ proptest! {
         let port = ServicePort { name: "http".into(), number: 80, http2: false };
         let service = ServiceObject { ports: vec![port], external_name: None, pods_of: None, of_revision: false };
         let services = (0..percents.len()).map(|i| (ObjectName::new("ns", format!("s{i}")), service.clone())).collect();
-        let objects = Objects { services, ..Objects::default() };
+        let objects = RoutingObjects { services, ..RoutingObjects::default() };
         let routes = translate(&ObjectName::new("ns", "i"), &one, &objects, &settings()).unwrap();
         let wanted: Vec<_> = match percents.as_slice() {
             [0] => vec![100],

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::observed::{PodView, Progress};
+use crate::observed::{PodProgress, PodView};
 
 const FIRST_DELAY: SignedDuration = SignedDuration::from_secs(1);
 const LONGEST_DELAY: SignedDuration = SignedDuration::from_secs(300);
@@ -13,14 +13,14 @@ const LONGEST_DELAY: SignedDuration = SignedDuration::from_secs(300);
 const FORGIVEN_AFTER: SignedDuration = SignedDuration::from_secs(600);
 
 #[derive(Debug)]
-struct Record {
+struct NodeFailures {
     /// UIDs of the failures that are counted and still to be seen.
     counted: HashSet<String>,
     failures: u32,
     last: Timestamp,
 }
 
-impl Record {
+impl NodeFailures {
     fn held_until(&self) -> Timestamp {
         let doublings = self.failures.saturating_sub(1).min(16);
         self.last + (FIRST_DELAY * (1_i32 << doublings)).min(LONGEST_DELAY)
@@ -30,7 +30,7 @@ impl Record {
 /// Failures per Seika and node.
 #[derive(Debug, Default)]
 pub(crate) struct Backoffs {
-    by_seika: HashMap<String, HashMap<String, Record>>,
+    by_seika: HashMap<String, HashMap<String, NodeFailures>>,
 }
 
 impl Backoffs {
@@ -43,7 +43,7 @@ impl Backoffs {
         now: Timestamp,
     ) -> BTreeMap<String, Timestamp> {
         let mut failed: HashMap<&str, HashSet<&str>> = HashMap::new();
-        for pod in pods.into_iter().filter(|pod| pod.progress == Progress::Finished) {
+        for pod in pods.into_iter().filter(|pod| pod.progress == PodProgress::Finished) {
             failed.entry(&pod.node).or_default().insert(&pod.uid);
         }
         if failed.is_empty() && !self.by_seika.contains_key(seika_uid) {
@@ -52,8 +52,11 @@ impl Backoffs {
         let records = self.by_seika.entry(seika_uid.to_owned()).or_default();
         records.retain(|_, record| now.duration_since(record.last) < FORGIVEN_AFTER);
         for (node, uids) in &failed {
-            let record =
-                records.entry((*node).to_owned()).or_insert_with(|| Record { counted: HashSet::new(), failures: 0, last: now });
+            let record = records.entry((*node).to_owned()).or_insert_with(|| NodeFailures {
+                counted: HashSet::new(),
+                failures: 0,
+                last: now,
+            });
             record.counted.retain(|uid| uids.contains(uid.as_str()));
             for uid in uids {
                 if record.counted.insert((*uid).to_owned()) {
@@ -91,7 +94,7 @@ mod tests {
     }
 
     fn failed(uid: &str) -> PodView {
-        PodView { uid: uid.into(), progress: Progress::Finished, ..pod("p", "node1") }
+        PodView { uid: uid.into(), progress: PodProgress::Finished, ..pod("p", "node1") }
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::index::{Owner, PodChange, Stray};
 use crate::metrics::Metrics;
 use crate::observed::{NodeChange, NodeView, Nodes, PodView};
 use crate::options::ControllerOptions;
-use crate::pace::Pace;
+use crate::pace::WritePace;
 use crate::queue::{Queue, Waiting};
 use crate::reconcile::{Context, after_error, owner_of, reconcile};
 use crate::watched::WatchedPod;
@@ -86,7 +86,7 @@ pub async fn run(
         index,
         metrics: metrics.clone(),
         at_once: options.writes_at_once.max(1),
-        pace: Pace::new(options.writes_at_once, options.writes_per_second),
+        pace: WritePace::new(options.writes_at_once, options.writes_per_second),
     };
     let context = Arc::new(Context::new(writer, nodes, store.clone(), waiting, announcer, metrics.clone()));
     let seikas = watch_seikas(api(&client, &options), store_writer, Arc::clone(&context));

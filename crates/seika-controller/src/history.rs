@@ -11,7 +11,7 @@ use k8s_api::seika::{PodTemplate, REVISION_LABEL, UID_LABEL};
 
 /// A template that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Record {
+pub(crate) struct TemplateRecord {
     /// Its object's name.
     pub(crate) name: String,
     /// The template's revision, as pods carry it.
@@ -22,7 +22,7 @@ pub(crate) struct Record {
 
 /// What is to change so that the present template is the latest one kept, and not too many are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Change {
+pub(crate) struct HistoryChange {
     /// Keep the present template under this number.
     pub(crate) add: Option<i64>,
     /// It is kept already: give this object this number.
@@ -32,15 +32,15 @@ pub(crate) struct Change {
 }
 
 /// Finds it. Of earlier templates the `limit` latest stay, and those in `used` by pods.
-pub(crate) fn change(records: &[Record], present: &str, used: &HashSet<&str>, limit: usize) -> Change {
+pub(crate) fn change(records: &[TemplateRecord], present: &str, used: &HashSet<&str>, limit: usize) -> HistoryChange {
     let latest = records.iter().map(|record| record.number).max().unwrap_or(0);
-    let mut change = Change::default();
+    let mut change = HistoryChange::default();
     match records.iter().find(|record| record.revision == present) {
         Some(record) if record.number == latest => {}
         Some(record) => change.promote = Some((record.name.clone(), latest + 1)),
         None => change.add = Some(latest + 1),
     }
-    let mut earlier: Vec<&Record> =
+    let mut earlier: Vec<&TemplateRecord> =
         records.iter().filter(|record| record.revision != present && !used.contains(record.revision.as_str())).collect();
     earlier.sort_by_key(|record| std::cmp::Reverse(record.number));
     change.forget = earlier.into_iter().skip(limit).map(|record| record.name.clone()).collect();
@@ -73,19 +73,22 @@ pub(crate) fn controller_revision(
 mod tests {
     use super::*;
 
-    fn record(revision: &str, number: i64) -> Record {
-        Record { name: format!("hello-{revision}"), revision: revision.into(), number }
+    fn record(revision: &str, number: i64) -> TemplateRecord {
+        TemplateRecord { name: format!("hello-{revision}"), revision: revision.into(), number }
     }
 
     #[test]
     fn a_template_is_kept_once_and_the_present_one_is_the_latest() {
         let none = HashSet::new();
-        assert_eq!(change(&[], "a", &none, 10), Change { add: Some(1), ..Change::default() });
+        assert_eq!(change(&[], "a", &none, 10), HistoryChange { add: Some(1), ..HistoryChange::default() });
         let kept = [record("a", 1), record("b", 2)];
-        assert_eq!(change(&kept, "b", &none, 10), Change::default());
-        assert_eq!(change(&kept, "c", &none, 10), Change { add: Some(3), ..Change::default() });
+        assert_eq!(change(&kept, "b", &none, 10), HistoryChange::default());
+        assert_eq!(change(&kept, "c", &none, 10), HistoryChange { add: Some(3), ..HistoryChange::default() });
         // Back to an earlier one.
-        assert_eq!(change(&kept, "a", &none, 10), Change { promote: Some(("hello-a".into(), 3)), ..Change::default() });
+        assert_eq!(
+            change(&kept, "a", &none, 10),
+            HistoryChange { promote: Some(("hello-a".into(), 3)), ..HistoryChange::default() }
+        );
     }
 
     #[test]

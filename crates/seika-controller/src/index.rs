@@ -50,7 +50,7 @@ struct OfSeika {
 
 /// All that is known of one Seika's pods.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Picture {
+pub(crate) struct SeikaView {
     /// Its pods in name order, those just asked for included.
     pub(crate) pods: Vec<Arc<PodView>>,
     /// Creates whose outcome is unknown: node and name.
@@ -263,9 +263,9 @@ impl PodIndex {
 
     /// What is known of the pods of `owner`.
     #[must_use]
-    pub(crate) fn picture(&self, owner: &Owner) -> Picture {
-        let Some(of_seika) = self.seikas.get(owner) else { return Picture::default() };
-        let mut picture = Picture::default();
+    pub(crate) fn picture(&self, owner: &Owner) -> SeikaView {
+        let Some(of_seika) = self.seikas.get(owner) else { return SeikaView::default() };
+        let mut picture = SeikaView::default();
         for pod in of_seika.pods.values() {
             picture.pods.push(match of_seika.deletes.get(&pod.uid) {
                 None => Arc::clone(pod),

@@ -16,7 +16,7 @@ pub struct ErrorLabels {
 
 /// How a write ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Outcome {
+pub enum WriteOutcome {
     /// Accepted by the API server.
     Done,
     /// Refused by the API server.
@@ -29,7 +29,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OutcomeLabels {
     /// How they ended.
-    pub outcome: Outcome,
+    pub outcome: WriteOutcome,
 }
 
 /// The controller's own metrics. Cheap to clone; clones share the numbers.
@@ -100,11 +100,11 @@ impl Metrics {
         self.leading.set(leads.into());
     }
 
-    pub(crate) fn created(&self, outcome: Outcome) {
+    pub(crate) fn created(&self, outcome: WriteOutcome) {
         self.pod_creates.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
-    pub(crate) fn deleted(&self, outcome: Outcome) {
+    pub(crate) fn deleted(&self, outcome: WriteOutcome) {
         self.pod_deletes.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 }

@@ -16,7 +16,7 @@ const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// How far a pod has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
+pub(crate) enum PodProgress {
     /// Not bound to its node.
     Unscheduled,
     /// Bound; not all of its containers have been started.
@@ -51,7 +51,7 @@ pub(crate) struct PodView {
     /// The revision of the template that it was made from.
     pub(crate) revision: String,
     /// How far it has come.
-    pub(crate) progress: Progress,
+    pub(crate) progress: PodProgress,
     /// What holds it up.
     pub(crate) hindrance: Option<Hindrance>,
     /// It is going already.
@@ -77,7 +77,7 @@ impl PodView {
             uid: String::new(),
             node: node.to_owned(),
             revision: revision.to_owned(),
-            progress: Progress::Unscheduled,
+            progress: PodProgress::Unscheduled,
             hindrance: None,
             terminating: false,
             doomed: false,
@@ -121,25 +121,25 @@ impl PodView {
     /// It serves, or will: it is neither going nor finished.
     #[must_use]
     pub(crate) fn is_active(&self) -> bool {
-        !self.terminating && self.progress != Progress::Finished
+        !self.terminating && self.progress != PodProgress::Finished
     }
 
     /// Since when it is ready, if it is.
     #[must_use]
     pub(crate) fn ready_since(&self) -> Option<Timestamp> {
         match self.progress {
-            Progress::Running { ready_since } => ready_since,
+            PodProgress::Running { ready_since } => ready_since,
             _ => None,
         }
     }
 }
 
-fn progress(status: Option<&PodStatus>, bound: bool) -> Progress {
+fn progress(status: Option<&PodStatus>, bound: bool) -> PodProgress {
     let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();
     match phase {
-        "Failed" | "Succeeded" => Progress::Finished,
-        _ if !bound => Progress::Unscheduled,
-        "Running" => Progress::Running {
+        "Failed" | "Succeeded" => PodProgress::Finished,
+        _ if !bound => PodProgress::Unscheduled,
+        "Running" => PodProgress::Running {
             ready_since: status
                 .and_then(|status| status.conditions.as_ref())
                 .and_then(|conditions| {
@@ -149,17 +149,17 @@ fn progress(status: Option<&PodStatus>, bound: bool) -> Progress {
                 // than it is.
                 .map(|ready| ready.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0)),
         },
-        _ => Progress::Pending,
+        _ => PodProgress::Pending,
     }
 }
 
-fn hindrance(status: &PodStatus, progress: &Progress) -> Option<Hindrance> {
+fn hindrance(status: &PodStatus, progress: &PodProgress) -> Option<Hindrance> {
     match progress {
-        Progress::Finished => Some(Hindrance {
+        PodProgress::Finished => Some(Hindrance {
             reason: status.reason.clone().unwrap_or_else(|| "Failed".to_owned()),
             message: status.message.clone().unwrap_or_default(),
         }),
-        Progress::Unscheduled => status
+        PodProgress::Unscheduled => status
             .conditions
             .iter()
             .flatten()
@@ -168,8 +168,8 @@ fn hindrance(status: &PodStatus, progress: &Progress) -> Option<Hindrance> {
                 reason: condition.reason.clone().unwrap_or_else(|| "Unschedulable".to_owned()),
                 message: condition.message.clone().unwrap_or_default(),
             }),
-        Progress::Running { ready_since: Some(_) } => None,
-        Progress::Pending | Progress::Running { .. } => status
+        PodProgress::Running { ready_since: Some(_) } => None,
+        PodProgress::Pending | PodProgress::Running { .. } => status
             .init_container_statuses
             .iter()
             .chain(&status.container_statuses)
@@ -249,7 +249,7 @@ impl NodeView {
 
 /// What is known of a node's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Known<'a> {
+pub(crate) enum NodeKnowledge<'a> {
     /// There is such a node.
     Present(&'a NodeView),
     /// There was one.
@@ -310,11 +310,11 @@ impl Nodes {
 
     /// What is known of `name`.
     #[must_use]
-    pub(crate) fn look_up(&self, name: &str) -> Known<'_> {
+    pub(crate) fn look_up(&self, name: &str) -> NodeKnowledge<'_> {
         match (self.present.get(name), self.gone.get(name)) {
-            (Some(view), _) => Known::Present(view),
-            (None, Some(since)) => Known::GoneSince(*since),
-            (None, None) => Known::Never,
+            (Some(view), _) => NodeKnowledge::Present(view),
+            (None, Some(since)) => NodeKnowledge::GoneSince(*since),
+            (None, None) => NodeKnowledge::Never,
         }
     }
 
@@ -335,6 +335,6 @@ pub(crate) mod fixtures {
 
     /// A pod that is ready since the beginning of time.
     pub(crate) fn ready_pod(name: &str, node: &str) -> PodView {
-        PodView { progress: Progress::Running { ready_since: Some(Timestamp::UNIX_EPOCH) }, ..pod(name, node) }
+        PodView { progress: PodProgress::Running { ready_since: Some(Timestamp::UNIX_EPOCH) }, ..pod(name, node) }
     }
 }

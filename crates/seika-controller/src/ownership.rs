@@ -13,7 +13,7 @@ use std::sync::Arc;
 use kube::core::{Selector, SelectorExt as _};
 
 pub(crate) use self::attempts::Attempts;
-use crate::index::{Picture, Stray};
+use crate::index::{SeikaView, Stray};
 use crate::observed::PodView;
 
 /// The pods to adopt and to release.
@@ -28,7 +28,7 @@ pub(crate) struct Claims {
 }
 
 /// Compares the selector with the pods that there are.
-pub(crate) fn claims<'a>(selector: &Selector, picture: &Picture, strays: impl IntoIterator<Item = &'a Stray>) -> Claims {
+pub(crate) fn claims<'a>(selector: &Selector, picture: &SeikaView, strays: impl IntoIterator<Item = &'a Stray>) -> Claims {
     // A pod that the watch does not show yet has the labels that it was created with.
     let matches = |pod: &PodView| pod.labels.as_ref().is_none_or(|labels| selector.matches(labels));
     let held = |pod: &PodView| picture.pods.iter().any(|held| held.uid == pod.uid);
@@ -50,7 +50,7 @@ pub(crate) fn claims<'a>(selector: &Selector, picture: &Picture, strays: impl In
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observed::Progress;
+    use crate::observed::PodProgress;
     use crate::observed::fixtures::pod;
 
     fn labelled(name: &str, app: &str) -> PodView {
@@ -76,7 +76,7 @@ mod tests {
             "app": "hello", k8s_api::seika::NODE_LABEL: "node1", k8s_api::seika::REVISION_LABEL: "rev" } } });
         let pod = PodView::of(&serde_json::from_value(watched).unwrap());
         let of_node: Selector = [(k8s_api::seika::NODE_LABEL.to_owned(), "node1".to_owned())].into_iter().collect();
-        let picture = Picture { pods: vec![Arc::new(pod)], unresolved: Vec::new() };
+        let picture = SeikaView { pods: vec![Arc::new(pod)], unresolved: Vec::new() };
         assert!(claims(&of_node, &picture, &[]).release.is_empty());
     }
 
@@ -86,11 +86,11 @@ mod tests {
             stray(labelled("matches", "hello"), None),
             stray(labelled("other-app", "other"), None),
             stray(PodView { terminating: true, ..labelled("going", "hello") }, None),
-            stray(PodView { progress: Progress::Finished, ..labelled("finished", "hello") }, None),
+            stray(PodView { progress: PodProgress::Finished, ..labelled("finished", "hello") }, None),
             stray(labelled("held", "hello"), Some("ReplicaSet rs")),
             stray(labelled("held-other-app", "other"), Some("ReplicaSet rs")),
         ];
-        let claims = claims(&selector(), &Picture::default(), &strays);
+        let claims = claims(&selector(), &SeikaView::default(), &strays);
         assert_eq!(names(&claims.adopt), ["matches"]);
         assert_eq!(claims.foreign, ["pod held of ReplicaSet rs"]);
         assert!(claims.release.is_empty());
@@ -104,14 +104,14 @@ mod tests {
             PodView { terminating: true, ..labelled("going", "debug") },
             PodView { labels: None, ..pod("just-asked-for", "node1") },
         ];
-        let picture = Picture { pods: pods.into_iter().map(Arc::new).collect(), unresolved: Vec::new() };
+        let picture = SeikaView { pods: pods.into_iter().map(Arc::new).collect(), unresolved: Vec::new() };
         assert_eq!(names(&claims(&selector(), &picture, &[]).release), ["relabelled"]);
     }
 
     #[test]
     fn an_orphan_that_is_being_taken_in_is_not_taken_in_twice() {
         let orphan = labelled("orphan", "hello");
-        let picture = Picture { pods: vec![Arc::new(orphan.clone())], unresolved: Vec::new() };
+        let picture = SeikaView { pods: vec![Arc::new(orphan.clone())], unresolved: Vec::new() };
         assert_eq!(claims(&selector(), &picture, &[stray(orphan, None)]), Claims::default());
     }
 }

@@ -15,10 +15,10 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use self::node::{OnNode, Room};
-use crate::index::Picture;
+use self::node::{NodeRoom, OnNode};
+use crate::index::SeikaView;
 use crate::naming::pod_name;
-use crate::observed::{Known, Nodes, PodView};
+use crate::observed::{NodeKnowledge, Nodes, PodView};
 use crate::taints::Tolerations;
 use k8s_api::seika::Rollout;
 
@@ -33,7 +33,7 @@ pub(crate) const CREATES_PER_NODE_AND_PLAN: usize = 110;
 
 /// What is asked.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked<'a> {
+pub(crate) struct DesiredPods<'a> {
     /// The Seika's name.
     pub(crate) seika: &'a str,
     /// The Seika's UID.
@@ -50,7 +50,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) tolerations: &'a Tolerations,
 }
 
-impl Asked<'_> {
+impl DesiredPods<'_> {
     /// How many pods `node` is to have.
     fn count(&self, node: &str) -> usize {
         self.counts.get(node).map_or(0, |count| usize::try_from(*count).unwrap_or(0))
@@ -65,11 +65,11 @@ impl Asked<'_> {
 
 /// What is seen.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Seen<'a> {
+pub(crate) struct ObservedPods<'a> {
     /// The cluster's nodes.
     pub(crate) nodes: &'a Nodes,
     /// The Seika's pods and the creates whose outcome is unknown.
-    pub(crate) picture: &'a Picture,
+    pub(crate) picture: &'a SeikaView,
     /// Names that others hold.
     pub(crate) taken: &'a HashSet<String>,
     /// Nodes on which no failed pod may be replaced yet, and until when.
@@ -89,7 +89,7 @@ pub(crate) struct Create {
 
 /// Why a pod is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Cause {
+pub(crate) enum DeleteCause {
     /// The node has more than it should.
     Excess,
     /// It was made from another template.
@@ -110,14 +110,14 @@ pub(crate) struct Delete {
     /// Its node.
     pub(crate) node: String,
     /// Why.
-    pub(crate) cause: Cause,
+    pub(crate) cause: DeleteCause,
     /// Nobody is left who could end it gently.
     pub(crate) force: bool,
 }
 
 /// What to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Plan {
+pub(crate) struct PodPlan {
     /// Pods to create, in this order.
     pub(crate) creates: Vec<Create>,
     /// Pods to delete.
@@ -128,8 +128,8 @@ pub(crate) struct Plan {
 
 /// Makes the plan.
 #[must_use]
-pub(crate) fn plan(asked: &Asked<'_>, seen: &Seen<'_>) -> Plan {
-    let mut plan = Plan::default();
+pub(crate) fn plan(asked: &DesiredPods<'_>, seen: &ObservedPods<'_>) -> PodPlan {
+    let mut plan = PodPlan::default();
     let mut by_node: BTreeMap<&str, Vec<&Arc<PodView>>> = asked.counts.keys().map(|node| (node.as_str(), Vec::new())).collect();
     for pod in &seen.picture.pods {
         by_node.entry(&pod.node).or_default().push(pod);
@@ -138,12 +138,12 @@ pub(crate) fn plan(asked: &Asked<'_>, seen: &Seen<'_>) -> Plan {
     let mut creates: Vec<Vec<Create>> = Vec::new();
     for (name, pods) in by_node {
         match seen.nodes.look_up(name) {
-            Known::Present(view) => {
+            NodeKnowledge::Present(view) => {
                 // Where no new pod can start, the old ones are not given up for them.
                 let rolls = !asked.rollout.paused && view.obstacle(asked.tolerations).is_none();
                 let on_node = OnNode::new(&pods, asked, rolls, seen.now);
                 let held_until = seen.held.get(name).copied();
-                let decision = on_node.decide(&Room {
+                let decision = on_node.decide(&NodeRoom {
                     count: asked.count(name),
                     surge_left,
                     unavailable_left,
@@ -161,10 +161,10 @@ pub(crate) fn plan(asked: &Asked<'_>, seen: &Seen<'_>) -> Plan {
                 plan.deletes.extend(decision.deletes);
                 creates.push(name_creates(asked, seen, name, &pods, decision.creates));
             }
-            Known::GoneSince(since) if seen.now.duration_since(since) < NODE_GONE_HOLD => {
+            NodeKnowledge::GoneSince(since) if seen.now.duration_since(since) < NODE_GONE_HOLD => {
                 plan.look_again_in(NODE_GONE_HOLD - seen.now.duration_since(since));
             }
-            Known::GoneSince(_) | Known::Never => plan.deletes.extend(node::abandon(&pods)),
+            NodeKnowledge::GoneSince(_) | NodeKnowledge::Never => plan.deletes.extend(node::abandon(&pods)),
         }
     }
     let wanted: usize = creates.iter().map(Vec::len).sum();
@@ -177,7 +177,7 @@ pub(crate) fn plan(asked: &Asked<'_>, seen: &Seen<'_>) -> Plan {
     plan
 }
 
-impl Plan {
+impl PodPlan {
     fn look_again_in(&mut self, delay: SignedDuration) {
         let delay = delay.max(SignedDuration::ZERO);
         self.again_after = Some(self.again_after.map_or(delay, |sooner| sooner.min(delay)));
@@ -185,7 +185,7 @@ impl Plan {
 }
 
 /// How many pods beyond the total may still be added for a roll-out.
-fn surge_left(asked: &Asked<'_>, seen: &Seen<'_>) -> usize {
+fn surge_left(asked: &DesiredPods<'_>, seen: &ObservedPods<'_>) -> usize {
     let Some(max_surge) = asked.rollout.max_surge else { return usize::MAX };
     // Nodes that are short of pods do not lend their room to those that are rolling.
     let mut active: BTreeMap<&str, usize> = BTreeMap::new();
@@ -198,18 +198,28 @@ fn surge_left(asked: &Asked<'_>, seen: &Seen<'_>) -> usize {
 
 /// How many available pods a rollout may still delete. Nodes that do not exist do not count as
 /// lacking pods: nothing could run there.
-fn unavailable_left(asked: &Asked<'_>, seen: &Seen<'_>, by_node: &BTreeMap<&str, Vec<&Arc<PodView>>>) -> usize {
+fn unavailable_left(asked: &DesiredPods<'_>, seen: &ObservedPods<'_>, by_node: &BTreeMap<&str, Vec<&Arc<PodView>>>) -> usize {
     let Some(max_unavailable) = asked.rollout.max_unavailable else { return usize::MAX };
     let lacking = |(node, pods): (&&str, &Vec<&Arc<PodView>>)| {
         let available = pods.iter().filter(|pod| asked.is_available(pod, seen.now)).count();
-        if matches!(seen.nodes.look_up(node), Known::Present(_)) { asked.count(node).saturating_sub(available) } else { 0 }
+        if matches!(seen.nodes.look_up(node), NodeKnowledge::Present(_)) {
+            asked.count(node).saturating_sub(available)
+        } else {
+            0
+        }
     };
     usize::try_from(max_unavailable).unwrap_or(0).saturating_sub(by_node.iter().map(lacking).sum())
 }
 
 /// Names for `count` new pods on `node`: first those whose create may or may not have happened,
 /// then the first free slots.
-fn name_creates(asked: &Asked<'_>, seen: &Seen<'_>, node: &str, pods: &[&Arc<PodView>], count: usize) -> Vec<Create> {
+fn name_creates(
+    asked: &DesiredPods<'_>,
+    seen: &ObservedPods<'_>,
+    node: &str,
+    pods: &[&Arc<PodView>],
+    count: usize,
+) -> Vec<Create> {
     if count == 0 {
         return Vec::new();
     }

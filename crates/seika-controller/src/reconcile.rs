@@ -24,9 +24,9 @@ pub(crate) use self::context::Context;
 use self::report::{reject, tell_of, write_status};
 pub(crate) use self::valid::owner_of;
 use self::valid::{Valid, validate};
-use crate::index::Picture;
+use crate::index::SeikaView;
 use crate::metrics::ErrorLabels;
-use crate::plan::{Plan, plan};
+use crate::plan::{PodPlan, plan};
 use crate::status::Trouble;
 use crate::writes::{Claimant, WriteError};
 use k8s_api::seika::{MaybeSeika, REVISION_HISTORY_LIMIT};
@@ -75,7 +75,7 @@ async fn pass(valid: &Valid<'_>, context: &Context) -> Result<Action, WriteError
     let settled = settle_doubts(valid, context).await;
     let Claimed { foreign, again_in: claim_again_in } = settle_ownership(valid, context).await;
 
-    let Plan { mut creates, deletes, again_after } = context.look(valid, plan);
+    let PodPlan { mut creates, deletes, again_after } = context.look(valid, plan);
     context.with_book(owner, |book| creates.sort_by_key(|create| book.refused_nodes.contains(&create.node)));
     let (wants_creates, wants_deletes) = (!creates.is_empty(), !deletes.is_empty());
     let still_wanted = || is_still_wanted(valid, context);
@@ -138,7 +138,7 @@ fn is_still_wanted(valid: &Valid<'_>, context: &Context) -> bool {
 }
 
 /// A write without an answer.
-enum Doubt {
+enum UnansweredWrite {
     Create { name: String },
     Delete { name: String, uid: String },
 }
@@ -147,11 +147,11 @@ enum Doubt {
 /// asked for again under its name, so the pass can go on. After the first question that fails, no
 /// more are asked.
 async fn settle_doubts(valid: &Valid<'_>, context: &Context) -> Result<(), WriteError> {
-    let Picture { pods, unresolved } = context.writer.index.lock().picture(&valid.owner);
+    let SeikaView { pods, unresolved } = context.writer.index.lock().picture(&valid.owner);
     let doomed = pods.iter().filter(|pod| pod.doomed);
-    let deletes = doomed.map(|pod| Doubt::Delete { name: pod.name.clone(), uid: pod.uid.clone() });
-    let creates = unresolved.into_iter().map(|(_, name)| Doubt::Create { name });
-    let doubts: Vec<Doubt> = deletes.chain(creates).collect();
+    let deletes = doomed.map(|pod| UnansweredWrite::Delete { name: pod.name.clone(), uid: pod.uid.clone() });
+    let creates = unresolved.into_iter().map(|(_, name)| UnansweredWrite::Create { name });
+    let doubts: Vec<UnansweredWrite> = deletes.chain(creates).collect();
     let mut asked = FuturesUnordered::new();
     for doubt in doubts {
         if asked.len() >= context.writer.at_once {
@@ -165,10 +165,10 @@ async fn settle_doubts(valid: &Valid<'_>, context: &Context) -> Result<(), Write
     Ok(())
 }
 
-async fn settle(valid: &Valid<'_>, context: &Context, doubt: Doubt) -> Result<(), WriteError> {
+async fn settle(valid: &Valid<'_>, context: &Context, doubt: UnansweredWrite) -> Result<(), WriteError> {
     match doubt {
-        Doubt::Delete { name, uid } => context.writer.settle_delete(&valid.owner, &name, &uid).await,
-        Doubt::Create { name } => {
+        UnansweredWrite::Delete { name, uid } => context.writer.settle_delete(&valid.owner, &name, &uid).await,
+        UnansweredWrite::Create { name } => {
             if let Some(unlike) = context.writer.settle_create(&claimant(valid), &name).await? {
                 context.with_book(&valid.owner, |book| book.attempts.came_out_unlike(&unlike.uid, &unlike.name));
             }

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use self::listing::Listing;
-use crate::observed::{Known, Obstacle, PodView, Progress};
-use crate::plan::{Asked, Seen};
+use self::listing::NodeListing;
+use crate::observed::{NodeKnowledge, Obstacle, PodProgress, PodView};
+use crate::plan::{DesiredPods, ObservedPods};
 use k8s_api::seika::{NodeStatus, Rollout, SeikaStatus};
 
 /// What a scheduler or an admission webhook says can be long, and a status has to fit into etcd.
@@ -42,7 +42,7 @@ pub(crate) struct Circumstances<'a> {
 
 /// Makes the status.
 #[must_use]
-pub(crate) fn status(asked: &Asked<'_>, seen: &Seen<'_>, circumstances: &Circumstances<'_>) -> SeikaStatus {
+pub(crate) fn status(asked: &DesiredPods<'_>, seen: &ObservedPods<'_>, circumstances: &Circumstances<'_>) -> SeikaStatus {
     let mut by_node: BTreeMap<&str, Vec<&PodView>> = asked.counts.keys().map(|node| (node.as_str(), Vec::new())).collect();
     for pod in &seen.picture.pods {
         by_node.entry(&pod.node).or_default().push(pod);
@@ -67,7 +67,7 @@ pub(crate) fn status(asked: &Asked<'_>, seen: &Seen<'_>, circumstances: &Circums
     let since = before.and_then(|before| before.progressed_at.clone());
     status.progressed_at = Some(since.unwrap_or_else(|| Time(whole_seconds(seen.now))));
     status.conditions = conditions(&status, &per_node, asked, seen, circumstances);
-    let Listing { nodes, ready, per_node } = Listing::of(per_node, seen.nodes);
+    let NodeListing { nodes, ready, per_node } = NodeListing::of(per_node, seen.nodes);
     SeikaStatus { nodes, ready, per_node, ..status }
 }
 
@@ -108,7 +108,7 @@ pub(crate) fn rejected(before: &SeikaStatus, generation: Option<i64>, problem: &
     status
 }
 
-fn node_status(asked: &Asked<'_>, seen: &Seen<'_>, node: &str, pods: &[&PodView]) -> NodeStatus {
+fn node_status(asked: &DesiredPods<'_>, seen: &ObservedPods<'_>, node: &str, pods: &[&PodView]) -> NodeStatus {
     let active: Vec<&PodView> = pods.iter().copied().filter(|pod| pod.is_active()).collect();
     let ready = active.iter().filter(|pod| pod.ready_since().is_some()).count();
     let mut status = NodeStatus {
@@ -130,20 +130,26 @@ fn node_status(asked: &Asked<'_>, seen: &Seen<'_>, node: &str, pods: &[&PodView]
 }
 
 /// What keeps new pods from starting on a node that is there.
-fn obstacle(asked: &Asked<'_>, seen: &Seen<'_>, node: &str) -> Option<Obstacle> {
+fn obstacle(asked: &DesiredPods<'_>, seen: &ObservedPods<'_>, node: &str) -> Option<Obstacle> {
     match seen.nodes.look_up(node) {
-        Known::Present(view) => view.obstacle(asked.tolerations),
-        Known::Never | Known::GoneSince(_) => None,
+        NodeKnowledge::Present(view) => view.obstacle(asked.tolerations),
+        NodeKnowledge::Never | NodeKnowledge::GoneSince(_) => None,
     }
 }
 
 /// Why a node has fewer ready pods than wanted: what is wrong with the node, else with a pod, else
 /// nothing but time.
-fn shortfall(asked: &Asked<'_>, seen: &Seen<'_>, node: &str, pods: &[&PodView], active: &[&PodView]) -> (String, Option<String>) {
+fn shortfall(
+    asked: &DesiredPods<'_>,
+    seen: &ObservedPods<'_>,
+    node: &str,
+    pods: &[&PodView],
+    active: &[&PodView],
+) -> (String, Option<String>) {
     let has_to_start = active
         .iter()
-        .any(|pod| pod.progress == Progress::Unscheduled || (pod.revision != asked.revision && pod.ready_since().is_some()));
-    if !matches!(seen.nodes.look_up(node), Known::Present(_)) {
+        .any(|pod| pod.progress == PodProgress::Unscheduled || (pod.revision != asked.revision && pod.ready_since().is_some()));
+    if !matches!(seen.nodes.look_up(node), NodeKnowledge::Present(_)) {
         return ("NodeNotFound".into(), Some(format!("there is no node {node}")));
     }
     match obstacle(asked, seen, node) {
@@ -157,7 +163,7 @@ fn shortfall(asked: &Asked<'_>, seen: &Seen<'_>, node: &str, pods: &[&PodView], 
         Some(Obstacle::Cordoned | Obstacle::Tainted(_)) | None => {}
     }
     if let Some(until) = seen.held.get(node) {
-        let last = pods.iter().filter(|pod| pod.progress == Progress::Finished).find_map(|pod| pod.hindrance.as_ref());
+        let last = pods.iter().filter(|pod| pod.progress == PodProgress::Finished).find_map(|pod| pod.hindrance.as_ref());
         let why = last.map(|hindrance| format!("{} {}; ", hindrance.reason, hindrance.message)).unwrap_or_default();
         return ("PodsFail".into(), Some(format!("{why}no replacement before {until:.0}")));
     }
@@ -171,13 +177,13 @@ fn shortfall(asked: &Asked<'_>, seen: &Seen<'_>, node: &str, pods: &[&PodView], 
 fn conditions(
     status: &SeikaStatus,
     per_node: &[NodeStatus],
-    asked: &Asked<'_>,
-    seen: &Seen<'_>,
+    asked: &DesiredPods<'_>,
+    seen: &ObservedPods<'_>,
     circumstances: &Circumstances<'_>,
 ) -> Vec<Condition> {
     let missing_nodes: Vec<&str> = per_node
         .iter()
-        .filter(|node| node.desired > 0 && !matches!(seen.nodes.look_up(&node.node), Known::Present(_)))
+        .filter(|node| node.desired > 0 && !matches!(seen.nodes.look_up(&node.node), NodeKnowledge::Present(_)))
         .map(|node| node.node.as_str())
         .collect();
     let short: Vec<&str> = per_node.iter().filter(|node| node.ready < node.desired).map(|node| node.node.as_str()).collect();
@@ -294,7 +300,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::index::Picture;
+    use crate::index::SeikaView;
     use crate::observed::fixtures::{pod, ready_pod};
     use crate::observed::{Hindrance, NodeView, Nodes};
     use crate::taints::{Taint, Tolerations};
@@ -302,7 +308,7 @@ mod tests {
     struct Case {
         counts: BTreeMap<String, i32>,
         nodes: Nodes,
-        picture: Picture,
+        picture: SeikaView,
         held: BTreeMap<String, Timestamp>,
     }
 
@@ -314,7 +320,7 @@ mod tests {
         Case {
             counts: counts.iter().map(|(node, count)| ((*node).to_owned(), *count)).collect(),
             nodes,
-            picture: Picture { pods: pods.into_iter().map(Arc::new).collect(), unresolved: Vec::new() },
+            picture: SeikaView { pods: pods.into_iter().map(Arc::new).collect(), unresolved: Vec::new() },
             held: BTreeMap::new(),
         }
     }
@@ -322,7 +328,7 @@ mod tests {
     impl Case {
         fn status(&self, circumstances: &Circumstances<'_>) -> SeikaStatus {
             let rollout = Rollout::default();
-            let asked = Asked {
+            let asked = DesiredPods {
                 seika: "hello",
                 uid: "uid",
                 counts: &self.counts,
@@ -331,7 +337,7 @@ mod tests {
                 min_ready: SignedDuration::ZERO,
                 tolerations: &Tolerations::default(),
             };
-            let seen = Seen {
+            let seen = ObservedPods {
                 nodes: &self.nodes,
                 picture: &self.picture,
                 taken: &HashSet::new(),
@@ -366,7 +372,7 @@ mod tests {
         let pods = vec![
             ready_pod("a", "node1"),
             PodView { terminating: true, ..ready_pod("b", "node1") },
-            PodView { progress: Progress::Finished, ..pod("c", "node1") },
+            PodView { progress: PodProgress::Finished, ..pod("c", "node1") },
             PodView { revision: "old".into(), ..ready_pod("d", "node1") },
         ];
         let status = case(&[("node1", 2)], pods).status(&Circumstances::default());
@@ -380,7 +386,7 @@ mod tests {
             &[("node1", 1), ("node2", 1), ("node3", 2), ("node9", 1)],
             vec![
                 PodView {
-                    progress: Progress::Pending,
+                    progress: PodProgress::Pending,
                     hindrance: Some(Hindrance { reason: "ImagePullBackOff".into(), message: "no such image".into() }),
                     ..pod("a", "node1")
                 },
@@ -455,7 +461,7 @@ mod tests {
     #[test]
     fn failing_pods_are_told_of() {
         let failed = PodView {
-            progress: Progress::Finished,
+            progress: PodProgress::Finished,
             hindrance: Some(Hindrance { reason: "Evicted".into(), message: "low on memory".into() }),
             ..pod("a", "node1")
         };

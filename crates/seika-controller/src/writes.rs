@@ -15,10 +15,10 @@ use kube::{Client, Resource as _};
 use serde_json::json;
 
 pub(crate) use self::error::WriteError;
-use crate::history::{self, Change, Record};
+use crate::history::{self, HistoryChange, TemplateRecord};
 use crate::index::{Owner, PodIndex};
 use crate::metrics::Metrics;
-use crate::pace::Pace;
+use crate::pace::WritePace;
 use k8s_api::seika::{PodTemplate, REVISION_LABEL, Seika, SeikaStatus, UID_LABEL};
 
 /// The field manager of the status, and the user agent of all else.
@@ -58,7 +58,7 @@ pub(crate) struct Writer {
     pub(crate) at_once: usize,
     /// How many writes there may be at once and how fast they may follow each other, those of all
     /// Seikas together.
-    pub(crate) pace: Pace,
+    pub(crate) pace: WritePace,
 }
 
 impl Writer {
@@ -80,8 +80,9 @@ impl Writer {
         };
         let kept: Api<ControllerRevision> = Api::namespaced(self.client.clone(), &owner.namespace);
         let ours = ListParams::default().labels(&format!("{UID_LABEL}={}", owner.uid));
-        let records: Vec<Record> = answered(kept.list(&ours)).await.map_err(failed)?.items.into_iter().map(record).collect();
-        let Change { add, promote, forget } = history::change(&records, revision, used, limit);
+        let records: Vec<TemplateRecord> =
+            answered(kept.list(&ours)).await.map_err(failed)?.items.into_iter().map(record).collect();
+        let HistoryChange { add, promote, forget } = history::change(&records, revision, used, limit);
         if let Some(number) = add {
             let manifest = history::controller_revision(&owner.name, revision, number, template, reference);
             let body = serde_json::to_vec(&manifest).map_err(kube::Error::SerdeError).map_err(failed)?;
@@ -159,7 +160,7 @@ async fn answered<T>(answer: impl Future<Output = Result<T, kube::Error>>) -> Re
     tokio::time::timeout(ANSWER_WITHIN, answer).await.unwrap_or_else(|elapsed| Err(kube::Error::Service(elapsed.into())))
 }
 
-fn record(kept: ControllerRevision) -> Record {
+fn record(kept: ControllerRevision) -> TemplateRecord {
     let revision = kept.metadata.labels.as_ref().and_then(|labels| labels.get(REVISION_LABEL)).cloned();
-    Record { name: kept.metadata.name.unwrap_or_default(), revision: revision.unwrap_or_default(), number: kept.revision }
+    TemplateRecord { name: kept.metadata.name.unwrap_or_default(), revision: revision.unwrap_or_default(), number: kept.revision }
 }

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use locality_ingress::xds::Kind;
+use locality_ingress::xds::ResourceKind;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
@@ -51,7 +51,7 @@ pub(crate) async fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::
     Ok(())
 }
 
-fn subscribe(kind: Kind, names: Vec<String>) -> DeltaDiscoveryRequest {
+fn subscribe(kind: ResourceKind, names: Vec<String>) -> DeltaDiscoveryRequest {
     DeltaDiscoveryRequest {
         type_url: kind.type_url().into(),
         resource_names_subscribe: names,
@@ -69,18 +69,18 @@ async fn gateway(endpoint: Endpoint, node: String) -> anyhow::Result<()> {
     let client = AggregatedDiscoveryServiceClient::new(endpoint.connect().await?);
     let (requests, outgoing) = mpsc::channel(64);
     let node = Some(Node { id: node, ..Node::default() });
-    requests.send(DeltaDiscoveryRequest { node, ..subscribe(Kind::Cluster, Vec::new()) }).await?;
-    requests.send(subscribe(Kind::Listener, Vec::new())).await?;
+    requests.send(DeltaDiscoveryRequest { node, ..subscribe(ResourceKind::Cluster, Vec::new()) }).await?;
+    requests.send(subscribe(ResourceKind::Listener, Vec::new())).await?;
     let mut client = client.max_decoding_message_size(256 * 1024 * 1024);
     let mut answers = client.delta_aggregated_resources(ReceiverStream::new(outgoing)).await?.into_inner();
     while let Some(answer) = answers.message().await? {
-        let kind = Kind::from_type_url(&answer.type_url).context("an unknown kind")?;
+        let kind = ResourceKind::from_type_url(&answer.type_url).context("an unknown kind")?;
         let names: Vec<_> = answer.resources.into_iter().map(|resource| resource.name).collect();
         let confirmation = DeltaDiscoveryRequest { response_nonce: answer.nonce, ..subscribe(kind, Vec::new()) };
         // As Envoy does: what follows from an answer is asked for before the answer is confirmed.
         match kind {
-            Kind::Cluster => requests.send(subscribe(Kind::Assignment, names)).await?,
-            Kind::Listener => requests.send(subscribe(Kind::Routes, names)).await?,
+            ResourceKind::Cluster => requests.send(subscribe(ResourceKind::Assignment, names)).await?,
+            ResourceKind::Listener => requests.send(subscribe(ResourceKind::Routes, names)).await?,
             _ => {}
         }
         requests.send(confirmation).await?;

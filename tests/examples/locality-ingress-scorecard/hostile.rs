@@ -8,11 +8,12 @@ use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use envoy_types::pb::google::rpc::Status;
 use k8s_api::kingress::{BackendSplit, HeaderMatch, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, IngressTls};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use locality_ingress::endpoints::Policy;
-use locality_ingress::kubernetes::{Endpoint, IngressObject, ObjectName, Objects, ServiceObject, ServicePort};
-use locality_ingress::routes::{Cluster, ClusterKey, Target, TranslateSettings, merge, translate};
+use locality_ingress::endpoints::LocalityPolicy;
+use locality_ingress::kubernetes::{Endpoint, IngressObject, ObjectName, RoutingObjects, ServiceObject, ServicePort};
+use locality_ingress::routes::{Cluster, ClusterKey, ClusterTarget, TranslateSettings, merge, translate};
 use locality_ingress::xds::{
-    ClusterEndpoints, Encoded, Kind, ListenerSettings, Session, Store, Update, View, cluster, listeners, route_configuration,
+    ClusterEndpoints, ConfigStore, Encoded, GatewayView, ListenerSettings, ResourceKind, Update, XdsSession, cluster, listeners,
+    route_configuration,
 };
 use scorecards::{Figure, Goal};
 
@@ -142,7 +143,7 @@ fn ingresses() -> usize {
     let service = ServiceObject { ports: vec![port], external_name: None, pods_of: None, of_revision: false };
     let named = ServiceObject { external_name: Some("b.example".into()), ..ServiceObject::default() };
     let services = [("a", service), ("ns", named)].map(|(name, service)| (ObjectName::new("ns", name), service)).into();
-    let objects = Objects { services, ..Objects::default() };
+    let objects = RoutingObjects { services, ..RoutingObjects::default() };
     let mut chance = Chance(7);
     let mut kept = BTreeMap::new();
     for number in 0..OF_EACH {
@@ -157,7 +158,7 @@ fn ingresses() -> usize {
             let _ = Encoded::new(&route_configuration(name, hosts, &Default::default()));
         }
         for (key, one) in &table.clusters {
-            let _ = Encoded::new(&cluster(key, one, Policy::Locality));
+            let _ = Encoded::new(&cluster(key, one, LocalityPolicy::Locality));
         }
         let _ = listeners(&table, ListenerSettings::default(), [127, 0, 0, 1].into());
     }
@@ -167,14 +168,17 @@ fn ingresses() -> usize {
 /// Every request is answered, in streams that end when they ask for too much, as the server ends
 /// them.
 fn requests() -> usize {
-    let store = Arc::new(Store::new(Policy::Locality, ListenerSettings::default()));
+    let store = Arc::new(ConfigStore::new(LocalityPolicy::Locality, ListenerSettings::default()));
     let mut update = Update::default();
     let names: Vec<String> = (0..16)
         .map(|number| {
             let key = ClusterKey { service: ObjectName::new("ns", format!("s{number}")), port: "80".to_owned() };
-            let one = Cluster { http2: false, tls: false, target: Target::Endpoints { port_name: "http".into() } };
+            let one = Cluster { http2: false, tls: false, target: ClusterTarget::Endpoints { port_name: "http".into() } };
             let name = key.to_string();
-            update.shared.insert((Kind::Cluster, name.clone()), Some(Encoded::new(&cluster(&key, &one, Policy::Locality))));
+            update.shared.insert(
+                (ResourceKind::Cluster, name.clone()),
+                Some(Encoded::new(&cluster(&key, &one, LocalityPolicy::Locality))),
+            );
             let endpoints =
                 vec![Endpoint { address: [10, 0, 0, 1].into(), port: 8012, node: Some("node1".into()), stand_in: false }];
             update.endpoints.insert(name.clone(), Some(ClusterEndpoints::Pods { endpoints, rows: None, limits: None }));
@@ -182,9 +186,9 @@ fn requests() -> usize {
         })
         .collect();
     store.publish(update);
-    let view = View::of_node("node1");
+    let view = GatewayView::of_node("node1");
     let mut chance = Chance(11);
-    let mut session = Session::new(view.clone());
+    let mut session = XdsSession::new(view.clone());
     let mut now = Instant::now();
     for number in 0..OF_EACH {
         let name = |chance: &mut Chance| match chance.below(4) {
@@ -197,7 +201,7 @@ fn requests() -> usize {
             type_url: if chance.one_in(8) {
                 chance.word()
             } else {
-                Kind::ALL[chance.below(Kind::ALL.len())].type_url().to_owned()
+                ResourceKind::ALL[chance.below(ResourceKind::ALL.len())].type_url().to_owned()
             },
             resource_names_subscribe: chance.some(8, name),
             resource_names_unsubscribe: if chance.one_in(3) { chance.some(4, name) } else { Vec::new() },
@@ -210,7 +214,7 @@ fn requests() -> usize {
         let _ = session.answers(&store, now);
         now += std::time::Duration::from_millis(1);
         if session.exceeds_limits(&store) || chance.one_in(50_000) {
-            session = Session::new(view.clone());
+            session = XdsSession::new(view.clone());
         }
     }
     OF_EACH

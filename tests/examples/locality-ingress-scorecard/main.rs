@@ -29,7 +29,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use kantai_tests::ingress::{bench, daemon};
-use locality_ingress::endpoints::Policy;
+use locality_ingress::endpoints::LocalityPolicy;
 use scorecards::{Figure, Report};
 use stage::Stage;
 
@@ -46,7 +46,7 @@ fn main() -> anyhow::Result<ExitCode> {
             let [_, kubeconfig, routes_url] = arguments.as_slice() else {
                 anyhow::bail!("failed to start the daemon: no addresses")
             };
-            on_own_runtime(daemon::serve(Path::new(kubeconfig), Policy::Locality, routes_url))?;
+            on_own_runtime(daemon::serve(Path::new(kubeconfig), LocalityPolicy::Locality, routes_url))?;
             return Ok(ExitCode::SUCCESS);
         }
         _ => {}

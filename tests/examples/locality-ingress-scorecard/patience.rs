@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use locality_ingress::endpoints::Policy;
+use locality_ingress::endpoints::LocalityPolicy;
 use scorecards::{Figure, Goal};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -129,7 +129,7 @@ pub(crate) async fn silent_api_server(stage: &mut Stage) -> anyhow::Result<Vec<F
     let host = stage.revision("silent", &[(1, 1)]).await?;
     stage.kill_daemon().await?;
     let relay = Relay::to(stage.bench.api_server()?).await?;
-    let daemon = stage.bench.daemon_through(Some(relay.address), Policy::Locality, &stage.plan.url).await?;
+    let daemon = stage.bench.daemon_through(Some(relay.address), LocalityPolicy::Locality, &stage.plan.url).await?;
     // The daemon follows once it has acted upon a change.
     stage.bench.pods("silent-00001", &[(1, 2)]).await?;
     wait_until_served_by(stage, &host, "new", PATIENCE).await?;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use locality_ingress::demand::Demand;
+use locality_ingress::demand::SharedLoadBoard;
 use scorecards::{Figure, Goal};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::sync::watch;
@@ -21,7 +21,7 @@ const TIME: Duration = Duration::from_secs(20);
 /// Bytes of reports per second, and the processor time that they take here.
 pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     let (changes, mut loads) = tokio::sync::mpsc::channel(4096);
-    let demand = Demand::default();
+    let demand = SharedLoadBoard::default();
     let server = XdsServer::start(demand.clone(), INTERVAL, changes).await?;
     let mut state = state_with_revisions(&server.store, BUSY);
     state.publish_changes(Instant::now());

@@ -8,12 +8,12 @@ use anyhow::Context as _;
 use k8s_api::kingress::{BackendSplit, HttpPath, HttpRule, IngressRule, IngressSpec, IngressStatus, VISIBILITY_LOCAL};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use locality_ingress::Metrics;
-use locality_ingress::demand::{Demand, Reports};
-use locality_ingress::endpoints::Policy;
+use locality_ingress::demand::{Reports, SharedLoadBoard};
+use locality_ingress::endpoints::LocalityPolicy;
 use locality_ingress::kubernetes::{IngressObject, ObjectName, ServiceObject, ServicePort, SliceEndpoint, SliceObject};
 use locality_ingress::routes::TranslateSettings;
-use locality_ingress::state::{Change, ControlPlaneState, StateSettings};
-use locality_ingress::xds::{Ads, Connected, ListenerSettings, Store};
+use locality_ingress::state::{ControlPlaneState, ObjectChange, StateSettings};
+use locality_ingress::xds::{Ads, ConfigStore, Connected, ListenerSettings};
 use scorecards::{Figure, Goal};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
@@ -28,7 +28,7 @@ const PUSHES: u8 = 20;
 
 /// An xDS server as the daemon has it, without an API server.
 pub(crate) struct XdsServer {
-    pub(crate) store: Arc<Store>,
+    pub(crate) store: Arc<ConfigStore>,
     connected: Connected,
     address: String,
     task: JoinHandle<Result<(), tonic::transport::Error>>,
@@ -37,8 +37,12 @@ pub(crate) struct XdsServer {
 
 impl XdsServer {
     /// Gateways report their load to `demand` at `interval`; what follows from it is in `changes`.
-    pub(crate) async fn start(demand: Demand, interval: Duration, changes: mpsc::Sender<Change>) -> anyhow::Result<Self> {
-        let store = Arc::new(Store::new(Policy::Locality, ListenerSettings::default()));
+    pub(crate) async fn start(
+        demand: SharedLoadBoard,
+        interval: Duration,
+        changes: mpsc::Sender<ObjectChange>,
+    ) -> anyhow::Result<Self> {
+        let store = Arc::new(ConfigStore::new(LocalityPolicy::Locality, ListenerSettings::default()));
         let (connected, stop) = (Connected::default(), CancellationToken::new());
         // NACKs are counted and logged, which is enough here.
         let (nacks, _) = mpsc::channel(1);
@@ -76,7 +80,7 @@ impl XdsServer {
 pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
     // Nobody here reports anything.
     let (changes, _no_loads) = mpsc::channel(1);
-    let server = XdsServer::start(Demand::default(), Duration::from_secs(1), changes).await?;
+    let server = XdsServer::start(SharedLoadBoard::default(), Duration::from_secs(1), changes).await?;
     let gateways = server.start_gateways(false)?;
 
     let began = Instant::now();
@@ -108,9 +112,9 @@ pub(crate) async fn measure() -> anyhow::Result<Vec<Figure>> {
 
 /// All Ingresses and revisions: the first `with_pods` have pods, the others are at zero, where
 /// activators stand in.
-pub(crate) fn state_with_revisions(store: &Arc<Store>, with_pods: u32) -> ControlPlaneState {
+pub(crate) fn state_with_revisions(store: &Arc<ConfigStore>, with_pods: u32) -> ControlPlaneState {
     let settings = StateSettings {
-        policy: Policy::Locality,
+        policy: LocalityPolicy::Locality,
         translate: TranslateSettings {
             internal_gateway: "internal.example".into(),
             internal_authority: ObjectName::new("knative-serving", "routing-serving-certs"),
@@ -142,7 +146,7 @@ fn memory_mib(which: &str) -> anyhow::Result<f64> {
 }
 
 /// One Knative Service as Serving makes it: four names, one revision with pods on three nodes.
-fn service(number: u32, has_pods: bool) -> [Change; 3] {
+fn service(number: u32, has_pods: bool) -> [ObjectChange; 3] {
     let name = format!("service-{number:05}");
     let revision = format!("{name}-00001");
     let set = [("Knative-Serving-Namespace", "default"), ("Knative-Serving-Revision", &revision)];
@@ -165,13 +169,13 @@ fn service(number: u32, has_pods: bool) -> [Change; 3] {
     let port = ServicePort { name: "http".into(), number: 80, http2: false };
     let public = ServiceObject { ports: vec![port], external_name: None, pods_of: None, of_revision: false };
     [
-        Change::Ingress(ObjectName::new("default", name), Some(Box::new(ingress))),
-        Change::Service(ObjectName::new("default", revision), Some(public)),
+        ObjectChange::Ingress(ObjectName::new("default", name), Some(Box::new(ingress))),
+        ObjectChange::Service(ObjectName::new("default", revision), Some(public)),
         slice(number, 3, has_pods),
     ]
 }
 
-fn slice(number: u32, pods: u8, has_pods: bool) -> Change {
+fn slice(number: u32, pods: u8, has_pods: bool) -> ObjectChange {
     let revision = format!("service-{number:05}-00001");
     let endpoint = |pod: u8| {
         let [_, _, high, low] = number.to_be_bytes();
@@ -186,5 +190,5 @@ fn slice(number: u32, pods: u8, has_pods: bool) -> Change {
     };
     let slice = SliceObject { ports: vec![("http".into(), 8012)], endpoints: (0..pods).map(endpoint).collect() };
     let owner = ObjectName::new("default", &revision);
-    Change::Slice(ObjectName::new("default", format!("{revision}-x")), Some((owner, slice)))
+    ObjectChange::Slice(ObjectName::new("default", format!("{revision}-x")), Some((owner, slice)))
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::Parser as _;
 use kube::{Client, Config};
 use local_control_plane::control_plane::User;
-use locality_ingress::endpoints::Policy;
+use locality_ingress::endpoints::LocalityPolicy;
 use locality_ingress::{Listeners, Options, TlsOptions};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -15,13 +15,13 @@ use super::bench::{Bench, NAMESPACE, OPS, SECOND_OPS, SECOND_XDS, XDS, eventuall
 
 impl Bench {
     /// Starts the daemon as its ServiceAccount, with the plan from `routes_url`.
-    pub async fn daemon(&self, policy: Policy, routes_url: &str) -> anyhow::Result<Daemon> {
+    pub async fn daemon(&self, policy: LocalityPolicy, routes_url: &str) -> anyhow::Result<Daemon> {
         self.daemon_through(None, policy, routes_url).await
     }
 
     /// A second replica: gateways reach it on another port, and its operators' port is that of the
     /// first one on another address.
-    pub async fn second_daemon(&self, policy: Policy, routes_url: &str) -> anyhow::Result<Daemon> {
+    pub async fn second_daemon(&self, policy: LocalityPolicy, routes_url: &str) -> anyhow::Result<Daemon> {
         let client = client_of_daemon(&self.control_plane.kubeconfig(User::Admin), None).await?;
         let listeners = Listeners { xds: listen(SECOND_XDS).await?, ops: listen(SECOND_OPS).await? };
         let mut options = options(policy, routes_url);
@@ -32,7 +32,12 @@ impl Bench {
     }
 
     /// As [`Bench::daemon`], with another way to the API server.
-    pub async fn daemon_through(&self, way: Option<SocketAddr>, policy: Policy, routes_url: &str) -> anyhow::Result<Daemon> {
+    pub async fn daemon_through(
+        &self,
+        way: Option<SocketAddr>,
+        policy: LocalityPolicy,
+        routes_url: &str,
+    ) -> anyhow::Result<Daemon> {
         let client = client_of_daemon(&self.control_plane.kubeconfig(User::Admin), way).await?;
         let listeners = Listeners { xds: listen(XDS).await?, ops: listen(OPS).await? };
         let stop = CancellationToken::new();
@@ -55,7 +60,7 @@ impl Bench {
 
 /// The daemon in a process of its own, until that is killed: for the scorecard, which shares this
 /// bench.
-pub async fn serve(kubeconfig: &Path, policy: Policy, routes_url: &str) -> anyhow::Result<()> {
+pub async fn serve(kubeconfig: &Path, policy: LocalityPolicy, routes_url: &str) -> anyhow::Result<()> {
     let listeners = Listeners { xds: listen(XDS).await?, ops: listen(OPS).await? };
     let client = client_of_daemon(kubeconfig, None).await?;
     let options = Options { tls: TlsOptions::default(), ..options(policy, routes_url) };
@@ -78,7 +83,7 @@ async fn client_of_daemon(kubeconfig: &Path, way: Option<SocketAddr>) -> anyhow:
     Ok(k8s_api::client::client(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?)?)
 }
 
-fn options(policy: Policy, routes_url: &str) -> Options {
+fn options(policy: LocalityPolicy, routes_url: &str) -> Options {
     let mut options = Options::parse_from(["locality-ingress", "--xds-plain-text", "--pod-name=locality-ingress-0"]);
     options.policy = policy;
     options.routes.url = routes_url.to_owned();

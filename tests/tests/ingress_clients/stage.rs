@@ -14,14 +14,14 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use local_control_plane::components::{Component, Components};
 use local_control_plane::progress::Progress;
 use locality_ingress::Metrics;
-use locality_ingress::demand::{Demand, Reports};
-use locality_ingress::endpoints::Policy;
+use locality_ingress::demand::{Reports, SharedLoadBoard};
+use locality_ingress::endpoints::LocalityPolicy;
 use locality_ingress::kubernetes::{
     IngressObject, NodeObject, ObjectName, SecretObject, ServiceObject, ServicePort, SliceEndpoint, SliceObject,
 };
 use locality_ingress::routes::TranslateSettings;
-use locality_ingress::state::{Change, ControlPlaneState, StateSettings};
-use locality_ingress::xds::{Ads, Connected, ListenerSettings, Store};
+use locality_ingress::state::{ControlPlaneState, ObjectChange, StateSettings};
+use locality_ingress::xds::{Ads, ConfigStore, Connected, ListenerSettings};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -66,7 +66,7 @@ pub(crate) struct Plan {
 /// The configuration of a gateway of node1.
 pub(crate) struct Stage {
     state: ControlPlaneState,
-    store: Arc<Store>,
+    store: Arc<ConfigStore>,
     connected: Connected,
     folder: tempfile::TempDir,
     gateway: Option<Gateway>,
@@ -94,10 +94,10 @@ pub(crate) fn named(name: &str) -> ObjectName {
 
 impl Stage {
     pub(crate) async fn start(envoy: PathBuf, plan: Plan) -> anyhow::Result<Self> {
-        let store = Arc::new(Store::new(Policy::Locality, plan.listening));
+        let store = Arc::new(ConfigStore::new(LocalityPolicy::Locality, plan.listening));
         let kernel = "6.15".parse().ok();
         let settings = StateSettings {
-            policy: Policy::Locality,
+            policy: LocalityPolicy::Locality,
             translate: TranslateSettings {
                 internal_gateway: OURSELVES.to_owned(),
                 internal_authority: ObjectName::new("knative-serving", "routing-serving-certs"),
@@ -111,11 +111,11 @@ impl Stage {
         };
         let mut state = ControlPlaneState::new(store.clone(), settings);
         if plan.bounds_retransmissions {
-            state.apply_change(Change::Node("node1".into(), Some(NodeObject { zone: None, kernel, is_silent: false })));
+            state.apply_change(ObjectChange::Node("node1".into(), Some(NodeObject { zone: None, kernel, is_silent: false })));
         }
         let (stop, connected) = (CancellationToken::new(), Connected::default());
         let (changes, _) = tokio::sync::mpsc::channel(1);
-        let reports = Reports::new(Demand::default(), store.clone(), Duration::from_secs(1), changes, stop.clone());
+        let reports = Reports::new(SharedLoadBoard::default(), store.clone(), Duration::from_secs(1), changes, stop.clone());
         let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
         let (nacks, mut refused) = tokio::sync::mpsc::channel(64);
         let ads = Ads::new(store.clone(), connected.clone(), metrics, nacks, stop.clone());
@@ -164,7 +164,7 @@ impl Stage {
         self.folder.path().join("envoy.log")
     }
 
-    pub(crate) fn note(&mut self, change: Change) {
+    pub(crate) fn note(&mut self, change: ObjectChange) {
         self.state.apply_change(change);
     }
 
@@ -189,7 +189,7 @@ impl Stage {
     pub(crate) fn service(&mut self, name: &str, http2: bool, endpoints: &[(u8, SocketAddr)]) {
         let port_name = if http2 { "http2" } else { "http" };
         let port = ServicePort { name: port_name.into(), number: 80, http2 };
-        self.note(Change::Service(named(name), Some(ServiceObject { ports: vec![port], ..ServiceObject::default() })));
+        self.note(ObjectChange::Service(named(name), Some(ServiceObject { ports: vec![port], ..ServiceObject::default() })));
         let endpoint = |&(node, address): &(u8, SocketAddr)| SliceEndpoint {
             address: address.ip(),
             node: Some(format!("node{node}")),
@@ -200,7 +200,7 @@ impl Stage {
         };
         let number = endpoints.first().map_or(8012, |(_, address)| address.port());
         let slice = SliceObject { ports: vec![(port_name.into(), number)], endpoints: endpoints.iter().map(endpoint).collect() };
-        self.note(Change::Slice(named(&format!("{name}-x")), Some((named(name), slice))));
+        self.note(ObjectChange::Slice(named(&format!("{name}-x")), Some((named(name), slice))));
     }
 
     pub(crate) fn ingress(&mut self, name: &str, rules: Vec<IngressRule>, change: impl FnOnce(&mut IngressSpec)) {
@@ -209,7 +209,7 @@ impl Stage {
         let spec = spec.defaulted();
         let ingress =
             IngressObject { uid: name.into(), generation: 1, created_unix_seconds: 0, spec, status: IngressStatus::default() };
-        self.note(Change::Ingress(named(name), Some(Box::new(ingress))));
+        self.note(ObjectChange::Ingress(named(name), Some(Box::new(ingress))));
     }
 
     pub(crate) fn certificate(&mut self, name: &str, hosts: &[&str]) -> anyhow::Result<rcgen::Certificate> {
@@ -219,7 +219,7 @@ impl Stage {
             key_pem: made.signing_key.serialize_pem().into_bytes(),
             authority_pem: None,
         };
-        self.note(Change::Secret(named(name), Some(secret)));
+        self.note(ObjectChange::Secret(named(name), Some(secret)));
         Ok(made.cert)
     }
 }

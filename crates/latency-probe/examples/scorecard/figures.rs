@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use latency_matrix::NodeName;
-use latency_probe::discovery::Selection;
+use latency_probe::discovery::PeerSelection;
 use latency_probe::net::Prober as InProcessProber;
 use latency_probe::net::{AnswerPolicy, Responder, ResponderCounters};
 use latency_probe::session::SharedSession;
@@ -65,7 +65,7 @@ fn probe(lab: &Lab, peers: PeerSet, settings: Settings, lasting: Duration) -> Pr
         use_batch_scheduling().unwrap();
         let (_keys_out, keys) = watch::channel(None);
         let fleet = peers.len() + 1;
-        let (_peers_out, chosen) = watch::channel(Arc::new(Selection { peers, fleet, is_choice: false }));
+        let (_peers_out, chosen) = watch::channel(Arc::new(PeerSelection { peers, fleet, is_choice: false }));
         let prober = InProcessProber::open(shared, chosen, fleet, &keys).unwrap();
         let stop = CancellationToken::new();
         let (started, cpu) = (Instant::now(), thread_cpu());

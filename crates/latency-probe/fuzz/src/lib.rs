@@ -9,13 +9,13 @@ use latency_probe::discovery::parse_peers_file;
 use latency_probe::net::status;
 use latency_probe::protocol::FleetKeys;
 use latency_probe::protocol::{Echo, Family, strip_ipv4_header};
-use latency_probe::protocol::{LONGEST_IN_TRAIN, PACKET_LEN, Reply, Request, Sequence, SessionId};
-use latency_probe::protocol::{Notes, Reachability, read_name, read_notes};
+use latency_probe::protocol::{IcmpReachability, Notes, read_name, read_notes};
+use latency_probe::protocol::{LONGEST_IN_TRAIN, PACKET_LEN, ProbeRequest, Reply, Sequence, SessionId};
 use latency_probe::report::{binary, prefers_binary};
-use latency_probe::session::Bounds;
-use latency_probe::session::{IcmpError, Method, NotSent, Order, ReceivedReply, Session, Settings};
+use latency_probe::session::BucketBounds;
+use latency_probe::session::{IcmpError, Method, NotSent, ProbeOrder, ReceivedReply, Session, Settings};
 use latency_probe::session::{StateLimits, WindowLimits};
-use latency_probe::{Mono, Reading, Wall};
+use latency_probe::{ClockReading, Mono, Wall};
 use latency_probe::{Peer, PeerSet, Ports};
 
 /// A parser, its name, and inputs that it understands, to begin from.
@@ -128,12 +128,12 @@ pub const TARGETS: [Target; 10] = [
 /// A packet on the UDP port, as request and as reply: what is understood goes out again as it came
 /// in, as far as it means anything.
 pub fn udp_packet(bytes: &[u8]) -> bool {
-    let request = Request::decode(bytes);
+    let request = ProbeRequest::decode(bytes);
     if let Ok(request) = request {
         assert_eq!(bytes.len(), PACKET_LEN);
-        assert_eq!(Request::decode(&request.encode()), Ok(request));
+        assert_eq!(ProbeRequest::decode(&request.encode()), Ok(request));
     }
-    let any = Request::decode_any(bytes);
+    let any = ProbeRequest::decode_any(bytes);
     if let Ok((in_train, start)) = any {
         assert!(bytes.starts_with(start) && bytes.len() <= LONGEST_IN_TRAIN);
         assert_eq!(bytes.len() == PACKET_LEN, request == Ok(in_train));
@@ -195,7 +195,7 @@ pub fn http_status(bytes: &[u8]) -> bool {
 
 /// Bucket bounds from the command line.
 pub fn bucket_bounds(bytes: &[u8]) -> bool {
-    let bounds = String::from_utf8_lossy(bytes).parse::<Bounds>();
+    let bounds = String::from_utf8_lossy(bytes).parse::<BucketBounds>();
     if let Ok(bounds) = &bounds {
         assert!(bounds.seconds().is_sorted());
     }
@@ -245,11 +245,11 @@ pub fn replies(bytes: &[u8]) -> bool {
     let mut session = Session::new("own".into(), settings, 7);
     session.enable_icmp(Family::V4);
     let (mut mono, mut wall) = (0_u64, EPOCH);
-    let mut orders: Vec<Order> = Vec::new();
+    let mut orders: Vec<ProbeOrder> = Vec::new();
     session.set_peers(&peers(2), Mono::from_nanos(0));
     for event in bytes.chunks_exact(3) {
         let (what, which, how) = (event[0], usize::from(event[1]), event[2]);
-        let now = Reading { mono: Mono::from_nanos(mono), wall: Wall::from_nanos(wall) };
+        let now = ClockReading { mono: Mono::from_nanos(mono), wall: Wall::from_nanos(wall) };
         let order = orders.len().checked_sub(1 + which).and_then(|index| orders.get(index)).copied();
         match (what % 8, order) {
             (0, _) => {
@@ -294,7 +294,7 @@ pub fn replies(bytes: &[u8]) -> bool {
             (7, _) if how < 32 => session.write_off_in_flight(),
             (7, Some(order)) if how < 128 => {
                 let reachability =
-                    [Reachability::NobodyListens, Reachability::NoRoute, Reachability::Unclear][usize::from(how % 3)];
+                    [IcmpReachability::NobodyListens, IcmpReachability::NoRoute, IcmpReachability::Unclear][usize::from(how % 3)];
                 let probe = (how < 96).then_some((session.id(), order.sequence));
                 let stamp = (how % 2 == 0).then_some(now.wall);
                 session.handle_icmp_error(
@@ -311,7 +311,7 @@ pub fn replies(bytes: &[u8]) -> bool {
     let total = |of: &[u64]| of.iter().sum::<u64>();
     let ended = total(&counters.answered) + total(&counters.lost) + counters.discarded_asleep + counters.not_sent;
     assert!(ended <= total(&counters.sent) && session.in_flight() <= orders.len());
-    let row = session.row(Reading { mono: Mono::from_nanos(mono), wall: Wall::from_nanos(wall) });
+    let row = session.row(ClockReading { mono: Mono::from_nanos(mono), wall: Wall::from_nanos(wall) });
     assert!(row.peers.len() <= 3 && row.peers.iter().all(|peer| peer.probes_ended <= 8));
     assert_eq!(binary::decode(&binary::encode(&row)).map(|row| row.peers.len()), Ok(row.peers.len()));
     total(&counters.answered) > 0

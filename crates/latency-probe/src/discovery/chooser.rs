@@ -9,12 +9,12 @@ use latency_matrix::NodeName;
 use tokio::sync::watch;
 
 use crate::clock::Wall;
-use crate::discovery::selection::{Selection, SelectionLimits, select};
+use crate::discovery::selection::{PeerSelection, SelectionLimits, select};
 use crate::peers::PeerSet;
 
 /// What the selection depends on.
 #[derive(Clone, Debug)]
-pub struct Choice {
+pub struct SelectionInputs {
     /// The node of this prober.
     pub own: NodeName,
     /// Limits of the selection.
@@ -27,9 +27,9 @@ pub struct Choice {
 
 /// Publishes the selection to `chosen` until there are no receivers.
 pub(crate) async fn keep_choosing(
-    choice: Choice,
+    choice: SelectionInputs,
     mut known: watch::Receiver<Arc<PeerSet>>,
-    chosen: watch::Sender<Arc<Selection>>,
+    chosen: watch::Sender<Arc<PeerSelection>>,
 ) {
     let mut source_lives = true;
     loop {
@@ -73,7 +73,8 @@ mod tests {
             (1..=count).map(|n| (NodeName::from(format!("n{n}")), Peer::at(([10, 0, 0, n], 1).into()))).collect::<PeerSet>()
         };
         let limits = SelectionLimits { all_up_to: 10, peers: 5, renewal: Duration::from_secs(1 << 40) };
-        let choice = Choice { own: "n1".into(), limits, pinned_file: Some(file.clone()), period: Duration::from_millis(50) };
+        let choice =
+            SelectionInputs { own: "n1".into(), limits, pinned_file: Some(file.clone()), period: Duration::from_millis(50) };
         let (known_out, known_in) = watch::channel(Arc::new(peers(10)));
         let (chosen_out, mut chosen_in) = watch::channel(Arc::default());
         let task = tokio::spawn(keep_choosing(choice, known_in, chosen_out));

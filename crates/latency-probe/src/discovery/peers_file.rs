@@ -32,12 +32,12 @@ use crate::peers::{Peer, PeerSet, Ports};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
-    peers: Vec<Line>,
+    peers: Vec<PeersFileLine>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct PeersFileLine {
     node: String,
     address: String,
     zone: Option<String>,

@@ -28,7 +28,7 @@ pub struct SelectionLimits {
 
 /// The peers to probe.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Selection {
+pub struct PeerSelection {
     /// The peers.
     pub peers: PeerSet,
     /// Number of nodes in the fleet, including this one.
@@ -38,7 +38,7 @@ pub struct Selection {
 }
 
 /// Selects among `known` at `unix_seconds` of the wall clock. `was_choice` is
-/// [`Selection::is_choice`] of the previous selection.
+/// [`PeerSelection::is_choice`] of the previous selection.
 #[must_use]
 pub(crate) fn select(
     own: &NodeName,
@@ -47,12 +47,12 @@ pub(crate) fn select(
     limits: SelectionLimits,
     was_choice: bool,
     unix_seconds: u64,
-) -> Selection {
+) -> PeerSelection {
     let others = || known.iter().filter(|(node, _)| *node != own);
     let fleet = others().count() + 1;
     let all_up_to = if was_choice { limits.all_up_to * 9 / 10 } else { limits.all_up_to };
     if fleet <= all_up_to {
-        return Selection { peers: others().map(owned).collect(), fleet, is_choice: false };
+        return PeerSelection { peers: others().map(owned).collect(), fleet, is_choice: false };
     }
     let mut zones: BTreeMap<Option<&str>, Vec<(u64, &NodeName, &Peer)>> = BTreeMap::new();
     for (node, peer) in others() {
@@ -78,7 +78,7 @@ pub(crate) fn select(
             }
         }
     }
-    Selection { peers, fleet, is_choice: true }
+    PeerSelection { peers, fleet, is_choice: true }
 }
 
 fn owned((node, peer): (&NodeName, &Peer)) -> (NodeName, Peer) {

@@ -21,7 +21,7 @@ struct SourceControl([u8; SOURCE_LEN]);
 
 #[derive(Clone)]
 #[repr(align(8))]
-struct Name([u8; NAME_LEN]);
+struct AddressBytes([u8; NAME_LEN]);
 
 /// Received packets of at most `size` bytes.
 pub(crate) struct Inbox {
@@ -29,7 +29,7 @@ pub(crate) struct Inbox {
     packets: Box<[u8]>,
     size: usize,
     controls: Box<[Control]>,
-    names: Box<[Name]>,
+    names: Box<[AddressBytes]>,
     lengths: Box<[Lengths]>,
     received: usize,
 }
@@ -57,7 +57,7 @@ impl Inbox {
             packets: vec![0; batch * size].into(),
             size,
             controls: vec![Control([0; CONTROL_LEN]); batch].into(),
-            names: vec![Name([0; NAME_LEN]); batch].into(),
+            names: vec![AddressBytes([0; NAME_LEN]); batch].into(),
             lengths: vec![Lengths::default(); batch].into(),
             received: 0,
         }
@@ -124,7 +124,7 @@ pub(crate) struct Outbox {
     packets: Vec<u8>,
     size: usize,
     controls: Vec<(SourceControl, usize)>,
-    names: Vec<(Name, usize)>,
+    names: Vec<(AddressBytes, usize)>,
 }
 
 impl Outbox {
@@ -148,7 +148,7 @@ impl Outbox {
     /// Adds a packet, to leave from the given local address or from one that the kernel chooses. A
     /// shorter packet is padded with zeros.
     pub(crate) fn push(&mut self, packet: &[u8], to: SocketAddr, from: Option<LocalAddress>) {
-        let mut name = Name([0; NAME_LEN]);
+        let mut name = AddressBytes([0; NAME_LEN]);
         let name_len = write_name(&mut name.0, to);
         let mut control = SourceControl([0; SOURCE_LEN]);
         let control_len = from.map_or(0, |from| write_source(&mut control.0, from));

@@ -11,13 +11,13 @@ use std::time::Duration;
 use latency_matrix::Protocol;
 use socket2::Socket;
 
-use crate::clock::{Mono, Reading};
+use crate::clock::{ClockReading, Mono};
 use crate::net::framing::{Decoded, Framing, icmp_error};
 use crate::net::{IcmpSocket, Inbox, Outbox, dropped_packets, icmp, set_transmit_stamps, udp_prober};
 use crate::protocol::fleet_key::{FleetKeys, SharedKeys};
 use crate::protocol::icmp::{ECHO_LEN, Echo, Family};
-use crate::protocol::wire::{PACKET_LEN, Request, Sequence};
-use crate::session::{NotSent, Order, ReceivedReply, Session, SharedSession};
+use crate::protocol::wire::{PACKET_LEN, ProbeRequest, Sequence};
+use crate::session::{NotSent, ProbeOrder, ReceivedReply, Session, SharedSession};
 
 /// Largest number of packets per system call.
 pub(crate) const BATCH: usize = 64;
@@ -57,7 +57,7 @@ pub(crate) struct Channel {
     outbox: Outbox,
     /// Length of a sent packet without headers of the network: more than [`ECHO_LEN`] if padded.
     length: usize,
-    orders: Vec<Order>,
+    orders: Vec<ProbeOrder>,
     departures: Departures,
     keys: SharedKeys,
     last_sent: Option<Mono>,
@@ -133,9 +133,9 @@ impl Channel {
     }
 
     /// Sends the orders that belong to this channel.
-    pub(crate) fn send(&mut self, orders: &[Order], session: &SharedSession) {
+    pub(crate) fn send(&mut self, orders: &[ProbeOrder], session: &SharedSession) {
         let (protocol, family, flow) = (self.framing.protocol(), self.family, self.flow);
-        let is_mine = |order: &&Order| {
+        let is_mine = |order: &&ProbeOrder| {
             protocol == order.protocol && family == Family::of(order.to.ip()) && flow.is_none_or(|flow| flow == order.flow)
         };
         self.orders.clear();
@@ -146,11 +146,11 @@ impl Channel {
         let id = session.with(|session| session.id());
         let keys = self.keys.borrow().clone();
         self.outbox.clear();
-        let now = Reading::now();
+        let now = ClockReading::now();
         for order in &self.orders {
             match self.framing {
                 Framing::Udp => {
-                    let request = Request { session: id, sequence: order.sequence, sent: now.wall };
+                    let request = ProbeRequest { session: id, sequence: order.sequence, sent: now.wall };
                     let mut packet = request.encode();
                     if let Some(keys) = &keys {
                         keys.sign(FleetKeys::signing(), &mut packet);
@@ -167,7 +167,7 @@ impl Channel {
                 }
             }
         }
-        let now = Reading::now();
+        let now = ClockReading::now();
         self.last_sent = Some(now.mono);
         session.with(|session| {
             for order in &self.orders {
@@ -238,7 +238,7 @@ impl Channel {
     }
 
     fn hand_over(&self, session: &SharedSession, prompt: bool) {
-        let read = Reading::now();
+        let read = ClockReading::now();
         let keys = self.keys.borrow().clone();
         session.with(|session| {
             for datagram in self.inbox.iter() {
@@ -261,7 +261,7 @@ impl Channel {
     fn read_errors(&mut self, session: &SharedSession, prompt: bool) {
         for _ in 0..BATCHES_AFTER_SLEEP {
             let Ok(more) = self.inbox.receive_errors(self.socket.as_fd()) else { return };
-            let read = Reading::now();
+            let read = ClockReading::now();
             session.with(|session| {
                 for datagram in self.inbox.iter() {
                     let sequence = datagram.notes.left.and_then(|number| self.departures.find(number));

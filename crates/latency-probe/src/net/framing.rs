@@ -6,10 +6,10 @@ use latency_matrix::Protocol;
 
 use crate::clock::Wall;
 use crate::net::Datagram;
-use crate::protocol::control_message::Reachability;
+use crate::protocol::control_message::IcmpReachability;
 use crate::protocol::fleet_key::FleetKeys;
 use crate::protocol::icmp::{ECHO_LEN, Echo, Family, strip_ipv4_header};
-use crate::protocol::wire::{Reply, Request, Sequence, SessionId, packet};
+use crate::protocol::wire::{ProbeRequest, Reply, Sequence, SessionId, packet};
 use crate::session::IcmpError;
 
 /// The form of received packets.
@@ -50,7 +50,7 @@ impl Framing {
                 if let Some(keys) = keys {
                     keys.verify(packet(bytes).ok()?)?;
                 }
-                let Request { session, sequence, .. } = reply.request;
+                let ProbeRequest { session, sequence, .. } = reply.request;
                 let turned = Some((reply.arrived, reply.answered));
                 Some(Decoded { protocol: Protocol::Udp, session, sequence, held: reply.held(), turned })
             }
@@ -65,7 +65,8 @@ pub(crate) fn icmp_error(datagram: &Datagram<'_>) -> Option<IcmpError> {
     let (reachability, to) = datagram.notes.reachability.zip(datagram.from)?;
     // A firewall on the path may send "port unreachable" too.
     let by_node = datagram.notes.offender == Some(to.ip());
-    let reachability = if reachability == Reachability::NobodyListens && !by_node { Reachability::Unclear } else { reachability };
-    let probe = Request::decode(datagram.bytes).ok().map(|request| (request.session, request.sequence));
+    let reachability =
+        if reachability == IcmpReachability::NobodyListens && !by_node { IcmpReachability::Unclear } else { reachability };
+    let probe = ProbeRequest::decode(datagram.bytes).ok().map(|request| (request.session, request.sequence));
     Some(IcmpError { to, probe, reachability, stamp: datagram.notes.stamp, ttl: datagram.notes.ttl })
 }

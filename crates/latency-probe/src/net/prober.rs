@@ -10,15 +10,15 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Mono, Reading};
-use crate::discovery::selection::{Selection, stretch};
+use crate::clock::{ClockReading, Mono};
+use crate::discovery::selection::{PeerSelection, stretch};
 use crate::net::channel::{BATCH, Channel, Occasion, open};
 use crate::net::stream::Streams;
 use crate::net::wait_readable;
 use crate::protocol::fleet_key::SharedKeys;
 use crate::session::SharedSession;
-use crate::session::pace::Pace;
-use crate::session::{Order, Session};
+use crate::session::pace::WakeUps;
+use crate::session::{ProbeOrder, Session};
 
 /// Longest time between two checks for changed peers or the stop.
 const LONGEST_NAP: Duration = Duration::from_millis(100);
@@ -28,8 +28,8 @@ pub struct Prober {
     session: SharedSession,
     channels: Vec<Channel>,
     streams: Streams,
-    pace: Pace,
-    peers: watch::Receiver<Arc<Selection>>,
+    pace: WakeUps,
+    peers: watch::Receiver<Arc<PeerSelection>>,
     all_up_to: usize,
 }
 
@@ -41,12 +41,12 @@ impl Prober {
     /// The system's error if no socket could be opened.
     pub fn open(
         session: SharedSession,
-        peers: watch::Receiver<Arc<Selection>>,
+        peers: watch::Receiver<Arc<PeerSelection>>,
         all_up_to: usize,
         keys: &SharedKeys,
     ) -> io::Result<Self> {
         let (channels, streams) = (open(&session, keys)?, Streams::new(session.clone())?);
-        Ok(Self { session, channels, streams, pace: Pace::new(Mono::now()), peers, all_up_to })
+        Ok(Self { session, channels, streams, pace: WakeUps::new(Mono::now()), peers, all_up_to })
     }
 
     /// Probes until `stop`, on the calling thread.
@@ -58,7 +58,7 @@ impl Prober {
             if self.peers.has_changed().unwrap_or(false) {
                 self.take_peers();
             }
-            let before = Reading::now();
+            let before = ClockReading::now();
             let (event, awaits) = self.session.with(|session| {
                 let awaits = session.awaits_replies();
                 (self.pace.next(session.wake(), awaits), awaits && session.needs_prompt_reading(before.mono))
@@ -68,7 +68,7 @@ impl Prober {
             if planned > before.mono {
                 self.sleep(planned.since(before.mono), awaits);
             }
-            let now = Reading::now();
+            let now = ClockReading::now();
             if Session::was_stopped(planned, before, now) {
                 self.receive(now.mono, Occasion::Late);
                 self.session.with(Session::write_off_in_flight);
@@ -105,12 +105,12 @@ impl Prober {
         });
     }
 
-    fn receive_and_send(&mut self, orders: &mut Vec<Order>) {
+    fn receive_and_send(&mut self, orders: &mut Vec<ProbeOrder>) {
         // Replies are read before probes time out: a reply that has arrived is no loss, however
         // late we are.
         self.receive(Mono::now(), Occasion::Waking);
         orders.clear();
-        let now = Reading::now();
+        let now = ClockReading::now();
         self.session.with(|session| {
             session.give_up(now.mono);
             session.take_due(now, BATCH, orders);

@@ -18,7 +18,7 @@ use crate::net::limiter::Limiter;
 use crate::net::{Datagram, Inbox, Outbox, register, udp_responder};
 use crate::protocol::control_message::LocalAddress;
 use crate::protocol::fleet_key::{KeyIndex, SharedKeys};
-use crate::protocol::wire::{LONGEST_IN_TRAIN, PACKET_LEN, Reply, Request, WireError};
+use crate::protocol::wire::{LONGEST_IN_TRAIN, PACKET_LEN, ProbeRequest, Reply, WireError};
 
 /// Few enough that the first answer of a batch is not timestamped long before the last one leaves.
 const BATCH: usize = 4;
@@ -70,7 +70,7 @@ pub struct Responder {
 
 /// A request to be answered.
 struct Accepted {
-    request: Request,
+    request: ProbeRequest,
     arrived: Wall,
     from: SocketAddr,
     to: Option<LocalAddress>,
@@ -78,13 +78,13 @@ struct Accepted {
 }
 
 /// Why a request is not answered.
-enum Refused {
+enum RequestRefusal {
     Malformed,
     Unsigned,
     Limited,
 }
 
-impl From<WireError> for Refused {
+impl From<WireError> for RequestRefusal {
     fn from(_: WireError) -> Self {
         Self::Malformed
     }
@@ -167,9 +167,9 @@ impl Responder {
         for datagram in inbox.iter() {
             match self.judge(&datagram, read, now) {
                 Ok(request) => accepted.push(request),
-                Err(Refused::Malformed) => count(&self.counters.malformed, 1),
-                Err(Refused::Unsigned) => count(&self.counters.unsigned, 1),
-                Err(Refused::Limited) => count(&self.counters.limited, 1),
+                Err(RequestRefusal::Malformed) => count(&self.counters.malformed, 1),
+                Err(RequestRefusal::Unsigned) => count(&self.counters.unsigned, 1),
+                Err(RequestRefusal::Limited) => count(&self.counters.limited, 1),
             }
         }
     }
@@ -177,15 +177,15 @@ impl Responder {
     /// The tag is checked before the limit, because a source address can be forged and a tag
     /// cannot: without the key the limit of a node cannot be used up. Without keys the address is
     /// all there is.
-    fn judge(&mut self, datagram: &Datagram<'_>, read: Wall, now: Mono) -> Result<Accepted, Refused> {
-        let (request, signed) = Request::decode_any(datagram.bytes)?;
-        let from = datagram.from.ok_or(Refused::Malformed)?;
+    fn judge(&mut self, datagram: &Datagram<'_>, read: Wall, now: Mono) -> Result<Accepted, RequestRefusal> {
+        let (request, signed) = ProbeRequest::decode_any(datagram.bytes)?;
+        let from = datagram.from.ok_or(RequestRefusal::Malformed)?;
         let signed_with = match &*self.keys.borrow() {
-            Some(keys) => Some(keys.verify(signed).ok_or(Refused::Unsigned)?),
+            Some(keys) => Some(keys.verify(signed).ok_or(RequestRefusal::Unsigned)?),
             None => None,
         };
         if self.limiter.as_mut().is_some_and(|limiter| !limiter.allows(from.ip(), now)) {
-            return Err(Refused::Limited);
+            return Err(RequestRefusal::Limited);
         }
         Ok(Accepted { request, arrived: datagram.notes.stamp.unwrap_or(read), from, to: datagram.notes.to, signed_with })
     }
@@ -239,7 +239,7 @@ mod tests {
     use crate::protocol::wire::{Packet, Sequence, SessionId};
 
     fn request(sequence: u64) -> Packet {
-        Request { session: SessionId(1), sequence: Sequence(sequence), sent: Wall::from_nanos(2) }.encode()
+        ProbeRequest { session: SessionId(1), sequence: Sequence(sequence), sent: Wall::from_nanos(2) }.encode()
     }
 
     /// Whoever has no key may forge a node's address, but uses up nothing of what the node may ask.

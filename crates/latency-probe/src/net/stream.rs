@@ -13,11 +13,11 @@ use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::clock::{Mono, Reading, Wall};
+use crate::clock::{ClockReading, Mono, Wall};
 use crate::net::{Inbox, connection_info, set_receive_stamps, set_transmit_stamps};
 use crate::session::SharedSession;
 use crate::session::round_trip::{Discard, RttSample, Trip, round_trip};
-use crate::session::{NotSent, Order};
+use crate::session::{NotSent, ProbeOrder};
 
 /// Bytes that are read of a response.
 const ANSWER_START_BYTES: usize = 64;
@@ -46,7 +46,7 @@ impl Streams {
 
     /// Sends the orders that are for streams, each in a task of its own. Their number is bounded by
     /// the probes in flight.
-    pub(crate) fn send(&mut self, orders: &[Order]) {
+    pub(crate) fn send(&mut self, orders: &[ProbeOrder]) {
         let mut orders = orders.iter().copied().filter(|order| order.protocol.is_stream()).peekable();
         if orders.peek().is_none() {
             return;
@@ -100,8 +100,8 @@ fn why(error: &io::Error) -> NotSent {
     }
 }
 
-async fn probe(order: &Order, http_path: &str) -> io::Result<Result<RttSample, Discard>> {
-    let before = Reading::now();
+async fn probe(order: &ProbeOrder, http_path: &str) -> io::Result<Result<RttSample, Discard>> {
+    let before = ClockReading::now();
     let stream = connect(order.to).await?;
     let connected = connect_time(&stream, before);
     let time = if order.protocol == Protocol::Http { get(&stream, order.to, http_path).await? } else { connected };
@@ -122,8 +122,8 @@ async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// The kernel's RTT, else the time we measured.
-fn connect_time(stream: &TcpStream, before: Reading) -> Result<RttSample, Discard> {
-    let (read, held) = (Reading::now(), Duration::ZERO);
+fn connect_time(stream: &TcpStream, before: ClockReading) -> Result<RttSample, Discard> {
+    let (read, held) = (ClockReading::now(), Duration::ZERO);
     let ours = round_trip(&Trip { sent: before, sent_stamp: None, received_stamp: None, read, prompt: true, held })?;
     let theirs = connection_info(stream).and_then(|info| info.round_trip);
     let theirs = theirs.and_then(|time| RttSample::from_nanos(u64::try_from(time.as_nanos()).ok()?));
@@ -135,7 +135,7 @@ async fn get(stream: &TcpStream, to: SocketAddr, path: &str) -> io::Result<Resul
     let stamped = set_transmit_stamps(stream, true).is_ok();
     let request = format!("GET {path} HTTP/1.1\r\nhost: {to}\r\nuser-agent: latency-probe\r\nconnection: close\r\n\r\n");
     stream.writable().await?;
-    let sent = Reading::now();
+    let sent = ClockReading::now();
     if stream.try_write(request.as_bytes())? < request.len() {
         return Err(io::Error::new(io::ErrorKind::WriteZero, "the request did not fit into a fresh connection's buffer"));
     }
@@ -151,7 +151,7 @@ async fn get(stream: &TcpStream, to: SocketAddr, path: &str) -> io::Result<Resul
 
 /// The time of the response's first byte, by our clock and by the kernel's timestamp, and the
 /// response as far as its status. It may arrive in pieces.
-async fn answer_start(stream: &TcpStream) -> io::Result<(Reading, Option<Wall>, Vec<u8>)> {
+async fn answer_start(stream: &TcpStream) -> io::Result<(ClockReading, Option<Wall>, Vec<u8>)> {
     let mut inbox = Inbox::new(1, ANSWER_START_BYTES);
     let mut first = None;
     let mut answer = Vec::with_capacity(ANSWER_START_BYTES);
@@ -163,7 +163,7 @@ async fn answer_start(stream: &TcpStream) -> io::Result<(Reading, Option<Wall>, 
             Err(error) => return Err(error),
         }
         let (piece, stamp) = inbox.iter().next().map_or((&[][..], None), |piece| (piece.bytes, piece.notes.stamp));
-        let (read, stamp) = *first.get_or_insert_with(|| (Reading::now(), stamp));
+        let (read, stamp) = *first.get_or_insert_with(|| (ClockReading::now(), stamp));
         answer.extend_from_slice(piece);
         // An empty piece is the end of the stream.
         if answer.len() >= STATUS_BYTES || piece.is_empty() {

@@ -11,7 +11,7 @@ use crate::clock::Wall;
 use crate::net::{Inbox, Outbox, udp_prober, wait_readable};
 use crate::protocol::fleet_key::FleetKeys;
 use crate::protocol::icmp::Family;
-use crate::protocol::wire::{PACKET_LEN, Reply, Request, Sequence, SessionId, packet};
+use crate::protocol::wire::{PACKET_LEN, ProbeRequest, Reply, Sequence, SessionId, packet};
 
 /// Packets of a train.
 pub(crate) const TRAIN_PACKETS: u32 = 64;
@@ -64,7 +64,7 @@ impl TrainSender {
         self.next += u64::from(TRAIN_PACKETS);
         let mut outbox = Outbox::new(TRAIN_PACKETS as usize, self.payload);
         for sequence in first..self.next {
-            let request = Request { session: self.session, sequence: Sequence(sequence), sent: Wall::now() };
+            let request = ProbeRequest { session: self.session, sequence: Sequence(sequence), sent: Wall::now() };
             let mut start = request.encode_in_train();
             if let Some(keys) = keys {
                 keys.sign(FleetKeys::signing(), &mut start);

@@ -30,14 +30,14 @@ pub struct Notes {
     /// In the error queue: the number of the sent packet that the timestamp is for.
     pub left: Option<u32>,
     /// In the error queue: what an ICMP error says.
-    pub reachability: Option<Reachability>,
+    pub reachability: Option<IcmpReachability>,
     /// The sender of that error.
     pub offender: Option<IpAddr>,
 }
 
 /// What an ICMP error says about the target of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reachability {
+pub enum IcmpReachability {
     /// Nobody listens on the port. If the node itself says so, it is reachable.
     NobodyListens,
     /// A router or this machine's kernel has no route to the node.
@@ -94,24 +94,24 @@ pub fn read_notes(control: &[u8]) -> Notes {
 }
 
 /// Types and codes of RFC 792 and RFC 1122.
-const fn reachability_v4(kind: u8, code: u8) -> Reachability {
+const fn reachability_v4(kind: u8, code: u8) -> IcmpReachability {
     match (kind, code) {
         // Protocol or port unreachable.
-        (3, 2 | 3) => Reachability::NobodyListens,
+        (3, 2 | 3) => IcmpReachability::NobodyListens,
         // Network or host unreachable or unknown.
-        (3, 0 | 1 | 6 | 7) => Reachability::NoRoute,
-        _ => Reachability::Unclear,
+        (3, 0 | 1 | 6 | 7) => IcmpReachability::NoRoute,
+        _ => IcmpReachability::Unclear,
     }
 }
 
 /// Types and codes of RFC 4443.
-const fn reachability_v6(kind: u8, code: u8) -> Reachability {
+const fn reachability_v6(kind: u8, code: u8) -> IcmpReachability {
     match (kind, code) {
         // Port unreachable.
-        (1, 4) => Reachability::NobodyListens,
+        (1, 4) => IcmpReachability::NobodyListens,
         // No route, or the address does not answer on its own link.
-        (1, 0 | 3) => Reachability::NoRoute,
-        _ => Reachability::Unclear,
+        (1, 0 | 3) => IcmpReachability::NoRoute,
+        _ => IcmpReachability::Unclear,
     }
 }
 
@@ -242,12 +242,12 @@ mod tests {
         };
         let (v4, v6) = ((libc::IPPROTO_IP, libc::IP_RECVERR), (libc::IPPROTO_IPV6, libc::IPV6_RECVERR));
         for ((level, option), error, from, wanted) in [
-            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 3, 3), "10.0.0.2:0", Some(Reachability::NobodyListens)),
-            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 3, 1), "10.0.0.1:0", Some(Reachability::NoRoute)),
-            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 3, 13), "10.0.0.1:0", Some(Reachability::Unclear)),
-            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 11, 0), "10.0.0.1:0", Some(Reachability::Unclear)),
-            (v6, origin(libc::SO_EE_ORIGIN_ICMP6, 1, 4), "[fd00::2]:0", Some(Reachability::NobodyListens)),
-            (v6, origin(libc::SO_EE_ORIGIN_ICMP6, 1, 3), "[fd00::1]:0", Some(Reachability::NoRoute)),
+            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 3, 3), "10.0.0.2:0", Some(IcmpReachability::NobodyListens)),
+            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 3, 1), "10.0.0.1:0", Some(IcmpReachability::NoRoute)),
+            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 3, 13), "10.0.0.1:0", Some(IcmpReachability::Unclear)),
+            (v4, origin(libc::SO_EE_ORIGIN_ICMP, 11, 0), "10.0.0.1:0", Some(IcmpReachability::Unclear)),
+            (v6, origin(libc::SO_EE_ORIGIN_ICMP6, 1, 4), "[fd00::2]:0", Some(IcmpReachability::NobodyListens)),
+            (v6, origin(libc::SO_EE_ORIGIN_ICMP6, 1, 3), "[fd00::1]:0", Some(IcmpReachability::NoRoute)),
             (v4, origin(libc::SO_EE_ORIGIN_LOCAL, 3, 3), "10.0.0.1:0", None),
         ] {
             let offender: SocketAddr = from.parse().unwrap();

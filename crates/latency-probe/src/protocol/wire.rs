@@ -54,7 +54,7 @@ pub type Packet = [u8; PACKET_LEN];
 
 /// A probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
+pub struct ProbeRequest {
     /// The prober's session.
     pub session: SessionId,
     /// The probe's sequence number.
@@ -67,7 +67,7 @@ pub struct Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// The request.
-    pub request: Request,
+    pub request: ProbeRequest,
     /// The responder's clock when its kernel had the request.
     pub arrived: Wall,
     /// The responder's clock just before it answered.
@@ -91,7 +91,7 @@ pub enum WireError {
     Kind(u8),
 }
 
-impl Request {
+impl ProbeRequest {
     /// Encodes it without a tag.
     #[must_use]
     pub fn encode(&self) -> Packet {
@@ -172,7 +172,7 @@ impl Reply {
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let packet = packet(bytes)?;
         Ok(Self {
-            request: Request::decode_as(packet, REPLY)?,
+            request: ProbeRequest::decode_as(packet, REPLY)?,
             arrived: Wall::from_nanos(number(packet, 32)),
             answered: Wall::from_nanos(number(packet, 40)),
         })
@@ -205,8 +205,8 @@ mod tests {
 
     use super::*;
 
-    fn request() -> Request {
-        Request {
+    fn request() -> ProbeRequest {
+        ProbeRequest {
             session: SessionId(0x0102_0304_0506_0708),
             sequence: Sequence(0x1112_1314_1516_1718),
             sent: Wall::from_nanos(0x2122_2324_2526_2728),
@@ -241,18 +241,18 @@ mod tests {
     #[test]
     fn a_request_is_not_a_reply() {
         assert_eq!(Reply::decode(&request().encode()), Err(WireError::Kind(1)));
-        assert_eq!(Request::decode(&[0; 63]), Err(WireError::Length(63)));
-        assert_eq!(Request::decode(&[0; 64]), Err(WireError::Magic));
+        assert_eq!(ProbeRequest::decode(&[0; 63]), Err(WireError::Length(63)));
+        assert_eq!(ProbeRequest::decode(&[0; 64]), Err(WireError::Magic));
         let mut newer = request().encode();
         newer[4] = 9;
-        assert_eq!(Request::decode(&newer), Err(WireError::Version(9)));
+        assert_eq!(ProbeRequest::decode(&newer), Err(WireError::Version(9)));
     }
 
     proptest! {
         #[test]
         fn what_goes_out_comes_in(numbers in any::<[u64; 5]>()) {
-            let request = Request { session: SessionId(numbers[0]), sequence: Sequence(numbers[1]), sent: Wall::from_nanos(numbers[2]) };
-            prop_assert_eq!(Request::decode(&request.encode()), Ok(request));
+            let request = ProbeRequest { session: SessionId(numbers[0]), sequence: Sequence(numbers[1]), sent: Wall::from_nanos(numbers[2]) };
+            prop_assert_eq!(ProbeRequest::decode(&request.encode()), Ok(request));
             let reply = Reply { request, arrived: Wall::from_nanos(numbers[3]), answered: Wall::from_nanos(numbers[4]) };
             prop_assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
         }
@@ -264,7 +264,7 @@ mod tests {
                 bytes[..4].copy_from_slice(&MAGIC);
                 bytes[4] = VERSION;
             }
-            let _ = Request::decode(&bytes);
+            let _ = ProbeRequest::decode(&bytes);
             if let Ok(reply) = Reply::decode(&bytes) {
                 let _ = reply.held();
             }

@@ -87,7 +87,7 @@ type Written = Result<(), std::fmt::Error>;
 
 /// What is exported, read under the session's lock and written without it.
 struct Snapshot {
-    pairs: Vec<Pair>,
+    pairs: Vec<PairSamples>,
     counters: Counters,
     echo_requests: [(&'static str, u64); 5],
     has_icmp: bool,
@@ -95,18 +95,18 @@ struct Snapshot {
 }
 
 /// Sum in seconds, number, and number by upper bound, as [`Histogram::read`] gives them.
-type Buckets = (f64, u64, Vec<(f64, u64)>);
+type HistogramBuckets = (f64, u64, Vec<(f64, u64)>);
 
-struct Pair {
+struct PairSamples {
     labels: [(&'static str, String); 2],
     summary: Summary,
-    times: Option<Buckets>,
+    times: Option<HistogramBuckets>,
 }
 
 impl Snapshot {
     fn of(session: &Session, responder: &ResponderCounters, now: Mono) -> Self {
         let own = session.own().to_string();
-        let pair = |peer: PeerView<'_>| Pair {
+        let pair = |peer: PeerView<'_>| PairSamples {
             labels: [("from", own.clone()), ("to", peer.node.to_string())],
             summary: peer.summary,
             times: peer.times.map(Histogram::read),
@@ -133,22 +133,23 @@ impl Snapshot {
     }
 }
 
-fn write_pairs(encoder: &mut DescriptorEncoder<'_>, pairs: &[Pair], stats: &BTreeSet<RttStat>) -> Written {
+fn write_pairs(encoder: &mut DescriptorEncoder<'_>, pairs: &[PairSamples], stats: &BTreeSet<RttStat>) -> Written {
     // The seed's name, unit and meaning. A pair that is not known has no value, never zero.
-    let median = |pair: &Pair| pair.summary.rtt.filter(|_| pair.summary.state == StateKind::Known).map(|rtt| rtt.p50.as_millis());
+    let median =
+        |pair: &PairSamples| pair.summary.rtt.filter(|_| pair.summary.state == StateKind::Known).map(|rtt| rtt.p50.as_millis());
     let help = "Median round-trip time in milliseconds, while the pair is known";
     pair_gauge(encoder, pairs, "latency_between_nodes", help, None, median)?;
 
     let help = "State of the pair: the series with the present state is 1, the others are absent";
     let mut states = encoder.encode_descriptor("kantai_probe_pair_state", help, None, MetricType::Gauge)?;
-    for Pair { labels: [from, to], summary, .. } in pairs {
+    for PairSamples { labels: [from, to], summary, .. } in pairs {
         let labels = [(from.0, from.1.as_str()), (to.0, to.1.as_str()), ("state", summary.state.as_str())];
         states.encode_family(&labels)?.encode_gauge(&1_i64)?;
     }
 
     let help = "Round-trip time over the window, by statistic, while the pair is known or stale";
     let mut times = encoder.encode_descriptor("kantai_probe_rtt", help, Some(&Unit::Seconds), MetricType::Gauge)?;
-    for Pair { labels: [from, to], summary, .. } in pairs {
+    for PairSamples { labels: [from, to], summary, .. } in pairs {
         let Some(rtt) = summary.rtt else { continue };
         for stat in stats {
             let labels = [(from.0, from.1.as_str()), (to.0, to.1.as_str()), ("stat", stat.as_str())];
@@ -156,17 +157,17 @@ fn write_pairs(encoder: &mut DescriptorEncoder<'_>, pairs: &[Pair], stats: &BTre
         }
     }
 
-    let loss = |pair: &Pair| pair.summary.loss.map(|loss| loss.ratio);
+    let loss = |pair: &PairSamples| pair.summary.loss.map(|loss| loss.ratio);
     pair_gauge(encoder, pairs, "kantai_probe_loss_ratio", "Share of probes lost within the window, 0 to 1", None, loss)?;
-    let jitter = |pair: &Pair| pair.summary.rtt.map(|rtt| rtt.jitter_seconds);
+    let jitter = |pair: &PairSamples| pair.summary.rtt.map(|rtt| rtt.jitter_seconds);
     let help = "Interarrival jitter of round-trip times as in RFC 3550";
     pair_gauge(encoder, pairs, "kantai_probe_jitter", help, Some(&Unit::Seconds), jitter)?;
-    let age = |pair: &Pair| pair.summary.age.map(|age| age.as_secs_f64());
+    let age = |pair: &PairSamples| pair.summary.age.map(|age| age.as_secs_f64());
     pair_gauge(encoder, pairs, "kantai_probe_age", "Time since the last reply of the peer", Some(&Unit::Seconds), age)?;
 
     let help = "Round-trip times of the pair, where --pair-buckets asks for them";
     let mut times = encoder.encode_descriptor("kantai_probe_pair_rtt", help, Some(&Unit::Seconds), MetricType::Histogram)?;
-    for Pair { labels, times: read, .. } in pairs {
+    for PairSamples { labels, times: read, .. } in pairs {
         if let Some((sum, count, buckets)) = read {
             times.encode_family(labels)?.encode_histogram::<NoLabelSet>(*sum, *count, buckets, None)?;
         }
@@ -176,11 +177,11 @@ fn write_pairs(encoder: &mut DescriptorEncoder<'_>, pairs: &[Pair], stats: &BTre
 
 fn pair_gauge(
     encoder: &mut DescriptorEncoder<'_>,
-    pairs: &[Pair],
+    pairs: &[PairSamples],
     name: &str,
     help: &str,
     unit: Option<&Unit>,
-    value: impl Fn(&Pair) -> Option<f64>,
+    value: impl Fn(&PairSamples) -> Option<f64>,
 ) -> Written {
     let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
     for pair in pairs {
@@ -192,7 +193,7 @@ fn pair_gauge(
 }
 
 /// Writes what concerns all pairs.
-fn write_fleet(encoder: &mut DescriptorEncoder<'_>, pairs: &[Pair]) -> Written {
+fn write_fleet(encoder: &mut DescriptorEncoder<'_>, pairs: &[PairSamples]) -> Written {
     let mut peers = encoder.encode_descriptor("kantai_probe_peers", "Number of peers in each state", None, MetricType::Gauge)?;
     for state in StateKind::ALL {
         let count = pairs.iter().filter(|pair| pair.summary.state == state).count();
@@ -296,7 +297,7 @@ mod tests {
         }
     }
 
-    fn snapshot(pairs: Vec<Pair>) -> Snapshot {
+    fn snapshot(pairs: Vec<PairSamples>) -> Snapshot {
         let mut counters = Counters { sent: [40, 2, 0, 0], answered: [36, 1, 0, 0], lost: [3, 1, 0, 0], ..Counters::default() };
         counters.times.observe(0.05);
         counters.lateness.observe(0.025);
@@ -309,13 +310,13 @@ mod tests {
         }
     }
 
-    fn pair(to: &str, summary: Summary) -> Pair {
-        Pair { labels: [("from", "a".into()), ("to", to.into())], summary, times: None }
+    fn pair(to: &str, summary: Summary) -> PairSamples {
+        PairSamples { labels: [("from", "a".into()), ("to", to.into())], summary, times: None }
     }
 
     /// One pair in each state, one of which nothing was ever heard.
     fn in_each_state() -> Snapshot {
-        let mut pairs: Vec<Pair> = StateKind::ALL.into_iter().map(|state| pair(state.as_str(), summary(state))).collect();
+        let mut pairs: Vec<PairSamples> = StateKind::ALL.into_iter().map(|state| pair(state.as_str(), summary(state))).collect();
         pairs.push(pair("new", Summary { loss: None, age: None, ..summary(StateKind::Unknown) }));
         snapshot(pairs)
     }

@@ -4,13 +4,14 @@ pub mod binary;
 
 use latency_matrix::{FlowRow, NodeName, PeerRow, Protocol, Row, RttSeconds};
 
-use crate::clock::Reading;
+use crate::clock::ClockReading;
 use crate::session::pair::Summary;
-use crate::session::{Flow, Path, Session, SharedSession};
+use crate::session::{Path, ProbeFlow, Session, SharedSession};
 
 /// The row entry of a pair.
 fn peer_row(to: NodeName, protocol: Protocol, summary: &Summary, path: &Path) -> PeerRow {
-    let flow = |flow: &Flow| FlowRow { probes_lost: flow.lost(), probes_ended: flow.ended(), ewma_seconds: flow.ewma_seconds() };
+    let flow =
+        |flow: &ProbeFlow| FlowRow { probes_lost: flow.lost(), probes_ended: flow.ended(), ewma_seconds: flow.ewma_seconds() };
     PeerRow {
         to,
         state: summary.state,
@@ -42,7 +43,7 @@ fn peer_row(to: NodeName, protocol: Protocol, summary: &Summary, path: &Path) ->
 impl Session {
     /// The node's row of the matrix as it stands at `now`.
     #[must_use]
-    pub fn row(&self, now: Reading) -> Row {
+    pub fn row(&self, now: ClockReading) -> Row {
         let peers = self.peers(now.mono).map(|peer| peer_row(peer.node.clone(), peer.protocol, &peer.summary, peer.path));
         Row { from: self.own().clone(), measured_at_unix_seconds: now.wall.as_unix_seconds(), peers: peers.collect() }
     }
@@ -52,6 +53,6 @@ impl SharedSession {
     /// The node's row of the matrix as it stands now.
     #[must_use]
     pub fn row(&self) -> Row {
-        self.with(|session| session.row(Reading::now()))
+        self.with(|session| session.row(ClockReading::now()))
     }
 }

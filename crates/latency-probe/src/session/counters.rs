@@ -2,7 +2,7 @@
 
 use latency_matrix::Protocol;
 
-use crate::session::histogram::{Bounds, Histogram};
+use crate::session::histogram::{BucketBounds, Histogram};
 use crate::session::round_trip::Discard;
 
 /// Totals since the session's start. Arrays are indexed by [`Protocol`].
@@ -65,8 +65,8 @@ impl Default for Counters {
             reordered: 0,
             foreign: 0,
             rejected: 0,
-            times: Histogram::new(Bounds::wide()),
-            lateness: Histogram::new(Bounds::lateness()),
+            times: Histogram::new(BucketBounds::wide()),
+            lateness: Histogram::new(BucketBounds::lateness()),
         }
     }
 }

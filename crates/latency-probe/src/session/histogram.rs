@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 /// Rising upper bounds of buckets. A last bucket holds everything above.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Bounds(Arc<[f64]>);
+pub struct BucketBounds(Arc<[f64]>);
 
 /// A list of bounds that cannot be parsed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("failed to read bucket bounds {0:?}: they must be positive seconds, each above the one before")]
 pub struct BoundsError(String);
 
-impl Bounds {
+impl BucketBounds {
     /// For RTTs: from within a rack to the other side of the world, two or three bounds per decade.
     #[must_use]
     pub fn wide() -> Self {
@@ -32,7 +32,7 @@ impl Bounds {
     }
 }
 
-impl std::str::FromStr for Bounds {
+impl std::str::FromStr for BucketBounds {
     type Err = BoundsError;
 
     /// Parses seconds separated by commas; an empty text is a single bucket.
@@ -54,7 +54,7 @@ impl std::str::FromStr for Bounds {
 /// Counts of durations by bucket, and their sum.
 #[derive(Clone, Debug)]
 pub struct Histogram {
-    bounds: Bounds,
+    bounds: BucketBounds,
     counts: Box<[u64]>,
     seconds_total: f64,
 }
@@ -62,7 +62,7 @@ pub struct Histogram {
 impl Histogram {
     /// An empty histogram.
     #[must_use]
-    pub fn new(bounds: Bounds) -> Self {
+    pub fn new(bounds: BucketBounds) -> Self {
         Self { counts: vec![0; bounds.0.len() + 1].into(), bounds, seconds_total: 0.0 }
     }
 
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_bound_belongs_to_its_bucket() {
-        let bounds: Bounds = "0.001, 0.01".parse().unwrap();
+        let bounds: BucketBounds = "0.001, 0.01".parse().unwrap();
         let mut histogram = Histogram::new(bounds);
         for seconds in [0.000_5, 0.001, 0.001_001, 0.02] {
             histogram.observe(seconds);
@@ -102,10 +102,10 @@ mod tests {
 
     #[test]
     fn bounds_are_checked() {
-        assert_eq!("".parse::<Bounds>().unwrap().seconds(), [0.0; 0]);
+        assert_eq!("".parse::<BucketBounds>().unwrap().seconds(), [0.0; 0]);
         for wrong in ["0.1,0.1", "2,1", "-1", "0", "NaN", "inf", "a", "1,,2"] {
-            assert!(wrong.parse::<Bounds>().is_err(), "{wrong}");
+            assert!(wrong.parse::<BucketBounds>().is_err(), "{wrong}");
         }
-        assert!(Bounds::wide().seconds().is_sorted());
+        assert!(BucketBounds::wide().seconds().is_sorted());
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use latency_matrix::Protocol;
 
-use crate::clock::{Mono, Reading, Wall};
+use crate::clock::{ClockReading, Mono, Wall};
 use crate::protocol::wire::Sequence;
 use crate::session::schedule::PeerKey;
 
@@ -20,15 +20,15 @@ pub(crate) struct Probe {
     /// The peer's flow that it belongs to.
     pub flow: u8,
     /// Just before the send.
-    pub sent: Reading,
+    pub sent: ClockReading,
     /// The kernel's timestamp of the departure, once known.
     pub sent_stamp: Option<Wall>,
-    pub fate: Fate,
+    pub fate: ProbeFate,
 }
 
 /// How a probe ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum ProbeFate {
     /// In flight.
     Out,
     /// Answered.
@@ -39,31 +39,31 @@ pub(crate) enum Fate {
 
 /// The probes in flight.
 #[derive(Debug, Default)]
-pub(crate) struct InFlight {
+pub(crate) struct ProbesInFlight {
     first: u64,
     probes: VecDeque<Probe>,
     out: usize,
 }
 
-impl InFlight {
+impl ProbesInFlight {
     /// Adds a probe.
     pub(crate) fn push(&mut self, probe: Probe) -> Sequence {
         let sequence = Sequence(self.first + self.probes.len() as u64);
-        self.out += usize::from(probe.fate == Fate::Out);
+        self.out += usize::from(probe.fate == ProbeFate::Out);
         self.probes.push_back(probe);
         sequence
     }
 
     /// The probe with that number, unless it timed out or was never sent. Change its fate by
-    /// [`InFlight::end`] only.
+    /// [`ProbesInFlight::end`] only.
     pub(crate) fn get_mut(&mut self, sequence: Sequence) -> Option<&mut Probe> {
         let index = sequence.0.checked_sub(self.first)?;
         self.probes.get_mut(usize::try_from(index).ok()?)
     }
 
     /// Ends a probe in flight. Returns it as it was; none if it was not in flight.
-    pub(crate) fn end(&mut self, sequence: Sequence, fate: Fate) -> Option<Probe> {
-        let probe = self.get_mut(sequence).filter(|probe| probe.fate == Fate::Out)?;
+    pub(crate) fn end(&mut self, sequence: Sequence, fate: ProbeFate) -> Option<Probe> {
+        let probe = self.get_mut(sequence).filter(|probe| probe.fate == ProbeFate::Out)?;
         let was = *probe;
         probe.fate = fate;
         self.out -= 1;
@@ -73,8 +73,8 @@ impl InFlight {
     /// Writes off the probes in flight that match. Returns their number.
     pub(crate) fn write_off(&mut self, tell_nothing: impl Fn(&Probe) -> bool) -> u64 {
         let mut written_off = 0;
-        for probe in self.probes.iter_mut().filter(|probe| probe.fate == Fate::Out && tell_nothing(probe)) {
-            probe.fate = Fate::WrittenOff;
+        for probe in self.probes.iter_mut().filter(|probe| probe.fate == ProbeFate::Out && tell_nothing(probe)) {
+            probe.fate = ProbeFate::WrittenOff;
             written_off += 1;
         }
         self.out -= written_off;
@@ -93,7 +93,7 @@ impl InFlight {
         self.probes.front().filter(|oldest| now.since(oldest.sent.mono) >= timeout)?;
         self.first += 1;
         let oldest = self.probes.pop_front()?;
-        self.out -= usize::from(oldest.fate == Fate::Out);
+        self.out -= usize::from(oldest.fate == ProbeFate::Out);
         Some(oldest)
     }
 
@@ -125,9 +125,9 @@ mod tests {
             peer: PeerKey { slot: 0, generation: 0 },
             protocol: Protocol::Udp,
             flow: 0,
-            sent: Reading { mono: Mono::from_nanos(at), wall: Wall::from_nanos(at) },
+            sent: ClockReading { mono: Mono::from_nanos(at), wall: Wall::from_nanos(at) },
             sent_stamp: None,
-            fate: Fate::Out,
+            fate: ProbeFate::Out,
         }
     }
 
@@ -135,14 +135,14 @@ mod tests {
 
     #[test]
     fn the_oldest_is_given_up_first() {
-        let mut out = InFlight::default();
+        let mut out = ProbesInFlight::default();
         let numbers: Vec<_> = (0..3).map(|at| out.push(probe(at))).collect();
-        assert_eq!((out.end(numbers[1], Fate::Answered).unwrap().fate, out.out()), (Fate::Out, 2));
-        assert!(out.end(numbers[1], Fate::WrittenOff).is_none(), "it ended already");
+        assert_eq!((out.end(numbers[1], ProbeFate::Answered).unwrap().fate, out.out()), (ProbeFate::Out, 2));
+        assert!(out.end(numbers[1], ProbeFate::WrittenOff).is_none(), "it ended already");
         assert!(out.pop_over(Mono::from_nanos(9), TIMEOUT).is_none());
-        assert_eq!(out.pop_over(Mono::from_nanos(10), TIMEOUT).unwrap().fate, Fate::Out);
+        assert_eq!(out.pop_over(Mono::from_nanos(10), TIMEOUT).unwrap().fate, ProbeFate::Out);
         assert!(out.pop_over(Mono::from_nanos(10), TIMEOUT).is_none());
-        assert_eq!(out.pop_over(Mono::from_nanos(11), TIMEOUT).unwrap().fate, Fate::Answered);
+        assert_eq!(out.pop_over(Mono::from_nanos(11), TIMEOUT).unwrap().fate, ProbeFate::Answered);
         assert!(out.is_past(numbers[1]) && !out.is_past(numbers[2]));
         assert!(
             out.get_mut(numbers[0]).is_none() && out.get_mut(Sequence(3)).is_none() && out.get_mut(Sequence(u64::MAX)).is_none()
@@ -150,6 +150,6 @@ mod tests {
         assert_eq!((out.next_timeout(TIMEOUT), out.len(), out.out()), (Some(Mono::from_nanos(12)), 1, 1));
         assert_eq!((out.write_off(|probe| probe.protocol == Protocol::Icmp), out.out()), (0, 1));
         assert_eq!((out.write_off(|_| true), out.out()), (1, 0));
-        assert_eq!(out.pop_over(Mono::from_nanos(12), TIMEOUT).unwrap().fate, Fate::WrittenOff);
+        assert_eq!(out.pop_over(Mono::from_nanos(12), TIMEOUT).unwrap().fate, ProbeFate::WrittenOff);
     }
 }

@@ -6,22 +6,22 @@ use latency_matrix::{Protocol, StateKind};
 
 use super::Session;
 use super::entry::Fallback;
-use super::in_flight::{Fate, Probe};
+use super::in_flight::{Probe, ProbeFate};
 use super::probes::{IcmpError, NotSent, ReceivedReply};
 use super::round_trip::{Discard, RttSample, Trip, round_trip};
 use super::settings::Method;
-use crate::clock::{Mono, Reading, Wall};
-use crate::protocol::control_message::Reachability;
+use crate::clock::{ClockReading, Mono, Wall};
+use crate::protocol::control_message::IcmpReachability;
 use crate::protocol::wire::Sequence;
 
 impl Session {
     /// Ends a probe that was not sent, or whose connection failed.
     pub fn not_sent(&mut self, sequence: Sequence, why: NotSent, now: Mono) {
-        let Some(probe) = self.in_flight.end(sequence, Fate::WrittenOff) else { return };
+        let Some(probe) = self.in_flight.end(sequence, ProbeFate::WrittenOff) else { return };
         match why {
             NotSent::OurFault => self.counters.not_sent += 1,
-            NotSent::NoRoute => self.lose_undeliverable(&probe, Reachability::NoRoute, now),
-            NotSent::Refused => self.lose_undeliverable(&probe, Reachability::NobodyListens, now),
+            NotSent::NoRoute => self.lose_undeliverable(&probe, IcmpReachability::NoRoute, now),
+            NotSent::Refused => self.lose_undeliverable(&probe, IcmpReachability::NobodyListens, now),
             NotSent::Failed => self.lost(&probe, now),
         }
     }
@@ -45,7 +45,7 @@ impl Session {
     }
 
     /// Counts a loss and records what the network said about the node.
-    fn lose_undeliverable(&mut self, probe: &Probe, reachability: Reachability, now: Mono) {
+    fn lose_undeliverable(&mut self, probe: &Probe, reachability: IcmpReachability, now: Mono) {
         self.lost(probe, now);
         if let Some(entry) = self.entry(probe.peer) {
             entry.note_reachability(reachability, now);
@@ -53,17 +53,17 @@ impl Session {
         self.count_error(reachability);
     }
 
-    const fn count_error(&mut self, reachability: Reachability) {
+    const fn count_error(&mut self, reachability: IcmpReachability) {
         match reachability {
-            Reachability::NobodyListens => self.counters.refused += 1,
-            Reachability::NoRoute => self.counters.no_route += 1,
-            Reachability::Unclear => {}
+            IcmpReachability::NobodyListens => self.counters.refused += 1,
+            IcmpReachability::NoRoute => self.counters.no_route += 1,
+            IcmpReachability::Unclear => {}
         }
     }
 
     /// Handles an ICMP error about a UDP probe, read at `read`. "Port unreachable" from the node is
     /// an answer of its kernel: it counts like an ICMP echo reply.
-    pub fn handle_icmp_error(&mut self, icmp_error: &IcmpError, read: Reading, prompt: bool) {
+    pub fn handle_icmp_error(&mut self, icmp_error: &IcmpError, read: ClockReading, prompt: bool) {
         // Some routers quote too little of a probe to identify it. And a kernel takes three seconds
         // to find that an address on its own link does not answer; the probe has timed out by then.
         let Some((session, sequence)) = icmp_error.probe else { return self.note_late_error(icmp_error, read.mono) };
@@ -75,14 +75,14 @@ impl Session {
         }
         let Some(&mut probe) = self.in_flight.get_mut(sequence) else { return };
         let to_peer = self.entry(probe.peer).is_some_and(|entry| entry.peer.echo == icmp_error.to);
-        if !to_peer || probe.protocol != Protocol::Udp || self.in_flight.end(sequence, Fate::WrittenOff).is_none() {
+        if !to_peer || probe.protocol != Protocol::Udp || self.in_flight.end(sequence, ProbeFate::WrittenOff).is_none() {
             return;
         }
         self.lose_undeliverable(&probe, icmp_error.reachability, read.mono);
         let held = Duration::ZERO;
         let trip = Trip { sent: probe.sent, sent_stamp: probe.sent_stamp, received_stamp: icmp_error.stamp, read, prompt, held };
         let (window, prefers_udp) = (self.window, self.settings.method == Method::PreferUdp);
-        if icmp_error.reachability == Reachability::NobodyListens
+        if icmp_error.reachability == IcmpReachability::NobodyListens
             && prefers_udp
             && let Ok(rtt) = round_trip(&trip)
             && let Some(entry) = self.entry(probe.peer)
@@ -103,7 +103,7 @@ impl Session {
 
     /// Handles a reply that was read at `read`. Its content is untrusted: it counts only if it
     /// matches a probe in flight.
-    pub fn handle_reply(&mut self, reply: &ReceivedReply, read: Reading) {
+    pub fn handle_reply(&mut self, reply: &ReceivedReply, read: ClockReading) {
         if reply.session != self.id {
             // For an earlier session of this prober, or for another prober on this machine (a raw
             // socket sees both).
@@ -130,15 +130,15 @@ impl Session {
             return;
         }
         match probe.fate {
-            Fate::Out => {}
-            Fate::Answered => {
+            ProbeFate::Out => {}
+            ProbeFate::Answered => {
                 self.counters.duplicate += 1;
                 if let Some(pair) = self.pair(&probe) {
                     pair.replied_again();
                 }
                 return;
             }
-            Fate::WrittenOff => {
+            ProbeFate::WrittenOff => {
                 self.counters.late += 1;
                 return;
             }
@@ -162,7 +162,7 @@ impl Session {
 
     /// Ends a probe in flight with its RTT, or with the reason why there is none.
     pub fn end_probe(&mut self, sequence: Sequence, time: Result<RttSample, Discard>, ttl: Option<u8>, now: Mono) {
-        let Some(probe) = self.in_flight.end(sequence, Fate::Answered) else { return };
+        let Some(probe) = self.in_flight.end(sequence, ProbeFate::Answered) else { return };
         self.counters.answered(probe.protocol, time.map(RttSample::as_seconds));
         let limits = self.limits();
         if let Some(entry) = self.entry(probe.peer) {
@@ -192,7 +192,7 @@ impl Session {
     /// Counts probes as lost whose timeout is over. Call it after reading replies.
     pub fn give_up(&mut self, now: Mono) {
         while let Some(probe) = self.in_flight.pop_over(now, self.settings.timeout) {
-            if probe.fate == Fate::Out {
+            if probe.fate == ProbeFate::Out {
                 self.lost(&probe, now);
             }
         }

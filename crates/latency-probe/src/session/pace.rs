@@ -31,13 +31,13 @@ pub(crate) fn slot(peers: usize, interval: Duration) -> Duration {
 
 /// The wake-up times of a prober.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
+pub(crate) struct WakeUps {
     slot: Duration,
     last: Mono,
     look_after: Duration,
 }
 
-impl Pace {
+impl WakeUps {
     /// A pace that starts at `now`.
     #[must_use]
     pub(crate) const fn new(now: Mono) -> Self {
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn turns_are_gathered_and_replies_looked_for() {
-        let mut pace = Pace::new(millis(0));
+        let mut pace = WakeUps::new(millis(0));
         pace.set(64, Duration::from_secs(1));
         assert_eq!(pace.next(None, false), millis(60_000));
         assert_eq!(pace.next(Some(millis(3)), false), millis(100), "not before the slot is over");
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_reply_that_does_not_come_is_looked_for_less_and_less_often() {
-        let mut pace = Pace::new(millis(0));
+        let mut pace = WakeUps::new(millis(0));
         pace.set(1, Duration::from_millis(100));
         pace.record_waking(millis(0), true);
         let mut looks = Vec::new();
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_prober_that_has_more_to_do_than_time_never_waits() {
-        let mut pace = Pace::new(millis(5));
+        let mut pace = WakeUps::new(millis(5));
         pace.set(4_000, Duration::from_millis(5));
         pace.record_waking(millis(7), true);
         assert_eq!(pace.next(Some(millis(6)), true), millis(7));

@@ -35,7 +35,7 @@ pub struct StateLimits {
 
 /// What the silence of a peer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Silence {
+pub enum PeerSilence {
     /// Nothing beyond the responder: the pair is unknown.
     Unexplained,
     /// A second opinion agrees: the peer is unreachable.
@@ -51,7 +51,7 @@ const JITTER_WEIGHT: f64 = 1.0 / 16.0;
 const EVIDENCE: usize = 11;
 
 #[derive(Clone, Copy, Debug)]
-struct Outcome {
+struct ProbeOutcome {
     /// Milliseconds of the monotonic clock modulo 2^32 (49 days). Ages within a window are far
     /// smaller.
     at_millis: u32,
@@ -62,7 +62,7 @@ struct Outcome {
 /// Outcomes of the probes of one pair, and the averages over them.
 #[derive(Clone, Debug)]
 pub struct PairWindow {
-    outcomes: VecDeque<Outcome>,
+    outcomes: VecDeque<ProbeOutcome>,
     /// Number of outcomes that are answers.
     answers: usize,
     /// Number of answers whose RTTs count.
@@ -130,7 +130,7 @@ impl PairWindow {
         }
         self.last_answer = Some((at, rtt));
         self.lost_in_a_row = 0;
-        self.outcomes.push_back(Outcome { at_millis: millis(at), rtt: Some(rtt) });
+        self.outcomes.push_back(ProbeOutcome { at_millis: millis(at), rtt: Some(rtt) });
         self.answers += 1;
         self.counted += 1;
         self.look_for_change();
@@ -184,7 +184,7 @@ impl PairWindow {
     pub fn lost(&mut self, window: WindowLimits, at: Mono) {
         self.make_room(window, at);
         self.lost_in_a_row = self.lost_in_a_row.saturating_add(1);
-        self.outcomes.push_back(Outcome { at_millis: millis(at), rtt: None });
+        self.outcomes.push_back(ProbeOutcome { at_millis: millis(at), rtt: None });
     }
 
     fn make_room(&mut self, window: WindowLimits, now: Mono) {
@@ -227,11 +227,11 @@ impl PairWindow {
 
     /// The state at `now`. Cheaper than a summary, with the same result.
     #[must_use]
-    pub fn state(&self, window: WindowLimits, limits: StateLimits, silence: Silence, now: Mono) -> StateKind {
+    pub fn state(&self, window: WindowLimits, limits: StateLimits, silence: PeerSilence, now: Mono) -> StateKind {
         if self.lost_lately(limits.unreachable_after) {
             return match silence {
-                Silence::Unexplained => StateKind::Unknown,
-                Silence::Confirmed => StateKind::Unreachable,
+                PeerSilence::Unexplained => StateKind::Unknown,
+                PeerSilence::Confirmed => StateKind::Unreachable,
             };
         }
         match self.last_answer {
@@ -251,7 +251,7 @@ impl PairWindow {
         newest.wrapping_sub(at_millis).saturating_add(u32::try_from(idle.as_millis()).unwrap_or(u32::MAX))
     }
 
-    fn within(&self, window: WindowLimits, now: Mono) -> impl Iterator<Item = (usize, &Outcome)> {
+    fn within(&self, window: WindowLimits, now: Mono) -> impl Iterator<Item = (usize, &ProbeOutcome)> {
         let span = span_millis(window);
         self.outcomes.iter().enumerate().filter(move |(_, outcome)| self.age_millis(outcome.at_millis, now) <= span)
     }
@@ -263,7 +263,7 @@ impl PairWindow {
 
     /// The statistics at `now`.
     #[must_use]
-    pub fn summary(&self, window: WindowLimits, limits: StateLimits, silence: Silence, now: Mono) -> Summary {
+    pub fn summary(&self, window: WindowLimits, limits: StateLimits, silence: PeerSilence, now: Mono) -> Summary {
         let (mut ended, mut lost) = (0, 0);
         let mut times: Vec<RttSample> = Vec::with_capacity(self.outcomes.len());
         for (index, outcome) in self.within(window, now) {
@@ -339,15 +339,15 @@ mod tests {
     #[test]
     fn from_unknown_to_known_to_stale_to_unknown() {
         let mut pair = PairWindow::new(WINDOW);
-        assert_eq!(pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(0)).state, StateKind::Unknown);
+        assert_eq!(pair.summary(WINDOW, LIMITS, PeerSilence::Confirmed, second(0)).state, StateKind::Unknown);
         pair.answered(WINDOW, second(1), ms(3));
-        let known = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(2));
+        let known = pair.summary(WINDOW, LIMITS, PeerSilence::Confirmed, second(2));
         assert_eq!((known.state, known.rtt.unwrap().p50, known.samples), (StateKind::Known, ms(3), 1));
-        let stale = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(12));
+        let stale = pair.summary(WINDOW, LIMITS, PeerSilence::Confirmed, second(12));
         assert_eq!((stale.state, stale.rtt.unwrap().p50, stale.age), (StateKind::Stale, ms(3), Some(Duration::from_secs(11))));
-        let forgotten = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(62));
+        let forgotten = pair.summary(WINDOW, LIMITS, PeerSilence::Confirmed, second(62));
         assert_eq!((forgotten.state, forgotten.rtt, forgotten.loss), (StateKind::Unknown, None, None));
-        assert_eq!(pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(60 * 60 * 24 * 365)).state, StateKind::Unknown);
+        assert_eq!(pair.summary(WINDOW, LIMITS, PeerSilence::Confirmed, second(60 * 60 * 24 * 365)).state, StateKind::Unknown);
     }
 
     #[test]
@@ -357,15 +357,15 @@ mod tests {
         for at in 2..6 {
             pair.lost(WINDOW, second(at));
         }
-        let shaky = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(6));
+        let shaky = pair.summary(WINDOW, LIMITS, PeerSilence::Confirmed, second(6));
         assert_eq!((shaky.state, shaky.rtt.unwrap().p99, shaky.loss.unwrap().ratio), (StateKind::Known, ms(3), 0.8));
         pair.lost(WINDOW, second(6));
-        let gone = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(6));
+        let gone = pair.summary(WINDOW, LIMITS, PeerSilence::Confirmed, second(6));
         assert_eq!((gone.state, gone.rtt), (StateKind::Unreachable, None));
-        let silent = pair.summary(WINDOW, LIMITS, Silence::Unexplained, second(6));
+        let silent = pair.summary(WINDOW, LIMITS, PeerSilence::Unexplained, second(6));
         assert_eq!((silent.state, silent.rtt, silent.loss), (StateKind::Unknown, None, gone.loss));
         pair.answered(WINDOW, second(7), ms(4));
-        assert_eq!(pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(7)).state, StateKind::Known);
+        assert_eq!(pair.summary(WINDOW, LIMITS, PeerSilence::Confirmed, second(7)).state, StateKind::Known);
     }
 
     #[test]
@@ -373,7 +373,7 @@ mod tests {
         let mut pair = PairWindow::new(WINDOW);
         pair.answered(WINDOW, second(1), ms(100));
         pair.answered(WINDOW, second(100), ms(1));
-        let summary = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(100)).rtt.unwrap();
+        let summary = pair.summary(WINDOW, LIMITS, PeerSilence::Confirmed, second(100)).rtt.unwrap();
         assert_eq!((summary.ewma_seconds, summary.jitter_seconds), (0.001, 0.0));
     }
 
@@ -391,7 +391,7 @@ mod tests {
             for at in 60..75 {
                 pair.answered(WINDOW, second(at), RttSample::from_nanos(after * 1_000_000 + at % 7 * 1_000).unwrap());
             }
-            let summary = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(75));
+            let summary = pair.summary(WINDOW, LIMITS, PeerSilence::Confirmed, second(75));
             let p50 = summary.rtt.unwrap().p50.as_millis();
             assert!((p50 - after as f64).abs() < 0.1, "{p50}");
             assert!(summary.samples < 20 && (summary.loss.unwrap().ratio - 5.0 / 60.0).abs() < 0.02, "{summary:?}");
@@ -406,7 +406,7 @@ mod tests {
             let spike = if at % 5 == 0 { 40 } else { 0 };
             pair.answered(WINDOW, second(at), ms(if at < 60 { 10 } else { 15 } + spike));
         }
-        assert_eq!(pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(75)).rtt.unwrap().p50, ms(15));
+        assert_eq!(pair.summary(WINDOW, LIMITS, PeerSilence::Confirmed, second(75)).rtt.unwrap().p50, ms(15));
     }
 
     #[test]
@@ -416,7 +416,7 @@ mod tests {
             let spike = if at % 7 < 2 { 40 } else { 0 };
             pair.answered(WINDOW, second(at), ms(10 + spike));
         }
-        assert_eq!(pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(300)).samples, 60);
+        assert_eq!(pair.summary(WINDOW, LIMITS, PeerSilence::Confirmed, second(300)).samples, 60);
     }
 
     /// A reader that checks `min <= ewma` must be able to believe every row, also just after the
@@ -430,7 +430,7 @@ mod tests {
             }
             for at in 60..140 {
                 pair.answered(WINDOW, second(at), ms(after));
-                let rtt = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(at)).rtt.unwrap();
+                let rtt = pair.summary(WINDOW, LIMITS, PeerSilence::Confirmed, second(at)).rtt.unwrap();
                 assert!(rtt.min.as_seconds() <= rtt.ewma_seconds, "{before} to {after} ms, answer {at}: {rtt:?}");
                 if at >= 75 {
                     if at >= 70 {
@@ -450,7 +450,7 @@ mod tests {
         for (at, millis) in [1, 1, 1, 9, 9].into_iter().enumerate() {
             pair.answered(window, second(at as u64), ms(millis));
         }
-        assert_eq!(pair.summary(window, LIMITS, Silence::Confirmed, second(5)).rtt.unwrap().ewma_seconds, 0.009);
+        assert_eq!(pair.summary(window, LIMITS, PeerSilence::Confirmed, second(5)).rtt.unwrap().ewma_seconds, 0.009);
     }
 
     #[derive(Clone, Copy, Debug)]
@@ -535,7 +535,7 @@ mod tests {
                 }
             }
             now += rest;
-            let said = pair.summary(WINDOW, LIMITS, Silence::Confirmed, Mono::from_nanos(now * 1_000_000));
+            let said = pair.summary(WINDOW, LIMITS, PeerSilence::Confirmed, Mono::from_nanos(now * 1_000_000));
             let (state, times, lost, ended) = reference(&history, counts_from, now);
             prop_assert_eq!(said.state, state);
             prop_assert_eq!(said.samples, times.len() as u64);
@@ -591,7 +591,7 @@ mod tests {
                 }
             }
             let reordered = (0..distinct.len()).filter(|place| distinct[..*place].iter().any(|before| *before > distinct[*place])).count();
-            prop_assert_eq!(pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(0)).reordered as usize, reordered);
+            prop_assert_eq!(pair.summary(WINDOW, LIMITS, PeerSilence::Confirmed, second(0)).reordered as usize, reordered);
         }
 
         /// Running values against their definitions, over answers without long gaps. They begin
@@ -608,7 +608,7 @@ mod tests {
             let seconds: Vec<f64> = times[counts_from..].iter().map(|micros| f64::from(*micros) / 1e6).collect();
             let ewma = seconds.iter().copied().reduce(|average, next| average * 7.0 / 8.0 + next / 8.0).unwrap();
             let jitter = seconds.windows(2).fold(0.0, |jitter, pair| jitter * 15.0 / 16.0 + (pair[1] - pair[0]).abs() / 16.0);
-            let said = pair.summary(WINDOW, LIMITS, Silence::Confirmed, second(times.len() as u64)).rtt.unwrap();
+            let said = pair.summary(WINDOW, LIMITS, PeerSilence::Confirmed, second(times.len() as u64)).rtt.unwrap();
             prop_assert!((said.ewma_seconds - ewma).abs() < 1e-9 && (said.jitter_seconds - jitter).abs() < 1e-9);
         }
     }

@@ -13,13 +13,13 @@ pub struct Path {
     hops: Option<u8>,
     hop_changes: u32,
     forward_minus_back_seconds: Option<f64>,
-    flows: Box<[Flow]>,
+    flows: Box<[ProbeFlow]>,
 }
 
 /// Probes from one source port. Routers that choose among routes of equal cost by port send them
 /// along one route.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Flow {
+pub struct ProbeFlow {
     /// The newest outcomes, one bit each, the last one in the lowest bit; 1 = lost.
     lost: u32,
     ended: u8,
@@ -29,7 +29,7 @@ pub struct Flow {
 impl Path {
     /// A new path. A single flow is not kept: it is the pair itself.
     pub(crate) fn new(flows: u8) -> Self {
-        Self { flows: if flows > 1 { vec![Flow::default(); flows.into()].into() } else { [].into() }, ..Self::default() }
+        Self { flows: if flows > 1 { vec![ProbeFlow::default(); flows.into()].into() } else { [].into() }, ..Self::default() }
     }
 
     /// Number of routers on the way back, from the time to live of replies.
@@ -54,7 +54,7 @@ impl Path {
 
     /// The flows, if there are several.
     #[must_use]
-    pub fn flows(&self) -> &[Flow] {
+    pub fn flows(&self) -> &[ProbeFlow] {
         &self.flows
     }
 
@@ -86,7 +86,7 @@ impl Path {
     }
 }
 
-impl Flow {
+impl ProbeFlow {
     /// Number of lost probes among the last 32.
     #[must_use]
     pub const fn lost(&self) -> u32 {

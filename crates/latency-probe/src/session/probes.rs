@@ -6,7 +6,7 @@ use std::time::Duration;
 use latency_matrix::{NodeName, Protocol};
 
 use crate::clock::Wall;
-use crate::protocol::control_message::Reachability;
+use crate::protocol::control_message::IcmpReachability;
 use crate::protocol::wire::{Sequence, SessionId};
 use crate::session::histogram::Histogram;
 use crate::session::pair::Summary;
@@ -14,7 +14,7 @@ use crate::session::path::Path;
 
 /// A probe to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Order {
+pub struct ProbeOrder {
     /// The sequence number.
     pub sequence: Sequence,
     /// The protocol.
@@ -46,7 +46,7 @@ pub struct IcmpError {
     /// The probe, if the error quotes enough of it.
     pub probe: Option<(SessionId, Sequence)>,
     /// What the error says about the node.
-    pub reachability: Reachability,
+    pub reachability: IcmpReachability,
     /// The kernel's timestamp of the error's arrival.
     pub stamp: Option<Wall>,
     /// Time to live of the error.

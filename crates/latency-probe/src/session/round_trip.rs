@@ -10,7 +10,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::clock::{Reading, Wall};
+use crate::clock::{ClockReading, Wall};
 
 /// A round-trip time between 0 (exclusive) and 4.29 s, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,13 +49,13 @@ impl RttSample {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Trip {
     /// The clocks just before the request was handed to the kernel.
-    pub sent: Reading,
+    pub sent: ClockReading,
     /// The kernel's timestamp of the request's departure, if there is one.
     pub sent_stamp: Option<Wall>,
     /// The kernel's timestamp of the reply's arrival, if there is one.
     pub received_stamp: Option<Wall>,
     /// The clocks when the reply was read.
-    pub read: Reading,
+    pub read: ClockReading,
     /// Whether the reply was read as soon as it arrived. Without a kernel timestamp only then is
     /// `read` the time of arrival.
     pub prompt: bool,
@@ -127,8 +127,8 @@ mod tests {
     use super::*;
     use crate::clock::Mono;
 
-    fn reading(mono: u64, wall: u64) -> Reading {
-        Reading { mono: Mono::from_nanos(mono), wall: Wall::from_nanos(wall) }
+    fn reading(mono: u64, wall: u64) -> ClockReading {
+        ClockReading { mono: Mono::from_nanos(mono), wall: Wall::from_nanos(wall) }
     }
 
     const EPOCH: u64 = 1_700_000_000_000_000_000;

@@ -22,7 +22,7 @@ pub(crate) struct PeerKey {
 
 /// A peer's turn to be probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Turn {
+pub(crate) struct ProbeTurn {
     pub peer: PeerKey,
     /// When it was due.
     pub due: Mono,
@@ -62,15 +62,15 @@ impl Schedule {
     }
 
     /// Takes the next turn if it is due. The peer has no further turn until [`Schedule::again`].
-    pub(crate) fn take(&mut self, now: Mono) -> Option<Turn> {
+    pub(crate) fn take(&mut self, now: Mono) -> Option<ProbeTurn> {
         self.turns.peek().filter(|Reverse((due, _))| *due <= now)?;
-        self.turns.pop().map(|Reverse((due, peer))| Turn { peer, due })
+        self.turns.pop().map(|Reverse((due, peer))| ProbeTurn { peer, due })
     }
 
     /// Schedules the next turn, about an interval after `turn` was due. If that has passed too
     /// (after a suspension, or under overload), missed turns are skipped: the next one is at a
     /// random time within an interval.
-    pub(crate) fn again(&mut self, turn: Turn, now: Mono, rng: &mut SmallRng) {
+    pub(crate) fn again(&mut self, turn: ProbeTurn, now: Mono, rng: &mut SmallRng) {
         let step = self.interval.mul_f64(1.0 + rng.random_range(-JITTER..JITTER));
         let due = turn.due.plus(step);
         if due > now {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use latency_matrix::Protocol;
 
-use crate::session::histogram::Bounds;
+use crate::session::histogram::BucketBounds;
 use crate::session::pair::{StateLimits, WindowLimits};
 
 /// The protocol that latency is measured by.
@@ -73,7 +73,7 @@ pub struct Settings {
     /// The protocol to measure by.
     pub method: Method,
     /// Bounds of a histogram per pair; none for no such histogram.
-    pub pair_bounds: Option<Bounds>,
+    pub pair_bounds: Option<BucketBounds>,
     /// Number of source ports that UDP probes to each peer use in turn; at least 1.
     pub flows: u8,
     /// Size of ICMP packets with their headers, in bytes; a smaller number than the smallest packet

@@ -6,14 +6,14 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::peers::Peer;
-use crate::protocol::control_message::Reachability;
+use crate::protocol::control_message::IcmpReachability;
 use crate::session::pair::{StateLimits, WindowLimits};
 
 const MS: u64 = 1_000_000;
 const EPOCH: u64 = 1_700_000_000_000_000_000;
 
-fn at(millis: u64) -> Reading {
-    Reading { mono: Mono::from_nanos(millis * MS), wall: Wall::from_nanos(EPOCH + millis * MS) }
+fn at(millis: u64) -> ClockReading {
+    ClockReading { mono: Mono::from_nanos(millis * MS), wall: Wall::from_nanos(EPOCH + millis * MS) }
 }
 
 fn settings(method: Method) -> Settings {
@@ -48,9 +48,14 @@ fn session(method: Method, names: &[(&str, u8)]) -> Session {
 
 /// Runs `session` from one millisecond to another against a network where `answer` says after how
 /// many milliseconds an order comes back.
-fn run(session: &mut Session, from: u64, to: u64, mut answer: impl FnMut(u64, &Order) -> Option<u64>) -> Vec<(u64, Order)> {
+fn run(
+    session: &mut Session,
+    from: u64,
+    to: u64,
+    mut answer: impl FnMut(u64, &ProbeOrder) -> Option<u64>,
+) -> Vec<(u64, ProbeOrder)> {
     let mut sent = Vec::new();
-    let mut replies: Vec<(u64, Order)> = Vec::new();
+    let mut replies: Vec<(u64, ProbeOrder)> = Vec::new();
     for now in from..to {
         let (ready, waiting) = replies.into_iter().partition(|(due, _)| *due <= now);
         replies = waiting;
@@ -69,7 +74,7 @@ fn run(session: &mut Session, from: u64, to: u64, mut answer: impl FnMut(u64, &O
     sent
 }
 
-fn reply(session: SessionId, order: &Order) -> ReceivedReply {
+fn reply(session: SessionId, order: &ProbeOrder) -> ReceivedReply {
     ReceivedReply {
         protocol: order.protocol,
         from: order.to,
@@ -116,7 +121,7 @@ fn a_probe_that_never_returns_is_loss_and_then_the_peer_is_unreachable() {
 #[test]
 fn icmp_steps_in_while_the_responder_is_silent_and_out_again() {
     let mut session = session(Method::PreferUdp, &[("node2", 2)]);
-    let only_icmp = |_, order: &Order| (order.protocol == Protocol::Icmp).then_some(4);
+    let only_icmp = |_, order: &ProbeOrder| (order.protocol == Protocol::Icmp).then_some(4);
     let sent = run(&mut session, 0, 20_000, only_icmp);
     let first_icmp = sent.iter().find(|(_, order)| order.protocol == Protocol::Icmp).unwrap().0;
     assert!((6_000..10_000).contains(&first_icmp), "after five lost probes: {first_icmp}");
@@ -232,7 +237,7 @@ fn a_silent_responder_is_not_an_unreachable_node() {
     }
     // Where ICMP never got through, its silence is no second opinion.
     let mut session = session(Method::PreferUdp, &[("node2", 2)]);
-    let udp_until_15 = |now, order: &Order| (now < 15_000 && order.protocol == Protocol::Udp).then_some(3);
+    let udp_until_15 = |now, order: &ProbeOrder| (now < 15_000 && order.protocol == Protocol::Udp).then_some(3);
     run(&mut session, 0, 40_000, udp_until_15);
     assert_eq!(row_of(&session, "node2", 40_000).state, StateKind::Unknown);
     assert!(session.counters().lost[Protocol::Icmp as usize] > 3);
@@ -254,7 +259,7 @@ fn a_refusal_is_an_answer_of_the_node() {
         }
     };
     for second in 1..20 {
-        bounce(&mut session, second * 1_000, Reachability::NobodyListens, true);
+        bounce(&mut session, second * 1_000, IcmpReachability::NobodyListens, true);
     }
     let row = row_of(&session, "node2", 19_500);
     assert_eq!((row.state, row.protocol, row.rtt_seconds.unwrap().p50), (StateKind::Known, Some(Protocol::Icmp), 0.007));
@@ -263,7 +268,7 @@ fn a_refusal_is_an_answer_of_the_node() {
     // Then the machine itself goes; a router says so. Some quote too little to tell which probe it
     // was.
     for second in 20..60 {
-        bounce(&mut session, second * 1_000, Reachability::NoRoute, second < 40);
+        bounce(&mut session, second * 1_000, IcmpReachability::NoRoute, second < 40);
         if second == 39 {
             assert_eq!(row_of(&session, "node2", 39_500).state, StateKind::Unreachable);
         }
@@ -273,12 +278,17 @@ fn a_refusal_is_an_answer_of_the_node() {
     let mut blind = Session::new("node1".into(), settings(Method::PreferUdp), 7);
     blind.set_peers(&peers(&[("node2", 2)]), at(0).mono);
     for second in 1..40 {
-        bounce(&mut blind, second * 1_000, if second < 20 { Reachability::NobodyListens } else { Reachability::NoRoute }, true);
+        bounce(
+            &mut blind,
+            second * 1_000,
+            if second < 20 { IcmpReachability::NobodyListens } else { IcmpReachability::NoRoute },
+            true,
+        );
     }
     assert_eq!(row_of(&blind, "node2", 39_500).state, StateKind::Unreachable);
     // A firewall on the way says nothing of the node, and what was said before grows old.
     for second in 60..80 {
-        bounce(&mut session, second * 1_000, Reachability::Unclear, true);
+        bounce(&mut session, second * 1_000, IcmpReachability::Unclear, true);
     }
     assert_eq!(row_of(&session, "node2", 79_500).state, StateKind::Unknown);
 }
@@ -291,7 +301,7 @@ fn the_word_of_the_network_counts_after_the_probe_was_given_up() {
     assert_eq!(row_of(&session, "node2", 20_000).state, StateKind::Unknown);
     let (_, given_up) = sent.iter().rev().find(|(at, _)| *at < 17_000).unwrap();
     let probe = Some((session.id(), given_up.sequence));
-    let icmp_error = IcmpError { to: peer(2).echo, probe, reachability: Reachability::NoRoute, stamp: None, ttl: None };
+    let icmp_error = IcmpError { to: peer(2).echo, probe, reachability: IcmpReachability::NoRoute, stamp: None, ttl: None };
     session.handle_icmp_error(&icmp_error, at(20_000), false);
     assert_eq!(row_of(&session, "node2", 20_000).state, StateKind::Unreachable);
 }
@@ -304,7 +314,7 @@ fn a_refusal_of_somebody_else_s_probe_changes_nothing() {
     let good = IcmpError {
         to: orders[0].to,
         probe: Some((session.id(), orders[0].sequence)),
-        reachability: Reachability::NoRoute,
+        reachability: IcmpReachability::NoRoute,
         stamp: None,
         ttl: None,
     };
@@ -368,9 +378,9 @@ fn a_reply_that_lay_in_the_socket_while_the_prober_was_stopped_counts() {
 /// Some sleeps stop the monotonic clock, so that nothing seems to be late by it.
 #[test]
 fn a_sleep_that_only_the_wall_clock_saw_is_noticed() {
-    let woken = Reading { mono: at(1_101).mono, wall: at(60_000).wall };
+    let woken = ClockReading { mono: at(1_101).mono, wall: at(60_000).wall };
     assert!(Session::was_stopped(at(1_100).mono, at(1_000), woken));
-    let set_back = Reading { mono: at(1_101).mono, wall: at(0).wall };
+    let set_back = ClockReading { mono: at(1_101).mono, wall: at(0).wall };
     assert!(!Session::was_stopped(at(1_100).mono, at(1_000), set_back));
 }
 
@@ -489,7 +499,7 @@ fn a_responder_that_lies_or_a_clock_that_is_set_gives_neither_latency_nor_loss()
     session.handle_reply(&ReceivedReply { held: Some(Duration::from_secs(9)), ..reply(session.id(), &orders[0]) }, at(1_005));
     orders.clear();
     session.take_due(at(2_500), 64, &mut orders);
-    let set = Reading { mono: at(2_505).mono, wall: at(9_000_000).wall };
+    let set = ClockReading { mono: at(2_505).mono, wall: at(9_000_000).wall };
     session.handle_reply(&reply(session.id(), &orders[0]), set);
     session.give_up(at(20_000).mono);
     let row = row_of(&session, "node2", 20_000);

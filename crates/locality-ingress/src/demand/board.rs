@@ -8,7 +8,7 @@ use gateway_link::RevisionKey;
 use gateway_link::demand::{DemandEvent, Gateway, Held, RevisionDemand, Run};
 
 use super::history::History;
-use super::report::{self, Reported, as_f64};
+use super::report::{self, ReportedLoad, as_f64};
 use super::stream_state::Stream;
 use crate::kubernetes::objects::ObjectName;
 use gateway_link::demand::{ByServing, Load};
@@ -55,7 +55,7 @@ pub enum TooMany {
 /// The sums of all load reports, by revision, source node and serving node, with a version per
 /// change.
 #[derive(Debug)]
-pub struct Board {
+pub struct LoadBoard {
     instance: String,
     began: Instant,
     totals: BTreeMap<ObjectName, BTreeMap<String, ByServing>>,
@@ -77,7 +77,7 @@ enum End {
     Held(Entry),
 }
 
-impl Board {
+impl LoadBoard {
     /// An empty board. `instance` names this run of the program.
     #[must_use]
     pub fn new(instance: String, now: Instant) -> Self {
@@ -346,7 +346,7 @@ fn add(
     revision: &ObjectName,
     source: &str,
     serving: &str,
-    reported: &Reported,
+    reported: &ReportedLoad,
     had: u64,
     seconds: f64,
 ) {

@@ -6,19 +6,19 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::shared::Demand;
+use super::shared::SharedLoadBoard;
 use gateway_link::demand::Load;
 
 /// Exports the board.
 #[derive(Clone, Debug)]
 pub(crate) struct DemandMetrics {
-    demand: Demand,
+    demand: SharedLoadBoard,
 }
 
 impl DemandMetrics {
     /// The metrics of `demand`.
     #[must_use]
-    pub(crate) fn new(demand: Demand) -> Self {
+    pub(crate) fn new(demand: SharedLoadBoard) -> Self {
         Self { demand }
     }
 }
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn what_the_board_knows_is_on_the_page() {
-        let demand = Demand::default();
+        let demand = SharedLoadBoard::default();
         let mut registry = Registry::default();
         registry.register_collector(Box::new(DemandMetrics::new(demand.clone())));
         let report = report(&[("default/hello-00001/80", "node1", 3, 4, 0)]);

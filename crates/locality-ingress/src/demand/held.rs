@@ -11,9 +11,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::shared::Demand;
+use super::shared::SharedLoadBoard;
 use crate::kubernetes::objects::ObjectName;
-use crate::xds::store::Store;
+use crate::xds::store::ConfigStore;
 
 /// An entry has some hundred bytes; the first message of a stream has 61 kB about the gateway.
 const MOST_BYTES: usize = 1024 * 1024;
@@ -26,8 +26,8 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// The access log service.
 #[derive(Clone, Debug)]
 pub(super) struct HeldRequests {
-    demand: Demand,
-    store: Arc<Store>,
+    demand: SharedLoadBoard,
+    store: Arc<ConfigStore>,
     streams: Arc<Semaphore>,
     stop: CancellationToken,
 }
@@ -35,7 +35,7 @@ pub(super) struct HeldRequests {
 impl HeldRequests {
     /// Announces held requests for clusters of `store` to `demand`.
     #[must_use]
-    pub(super) fn new(demand: Demand, store: Arc<Store>, stop: CancellationToken) -> Self {
+    pub(super) fn new(demand: SharedLoadBoard, store: Arc<ConfigStore>, stop: CancellationToken) -> Self {
         Self { demand, store, streams: Arc::new(Semaphore::new(MOST_STREAMS)), stop }
     }
 

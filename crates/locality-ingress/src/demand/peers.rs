@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::peer_loads::{PeerLoads, RevisionLoad};
 use crate::metrics::Metrics;
-use crate::state::change::Change;
+use crate::state::change::ObjectChange;
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(2);
@@ -25,21 +25,21 @@ const LAST_RETRY: Duration = Duration::from_secs(2);
 const KEEP_LOADS: Duration = Duration::from_secs(3);
 
 /// The other replicas: pod name -> address.
-pub(crate) type Replicas = BTreeMap<String, IpAddr>;
+pub(crate) type ReplicaAddresses = BTreeMap<String, IpAddr>;
 
 /// How to follow the other replicas.
 pub(crate) struct PeerSettings {
     /// The port on which every replica serves its demand.
     pub(crate) port: u16,
     /// Where their loads go.
-    pub(crate) changes: mpsc::Sender<Change>,
+    pub(crate) changes: mpsc::Sender<ObjectChange>,
     /// Where the number of streams is counted.
     pub(crate) metrics: Metrics,
 }
 
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
-enum StreamEnd {
+enum PeerStreamEnd {
     #[error("failed to read demand from {url}")]
     Http { url: String, source: reqwest::Error },
     #[error("failed to read demand from {url}: no line for {SILENCE_SECONDS} s")]
@@ -55,7 +55,7 @@ enum StreamEnd {
 }
 
 /// Follows the replicas in `replicas`, as they come and go, until the stop.
-pub(crate) async fn follow_all(settings: PeerSettings, mut replicas: watch::Receiver<Replicas>, stop: CancellationToken) {
+pub(crate) async fn follow_all(settings: PeerSettings, mut replicas: watch::Receiver<ReplicaAddresses>, stop: CancellationToken) {
     // No time limit for whole answers: a stream has no end.
     let client = reqwest::Client::builder().connect_timeout(Duration::from_secs(2)).tcp_nodelay(true).no_proxy().build();
     let client = client.unwrap_or_default();
@@ -73,7 +73,7 @@ pub(crate) async fn follow_all(settings: PeerSettings, mut replicas: watch::Rece
             followed.entry(name.clone()).or_insert_with(|| {
                 let left = stop.child_token();
                 let url = format!("http://{}{DEMAND_PATH}", SocketAddr::new(address, settings.port));
-                let peer = Peer {
+                let peer = OtherReplica {
                     loads: PeerLoads::new(&name),
                     url,
                     changes: settings.changes.clone(),
@@ -106,14 +106,14 @@ impl Drop for ConnectedPeer {
 }
 
 /// One other replica.
-struct Peer {
+struct OtherReplica {
     loads: PeerLoads,
     url: String,
-    changes: mpsc::Sender<Change>,
+    changes: mpsc::Sender<ObjectChange>,
     metrics: Metrics,
 }
 
-impl Peer {
+impl OtherReplica {
     /// Follows the replica until it `left`.
     async fn follow(mut self, client: reqwest::Client, left: CancellationToken) {
         let mut retry = FIRST_RETRY;
@@ -143,18 +143,18 @@ impl Peer {
     }
 
     /// Reads one stream to its end. `heard` becomes true with its first line.
-    async fn read(&mut self, client: &reqwest::Client, heard: &mut bool) -> StreamEnd {
+    async fn read(&mut self, client: &reqwest::Client, heard: &mut bool) -> PeerStreamEnd {
         match self.read_lines(client, heard).await {
-            Ok(()) => StreamEnd::Ended { url: self.url.clone() },
+            Ok(()) => PeerStreamEnd::Ended { url: self.url.clone() },
             Err(end) => end,
         }
     }
 
-    async fn read_lines(&mut self, client: &reqwest::Client, heard: &mut bool) -> Result<(), StreamEnd> {
+    async fn read_lines(&mut self, client: &reqwest::Client, heard: &mut bool) -> Result<(), PeerStreamEnd> {
         let silence = Duration::from_secs_f64(SILENCE_SECONDS);
         let url = self.url.clone();
-        let silent = |_| StreamEnd::Silence { url: url.clone() };
-        let failed = |source| StreamEnd::Http { url: url.clone(), source };
+        let silent = |_| PeerStreamEnd::Silence { url: url.clone() };
+        let failed = |source| PeerStreamEnd::Http { url: url.clone(), source };
         let response = tokio::time::timeout(silence, client.get(&url).send()).await.map_err(silent)?;
         let mut chunks = response.and_then(reqwest::Response::error_for_status).map_err(failed)?.bytes_stream();
         let mut lines = Lines::new(MAX_LINE_BYTES);
@@ -174,7 +174,7 @@ impl Peer {
     async fn pass_on(&self, loads: Vec<RevisionLoad>) {
         for (revision, load) in loads {
             // The receiver is gone only while the process stops.
-            let _ = self.changes.send(Change::Load(revision, load)).await;
+            let _ = self.changes.send(ObjectChange::Load(revision, load)).await;
         }
     }
 }
@@ -188,21 +188,23 @@ mod tests {
 
     use super::*;
     use crate::demand::board::tests::report;
-    use crate::demand::{Demand, stream};
+    use crate::demand::{SharedLoadBoard, stream};
     use crate::kubernetes::objects::ObjectName;
     use crate::state::change::LoadChange;
 
     const WITHIN: Duration = Duration::from_secs(60);
 
-    async fn next_load(changes: &mut mpsc::Receiver<Change>) -> (String, Option<String>, String, u64) {
+    async fn next_load(changes: &mut mpsc::Receiver<ObjectChange>) -> (String, Option<String>, String, u64) {
         let change = tokio::time::timeout(WITHIN, changes.recv()).await.expect("no load came").unwrap();
-        let Change::Load(ObjectName { name, .. }, LoadChange { heard_by, source, loads }) = change else { panic!("{change:?}") };
+        let ObjectChange::Load(ObjectName { name, .. }, LoadChange { heard_by, source, loads }) = change else {
+            panic!("{change:?}")
+        };
         (name, heard_by.map(|replica| replica.to_string()), source, loads.values().map(|load| load.in_flight).sum())
     }
 
     #[tokio::test]
     async fn loads_of_another_replica_are_passed_on_and_withdrawn_when_it_leaves() {
-        let (demand, served) = (Demand::default(), CancellationToken::new());
+        let (demand, served) = (SharedLoadBoard::default(), CancellationToken::new());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let router: Router = stream::router(demand.clone(), served.clone());
@@ -211,18 +213,18 @@ mod tests {
         demand.board().apply_report(1, &report(&[("ns/a/80", "node2", 2, 2, 0)]), |_| true, std::time::Instant::now());
 
         let (changes, mut received) = mpsc::channel(16);
-        let (replicas, stop) = (watch::Sender::new(Replicas::new()), CancellationToken::new());
+        let (replicas, stop) = (watch::Sender::new(ReplicaAddresses::new()), CancellationToken::new());
         let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
         let settings = PeerSettings { port, changes, metrics: metrics.clone() };
         let task = tokio::spawn(follow_all(settings, replicas.subscribe(), stop.clone()));
-        replicas.send_replace(Replicas::from([("ingress-b".to_owned(), Ipv4Addr::LOCALHOST.into())]));
+        replicas.send_replace(ReplicaAddresses::from([("ingress-b".to_owned(), Ipv4Addr::LOCALHOST.into())]));
         let load = |count| ("a".to_owned(), Some("ingress-b".to_owned()), "node3".to_owned(), count);
         assert_eq!(next_load(&mut received).await, load(2), "from the snapshot");
         assert_eq!(metrics.peers_connected.get(), 1);
         demand.board().apply_report(1, &report(&[("ns/a/80", "node2", 5, 5, 0)]), |_| true, std::time::Instant::now());
         demand.announce_change();
         assert_eq!(next_load(&mut received).await, load(5), "from an update");
-        replicas.send_replace(Replicas::new());
+        replicas.send_replace(ReplicaAddresses::new());
         assert_eq!(next_load(&mut received).await, load(0), "the replica left");
         stop.cancel();
         task.await.unwrap();
@@ -230,7 +232,7 @@ mod tests {
 
     #[tokio::test]
     async fn loads_of_a_replica_that_does_not_come_back_are_withdrawn() {
-        let (demand, served) = (Demand::default(), CancellationToken::new());
+        let (demand, served) = (SharedLoadBoard::default(), CancellationToken::new());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let router: Router = stream::router(demand.clone(), served.clone());
@@ -238,7 +240,7 @@ mod tests {
         demand.board().open_stream(1, "node3", std::time::Instant::now()).unwrap();
         demand.board().apply_report(1, &report(&[("ns/a/80", "node2", 2, 2, 0)]), |_| true, std::time::Instant::now());
         let (changes, mut received) = mpsc::channel(16);
-        let replicas = watch::Sender::new(Replicas::from([("ingress-b".to_owned(), Ipv4Addr::LOCALHOST.into())]));
+        let replicas = watch::Sender::new(ReplicaAddresses::from([("ingress-b".to_owned(), Ipv4Addr::LOCALHOST.into())]));
         let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
         let settings = PeerSettings { port, changes, metrics: metrics.clone() };
         let stop = CancellationToken::new();

@@ -15,7 +15,7 @@ const MOST_SERVING_NODES: usize = 10_000;
 
 /// The report about one revision and serving node.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Reported {
+pub(super) struct ReportedLoad {
     pub(super) in_flight: u64,
     /// Since the previous report, as are the next two.
     pub(super) arrived: u64,
@@ -25,7 +25,7 @@ pub(super) struct Reported {
     pub(super) seconds: Option<f64>,
 }
 
-impl Reported {
+impl ReportedLoad {
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight == 0 && self.arrived == 0 && self.finished == 0 && self.failed == 0
     }
@@ -36,8 +36,8 @@ impl Reported {
 pub(super) fn read(
     report: &LoadStatsRequest,
     is_known: impl Fn(&str) -> bool,
-) -> BTreeMap<ObjectName, BTreeMap<String, Reported>> {
-    let mut said: BTreeMap<ObjectName, BTreeMap<String, Reported>> = BTreeMap::new();
+) -> BTreeMap<ObjectName, BTreeMap<String, ReportedLoad>> {
+    let mut said: BTreeMap<ObjectName, BTreeMap<String, ReportedLoad>> = BTreeMap::new();
     for cluster in report.cluster_stats.iter().filter(|cluster| is_known(&cluster.cluster_name)) {
         let Ok(key) = cluster.cluster_name.parse::<ClusterKey>() else { continue };
         let interval = cluster.load_report_interval.as_ref();

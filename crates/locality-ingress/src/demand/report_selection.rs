@@ -34,11 +34,11 @@ pub(super) struct ReportSelection {
     lately: BTreeMap<String, Instant>,
     last_traffic: Option<Instant>,
     last_all: Option<Instant>,
-    asked: Option<Selection>,
+    asked: Option<ReportRequest>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Selection {
+struct ReportRequest {
     /// `None`: all clusters.
     clusters: Option<BTreeSet<String>>,
     interval: Duration,
@@ -84,7 +84,7 @@ impl ReportSelection {
             clusters.extend(self.lately.keys().cloned());
             clusters
         });
-        let asked = Selection { clusters, interval };
+        let asked = ReportRequest { clusters, interval };
         if self.asked.as_ref() == Some(&asked) {
             return None;
         }

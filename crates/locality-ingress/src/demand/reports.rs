@@ -19,11 +19,11 @@ use tonic::{Status, codegen::Service};
 
 use super::held::HeldRequests;
 use super::report_selection::{FEW, ReportSelection};
-use super::shared::Demand;
+use super::shared::SharedLoadBoard;
 use super::wire::{self, Answers, Received};
 use crate::kubernetes::objects::ObjectName;
-use crate::state::change::{Change, LoadChange};
-use crate::xds::store::{Store, StoreRevision};
+use crate::state::change::{LoadChange, ObjectChange};
+use crate::xds::store::{ConfigStore, StoreRevision};
 
 /// A peer must identify itself within this time.
 const FIRST_WITHIN: Duration = Duration::from_secs(10);
@@ -34,10 +34,10 @@ const LEAST_SILENCE: Duration = Duration::from_secs(15);
 /// The load reporting service.
 #[derive(Clone, Debug)]
 pub struct Reports {
-    demand: Demand,
-    store: Arc<Store>,
+    demand: SharedLoadBoard,
+    store: Arc<ConfigStore>,
     interval: Duration,
-    changes: mpsc::Sender<Change>,
+    changes: mpsc::Sender<ObjectChange>,
     next_stream: Arc<AtomicU64>,
     with_pods: Arc<Mutex<WithPods>>,
     stop: CancellationToken,
@@ -58,10 +58,10 @@ impl Reports {
     /// to the board and to `changes`.
     #[must_use]
     pub fn new(
-        demand: Demand,
-        store: Arc<Store>,
+        demand: SharedLoadBoard,
+        store: Arc<ConfigStore>,
         interval: Duration,
-        changes: mpsc::Sender<Change>,
+        changes: mpsc::Sender<ObjectChange>,
         stop: CancellationToken,
     ) -> Self {
         Self { demand, store, interval, changes, next_stream: Arc::default(), with_pods: Arc::default(), stop }
@@ -174,9 +174,9 @@ impl Reports {
         }
     }
 
-    fn change(&self, source: &str, revision: &ObjectName) -> Change {
+    fn change(&self, source: &str, revision: &ObjectName) -> ObjectChange {
         let loads = self.demand.board().load_from(revision, source);
-        Change::Load(revision.clone(), LoadChange { heard_by: None, source: source.to_owned(), loads })
+        ObjectChange::Load(revision.clone(), LoadChange { heard_by: None, source: source.to_owned(), loads })
     }
 }
 

@@ -1,4 +1,4 @@
-//! The shared handle of the [`Board`], and the channels by which a held request changes what
+//! The shared handle of the [`LoadBoard`], and the channels by which a held request changes what
 //! gateways report.
 
 use std::collections::BTreeMap;
@@ -7,39 +7,39 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
 
-use super::board::{Board, StreamId};
+use super::board::{LoadBoard, StreamId};
 
 /// A shared handle of the board.
 #[derive(Clone, Debug)]
-pub struct Demand {
-    board: Arc<Mutex<Board>>,
+pub struct SharedLoadBoard {
+    board: Arc<Mutex<LoadBoard>>,
     version: Arc<watch::Sender<u64>>,
-    followers: Arc<Mutex<BTreeMap<StreamId, Follower>>>,
+    followers: Arc<Mutex<BTreeMap<StreamId, ReportStreamTask>>>,
 }
 
 /// The task of one gateway's stream of reports.
 #[derive(Debug)]
-struct Follower {
+struct ReportStreamTask {
     source: String,
     watch: mpsc::Sender<Vec<String>>,
 }
 
-impl Default for Demand {
+impl Default for SharedLoadBoard {
     fn default() -> Self {
         Self::new("unnamed".to_owned())
     }
 }
 
-impl Demand {
+impl SharedLoadBoard {
     /// A new board. `instance` names this run of the program and must be unique.
     #[must_use]
     pub fn new(instance: String) -> Self {
-        let board = Board::new(instance, Instant::now());
+        let board = LoadBoard::new(instance, Instant::now());
         Self { board: Arc::new(Mutex::new(board)), version: Arc::new(watch::Sender::new(0)), followers: Arc::default() }
     }
 
     /// The board.
-    pub fn board(&self) -> MutexGuard<'_, Board> {
+    pub fn board(&self) -> MutexGuard<'_, LoadBoard> {
         // The board holds counters: a panic during an update loses at most one report.
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -62,7 +62,7 @@ impl Demand {
 
     pub(super) fn add_follower(&self, stream: StreamId, source: &str) -> mpsc::Receiver<Vec<String>> {
         let (watch, clusters) = mpsc::channel(64);
-        let follower = Follower { source: source.to_owned(), watch };
+        let follower = ReportStreamTask { source: source.to_owned(), watch };
         self.followers.lock().unwrap_or_else(PoisonError::into_inner).insert(stream, follower);
         clusters
     }

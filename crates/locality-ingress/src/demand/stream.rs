@@ -16,24 +16,24 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::board::Position;
-use super::shared::Demand;
+use super::shared::SharedLoadBoard;
 
 /// Changes within this time after a line are sent in one line. The first change after a quiet time
 /// is sent at once.
 const TOGETHER: Duration = Duration::from_millis(5);
 
 /// The router of the stream. Open streams end with `stop`.
-pub(crate) fn router(demand: Demand, stop: CancellationToken) -> Router {
+pub(crate) fn router(demand: SharedLoadBoard, stop: CancellationToken) -> Router {
     Router::new().route(DEMAND_PATH, get(serve)).with_state((demand, stop))
 }
 
-async fn serve(State((demand, stop)): State<(Demand, CancellationToken)>) -> impl IntoResponse {
+async fn serve(State((demand, stop)): State<(SharedLoadBoard, CancellationToken)>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/jsonl")], Body::from_stream(lines(demand, stop)))
 }
 
 /// One reader.
-struct Reader {
-    demand: Demand,
+struct DemandReader {
+    demand: SharedLoadBoard,
     versions: watch::Receiver<u64>,
     stop: CancellationToken,
     position: Option<Position>,
@@ -41,16 +41,16 @@ struct Reader {
     last: Instant,
 }
 
-fn lines(demand: Demand, stop: CancellationToken) -> impl Stream<Item = Result<String, Infallible>> {
+fn lines(demand: SharedLoadBoard, stop: CancellationToken) -> impl Stream<Item = Result<String, Infallible>> {
     let versions = demand.watch();
-    let reader = Reader { demand, versions, stop, position: None, waiting: VecDeque::new(), last: Instant::now() };
+    let reader = DemandReader { demand, versions, stop, position: None, waiting: VecDeque::new(), last: Instant::now() };
     stream::unfold(reader, async |mut reader| {
         let event = reader.next().await?;
         Some((Ok(event.to_line()), reader))
     })
 }
 
-impl Reader {
+impl DemandReader {
     /// `None` at the end: the process stops, or the reader is too slow.
     async fn next(&mut self) -> Option<DemandEvent> {
         if self.waiting.is_empty() {
@@ -93,7 +93,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_gets_a_snapshot_then_changes_and_heartbeats_until_the_stop() {
-        let (demand, stop) = (Demand::default(), CancellationToken::new());
+        let (demand, stop) = (SharedLoadBoard::default(), CancellationToken::new());
         let mut lines = Box::pin(lines(demand.clone(), stop.clone()));
         let mut next = async || Some(DemandEvent::from_line(&lines.next().await?.unwrap()).unwrap());
         assert!(matches!(next().await, Some(DemandEvent::Snapshot { parts_left: 0, demand, .. }) if demand.is_empty()));

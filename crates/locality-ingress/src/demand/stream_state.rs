@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::report::{Reported, as_f64};
+use super::report::{ReportedLoad, as_f64};
 use crate::kubernetes::objects::ObjectName;
 
 /// Requests on removed endpoints count for at most this long.
@@ -73,7 +73,7 @@ impl Stream {
     /// Moves requests in flight that a report does not list any more to `leaving`.
     pub(super) fn move_unlisted_to_leaving(
         &mut self,
-        said: &BTreeMap<ObjectName, BTreeMap<String, Reported>>,
+        said: &BTreeMap<ObjectName, BTreeMap<String, ReportedLoad>>,
         mean_seconds: impl Fn(&str, &ObjectName, &str) -> f64,
         now: Instant,
     ) {

@@ -14,7 +14,7 @@ use crate::kubernetes::objects::Endpoint;
 /// How gateways choose among endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Policy {
+pub enum LocalityPolicy {
     /// By the routes; without routes the nearest.
     #[default]
     Locality,
@@ -22,7 +22,7 @@ pub enum Policy {
     Spread,
 }
 
-impl std::str::FromStr for Policy {
+impl std::str::FromStr for LocalityPolicy {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -36,12 +36,12 @@ impl std::str::FromStr for Policy {
 
 /// The endpoints that one gateway uses for one cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Assignment {
+pub struct EndpointAssignment {
     /// In order of priority, without gaps.
     pub localities: Vec<Locality>,
 }
 
-/// The endpoints of one serving node, or of all of them under [`Policy::Spread`].
+/// The endpoints of one serving node, or of all of them under [`LocalityPolicy::Spread`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Locality {
     /// 0 first; the next is used when the previous one has no healthy endpoint.
@@ -81,16 +81,16 @@ pub struct Locality {
 /// ```
 #[must_use]
 pub fn assign(
-    policy: Policy,
+    policy: LocalityPolicy,
     source_node: &str,
     zones: &BTreeMap<String, String>,
     endpoints: &[Endpoint],
     row: Option<&BTreeMap<String, u32>>,
-) -> Assignment {
-    if policy == Policy::Spread {
+) -> EndpointAssignment {
+    if policy == LocalityPolicy::Spread {
         let all: Vec<_> = endpoints.iter().map(|endpoint| (endpoint.address, endpoint.port)).collect();
         let one = (!all.is_empty()).then(|| Locality { priority: 0, node: String::new(), weight: 1, endpoints: all });
-        return Assignment { localities: one.into_iter().collect() };
+        return EndpointAssignment { localities: one.into_iter().collect() };
     }
     let mut by_node: BTreeMap<&str, Vec<(IpAddr, u16)>> = BTreeMap::new();
     for endpoint in endpoints {
@@ -116,7 +116,7 @@ pub fn assign(
         })
         .collect();
     localities.sort_by(|a, b| (a.priority, &a.node).cmp(&(b.priority, &b.node)));
-    Assignment { localities }
+    EndpointAssignment { localities }
 }
 
 #[cfg(test)]
@@ -134,7 +134,7 @@ mod tests {
         weights.iter().map(|&(node, weight)| (node.to_owned(), weight)).collect()
     }
 
-    fn short(assignment: &Assignment) -> Vec<(u32, &str, u32)> {
+    fn short(assignment: &EndpointAssignment) -> Vec<(u32, &str, u32)> {
         assignment.localities.iter().map(|l| (l.priority, l.node.as_str(), l.weight)).collect()
     }
 
@@ -142,9 +142,9 @@ mod tests {
     fn without_a_plan_the_own_node_then_the_zone_then_the_rest() {
         let endpoints = [on("a", 1), on("b", 2), on("b", 3), on("c", 4), on("", 5)];
         let zones = [("a", "z1"), ("b", "z1"), ("c", "z2")].map(|(n, z)| (n.to_owned(), z.to_owned())).into();
-        let chosen = assign(Policy::Locality, "a", &zones, &endpoints, None);
+        let chosen = assign(LocalityPolicy::Locality, "a", &zones, &endpoints, None);
         assert_eq!(short(&chosen), [(0, "a", 1), (1, "b", 2), (2, "", 1), (2, "c", 1)]);
-        let elsewhere = assign(Policy::Locality, "d", &zones, &endpoints, None);
+        let elsewhere = assign(LocalityPolicy::Locality, "d", &zones, &endpoints, None);
         assert_eq!(short(&elsewhere), [(0, "", 1), (0, "a", 1), (0, "b", 2), (0, "c", 1)]);
     }
 
@@ -152,16 +152,16 @@ mod tests {
     fn planned_nodes_without_endpoints_are_left_out_and_the_own_node_falls_back_before_others() {
         let endpoints = [on("a", 1), on("b", 2), on("c", 3)];
         let plan = row(&[("b", 70), ("gone", 30)]);
-        let chosen = assign(Policy::Locality, "a", &BTreeMap::new(), &endpoints, Some(&plan));
+        let chosen = assign(LocalityPolicy::Locality, "a", &BTreeMap::new(), &endpoints, Some(&plan));
         assert_eq!(short(&chosen), [(0, "b", 70), (1, "a", 1), (2, "c", 1)]);
         let gone = row(&[("gone", 100)]);
-        let chosen = assign(Policy::Locality, "a", &BTreeMap::new(), &endpoints, Some(&gone));
+        let chosen = assign(LocalityPolicy::Locality, "a", &BTreeMap::new(), &endpoints, Some(&gone));
         assert_eq!(short(&chosen), [(0, "a", 1), (1, "b", 1), (1, "c", 1)]);
     }
 
     #[test]
     fn spread_knows_no_places() {
-        let chosen = assign(Policy::Spread, "a", &BTreeMap::new(), &[on("a", 1), on("b", 2)], Some(&row(&[("b", 100)])));
+        let chosen = assign(LocalityPolicy::Spread, "a", &BTreeMap::new(), &[on("a", 1), on("b", 2)], Some(&row(&[("b", 100)])));
         assert_eq!(short(&chosen), [(0, "", 1)]);
         assert_eq!(chosen.localities[0].endpoints.len(), 2);
     }
@@ -177,7 +177,7 @@ mod tests {
             spread: bool,
         ) {
             let endpoints: Vec<_> = nodes.iter().enumerate().map(|(i, node)| on(node, u8::try_from(i).unwrap())).collect();
-            let policy = if spread { Policy::Spread } else { Policy::Locality };
+            let policy = if spread { LocalityPolicy::Spread } else { LocalityPolicy::Locality };
             let chosen = assign(policy, "a", &zones, &endpoints, plan.as_ref());
             let mut seen: Vec<_> = chosen.localities.iter().flat_map(|l| l.endpoints.iter().copied()).collect();
             seen.sort_unstable();

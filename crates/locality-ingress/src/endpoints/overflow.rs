@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
-use super::plan::Rows;
+use super::plan::NodeWeights;
 use crate::kubernetes::objects::Endpoint;
 
 /// The limits that there are. Few, so that a gateway finds its own among them quickly; each is at
@@ -33,12 +33,12 @@ const LEAST_WAITING: u32 = 3;
 
 /// How many requests each source node's gateway may have on their way to the pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct OverflowLimits {
     by_source: BTreeMap<String, u32>,
     others: u32,
 }
 
-impl Limits {
+impl OverflowLimits {
     /// The limits of a revision whose pods at `endpoints` take `concurrency` requests each, by the
     /// plan's rows. `senders` are the source nodes that have sent requests for it.
     ///
@@ -71,7 +71,7 @@ impl Limits {
     /// assert_eq!(Limits::new(five, &[pod], Some(&rows.into()), &of_both).of("near"), 12);
     /// ```
     #[must_use]
-    pub fn new(concurrency: NonZeroU32, endpoints: &[Endpoint], rows: Option<&Rows>, senders: &BTreeSet<String>) -> Self {
+    pub fn new(concurrency: NonZeroU32, endpoints: &[Endpoint], rows: Option<&NodeWeights>, senders: &BTreeSet<String>) -> Self {
         let mut pods: BTreeMap<&str, f64> = BTreeMap::new();
         for endpoint in endpoints {
             *pods.entry(endpoint.node.as_deref().unwrap_or_default()).or_default() += 1.0;
@@ -175,11 +175,11 @@ mod tests {
         weights.iter().map(|(node, weight)| ((*node).to_owned(), *weight)).collect()
     }
 
-    fn limits(concurrency: u32, pods: &[(&str, u8)], rows: &[(&str, &[(&str, u32)])], senders: &[&str]) -> Limits {
+    fn limits(concurrency: u32, pods: &[(&str, u8)], rows: &[(&str, &[(&str, u32)])], senders: &[&str]) -> OverflowLimits {
         let endpoints: Vec<_> = pods.iter().flat_map(|(node, count)| (0..*count).map(|last| on(node, last))).collect();
-        let rows: Rows = rows.iter().map(|(source, weights)| ((*source).to_owned(), row(weights))).collect();
+        let rows: NodeWeights = rows.iter().map(|(source, weights)| ((*source).to_owned(), row(weights))).collect();
         let senders = senders.iter().map(|sender| (*sender).to_owned()).collect();
-        Limits::new(NonZeroU32::new(concurrency).unwrap(), &endpoints, Some(&rows), &senders)
+        OverflowLimits::new(NonZeroU32::new(concurrency).unwrap(), &endpoints, Some(&rows), &senders)
     }
 
     #[test]
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn without_a_plan_there_are_the_pods_of_the_own_node_or_else_one() {
         let senders = BTreeSet::from(["a".to_owned()]);
-        let limits = Limits::new(NonZeroU32::new(5).unwrap(), &[on("a", 1), on("b", 2), on("b", 3)], None, &senders);
+        let limits = OverflowLimits::new(NonZeroU32::new(5).unwrap(), &[on("a", 1), on("b", 2), on("b", 3)], None, &senders);
         assert_eq!((limits.of("a"), limits.of("b"), limits.of("c")), (12, 24, 12));
     }
 
@@ -231,7 +231,7 @@ mod tests {
             newcomer in "[a-h]",
         ) {
             let endpoints: Vec<_> = pods.iter().flat_map(|(node, count)| (0..*count).map(|last| on(node, last))).collect();
-            let limits = Limits::new(NonZeroU32::new(concurrency).unwrap(), &endpoints, Some(&rows), &senders);
+            let limits = OverflowLimits::new(NonZeroU32::new(concurrency).unwrap(), &endpoints, Some(&rows), &senders);
             for (node, count) in &pods {
                 let mut sent = 0.0;
                 let mut ones = 0.0;

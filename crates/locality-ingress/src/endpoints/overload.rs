@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::overflow::Limits;
-use super::plan::Rows;
+use super::overflow::OverflowLimits;
+use super::plan::NodeWeights;
 use super::spill::move_shares;
 use crate::kubernetes::objects::{Concurrency, Endpoint, ObjectName, RevisionObject};
 use crate::state::change::LoadChange;
@@ -98,10 +98,15 @@ impl Overload {
     }
 
     /// How many requests gateways may have in flight to the pods of a revision that overflows.
-    pub(crate) fn limits(&self, revision: &ObjectName, endpoints: &[Endpoint], planned: Option<&Rows>) -> Option<Limits> {
+    pub(crate) fn limits(
+        &self,
+        revision: &ObjectName,
+        endpoints: &[Endpoint],
+        planned: Option<&NodeWeights>,
+    ) -> Option<OverflowLimits> {
         let limit = self.limit(revision).filter(|_| self.overflows(revision))?;
         let nobody = BTreeSet::new();
-        Some(Limits::new(limit, endpoints, planned, self.senders.get(revision).unwrap_or(&nobody)))
+        Some(OverflowLimits::new(limit, endpoints, planned, self.senders.get(revision).unwrap_or(&nobody)))
     }
 
     /// The planned rows, with shares of full nodes moved.
@@ -109,8 +114,8 @@ impl Overload {
         &self,
         revision: &ObjectName,
         endpoints: &[Endpoint],
-        planned: Option<Arc<Rows>>,
-    ) -> Option<Arc<Rows>> {
+        planned: Option<Arc<NodeWeights>>,
+    ) -> Option<Arc<NodeWeights>> {
         let (Some(limit), Some(loads)) = (self.limit(revision), self.loads.get(revision)) else { return planned };
         let mut slots: BTreeMap<String, u32> = BTreeMap::new();
         for node in endpoints.iter().filter_map(|endpoint| endpoint.node.as_ref()) {

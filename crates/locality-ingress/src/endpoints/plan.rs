@@ -9,7 +9,7 @@ use gateway_link::{Event, RevisionKey, RevisionRoutes};
 use crate::kubernetes::objects::ObjectName;
 
 /// Source node -> serving node -> weight.
-pub(crate) type Rows = BTreeMap<String, BTreeMap<String, u32>>;
+pub(crate) type NodeWeights = BTreeMap<String, BTreeMap<String, u32>>;
 
 /// A change of the routes.
 #[derive(Debug)]
@@ -24,13 +24,13 @@ pub enum PlanChange {
 
 /// The rows of each revision.
 #[derive(Debug, Default)]
-pub(crate) struct Plan {
-    rows: BTreeMap<ObjectName, Arc<Rows>>,
+pub(crate) struct PlannedRoutes {
+    rows: BTreeMap<ObjectName, Arc<NodeWeights>>,
     // The parts of a snapshot so far, while more parts follow.
-    snapshot: Option<BTreeMap<ObjectName, Arc<Rows>>>,
+    snapshot: Option<BTreeMap<ObjectName, Arc<NodeWeights>>>,
 }
 
-impl Plan {
+impl PlannedRoutes {
     /// Applies a change. Returns the affected revisions, which are also the names of their public
     /// Services.
     pub(crate) fn apply(&mut self, change: PlanChange) -> Vec<ObjectName> {
@@ -68,7 +68,7 @@ impl Plan {
 
     /// The rows of `revision`.
     #[must_use]
-    pub(crate) fn rows(&self, revision: &ObjectName) -> Option<Arc<Rows>> {
+    pub(crate) fn rows(&self, revision: &ObjectName) -> Option<Arc<NodeWeights>> {
         self.rows.get(revision).cloned()
     }
 
@@ -79,7 +79,7 @@ impl Plan {
     }
 }
 
-fn of_revision(routes: &RevisionRoutes) -> (ObjectName, Arc<Rows>) {
+fn of_revision(routes: &RevisionRoutes) -> (ObjectName, Arc<NodeWeights>) {
     (name(routes.key().clone()), Arc::new(routes.rows().clone()))
 }
 
@@ -96,13 +96,13 @@ mod tests {
         PlanChange::Event(Event::Snapshot { version, parts_left, routes: vec![routes] })
     }
 
-    fn revisions(plan: &Plan) -> Vec<&str> {
+    fn revisions(plan: &PlannedRoutes) -> Vec<&str> {
         plan.rows.keys().map(|revision| revision.name.as_str()).collect()
     }
 
     #[test]
     fn the_last_part_of_a_snapshot_replaces_all_routes() {
-        let mut plan = Plan::default();
+        let mut plan = PlannedRoutes::default();
         plan.apply(part(1, 0, "old"));
         assert_eq!(plan.apply(part(2, 1, "new")), []);
         assert_eq!(revisions(&plan), ["old"], "nothing is taken before the rest is here");
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_that_broke_off_leaves_nothing_behind() {
-        let mut plan = Plan::default();
+        let mut plan = PlannedRoutes::default();
         plan.apply(part(1, 1, "begun"));
         plan.apply(PlanChange::Began);
         plan.apply(part(2, 0, "whole"));

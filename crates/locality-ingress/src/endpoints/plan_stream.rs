@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::PlanChange;
 use crate::metrics::Metrics;
-use crate::state::change::{Change, Source};
+use crate::state::change::{ChangeSource, ObjectChange};
 
 /// How to read the stream of routes.
 #[derive(Clone, Debug, clap::Args)]
@@ -35,7 +35,7 @@ pub struct FollowSettings {
 
 /// Why the stream ended.
 #[derive(Debug, thiserror::Error)]
-enum StreamEnd {
+enum PlanStreamEnd {
     #[error("failed to read routes from {url}")]
     Http { url: String, source: reqwest::Error },
     #[error("failed to read routes: no line for {0:?}")]
@@ -58,7 +58,12 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 /// Reads the stream, and reconnects when it ends, until the stop. The first snapshot, or the first
 /// failure to get one, makes the routes [listed](Change::Listed): a cluster without an
 /// extra-controller is served too.
-pub(crate) async fn follow(settings: FollowSettings, changes: mpsc::Sender<Change>, metrics: Metrics, stop: CancellationToken) {
+pub(crate) async fn follow(
+    settings: FollowSettings,
+    changes: mpsc::Sender<ObjectChange>,
+    metrics: Metrics,
+    stop: CancellationToken,
+) {
     let mut listed = false;
     let mut heard = tokio::time::Instant::now();
     let mut expired = false;
@@ -77,10 +82,10 @@ pub(crate) async fn follow(settings: FollowSettings, changes: mpsc::Sender<Chang
         }
         tracing::warn!(error = &end as &dyn std::error::Error, "lost the stream of routes, keeping the last ones");
         if !listed {
-            listed = changes.send(Change::Listed(Source::Plan)).await.is_ok();
+            listed = changes.send(ObjectChange::Listed(ChangeSource::Plan)).await.is_ok();
         }
         if !expired && heard.elapsed() > settings.expiry {
-            expired = changes.send(Change::Plan(PlanChange::Expired)).await.is_ok();
+            expired = changes.send(ObjectChange::Plan(PlanChange::Expired)).await.is_ok();
             tracing::warn!(after = ?settings.expiry, "routes expired, every gateway prefers its own node");
         }
         tokio::select! {
@@ -93,13 +98,13 @@ pub(crate) async fn follow(settings: FollowSettings, changes: mpsc::Sender<Chang
 async fn read(
     client: &reqwest::Client,
     settings: &FollowSettings,
-    changes: &mpsc::Sender<Change>,
+    changes: &mpsc::Sender<ObjectChange>,
     metrics: &Metrics,
     listed: &mut bool,
     heard: &mut tokio::time::Instant,
-) -> StreamEnd {
-    let failed = |source| StreamEnd::Http { url: settings.url.clone(), source };
-    let silence = |_| StreamEnd::Silence(settings.silence_limit);
+) -> PlanStreamEnd {
+    let failed = |source| PlanStreamEnd::Http { url: settings.url.clone(), source };
+    let silence = |_| PlanStreamEnd::Silence(settings.silence_limit);
     let opened = async {
         let request = client.get(&settings.url).send();
         let response = tokio::time::timeout(settings.silence_limit, request).await.map_err(silence)?.map_err(failed)?;
@@ -109,15 +114,15 @@ async fn read(
         Ok(response) => response.bytes_stream(),
         Err(end) => return end,
     };
-    if changes.send(Change::Plan(PlanChange::Began)).await.is_err() {
-        return StreamEnd::NobodyListens;
+    if changes.send(ObjectChange::Plan(PlanChange::Began)).await.is_err() {
+        return PlanStreamEnd::NobodyListens;
     }
     let mut lines = Lines::new(MAX_LINE_BYTES);
     loop {
         let chunk = match tokio::time::timeout(settings.silence_limit, chunks.next()).await.map_err(silence) {
             Ok(Some(Ok(chunk))) => chunk,
             Ok(Some(Err(source))) => return failed(source),
-            Ok(None) => return StreamEnd::Ended,
+            Ok(None) => return PlanStreamEnd::Ended,
             Err(end) => return end,
         };
         *heard = tokio::time::Instant::now();
@@ -130,14 +135,14 @@ async fn read(
             let event = match std::str::from_utf8(&line).map(Event::from_line) {
                 Ok(Ok(event)) => event,
                 Ok(Err(error)) => return error.into(),
-                Err(_) => return StreamEnd::NotText,
+                Err(_) => return PlanStreamEnd::NotText,
             };
             let is_whole = matches!(event, Event::Snapshot { parts_left: 0, .. });
-            if changes.send(Change::Plan(PlanChange::Event(event))).await.is_err() {
-                return StreamEnd::NobodyListens;
+            if changes.send(ObjectChange::Plan(PlanChange::Event(event))).await.is_err() {
+                return PlanStreamEnd::NobodyListens;
             }
             if is_whole && !*listed {
-                *listed = changes.send(Change::Listed(Source::Plan)).await.is_ok();
+                *listed = changes.send(ObjectChange::Listed(ChangeSource::Plan)).await.is_ok();
             }
         }
     }

@@ -55,7 +55,7 @@ impl std::fmt::Display for ObjectName {
 
 /// All objects that routes are computed from.
 #[derive(Clone, Debug, Default)]
-pub struct Objects {
+pub struct RoutingObjects {
     /// The Ingresses of our class without a deletionTimestamp.
     pub ingresses: BTreeMap<ObjectName, IngressObject>,
     /// All Services.
@@ -217,7 +217,7 @@ pub struct Endpoint {
     pub stand_in: bool,
 }
 
-impl Objects {
+impl RoutingObjects {
     /// The addresses of the pods that are ready behind `service`, whatever their ports.
     #[must_use]
     pub fn ready_addresses(&self, service: &ObjectName) -> BTreeSet<IpAddr> {
@@ -298,10 +298,13 @@ mod tests {
         SliceEndpoint { address: [10, 0, 0, last_byte].into(), node: None, ready, serving_last, pod: None, stand_in: false }
     }
 
-    fn objects(endpoints: Vec<SliceEndpoint>) -> Objects {
+    fn objects(endpoints: Vec<SliceEndpoint>) -> RoutingObjects {
         let ports = vec![("http".into(), 8012), ("https".into(), 8112), ("http-istio".into(), 8012)];
         let slice = SliceObject { ports, endpoints };
-        Objects { slices: [(ObjectName::new("a", "s"), vec![("s-1".to_owned(), slice)])].into(), ..Objects::default() }
+        RoutingObjects {
+            slices: [(ObjectName::new("a", "s"), vec![("s-1".to_owned(), slice)])].into(),
+            ..RoutingObjects::default()
+        }
     }
 
     #[test]
@@ -316,7 +319,7 @@ mod tests {
     fn endpoints_being_ended_serve_only_when_no_other_does() {
         let name = ObjectName::new("a", "s");
         let addresses =
-            |objects: &Objects| objects.endpoints(&name, "http").iter().map(|e| e.address.to_string()).collect::<Vec<_>>();
+            |objects: &RoutingObjects| objects.endpoints(&name, "http").iter().map(|e| e.address.to_string()).collect::<Vec<_>>();
         assert_eq!(addresses(&objects(vec![endpoint(1, false, true), endpoint(2, true, false)])), ["10.0.0.2"]);
         assert_eq!(addresses(&objects(vec![endpoint(1, false, true), endpoint(2, false, false)])), ["10.0.0.1"]);
     }

@@ -1,4 +1,4 @@
-//! The watches that send every [`Change`] of an object.
+//! The watches that send every [`ObjectChange`] of an object.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use super::convert;
 use super::objects::ObjectName;
 use super::revision::Revision;
-use crate::state::change::{Change, Source};
+use crate::state::change::{ChangeSource, ObjectChange};
 use k8s_api::kingress::{FOREIGN_FINALIZER, KIngress};
 
 /// How long to wait before listing a kind again that the API server does not serve: its definition
@@ -51,7 +51,7 @@ pub(crate) fn watch_all(
     class: &str,
     knative_namespace: &str,
     secret_namespaces: &[String],
-    changes: &mpsc::Sender<Change>,
+    changes: &mpsc::Sender<ObjectChange>,
     foreign: mpsc::Sender<ForeignFinalizer>,
 ) -> Vec<Watch> {
     let class = class.to_owned();
@@ -72,7 +72,7 @@ pub(crate) fn watch_all(
             None
         }
     };
-    let of = |source| Listing::new(source, 1, changes.clone());
+    let of = |source| InitialLists::new(source, 1, changes.clone());
     let services = watcher(Api::<Service>::all(client.clone()), config());
     let slices = watcher(Api::<EndpointSlice>::all(client.clone()), config());
     let nodes = watcher(Api::<Node>::all(client.clone()), config());
@@ -82,14 +82,14 @@ pub(crate) fn watch_all(
     let read = |revision: Revision| Some(revision.read());
     let settings = Api::<ConfigMap>::namespaced(client.clone(), knative_namespace);
     let settings = watcher(settings, config().fields(&format!("metadata.name={AUTOSCALER_CONFIG}")));
-    let burst_capacity = |_, is_set: Option<bool>| Change::BurstCapacityDefault(is_set.unwrap_or(false));
+    let burst_capacity = |_, is_set: Option<bool>| ObjectChange::BurstCapacityDefault(is_set.unwrap_or(false));
     let mut watches: Vec<Watch> = vec![
-        Box::pin(relay_events(ingresses, of(Source::Ingresses), ingress, Change::Ingress)),
-        Box::pin(relay_events(services, of(Source::Services), |one| Some(convert::service(one)), Change::Service)),
-        Box::pin(relay_events(slices, of(Source::Slices), convert::slice, Change::Slice)),
-        Box::pin(relay_events(nodes, of(Source::Nodes), node, |name, node| Change::Node(name.name, node))),
-        Box::pin(relay_events(revisions, of(Source::Revisions), read, Change::Revision)),
-        Box::pin(relay_events(settings, of(Source::Settings), |map| Some(sets_burst_capacity(&map)), burst_capacity)),
+        Box::pin(relay_events(ingresses, of(ChangeSource::Ingresses), ingress, ObjectChange::Ingress)),
+        Box::pin(relay_events(services, of(ChangeSource::Services), |one| Some(convert::service(one)), ObjectChange::Service)),
+        Box::pin(relay_events(slices, of(ChangeSource::Slices), convert::slice, ObjectChange::Slice)),
+        Box::pin(relay_events(nodes, of(ChangeSource::Nodes), node, |name, node| ObjectChange::Node(name.name, node))),
+        Box::pin(relay_events(revisions, of(ChangeSource::Revisions), read, ObjectChange::Revision)),
+        Box::pin(relay_events(settings, of(ChangeSource::Settings), |map| Some(sets_burst_capacity(&map)), burst_capacity)),
     ];
     // Certificates are often in Secrets of type Opaque. Other types, such as tokens and registry
     // passwords, are not read.
@@ -98,10 +98,10 @@ pub(crate) fn watch_all(
         some => some.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect(),
     };
     let lists: Vec<_> = places.iter().flat_map(|api| SECRET_TYPES.map(|of_type| (api.clone(), of_type))).collect();
-    let listing = Listing::new(Source::Secrets, lists.len(), changes.clone());
+    let listing = InitialLists::new(ChangeSource::Secrets, lists.len(), changes.clone());
     for (api, of_type) in lists {
         let secrets = watcher(api, config().fields(&format!("type={of_type}")));
-        watches.push(Box::pin(relay_events(secrets, listing.clone(), convert::secret, Change::Secret)));
+        watches.push(Box::pin(relay_events(secrets, listing.clone(), convert::secret, ObjectChange::Secret)));
     }
     watches
 }
@@ -128,20 +128,20 @@ fn config() -> watcher::Config {
 
 /// The number of watches of a source that have not listed all objects yet.
 #[derive(Clone)]
-struct Listing {
-    source: Source,
+struct InitialLists {
+    source: ChangeSource,
     missing: Arc<AtomicUsize>,
-    changes: mpsc::Sender<Change>,
+    changes: mpsc::Sender<ObjectChange>,
 }
 
-impl Listing {
-    fn new(source: Source, watches: usize, changes: mpsc::Sender<Change>) -> Self {
+impl InitialLists {
+    fn new(source: ChangeSource, watches: usize, changes: mpsc::Sender<ObjectChange>) -> Self {
         Self { source, missing: Arc::new(AtomicUsize::new(watches)), changes }
     }
 
     /// Counts a watch that has listed all objects.
-    fn finish_watch(&self) -> Option<Change> {
-        (self.missing.fetch_sub(1, Ordering::Relaxed) == 1).then_some(Change::Listed(self.source))
+    fn finish_watch(&self) -> Option<ObjectChange> {
+        (self.missing.fetch_sub(1, Ordering::Relaxed) == 1).then_some(ObjectChange::Listed(self.source))
     }
 }
 
@@ -182,9 +182,9 @@ fn status_of(error: &watcher::Error) -> Option<u16> {
 /// objects are sent as deleted.
 async fn relay_events<K, T>(
     events: impl futures::Stream<Item = watcher::Result<Event<K>>> + Send,
-    listing: Listing,
+    listing: InitialLists,
     convert: impl Fn(K) -> Option<T>,
-    change: impl Fn(ObjectName, Option<T>) -> Change,
+    change: impl Fn(ObjectName, Option<T>) -> ObjectChange,
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
@@ -210,7 +210,7 @@ async fn relay_events<K, T>(
         let mut news = Vec::new();
         // Without permission to read Secrets, requests are served without HTTPS rather than not at
         // all.
-        if source == Source::Secrets && event.as_ref().is_err_and(is_forbidden) && std::mem::take(&mut to_be_listed) {
+        if source == ChangeSource::Secrets && event.as_ref().is_err_and(is_forbidden) && std::mem::take(&mut to_be_listed) {
             tracing::warn!("no permission to read Secrets: their certificates are not served");
             news.extend(listing.finish_watch());
         }

@@ -5,13 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::route_table::{ANY_HOST, Action, ClusterKey, Host, Route, RouteTable, Routes, Split, Target, VirtualHost};
+use super::route_table::{ANY_HOST, Action, ClusterKey, ClusterTarget, Host, Route, RouteList, RouteTable, Split, VirtualHost};
 
 /// Replaces routes to the internal listener by the routes of the rewritten host, in all tables. A
 /// host without routes is left to the listener, which answers 404. A loop is answered with 503.
 pub(crate) fn resolve(table: &mut RouteTable) {
-    let own: BTreeSet<&ClusterKey> =
-        table.clusters.iter().filter(|(_, cluster)| cluster.target == Target::OwnInternalListener).map(|(key, _)| key).collect();
+    let own: BTreeSet<&ClusterKey> = table
+        .clusters
+        .iter()
+        .filter(|(_, cluster)| cluster.target == ClusterTarget::OwnInternalListener)
+        .map(|(key, _)| key)
+        .collect();
     if own.is_empty() {
         return;
     }
@@ -31,7 +35,7 @@ fn changed(
     hosts: &BTreeMap<Host, VirtualHost>,
     internal: &BTreeMap<Host, VirtualHost>,
     own: &BTreeSet<&ClusterKey>,
-) -> Vec<(Host, Routes)> {
+) -> Vec<(Host, RouteList)> {
     let leads_here = |route: &Route| rewritten(route, own).is_some();
     let concerned = hosts.iter().filter(|(_, of_host)| of_host.routes.iter().any(leads_here));
     concerned
@@ -140,7 +144,7 @@ mod tests {
 
     fn table(hosts: &[(&str, Vec<Route>)]) -> RouteTable {
         let mut table = RouteTable::default();
-        table.clusters.insert(key("self"), Cluster { http2: true, tls: false, target: Target::OwnInternalListener });
+        table.clusters.insert(key("self"), Cluster { http2: true, tls: false, target: ClusterTarget::OwnInternalListener });
         for (host, routes) in hosts {
             let of_host = VirtualHost { ingress: ObjectName::new("ns", *host), hash: "h".into(), routes: routes.clone().into() };
             table.internal.insert((*host).to_owned(), of_host.clone());

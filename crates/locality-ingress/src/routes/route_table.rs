@@ -47,15 +47,15 @@ pub struct VirtualHost {
     /// is no demand and wakes no revision.
     pub hash: Arc<str>,
     /// The first match wins.
-    pub routes: Routes,
+    pub routes: RouteList,
 }
 
 /// Routes whose clones share memory: most hosts of an Ingress have the same routes, in more than
 /// one table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Routes(Arc<[Route]>);
+pub struct RouteList(Arc<[Route]>);
 
-impl Deref for Routes {
+impl Deref for RouteList {
     type Target = [Route];
 
     fn deref(&self) -> &[Route] {
@@ -63,13 +63,13 @@ impl Deref for Routes {
     }
 }
 
-impl From<Vec<Route>> for Routes {
+impl From<Vec<Route>> for RouteList {
     fn from(routes: Vec<Route>) -> Self {
         Self(routes.into())
     }
 }
 
-impl<'a> IntoIterator for &'a Routes {
+impl<'a> IntoIterator for &'a RouteList {
     type Item = &'a Route;
     type IntoIter = std::slice::Iter<'a, Route>;
 
@@ -171,13 +171,13 @@ pub struct Cluster {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tls: bool,
     /// The endpoints.
-    pub target: Target,
+    pub target: ClusterTarget,
 }
 
 /// The endpoints of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Target {
+pub enum ClusterTarget {
     /// The endpoints of the Service.
     Endpoints {
         /// Name of the port in its EndpointSlices.

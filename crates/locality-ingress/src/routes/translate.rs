@@ -1,8 +1,8 @@
 //! Translates each Ingress to [`IngressRoutes`], and merges all of them by host into the
 //! [`RouteTable`]. Pure.
 //!
-//! Each Ingress is validated by itself: an invalid one has no routes and a [`Problem`], and does
-//! not affect others.
+//! Each Ingress is validated by itself: an invalid one has no routes and an [`IngressProblem`],
+//! and does not affect others.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -13,9 +13,13 @@ use serde::{Deserialize, Serialize};
 
 use super::network_hash::network_hash;
 use super::own_hosts;
-use super::route_table::{ANY_HOST, Action, Cluster, ClusterKey, Host, Route, RouteTable, Routes, Split, Target, VirtualHost};
-use super::validate::{Problem, check_header, check_host, check_match_header, check_prefix, check_rewrite, is_allowed_backend};
-use crate::kubernetes::objects::{IngressObject, ObjectName, Objects};
+use super::route_table::{
+    ANY_HOST, Action, Cluster, ClusterKey, ClusterTarget, Host, Route, RouteList, RouteTable, Split, VirtualHost,
+};
+use super::validate::{
+    IngressProblem, check_header, check_host, check_match_header, check_prefix, check_rewrite, is_allowed_backend,
+};
+use crate::kubernetes::objects::{IngressObject, ObjectName, RoutingObjects};
 use k8s_api::kingress::{BackendSplit, HTTP_REDIRECTED, HttpPath, VISIBILITY_EXTERNAL, VISIBILITY_LOCAL};
 
 /// The TLS port of a revision's Services.
@@ -80,19 +84,19 @@ pub struct IngressRoutes {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostRoutes {
     /// The first match wins.
-    pub routes: Routes,
+    pub routes: RouteList,
 }
 
 /// Translates the Ingress `name`.
 ///
 /// # Errors
-/// A `Problem` if the Ingress is invalid.
+/// An `IngressProblem` if the Ingress is invalid.
 pub fn translate(
     name: &ObjectName,
     ingress: &IngressObject,
-    objects: &Objects,
+    objects: &RoutingObjects,
     settings: &TranslateSettings,
-) -> Result<IngressRoutes, Problem> {
+) -> Result<IngressRoutes, IngressProblem> {
     let mut routes = IngressRoutes {
         generation: ingress.generation,
         created_unix_seconds: ingress.created_unix_seconds,
@@ -113,9 +117,9 @@ pub fn translate(
         let by_host = match rule.visibility.as_str() {
             VISIBILITY_EXTERNAL => &mut external,
             VISIBILITY_LOCAL => &mut local,
-            other => return Err(Problem::UnknownVisibility { visibility: other.to_owned() }),
+            other => return Err(IngressProblem::UnknownVisibility { visibility: other.to_owned() }),
         };
-        let paths = &rule.http.as_ref().ok_or(Problem::NoPaths)?.paths;
+        let paths = &rule.http.as_ref().ok_or(IngressProblem::NoPaths)?.paths;
         if rule.hosts.is_empty() {
             by_host.entry(ANY_HOST.to_owned()).or_default().extend(paths);
         }
@@ -124,7 +128,7 @@ pub fn translate(
             by_host.entry(host.to_ascii_lowercase()).or_default().extend(paths);
         }
     }
-    let mut alike: Vec<Routes> = Vec::new();
+    let mut alike: Vec<RouteList> = Vec::new();
     for (from, to_external) in [(external, true), (local, false)] {
         for (host, mut paths) in from {
             // Longest prefix first. The sort is stable: Serving puts paths with headers first.
@@ -150,27 +154,31 @@ pub fn translate(
 }
 
 /// A request that returns to the gateway with a host of the same Ingress would loop.
-fn check_circles(routes: &IngressRoutes) -> Result<(), Problem> {
-    let own: Vec<&ClusterKey> =
-        routes.clusters.iter().filter(|(_, cluster)| cluster.target == Target::OwnInternalListener).map(|(key, _)| key).collect();
+fn check_circles(routes: &IngressRoutes) -> Result<(), IngressProblem> {
+    let own: Vec<&ClusterKey> = routes
+        .clusters
+        .iter()
+        .filter(|(_, cluster)| cluster.target == ClusterTarget::OwnInternalListener)
+        .map(|(key, _)| key)
+        .collect();
     let hosts = || routes.external.iter().chain(&routes.local);
     for route in hosts().flat_map(|(_, of_host)| &of_host.routes) {
         let Action::Forward { rewrite_host, splits } = &route.action else { continue };
         let Some(split) = splits.iter().find(|split| own.contains(&&split.cluster)) else { continue };
         let elsewhere = rewrite_host.as_ref().is_some_and(|asked| hosts().all(|(host, _)| !asked.eq_ignore_ascii_case(host)));
         if !elsewhere {
-            return Err(Problem::Circle { service: split.cluster.service.to_string() });
+            return Err(IngressProblem::Circle { service: split.cluster.service.to_string() });
         }
     }
     Ok(())
 }
 
 /// `routes`, sharing memory with equal routes of another host in `alike`.
-fn shared(routes: Vec<Route>, alike: &mut Vec<Routes>) -> Routes {
+fn shared(routes: Vec<Route>, alike: &mut Vec<RouteList>) -> RouteList {
     if let Some(same) = alike.iter().find(|one| ***one == *routes) {
         return same.clone();
     }
-    let routes = Routes::from(routes);
+    let routes = RouteList::from(routes);
     // If some hosts differ, mostly all do; comparing many would take longer than it saves.
     if alike.len() < MOST_ALIKE {
         alike.push(routes.clone());
@@ -181,7 +189,7 @@ fn shared(routes: Vec<Route>, alike: &mut Vec<Routes>) -> Routes {
 /// The number of different routes of one Ingress to compare with.
 const MOST_ALIKE: usize = 8;
 
-fn path_route(name: &ObjectName, path: &HttpPath) -> Result<Route, Problem> {
+fn path_route(name: &ObjectName, path: &HttpPath) -> Result<Route, IngressProblem> {
     let prefix = if path.path.is_empty() { "/".to_owned() } else { path.path.clone() };
     check_prefix(&prefix)?;
     let rewrite_host = (!path.rewrite_host.is_empty()).then(|| path.rewrite_host.clone());
@@ -194,11 +202,11 @@ fn path_route(name: &ObjectName, path: &HttpPath) -> Result<Route, Problem> {
     let mut splits = Vec::new();
     for split in &path.splits {
         if split.service_namespace != name.namespace {
-            return Err(Problem::ForeignBackend { namespace: split.service_namespace.clone() });
+            return Err(IngressProblem::ForeignBackend { namespace: split.service_namespace.clone() });
         }
         // A backend with 0 % is omitted.
         let weight = u32::try_from(split.percent).ok().filter(|&weight| weight <= 100);
-        let weight = weight.ok_or(Problem::BadPercent { percent: split.percent })?;
+        let weight = weight.ok_or(IngressProblem::BadPercent { percent: split.percent })?;
         if weight == 0 {
             continue;
         }
@@ -228,14 +236,14 @@ fn cluster_key(split: &BackendSplit) -> ClusterKey {
 
 fn backend(
     split: &BackendSplit,
-    objects: &Objects,
+    objects: &RoutingObjects,
     settings: &TranslateSettings,
     missing: &mut Vec<String>,
-) -> Result<(ClusterKey, Cluster), Problem> {
+) -> Result<(ClusterKey, Cluster), IngressProblem> {
     let key = cluster_key(split);
     // No endpoint has a port of this name, so requests are answered with 503 until the Service
     // exists.
-    let nowhere = Cluster { http2: false, tls: false, target: Target::Endpoints { port_name: "-".to_owned() } };
+    let nowhere = Cluster { http2: false, tls: false, target: ClusterTarget::Endpoints { port_name: "-".to_owned() } };
     let Some(service) = objects.services.get(&key.service) else {
         missing.push(format!("Service {}", key.service));
         return Ok((key, nowhere));
@@ -244,10 +252,10 @@ fn backend(
     let http2 = port.is_some_and(|port| port.http2);
     if let Some(host) = &service.external_name {
         if settings.is_ourselves(host) {
-            return Ok((key, Cluster { http2, tls: false, target: Target::OwnInternalListener }));
+            return Ok((key, Cluster { http2, tls: false, target: ClusterTarget::OwnInternalListener }));
         }
         if !is_allowed_backend(host) {
-            return Err(Problem::ForbiddenName { service: key.service.to_string(), name: host.clone() });
+            return Err(IngressProblem::ForbiddenName { service: key.service.to_string(), name: host.clone() });
         }
         // A Service without selector need not list its ports, so a port number is used as it is.
         let number = port.map(|port| port.number).or(match split.service_port {
@@ -255,7 +263,7 @@ fn backend(
             IntOrString::String(_) => None,
         });
         if let Some(port) = number.filter(|&number| number > 0) {
-            return Ok((key, Cluster { http2, tls: false, target: Target::Name { host: host.clone(), port } }));
+            return Ok((key, Cluster { http2, tls: false, target: ClusterTarget::Name { host: host.clone(), port } }));
         }
     }
     Ok(match port {
@@ -267,9 +275,9 @@ fn backend(
             }
             // The protocol within TLS is that of the port without TLS.
             let http2 = service.ports.iter().any(|port| port.http2);
-            (key, Cluster { http2, tls: true, target: Target::Endpoints { port_name: port.name.clone() } })
+            (key, Cluster { http2, tls: true, target: ClusterTarget::Endpoints { port_name: port.name.clone() } })
         }
-        Some(port) => (key, Cluster { http2, tls: false, target: Target::Endpoints { port_name: port.name.clone() } }),
+        Some(port) => (key, Cluster { http2, tls: false, target: ClusterTarget::Endpoints { port_name: port.name.clone() } }),
         None => {
             missing.push(format!("port {} of Service {}", key.port, key.service));
             (key, nowhere)
@@ -280,13 +288,13 @@ fn backend(
 fn certificates(
     name: &ObjectName,
     ingress: &IngressObject,
-    objects: &Objects,
+    objects: &RoutingObjects,
     routes: &mut IngressRoutes,
-) -> Result<(), Problem> {
+) -> Result<(), IngressProblem> {
     for tls in &ingress.spec.tls {
         // Permission to write an Ingress must not grant the use of keys in other namespaces.
         if tls.secret_namespace != name.namespace {
-            return Err(Problem::ForeignSecret { namespace: tls.secret_namespace.clone(), name: tls.secret_name.clone() });
+            return Err(IngressProblem::ForeignSecret { namespace: tls.secret_namespace.clone(), name: tls.secret_name.clone() });
         }
         let secret = ObjectName::new(&tls.secret_namespace, &tls.secret_name);
         let there = objects.secrets.contains_key(&secret);
@@ -352,7 +360,7 @@ pub fn merge<'a>(all: impl IntoIterator<Item = (&'a ObjectName, &'a IngressRoute
 
 fn insert_hosts(table: &mut RouteTable, name: &ObjectName, routes: &IngressRoutes) {
     let host_of =
-        |routes_of_host: Routes| VirtualHost { ingress: name.clone(), hash: routes.hash.clone(), routes: routes_of_host };
+        |routes_of_host: RouteList| VirtualHost { ingress: name.clone(), hash: routes.hash.clone(), routes: routes_of_host };
     for (host, forwarded) in &routes.external {
         let forwarded = &forwarded.routes;
         // No redirect to a host without a certificate.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 /// Why an Ingress is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
+pub enum IngressProblem {
     /// Neither of the two visibilities.
     #[error("failed to route: unknown visibility {visibility:?}")]
     UnknownVisibility {
@@ -76,34 +76,34 @@ const MAX_HOST_BYTES: usize = 253;
 /// Longer than any path that clients send; Envoy's limit for all headers is 60 KiB by default.
 const MAX_VALUE_BYTES: usize = 8 * 1024;
 
-pub(crate) fn check_host(host: &str) -> Result<(), Problem> {
+pub(crate) fn check_host(host: &str) -> Result<(), IngressProblem> {
     let ok = !host.is_empty()
         && host.len() <= MAX_HOST_BYTES
         && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
-    ok.then_some(()).ok_or_else(|| Problem::BadHost { host: host.to_owned() })
+    ok.then_some(()).ok_or_else(|| IngressProblem::BadHost { host: host.to_owned() })
 }
 
 /// A rewritten host may have a port.
-pub(crate) fn check_rewrite(host: &str) -> Result<(), Problem> {
+pub(crate) fn check_rewrite(host: &str) -> Result<(), IngressProblem> {
     match host.rsplit_once(':') {
         Some((name, port)) if port.parse::<u16>().is_ok() => check_host(name),
         _ => check_host(host),
     }
 }
 
-pub(crate) fn check_prefix(prefix: &str) -> Result<(), Problem> {
+pub(crate) fn check_prefix(prefix: &str) -> Result<(), IngressProblem> {
     let ok = prefix.starts_with('/') && prefix.len() <= MAX_VALUE_BYTES && prefix.bytes().all(|byte| byte.is_ascii_graphic());
-    ok.then_some(()).ok_or_else(|| Problem::BadPath { path: prefix.to_owned() })
+    ok.then_some(()).ok_or_else(|| IngressProblem::BadPath { path: prefix.to_owned() })
 }
 
-pub(crate) fn check_header(name: &str, value: &str) -> Result<(), Problem> {
+pub(crate) fn check_header(name: &str, value: &str) -> Result<(), IngressProblem> {
     // Envoy refuses to set the host header; `rewriteHost` does that.
     let ok = is_token(name) && !name.eq_ignore_ascii_case("host") && is_value(value);
-    ok.then_some(()).ok_or_else(|| Problem::BadHeader { header: name.to_owned() })
+    ok.then_some(()).ok_or_else(|| IngressProblem::BadHeader { header: name.to_owned() })
 }
 
-pub(crate) fn check_match_header(name: &str, value: &str) -> Result<(), Problem> {
-    (is_token(name) && is_value(value)).then_some(()).ok_or_else(|| Problem::BadHeader { header: name.to_owned() })
+pub(crate) fn check_match_header(name: &str, value: &str) -> Result<(), IngressProblem> {
+    (is_token(name) && is_value(value)).then_some(()).ok_or_else(|| IngressProblem::BadHeader { header: name.to_owned() })
 }
 
 /// Whether a gateway may connect to `host`: not to its own node or pod, nor to link-local

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::cache::ObjectCache;
-use super::refusals::{Refusal, Refusals, at_fault};
+use super::refusals::{GatewayRefusal, GatewayRefusals, at_fault};
 use crate::kubernetes::objects::ObjectName;
 use crate::routes::route_table::{Host, VirtualHost};
 use crate::routes::translate::{IngressRoutes, TranslateSettings, translate};
-use crate::routes::validate::Problem;
-use crate::xds::Kind;
+use crate::routes::validate::IngressProblem;
+use crate::xds::ResourceKind;
 use crate::xds::refusal::Nack;
 use crate::xds::store::StoreRevision;
 
@@ -18,7 +18,7 @@ use crate::xds::store::StoreRevision;
 #[derive(Debug, Default)]
 pub(super) struct AcceptedIngresses {
     served: BTreeMap<ObjectName, Served>,
-    refusals: Refusals,
+    refusals: GatewayRefusals,
 }
 
 /// The accepted routes of one Ingress.
@@ -39,7 +39,7 @@ pub(super) enum Acceptance {
     /// The previous generation is served until these objects exist.
     Waiting(Vec<String>),
     /// The previous generation is served, because the newest one is invalid.
-    Refused(Problem),
+    Refused(IngressProblem),
 }
 
 impl AcceptedIngresses {
@@ -119,7 +119,7 @@ impl AcceptedIngresses {
     }
 
     /// Records a gateway's refusal of a generation.
-    pub(super) fn blame(&mut self, name: &ObjectName, blame: Refusal) {
+    pub(super) fn blame(&mut self, name: &ObjectName, blame: GatewayRefusal) {
         self.refusals.blame(name, blame);
     }
 
@@ -130,7 +130,7 @@ impl AcceptedIngresses {
 
     /// Drops the refusals of resources that have changed. Returns the Ingresses that were refused
     /// for them.
-    pub(super) fn forgive(&mut self, changed: &BTreeSet<(Kind, String)>) -> Vec<ObjectName> {
+    pub(super) fn forgive(&mut self, changed: &BTreeSet<(ResourceKind, String)>) -> Vec<ObjectName> {
         self.refusals.forgive(changed)
     }
 

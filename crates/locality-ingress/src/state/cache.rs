@@ -4,24 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::change::Change;
-use super::doubt::Doubt;
+use super::change::ObjectChange;
+use super::doubt::PodDoubts;
 use crate::endpoints::activators::shares;
 use crate::endpoints::overflow::holders;
 use crate::endpoints::overload::Overload;
-use crate::endpoints::plan::Plan;
-use crate::kubernetes::objects::{Endpoint, IngressObject, ObjectName, Objects, ServiceObject};
-use crate::routes::route_table::Target;
+use crate::endpoints::plan::PlannedRoutes;
+use crate::kubernetes::objects::{Endpoint, IngressObject, ObjectName, RoutingObjects, ServiceObject};
+use crate::routes::route_table::ClusterTarget;
 use crate::routes::translate::IngressRoutes;
 use crate::xds::cluster_endpoints::ClusterEndpoints;
 
 /// The objects and streams that everything is computed from.
 #[derive(Debug, Default)]
 pub(super) struct ObjectCache {
-    objects: Objects,
-    plan: Plan,
+    objects: RoutingObjects,
+    plan: PlannedRoutes,
     overload: Overload,
-    doubt: Doubt,
+    doubt: PodDoubts,
     // The Ingresses that refer to a Service or Secret.
     users: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     slice_owners: BTreeMap<ObjectName, ObjectName>,
@@ -62,7 +62,7 @@ impl ObjectCache {
         }
     }
 
-    pub(super) fn objects(&self) -> &Objects {
+    pub(super) fn objects(&self) -> &RoutingObjects {
         &self.objects
     }
 
@@ -82,13 +82,13 @@ impl ObjectCache {
 
     /// Applies a change, and marks in `dirty` what it affects. `waits` tells whether an Ingress
     /// waits for missing objects.
-    pub(super) fn apply_change(&mut self, change: Change, dirty: &mut Dirty, waits: impl Fn(&ObjectName) -> bool) {
+    pub(super) fn apply_change(&mut self, change: ObjectChange, dirty: &mut Dirty, waits: impl Fn(&ObjectName) -> bool) {
         match change {
-            Change::Ingress(name, ingress) => {
+            ObjectChange::Ingress(name, ingress) => {
                 self.apply_ingress(&name, ingress.map(|ingress| *ingress));
                 dirty.ingresses.insert(name);
             }
-            Change::Service(name, service) => {
+            ObjectChange::Service(name, service) => {
                 let public = |service: &ServiceObject| Some(ObjectName::new(&name.namespace, service.pods_of.as_ref()?));
                 let before = self.objects.services.get(&name).and_then(public);
                 let now = service.as_ref().and_then(public);
@@ -105,7 +105,7 @@ impl ObjectCache {
                 dirty.ingresses.extend(self.users_of(&name).cloned());
                 dirty.services.insert(name);
             }
-            Change::Slice(name, slice) => {
+            ObjectChange::Slice(name, slice) => {
                 let concerned: BTreeSet<ObjectName> =
                     self.slice_owners.get(&name).into_iter().chain(slice.as_ref().map(|(service, _)| service)).cloned().collect();
                 let before: Vec<_> =
@@ -135,7 +135,7 @@ impl ObjectCache {
                     self.doubt.note_pods(&service, &ready, &self.objects);
                 }
             }
-            Change::Node(name, node) => {
+            ObjectChange::Node(name, node) => {
                 if self.doubt.note_node(&name, node.as_ref().map(|node| node.is_silent)) {
                     self.touch_doubted(dirty);
                 }
@@ -153,7 +153,7 @@ impl ObjectCache {
                     dirty.kernels = true;
                 }
             }
-            Change::Secret(name, secret) => {
+            ObjectChange::Secret(name, secret) => {
                 // An old certificate is better than none: while an Ingress refers to it, it stays
                 // in use.
                 let needed = self.users.contains_key(&name)
@@ -172,24 +172,24 @@ impl ObjectCache {
                 dirty.ingresses.extend(self.users_of(&name).cloned());
                 dirty.secrets.insert(name);
             }
-            Change::Plan(change) => dirty.services.extend(self.plan.apply(change)),
-            Change::Revision(name, revision) => {
+            ObjectChange::Plan(change) => dirty.services.extend(self.plan.apply(change)),
+            ObjectChange::Revision(name, revision) => {
                 let before = self.overload.overflows(&name);
                 self.overload.set_revision(&name, revision);
                 dirty.merge |= before != self.overload.overflows(&name);
                 dirty.services.insert(name);
             }
-            Change::BurstCapacityDefault(is_set) => {
+            ObjectChange::BurstCapacityDefault(is_set) => {
                 let changed = self.overload.set_burst_capacity_default(is_set);
                 dirty.merge |= !changed.is_empty();
                 dirty.services.extend(changed);
             }
-            Change::Load(revision, loads) => {
+            ObjectChange::Load(revision, loads) => {
                 if self.overload.set_loads(&revision, loads) {
                     dirty.services.insert(revision);
                 }
             }
-            Change::Listed(_) => {}
+            ObjectChange::Listed(_) => {}
         }
     }
 
@@ -247,7 +247,7 @@ impl ObjectCache {
     /// The objects that `routes` need and that do not exist yet.
     pub(super) fn missing(&self, routes: &IngressRoutes) -> Vec<String> {
         let without_endpoints = routes.clusters.iter().filter_map(|(key, cluster)| match &cluster.target {
-            Target::Endpoints { port_name } if self.serving(&key.service, port_name).is_empty() => {
+            ClusterTarget::Endpoints { port_name } if self.serving(&key.service, port_name).is_empty() => {
                 Some(format!("endpoints of Service {}", key.service))
             }
             _ => None,
@@ -273,9 +273,9 @@ impl ObjectCache {
 
     /// The endpoints for `target` of the Service `service`; `None` if a DNS name is resolved
     /// instead.
-    pub(super) fn endpoints(&self, service: &ObjectName, target: &Target) -> Option<ClusterEndpoints> {
+    pub(super) fn endpoints(&self, service: &ObjectName, target: &ClusterTarget) -> Option<ClusterEndpoints> {
         match target {
-            Target::Endpoints { port_name } => {
+            ClusterTarget::Endpoints { port_name } => {
                 let endpoints = self.serving(service, port_name);
                 if endpoints.iter().any(|endpoint| endpoint.stand_in) {
                     let ready_pods = self.pod_services.get(service).map_or(0, |pods| self.objects.ready_pods(pods));
@@ -289,19 +289,19 @@ impl ObjectCache {
                 let rows = self.overload.move_shares(service, &endpoints, planned);
                 Some(ClusterEndpoints::Pods { endpoints, rows, limits })
             }
-            Target::OwnInternalListener => Some(ClusterEndpoints::OwnInternalListener),
-            Target::Name { .. } => None,
+            ClusterTarget::OwnInternalListener => Some(ClusterEndpoints::OwnInternalListener),
+            ClusterTarget::Name { .. } => None,
         }
     }
 
     /// Whether activators hold what is too much for the pods that are the `target`.
-    pub(super) fn overflows(&self, service: &ObjectName, target: &Target) -> bool {
-        matches!(target, Target::Endpoints { .. }) && self.overload.overflows(service)
+    pub(super) fn overflows(&self, service: &ObjectName, target: &ClusterTarget) -> bool {
+        matches!(target, ClusterTarget::Endpoints { .. }) && self.overload.overflows(service)
     }
 
     /// Those activators; `None` where there are none to be.
-    pub(super) fn overflow(&self, service: &ObjectName, target: &Target) -> Option<ClusterEndpoints> {
-        let Target::Endpoints { port_name } = target else { return None };
+    pub(super) fn overflow(&self, service: &ObjectName, target: &ClusterTarget) -> Option<ClusterEndpoints> {
+        let ClusterTarget::Endpoints { port_name } = target else { return None };
         let holders = || holders(&service.to_string(), self.activators(port_name));
         self.overload.overflows(service).then(|| ClusterEndpoints::Overflow(holders()))
     }

@@ -10,7 +10,7 @@ use gateway_link::demand::ByServing;
 
 /// A changed object or a changed part of the routes. `None` stands for a deleted one.
 #[derive(Debug)]
-pub enum Change {
+pub enum ObjectChange {
     /// An Ingress of our class without a deletionTimestamp.
     Ingress(ObjectName, Option<Box<IngressObject>>),
     /// A Service.
@@ -31,7 +31,7 @@ pub enum Change {
     /// Requests in flight of a revision from one source node.
     Load(ObjectName, LoadChange),
     /// All objects of this source that existed at the start were delivered.
-    Listed(Source),
+    Listed(ChangeSource),
 }
 
 /// Requests in flight from one source node, as one replica counts them.
@@ -47,7 +47,7 @@ pub struct LoadChange {
 
 /// Sources of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Source {
+pub enum ChangeSource {
     /// Ingresses.
     Ingresses,
     /// Services.
@@ -66,7 +66,7 @@ pub enum Source {
     Settings,
 }
 
-impl Source {
+impl ChangeSource {
     /// The sources without which the configuration would be wrong: nothing is published before each
     /// was listed.
     pub const ALL: [Self; 6] = [Self::Ingresses, Self::Services, Self::Slices, Self::Nodes, Self::Secrets, Self::Plan];

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::kubernetes::objects::{Endpoint, ObjectName, Objects};
+use crate::kubernetes::objects::{Endpoint, ObjectName, RoutingObjects};
 
 /// A kubelet goes through its pods every 10 s and says which are ready. One that is heard of again
 /// has done so by then.
@@ -19,16 +19,16 @@ const NODES_LAG: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Doubt {
+pub(super) struct PodDoubts {
     /// Nodes whose word on their pods is still to come.
-    nodes: BTreeMap<String, Silence>,
+    nodes: BTreeMap<String, NodeSilence>,
     /// Pods of a Service that were ready and no longer are, and until when that may be because of a
     /// silence that is still to be told.
     lost: BTreeMap<ObjectName, BTreeMap<IpAddr, Lag>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Silence {
+enum NodeSilence {
     Lasts,
     /// Heard of again since the clock was last looked at.
     Over,
@@ -44,13 +44,13 @@ enum Lag {
     Passed,
 }
 
-impl Doubt {
+impl PodDoubts {
     /// Notes what is known of a node; nothing of one that is gone. Whether that is news.
     pub(super) fn note_node(&mut self, name: &str, is_silent: Option<bool>) -> bool {
         let before = self.nodes.get(name).copied();
         let now = match (is_silent, before) {
-            (Some(true), _) => Some(Silence::Lasts),
-            (Some(false), Some(Silence::Lasts)) => Some(Silence::Over),
+            (Some(true), _) => Some(NodeSilence::Lasts),
+            (Some(false), Some(NodeSilence::Lasts)) => Some(NodeSilence::Over),
             (Some(false), before) => before,
             (None, _) => None,
         };
@@ -62,7 +62,7 @@ impl Doubt {
     }
 
     /// Notes that other pods of a Service are ready now than those of `ready_before`.
-    pub(super) fn note_pods(&mut self, service: &ObjectName, ready_before: &BTreeSet<IpAddr>, objects: &Objects) {
+    pub(super) fn note_pods(&mut self, service: &ObjectName, ready_before: &BTreeSet<IpAddr>, objects: &RoutingObjects) {
         let mut lost = self.lost.remove(service).unwrap_or_default();
         lost.extend(ready_before.iter().map(|address| (*address, Lag::New)));
         if !lost.is_empty() {
@@ -83,10 +83,10 @@ impl Doubt {
     pub(super) fn pass_time(&mut self, now: Instant) -> bool {
         let mut changed = false;
         self.nodes.retain(|_, silence| {
-            if *silence == Silence::Over {
-                *silence = Silence::OverUntil(now + SAID_WITHIN);
+            if *silence == NodeSilence::Over {
+                *silence = NodeSilence::OverUntil(now + SAID_WITHIN);
             }
-            let stays = !matches!(*silence, Silence::OverUntil(until) if until <= now);
+            let stays = !matches!(*silence, NodeSilence::OverUntil(until) if until <= now);
             changed |= !stays;
             stays
         });
@@ -106,8 +106,8 @@ impl Doubt {
     /// When something is no longer in doubt because of time alone.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         let nodes = self.nodes.values().filter_map(|silence| match silence {
-            Silence::OverUntil(until) => Some(*until),
-            Silence::Lasts | Silence::Over => None,
+            NodeSilence::OverUntil(until) => Some(*until),
+            NodeSilence::Lasts | NodeSilence::Over => None,
         });
         let lags = self.lost.values().flat_map(BTreeMap::values).filter_map(|lag| match lag {
             Lag::Until(until) => Some(*until),
@@ -120,7 +120,13 @@ impl Doubt {
     /// which otherwise there is only `listed`: nobody, or activators. Activators hold requests for
     /// pods that come later; but where they, too, are on nodes in doubt, none of these is worth
     /// more than the pods that served last.
-    pub(super) fn pods(&self, objects: &Objects, pods: &ObjectName, port_name: &str, listed: &[Endpoint]) -> Vec<Endpoint> {
+    pub(super) fn pods(
+        &self,
+        objects: &RoutingObjects,
+        pods: &ObjectName,
+        port_name: &str,
+        listed: &[Endpoint],
+    ) -> Vec<Endpoint> {
         let Some(lost) = self.lost.get(pods) else { return Vec::new() };
         let is_doubted = |endpoint: &Endpoint| endpoint.node.as_ref().is_some_and(|node| self.nodes.contains_key(node));
         if !listed.iter().all(is_doubted) {

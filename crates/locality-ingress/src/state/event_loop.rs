@@ -1,5 +1,5 @@
 //! The loop around [`ControlPlaneState`]: applies changes, and passes on each
-//! [`Outcome`](crate::status::Outcome).
+//! [`ProgressReport`](crate::status::ProgressReport).
 
 use std::time::Instant;
 
@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::ControlPlaneState;
-use super::change::{Change, Source};
-use crate::demand::peers::Replicas;
+use super::change::{ChangeSource, ObjectChange};
+use crate::demand::peers::ReplicaAddresses;
 use crate::kubernetes::objects::ObjectName;
 use crate::metrics::Metrics;
 use crate::status::progress::{GatewayPod, IngressProgress, REFUSED_BY_GATEWAY};
@@ -29,7 +29,7 @@ pub(crate) struct Outputs {
     /// The gateways; `None` until the caches are synced.
     pub gateways: watch::Sender<Option<Vec<GatewayPod>>>,
     /// The other replicas.
-    pub(crate) replicas: watch::Sender<Replicas>,
+    pub(crate) replicas: watch::Sender<ReplicaAddresses>,
     /// Writer of warnings about Ingresses.
     pub events: Option<EventWriter>,
     /// Set when the caches are synced.
@@ -39,15 +39,15 @@ pub(crate) struct Outputs {
 }
 
 /// Runs until the stop, or until all senders of changes are gone. Nothing is published before every
-/// [`Source`] was listed.
+/// [`ChangeSource`] was listed.
 pub(crate) async fn run(
     mut state: ControlPlaneState,
-    mut changes: mpsc::Receiver<Change>,
+    mut changes: mpsc::Receiver<ObjectChange>,
     mut nacks: mpsc::Receiver<NackReport>,
     outputs: Outputs,
     stop: CancellationToken,
 ) {
-    let mut unlisted: BTreeSet<Source> = Source::ALL.into();
+    let mut unlisted: BTreeSet<ChangeSource> = ChangeSource::ALL.into();
     let mut batch = Vec::new();
     loop {
         let wake_at = state.wake_at(Instant::now()).map(tokio::time::Instant::from_std);
@@ -58,7 +58,7 @@ pub(crate) async fn run(
             () = stop.cancelled() => return,
         }
         for change in batch.drain(..) {
-            if let Change::Listed(source) = change
+            if let ObjectChange::Listed(source) = change
                 && unlisted.remove(&source)
                 && unlisted.is_empty()
             {

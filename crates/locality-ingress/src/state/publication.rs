@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::accepted::AcceptedIngresses;
 use super::cache::ObjectCache;
-use crate::endpoints::locality::Policy;
+use crate::endpoints::locality::LocalityPolicy;
 use crate::kubernetes::objects::ObjectName;
 use crate::routes::route_table::{Cluster, ClusterKey, Host, RouteTable, VirtualHost};
 use crate::routes::translate::{Conflicts, merge};
@@ -16,7 +16,7 @@ use crate::xds::listeners::{EXTERNAL, EXTERNAL_TLS, INTERNAL, INTERNAL_TLS, cert
 use crate::xds::overflow::{overflow_cluster, overflow_name};
 use crate::xds::route_configuration::encoded_route_configuration;
 use crate::xds::store::Update;
-use crate::xds::{Encoded, Kind};
+use crate::xds::{Encoded, ResourceKind};
 
 /// How long a cluster stays after its last route was removed: gateways apply routes and clusters
 /// one after the other, and earlier requests may still be in flight.
@@ -60,14 +60,15 @@ impl Publication {
         &mut self,
         accepted: &AcceptedIngresses,
         cache: &ObjectCache,
-        (policy, fallback): (Policy, Option<&ObjectName>),
+        (policy, fallback): (LocalityPolicy, Option<&ObjectName>),
         now: Instant,
         update: &mut Update,
     ) -> BTreeSet<ClusterKey> {
         let (mut table, conflicts) = merge(accepted.all());
         table.fallback_certificate = fallback.filter(|name| cache.objects().secrets.contains_key(name)).cloned();
         let overflows = |key: &ClusterKey, cluster: &Cluster| cache.overflows(&key.service, &cluster.target);
-        let overflowing = table.clusters.iter().filter(|(key, cluster)| policy == Policy::Locality && overflows(key, cluster));
+        let overflowing =
+            table.clusters.iter().filter(|(key, cluster)| policy == LocalityPolicy::Locality && overflows(key, cluster));
         let overflowing: BTreeSet<_> = overflowing.map(|(key, _)| key.clone()).collect();
         let mut changed = BTreeSet::new();
         for (key, cluster) in &table.clusters {
@@ -75,12 +76,12 @@ impl Publication {
             let is_new = self.table.clusters.get(key) != Some(cluster);
             if is_new {
                 let encoded = Encoded::new(&envoy_cluster(key, cluster, policy));
-                update.shared.insert((Kind::Cluster, key.to_string()), Some(encoded));
+                update.shared.insert((ResourceKind::Cluster, key.to_string()), Some(encoded));
                 changed.insert(key.clone());
             }
             if overflowing.contains(key) && (is_new || !self.overflowing.contains(key)) {
                 let encoded = Encoded::new(&overflow_cluster(envoy_cluster(key, cluster, policy)));
-                update.shared.insert((Kind::Cluster, overflow_name(key)), Some(encoded));
+                update.shared.insert((ResourceKind::Cluster, overflow_name(key)), Some(encoded));
                 changed.insert(key.clone());
             }
         }
@@ -92,13 +93,13 @@ impl Publication {
         for ((name, new), (_, old)) in sides(&table).into_iter().zip(sides(&self.table)) {
             if new != old || overflowing != self.overflowing || !self.begun {
                 let encoded = encoded_route_configuration(name, new, &overflowing);
-                update.shared.insert((Kind::Routes, name.to_owned()), Some(encoded));
+                update.shared.insert((ResourceKind::Routes, name.to_owned()), Some(encoded));
             }
         }
         let wanted: BTreeSet<_> = certificates(&table).collect();
         wanted.iter().for_each(|name| encode_secret(name, cache, update));
         for name in certificates(&self.table).filter(|had| !wanted.contains(had)) {
-            update.shared.insert((Kind::Secret, name.to_string()), None);
+            update.shared.insert((ResourceKind::Secret, name.to_string()), None);
         }
         self.begun = true;
         self.overflowing = overflowing;
@@ -114,7 +115,7 @@ impl Publication {
             let stays = *until > now;
             if !stays {
                 for name in [key.to_string(), overflow_name(key)] {
-                    update.shared.insert((Kind::Cluster, name.clone()), None);
+                    update.shared.insert((ResourceKind::Cluster, name.clone()), None);
                     update.endpoints.insert(name, None);
                 }
             }
@@ -145,7 +146,7 @@ impl Publication {
         let needed = self.table.clusters.values().any(|cluster| cluster.tls);
         let pem = cache.objects().secrets.get(name).and_then(|secret| secret.authority_pem.as_ref()).filter(|_| needed);
         let encoded = pem.map(|pem| Encoded::new(&internal_authority(pem)));
-        update.shared.insert((Kind::Secret, INTERNAL_AUTHORITY.to_owned()), encoded);
+        update.shared.insert((ResourceKind::Secret, INTERNAL_AUTHORITY.to_owned()), encoded);
     }
 
     /// Publishes the certificate of a changed Secret, if it is in use.
@@ -158,7 +159,7 @@ impl Publication {
 
 fn encode_secret(name: &ObjectName, cache: &ObjectCache, update: &mut Update) {
     if let Some(secret) = cache.objects().secrets.get(name) {
-        update.shared.insert((Kind::Secret, name.to_string()), Some(Encoded::new(&certificate(name, secret))));
+        update.shared.insert((ResourceKind::Secret, name.to_string()), Some(Encoded::new(&certificate(name, secret))));
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::kubernetes::objects::ObjectName;
 use crate::routes::route_table::{ANY_HOST, Host, VirtualHost};
 use crate::routes::translate::IngressRoutes;
-use crate::xds::Kind;
+use crate::xds::ResourceKind;
 use crate::xds::refusal::Nack;
 use crate::xds::route_configuration::ingress_of_virtual_host;
 use crate::xds::store::StoreRevision;
@@ -19,22 +19,22 @@ const KEPT: Duration = Duration::from_secs(60);
 
 /// The refusals of gateways, by Ingress.
 #[derive(Debug, Default)]
-pub(super) struct Refusals {
-    blamed: BTreeMap<ObjectName, Refusal>,
+pub(super) struct GatewayRefusals {
+    blamed: BTreeMap<ObjectName, GatewayRefusal>,
     held: BTreeMap<ObjectName, HeldBack>,
     before: BTreeMap<ObjectName, (IngressRoutes, Instant)>,
 }
 
 /// A gateway's refusal of one generation of an Ingress.
 #[derive(Clone, Debug)]
-pub(super) struct Refusal {
+pub(super) struct GatewayRefusal {
     /// The refused generation.
     pub(super) generation: i64,
     /// The NACK message.
     pub(super) message: String,
     /// The refused resources, if the refusal is about the content of a Secret or Service, which may
     /// change under the same generation.
-    pub(super) resources: BTreeSet<(Kind, String)>,
+    pub(super) resources: BTreeSet<(ResourceKind, String)>,
 }
 
 #[derive(Debug)]
@@ -45,8 +45,8 @@ struct HeldBack {
     until: StoreRevision,
 }
 
-impl Refusals {
-    pub(super) fn blame(&mut self, name: &ObjectName, blame: Refusal) {
+impl GatewayRefusals {
+    pub(super) fn blame(&mut self, name: &ObjectName, blame: GatewayRefusal) {
         self.blamed.insert(name.clone(), blame);
     }
 
@@ -56,8 +56,8 @@ impl Refusals {
 
     /// Drops refusals of changed resources. If the new content is refused too, another NACK
     /// follows.
-    pub(super) fn forgive(&mut self, changed: &BTreeSet<(Kind, String)>) -> Vec<ObjectName> {
-        let concerned = |blame: &Refusal| !blame.resources.is_disjoint(changed);
+    pub(super) fn forgive(&mut self, changed: &BTreeSet<(ResourceKind, String)>) -> Vec<ObjectName> {
+        let concerned = |blame: &GatewayRefusal| !blame.resources.is_disjoint(changed);
         let forgiven = self.blamed.iter().filter(|(_, blame)| concerned(blame)).map(|(name, _)| name.clone()).collect();
         self.blamed.retain(|_, blame| !concerned(blame));
         forgiven
@@ -125,7 +125,7 @@ pub(super) fn at_fault<'a>(
     let number = message.split_once("VirtualHosts[").and_then(|(_, rest)| rest.split_once(']')?.0.parse::<usize>().ok());
     let by_number = refused.iter().filter_map(|hosts| ingress_of_virtual_host(hosts, number?));
     let by_number: Vec<_> = by_number.filter_map(|found| suspects.iter().find(|(name, _)| *name == found)).collect();
-    let may_be_theirs = nack.kind != Kind::Listener || message.contains("filter chain");
+    let may_be_theirs = nack.kind != ResourceKind::Listener || message.contains("filter chain");
     match (by_number.as_slice(), suspects) {
         ([(only, _)], _) => vec![*only],
         ([], [(only, _)]) if may_be_theirs => vec![*only],

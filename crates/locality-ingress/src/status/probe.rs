@@ -23,12 +23,12 @@ pub(crate) enum ProbeResult {
 
 /// Probes gateways.
 #[derive(Clone, Debug)]
-pub(crate) struct Prober {
+pub(crate) struct GatewayProber {
     client: reqwest::Client,
     ports: GatewayPorts,
 }
 
-impl Prober {
+impl GatewayProber {
     /// Probes gateways that listen on `ports`.
     ///
     /// # Errors

@@ -23,14 +23,14 @@ pub struct IngressProgress {
     /// The status as last seen.
     pub status: IngressStatus,
     /// The progress of the generation.
-    pub progress: Progress,
+    pub progress: RolloutProgress,
 }
 
 impl IngressProgress {
     /// Whether a gateway that is connected to this replica refused the generation.
     #[must_use]
     pub fn is_refused_by_gateway(&self) -> bool {
-        matches!(self.progress, Progress::Refused { reason: REFUSED_BY_GATEWAY, .. })
+        matches!(self.progress, RolloutProgress::Refused { reason: REFUSED_BY_GATEWAY, .. })
     }
 
     /// Whether the status says that a gateway refused the generation, whichever replica wrote that.
@@ -43,7 +43,7 @@ impl IngressProgress {
 
 /// The progress of a generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum RolloutProgress {
     /// Published to the gateways.
     Served {
         /// Since this revision of the store.
@@ -87,7 +87,7 @@ pub struct GatewayPod {
 
 /// What others have to know after changes.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct ProgressReport {
     /// Ingresses whose progress changed; `None` for deleted ones.
     pub progress_changes: Vec<(ObjectName, Option<IngressProgress>)>,
     /// Warnings: the Ingress, a reason for programs, and a note for people.

@@ -11,8 +11,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::conditions::{LoadBalancerNames, ReadyCondition, is_ready, next_status};
-use super::probe::{ProbeResult, Prober};
-use super::progress::{GatewayPod, IngressProgress, ProbeTarget, Progress};
+use super::probe::{GatewayProber, ProbeResult};
+use super::progress::{GatewayPod, IngressProgress, ProbeTarget, RolloutProgress};
 use crate::kubernetes::objects::ObjectName;
 use crate::kubernetes::status_writer::StatusWriter;
 use crate::metrics::Metrics;
@@ -38,7 +38,7 @@ pub(crate) struct Dependencies {
     /// Writer of statuses.
     pub writer: StatusWriter,
     /// Prober of gateways.
-    pub prober: Prober,
+    pub prober: GatewayProber,
     /// The ready gateways by their EndpointSlices; `None` until these are known.
     pub gateways: watch::Receiver<Option<Vec<GatewayPod>>>,
     /// The gateways connected to this replica.
@@ -72,12 +72,13 @@ pub(crate) async fn clear_refusal(name: ObjectName, current: IngressProgress, de
 pub(crate) async fn check_rollout(name: ObjectName, current: IngressProgress, dependencies: Dependencies) {
     let started = Instant::now();
     match &current.progress {
-        Progress::Served { since, hash, probes } => {
+        RolloutProgress::Served { since, hash, probes } => {
             if is_ready(&current.status, current.generation, &dependencies.names) {
                 return;
             }
             let mut said = current.status.clone();
-            let mut proof = Proof { since: *since, hash, targets: probes, proved: BTreeSet::new(), unreachable: BTreeMap::new() };
+            let mut proof =
+                RolloutProof { since: *since, hash, targets: probes, proved: BTreeSet::new(), unreachable: BTreeMap::new() };
             let mut gateways = dependencies.gateways.clone();
             let mut connected = dependencies.connected.watch();
             let mut retry = FIRST_RETRY;
@@ -103,12 +104,12 @@ pub(crate) async fn check_rollout(name: ObjectName, current: IngressProgress, de
             dependencies.metrics.ingress_ready_seconds.observe(started.elapsed().as_secs_f64());
             tracing::info!(ingress = %name, generation = current.generation, seconds = started.elapsed().as_secs_f64(), "Ingress is Ready");
         }
-        Progress::Waiting { missing } => {
+        RolloutProgress::Waiting { missing } => {
             tokio::time::sleep(SAY_PENDING_AFTER).await;
             let message = format!("waiting for {}", missing.join(", "));
             write_status(&name, &current, &current.status, ReadyCondition::Pending(message), &dependencies).await;
         }
-        Progress::Refused { reason, message } => {
+        RolloutProgress::Refused { reason, message } => {
             write_status(&name, &current, &current.status, ReadyCondition::Refused(reason, message.clone()), &dependencies).await;
         }
     }
@@ -144,7 +145,7 @@ fn summarize(lacking: &[String]) -> String {
     first.join("; ") + &more
 }
 
-struct Proof<'a> {
+struct RolloutProof<'a> {
     since: StoreRevision,
     hash: &'a str,
     targets: &'a [ProbeTarget],
@@ -152,7 +153,7 @@ struct Proof<'a> {
     unreachable: BTreeMap<IpAddr, Instant>,
 }
 
-impl Proof<'_> {
+impl RolloutProof<'_> {
     /// Probes every gateway that has not proved the version yet. Returns what is missing, or
     /// `None`.
     async fn probe_gateways(&mut self, dependencies: &Dependencies) -> Option<String> {

@@ -15,14 +15,14 @@ const RENEWED_BEFORE_DAYS: i64 = 30;
 
 /// A certificate and its key, in PEM.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Pair {
+pub(crate) struct CertificateAndKey {
     /// The certificate.
     pub certificate: String,
     /// Its key.
     pub key: String,
 }
 
-impl std::fmt::Debug for Pair {
+impl std::fmt::Debug for CertificateAndKey {
     // A key must never reach a log.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pair").field("certificate", &self.certificate).finish_non_exhaustive()
@@ -31,7 +31,7 @@ impl std::fmt::Debug for Pair {
 
 /// The use of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
+pub(crate) enum CertificateUse {
     /// Server authentication.
     Server,
     /// Client authentication.
@@ -66,19 +66,24 @@ const AUTHORITY: &str = "kantai-xds";
 ///
 /// # Errors
 /// [`MakeError`].
-pub(crate) fn authority(now: Timestamp) -> Result<Pair, MakeError> {
+pub(crate) fn authority(now: Timestamp) -> Result<CertificateAndKey, MakeError> {
     let wrong = |source| MakeError::Make { name: AUTHORITY.to_owned(), source };
     let params = authority_params(now)?;
     let key = KeyPair::generate().map_err(wrong)?;
     let certificate = params.self_signed(&key).map_err(wrong)?;
-    Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
+    Ok(CertificateAndKey { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
 /// A new certificate for the host `name`, signed by `authority`, and when to renew it.
 ///
 /// # Errors
 /// [`MakeError`].
-pub(crate) fn signed(authority: &Pair, name: &str, side: Side, now: Timestamp) -> Result<(Pair, Timestamp), MakeError> {
+pub(crate) fn signed(
+    authority: &CertificateAndKey,
+    name: &str,
+    side: CertificateUse,
+    now: Timestamp,
+) -> Result<(CertificateAndKey, Timestamp), MakeError> {
     let wrong = |source| MakeError::Make { name: name.to_owned(), source };
     let time = |source| MakeError::Time { name: name.to_owned(), source };
     let authority_key = KeyPair::from_pem(&authority.key).map_err(wrong)?;
@@ -89,14 +94,14 @@ pub(crate) fn signed(authority: &Pair, name: &str, side: Side, now: Timestamp) -
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![match side {
-        Side::Server => ExtendedKeyUsagePurpose::ServerAuth,
-        Side::Client => ExtendedKeyUsagePurpose::ClientAuth,
+        CertificateUse::Server => ExtendedKeyUsagePurpose::ServerAuth,
+        CertificateUse::Client => ExtendedKeyUsagePurpose::ClientAuth,
     }];
     valid(&mut params, name, now, Span::new().days(CERTIFICATE_DAYS))?;
     let key = KeyPair::generate().map_err(wrong)?;
     let certificate = params.signed_by(&key, &issuer).map_err(wrong)?;
     let renewed = now.to_zoned(TimeZone::UTC).checked_add(Span::new().days(CERTIFICATE_DAYS - RENEWED_BEFORE_DAYS));
-    Ok((Pair { certificate: certificate.pem(), key: key.serialize_pem() }, renewed.map_err(time)?.timestamp()))
+    Ok((CertificateAndKey { certificate: certificate.pem(), key: key.serialize_pem() }, renewed.map_err(time)?.timestamp()))
 }
 
 fn authority_params(now: Timestamp) -> Result<CertificateParams, MakeError> {
@@ -136,7 +141,7 @@ mod tests {
         format!("{text}T12:00:00Z").parse().unwrap()
     }
 
-    fn roots(authority: &Pair) -> Arc<RootCertStore> {
+    fn roots(authority: &CertificateAndKey) -> Arc<RootCertStore> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(authority.certificate.as_bytes()).unwrap()).unwrap();
         Arc::new(roots)
@@ -151,7 +156,7 @@ mod tests {
         let provider = Arc::new(crypto::ring::default_provider());
         let authority = authority(day("2026-01-01")).unwrap();
         // Years later, by another process that knows the authority by its key alone.
-        let (client, renewed) = signed(&authority, "gateway.example", Side::Client, day("2030-06-01")).unwrap();
+        let (client, renewed) = signed(&authority, "gateway.example", CertificateUse::Client, day("2030-06-01")).unwrap();
         assert_eq!(renewed, day("2030-07-31"));
         let certificate = CertificateDer::from_pem_slice(client.certificate.as_bytes()).unwrap();
         let verifier = WebPkiClientVerifier::builder_with_provider(roots(&authority), provider.clone()).build().unwrap();
@@ -164,7 +169,7 @@ mod tests {
         let name = ServerName::try_from("gateway.example").unwrap();
         use rustls::client::danger::ServerCertVerifier as _;
         assert!(servers.verify_server_cert(&certificate, &[], &name, &[], at(day("2030-06-01"))).is_err());
-        let (server, _) = signed(&authority, "gateway.example", Side::Server, day("2030-06-01")).unwrap();
+        let (server, _) = signed(&authority, "gateway.example", CertificateUse::Server, day("2030-06-01")).unwrap();
         let server = CertificateDer::from_pem_slice(server.certificate.as_bytes()).unwrap();
         assert!(servers.verify_server_cert(&server, &[], &name, &[], at(day("2030-06-01"))).is_ok());
         let other = super::authority(day("2026-01-01")).unwrap();

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 
-use super::authority::{MakeError, Pair, Side, authority, signed};
+use super::authority::{CertificateAndKey, CertificateUse, MakeError, authority, signed};
 
 /// The Secret of the authority. Only this daemon reads it.
 pub(crate) const AUTHORITY_SECRET: &str = "kantai-xds-authority";
@@ -55,7 +55,7 @@ pub(crate) enum CertificatesError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Certificates {
     /// The server certificate.
-    pub server: Pair,
+    pub server: CertificateAndKey,
     /// The authority of client certificates.
     pub authority: String,
 }
@@ -73,18 +73,18 @@ pub(crate) async fn keep(client: &Client, namespace: &str, now: Timestamp) -> Re
     };
     let authority = pair(&of_authority).ok_or(CertificatesError::Content { name: AUTHORITY_SECRET })?;
     let host = |service: &str| format!("{service}.{namespace}.svc");
-    let server = keep_one(&api, SERVER_SECRET, &authority, (&host("locality-ingress"), Side::Server), now).await?;
-    keep_one(&api, GATEWAY_SECRET, &authority, (&host("kantai-gateway"), Side::Client), now).await?;
+    let server = keep_one(&api, SERVER_SECRET, &authority, (&host("locality-ingress"), CertificateUse::Server), now).await?;
+    keep_one(&api, GATEWAY_SECRET, &authority, (&host("kantai-gateway"), CertificateUse::Client), now).await?;
     Ok(Certificates { server, authority: authority.certificate })
 }
 
 async fn keep_one(
     api: &Api<Secret>,
     name: &'static str,
-    authority: &Pair,
-    (host, side): (&str, Side),
+    authority: &CertificateAndKey,
+    (host, side): (&str, CertificateUse),
     now: Timestamp,
-) -> Result<Pair, CertificatesError> {
+) -> Result<CertificateAndKey, CertificatesError> {
     let there = get(api, name).await?;
     if let Some(pair) = there.as_ref().filter(|there| is_good(there, authority, now)).and_then(pair) {
         return Ok(pair);
@@ -108,7 +108,7 @@ async fn keep_one(
 }
 
 /// Whether the certificate is complete, signed by `authority` and not due.
-fn is_good(secret: &Secret, authority: &Pair, now: Timestamp) -> bool {
+fn is_good(secret: &Secret, authority: &CertificateAndKey, now: Timestamp) -> bool {
     let text = |key: &str| secret.data.as_ref()?.get(key).map(|ByteString(bytes)| bytes.as_slice());
     let renew_after = secret.metadata.annotations.as_ref().and_then(|all| all.get(RENEW_AFTER)?.parse::<Timestamp>().ok());
     pair(secret).is_some()
@@ -116,15 +116,15 @@ fn is_good(secret: &Secret, authority: &Pair, now: Timestamp) -> bool {
         && renew_after.is_some_and(|renew_after| now < renew_after)
 }
 
-fn pair(secret: &Secret) -> Option<Pair> {
+fn pair(secret: &Secret) -> Option<CertificateAndKey> {
     let text = |key: &str| {
         let ByteString(bytes) = secret.data.as_ref()?.get(key)?;
         String::from_utf8(bytes.clone()).ok().filter(|text| text.contains("-----BEGIN "))
     };
-    Some(Pair { certificate: text("tls.crt")?, key: text("tls.key")? })
+    Some(CertificateAndKey { certificate: text("tls.crt")?, key: text("tls.key")? })
 }
 
-fn secret(name: &str, pair: &Pair, authority: Option<&str>, renew_after: Option<Timestamp>) -> Secret {
+fn secret(name: &str, pair: &CertificateAndKey, authority: Option<&str>, renew_after: Option<Timestamp>) -> Secret {
     let data = [("tls.crt", Some(pair.certificate.as_str())), ("tls.key", Some(&pair.key)), ("ca.crt", authority)];
     let data = data.into_iter().filter_map(|(key, text)| Some((key.to_owned(), ByteString(text?.as_bytes().to_vec()))));
     Secret {
@@ -168,7 +168,7 @@ mod tests {
         let now: Timestamp = "2026-03-01T00:00:00Z".parse().unwrap();
         let days = |days: i64| now + jiff::SignedDuration::from_hours(24 * days);
         let (one, other) = (authority(now).unwrap(), authority(now).unwrap());
-        let (made, renew_after) = signed(&one, "h.example", Side::Server, now).unwrap();
+        let (made, renew_after) = signed(&one, "h.example", CertificateUse::Server, now).unwrap();
         let whole = secret(SERVER_SECRET, &made, Some(&one.certificate), Some(renew_after));
         assert!(is_good(&whole, &one, now) && is_good(&whole, &one, days(59)));
         assert!(!is_good(&whole, &one, days(61)));

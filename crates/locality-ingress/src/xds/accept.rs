@@ -38,16 +38,16 @@ pub(super) struct Connection {
 
 /// The number of connections per address.
 #[derive(Clone, Debug, Default)]
-struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+struct ConnectionsByAddress(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
 /// A counted connection; dropping it decrements the count.
 #[derive(Debug)]
 struct Counted {
-    peers: Peers,
+    peers: ConnectionsByAddress,
     address: IpAddr,
 }
 
-impl Peers {
+impl ConnectionsByAddress {
     /// Counts one more connection of `address`, unless it has the maximum.
     fn count(&self, address: IpAddr) -> Option<Counted> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -79,7 +79,7 @@ pub(super) fn connections(
 ) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(16);
     tokio::spawn(async move {
-        let (handshakes, peers) = (Arc::new(Semaphore::new(HANDSHAKES)), Peers::default());
+        let (handshakes, peers) = (Arc::new(Semaphore::new(HANDSHAKES)), ConnectionsByAddress::default());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn an_address_has_so_many_connections_and_no_more_until_one_ends() {
-        let peers = Peers::default();
+        let peers = ConnectionsByAddress::default();
         let [one, other] = [IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2])];
         let mut counted: Vec<_> = (0..CONNECTIONS_PER_PEER).map(|_| peers.count(one).unwrap()).collect();
         assert!(peers.count(one).is_none());

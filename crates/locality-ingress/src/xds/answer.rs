@@ -7,7 +7,7 @@ use envoy_types::pb::google::protobuf::Any;
 use prost::Message as _;
 
 use super::store::StoreRevision;
-use super::{Encoded, Kind, Name};
+use super::{Encoded, ResourceKind, ResourceName};
 
 /// Resources of at least this size are shared; copying a smaller one costs less than a frame of its
 /// own.
@@ -22,17 +22,17 @@ const VALUE: u8 = 2;
 
 /// A `DeltaDiscoveryResponse`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct DeltaResponse {
     /// The kind of its resources.
-    pub kind: Kind,
+    pub kind: ResourceKind,
     /// The nonce that its ACK repeats.
     pub nonce: String,
     /// The revision of the store.
     pub revision: StoreRevision,
     /// New and changed resources.
-    pub resources: Vec<(Name, Encoded)>,
+    pub resources: Vec<(ResourceName, Encoded)>,
     /// Removed resources.
-    pub removed: Vec<Name>,
+    pub removed: Vec<ResourceName>,
 }
 
 /// A response that exceeds the maximum of a gRPC message.
@@ -43,7 +43,7 @@ pub struct TooLong {
     pub bytes: usize,
 }
 
-impl Answer {
+impl DeltaResponse {
     /// The uncompressed gRPC message, in pieces.
     ///
     /// # Errors
@@ -66,7 +66,7 @@ impl Answer {
 
     // Protobuf fields may come in any order and in any number of pieces. So each resource is
     // encoded without its content, which follows under a header with its length.
-    fn resource(&self, name: &Name, encoded: &Encoded, to: &mut Pieces) {
+    fn resource(&self, name: &ResourceName, encoded: &Encoded, to: &mut Pieces) {
         let content = &encoded.content;
         let any = Any { type_url: self.kind.type_url().to_owned(), value: Vec::new() }.encode_to_vec();
         let named = Resource { name: name.as_str().to_owned(), version: format!("{:x}", encoded.version), ..Resource::default() }
@@ -137,13 +137,13 @@ mod tests {
     fn it_is_what_protobuf_would_have_made_of_it() {
         let sizes = [0, 1, 127, 128, 16 * 1024 - 1, 16 * 1024, 300_000];
         let resources: Vec<_> =
-            sizes.iter().map(|size| (Name::new(format!("of-{size}")), Encoded::from(vec![7; *size]))).collect();
-        let answer = Answer {
-            kind: Kind::Routes,
+            sizes.iter().map(|size| (ResourceName::new(format!("of-{size}")), Encoded::from(vec![7; *size]))).collect();
+        let answer = DeltaResponse {
+            kind: ResourceKind::Routes,
             nonce: "3".into(),
             revision: 9,
             resources: resources.clone(),
-            removed: vec![Name::new("gone")],
+            removed: vec![ResourceName::new("gone")],
         };
         let pieces = answer.message().unwrap();
         // Large contents are the very same bytes.
@@ -152,16 +152,16 @@ mod tests {
         assert_eq!(bytes[0], 0);
         assert_eq!(u32::from_be_bytes(bytes[1..5].try_into().unwrap()), u32::try_from(bytes.len() - 5).unwrap());
         let decoded = DeltaDiscoveryResponse::decode(&bytes[5..]).unwrap();
-        let resource = |(name, encoded): &(Name, Encoded)| Resource {
+        let resource = |(name, encoded): &(ResourceName, Encoded)| Resource {
             name: name.as_str().into(),
             version: format!("{:x}", encoded.version),
-            resource: Some(Any { type_url: Kind::Routes.type_url().into(), value: encoded.content.to_vec() }),
+            resource: Some(Any { type_url: ResourceKind::Routes.type_url().into(), value: encoded.content.to_vec() }),
             ..Resource::default()
         };
         let expected = DeltaDiscoveryResponse {
             system_version_info: "9".into(),
             resources: resources.iter().map(resource).collect(),
-            type_url: Kind::Routes.type_url().into(),
+            type_url: ResourceKind::Routes.type_url().into(),
             removed_resources: vec!["gone".into()],
             nonce: "3".into(),
             ..DeltaDiscoveryResponse::default()

@@ -1,4 +1,4 @@
-//! [`Assignment`]s as Envoy's `ClusterLoadAssignment`.
+//! [`EndpointAssignment`]s as Envoy's `ClusterLoadAssignment`.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, Endpoi
 
 use super::held_log::stand_in_metadata;
 use super::proto::{number, socket};
-use crate::endpoints::locality::Assignment;
+use crate::endpoints::locality::EndpointAssignment;
 use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::Policy;
 
 /// The assignment of the cluster `cluster_name`. A serving node is a sub-zone of its zone.
@@ -17,7 +17,7 @@ use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::Polic
 #[must_use]
 pub fn load_assignment(
     cluster_name: &str,
-    assignment: &Assignment,
+    assignment: &EndpointAssignment,
     zones: &BTreeMap<String, String>,
     stand_in: bool,
 ) -> ClusterLoadAssignment {
@@ -58,7 +58,7 @@ pub fn load_assignment(
 /// With Envoy's default factor of 140 %, a priority or locality gets its full share only while five
 /// of seven endpoints are healthy. Here one healthy endpoint is enough: its share times this factor
 /// is at least one.
-fn overprovisioning_percent(assignment: &Assignment) -> u32 {
+fn overprovisioning_percent(assignment: &EndpointAssignment) -> u32 {
     // A higher factor would overflow Envoy's arithmetic; no cluster has more endpoints.
     const MOST: u32 = 1_000;
     let endpoints: usize = assignment.localities.iter().map(|locality| locality.endpoints.len()).sum();

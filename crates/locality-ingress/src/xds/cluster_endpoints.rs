@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::overflow::limit_name;
-use crate::endpoints::overflow::Limits;
+use crate::endpoints::overflow::OverflowLimits;
 use crate::kubernetes::objects::Endpoint;
 
 /// The endpoints from which a cluster's assignments are built.
@@ -17,7 +17,7 @@ pub enum ClusterEndpoints {
         /// The routes, if there are any.
         rows: Option<Arc<BTreeMap<String, BTreeMap<String, u32>>>>,
         /// How many requests gateways may have in flight there before activators hold more.
-        limits: Option<Arc<Limits>>,
+        limits: Option<Arc<OverflowLimits>>,
     },
     /// Activators, which stand in for pods. Routes are about pods, so they do not apply.
     Activators {
@@ -43,7 +43,7 @@ impl ClusterEndpoints {
         }
     }
 
-    pub(super) fn limits(&self) -> Option<&Limits> {
+    pub(super) fn limits(&self) -> Option<&OverflowLimits> {
         match self {
             Self::Pods { limits, .. } => limits.as_deref(),
             _ => None,
@@ -52,6 +52,6 @@ impl ClusterEndpoints {
 
     /// The names of the clusters that tell gateways their limits.
     pub(super) fn limit_names(&self, cluster: &str) -> impl Iterator<Item = String> {
-        self.limits().map(Limits::all).into_iter().flatten().map(move |limit| limit_name(cluster, limit))
+        self.limits().map(OverflowLimits::all).into_iter().flatten().map(move |limit| limit_name(cluster, limit))
     }
 }

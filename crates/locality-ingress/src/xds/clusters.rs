@@ -34,9 +34,9 @@ use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use envoy_types::pb::envoy::r#type::v3::Percent;
 
 use super::proto::{any, duration, named_socket, number, one_extension, over_ads};
-use crate::endpoints::locality::Policy;
+use crate::endpoints::locality::LocalityPolicy;
 use crate::kubernetes::kernel::TCP_RTO_MAX_MS;
-use crate::routes::route_table::{Cluster, ClusterKey, Target};
+use crate::routes::route_table::{Cluster, ClusterKey, ClusterTarget};
 
 /// Envoy's own limits (1,024 connections, requests, waiting requests and 3 retries per cluster)
 /// answer 503 long before an activator that holds requests for a cold revision is full. Concurrency
@@ -66,13 +66,13 @@ const TCP_USER_TIMEOUT: i64 = 18;
 /// Its statistics name is `<namespace>/<service>` for all ports, so that it names the revision. The
 /// part that depends on the gateway's node is `lost_peers`.
 #[must_use]
-pub fn cluster(key: &ClusterKey, cluster: &Cluster, policy: Policy) -> EnvoyCluster {
+pub fn cluster(key: &ClusterKey, cluster: &Cluster, policy: LocalityPolicy) -> EnvoyCluster {
     let name = key.to_string();
     let (discovery, eds_cluster_config, load_assignment) = match &cluster.target {
-        Target::Endpoints { .. } | Target::OwnInternalListener => {
+        ClusterTarget::Endpoints { .. } | ClusterTarget::OwnInternalListener => {
             (DiscoveryType::Eds, Some(EdsClusterConfig { eds_config: over_ads(), ..EdsClusterConfig::default() }), None)
         }
-        Target::Name { host, port } => (DiscoveryType::LogicalDns, None, Some(by_name(&name, host, *port))),
+        ClusterTarget::Name { host, port } => (DiscoveryType::LogicalDns, None, Some(by_name(&name, host, *port))),
     };
     let locality_weighted = LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig::default());
     EnvoyCluster {
@@ -84,8 +84,8 @@ pub fn cluster(key: &ClusterKey, cluster: &Cluster, policy: Policy) -> EnvoyClus
         // Locality weights make the shares of nodes exact; within a node the less busy pod is
         // chosen.
         lb_policy: match policy {
-            Policy::Locality => LbPolicy::LeastRequest.into(),
-            Policy::Spread => LbPolicy::RoundRobin.into(),
+            LocalityPolicy::Locality => LbPolicy::LeastRequest.into(),
+            LocalityPolicy::Spread => LbPolicy::RoundRobin.into(),
         },
         common_lb_config: Some(CommonLbConfig {
             // If all endpoints are ejected, trying one is better than failing; otherwise the others
@@ -94,7 +94,7 @@ pub fn cluster(key: &ClusterKey, cluster: &Cluster, policy: Policy) -> EnvoyClus
             // By default Envoy merges changes within a second. Weights that follow the load, and
             // unreachable endpoints, must not wait.
             update_merge_window: duration(Duration::ZERO),
-            locality_config_specifier: (policy == Policy::Locality).then_some(locality_weighted),
+            locality_config_specifier: (policy == LocalityPolicy::Locality).then_some(locality_weighted),
             ..CommonLbConfig::default()
         }),
         circuit_breakers: Some(CircuitBreakers {

@@ -16,13 +16,13 @@ use super::store::StoreRevision;
 /// The connected gateways by stream. As metrics: their number, and how long each has been behind.
 #[derive(Clone, Debug)]
 pub struct Connected {
-    by_stream: Arc<watch::Sender<BTreeMap<u64, Gateway>>>,
+    by_stream: Arc<watch::Sender<BTreeMap<u64, ConnectedGateway>>>,
     next_stream: Arc<AtomicU64>,
 }
 
 /// One connected gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gateway {
+pub struct ConnectedGateway {
     /// The node it is on.
     pub node: String,
     /// The last revision that it confirmed in full.
@@ -40,7 +40,7 @@ impl Default for Connected {
 impl Connected {
     /// A receiver of changes of this list.
     #[must_use]
-    pub fn watch(&self) -> watch::Receiver<BTreeMap<u64, Gateway>> {
+    pub fn watch(&self) -> watch::Receiver<BTreeMap<u64, ConnectedGateway>> {
         self.by_stream.subscribe()
     }
 
@@ -56,7 +56,7 @@ impl Connected {
     /// Adds a gateway on `node`, which has confirmed nothing. Returns its stream.
     pub(super) fn join(&self, node: &str) -> u64 {
         let stream = self.next_stream.fetch_add(1, Ordering::Relaxed);
-        let gateway = Gateway { node: node.to_owned(), in_sync_at: None, behind_since: Some(Instant::now()) };
+        let gateway = ConnectedGateway { node: node.to_owned(), in_sync_at: None, behind_since: Some(Instant::now()) };
         self.by_stream.send_modify(|all| {
             all.insert(stream, gateway);
         });
@@ -96,7 +96,7 @@ impl Collector for Connected {
         // counts.
         let (count, by_node): (usize, BTreeMap<String, f64>) = {
             let gateways = self.by_stream.borrow();
-            let behind = |gateway: &Gateway| gateway.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
+            let behind = |gateway: &ConnectedGateway| gateway.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
             (gateways.len(), gateways.values().map(|gateway| (gateway.node.clone(), behind(gateway))).collect())
         };
         let (name, help) = ("kantai_locality_ingress_connected_gateways", "Gateways connected to this replica");

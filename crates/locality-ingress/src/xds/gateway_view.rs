@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The identity of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct View {
+pub struct GatewayView {
     /// Its node.
     pub node: String,
     /// The only address that it listens on, if it requested one.
@@ -13,7 +13,7 @@ pub struct View {
     pub pod_addresses: Vec<IpAddr>,
 }
 
-impl View {
+impl GatewayView {
     /// A gateway on `node` of which nothing else is known.
     pub fn of_node(node: impl Into<String>) -> Self {
         Self { node: node.into(), listen_address: None, pod_addresses: Vec::new() }

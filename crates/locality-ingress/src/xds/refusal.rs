@@ -1,13 +1,13 @@
 //! NACKs, and the bisection that finds the resource at fault if a NACK does not name it.
 
 use super::store::StoreRevision;
-use super::{Kind, Name};
+use super::{ResourceKind, ResourceName};
 
 /// A NACK.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nack {
     /// The kind of the refused resources.
-    pub kind: Kind,
+    pub kind: ResourceKind,
     /// The names in the refused response.
     pub names: Vec<String>,
     /// Those at fault; empty while unknown.
@@ -32,17 +32,17 @@ impl Nack {
 /// the one at fault is unknown.
 #[derive(Debug, Default)]
 pub(super) struct Bisection {
-    left: Vec<Vec<Name>>,
+    left: Vec<Vec<ResourceName>>,
 }
 
 impl Bisection {
     /// Records a NACK of `names`. Returns those known to be at fault, which are not sent again.
-    pub(super) fn refused(&mut self, kind: Kind, mut names: Vec<Name>, message: &str) -> Vec<Name> {
+    pub(super) fn refused(&mut self, kind: ResourceKind, mut names: Vec<ResourceName>, message: &str) -> Vec<ResourceName> {
         if names.len() <= 1 {
             return names;
         }
         // Names of listeners and routes are words that a message may contain for other reasons.
-        let distinctive = !matches!(kind, Kind::Listener | Kind::Routes);
+        let distinctive = !matches!(kind, ResourceKind::Listener | ResourceKind::Routes);
         let (named, others): (Vec<_>, Vec<_>) = names.iter().cloned().partition(|name| distinctive && mentions(message, name));
         if named.is_empty() {
             let half = names.split_off(names.len() / 2);
@@ -55,7 +55,7 @@ impl Bisection {
     }
 
     /// The next resources to send, and no others with them.
-    pub(super) fn next(&mut self) -> Option<Vec<Name>> {
+    pub(super) fn next(&mut self) -> Option<Vec<ResourceName>> {
         self.left.pop()
     }
 
@@ -76,7 +76,7 @@ impl Bisection {
 }
 
 /// Whether the message contains the name as a whole word: `ns/a/80` is not part of `ns/a/8080`.
-fn mentions(message: &str, name: &Name) -> bool {
+fn mentions(message: &str, name: &ResourceName) -> bool {
     let in_name = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '/' | '-' | '_' | '.');
     let end_of_sentence = |rest: &str| rest.strip_prefix('.').is_some_and(|rest| !rest.starts_with(in_name));
     message.match_indices(name.as_str()).any(|(at, found)| {
@@ -91,14 +91,14 @@ mod tests {
 
     use super::*;
 
-    fn names(numbers: impl IntoIterator<Item = usize>) -> Vec<Name> {
-        numbers.into_iter().map(|number| Name::new(format!("ns/s{number}/80"))).collect()
+    fn names(numbers: impl IntoIterator<Item = usize>) -> Vec<ResourceName> {
+        numbers.into_iter().map(|number| ResourceName::new(format!("ns/s{number}/80"))).collect()
     }
 
     #[test]
     fn whoever_is_named_is_at_fault_and_the_others_are_sent_again() {
         let mut bisection = Bisection::default();
-        let fault = bisection.refused(Kind::Cluster, names(0..4), "Error adding/updating cluster(s) ns/s2/80: bad");
+        let fault = bisection.refused(ResourceKind::Cluster, names(0..4), "Error adding/updating cluster(s) ns/s2/80: bad");
         assert_eq!(fault, names([2]));
         assert_eq!(bisection.next(), Some(names([0, 1, 3])));
         assert!(bisection.is_empty());
@@ -120,7 +120,7 @@ mod tests {
             while let Some(together) = sent {
                 if together.iter().any(|name| bad.contains(name)) {
                     refusals += 1;
-                    found.extend(bisection.refused(Kind::Assignment, together, "weights must not be 0"));
+                    found.extend(bisection.refused(ResourceKind::Assignment, together, "weights must not be 0"));
                 } else {
                     taken.extend(together);
                 }

@@ -1,4 +1,4 @@
-//! The ADS server: one task per gateway connects its stream with its [`Session`].
+//! The ADS server: one task per gateway connects its stream with its [`XdsSession`].
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -27,12 +27,12 @@ use tonic::service::Routes;
 use tonic::{Status, codegen::Service};
 
 use super::accept::{PeerAddress, connections};
-use super::answer::Answer;
+use super::answer::DeltaResponse;
 use super::connected::Connected;
-use super::gateway_view::View;
+use super::gateway_view::GatewayView;
 use super::refusal::Nack;
-use super::session::Session;
-use super::store::Store;
+use super::session::XdsSession;
+use super::store::ConfigStore;
 use crate::metrics::Metrics;
 
 /// The node metadata key with the only address to listen on.
@@ -60,7 +60,7 @@ pub struct NackReport {
 /// The ADS service.
 #[derive(Clone, Debug)]
 pub struct Ads {
-    store: Arc<Store>,
+    store: Arc<ConfigStore>,
     connected: Connected,
     metrics: Metrics,
     nacks: mpsc::Sender<NackReport>,
@@ -71,7 +71,7 @@ impl Ads {
     /// Serves `store`. NACKs go to `nacks`; if that is full they are only counted and logged.
     #[must_use]
     pub fn new(
-        store: Arc<Store>,
+        store: Arc<ConfigStore>,
         connected: Connected,
         metrics: Metrics,
         nacks: mpsc::Sender<NackReport>,
@@ -104,10 +104,10 @@ impl Ads {
 
     async fn follow(
         self,
-        (mut session, peer): (Session, Option<IpAddr>),
+        (mut session, peer): (XdsSession, Option<IpAddr>),
         first: DeltaDiscoveryRequest,
         mut requests: Streaming<DeltaDiscoveryRequest>,
-        answers: mpsc::Sender<Result<Answer, Status>>,
+        answers: mpsc::Sender<Result<DeltaResponse, Status>>,
     ) {
         let node = session.view().node.clone();
         let stream = self.connected.join(&node);
@@ -166,7 +166,7 @@ impl Ads {
         let _ = self.nacks.try_send(NackReport { node: node.to_owned(), nack });
     }
 
-    fn report(&self, session: &Session, stream: u64, was_in_sync: &mut bool) {
+    fn report(&self, session: &XdsSession, stream: u64, was_in_sync: &mut bool) {
         let (latest, published) = self.store.revision();
         let in_sync_at = session.in_sync_at();
         let news = self.connected.report(stream, in_sync_at, latest);
@@ -183,7 +183,7 @@ impl Ads {
 }
 
 /// The view of the node that opened the stream.
-fn view(node: Option<&Node>) -> Result<View, Status> {
+fn view(node: Option<&Node>) -> Result<GatewayView, Status> {
     let node = node.filter(|node| !node.id.is_empty());
     let node =
         node.ok_or_else(|| Status::invalid_argument("the first request must carry a node id, the name of the Kubernetes node"))?;
@@ -199,7 +199,7 @@ fn view(node: Option<&Node>) -> Result<View, Status> {
         none if none.is_empty() => addresses(OLD_POD_ADDRESS_METADATA)?.into_iter().chain(listen_address).collect(),
         some => some,
     };
-    Ok(View { node: node.id.clone(), listen_address, pod_addresses })
+    Ok(GatewayView { node: node.id.clone(), listen_address, pod_addresses })
 }
 
 /// How long a gateway may take to identify itself.
@@ -241,7 +241,7 @@ impl Service<http::Request<Body>> for Ads {
         tokio::spawn(async move {
             let Ok(Some(Ok(first))) = tokio::time::timeout(FIRST_REQUEST_WITHIN, requests.next()).await else { return };
             match view(first.node.as_ref()) {
-                Ok(view) => ads.follow((Session::new(view), peer), first, requests, sender).await,
+                Ok(view) => ads.follow((XdsSession::new(view), peer), first, requests, sender).await,
                 Err(status) => {
                     tracing::warn!(%status, "refused a gateway");
                     let _ = sender.send(Err(status)).await;
@@ -255,8 +255,8 @@ impl Service<http::Request<Body>> for Ads {
 }
 
 /// The frames of responses, and the status that ends the stream.
-fn frames(answers: mpsc::Receiver<Result<Answer, Status>>) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> {
-    let frames = |answer: Result<Answer, Status>| {
+fn frames(answers: mpsc::Receiver<Result<DeltaResponse, Status>>) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> {
+    let frames = |answer: Result<DeltaResponse, Status>| {
         let message = answer.and_then(|answer| answer.message().map_err(|error| Status::resource_exhausted(error.to_string())));
         let frames = match message {
             Ok(pieces) => pieces.into_iter().map(Frame::data).collect(),

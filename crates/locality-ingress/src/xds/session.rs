@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
-use super::answer::Answer;
-use super::gateway_view::View;
+use super::answer::DeltaResponse;
+use super::gateway_view::GatewayView;
 use super::refusal::Nack;
-use super::store::{Store, StoreRevision};
+use super::store::{ConfigStore, StoreRevision};
 use super::subscription::Subscription;
-use super::{Kind, Name};
+use super::{ResourceKind, ResourceName};
 
 /// How long routes wait for endpoints. Only a gateway that refused a cluster makes them wait that
 /// long.
@@ -33,21 +33,21 @@ const LISTS: usize = 2;
 
 /// The state of one stream.
 #[derive(Debug)]
-pub struct Session {
-    view: View,
-    kinds: BTreeMap<Kind, Subscription>,
+pub struct XdsSession {
+    view: GatewayView,
+    kinds: BTreeMap<ResourceKind, Subscription>,
     seen: StoreRevision,
     next_nonce: u64,
     // Clusters that were sent and whose endpoints were not.
-    awaiting_endpoints: BTreeSet<Name>,
+    awaiting_endpoints: BTreeSet<ResourceName>,
     routes_waiting_since: Option<Instant>,
     began: Option<Instant>,
 }
 
-impl Session {
+impl XdsSession {
     /// The session of a new stream of the gateway `view`.
     #[must_use]
-    pub fn new(view: View) -> Self {
+    pub fn new(view: GatewayView) -> Self {
         Self {
             view,
             kinds: BTreeMap::new(),
@@ -61,21 +61,21 @@ impl Session {
 
     /// The gateway.
     #[must_use]
-    pub fn view(&self) -> &View {
+    pub fn view(&self) -> &GatewayView {
         &self.view
     }
 
     /// Applies a request. Returns the NACK in it.
-    pub fn on_request(&mut self, mut request: DeltaDiscoveryRequest, store: &Store) -> Option<Nack> {
+    pub fn on_request(&mut self, mut request: DeltaDiscoveryRequest, store: &ConfigStore) -> Option<Nack> {
         // An unknown kind is never answered; Envoy has no such subscription to this server.
-        let kind = Kind::from_type_url(&request.type_url)?;
+        let kind = ResourceKind::from_type_url(&request.type_url)?;
         let first = !self.kinds.contains_key(&kind);
         let subscription = self.kinds.entry(kind).or_insert_with(|| Subscription::new(kind));
         let nack = subscription.take_verdict(&mut request);
         // A gateway does not subscribe to the endpoints of a cluster that it refused or
         // unsubscribed from.
-        let refused = nack.iter().filter(|nack| nack.kind == Kind::Cluster).flat_map(|nack| &nack.names);
-        let unwanted = request.resource_names_unsubscribe.iter().filter(|_| kind == Kind::Assignment);
+        let refused = nack.iter().filter(|nack| nack.kind == ResourceKind::Cluster).flat_map(|nack| &nack.names);
+        let unwanted = request.resource_names_unsubscribe.iter().filter(|_| kind == ResourceKind::Assignment);
         for name in refused.chain(unwanted) {
             self.awaiting_endpoints.remove(name.as_str());
         }
@@ -85,13 +85,13 @@ impl Session {
 
     /// Whether the gateway holds so many names that its stream must be ended.
     #[must_use]
-    pub fn exceeds_limits(&self, store: &Store) -> bool {
+    pub fn exceeds_limits(&self, store: &ConfigStore) -> bool {
         let names: usize = self.kinds.values().map(Subscription::len).sum();
         names > MOST_UNKNOWN_NAMES + LISTS * store.len()
     }
 
     /// The responses that are due now, in order.
-    pub fn answers(&mut self, store: &Store, now: Instant) -> Vec<Answer> {
+    pub fn answers(&mut self, store: &ConfigStore, now: Instant) -> Vec<DeltaResponse> {
         let kinds = &mut self.kinds;
         let since = self.seen;
         // Before the first publication nothing can be said, not even that a resource does not
@@ -110,10 +110,10 @@ impl Session {
         }
         self.began.get_or_insert(now);
         self.release_removals(now);
-        let mut answers: Vec<_> = Kind::ALL.into_iter().filter_map(|kind| self.answer(kind, store, now)).collect();
+        let mut answers: Vec<_> = ResourceKind::ALL.into_iter().filter_map(|kind| self.answer(kind, store, now)).collect();
         // Routes come last: only now is it known whether they have to wait.
         if self.kinds.values().any(Subscription::holds_back) && self.release_removals(now) {
-            answers.extend(Kind::ALL.into_iter().filter_map(|kind| self.answer(kind, store, now)));
+            answers.extend(ResourceKind::ALL.into_iter().filter_map(|kind| self.answer(kind, store, now)));
         }
         answers
     }
@@ -127,21 +127,21 @@ impl Session {
         free
     }
 
-    fn answer(&mut self, kind: Kind, store: &Store, now: Instant) -> Option<Answer> {
-        if !self.kinds.get(&kind)?.is_due() || (kind == Kind::Routes && self.routes_must_wait(now)) {
+    fn answer(&mut self, kind: ResourceKind, store: &ConfigStore, now: Instant) -> Option<DeltaResponse> {
+        if !self.kinds.get(&kind)?.is_due() || (kind == ResourceKind::Routes && self.routes_must_wait(now)) {
             return None;
         }
         // Removed routes and listeners are what the other removals wait for.
-        let hold = !matches!(kind, Kind::Routes | Kind::Listener) && self.removals_must_wait(now);
+        let hold = !matches!(kind, ResourceKind::Routes | ResourceKind::Listener) && self.removals_must_wait(now);
         let subscription = self.kinds.get_mut(&kind)?;
         let page = subscription.next_page(hold, |name| store.resource(&self.view, kind, name.as_str()))?;
         let nonce = self.next_nonce.to_string();
         self.next_nonce += 1;
         subscription.sent(&page, &nonce, self.seen, store.revision().0);
-        let answer = Answer { kind, nonce, revision: self.seen, resources: page.resources, removed: page.removed };
+        let answer = DeltaResponse { kind, nonce, revision: self.seen, resources: page.resources, removed: page.removed };
         match kind {
-            Kind::Cluster => self.clusters_sent(&answer, store),
-            Kind::Assignment => {
+            ResourceKind::Cluster => self.clusters_sent(&answer, store),
+            ResourceKind::Assignment => {
                 for (name, _) in &answer.resources {
                     self.awaiting_endpoints.remove(name);
                 }
@@ -151,7 +151,7 @@ impl Session {
         Some(answer)
     }
 
-    fn clusters_sent(&mut self, answer: &Answer, store: &Store) {
+    fn clusters_sent(&mut self, answer: &DeltaResponse, store: &ConfigStore) {
         for name in &answer.removed {
             self.awaiting_endpoints.remove(name);
         }
@@ -159,14 +159,14 @@ impl Session {
             self.awaiting_endpoints.insert(name.clone());
             // A changed cluster warms up again and needs its endpoints again, but Envoy may assume
             // that it has requested them.
-            if let Some(assignments) = self.kinds.get_mut(&Kind::Assignment) {
+            if let Some(assignments) = self.kinds.get_mut(&ResourceKind::Assignment) {
                 assignments.owe(name);
             }
         }
     }
 
     fn routes_must_wait(&mut self, now: Instant) -> bool {
-        let clusters = self.kinds.get(&Kind::Cluster);
+        let clusters = self.kinds.get(&ResourceKind::Cluster);
         let clusters_pending = clusters.is_some_and(Subscription::is_pending);
         if !clusters_pending && self.awaiting_endpoints.is_empty() {
             self.routes_waiting_since = None;
@@ -189,7 +189,7 @@ impl Session {
     /// Whether the gateway may have routes to removed clusters: until it has confirmed the present
     /// routes.
     fn removals_must_wait(&self, now: Instant) -> bool {
-        match self.kinds.get(&Kind::Routes) {
+        match self.kinds.get(&ResourceKind::Routes) {
             Some(routes) => routes.is_pending() || routes.is_in_flight() || routes.was_refused(),
             None => self.began.is_none_or(|began| now < began + REMOVALS_WAIT),
         }
@@ -199,7 +199,7 @@ impl Session {
     #[must_use]
     pub fn wake_at(&self) -> Option<Instant> {
         let routes = self.routes_waiting_since.map(|since| since + ROUTES_WAIT);
-        let waits = !self.kinds.contains_key(&Kind::Routes) && self.kinds.values().any(Subscription::holds_back);
+        let waits = !self.kinds.contains_key(&ResourceKind::Routes) && self.kinds.values().any(Subscription::holds_back);
         let removals = self.began.filter(|_| waits).map(|began| began + REMOVALS_WAIT);
         routes.into_iter().chain(removals).min()
     }
@@ -209,7 +209,7 @@ impl Session {
     #[must_use]
     pub fn in_sync_at(&self) -> Option<StoreRevision> {
         // A gateway requests routes last. Before that it cannot have everything.
-        let started = self.kinds.contains_key(&Kind::Routes);
+        let started = self.kinds.contains_key(&ResourceKind::Routes);
         let quiet = self.kinds.values().all(|one| !one.is_in_flight() && !one.is_pending());
         (started && quiet && self.awaiting_endpoints.is_empty()).then_some(self.seen)
     }
@@ -222,9 +222,9 @@ mod tests {
     use envoy_types::pb::google::rpc::Status;
 
     use super::*;
-    use crate::endpoints::locality::Policy;
+    use crate::endpoints::locality::LocalityPolicy;
     use crate::kubernetes::objects::{Endpoint, ObjectName};
-    use crate::routes::route_table::{Cluster, ClusterKey, Target};
+    use crate::routes::route_table::{Cluster, ClusterKey, ClusterTarget};
     use crate::xds::Encoded;
     use crate::xds::cluster_endpoints::ClusterEndpoints;
     use crate::xds::clusters::cluster;
@@ -237,9 +237,9 @@ mod tests {
     }
 
     fn add(update: &mut Update, name: &str) {
-        let made = Cluster { http2: false, tls: false, target: Target::Endpoints { port_name: "http".into() } };
-        let encoded = Encoded::new(&cluster(&key(name), &made, Policy::Locality));
-        update.shared.insert((Kind::Cluster, key(name).to_string()), Some(encoded));
+        let made = Cluster { http2: false, tls: false, target: ClusterTarget::Endpoints { port_name: "http".into() } };
+        let encoded = Encoded::new(&cluster(&key(name), &made, LocalityPolicy::Locality));
+        update.shared.insert((ResourceKind::Cluster, key(name).to_string()), Some(encoded));
         let pods = ClusterEndpoints::Pods { endpoints: Vec::new(), rows: None, limits: None };
         update.endpoints.insert(key(name).to_string(), Some(pods));
     }
@@ -247,10 +247,10 @@ mod tests {
     fn routes(update: &mut Update, version: &str) {
         // Only that it differs matters.
         let encoded = Encoded::new(&route_configuration(version, &BTreeMap::new(), &Default::default()));
-        update.shared.insert((Kind::Routes, "external".into()), Some(encoded));
+        update.shared.insert((ResourceKind::Routes, "external".into()), Some(encoded));
     }
 
-    fn request(kind: Kind, names: &[&str]) -> DeltaDiscoveryRequest {
+    fn request(kind: ResourceKind, names: &[&str]) -> DeltaDiscoveryRequest {
         DeltaDiscoveryRequest {
             type_url: kind.type_url().into(),
             resource_names_subscribe: names.iter().map(ToString::to_string).collect(),
@@ -258,42 +258,42 @@ mod tests {
         }
     }
 
-    fn ack(answer: &Answer) -> DeltaDiscoveryRequest {
+    fn ack(answer: &DeltaResponse) -> DeltaDiscoveryRequest {
         DeltaDiscoveryRequest { response_nonce: answer.nonce.clone(), ..request(answer.kind, &[]) }
     }
 
-    fn sent(answers: &[Answer]) -> Vec<(&'static str, Vec<&str>, Vec<&str>)> {
+    fn sent(answers: &[DeltaResponse]) -> Vec<(&'static str, Vec<&str>, Vec<&str>)> {
         let parts = |answer| {
-            let Answer { kind, resources, removed, .. }: &Answer = answer;
+            let DeltaResponse { kind, resources, removed, .. }: &DeltaResponse = answer;
             let resources = resources.iter().map(|(name, _)| name.as_str()).collect();
-            (kind.label(), resources, removed.iter().map(Name::as_str).collect())
+            (kind.label(), resources, removed.iter().map(ResourceName::as_str).collect())
         };
         answers.iter().map(parts).collect()
     }
 
     struct Bench {
-        store: Arc<Store>,
-        session: Session,
+        store: Arc<ConfigStore>,
+        session: XdsSession,
         now: Instant,
     }
 
     impl Bench {
         fn new() -> Self {
-            let store = Arc::new(Store::new(Policy::Locality, ListenerSettings::default()));
-            let session = Session::new(View::of_node("node1"));
+            let store = Arc::new(ConfigStore::new(LocalityPolicy::Locality, ListenerSettings::default()));
+            let session = XdsSession::new(GatewayView::of_node("node1"));
             Self { store, session, now: Instant::now() }
         }
 
-        fn ask(&mut self, request: DeltaDiscoveryRequest) -> Vec<Answer> {
+        fn ask(&mut self, request: DeltaDiscoveryRequest) -> Vec<DeltaResponse> {
             assert_eq!(self.session.on_request(request, &self.store), None);
             self.answers()
         }
 
-        fn answers(&mut self) -> Vec<Answer> {
+        fn answers(&mut self) -> Vec<DeltaResponse> {
             self.session.answers(&self.store, self.now)
         }
 
-        fn ack_all(&mut self, responses: &[Answer]) -> Vec<Answer> {
+        fn ack_all(&mut self, responses: &[DeltaResponse]) -> Vec<DeltaResponse> {
             responses.iter().flat_map(|response| self.ask(ack(response))).collect()
         }
 
@@ -304,9 +304,12 @@ mod tests {
             add(&mut update, "a");
             routes(&mut update, "1");
             bench.store.publish(update);
-            for (kind, names) in
-                [(Kind::Cluster, &[][..]), (Kind::Assignment, &["ns/a/80"]), (Kind::Listener, &[]), (Kind::Routes, &["external"])]
-            {
+            for (kind, names) in [
+                (ResourceKind::Cluster, &[][..]),
+                (ResourceKind::Assignment, &["ns/a/80"]),
+                (ResourceKind::Listener, &[]),
+                (ResourceKind::Routes, &["external"]),
+            ] {
                 let answers = bench.ask(request(kind, names));
                 assert_eq!(answers.len(), 1, "{kind:?}");
                 assert_eq!(sent(&bench.ack_all(&answers)), []);
@@ -319,8 +322,8 @@ mod tests {
     #[test]
     fn nothing_is_said_before_the_first_publication() {
         let mut bench = Bench::new();
-        assert_eq!(sent(&bench.ask(request(Kind::Cluster, &[]))), []);
-        assert_eq!(sent(&bench.ask(request(Kind::Listener, &[]))), []);
+        assert_eq!(sent(&bench.ask(request(ResourceKind::Cluster, &[]))), []);
+        assert_eq!(sent(&bench.ask(request(ResourceKind::Listener, &[]))), []);
         bench.store.publish(Update::default());
         // Without any cluster the gateway gets an empty response, or it would wait for ever.
         assert_eq!(sent(&bench.answers())[0], ("cds", vec![], vec![]));
@@ -337,7 +340,7 @@ mod tests {
         assert_eq!(sent(&clusters), [("cds", vec!["ns/b/80"], vec![])]);
         assert_eq!(bench.session.in_sync_at(), None);
         assert_eq!(sent(&bench.ack_all(&clusters)), []);
-        let rest = bench.ask(request(Kind::Assignment, &["ns/b/80"]));
+        let rest = bench.ask(request(ResourceKind::Assignment, &["ns/b/80"]));
         assert_eq!(sent(&rest), [("eds", vec!["ns/b/80"], vec![]), ("rds", vec!["external"], vec![])]);
         assert_eq!(sent(&bench.ack_all(&rest)), []);
         assert_eq!(bench.session.in_sync_at(), Some(2));
@@ -358,7 +361,7 @@ mod tests {
         let reported = bench.session.on_request(nack, &bench.store).unwrap();
         let names = vec!["ns/b/80".to_owned()];
         let message = "bad ns/b/80".to_owned();
-        let expected = Nack { kind: Kind::Cluster, at_fault: names.clone(), names, message, revision: 2, confirmed: 1 };
+        let expected = Nack { kind: ResourceKind::Cluster, at_fault: names.clone(), names, message, revision: 2, confirmed: 1 };
         assert_eq!(reported, expected);
         assert_eq!(sent(&bench.answers()), [("rds", vec!["external"], vec![])]);
     }
@@ -372,7 +375,7 @@ mod tests {
         let clusters = bench.answers();
         let rest = bench.ack_all(&clusters);
         assert_eq!(sent(&rest), []);
-        let together = bench.ask(request(Kind::Assignment, &["ns/b/80", "ns/c/80", "ns/d/80"]));
+        let together = bench.ask(request(ResourceKind::Assignment, &["ns/b/80", "ns/c/80", "ns/d/80"]));
         assert_eq!(sent(&together), [("eds", vec!["ns/b/80", "ns/c/80", "ns/d/80"], vec![])]);
         // Meanwhile something else changes, which waits for its turn.
         let mut update = Update::default();
@@ -380,7 +383,7 @@ mod tests {
         let pods = ClusterEndpoints::Pods { endpoints: vec![endpoint], rows: None, limits: None };
         update.endpoints.insert("ns/a/80".to_owned(), Some(pods));
         bench.store.publish(update);
-        let refuse = |answer: &Answer| DeltaDiscoveryRequest {
+        let refuse = |answer: &DeltaResponse| DeltaDiscoveryRequest {
             error_detail: Some(Status { message: "bad".into(), ..Status::default() }),
             ..ack(answer)
         };
@@ -433,7 +436,7 @@ mod tests {
                 assert_eq!(sent(&bench.answers()), []);
             }
         }
-        let nonce = DeltaDiscoveryRequest { response_nonce: "5".into(), ..request(Kind::Cluster, &[]) };
+        let nonce = DeltaDiscoveryRequest { response_nonce: "5".into(), ..request(ResourceKind::Cluster, &[]) };
         assert_eq!(sent(&bench.ask(nonce)), [("cds", vec!["ns/c/80", "ns/d/80"], vec![])]);
     }
 
@@ -445,20 +448,20 @@ mod tests {
             (name.to_owned(), format!("{:x}", resource.version))
         };
         let mut bench =
-            Bench { session: Session::new(before.session.view().clone()), store: before.store.clone(), now: before.now };
+            Bench { session: XdsSession::new(before.session.view().clone()), store: before.store.clone(), now: before.now };
         let clusters = DeltaDiscoveryRequest {
-            initial_resource_versions: [version(Kind::Cluster, "ns/a/80"), ("ns/gone/80".into(), "1".into())].into(),
-            ..request(Kind::Cluster, &[])
+            initial_resource_versions: [version(ResourceKind::Cluster, "ns/a/80"), ("ns/gone/80".into(), "1".into())].into(),
+            ..request(ResourceKind::Cluster, &[])
         };
         // Routes that it has may lead there.
         assert_eq!(sent(&bench.ask(clusters)), [("cds", vec![], vec![])]);
         let endpoints = DeltaDiscoveryRequest {
-            initial_resource_versions: [version(Kind::Assignment, "ns/a/80")].into(),
-            ..request(Kind::Assignment, &["ns/a/80"])
+            initial_resource_versions: [version(ResourceKind::Assignment, "ns/a/80")].into(),
+            ..request(ResourceKind::Assignment, &["ns/a/80"])
         };
         assert_eq!(sent(&bench.ask(endpoints)), []);
         // Asking again later means that it is needed again.
-        assert_eq!(sent(&bench.ask(request(Kind::Assignment, &["ns/a/80"]))), [("eds", vec!["ns/a/80"], vec![])]);
+        assert_eq!(sent(&bench.ask(request(ResourceKind::Assignment, &["ns/a/80"]))), [("eds", vec!["ns/a/80"], vec![])]);
     }
 
     #[test]
@@ -468,26 +471,26 @@ mod tests {
             let resource = before.store.resource(before.session.view(), kind, name).unwrap();
             (name.to_owned(), format!("{:x}", resource.version))
         };
-        let (cluster, routes_before) = (version(Kind::Cluster, "ns/a/80"), version(Kind::Routes, "external"));
+        let (cluster, routes_before) = (version(ResourceKind::Cluster, "ns/a/80"), version(ResourceKind::Routes, "external"));
         // While it is away its only cluster goes, and another one comes.
         let mut update = Update::default();
         add(&mut update, "b");
         routes(&mut update, "2");
-        update.shared.insert((Kind::Cluster, key("a").to_string()), None);
+        update.shared.insert((ResourceKind::Cluster, key("a").to_string()), None);
         update.endpoints.insert(key("a").to_string(), None);
         before.store.publish(update);
         let mut bench =
-            Bench { session: Session::new(before.session.view().clone()), store: before.store.clone(), now: before.now };
+            Bench { session: XdsSession::new(before.session.view().clone()), store: before.store.clone(), now: before.now };
         let had = |kind, names: &[&str], versions: &[(String, String)]| DeltaDiscoveryRequest {
             initial_resource_versions: versions.iter().cloned().collect(),
             ..request(kind, names)
         };
-        let clusters = bench.ask(had(Kind::Cluster, &[], &[cluster]));
+        let clusters = bench.ask(had(ResourceKind::Cluster, &[], &[cluster]));
         assert_eq!(sent(&clusters), [("cds", vec!["ns/b/80"], vec![])]);
-        let endpoints = bench.ask(request(Kind::Assignment, &["ns/b/80"]));
+        let endpoints = bench.ask(request(ResourceKind::Assignment, &["ns/b/80"]));
         assert_eq!(sent(&endpoints), [("eds", vec!["ns/b/80"], vec![])]);
         assert_eq!(sent(&bench.ack_all(&[clusters, endpoints].concat())), []);
-        let routes = bench.ask(had(Kind::Routes, &["external"], &[routes_before]));
+        let routes = bench.ask(had(ResourceKind::Routes, &["external"], &[routes_before]));
         assert_eq!(sent(&routes), [("rds", vec!["external"], vec![])]);
         // One that refuses its routes has the old ones.
         let refusal = DeltaDiscoveryRequest {
@@ -510,7 +513,7 @@ mod tests {
         bench.store.publish(Update::default());
         let clusters = DeltaDiscoveryRequest {
             initial_resource_versions: [("ns/gone/80".into(), "1".into())].into(),
-            ..request(Kind::Cluster, &[])
+            ..request(ResourceKind::Cluster, &[])
         };
         let first = bench.ask(clusters);
         assert_eq!(sent(&first), [("cds", vec![], vec![])]);
@@ -523,10 +526,10 @@ mod tests {
     #[test]
     fn a_cluster_that_changes_gets_its_endpoints_again() {
         let mut bench = Bench::in_sync();
-        let http2 = Cluster { http2: true, tls: false, target: Target::Endpoints { port_name: "http".into() } };
+        let http2 = Cluster { http2: true, tls: false, target: ClusterTarget::Endpoints { port_name: "http".into() } };
         let mut update = Update::default();
-        let encoded = Encoded::new(&cluster(&key("a"), &http2, Policy::Locality));
-        update.shared.insert((Kind::Cluster, key("a").to_string()), Some(encoded));
+        let encoded = Encoded::new(&cluster(&key("a"), &http2, LocalityPolicy::Locality));
+        update.shared.insert((ResourceKind::Cluster, key("a").to_string()), Some(encoded));
         bench.store.publish(update);
         assert_eq!(sent(&bench.answers()), [("cds", vec!["ns/a/80"], vec![]), ("eds", vec!["ns/a/80"], vec![])]);
     }
@@ -535,11 +538,11 @@ mod tests {
     fn what_is_removed_is_told_and_what_never_was_is_told_to_who_asks() {
         let mut bench = Bench::in_sync();
         let mut update = Update::default();
-        update.shared.insert((Kind::Cluster, key("a").to_string()), None);
+        update.shared.insert((ResourceKind::Cluster, key("a").to_string()), None);
         update.endpoints.insert(key("a").to_string(), None);
         bench.store.publish(update);
         assert_eq!(sent(&bench.answers()), [("cds", vec![], vec!["ns/a/80"]), ("eds", vec![], vec!["ns/a/80"])]);
-        assert_eq!(sent(&bench.ask(request(Kind::Secret, &["ns/tls"]))), [("sds", vec![], vec!["ns/tls"])]);
+        assert_eq!(sent(&bench.ask(request(ResourceKind::Secret, &["ns/tls"]))), [("sds", vec![], vec!["ns/tls"])]);
     }
 
     #[test]
@@ -562,14 +565,17 @@ mod tests {
         }
         assert_eq!(sent(&answers), []);
         let keys: Vec<_> = names.iter().map(|name| key(name).to_string()).collect();
-        let mut endpoints = bench.ask(request(Kind::Assignment, &keys.iter().map(String::as_str).collect::<Vec<_>>()));
+        let mut endpoints = bench.ask(request(ResourceKind::Assignment, &keys.iter().map(String::as_str).collect::<Vec<_>>()));
         let mut kinds = Vec::new();
         while !endpoints.is_empty() {
             kinds.extend(endpoints.iter().map(|answer| (answer.kind, answer.resources.len())));
             endpoints = bench.ack_all(&endpoints);
         }
-        assert_eq!(kinds.iter().filter(|(kind, _)| *kind == Kind::Assignment).map(|(_, count)| count).sum::<usize>(), 1_000);
-        assert_eq!(kinds.last(), Some(&(Kind::Routes, 1)));
+        assert_eq!(
+            kinds.iter().filter(|(kind, _)| *kind == ResourceKind::Assignment).map(|(_, count)| count).sum::<usize>(),
+            1_000
+        );
+        assert_eq!(kinds.last(), Some(&(ResourceKind::Routes, 1)));
         assert_eq!(bench.session.in_sync_at(), Some(2));
     }
 
@@ -577,14 +583,14 @@ mod tests {
     fn a_gateway_that_slept_through_more_removals_than_are_remembered_still_loses_what_is_gone() {
         let mut bench = Bench::in_sync();
         for round in 0..6_000 {
-            let name = (Kind::Secret, format!("ns/{round}"));
+            let name = (ResourceKind::Secret, format!("ns/{round}"));
             let encoded = Encoded::from(vec![1]);
             bench.store.publish(Update { shared: [(name.clone(), Some(encoded))].into(), ..Update::default() });
             bench.store.publish(Update { shared: [(name, None)].into(), ..Update::default() });
             if round == 0 {
                 let gone = [(key("a").to_string(), None)].into();
                 bench.store.publish(Update {
-                    shared: [((Kind::Cluster, key("a").to_string()), None)].into(),
+                    shared: [((ResourceKind::Cluster, key("a").to_string()), None)].into(),
                     endpoints: gone,
                     ..Update::default()
                 });

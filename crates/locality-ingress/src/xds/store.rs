@@ -14,14 +14,14 @@ use prost::Message as _;
 use tokio::sync::watch;
 
 use super::assignments::load_assignment;
-use super::changes::Changes;
+use super::changes::ChangeLog;
 use super::cluster_endpoints::ClusterEndpoints;
 use super::clusters::lost_peers;
-use super::gateway_view::View;
+use super::gateway_view::GatewayView;
 use super::listeners::{ListenerSettings, STATISTICS, listeners, statistics};
 use super::overflow::{limit_cluster, read_limit_name};
-use super::{Encoded, Kind, Name};
-use crate::endpoints::locality::{Assignment, Locality, Policy, assign};
+use super::{Encoded, ResourceKind, ResourceName};
+use crate::endpoints::locality::{EndpointAssignment, Locality, LocalityPolicy, assign};
 use crate::kubernetes::objects::ObjectName;
 use crate::routes::route_table::RouteTable;
 
@@ -31,7 +31,7 @@ pub use super::changes::StoreRevision;
 #[derive(Debug, Default)]
 pub struct Update {
     /// Clusters, certificates and route configurations; `None` removes one.
-    pub shared: BTreeMap<(Kind, String), Option<Encoded>>,
+    pub shared: BTreeMap<(ResourceKind, String), Option<Encoded>>,
     /// The table from which listeners are built.
     pub table: Option<Arc<RouteTable>>,
     /// Endpoints by cluster; `None` removes them.
@@ -49,10 +49,10 @@ pub struct Update {
 
 /// The configuration of all gateways.
 #[derive(Debug)]
-pub struct Store {
+pub struct ConfigStore {
     inner: RwLock<Inner>,
     revision: watch::Sender<StoreRevision>,
-    policy: Policy,
+    policy: LocalityPolicy,
     listening: ListenerSettings,
     // The last part of clusters, for kernels without and with `TCP_RTO_MAX_MS`.
     lost_peers: [Vec<u8>; 2],
@@ -62,20 +62,20 @@ pub struct Store {
 struct Inner {
     revision: StoreRevision,
     published: Option<Instant>,
-    shared: BTreeMap<Kind, BTreeMap<Name, Encoded>>,
+    shared: BTreeMap<ResourceKind, BTreeMap<ResourceName, Encoded>>,
     table: Arc<RouteTable>,
-    endpoints: BTreeMap<Name, ClusterEndpoints>,
+    endpoints: BTreeMap<ResourceName, ClusterEndpoints>,
     zones: BTreeMap<String, String>,
     bounds_retransmissions: BTreeSet<String>,
     gateway_nodes: BTreeMap<IpAddr, String>,
     draining: BTreeSet<IpAddr>,
-    changes: Changes,
+    changes: ChangeLog,
 }
 
-impl Store {
+impl ConfigStore {
     /// An empty store, which serves nothing yet.
     #[must_use]
-    pub fn new(policy: Policy, listening: ListenerSettings) -> Self {
+    pub fn new(policy: LocalityPolicy, listening: ListenerSettings) -> Self {
         let lost_peers = [false, true].map(|bounds_retransmissions| lost_peers(bounds_retransmissions).encode_to_vec());
         Self { inner: RwLock::default(), revision: watch::Sender::new(0), policy, listening, lost_peers }
     }
@@ -84,7 +84,7 @@ impl Store {
     pub fn publish(&self, update: Update) -> StoreRevision {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         // The changed resources, and whether each was removed.
-        let mut changed: BTreeMap<(Kind, Name), bool> = BTreeMap::new();
+        let mut changed: BTreeMap<(ResourceKind, ResourceName), bool> = BTreeMap::new();
         for ((kind, name), new) in update.shared {
             let name = inner.changes.name(kind, &name);
             let of_kind = inner.shared.entry(kind).or_default();
@@ -103,22 +103,22 @@ impl Store {
                 && table.fallback_certificate == inner.table.fallback_certificate
                 && table.internal_certificates == inner.table.internal_certificates;
             if !same || inner.revision == 0 {
-                let gone = self.listeners_of(&inner.table).map(|name| ((Kind::Listener, name), true));
+                let gone = self.listeners_of(&inner.table).map(|name| ((ResourceKind::Listener, name), true));
                 changed.extend(gone);
-                changed.extend(self.listeners_of(&table).map(|name| ((Kind::Listener, name), false)));
+                changed.extend(self.listeners_of(&table).map(|name| ((ResourceKind::Listener, name), false)));
             }
             inner.table = table;
         }
         for (cluster, new) in update.endpoints {
-            let cluster = inner.changes.name(Kind::Assignment, &cluster);
+            let cluster = inner.changes.name(ResourceKind::Assignment, &cluster);
             if inner.endpoints.get(&cluster) == new.as_ref() {
                 continue;
             }
-            changed.insert((Kind::Assignment, cluster.clone()), new.is_none());
+            changed.insert((ResourceKind::Assignment, cluster.clone()), new.is_none());
             for (endpoints, gone) in [(inner.endpoints.get(&cluster), true), (new.as_ref(), false)] {
                 let names = endpoints.into_iter().flat_map(|endpoints| endpoints.limit_names(cluster.as_str()));
                 for name in names {
-                    changed.insert((Kind::Cluster, inner.changes.name(Kind::Cluster, &name)), gone);
+                    changed.insert((ResourceKind::Cluster, inner.changes.name(ResourceKind::Cluster, &name)), gone);
                 }
             }
             match new {
@@ -128,25 +128,25 @@ impl Store {
         }
         if let Some(zones) = update.zones.filter(|zones| *zones != inner.zones) {
             inner.zones = zones;
-            changed.extend(inner.endpoints.keys().map(|cluster| ((Kind::Assignment, cluster.clone()), false)));
+            changed.extend(inner.endpoints.keys().map(|cluster| ((ResourceKind::Assignment, cluster.clone()), false)));
         }
         if let Some(nodes) = update.bounds_retransmissions.filter(|nodes| *nodes != inner.bounds_retransmissions) {
             inner.bounds_retransmissions = nodes;
-            let clusters = inner.shared.get(&Kind::Cluster).into_iter().flatten();
-            changed.extend(clusters.map(|(name, _)| ((Kind::Cluster, name.clone()), false)));
+            let clusters = inner.shared.get(&ResourceKind::Cluster).into_iter().flatten();
+            changed.extend(clusters.map(|(name, _)| ((ResourceKind::Cluster, name.clone()), false)));
         }
         if let Some(nodes) = update.gateway_nodes {
             inner.gateway_nodes = nodes;
         }
         if let Some(draining) = update.draining.filter(|draining| *draining != inner.draining) {
             inner.draining = draining;
-            changed.extend(self.listeners_of(&inner.table).map(|name| ((Kind::Listener, name), false)));
+            changed.extend(self.listeners_of(&inner.table).map(|name| ((ResourceKind::Listener, name), false)));
         }
         if changed.is_empty() && inner.revision > 0 {
             return inner.revision;
         }
         if inner.revision == 0 {
-            changed.insert((Kind::Listener, Name::new(STATISTICS)), false);
+            changed.insert((ResourceKind::Listener, ResourceName::new(STATISTICS)), false);
         }
         inner.revision += 1;
         inner.published = Some(Instant::now());
@@ -191,7 +191,7 @@ impl Store {
 
     /// Calls `visit` for each resource that changed after `since`. Returns the present revision,
     /// and whether these were all; otherwise some long removed resources are missing.
-    pub fn changes_since(&self, since: StoreRevision, visit: impl FnMut(Kind, &Name)) -> (StoreRevision, bool) {
+    pub fn changes_since(&self, since: StoreRevision, visit: impl FnMut(ResourceKind, &ResourceName)) -> (StoreRevision, bool) {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         let all = inner.changes.since(since, visit);
         (inner.revision, all)
@@ -199,14 +199,14 @@ impl Store {
 
     /// Names of all resources of a kind.
     #[must_use]
-    pub fn names(&self, kind: Kind) -> Vec<Name> {
+    pub fn names(&self, kind: ResourceKind) -> Vec<ResourceName> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         match kind {
-            Kind::Assignment => inner.endpoints.keys().cloned().collect(),
-            Kind::Listener => self.listeners_of(&inner.table).chain([Name::new(STATISTICS)]).collect(),
-            Kind::Cluster => {
+            ResourceKind::Assignment => inner.endpoints.keys().cloned().collect(),
+            ResourceKind::Listener => self.listeners_of(&inner.table).chain([ResourceName::new(STATISTICS)]).collect(),
+            ResourceKind::Cluster => {
                 let limits = inner.endpoints.iter().flat_map(|(cluster, endpoints)| endpoints.limit_names(cluster.as_str()));
-                let limits = limits.map(|name| inner.changes.name(Kind::Cluster, &name));
+                let limits = limits.map(|name| inner.changes.name(ResourceKind::Cluster, &name));
                 inner.shared.get(&kind).into_iter().flatten().map(|(name, _)| name.clone()).chain(limits).collect()
             }
             shared => inner.shared.get(&shared).into_iter().flatten().map(|(name, _)| name.clone()).collect(),
@@ -215,7 +215,7 @@ impl Store {
 
     /// The shared name equal to `text`.
     #[must_use]
-    pub fn name(&self, kind: Kind, text: &str) -> Name {
+    pub fn name(&self, kind: ResourceKind, text: &str) -> ResourceName {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).changes.name(kind, text)
     }
 
@@ -223,14 +223,14 @@ impl Store {
     #[must_use]
     pub fn has_cluster(&self, name: &str) -> bool {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-        inner.shared.get(&Kind::Cluster).is_some_and(|clusters| clusters.contains_key(name))
+        inner.shared.get(&ResourceKind::Cluster).is_some_and(|clusters| clusters.contains_key(name))
     }
 
     /// The number of clusters.
     #[must_use]
     pub fn clusters(&self) -> usize {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-        inner.shared.get(&Kind::Cluster).map_or(0, BTreeMap::len)
+        inner.shared.get(&ResourceKind::Cluster).map_or(0, BTreeMap::len)
     }
 
     /// Names of the clusters with pods as endpoints, not activators.
@@ -255,31 +255,33 @@ impl Store {
 
     /// Whether the cluster `name` has assignments.
     #[must_use]
-    pub fn has_endpoints(&self, name: &Name) -> bool {
+    pub fn has_endpoints(&self, name: &ResourceName) -> bool {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).endpoints.contains_key(name)
     }
 
     /// One resource for the gateway `view`.
     #[must_use]
-    pub fn resource(&self, view: &View, kind: Kind, name: &str) -> Option<Encoded> {
+    pub fn resource(&self, view: &GatewayView, kind: ResourceKind, name: &str) -> Option<Encoded> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         match kind {
-            Kind::Assignment => {
+            ResourceKind::Assignment => {
                 let assignment = self.assigned(&inner, view, name)?;
                 let stand_in = matches!(inner.endpoints.get(name), Some(endpoints) if endpoints.stand_in());
                 Some(Encoded::new(&load_assignment(name, &assignment, &inner.zones, stand_in)))
             }
-            Kind::Listener if name == STATISTICS => statistics(view.pod_addresses.first().copied()).as_ref().map(Encoded::new),
-            Kind::Listener if view.pod_addresses.iter().any(|address| inner.draining.contains(address)) => None,
-            Kind::Listener => {
+            ResourceKind::Listener if name == STATISTICS => {
+                statistics(view.pod_addresses.first().copied()).as_ref().map(Encoded::new)
+            }
+            ResourceKind::Listener if view.pod_addresses.iter().any(|address| inner.draining.contains(address)) => None,
+            ResourceKind::Listener => {
                 listeners(&inner.table, self.listening, view.listens_on()).iter().find(|one| one.name == name).map(Encoded::new)
             }
-            Kind::Cluster if let Some((cluster, limit)) = read_limit_name(name) => {
+            ResourceKind::Cluster if let Some((cluster, limit)) = read_limit_name(name) => {
                 let limits = inner.endpoints.get(cluster).and_then(ClusterEndpoints::limits);
                 let key = cluster.parse().ok()?;
                 limits.filter(|limits| limits.of(&view.node) == limit).map(|_| Encoded::new(&limit_cluster(name, &key)))
             }
-            Kind::Cluster => {
+            ResourceKind::Cluster => {
                 let common = inner.shared.get(&kind)?.get(name)?;
                 Some(common.and(&self.lost_peers[usize::from(inner.bounds_retransmissions.contains(&view.node))]))
             }
@@ -289,7 +291,7 @@ impl Store {
 
     /// The assignment of the cluster `name` for the gateway `view`.
     #[must_use]
-    pub fn assignment(&self, view: &View, name: &str) -> Option<Assignment> {
+    pub fn assignment(&self, view: &GatewayView, name: &str) -> Option<EndpointAssignment> {
         self.assigned(&self.inner.read().unwrap_or_else(PoisonError::into_inner), view, name)
     }
 
@@ -302,7 +304,7 @@ impl Store {
     /// The row of weights that the assignment of cluster `name` follows: of the routes, or the
     /// shares of activators.
     #[must_use]
-    pub fn row(&self, view: &View, name: &str) -> Option<BTreeMap<String, u32>> {
+    pub fn row(&self, view: &GatewayView, name: &str) -> Option<BTreeMap<String, u32>> {
         match self.inner.read().unwrap_or_else(PoisonError::into_inner).endpoints.get(name)? {
             ClusterEndpoints::Pods { rows, .. } => rows.as_ref()?.get(&view.node).cloned(),
             ClusterEndpoints::Activators { shares, .. } => shares.clone(),
@@ -313,17 +315,17 @@ impl Store {
     /// How many requests the gateway may have in flight to the pods of cluster `name` before
     /// activators hold more.
     #[must_use]
-    pub fn limit(&self, view: &View, name: &str) -> Option<u32> {
+    pub fn limit(&self, view: &GatewayView, name: &str) -> Option<u32> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         Some(inner.endpoints.get(name)?.limits()?.of(&view.node))
     }
 
     /// The names of a table's listeners for requests, which do not depend on addresses.
-    fn listeners_of(&self, table: &RouteTable) -> impl Iterator<Item = Name> + use<> {
-        listeners(table, self.listening, IpAddr::V4(Ipv4Addr::UNSPECIFIED)).into_iter().map(|one| Name::new(one.name))
+    fn listeners_of(&self, table: &RouteTable) -> impl Iterator<Item = ResourceName> + use<> {
+        listeners(table, self.listening, IpAddr::V4(Ipv4Addr::UNSPECIFIED)).into_iter().map(|one| ResourceName::new(one.name))
     }
 
-    fn assigned(&self, inner: &Inner, view: &View, name: &str) -> Option<Assignment> {
+    fn assigned(&self, inner: &Inner, view: &GatewayView, name: &str) -> Option<EndpointAssignment> {
         Some(match inner.endpoints.get(name)? {
             ClusterEndpoints::Pods { endpoints, rows, .. } => {
                 let row = rows.as_ref().and_then(|rows| rows.get(&view.node));
@@ -334,10 +336,10 @@ impl Store {
             }
             // Evenly over them: each may send on to pods of its own only. Their nodes say nothing
             // of where the requests that they hold will be served, so they have none here.
-            ClusterEndpoints::Overflow(activators) => assign(Policy::Spread, &view.node, &inner.zones, activators, None),
+            ClusterEndpoints::Overflow(activators) => assign(LocalityPolicy::Spread, &view.node, &inner.zones, activators, None),
             ClusterEndpoints::OwnInternalListener => {
                 let endpoints = vec![(view.itself(), self.listening.ports.internal)];
-                Assignment { localities: vec![Locality { priority: 0, node: view.node.clone(), weight: 1, endpoints }] }
+                EndpointAssignment { localities: vec![Locality { priority: 0, node: view.node.clone(), weight: 1, endpoints }] }
             }
         })
     }

@@ -6,8 +6,8 @@ use std::num::NonZeroU64;
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
 use super::refusal::{Bisection, Nack};
-use super::store::{Store, StoreRevision};
-use super::{Encoded, Kind, Name};
+use super::store::{ConfigStore, StoreRevision};
+use super::{Encoded, ResourceKind, ResourceName};
 
 /// The maximum size of a response, beyond its last resource. The rest follows after the ACK, so
 /// that fifty gateways that connect at once do not each have everything in flight.
@@ -16,19 +16,19 @@ const PAGE_BYTES: usize = 256 * 1024;
 /// What one gateway requested, has, and is owed.
 #[derive(Debug)]
 pub(super) struct Subscription {
-    kind: Kind,
+    kind: ResourceKind,
     all: bool,
     // The last sent version of each name; `None` for names that were requested and do not exist. A
     // refused resource has the refused version, since sending it again would be refused again.
-    known: HashMap<Name, Option<NonZeroU64>>,
+    known: HashMap<ResourceName, Option<NonZeroU64>>,
     // Names to check; true if a response is owed even without a change.
-    look_at: BTreeMap<Name, bool>,
+    look_at: BTreeMap<ResourceName, bool>,
     bisection: Bisection,
     // Removals that wait, because routes that the gateway still has may use them.
-    held_back: BTreeSet<Name>,
+    held_back: BTreeSet<ResourceName>,
     // Resources of which the gateway has an earlier version, because it refused the later one.
-    refused: BTreeSet<Name>,
-    on_its_way: Option<InFlight>,
+    refused: BTreeSet<ResourceName>,
+    on_its_way: Option<AwaitedAck>,
     confirmed: StoreRevision,
     // A wildcard subscription to nothing is owed an empty response, or the gateway waits for ever.
     owes_first_answer: bool,
@@ -38,16 +38,16 @@ pub(super) struct Subscription {
 #[derive(Debug, Default)]
 pub(super) struct Page {
     /// New and changed resources.
-    pub(super) resources: Vec<(Name, Encoded)>,
+    pub(super) resources: Vec<(ResourceName, Encoded)>,
     /// Removed resources.
-    pub(super) removed: Vec<Name>,
+    pub(super) removed: Vec<ResourceName>,
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct InFlight {
+struct AwaitedAck {
     nonce: String,
-    names: Vec<Name>,
+    names: Vec<ResourceName>,
     // Its content is between these revisions.
     at_least: StoreRevision,
     at_most: StoreRevision,
@@ -56,7 +56,7 @@ struct InFlight {
 }
 
 impl Subscription {
-    pub(super) fn new(kind: Kind) -> Self {
+    pub(super) fn new(kind: ResourceKind) -> Self {
         Self {
             kind,
             all: false,
@@ -82,7 +82,7 @@ impl Subscription {
             return None;
         };
         self.refused.extend(sent.names.iter().cloned());
-        let texts = |names: &[Name]| names.iter().map(|name| name.as_str().to_owned()).collect();
+        let texts = |names: &[ResourceName]| names.iter().map(|name| name.as_str().to_owned()).collect();
         let names = texts(&sent.names);
         // The gateway keeps its earlier versions. Resources at fault are not sent again before they
         // change.
@@ -93,7 +93,7 @@ impl Subscription {
 
     /// Applies subscriptions, unsubscriptions and initial versions. `first`: it is the first
     /// request of this kind.
-    pub(super) fn take_wishes(&mut self, request: DeltaDiscoveryRequest, first: bool, store: &Store) {
+    pub(super) fn take_wishes(&mut self, request: DeltaDiscoveryRequest, first: bool, store: &ConfigStore) {
         for (name, version) in request.initial_resource_versions {
             let name = store.name(self.kind, &name);
             if let Ok(version) = u64::from_str_radix(&version, 16) {
@@ -131,7 +131,7 @@ impl Subscription {
     }
 
     /// Marks a resource as possibly changed.
-    pub(super) fn note_change(&mut self, name: &Name) {
+    pub(super) fn note_change(&mut self, name: &ResourceName) {
         if self.wants(name) {
             self.look_at.entry(name.clone()).or_insert(false);
         }
@@ -145,13 +145,13 @@ impl Subscription {
     }
 
     /// Marks a resource as owed again, if the gateway subscribes to it.
-    pub(super) fn owe(&mut self, name: &Name) {
+    pub(super) fn owe(&mut self, name: &ResourceName) {
         if self.wants(name) {
             self.look_at.insert(name.clone(), true);
         }
     }
 
-    fn wants(&self, name: &Name) -> bool {
+    fn wants(&self, name: &ResourceName) -> bool {
         self.all || self.known.contains_key(name)
     }
 
@@ -194,7 +194,7 @@ impl Subscription {
 
     /// The next response, if there is one: resources of a bisection, else what is due. `resource`
     /// looks one up. With `hold`, removals wait, unless the gateway requested the name.
-    pub(super) fn next_page(&mut self, hold: bool, resource: impl Fn(&Name) -> Option<Encoded>) -> Option<Page> {
+    pub(super) fn next_page(&mut self, hold: bool, resource: impl Fn(&ResourceName) -> Option<Encoded>) -> Option<Page> {
         let mut page = Page::default();
         while page.is_empty()
             && let Some(names) = self.bisection.next()
@@ -215,7 +215,13 @@ impl Subscription {
         (!page.is_empty() || owed).then_some(page)
     }
 
-    fn put(&mut self, page: &mut Page, name: Name, (owed, hold): (bool, bool), resource: impl Fn(&Name) -> Option<Encoded>) {
+    fn put(
+        &mut self,
+        page: &mut Page,
+        name: ResourceName,
+        (owed, hold): (bool, bool),
+        resource: impl Fn(&ResourceName) -> Option<Encoded>,
+    ) {
         match resource(&name) {
             Some(resource) if owed || self.known.get(&name) != Some(&Some(resource.version)) => {
                 page.bytes += name.as_str().len() + resource.content.len();
@@ -238,14 +244,14 @@ impl Subscription {
     }
 
     /// Records that the gateway does not have the resource any more. Returns whether it had it.
-    fn lose(&mut self, name: &Name) -> bool {
+    fn lose(&mut self, name: &ResourceName) -> bool {
         self.refused.remove(name);
         if self.all { self.known.remove(name).flatten() } else { self.known.get_mut(name).and_then(Option::take) }.is_some()
     }
 
     /// Records that `page` is in flight, with content between `at_least` and `at_most`.
     pub(super) fn sent(&mut self, page: &Page, nonce: &str, at_least: StoreRevision, at_most: StoreRevision) {
-        self.on_its_way = Some(InFlight {
+        self.on_its_way = Some(AwaitedAck {
             nonce: nonce.to_owned(),
             names: page.resources.iter().map(|(name, _)| name.clone()).collect(),
             at_least,

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::observed::fixtures::pod;
 use crate::observed::{NodeView, Nodes};
-use crate::plan::{Asked, Create, Delete, Seen, plan};
+use crate::plan::{Create, Delete, DesiredPods, ObservedPods, plan};
 use crate::taints::Tolerations;
 use k8s_api::seika::Rollout;
 
@@ -161,7 +161,7 @@ impl World {
         let rollout = Rollout::default();
         let min_ready = SignedDuration::ZERO;
         let tolerations = Tolerations::default();
-        let asked = Asked {
+        let asked = DesiredPods {
             seika: "hello",
             uid: "seika",
             counts: &counts,
@@ -172,7 +172,7 @@ impl World {
         };
         let picture = self.index.picture(&owner());
         let (taken, held) = (HashSet::new(), BTreeMap::new());
-        let seen = Seen { nodes: &nodes, picture: &picture, taken: &taken, held: &held, now: Timestamp::UNIX_EPOCH };
+        let seen = ObservedPods { nodes: &nodes, picture: &picture, taken: &taken, held: &held, now: Timestamp::UNIX_EPOCH };
         let plan = plan(&asked, &seen);
         let mut fates = fates.iter().copied().chain(std::iter::repeat(Fate::Done));
         for Create { name, .. } in &plan.creates {

@@ -21,7 +21,7 @@ const RELEASE_LAST: Duration = Duration::from_secs(3600);
 const FORGIVEN_AFTER: Duration = Duration::from_secs(2 * 3600);
 
 #[derive(Debug)]
-struct Refused {
+struct RefusedAdoption {
     times: u32,
     until: Instant,
     trouble: Trouble,
@@ -31,7 +31,7 @@ struct Refused {
 #[derive(Debug, Default)]
 pub(crate) struct Attempts {
     /// Adoptions and releases that failed, by the pod's UID.
-    refused: HashMap<String, Refused>,
+    refused: HashMap<String, RefusedAdoption>,
     /// Pods that came out of their own creation with labels that do not match: UID -> name.
     unlike: BTreeMap<String, String>,
     /// Releases since the last time that there was none for [`FORGIVEN_AFTER`].
@@ -51,7 +51,7 @@ impl Attempts {
     pub(crate) fn failed(&mut self, uid: &str, trouble: Trouble, now: Instant) -> bool {
         let times = self.refused.get(uid).map_or(0, |refused| refused.times);
         let until = now + doubled(RETRY_FIRST, times, RETRY_LAST);
-        self.refused.insert(uid.to_owned(), Refused { times: times.saturating_add(1), until, trouble });
+        self.refused.insert(uid.to_owned(), RefusedAdoption { times: times.saturating_add(1), until, trouble });
         times == 0
     }
 

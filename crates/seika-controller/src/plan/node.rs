@@ -5,12 +5,12 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::victims::rank;
-use super::{Asked, Cause, Delete};
-use crate::observed::{PodView, Progress};
+use super::{Delete, DeleteCause, DesiredPods};
+use crate::observed::{PodProgress, PodView};
 use k8s_api::seika::Rollout;
 
 /// What a node may have.
-pub(super) struct Room<'a> {
+pub(super) struct NodeRoom<'a> {
     /// Pods wanted.
     pub(super) count: usize,
     /// Pods beyond the total that may still be added anywhere.
@@ -25,7 +25,7 @@ pub(super) struct Room<'a> {
 
 /// What to do on a node.
 #[derive(Default)]
-pub(super) struct Decision {
+pub(super) struct NodeDecision {
     pub(super) creates: usize,
     /// How many of the creates are beyond the count.
     pub(super) surge: usize,
@@ -42,17 +42,17 @@ pub(super) struct OnNode<'a> {
     current: Vec<&'a PodView>,
     outdated: Vec<&'a PodView>,
     finished: Vec<&'a PodView>,
-    asked: &'a Asked<'a>,
+    asked: &'a DesiredPods<'a>,
     now: Timestamp,
 }
 
 impl<'a> OnNode<'a> {
     /// `rolls` is whether pods of other revisions are being replaced.
-    pub(super) fn new(pods: &[&'a Arc<PodView>], asked: &'a Asked<'a>, rolls: bool, now: Timestamp) -> Self {
+    pub(super) fn new(pods: &[&'a Arc<PodView>], asked: &'a DesiredPods<'a>, rolls: bool, now: Timestamp) -> Self {
         let mut on_node = Self { current: Vec::new(), outdated: Vec::new(), finished: Vec::new(), asked, now };
         for pod in pods.iter().copied().map(Arc::as_ref).filter(|pod| !pod.terminating) {
             let list = match pod.progress {
-                Progress::Finished => &mut on_node.finished,
+                PodProgress::Finished => &mut on_node.finished,
                 _ if !rolls || pod.revision == asked.revision => &mut on_node.current,
                 _ => &mut on_node.outdated,
             };
@@ -81,8 +81,8 @@ impl<'a> OnNode<'a> {
             .min()
     }
 
-    pub(super) fn decide(&self, room: &Room<'_>) -> Decision {
-        let mut decision = Decision::default();
+    pub(super) fn decide(&self, room: &NodeRoom<'_>) -> NodeDecision {
+        let mut decision = NodeDecision::default();
         let active = self.current.len() + self.outdated.len();
 
         let surge = if self.outdated.is_empty() { 0 } else { count(room.rollout.max_surge_per_node).min(room.surge_left) };
@@ -94,9 +94,9 @@ impl<'a> OnNode<'a> {
         }
 
         let excess = self.current.len().saturating_sub(room.count);
-        decision.deletes.extend(self.current[..excess].iter().map(|pod| delete(pod, Cause::Excess)));
+        decision.deletes.extend(self.current[..excess].iter().map(|pod| delete(pod, DeleteCause::Excess)));
         let (going, unavailable) = self.outdated_going(room, excess);
-        let cause = if room.count == 0 { Cause::Excess } else { Cause::Outdated };
+        let cause = if room.count == 0 { DeleteCause::Excess } else { DeleteCause::Outdated };
         decision.deletes.extend(self.outdated[..going].iter().map(|pod| delete(pod, cause)));
         decision.unavailable = unavailable;
 
@@ -104,13 +104,13 @@ impl<'a> OnNode<'a> {
         let shown = usize::from(room.held && decision.wants_more).min(self.finished.len());
         let mut finished = self.finished.clone();
         finished.sort_by_key(|pod| pod.created);
-        decision.deletes.extend(finished[..finished.len() - shown].iter().map(|pod| delete(pod, Cause::Finished)));
+        decision.deletes.extend(finished[..finished.len() - shown].iter().map(|pod| delete(pod, DeleteCause::Finished)));
         decision
     }
 
     /// How many outdated pods can go so that no more than allowed is unavailable, and how many more
     /// pods are unavailable by that.
-    fn outdated_going(&self, room: &Room<'_>, excess: usize) -> (usize, usize) {
+    fn outdated_going(&self, room: &NodeRoom<'_>, excess: usize) -> (usize, usize) {
         let kept = &self.current[excess..];
         let floor = room.count.saturating_sub(count(room.rollout.max_unavailable_per_node));
         let (ready, unready): (Vec<&PodView>, Vec<&PodView>) = self.outdated.iter().partition(|pod| self.available(pod));
@@ -133,12 +133,12 @@ impl<'a> OnNode<'a> {
 /// will never answer: by force, then.
 pub(super) fn abandon(pods: &[&Arc<PodView>]) -> Vec<Delete> {
     pods.iter()
-        .filter(|pod| !pod.terminating || pod.progress != Progress::Unscheduled)
-        .map(|pod| Delete { force: pod.progress != Progress::Unscheduled, ..delete(pod, Cause::NodeGone) })
+        .filter(|pod| !pod.terminating || pod.progress != PodProgress::Unscheduled)
+        .map(|pod| Delete { force: pod.progress != PodProgress::Unscheduled, ..delete(pod, DeleteCause::NodeGone) })
         .collect()
 }
 
-fn delete(pod: &PodView, cause: Cause) -> Delete {
+fn delete(pod: &PodView, cause: DeleteCause) -> Delete {
     Delete { name: pod.name.clone(), uid: pod.uid.clone(), node: pod.node.clone(), cause, force: false }
 }
 

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::observed::fixtures::pod;
-use crate::observed::{NodeView, Progress};
+use crate::observed::{NodeView, PodProgress};
 use crate::taints::Taint;
 
 const NODES: [&str; 4] = ["node1", "node2", "node3", "gone"];
@@ -26,7 +26,7 @@ fn nodes() -> Nodes {
 #[derive(Clone, Debug)]
 struct Case {
     counts: BTreeMap<String, i32>,
-    picture: Picture,
+    picture: SeikaView,
     rollout: Rollout,
     taken: HashSet<String>,
     min_ready: SignedDuration,
@@ -34,8 +34,8 @@ struct Case {
 }
 
 impl Case {
-    fn plan(&self) -> Plan {
-        let asked = Asked {
+    fn plan(&self) -> PodPlan {
+        let asked = DesiredPods {
             seika: "hello",
             uid: "uid",
             counts: &self.counts,
@@ -44,7 +44,8 @@ impl Case {
             min_ready: self.min_ready,
             tolerations: &Tolerations::default(),
         };
-        let seen = Seen { nodes: &self.nodes, picture: &self.picture, taken: &self.taken, held: &BTreeMap::new(), now: now() };
+        let seen =
+            ObservedPods { nodes: &self.nodes, picture: &self.picture, taken: &self.taken, held: &BTreeMap::new(), now: now() };
         plan(&asked, &seen)
     }
 
@@ -64,7 +65,7 @@ impl Case {
 
     fn delete(&mut self, delete: &Delete) {
         let found = self.picture.pods.iter_mut().find(|pod| pod.uid == delete.uid).expect("a pod that was seen");
-        if delete.force || found.progress == Progress::Unscheduled {
+        if delete.force || found.progress == PodProgress::Unscheduled {
             self.picture.pods.retain(|pod| pod.uid != delete.uid);
         } else {
             assert!(!found.terminating, "{} is going already", delete.name);
@@ -73,26 +74,26 @@ impl Case {
     }
 
     /// The plan is carried out, the kubelets do their part, and what was in doubt is asked about.
-    fn live(&mut self, plan: &Plan) {
+    fn live(&mut self, plan: &PodPlan) {
         plan.deletes.iter().for_each(|one| self.delete(one));
         plan.creates.iter().for_each(|one| self.create(one));
         self.picture.pods.retain(|pod| !pod.terminating);
         for pod in &mut self.picture.pods {
             Arc::make_mut(pod).doomed = false;
             if pod.is_active() {
-                Arc::make_mut(pod).progress = Progress::Running { ready_since: Some(Timestamp::UNIX_EPOCH) };
+                Arc::make_mut(pod).progress = PodProgress::Running { ready_since: Some(Timestamp::UNIX_EPOCH) };
             }
         }
     }
 }
 
-fn any_progress() -> impl Strategy<Value = Progress> {
+fn any_progress() -> impl Strategy<Value = PodProgress> {
     prop_oneof![
-        Just(Progress::Unscheduled),
-        Just(Progress::Pending),
-        Just(Progress::Running { ready_since: None }),
-        (0..100_i64).prop_map(|ago| Progress::Running { ready_since: Some(Timestamp::from_second(NOW - ago).unwrap()) }),
-        Just(Progress::Finished),
+        Just(PodProgress::Unscheduled),
+        Just(PodProgress::Pending),
+        Just(PodProgress::Running { ready_since: None }),
+        (0..100_i64).prop_map(|ago| PodProgress::Running { ready_since: Some(Timestamp::from_second(NOW - ago).unwrap()) }),
+        Just(PodProgress::Finished),
     ]
 }
 
@@ -107,7 +108,7 @@ fn any_pods(revisions: &'static [&'static str]) -> impl Strategy<Value = Vec<Arc
                 let node = NODES[node];
                 let slot = u32::try_from(index).unwrap();
                 let name = if other_name == 0 { format!("old-{index}") } else { pod_name("hello", "uid", node, slot) };
-                let terminating = terminating && progress != Progress::Unscheduled;
+                let terminating = terminating && progress != PodProgress::Unscheduled;
                 let revision = revisions[revision].to_owned();
                 Arc::new(PodView { progress, terminating, doomed, revision, deletion_cost, ..pod(&name, node) })
             })
@@ -132,7 +133,7 @@ fn any_case(revisions: &'static [&'static str]) -> impl Strategy<Value = Case> {
                 unresolved.into_iter().map(named).filter(|(_, name)| pods.iter().all(|pod| pod.name != *name)).collect();
             let taken = taken.into_iter().map(|one| named(one).1).collect();
             let min_ready = SignedDuration::from_secs(ready);
-            Case { counts, picture: Picture { pods, unresolved }, rollout, taken, min_ready, nodes: nodes() }
+            Case { counts, picture: SeikaView { pods, unresolved }, rollout, taken, min_ready, nodes: nodes() }
         },
     )
 }
@@ -245,10 +246,10 @@ proptest! {
             _ => NodeView { taints: vec![Taint { key: "k".into(), value: "v".into(), effect: "NoExecute".into() }], ..NodeView::USABLE },
         };
         case.nodes.put("node1", view);
-        let outdated = case.plan().deletes.into_iter().filter(|one| one.node == "node1" && one.cause == Cause::Outdated).count();
+        let outdated = case.plan().deletes.into_iter().filter(|one| one.node == "node1" && one.cause == DeleteCause::Outdated).count();
         prop_assert_eq!(outdated, 0);
         let paused = Case { rollout: Rollout { paused: true, ..case.rollout.clone() }, ..case.clone() };
-        let of_node1 = |plan: Plan| plan.creates.into_iter().filter(|one| one.node == "node1").count();
+        let of_node1 = |plan: PodPlan| plan.creates.into_iter().filter(|one| one.node == "node1").count();
         prop_assert_eq!(of_node1(case.plan()), of_node1(paused.plan()));
     }
 }

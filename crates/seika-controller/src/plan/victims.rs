@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use jiff::Timestamp;
 
-use crate::observed::{PodView, Progress};
+use crate::observed::{PodProgress, PodView};
 
 /// Puts the pods that should go first at the front: those that we asked to go already, then
 /// unscheduled, pending, not ready, of lower deletion cost, ready for less long (a difference of
@@ -12,11 +12,11 @@ use crate::observed::{PodView, Progress};
 pub(super) fn rank<'a>(pods: &mut [&'a PodView], now: Timestamp) {
     pods.sort_by_cached_key(|pod| {
         let progress = match pod.progress {
-            Progress::Finished => 0,
-            Progress::Unscheduled => 1,
-            Progress::Pending => 2,
-            Progress::Running { ready_since: None } => 3,
-            Progress::Running { ready_since: Some(_) } => 4,
+            PodProgress::Finished => 0,
+            PodProgress::Unscheduled => 1,
+            PodProgress::Pending => 2,
+            PodProgress::Running { ready_since: None } => 3,
+            PodProgress::Running { ready_since: Some(_) } => 4,
         };
         let ready_for_seconds = pod.ready_since().map_or(0, |since| now.duration_since(since).as_secs().max(0));
         let ready_for_magnitude = (ready_for_seconds + 1).unsigned_abs().ilog2();
@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn the_less_a_pod_serves_the_sooner_it_goes() {
         let running = |name: &str, ready_since: Option<i64>| PodView {
-            progress: Progress::Running { ready_since: ready_since.map(at) },
+            progress: PodProgress::Running { ready_since: ready_since.map(at) },
             ..pod(name, "node1")
         };
         let pods = [
@@ -57,7 +57,7 @@ mod tests {
             running("e-just-ready", Some(990)),
             PodView { deletion_cost: -1, ..ready_pod("d-cheap", "node1") },
             running("c-not-ready", None),
-            PodView { progress: Progress::Pending, deletion_cost: 9, ..pod("b-pending", "node1") },
+            PodView { progress: PodProgress::Pending, deletion_cost: 9, ..pod("b-pending", "node1") },
             PodView { deletion_cost: 99, ..pod("a-unscheduled", "node1") },
             PodView { doomed: true, ..ready_pod("0-asked-before", "node1") },
         ];

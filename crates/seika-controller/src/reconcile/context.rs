@@ -14,7 +14,7 @@ use crate::index::Owner;
 use crate::metrics::Metrics;
 use crate::observed::{Nodes, PodView};
 use crate::ownership::Attempts;
-use crate::plan::{Asked, Seen};
+use crate::plan::{DesiredPods, ObservedPods};
 use crate::queue::Waiting;
 use crate::status::Trouble;
 use crate::writes::Writer;
@@ -109,14 +109,14 @@ impl Context {
     }
 
     /// Shows `decide` what is asked and seen now.
-    pub(super) fn look<T>(&self, valid: &Valid<'_>, decide: impl FnOnce(&Asked<'_>, &Seen<'_>) -> T) -> T {
+    pub(super) fn look<T>(&self, valid: &Valid<'_>, decide: impl FnOnce(&DesiredPods<'_>, &ObservedPods<'_>) -> T) -> T {
         let picture = self.writer.index.lock().picture(&valid.owner);
         let taken: HashSet<String> = self.with_book(&valid.owner, |book| book.taken.keys().cloned().collect());
         let now = Timestamp::now();
         let pods = picture.pods.iter().map(|pod| -> &PodView { pod });
         let held = self.backoffs.lock().unwrap_or_else(PoisonError::into_inner).observe(&valid.owner.uid, pods, now);
         let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
-        decide(&valid.asked(), &Seen { nodes: &nodes, picture: &picture, taken: &taken, held: &held, now })
+        decide(&valid.asked(), &ObservedPods { nodes: &nodes, picture: &picture, taken: &taken, held: &held, now })
     }
 }
 
@@ -131,7 +131,7 @@ mod tests {
 
     use super::*;
     use crate::index::CreateEnd;
-    use crate::pace::Pace;
+    use crate::pace::WritePace;
     use crate::writes::SharedIndex;
     use k8s_api::seika::Seika;
 
@@ -158,7 +158,7 @@ mod tests {
         let metrics = Metrics::new(&mut Registry::default());
         let client = Client::try_from(Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
         let index = SharedIndex::default();
-        let pace = Pace::new(1, None);
+        let pace = WritePace::new(1, None);
         let writer = Writer { client, index: index.clone(), metrics: metrics.clone(), at_once: 1, pace };
         let (events, _write) = EventWriter::new(None, "seika-controller", ObjectReference::default(), Repeats::Counted);
         let announcer = Announcer::new(events, metrics.clone());

@@ -11,7 +11,7 @@ use kube::core::{Expression, Selector, SelectorExt as _};
 use crate::index::Owner;
 use crate::manifest;
 use crate::naming::revision;
-use crate::plan::{Asked, Create};
+use crate::plan::{Create, DesiredPods};
 use crate::taints::Tolerations;
 use k8s_api::seika::{OWN_KEYS, Rollout, Seika};
 
@@ -33,8 +33,8 @@ pub(super) struct Valid<'a> {
 }
 
 impl Valid<'_> {
-    pub(super) fn asked(&self) -> Asked<'_> {
-        Asked {
+    pub(super) fn asked(&self) -> DesiredPods<'_> {
+        DesiredPods {
             seika: &self.owner.name,
             uid: &self.owner.uid,
             counts: &self.seika.spec.repurika,

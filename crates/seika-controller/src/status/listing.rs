@@ -13,7 +13,7 @@ const NODES_LISTED_MAX: usize = 32;
 const LACKING_LISTED_MAX: usize = 100;
 
 /// The parts of a status that are about single nodes.
-pub(super) struct Listing {
+pub(super) struct NodeListing {
     /// Node names; one text that says how many there are where they are too many.
     pub(super) nodes: Vec<String>,
     /// Ready pods, "/", desired pods, per node or in all.
@@ -22,7 +22,7 @@ pub(super) struct Listing {
     pub(super) per_node: Vec<NodeStatus>,
 }
 
-impl Listing {
+impl NodeListing {
     /// Of `concerned`, the nodes that the Seika names or has pods on in name order, and those of
     /// `cluster`.
     pub(super) fn of(mut concerned: Vec<NodeStatus>, cluster: &Nodes) -> Self {

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::error::{WriteError, is_conflict, is_no_longer_so, is_refusal, no_answer};
 use super::{ANSWER_WITHIN, Claimant, FIELD_MANAGER, Writer, answered};
 use crate::index::{CreateEnd, DeleteEnd, Owner};
-use crate::metrics::Outcome;
+use crate::metrics::WriteOutcome;
 use crate::observed::PodView;
 use crate::plan::{Create, Delete};
 use k8s_api::seika::Seika;
@@ -139,9 +139,9 @@ impl Writer {
             Err(_elapsed) => (CreateEnd::Unknown, CreateAnswer::Failed(no_answer(owner, name))),
         };
         self.metrics.created(match end {
-            CreateEnd::Exists(_) => Outcome::Done,
-            CreateEnd::Refused | CreateEnd::NameHeld => Outcome::Refused,
-            CreateEnd::Unknown => Outcome::Unknown,
+            CreateEnd::Exists(_) => WriteOutcome::Done,
+            CreateEnd::Refused | CreateEnd::NameHeld => WriteOutcome::Refused,
+            CreateEnd::Unknown => WriteOutcome::Unknown,
         });
         self.index.lock().create_ends(owner, name, &end);
         answer
@@ -293,7 +293,7 @@ impl Writer {
         };
         // Without a kubelet nobody ends the pod's processes, so that there is none must be certain
         // and not a matter of a lagging watch.
-        if delete.cause == crate::plan::Cause::NodeGone {
+        if delete.cause == crate::plan::DeleteCause::NodeGone {
             let nodes: Api<PartialObjectMeta<Node>> = Api::all(self.client.clone());
             if answered(nodes.get_opt(&delete.node)).await.map_err(failed)?.is_some() {
                 return Ok(false);
@@ -319,9 +319,9 @@ impl Writer {
             Err(_elapsed) => (DeleteEnd::Unknown, Err(no_answer(owner, &delete.name))),
         };
         self.metrics.deleted(match end {
-            DeleteEnd::Going => Outcome::Done,
-            DeleteEnd::Refused => Outcome::Refused,
-            DeleteEnd::Unknown => Outcome::Unknown,
+            DeleteEnd::Going => WriteOutcome::Done,
+            DeleteEnd::Refused => WriteOutcome::Refused,
+            DeleteEnd::Unknown => WriteOutcome::Unknown,
         });
         self.index.lock().delete_ends(owner, &delete.uid, end);
         answer

@@ -29,15 +29,15 @@ pub(in crate::demand) fn report(rows: &[Row<'_>]) -> LoadStatsRequest {
 }
 
 /// A board with streams 1 and up of the gateways of `nodes`.
-fn board(nodes: &[&str], now: Instant) -> Board {
-    let mut board = Board::new("a-1".to_owned(), now);
+fn board(nodes: &[&str], now: Instant) -> LoadBoard {
+    let mut board = LoadBoard::new("a-1".to_owned(), now);
     for (stream, node) in (1..).zip(nodes) {
         board.open_stream(stream, node, now).unwrap();
     }
     board
 }
 
-fn take(board: &mut Board, stream: StreamId, rows: &[Row<'_>], now: Instant) -> BTreeSet<ObjectName> {
+fn take(board: &mut LoadBoard, stream: StreamId, rows: &[Row<'_>], now: Instant) -> BTreeSet<ObjectName> {
     board.apply_report(stream, &report(rows), |_| true, now)
 }
 
