@@ -59,7 +59,8 @@ for _ in $(seq 100); do [ -s "$work/port" ] && break; sleep 0.1; done
 timeout 60 "$work/bin/hey" -n 10 -c 3 "http://127.0.0.1:$(cat "$work/port")/" >"$work/told"
 requests=$(wc -l <"$work/requests")
 zeros=$(grep -c '0%% in 0.0000 secs' "$work/told" || true)
-echo "the server got $requests requests of 10; $zeros lines of the distribution read:" "$(grep -m 1 ' 0%* in ' "$work/told" || true)"
+example=$(grep -m 1 ' 0%* in ' "$work/told" || true)
+echo "the server got $requests requests of 10; $zeros lines of the distribution read: $example"
 if [ "$requests" = 9 ] && [ "$zeros" = 3 ]; then
     echo "seen: nine requests for ten, and three percentiles without a name at 0 seconds"
 else

@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# prometheus-parse: labels with a comma or an equals sign are lost, with a brace the whole sample.
+# prometheus-parse: skips lines with an empty pair of braces, as Envoy writes them, and others.
 #
 # Part:     prometheus-parse 0.2.5 (Rust crate).
 # Date:     28 November 2026.
-# Expected: label values are any text between quotes, and names of recording rules have colons.
-#           Five valid lines of the text format are five samples with all their labels; a line that
-#           cannot be read is an error.
-# Seen:     two whole samples and one half. A value is split at commas and equals signs inside of
-#           its quotes and the label then left out; a line with a closing brace inside of a value,
-#           and one whose metric name has a colon, are skipped. parse() returns Ok.
-# Who meets it: whoever reads measurements from a page of Prometheus, by federation above all,
-#           which serves recording rules. Two pairs of nodes that differ only in such a label
-#           become one, or a pair is not there, and nothing says so.
+# Expected: braces may be empty, label values are any text between quotes, names of recording rules
+#           have colons. Six valid lines of the text format are six samples with all their labels;
+#           a line that cannot be read is an error.
+# Seen:     three whole samples and two halves are lost, and parse() returns Ok. A line with {} is
+#           skipped, and so is one with a closing brace inside of a value, and one whose metric
+#           name has a colon. A value is split at commas and equals signs inside of its quotes, and
+#           what does not fit is left out.
+# Who meets it: whoever reads the statistics of Envoy 1.40, where everything without labels has {}:
+#           94 of the 416 counters and gauges of a small proxy. And whoever reads measurements by
+#           federation, which serves recording rules: two pairs of nodes that differ only in such a
+#           label become one.
 set -euo pipefail
 
 work=$(mktemp -d)
@@ -36,6 +38,8 @@ rtt_seconds{from="a",to="rack 1, slot 2"} 2
 rtt_seconds{from="a",to="zone=b"} 3
 rtt_seconds{from="a",to="{b}"} 4
 zone:rtt_seconds:max5m{from="a",to="b"} 5
+# TYPE envoy_server_live gauge
+envoy_server_live{} 1
 "#;
 
 fn main() {
@@ -44,9 +48,9 @@ fn main() {
         println!("{} {{{}}} {:?}", sample.metric, sample.labels, sample.value);
     }
     let to: Vec<_> = read.samples.iter().map(|it| it.labels.get("to")).collect();
-    let seen = to == [Some("b"), None, None] || to == [Some("b"), Some("rack 1"), None];
+    let seen = to == [Some("b"), Some("rack 1"), None];
     if seen {
-        println!("seen: of five samples two are missing and two have lost the label \"to\"");
+        println!("seen: of six samples three are missing and two have lost the label \"to\"");
     } else {
         println!("not seen: other samples or labels are read than before: {to:?}");
     }
