@@ -18,7 +18,6 @@ mod demand;
 mod explain;
 mod gather;
 mod hand_back;
-mod latency;
 mod metrics;
 mod objects;
 mod options;

@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use latency_source::LatencyOptions;
 use lease_election::PodOptions;
 use ops_http::OpsOptions;
 use placement::problem::CostModel;
 
 use crate::demand::SourceKind;
-use crate::latency::LatencyOptions;
 
 /// Decides how many pods a Knative revision gets, on which nodes, and which way each node's traffic
 /// goes.

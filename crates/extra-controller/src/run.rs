@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use event_writer::{EventWriter, Repeats};
 use kube::Client;
 use kube::runtime::events::EventType;
-use latency_matrix::{Freshness, LatencyBook, LatencyMatrix, NodeName};
+use latency_matrix::LatencyMatrix;
+use latency_source::{Feed, Latency, Probers, PrometheusSource, Reading};
 use lease_election::act_while_leading;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
@@ -22,7 +23,6 @@ use crate::demand::statistics_page::StatisticsPages;
 use crate::demand::{DemandSource as _, Demands, Peer, Peers, SourceKind};
 use crate::explain::Explanations;
 use crate::gather::Gatherer;
-use crate::latency::{Feed, FeedChange, Probers, PrometheusSource};
 use crate::metrics::{InputLabels, Metrics};
 use crate::objects::{self, ChangeLog, Objects, WatchScope};
 use crate::options::{Label, Options};
@@ -91,10 +91,8 @@ pub async fn run_with(options: Options, client: Client, prober: ActivatorProber,
     let (nodes_sender, nodes) = watch::channel(objects.node_names());
     let (matrix_sender, matrix) = watch::channel(Arc::new(LatencyMatrix::default()));
     let feed = feed(&options, http, objects.clone())?;
-    let interval = options.latency.latency_interval;
-    let follow_latency =
-        FollowLatency { interval, nodes, matrix: matrix_sender, start, events: events.clone(), metrics: metrics.clone() };
-    tasks.spawn(follow_latency.run(feed));
+    let latency = Latency { interval: options.latency.latency_interval, start, nodes, matrix: matrix_sender };
+    tasks.spawn(latency_source::follow(latency, feed, report_latency(events.clone(), metrics.clone())));
     spawn_demand(&options, streams, &objects, &demands, &mut tasks);
     tasks.spawn(tell_round_trips(matrix.clone(), demands.clone()));
     tasks.spawn(expect_gateways(objects.clone(), options.clone(), demands.clone()));
@@ -214,59 +212,14 @@ fn feed(options: &Options, http: reqwest::Client, objects: Objects) -> anyhow::R
     Ok(Feed::new(options.latency.stores()?, Probers::new(http, addresses), options.latency.prometheus_patience))
 }
 
-/// Reads latency again and again.
-struct FollowLatency {
-    interval: Duration,
-    nodes: watch::Receiver<Vec<NodeName>>,
-    matrix: watch::Sender<Arc<LatencyMatrix>>,
-    start: Instant,
-    events: EventWriter,
-    metrics: Metrics,
-}
-
-impl FollowLatency {
-    async fn run(self, mut feed: Feed<PrometheusSource, Probers>) {
-        let mut ticks = tokio::time::interval(self.interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut book = LatencyBook::new(Freshness::default());
-        loop {
-            ticks.tick().await;
-            book.follow(self.nodes.borrow().clone());
-            let changes = feed.read(&mut book, self.start.elapsed()).await;
-            let now_seconds = self.start.elapsed().as_secs_f64();
-            let matrix = book.matrix(now_seconds);
-            self.matrix.send_if_modified(|held| {
-                let is_changed = !Arc::ptr_eq(held, &matrix);
-                *held = matrix;
-                is_changed
-            });
-            let silent_for = feed.silent_for(self.start.elapsed());
-            self.metrics.input_age_seconds.get_or_create(&InputLabels::LATENCY).set(silent_for.as_secs_f64());
-            let counts = book.counts(now_seconds);
-            self.metrics.latency_pairs_known.set(i64::try_from(counts.known).unwrap_or(i64::MAX));
-            self.metrics.latency_pairs_unknown.set(i64::try_from(counts.unknown).unwrap_or(i64::MAX));
-            for change in changes {
-                let (type_, reason, note) = event_of(&change);
-                tracing::warn!(reason, note, "latency");
-                self.events.about_self(type_, reason, note);
-            }
-        }
-    }
-}
-
-fn event_of(change: &FeedChange) -> (EventType, &'static str, String) {
-    match change {
-        FeedChange::Lost { source, error } => (
-            EventType::Warning,
-            "LatencySourceLost",
-            format!("{source} does not answer, the known latencies hold for now: {error}"),
-        ),
-        FeedChange::FellBack { nodes } => {
-            (EventType::Warning, "LatencyFallback", format!("the probers of {nodes} nodes are read directly from now on"))
-        }
-        FeedChange::Recovered { source } => (EventType::Normal, "LatencySourceRecovered", format!("{source} answers again")),
-        FeedChange::NobodyAnswers { error } => {
-            (EventType::Warning, "LatencyUnknown", format!("no source of latency answers, the known latencies age: {error}"))
+fn report_latency(events: EventWriter, metrics: Metrics) -> impl FnMut(Reading) {
+    move |reading| {
+        metrics.input_age_seconds.get_or_create(&InputLabels::LATENCY).set(reading.silent_for.as_secs_f64());
+        metrics.latency_pairs_known.set(i64::try_from(reading.counts.known).unwrap_or(i64::MAX));
+        metrics.latency_pairs_unknown.set(i64::try_from(reading.counts.unknown).unwrap_or(i64::MAX));
+        for change in reading.changes {
+            let type_ = if change.is_good() { EventType::Normal } else { EventType::Warning };
+            events.about_self(type_, change.reason(), change.to_string());
         }
     }
 }

@@ -2,9 +2,10 @@
 //! from the probers.
 //!
 //! Both only read. [`Feed`] decides which to ask; [`latency_matrix::LatencyBook`] keeps the last
-//! report about every pair.
+//! report about every pair; [`follow`] does both again and again for a daemon.
 
 mod feed;
+mod follow;
 mod options;
 mod probers;
 mod prometheus;
@@ -14,14 +15,15 @@ use std::path::PathBuf;
 
 use latency_matrix::{Measurement, NodeName};
 
-pub(crate) use feed::{Feed, FeedChange};
-pub(crate) use options::LatencyOptions;
-pub(crate) use probers::Probers;
-pub(crate) use prometheus::{PrometheusSource, Queries};
-pub(crate) use promql::Access;
+pub use feed::{Feed, FeedChange};
+pub use follow::{Latency, Reading, follow};
+pub use options::LatencyOptions;
+pub use probers::Probers;
+pub use prometheus::{PrometheusSource, Queries};
+pub use promql::Access;
 
 /// Somewhere to read all pairs from that it knows.
-pub(crate) trait SeriesSource {
+pub trait SeriesSource {
     /// What to call it in logs and events.
     fn name(&self) -> &str;
 
@@ -30,7 +32,7 @@ pub(crate) trait SeriesSource {
 }
 
 /// Somewhere to ask single nodes for their row.
-pub(crate) trait RowSource {
+pub trait RowSource {
     /// Asks these nodes, as far as they can be asked, and hands on each row as it comes. An error
     /// where none of them answered.
     fn read(
@@ -42,7 +44,7 @@ pub(crate) trait RowSource {
 
 /// Why latency could not be read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LatencyError {
+pub enum LatencyError {
     /// The address is none.
     #[error("failed to use {url:?} as the address of a Prometheus")]
     Address {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use latency_matrix::series::PairLabels;
 
-use super::{Access, LatencyError, PrometheusSource, Queries};
+use crate::{Access, LatencyError, PrometheusSource, Queries};
 
 /// Where latency is read from
 #[derive(Clone, Debug, clap::Args)]
@@ -71,7 +71,7 @@ impl LatencyOptions {
     ///
     /// # Errors
     /// Where an address is none.
-    pub(crate) fn stores(&self) -> Result<Vec<PrometheusSource>, LatencyError> {
+    pub fn stores(&self) -> Result<Vec<PrometheusSource>, LatencyError> {
         let labels = PairLabels { from: self.latency_from_label.clone(), to: self.latency_to_label.clone() };
         // An empty variable is one that is not set.
         let set = |text: &&String| !text.is_empty();

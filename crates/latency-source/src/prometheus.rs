@@ -5,12 +5,12 @@ use latency_matrix::series::{
     PROBER_QUERY, PROBER_TIMES_QUERY, PairLabels, SEED_QUERY, SEED_TIMES_QUERY, Sample, read_prober_series, read_series,
 };
 
-use super::promql::{Access, PromqlClient, Series};
-use super::{LatencyError, SeriesSource};
+use crate::promql::{Access, PromqlClient, Series};
+use crate::{LatencyError, SeriesSource};
 
 /// What to ask a store for.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Queries {
+pub enum Queries {
     /// The probers' series.
     Probers(PairLabels),
     /// Somebody else's round-trip times.
@@ -26,7 +26,7 @@ pub(crate) enum Queries {
 
 /// One store.
 #[derive(Debug)]
-pub(crate) struct PrometheusSource {
+pub struct PrometheusSource {
     client: PromqlClient,
     queries: Queries,
 }
@@ -39,7 +39,7 @@ impl PrometheusSource {
     ///
     /// # Errors
     /// [`LatencyError::Address`] where `url` is none.
-    pub(crate) fn new(url: &str, access: Access, queries: Queries) -> Result<Self, LatencyError> {
+    pub fn new(url: &str, access: Access, queries: Queries) -> Result<Self, LatencyError> {
         Ok(Self { client: PromqlClient::new(url, access)?, queries })
     }
 

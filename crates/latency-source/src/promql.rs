@@ -19,7 +19,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use serde::{Deserialize, Deserializer};
 
-use super::LatencyError;
+use crate::LatencyError;
 
 /// A query that takes longer is of no use to anyone.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,13 +31,13 @@ type Http = Client<HttpsConnector<HttpConnector>, Empty<bytes::Bytes>>;
 
 /// By what right a store is asked.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Access {
+pub struct Access {
     /// PEM file of the authorities to trust in place of the system's.
-    pub(crate) ca_file: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
     /// File of a bearer token, read for every query.
-    pub(crate) token_file: Option<PathBuf>,
+    pub token_file: Option<PathBuf>,
     /// Tenant, sent as `X-Scope-OrgID`.
-    pub(crate) tenant: Option<String>,
+    pub tenant: Option<String>,
 }
 
 /// A store's query API.

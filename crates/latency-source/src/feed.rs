@@ -2,16 +2,17 @@
 //! said nothing new about for too long.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 
 use futures::future::join_all;
 use latency_matrix::LatencyBook;
 
-use super::{LatencyError, RowSource, SeriesSource};
+use crate::{LatencyError, RowSource, SeriesSource};
 
 /// What changed with a reading, for logs and events.
 #[derive(Debug)]
-pub(crate) enum FeedChange {
+pub enum FeedChange {
     /// A store stopped answering; the known latencies hold for now.
     Lost {
         /// Its name.
@@ -37,8 +38,43 @@ pub(crate) enum FeedChange {
     },
 }
 
+impl FeedChange {
+    /// Whether it is good news.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        matches!(self, Self::Recovered { .. })
+    }
+
+    /// In a word, as the reason of an event.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Lost { .. } => "LatencySourceLost",
+            Self::Recovered { .. } => "LatencySourceRecovered",
+            Self::FellBack { .. } => "LatencyFallback",
+            Self::NobodyAnswers { .. } => "LatencyUnknown",
+        }
+    }
+}
+
+/// In a sentence, as the note of an event.
+impl fmt::Display for FeedChange {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lost { source, error } => {
+                write!(formatter, "{source} does not answer, the known latencies hold for now: {error}")
+            }
+            Self::Recovered { source } => write!(formatter, "{source} answers again"),
+            Self::FellBack { nodes } => write!(formatter, "the probers of {nodes} nodes are read directly from now on"),
+            Self::NobodyAnswers { error } => {
+                write!(formatter, "no source of latency answers, the known latencies age: {error}")
+            }
+        }
+    }
+}
+
 /// Reads from the stores, where there are any, and from probers in their stead.
-pub(crate) struct Feed<Series, Rows> {
+pub struct Feed<Series, Rows> {
     stores: Vec<Series>,
     probers: Rows,
     /// How long what the stores last said about a node holds before its prober is asked.
@@ -54,18 +90,18 @@ pub(crate) struct Feed<Series, Rows> {
 impl<Series: SeriesSource, Rows: RowSource> Feed<Series, Rows> {
     /// Reads from all `stores`, and from the probers of nodes that these have said nothing about
     /// for `patience`.
-    pub(crate) fn new(stores: Vec<Series>, probers: Rows, patience: Duration) -> Self {
+    pub fn new(stores: Vec<Series>, probers: Rows, patience: Duration) -> Self {
         Self { stores, probers, patience, lost: BTreeSet::new(), fell_back: false, nobody: false, answered_at: None }
     }
 
     /// For how long no source has answered; since the start if none ever did.
-    pub(crate) fn silent_for(&self, now: Duration) -> Duration {
+    pub fn silent_for(&self, now: Duration) -> Duration {
         now.saturating_sub(self.answered_at.unwrap_or_default())
     }
 
     /// Reads once into `book`, which follows the nodes that there are. `now` is the time since any
     /// fixed instant. Says what changed since the last reading.
-    pub(crate) async fn read(&mut self, book: &mut LatencyBook, now: Duration) -> Vec<FeedChange> {
+    pub async fn read(&mut self, book: &mut LatencyBook, now: Duration) -> Vec<FeedChange> {
         let mut changes = Vec::new();
         if book.nodes().len() < 2 {
             // There is nothing to know.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::{StreamExt as _, stream};
 use latency_matrix::{Measurement, NodeName, Row};
 
-use super::{LatencyError, RowSource};
+use crate::{LatencyError, RowSource};
 
 /// Where a prober serves its row.
 const ROW_PATH: &str = "/v1/row";
@@ -17,17 +17,14 @@ const ROW_MAX_BYTES: usize = 4 * 1024 * 1024;
 const ROWS_AT_ONCE: usize = 16;
 
 /// All probers that there are now.
-pub(crate) struct Probers {
+pub struct Probers {
     http: reqwest::Client,
     addresses: Arc<dyn Fn() -> Vec<(NodeName, SocketAddr)> + Send + Sync>,
 }
 
 impl Probers {
     /// The probers that `addresses` names, with their nodes, whenever it is asked.
-    pub(crate) fn new(
-        http: reqwest::Client,
-        addresses: impl Fn() -> Vec<(NodeName, SocketAddr)> + Send + Sync + 'static,
-    ) -> Self {
+    pub fn new(http: reqwest::Client, addresses: impl Fn() -> Vec<(NodeName, SocketAddr)> + Send + Sync + 'static) -> Self {
         Self { http, addresses: Arc::new(addresses) }
     }
 
