@@ -25,7 +25,7 @@ version = "0.0.0"
 edition = "2021"
 
 [dependencies]
-hickory-resolver = "=0.26.3"
+hickory-resolver = { version = "=0.26.3", default-features = false, features = ["tokio"] }
 tokio = { version = "1", features = ["macros", "net", "rt", "time"] }
 TOML
 cat >"$work/src/main.rs" <<'RUST'
