@@ -2,6 +2,7 @@
 
 pub mod explain;
 mod planner;
+mod prices;
 mod stability;
 #[cfg(feature = "trace")]
 pub mod trace;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::problem::Exclusion;
 use latency_matrix::NodeName;
 pub use planner::Planner;
+pub use prices::{PricedSource, least_network};
 pub use stability::{Choice, MoveHistory, Stability, Verdict};
 
 /// Demand of one source that is served on one node.

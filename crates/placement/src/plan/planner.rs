@@ -1,14 +1,13 @@
 //! Decisions that follow each other: what one has learnt, the next begins with.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use crate::plan::Plan;
 use crate::problem::{Problem, ProblemError};
 use crate::solver::large::{Large, Survey};
 use crate::solver::posed::Posed;
-use crate::solver::search::{self, Found, Hint};
-use crate::solver::solve::{assemble, find, finish, solve};
+use crate::solver::search::{Found, Hint};
+use crate::solver::solve::{assemble, find_priced, finish, solve};
 use latency_matrix::NodeName;
 
 /// After this many warm starts, one decision starts from scratch.
@@ -87,13 +86,13 @@ impl Planner {
         let mut posed = Posed::new(problem);
         if let Some(learnt) = known {
             let hint = learnt.hint(&posed);
-            let (found, worth) = search(problem, &mut posed, Some(&hint));
+            let (found, worth) = find_priced(problem, &mut posed, Some(&hint));
             if gap(&found) <= learnt.gap * SLACK.0 + SLACK.1 {
                 self.learnt = Some(Learnt::of(&posed, &found, &worth, learnt.gap, learnt.age + 1));
                 return Ok(finish(problem, &posed, &found));
             }
         }
-        let (found, worth) = search(problem, &mut posed, None);
+        let (found, worth) = find_priced(problem, &mut posed, None);
         self.learnt = Some(Learnt::of(&posed, &found, &worth, gap(&found), 0));
         Ok(finish(problem, &posed, &found))
     }
@@ -122,17 +121,6 @@ impl Planner {
         self.survey = large.survey();
         large.finish(&found).unwrap_or_else(|| solve(problem))
     }
-}
-
-/// The placement, and what a served request of each source is worth.
-fn search(problem: &Problem, posed: &mut Posed<'_>, hint: Option<&Hint>) -> (Found, Vec<f64>) {
-    let learnt = RefCell::new(vec![0.0; posed.sources.len()]);
-    let found = find(problem, posed, |posed| {
-        let (found, worth) = search::solve_from(&posed.instance, posed.budget(problem), hint);
-        learnt.replace(worth);
-        found
-    });
-    (found, learnt.into_inner())
 }
 
 fn gap(found: &Found) -> f64 {

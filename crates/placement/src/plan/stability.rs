@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::Plan;
 use crate::problem::{Problem, ProblemError};
+use crate::solver::solve::solve_priced;
 use crate::solver::toward::toward;
 
 /// Rules against moving too eagerly. A move starts a replica on one node so that one on another can
@@ -71,6 +72,9 @@ pub struct Choice {
     pub verdict: Verdict,
     /// The best plan that was found.
     pub best: Plan,
+    /// What a served request of each source is worth, in seconds and in the order of
+    /// [`Demand::iter`](crate::Demand::iter), for [`least_network`](super::least_network).
+    pub prices: Vec<f64>,
 }
 
 impl Stability {
@@ -104,9 +108,10 @@ impl Stability {
     /// # Errors
     /// When the problem cannot be solved.
     pub fn choose_and_show(&self, problem: &Problem, history: &MoveHistory) -> Result<Choice, ProblemError> {
-        let best = problem.solve()?;
+        problem.check()?;
+        let (best, prices) = solve_priced(problem);
         let (plan, verdict) = self.choose_from(problem, history, best.clone())?;
-        Ok(Choice { plan, verdict, best })
+        Ok(Choice { plan, verdict, best, prices })
     }
 
     fn choose_from(&self, problem: &Problem, history: &MoveHistory, free: Plan) -> Result<(Plan, Verdict), ProblemError> {

@@ -27,7 +27,7 @@ pub(crate) fn apportion_of(shares: &[f64], sum: f64, order: impl Fn(usize) -> u6
     let mut whole: Vec<(usize, u32)> = Vec::new();
     // The largest remainders so far; at most WHOLE of them can get a unit.
     let most = WHOLE as usize;
-    let mut candidates: Vec<(f64, usize)> = Vec::with_capacity(4 * most);
+    let mut candidates: Vec<(f64, usize)> = Vec::with_capacity(shares.len().min(4 * most));
     let mut least = 0.0;
     let largest_first = |one: &(f64, usize), other: &(f64, usize)| {
         other.0.total_cmp(&one.0).then_with(|| order(one.1).cmp(&order(other.1))).then(one.1.cmp(&other.1))

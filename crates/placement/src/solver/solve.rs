@@ -1,11 +1,13 @@
 //! From a problem to its plan.
 
+use std::cell::RefCell;
+
 use crate::plan::{Flow, Plan, PlanCost, Proof, Unplaced, Unserved};
 use crate::problem::{CostModel, Problem, ProblemError};
 use crate::solver::flow::{Routing, Server};
 use crate::solver::large::Large;
 use crate::solver::posed::Posed;
-use crate::solver::search::{self, Found};
+use crate::solver::search::{self, Found, Hint};
 use crate::solver::{uniform, zones};
 
 impl Problem {
@@ -43,15 +45,32 @@ impl Problem {
 
 /// The plan of a problem whose numbers make sense, from nothing.
 pub(crate) fn solve(problem: &Problem) -> Plan {
-    if let Some(large) = Large::new(problem, &[])
-        && let Some(plan) = large.finish(&large.search(None).0)
-    {
-        return plan;
+    solve_priced(problem).0
+}
+
+/// The same, and what a served request of each source is worth.
+pub(crate) fn solve_priced(problem: &Problem) -> (Plan, Vec<f64>) {
+    if let Some(large) = Large::new(problem, &[]) {
+        let (found, worth) = large.search(None);
+        if let Some(plan) = large.finish(&found) {
+            return (plan, worth);
+        }
     }
     // Of a large problem also where replicas found no place: why is said of every node.
     let mut posed = Posed::new(problem);
-    let found = find(problem, &mut posed, |posed| search::solve(&posed.instance, posed.budget(problem)));
-    finish(problem, &posed, &found)
+    let (found, worth) = find_priced(problem, &mut posed, None);
+    (finish(problem, &posed, &found), worth)
+}
+
+/// The best placement that a search finds, and what a served request of each source is worth.
+pub(crate) fn find_priced(problem: &Problem, posed: &mut Posed<'_>, hint: Option<&Hint>) -> (Found, Vec<f64>) {
+    let learnt = RefCell::new(vec![0.0; posed.sources.len()]);
+    let found = find(problem, posed, |posed| {
+        let (found, worth) = search::solve_from(&posed.instance, posed.budget(problem), hint);
+        learnt.replace(worth);
+        found
+    });
+    (found, learnt.into_inner())
 }
 
 /// The best placement in the required number of zones, where each source is served where it is
