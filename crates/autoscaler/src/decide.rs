@@ -123,17 +123,17 @@ fn decide_on<'a>(
     revisions: impl Iterator<Item = (&'a RevisionKey, &'a Inputs)>,
     memory: &mut Memory,
 ) -> Vec<Result<Decision, DecideError>> {
-    let nodes = place::names(&picture.network);
+    let nodes = memory.share(picture.network.nodes());
     let mut decisions = Vec::new();
     for (key, inputs) in revisions {
-        let mut own = memory.revision(key, &inputs.facts.uid);
+        let mut own = memory.take(key, &inputs.facts.uid);
         keep_profile(picture, key, inputs, memory, &mut own);
         observe(picture, inputs, &mut own);
         if !is_unchanged(picture, inputs, &own) {
             let decided = Deciding { picture, key, inputs, nodes: &nodes }.decide(memory, &mut own);
             decisions.push(decided.map_err(|source| DecideError { key: key.clone(), source }));
         }
-        memory.revisions.insert(key.clone(), own);
+        memory.put_back(key, own);
     }
     decisions
 }
@@ -143,10 +143,10 @@ fn decide_on<'a>(
 pub fn follow(picture: &Picture, memory: &mut Memory) {
     memory.prune(picture);
     for (key, inputs) in &picture.revisions {
-        let mut own = memory.revision(key, &inputs.facts.uid);
+        let mut own = memory.take(key, &inputs.facts.uid);
         keep_profile(picture, key, inputs, memory, &mut own);
         observe(picture, inputs, &mut own);
-        memory.revisions.insert(key.clone(), own);
+        memory.put_back(key, own);
     }
 }
 
@@ -221,7 +221,7 @@ impl Deciding<'_> {
         let mut outcome = self.outcome(&count, scale.as_ref(), ready, own);
 
         let outlook = own.profile.as_deref().map(|profile| self.outlook(profile));
-        let (demand, is_steady) = self.demand_to_place(&windows, scale.as_ref(), own);
+        let (demand, is_steady) = self.demand_to_place(&windows, scale.as_ref());
         let requests_per_second = (is_steady && outlook.is_none()).then(|| self.rate(&windows, &demand, own));
         let goal = self.goal(&mut outcome, &standing, &demand, is_steady, own)?;
         count.want = outcome.want;
@@ -363,8 +363,6 @@ impl Deciding<'_> {
         let policy = earned::Policy::default();
         let second = self.picture.now.second();
         let recent = own.history.average(second, policy.gain_window, Aggregation::Linear).unwrap_or_default();
-        let recent_shares = own.history.active_share(second, policy.gain_window);
-        let stable_shares = own.history.active_share(second, facts.settings.stable_window);
         let share = |shares: &BTreeMap<NodeName, f64>, node| shares.get(node).copied().unwrap_or(0.0);
         let sources = stable
             .iter()
@@ -372,16 +370,17 @@ impl Deciding<'_> {
                 let source = earned::EarningSource {
                     requests_per_second: recent.get(node).copied().unwrap_or_default().requests_per_second,
                     replicas_worth: amount(facts.settings.metric, demand) / facts.settings.target,
-                    recent_share: share(&recent_shares, node),
-                    stable_share: share(&stable_shares, node),
+                    recent_share: share(&windows.recent_shares, node),
+                    stable_share: share(&windows.stable_shares, node),
                     most: standing.limit(node),
                 };
                 (node.clone(), source)
             })
             .collect();
         let known = latency_matrix::Rtt::ABSURD.seconds();
+        let positions: Vec<Option<usize>> = stable.keys().map(|node| network.costs.position(node)).collect();
         earned::earned(&sources, &own.earned, &policy, |from, to| {
-            Some(network.costs.seconds(from, to)).filter(|seconds| *seconds < known)
+            Some(network.costs.at(positions[from]?, positions[to]?)).filter(|seconds| *seconds < known)
         })
     }
 
@@ -456,15 +455,14 @@ impl Deciding<'_> {
     /// window, of the panic window in a panic, and before there is either, the requests that wait
     /// right now. Where no source is steady, pods are added and taken by the stray requests that
     /// there are, and none moves.
-    fn demand_to_place(&self, windows: &Windows, scale: Option<&Scale>, own: &RevisionMemory) -> (Vec<(NodeName, f64)>, bool) {
+    fn demand_to_place(&self, windows: &Windows, scale: Option<&Scale>) -> (Vec<(NodeName, f64)>, bool) {
         let settings = &self.inputs.facts.settings;
         let panic = windows.panic.as_ref().filter(|_| scale.is_some_and(|scale| scale.panicking));
         let averaged = || {
             let sources = panic.or(windows.stable.as_ref()).into_iter().flatten();
             sources.map(|(node, source)| (node.clone(), amount(settings.metric, source))).filter(|(_, demand)| *demand > 0.0)
         };
-        let steady_sources = self.steady_sources(own);
-        let steady: Vec<_> = averaged().filter(|(node, _)| steady_sources.contains(node)).collect();
+        let steady: Vec<_> = averaged().filter(|(node, _)| windows.is_steady(node)).collect();
         if !steady.is_empty() {
             return (steady, true);
         }
@@ -483,18 +481,6 @@ impl Deciding<'_> {
         let of = |node| windows.stable.as_ref()?.get(node).map(|source| source.requests_per_second);
         let rate: f64 = demand.iter().filter_map(|(node, _)| of(node)).sum();
         rate * sampled_seconds / window.as_secs_f64().max(1.0)
-    }
-
-    /// Sources whose demand is as steady as that of sources that earn or keep a replica. Stray
-    /// requests (an occasional check) must not move pods back and forth.
-    fn steady_sources(&self, own: &RevisionMemory) -> BTreeSet<NodeName> {
-        let (policy, second) = (earned::Policy::default(), self.picture.now.second());
-        let steady = |(window, least)| {
-            let shares = own.history.active_share(second, window);
-            shares.into_iter().filter(move |(_, share)| *share >= least).map(|(node, _)| node)
-        };
-        let stable_window = self.inputs.facts.settings.stable_window;
-        [(policy.gain_window, policy.steady_share), (stable_window, policy.keep_share)].into_iter().flat_map(steady).collect()
     }
 
     /// Routes to the ready pods. Pods that will be removed get no requests once the others can
@@ -663,6 +649,10 @@ struct Windows {
     stable: Option<BTreeMap<NodeName, SourceDemand>>,
     panic: Option<BTreeMap<NodeName, SourceDemand>>,
     totals: Option<(SourceDemand, SourceDemand)>,
+    /// Shares of the seconds with demand, over the window by which sources earn pods and over the
+    /// stable one.
+    recent_shares: BTreeMap<NodeName, f64>,
+    stable_shares: BTreeMap<NodeName, f64>,
 }
 
 impl Windows {
@@ -672,7 +662,17 @@ impl Windows {
             stable: history.average(second, settings.stable_window, settings.aggregation),
             panic: history.average(second, settings.panic_window, settings.aggregation),
             totals: total(settings.stable_window).zip(total(settings.panic_window)),
+            recent_shares: history.active_share(second, earned::Policy::default().gain_window),
+            stable_shares: history.active_share(second, settings.stable_window),
         }
+    }
+
+    /// Whether a source's demand is as steady as that of sources that earn or keep a replica. Stray
+    /// requests (an occasional check) must not move pods back and forth.
+    fn is_steady(&self, node: &NodeName) -> bool {
+        let policy = earned::Policy::default();
+        let has = |shares: &BTreeMap<NodeName, f64>, least| shares.get(node).is_some_and(|share| *share >= least);
+        has(&self.recent_shares, policy.steady_share) || has(&self.stable_shares, policy.keep_share)
     }
 
     /// Stable and panic demand, summed over the sources.

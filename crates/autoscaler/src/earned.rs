@@ -75,55 +75,63 @@ pub struct EarningSource {
 
 /// The source nodes that have earned replicas and how many, given which had earned one before.
 ///
-/// `network_seconds` is the round trip between two nodes where it is known. Sources are taken in
-/// the order of their request rate: the busiest is served by the replica there is anyway, and each
-/// further one is measured against the nodes chosen so far.
+/// `network_seconds` is the round trip between two sources where it is known, by their positions in
+/// name order. Sources are taken in the order of their request rate: the busiest is served by the
+/// replica there is anyway, and each further one is measured against the nodes chosen so far.
 #[must_use]
 pub fn earned(
     sources: &BTreeMap<NodeName, EarningSource>,
     held: &BTreeSet<NodeName>,
     policy: &Policy,
-    network_seconds: impl Fn(&NodeName, &NodeName) -> Option<f64>,
+    network_seconds: impl Fn(usize, usize) -> Option<f64>,
 ) -> BTreeMap<NodeName, u32> {
-    let mut steady: Vec<(&NodeName, &EarningSource)> = sources
+    let mut steady: Vec<Steady<'_>> = sources
         .iter()
-        .filter(|(node, source)| {
-            let is_steady =
-                source.recent_share >= policy.steady_share || held.contains(*node) && source.stable_share >= policy.keep_share;
+        .enumerate()
+        .map(|(position, (node, source))| Steady { position, node, source, is_held: held.contains(node) })
+        .filter(|Steady { source, is_held, .. }| {
+            let is_steady = source.recent_share >= policy.steady_share || *is_held && source.stable_share >= policy.keep_share;
             // A node without room would earn a replica that runs on another node.
             is_steady && source.most > 0
         })
         .collect();
-    steady.sort_by(|(one_name, one), (other_name, other)| {
-        let held_first = held.contains(*other_name).cmp(&held.contains(*one_name));
-        held_first.then(other.requests_per_second.total_cmp(&one.requests_per_second)).then_with(|| one_name.cmp(other_name))
+    steady.sort_by(|one, other| {
+        let held_first = other.is_held.cmp(&one.is_held);
+        let busier_first = || other.source.requests_per_second.total_cmp(&one.source.requests_per_second);
+        held_first.then_with(busier_first).then(one.position.cmp(&other.position))
     });
-    let mut chosen: Vec<NodeName> = Vec::new();
-    for (node, source) in steady {
-        let nearest = chosen.iter().filter_map(|other| network_seconds(node, other)).min_by(f64::total_cmp);
-        let worth = match nearest {
-            _ if chosen.is_empty() || held.contains(node) => true,
-            Some(seconds) => policy.is_worth(source.requests_per_second, seconds),
-            None => false,
-        };
-        if worth {
-            chosen.push(node.clone());
+    let nearest = |from: &Steady<'_>, among: &[Steady<'_>]| {
+        let others = among.iter().filter(|other| other.position != from.position);
+        others.filter_map(|other| network_seconds(from.position, other.position)).min_by(f64::total_cmp)
+    };
+    let mut chosen: Vec<Steady<'_>> = Vec::with_capacity(steady.len());
+    for one in steady {
+        let is_worth = |seconds| policy.is_worth(one.source.requests_per_second, seconds);
+        if chosen.is_empty() || one.is_held || nearest(&one, &chosen).is_some_and(is_worth) {
+            chosen.push(one);
         }
     }
-    let count = |node: &NodeName| {
-        let source = sources[node];
+    let count = |one: &Steady<'_>| {
+        let source = one.source;
         // Whole replicas, and a last one for the rest where sending that elsewhere would cost
         // enough.
         let whole = source.replicas_worth.max(0.0).floor();
         let rest = source.replicas_worth.max(0.0) - whole;
-        let elsewhere =
-            chosen.iter().filter(|other| *other != node).filter_map(|other| network_seconds(node, other)).min_by(f64::total_cmp);
         let overflow_per_second = source.requests_per_second * rest / source.replicas_worth.max(f64::MIN_POSITIVE);
-        let last = elsewhere.is_some_and(|seconds| policy.is_worth(overflow_per_second, seconds));
+        let last = nearest(one, &chosen).is_some_and(|seconds| policy.is_worth(overflow_per_second, seconds));
         // A number of pods: whole, not negative, far below what u32 holds.
         (whole as u32).saturating_add(u32::from(last)).max(1).min(source.most)
     };
-    chosen.iter().map(|node| (node.clone(), count(node))).collect()
+    chosen.iter().map(|one| (one.node.clone(), count(one))).collect()
+}
+
+/// A source whose demand is steady.
+struct Steady<'a> {
+    /// In name order.
+    position: usize,
+    node: &'a NodeName,
+    source: &'a EarningSource,
+    is_held: bool,
 }
 
 #[cfg(test)]
@@ -151,6 +159,11 @@ mod tests {
         }
     }
 
+    fn between(sources: &BTreeMap<NodeName, EarningSource>) -> impl Fn(usize, usize) -> Option<f64> {
+        let names: Vec<NodeName> = sources.keys().cloned().collect();
+        move |from, to| network(&names[from], &names[to])
+    }
+
     #[rstest]
     #[case::steady_over_a_slow_link(&[("node1", source(10.0, 1.0, 1.0)), ("node3", source(5.0, 1.0, 0.5))], &[], &[("node1", 1), ("node3", 1)])]
     #[case::a_stray_request(&[("node1", source(10.0, 1.0, 1.0)), ("node3", source(0.3, 0.3, 0.1))], &[], &[("node1", 1)])]
@@ -166,7 +179,7 @@ mod tests {
         let sources = sources.iter().map(|&(node, source)| (node.into(), source)).collect();
         let held = held.iter().map(|&node| node.into()).collect();
         let expected: BTreeMap<NodeName, u32> = expected.iter().map(|&(node, count)| (node.into(), count)).collect();
-        assert_eq!(earned(&sources, &held, &Policy::default(), network), expected);
+        assert_eq!(earned(&sources, &held, &Policy::default(), between(&sources)), expected);
     }
 
     proptest! {
@@ -178,7 +191,7 @@ mod tests {
                 .into_iter()
                 .map(|(node, (rate, worth))| (NodeName::from(node), EarningSource { replicas_worth: worth, ..source(rate, 1.0, 1.0) }))
                 .collect();
-            let chosen = earned(&sources, &BTreeSet::new(), &Policy::default(), network);
+            let chosen = earned(&sources, &BTreeSet::new(), &Policy::default(), between(&sources));
             prop_assert!(!chosen.is_empty());
             for (node, &count) in &chosen {
                 prop_assert!(count >= 1 && f64::from(count) <= (sources[node].replicas_worth + 1.0).max(1.0));

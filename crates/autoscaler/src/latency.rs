@@ -1,5 +1,6 @@
 //! Costs of requests between nodes, from the measured latency.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -117,22 +118,25 @@ fn sites(nodes: &[NodeName], room: &[NodeRoom]) -> Vec<Option<u32>> {
 }
 
 /// The measured states; a pair without a measurement takes the opposite direction.
-fn filled(matrix: &LatencyMatrix) -> LatencyMatrix {
+fn filled(matrix: &LatencyMatrix) -> Cow<'_, LatencyMatrix> {
+    let is_open = |state: &PairState| matches!(state, PairState::Unknown | PairState::Unreachable);
+    if !matrix.pairs().iter().any(is_open) {
+        return Cow::Borrowed(matrix);
+    }
     let mut filled = matrix.clone();
-    for ((from, to), state) in matrix.pairs().indexed_iter() {
+    for ((from, to), state) in matrix.pairs().indexed_iter().filter(|(_, state)| is_open(state)) {
         let reverse = matrix.pairs()[(to, from)];
         // A stale measurement of the opposite direction says nothing about a pair that does not
         // answer.
         let is_better = match state {
-            PairState::Unknown => reverse != PairState::Unknown,
             PairState::Unreachable => matches!(reverse, PairState::Known(_)),
-            PairState::Known(_) | PairState::Stale(_) => false,
+            _ => reverse != PairState::Unknown,
         };
         if is_better {
             filled.set_at(from, to, reverse);
         }
     }
-    filled
+    Cow::Owned(filled)
 }
 
 fn has_unknown(matrix: &LatencyMatrix) -> bool {

@@ -24,6 +24,9 @@ pub struct Memory {
     pub(crate) revisions: BTreeMap<RevisionKey, RevisionMemory>,
     /// What all revisions' pods that do not exist yet will take, by node.
     pub(crate) reserved: BTreeMap<NodeName, Resources>,
+    /// The nodes of the last picture, which all routes share.
+    #[serde(skip)]
+    nodes: Arc<[NodeName]>,
 }
 
 /// What is kept of one revision.
@@ -93,7 +96,7 @@ impl Memory {
     /// Forgets every revision that `picture` does not have, and every one that was recreated under
     /// its old name.
     pub fn prune(&mut self, picture: &Picture) {
-        let Self { revisions, reserved } = self;
+        let Self { revisions, reserved, .. } = self;
         revisions.retain(|key, memory| {
             let is_same = picture.revisions.get(key).is_some_and(|inputs| inputs.facts.uid == memory.uid);
             if !is_same {
@@ -134,9 +137,26 @@ impl Memory {
         self.revisions.is_empty()
     }
 
-    pub(crate) fn revision(&mut self, key: &RevisionKey, uid: &str) -> RevisionMemory {
-        let memory = self.revisions.remove(key).unwrap_or_default();
+    /// The nodes as a shared slice, the same one as before where they are the same.
+    pub(crate) fn share(&mut self, nodes: &[NodeName]) -> Arc<[NodeName]> {
+        if *self.nodes != *nodes {
+            self.nodes = nodes.into();
+        }
+        self.nodes.clone()
+    }
+
+    /// Takes out what is kept of a revision, until [`Self::put_back`].
+    pub(crate) fn take(&mut self, key: &RevisionKey, uid: &str) -> RevisionMemory {
+        let memory = self.revisions.get_mut(key).map(std::mem::take).unwrap_or_default();
         if memory.uid == uid { memory } else { RevisionMemory { uid: uid.to_owned(), ..RevisionMemory::default() } }
+    }
+
+    /// Keeps this of a revision.
+    pub(crate) fn put_back(&mut self, key: &RevisionKey, memory: RevisionMemory) {
+        match self.revisions.get_mut(key) {
+            Some(held) => *held = memory,
+            None => drop(self.revisions.insert(key.clone(), memory)),
+        }
     }
 
     /// Reserves room for the pods of `target` that are not bound to their node yet, instead of what
@@ -153,13 +173,13 @@ impl Memory {
         }
     }
 
-    /// What the other revisions have reserved on `node`.
-    pub(crate) fn reserved_by_others(&self, node: &NodeName, own: &[(NodeName, Resources)]) -> Resources {
-        let mut reserved = self.reserved.get(node).cloned().unwrap_or_default();
+    /// What the other revisions have reserved on `node`, where anything is reserved there.
+    pub(crate) fn reserved_by_others(&self, node: &NodeName, own: &[(NodeName, Resources)]) -> Option<Resources> {
+        let mut reserved = self.reserved.get(node)?.clone();
         for (_, amount) in own.iter().filter(|(own_node, _)| own_node == node) {
             reserved -= amount;
         }
-        reserved
+        Some(reserved)
     }
 }
 

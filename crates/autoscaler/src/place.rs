@@ -7,7 +7,6 @@ mod why;
 mod wishes;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_link::RevisionKey;
@@ -17,12 +16,12 @@ use placement::problem::{Exclusion, ProblemError};
 use placement::{Demand, NodeCapacity, Problem};
 use serde::{Deserialize, Serialize};
 
-use self::candidates::candidates;
+use self::candidates::{LookedAt, candidates};
 use self::evidence::{Evidence, Weight};
 use crate::earned;
 use crate::memory::{Memory, RevisionMemory};
-use crate::picture::{Facts, Network, Picture};
-use crate::rollout::{Counts, Maker};
+use crate::picture::{Facts, Picture};
+use crate::rollout::{Counts, Maker, Pod};
 use crate::room::{Admission, admission};
 
 pub use self::goal::GoalState;
@@ -121,8 +120,15 @@ pub(crate) struct Standing {
 impl Standing {
     /// How many pods may be on `node`.
     pub(crate) fn limit(&self, node: &NodeName) -> u32 {
-        let running = self.running.get(node).copied().unwrap_or(0);
-        self.position(node).map_or(0, |position| self.capacities[position].limit(running))
+        self.position(node).map_or(0, |position| self.limit_at(position))
+    }
+
+    /// How many pods may be on the node at this position.
+    fn limit_at(&self, position: usize) -> u32 {
+        let capacity = &self.capacities[position];
+        // What runs there matters for a node that takes no new pods.
+        let running = if capacity.schedulable { 0 } else { self.running.get(&capacity.node).copied().unwrap_or(0) };
+        capacity.limit(running)
     }
 
     fn position(&self, node: &NodeName) -> Option<usize> {
@@ -130,36 +136,58 @@ impl Standing {
     }
 }
 
+/// A revision's pods on one node.
+#[derive(Clone, Copy, Default)]
+struct Here {
+    /// How many its Seika asks for.
+    told: u32,
+    existing: u32,
+    bound: u32,
+    ready: u32,
+    bootstrap: u32,
+}
+
+impl Here {
+    fn add(&mut self, pod: &Pod) {
+        self.existing += 1;
+        self.bound += u32::from(pod.node.is_some());
+        self.ready += u32::from(pod.is_ready);
+        self.bootstrap += u32::from(pod.maker == Maker::Deployment);
+    }
+}
+
 /// Looks at a revision's pods and at the room that the others leave it.
 pub(crate) fn stand(picture: &Picture, facts: &Facts, all: &Memory, memory: &RevisionMemory) -> Standing {
     let now = picture.now.monotonic;
-    let (mut existing, mut bound, mut ready, mut bootstrap) = (Counts::new(), Counts::new(), Counts::new(), Counts::new());
-    let add = |counts: &mut Counts, node: &NodeName| match counts.get_mut(node) {
-        Some(count) => *count += 1,
-        None => drop(counts.insert(node.clone(), 1)),
-    };
+    let position = |node: &NodeName| picture.room.binary_search_by(|room| room.node.cmp(node));
+    let mut pods = vec![Here::default(); picture.room.len()];
+    // Pods on nodes that are not there any more.
+    let mut elsewhere: BTreeMap<&NodeName, Here> = BTreeMap::new();
     for pod in &facts.pods {
-        let Some(node) = pod.place() else { continue };
-        add(&mut existing, node);
-        if pod.node.is_some() {
-            add(&mut bound, node);
-        }
-        if pod.is_ready {
-            add(&mut ready, node);
-        }
-        if pod.maker == Maker::Deployment {
-            add(&mut bootstrap, node);
+        if let Some(node) = pod.place() {
+            let here = position(node).map_or_else(|_| elsewhere.entry(node).or_default(), |position| &mut pods[position]);
+            here.add(pod);
         }
     }
-    let count = |counts: &Counts, node: &NodeName| counts.get(node).copied().unwrap_or(0);
+    for (node, told) in &facts.seika {
+        if let Ok(position) = position(node) {
+            pods[position].told = *told;
+        }
+    }
+    let counted = |count: fn(&Here) -> u32| -> Counts {
+        let known = picture.room.iter().map(|room| &room.node).zip(&pods);
+        let all = known.chain(elsewhere.iter().map(|(node, here)| (*node, here)));
+        all.filter(|(_, here)| count(here) > 0).map(|(node, here)| (node.clone(), count(here))).collect()
+    };
+    let existing = counted(|here| here.existing);
+    let bound = counted(|here| here.bound);
+    let ready = counted(|here| here.ready);
     let (mut running, mut kept) = (Counts::new(), Counts::new());
     let mut may_serve: u32 = ready.values().sum();
     let (mut domains, mut has_closed) = (0, false);
     let mut capacities = Vec::with_capacity(picture.room.len());
-    for room in picture.room.iter() {
+    for (room, here) in picture.room.iter().zip(&pods) {
         let node = &room.node;
-        let told = count(&facts.seika, node);
-        let here = told.max(count(&existing, node).saturating_sub(count(&bootstrap, node))) + count(&bootstrap, node);
         let refusal = memory.refusals.reason(node, now);
         let closed = match admission(room, &facts.template) {
             Admission::Open => refusal.map(|why| Exclusion::Other(why.to_owned())),
@@ -173,33 +201,38 @@ pub(crate) fn stand(picture: &Picture, facts: &Facts, all: &Memory, memory: &Rev
             Some(Exclusion::NotReady) => {
                 // The state of pods there is unknown, and those that are not ready may serve. They
                 // stay, whether of Deployment or Seika, and do not reduce the count elsewhere.
-                may_serve += count(&bound, node) - count(&ready, node);
-                let kept_here = told + count(&bootstrap, node);
+                may_serve += here.bound - here.ready;
+                let kept_here = here.told + here.bootstrap;
                 if kept_here > 0 {
                     kept.insert(node.clone(), kept_here);
                 }
                 capacities.push(NodeCapacity::new(node.clone(), 0).excluded(Exclusion::NotReady));
             }
             Some(why) => {
-                let ready = count(&ready, node);
-                let capacity = NodeCapacity::new(node.clone(), ready);
-                if ready > 0 {
-                    running.insert(node.clone(), ready);
+                let capacity = NodeCapacity::new(node.clone(), here.ready);
+                if here.ready > 0 {
+                    running.insert(node.clone(), here.ready);
                     capacities.push(capacity.cordoned());
                 } else {
                     capacities.push(capacity.excluded(why));
                 }
             }
             None => {
-                if here > 0 {
-                    running.insert(node.clone(), here);
+                let runs = here.told.max(here.existing.saturating_sub(here.bootstrap)) + here.bootstrap;
+                if runs > 0 {
+                    running.insert(node.clone(), runs);
                 }
-                let mut taken = room.taken.clone();
-                taken += &all.reserved_by_others(node, &memory.reserved);
-                let fits = room.offers.fit(&taken, &facts.each);
-                let most = (count(&bound, node) + fits).min(facts.template.per_node_most().unwrap_or(u32::MAX));
+                let fits = match all.reserved_by_others(node, &memory.reserved) {
+                    Some(reserved) => {
+                        let mut taken = room.taken.clone();
+                        taken += &reserved;
+                        room.offers.fit(&taken, &facts.each)
+                    }
+                    None => room.offers.fit(&room.taken, &facts.each),
+                };
+                let most = (here.bound + fits).min(facts.template.per_node_most().unwrap_or(u32::MAX));
                 // Running pods have their room, even if the sums disagree.
-                capacities.push(NodeCapacity::new(node.clone(), most.max(count(&ready, node))));
+                capacities.push(NodeCapacity::new(node.clone(), most.max(here.ready)));
             }
         }
     }
@@ -260,8 +293,10 @@ pub(crate) fn place(
             if is_plain && runs_enough && question.is_steady && *target == standing.running =>
         {
             let weight = evidence.weigh(&picture.network, standing, question, &stability);
-            if weight == Weight::NoMove {
-                return done(standing.running.clone(), None, None, *verdict);
+            match weight {
+                Weight::NoMove => return done(standing.running.clone(), None, None, *verdict),
+                Weight::GainTooSmall => return done(standing.running.clone(), None, None, Some(Verdict::GainTooSmall)),
+                Weight::Unsure { .. } | Weight::Nothing => {}
             }
             best_before = Some(&evidence.best);
             weight
@@ -275,7 +310,7 @@ pub(crate) fn place(
     {
         return done(standing.running.clone(), None, None, Some(Verdict::GainTooSmall));
     }
-    let (plan, verdict, best) = if question.is_steady {
+    let (plan, verdict, shown) = if question.is_steady {
         memory.moved.retain(|at| now.saturating_sub(*at) < MOVE_WINDOW);
         let history = MoveHistory {
             since_last_seconds: memory.moved.back().map(|at| now.saturating_sub(*at).as_secs_f64()),
@@ -283,7 +318,7 @@ pub(crate) fn place(
         };
         let budget = stability.moves_per_window.max(question.replicas / 4);
         let choice = Stability { moves_per_window: budget, ..stability }.choose_and_show(&problem, &history)?;
-        (choice.plan, Some(choice.verdict), Some(choice.best))
+        (choice.plan, Some(choice.verdict), Some((choice.best, choice.prices)))
     } else {
         (problem.keeping_what_runs().solve()?, None, None)
     };
@@ -294,10 +329,11 @@ pub(crate) fn place(
         // Bounded: older moves than the window were dropped above, and a decision moves few.
         memory.moved.extend(std::iter::repeat_n(now, (started.saturating_sub(added) as usize).min(64)));
     }
-    let best =
-        best.filter(|_| is_plain && matches!(verdict, Some(Verdict::NoMoveNeeded | Verdict::Moved | Verdict::GainTooSmall)));
-    let evidence = best
-        .and_then(|best| Evidence::of(&picture.network, standing, question, &looked_at.nodes, &looked_at.farthest, &plan, &best));
+    let shown =
+        shown.filter(|_| is_plain && matches!(verdict, Some(Verdict::NoMoveNeeded | Verdict::Moved | Verdict::GainTooSmall)));
+    let LookedAt { nodes, farthest } = &looked_at;
+    let evidence = shown
+        .and_then(|(best, prices)| Evidence::of(&picture.network, standing, question, nodes, farthest, &plan, (&best, &prices)));
     memory.placed = plan.unplaced.is_none().then(|| Placed {
         target: plan.replicas.clone(),
         verdict,
@@ -426,9 +462,4 @@ fn reason_text(reason: &placement::plan::UnplacedReason) -> String {
         UnplacedReason::Excluded(exclusion) => exclusion.to_string(),
         UnplacedReason::Unreachable => "no source reaches it".to_owned(),
     }
-}
-
-/// The nodes' names as a shared slice.
-pub(crate) fn names(network: &Network) -> Arc<[NodeName]> {
-    network.nodes().into()
 }

@@ -65,15 +65,13 @@ impl Routes {
     /// Nodes that any request is routed to.
     #[must_use]
     pub fn serving(&self) -> BTreeSet<&NodeName> {
-        let mut seen: Option<&Row> = None;
-        let mut positions = BTreeSet::new();
-        for row in &self.rows {
-            if seen.is_none_or(|seen| !Arc::ptr_eq(seen, row)) {
-                positions.extend(row.iter().map(|(node, _)| *node));
-                seen = Some(row);
+        let mut is_serving = vec![false; self.nodes.len()];
+        for (node, _) in self.rows.iter().flat_map(|row| row.iter()) {
+            if let Some(is_serving) = is_serving.get_mut(*node as usize) {
+                *is_serving = true;
             }
         }
-        positions.into_iter().filter_map(|position| self.nodes.get(position as usize)).collect()
+        self.nodes.iter().zip(is_serving).filter(|(_, is_serving)| *is_serving).map(|(node, _)| node).collect()
     }
 
     /// As they are sent to the gateways.
@@ -148,13 +146,14 @@ pub(crate) fn route(
     }
     let has_room = |server: usize| load[server] < f64::from(servers[server].1) * pod_serves - 1e-9;
     let any_room = (0..servers.len()).any(has_room);
-    let rows = (0..nodes.len()).map(|source| match shares.get(&source) {
+    let rows = nearest.into_iter().enumerate().map(|(source, nearest)| match shares.get(&source) {
         Some(shares) => {
             let mut row = apportion(shares, |server| as_u32(server).into());
             row.sort_unstable();
             row.into_iter().map(|(server, weight)| (as_u32(servers[server].0), weight)).collect()
         }
-        None => alone[self::nearest(network, source, &servers, |server| !any_room || has_room(server))].clone(),
+        None if !any_room || has_room(nearest) => alone[nearest].clone(),
+        None => alone[self::nearest(network, source, &servers, has_room)].clone(),
     });
     Ok(Some(Routes { nodes: nodes.clone(), rows: rows.collect() }))
 }
@@ -228,12 +227,11 @@ pub(crate) mod exact {
 /// Position of the server nearest to `source` among those that `may` take more. Ties are broken by
 /// a hash of both, so that sources with unknown latency do not all choose the same one.
 fn nearest(network: &Network, source: usize, servers: &[(usize, u32)], may: impl Fn(usize) -> bool) -> usize {
-    let distance = |server: usize| {
-        let node = servers[server].0;
-        (network.costs.at(source, node), mix(source as u64, node as u64))
-    };
-    let candidates = (0..servers.len()).filter(|server| may(*server)).map(|server| (distance(server), server));
-    candidates.min_by(|((a, a_tie), _), ((b, b_tie), _)| a.total_cmp(b).then(a_tie.cmp(b_tie))).map_or(0, |(_, server)| server)
+    let tie = |server: usize| mix(source as u64, servers[server].0 as u64);
+    let candidates = (0..servers.len()).filter(|server| may(*server));
+    let distances = candidates.map(|server| (network.costs.at(source, servers[server].0), server));
+    let nearest = distances.min_by(|(a, one), (b, other)| a.total_cmp(b).then_with(|| tie(*one).cmp(&tie(*other))));
+    nearest.map_or(0, |(_, server)| server)
 }
 
 /// Mixes two numbers well enough to break ties.

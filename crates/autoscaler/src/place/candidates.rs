@@ -56,13 +56,7 @@ pub(super) fn candidates(network: &Network, standing: &Standing, zones: Option<&
         let seconds = |other| sources.iter().map(|(source, load)| load * network.costs.at(*source, other)).sum();
         zones.add_candidates(standing, &mut chosen, seconds);
     }
-    let room: u64 = chosen
-        .iter()
-        .map(|position| {
-            let capacity = &standing.capacities[*position];
-            u64::from(capacity.limit(standing.running.get(&capacity.node).copied().unwrap_or(0)))
-        })
-        .sum();
+    let room: u64 = chosen.iter().map(|position| u64::from(standing.limit_at(*position))).sum();
     if room < u64::from(question.replicas) {
         return everything();
     }

@@ -6,6 +6,8 @@
 //! cost of a placement falls by more than its cheapest term does. So the gain that a plan made now
 //! could find is at most what keeping costs now, less the best that was found then times the
 //! greatest fall of any term. Where that is less than [`Stability`] asks for, nothing would move.
+//! Where it is more, what requests were worth in the last plan bounds every placement from below
+//! ([`least_network`]), which is closer and takes a little longer.
 //!
 //! Demand of a source may differ by [`SAME_SUPPLY`] at most: how much pods can take is the same
 //! then but for as much.
@@ -14,7 +16,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use latency_matrix::NodeName;
 use placement::Plan;
-use placement::plan::Stability;
+use placement::plan::{PricedSource, Stability, least_network};
 use placement::problem::CostModel;
 use serde::{Deserialize, Serialize};
 
@@ -27,12 +29,16 @@ const SAME_SUPPLY: f64 = 0.25;
 
 /// Up to this multiple of the gain that a move needs, a quick search decides whether there is one.
 const UNSURE: f64 = 2.0;
+/// Rounding decides nothing.
+const ROUNDED: f64 = 1.0 + 1e-9;
 
 /// What the last plan says of one made now.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Weight {
     /// It would find nothing that is worth a move.
     NoMove,
+    /// The same, by what requests were worth in the last plan.
+    GainTooSmall,
     /// It may find little more than that: only where a quick search finds a placement whose mean
     /// network time is below this, a thorough one is worth its time.
     Unsure {
@@ -71,6 +77,9 @@ struct Source {
     seconds: Vec<f32>,
     /// Seconds to the farthest of them: nodes that were not looked at are as far at least.
     farthest: f32,
+    /// Seconds that serving one of its requests was worth.
+    #[serde(default)]
+    worth: f32,
 }
 
 impl Evidence {
@@ -83,7 +92,7 @@ impl Evidence {
         looked_at: &[usize],
         near: &[f64],
         kept: &Plan,
-        best: &Plan,
+        (best, prices): (&Plan, &[f64]),
     ) -> Option<Self> {
         let best_seconds = best.cost.network_seconds;
         let is_plain = network.model == CostModel::LocalFirst
@@ -96,11 +105,14 @@ impl Evidence {
         }
         let position = |name: &NodeName| network.nodes().binary_search(name).ok();
         let mut sources = Vec::with_capacity(question.demand.len());
-        for ((name, demand), near) in question.demand.iter().zip(near) {
+        let prices = if prices.len() == question.demand.len() { prices } else { &[] };
+        let prices = prices.iter().copied().chain(std::iter::repeat(0.0));
+        for (((name, demand), near), worth) in question.demand.iter().zip(near).zip(prices) {
             let from = position(name)?;
             let seconds: Vec<f32> = looked_at.iter().map(|to| as_f32(network.costs.at(from, *to))).collect();
             let share = (demand / total) as f32;
-            sources.push(Source { position: as_u32(from), demand: *demand, share, seconds, farthest: as_f32(*near) });
+            let (farthest, worth) = (as_f32(*near), as_f32(worth));
+            sources.push(Source { position: as_u32(from), demand: *demand, share, seconds, farthest, worth });
         }
         let mut flows = Vec::with_capacity(kept.flows.len());
         for flow in &kept.flows {
@@ -108,7 +120,7 @@ impl Evidence {
             flows.push((as_u32(position(&flow.source)?), as_u32(position(&flow.node)?), share));
         }
         let nodes: Vec<(u32, u32)> =
-            looked_at.iter().map(|node| (as_u32(*node), limit(standing, *node).min(question.replicas))).collect();
+            looked_at.iter().map(|node| (as_u32(*node), standing.limit_at(*node).min(question.replicas))).collect();
         Some(Self {
             names: names(network, &nodes),
             nodes,
@@ -127,13 +139,33 @@ impl Evidence {
             return Weight::Nothing;
         };
         let enough_seconds = rules.gain_seconds.max(rules.gain_ratio * kept_seconds);
+        let moves_below_seconds = kept_seconds - enough_seconds;
         if gain_seconds < enough_seconds {
             Weight::NoMove
+        } else if self.seconds_at_least(network, standing, question) > moves_below_seconds * ROUNDED {
+            Weight::GainTooSmall
         } else if gain_seconds < UNSURE * enough_seconds {
-            Weight::Unsure { moves_below_seconds: kept_seconds - enough_seconds }
+            Weight::Unsure { moves_below_seconds }
         } else {
             Weight::Nothing
         }
+    }
+
+    /// The mean network time that no placement is below: what requests were worth in the last plan
+    /// says so of any costs.
+    fn seconds_at_least(&self, network: &Network, standing: &Standing, question: &Question<'_>) -> f64 {
+        let limits: Vec<u32> = (0..standing.capacities.len()).map(|node| standing.limit_at(node)).collect();
+        let room: u64 = limits.iter().map(|limit| u64::from((*limit).min(question.replicas))).sum();
+        if room < u64::from(question.replicas) {
+            return 0.0;
+        }
+        let sources = self.sources.iter().zip(question.demand).map(|(source, (_, demand))| PricedSource {
+            position: source.position as usize,
+            demand: *demand,
+            worth_seconds: f64::from(source.worth),
+        });
+        let sources: Vec<PricedSource> = sources.collect();
+        least_network(&network.costs, &sources, &limits, question.replicas, question.pod_target) / total(question)
     }
 
     /// What keeping takes now, and what the best plan would gain at most; `None` where that is not
@@ -146,7 +178,7 @@ impl Evidence {
             && standing.capacities.len() == network.nodes().len()
             && standing.capacities.iter().all(|capacity| capacity.min_replicas == 0)
             && self.names == names(network, &self.nodes);
-        if !is_alike || self.nodes.iter().any(|(node, most)| limit(standing, *node as usize).min(self.pods) > *most) {
+        if !is_alike || self.nodes.iter().any(|(node, most)| standing.limit_at(*node as usize).min(self.pods) > *most) {
             return None;
         }
         let total = total(question);
@@ -192,11 +224,6 @@ impl Evidence {
 
 fn total(question: &Question<'_>) -> f64 {
     question.demand.iter().map(|(_, demand)| demand).sum()
-}
-
-fn limit(standing: &Standing, position: usize) -> u32 {
-    let capacity = &standing.capacities[position];
-    capacity.limit(standing.running.get(&capacity.node).copied().unwrap_or(0))
 }
 
 fn names(network: &Network, nodes: &[(u32, u32)]) -> (u64, usize) {

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use placement::plan::Stability;
+use placement::plan::{MoveHistory, Stability};
 use placement::{CostMatrix, Demand, NodeCapacity, Problem};
 use proptest::prelude::*;
 
@@ -57,13 +57,14 @@ proptest! {
         let before = network(&costs);
         let amounts_before = demand(&amounts);
         let pods = 4;
-        let plan = problem(&before, &limits, pods, &amounts_before).solve().unwrap();
+        let choice = RULES.choose_and_show(&problem(&before, &limits, pods, &amounts_before), &MoveHistory::default()).unwrap();
+        let plan = choice.best;
         prop_assume!(plan.unplaced.is_none() && plan.unserved.is_empty());
         let running = plan.replicas.clone();
         let standing = standing(&running, &limits);
         let question = Question { replicas: pods, pod_target: 10.0, demand: &amounts_before, is_steady: true, requests_per_second: None, ways: None };
         let all: Vec<usize> = (0..NODES).collect();
-        let evidence = Evidence::of(&before, &standing, &question, &all, &[0.0; NODES], &plan, &plan).unwrap();
+        let evidence = Evidence::of(&before, &standing, &question, &all, &[0.0; NODES], &plan, (&plan, &choice.prices)).unwrap();
 
         let after = network(&changed(&costs, &cost_changes));
         let amounts_after = demand(&changed(&amounts, &amount_changes));
@@ -74,7 +75,9 @@ proptest! {
         let best_kept = problem.keeping_what_runs().solve().unwrap().cost.network_seconds;
         prop_assert!(best_kept <= kept * (1.0 + 1e-5) + 1e-9, "{best_kept} {kept}");
         prop_assert!(best_kept - free <= gain + 1e-6 * kept + 1e-9, "{best_kept} {free} {gain}");
-        if evidence.weigh(&after, &standing, &later, &RULES) == Weight::NoMove {
+        let least = evidence.seconds_at_least(&after, &standing, &later);
+        prop_assert!(least <= free * (1.0 + 1e-6) + 1e-9, "{least} {free}");
+        if matches!(evidence.weigh(&after, &standing, &later, &RULES), Weight::NoMove | Weight::GainTooSmall) {
             let enough = RULES.gain_seconds.max(RULES.gain_ratio * kept);
             prop_assert!(best_kept - free < enough + 1e-6 * kept);
         }
@@ -93,7 +96,7 @@ proptest! {
         let held = standing(&plan.replicas, &limits);
         let question = Question { replicas: 4, pod_target: 10.0, demand: &amounts_before, is_steady: true, requests_per_second: None, ways: None };
         let all: Vec<usize> = (0..NODES).collect();
-        let evidence = Evidence::of(&before, &held, &question, &all, &[0.0; NODES], &plan, &plan).unwrap();
+        let evidence = Evidence::of(&before, &held, &question, &all, &[0.0; NODES], &plan, (&plan, &[])).unwrap();
         prop_assert!(evidence.gain_at_most(&before, &held, &question).is_some_and(|(_, gain)| gain.abs() < 1e-6));
 
         let opened = standing(&plan.replicas, &[2, 2, 2, 2, 1, 2]);
@@ -124,7 +127,7 @@ fn evidence_is_the_same_after_it_was_written_down() {
     let question =
         Question { replicas: 4, pod_target: 10.0, demand: &amounts, is_steady: true, requests_per_second: None, ways: None };
     let all: Vec<usize> = (0..NODES).collect();
-    let evidence = Evidence::of(&before, &held, &question, &all, &[0.0; NODES], &plan, &plan).unwrap();
+    let evidence = Evidence::of(&before, &held, &question, &all, &[0.0; NODES], &plan, (&plan, &[])).unwrap();
     let written = serde_json::to_string(&evidence).unwrap();
     let read: Evidence = serde_json::from_str(&written).unwrap();
     assert_eq!(serde_json::to_string(&read).unwrap(), written);
