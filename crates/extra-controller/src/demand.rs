@@ -24,6 +24,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::objects::PodChanges;
+
 /// Round trips in seconds between a source and a serving node; 0 where one is not known.
 pub(crate) type RoundTrips = Arc<dyn Fn(&NodeName, &NodeName) -> f64 + Send + Sync>;
 
@@ -146,11 +148,14 @@ impl std::fmt::Debug for Demands {
     }
 }
 
-/// How often the peers are looked up.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// Keeps one task for each of the `peers`, until dropped. A peer that goes is lost to the board.
-async fn follow_peers(demands: Arc<Demands>, peers: impl Fn() -> Peers, follow: impl Fn(String, Peer) -> JoinHandle<()>) {
+/// Keeps one task for each of the `peers`, which are among the pods, until dropped. A peer that
+/// goes is lost to the board.
+async fn follow_peers(
+    demands: Arc<Demands>,
+    mut pods: PodChanges,
+    peers: impl Fn() -> Peers,
+    follow: impl Fn(String, Peer) -> JoinHandle<()>,
+) {
     struct Follower(JoinHandle<()>);
     impl Drop for Follower {
         fn drop(&mut self) {
@@ -158,10 +163,7 @@ async fn follow_peers(demands: Arc<Demands>, peers: impl Fn() -> Peers, follow: 
         }
     }
     let mut followers: BTreeMap<String, (Peer, Follower)> = BTreeMap::new();
-    let mut ticks = tokio::time::interval(LOOK_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
         let present = peers();
         followers.retain(|name, (peer, _)| {
             let stays = present.get(name) == Some(peer);
@@ -173,5 +175,6 @@ async fn follow_peers(demands: Arc<Demands>, peers: impl Fn() -> Peers, follow: 
         for (name, peer) in present {
             followers.entry(name.clone()).or_insert_with(|| (peer.clone(), Follower(follow(name, peer))));
         }
+        pods.next().await;
     }
 }

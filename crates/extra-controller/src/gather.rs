@@ -185,17 +185,13 @@ impl Gatherer {
     }
 
     /// Source nodes that requests come from.
-    pub(crate) fn senders(&self) -> BTreeSet<NodeName> {
+    pub(crate) fn senders(&self) -> BTreeSet<&NodeName> {
         let demands = self.picture.revisions.values().map(|inputs| &inputs.demand);
-        let seconds = |demand: &Demand| -> Vec<NodeName> {
-            demand
-                .seconds
-                .iter()
-                .filter_map(|(_, sources)| sources.as_ref())
-                .flat_map(|sources| sources.keys().cloned())
-                .collect()
-        };
-        demands.flat_map(|demand| demand.in_flight.keys().cloned().chain(seconds(demand))).collect()
+        let senders = demands.flat_map(|demand| {
+            let of_seconds = demand.seconds.iter().filter_map(|(_, sources)| sources.as_ref());
+            demand.in_flight.keys().chain(of_seconds.flat_map(BTreeMap::keys))
+        });
+        senders.collect()
     }
 
     /// Gathers one revision again.

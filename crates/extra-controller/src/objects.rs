@@ -3,6 +3,6 @@
 mod changes;
 mod watching;
 
-pub(crate) use changes::{ChangeLog, Changes};
+pub(crate) use changes::{ChangeLog, Changes, PodChanges};
 pub(crate) use watching::is_ready;
 pub(crate) use watching::{Objects, WatchScope, spawn};

@@ -36,6 +36,8 @@ struct State {
     complete: bool,
     entries: BTreeMap<RevisionKey, Entry>,
     nodes: Vec<NodeName>,
+    /// The nodes that traffic is routed to, as of a version.
+    serving: Option<(u64, BTreeSet<NodeName>)>,
 }
 
 impl Default for RouteBook {
@@ -144,8 +146,14 @@ impl RouteBook {
     #[must_use]
     pub(crate) fn serving(&self) -> BTreeSet<NodeName> {
         self.with(|state| {
+            if let Some((_, serving)) = state.serving.as_ref().filter(|(version, _)| *version == state.version) {
+                return serving.clone();
+            }
             let routes = state.entries.values().filter_map(|entry| entry.routes.as_ref());
-            routes.flat_map(|routes| routes.serving()).cloned().collect()
+            let nodes: BTreeSet<&NodeName> = routes.flat_map(|routes| routes.serving()).collect();
+            let serving: BTreeSet<NodeName> = nodes.into_iter().cloned().collect();
+            state.serving = Some((state.version, serving.clone()));
+            serving
         })
     }
 
@@ -221,6 +229,20 @@ mod tests {
         assert!(changes.try_recv().is_err());
         book.reset();
         assert!(book.follow().is_none() && book.version() == 2);
+    }
+
+    #[test]
+    fn who_serves_is_known_after_every_change() {
+        let (book, routes) = (RouteBook::default(), || entry(Some(Routes::identity(&nodes()))));
+        let all: BTreeSet<NodeName> = nodes().into_iter().collect();
+        book.set(&key("hello-00001"), routes()).unwrap();
+        assert_eq!((book.serving(), book.serving()), (all.clone(), all.clone()));
+        book.set(&key("hello-00001"), entry(None)).unwrap();
+        assert_eq!(book.serving(), BTreeSet::new());
+        book.set(&key("hello-00001"), routes()).unwrap();
+        assert_eq!(book.serving(), all);
+        book.reset();
+        assert_eq!(book.serving(), BTreeSet::new());
     }
 
     #[test]

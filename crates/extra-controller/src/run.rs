@@ -24,7 +24,7 @@ use crate::demand::{DemandSource as _, Demands, Peer, Peers, SourceKind};
 use crate::explain::Explanations;
 use crate::gather::Gatherer;
 use crate::metrics::{InputLabels, Metrics};
-use crate::objects::{self, ChangeLog, Objects, WatchScope};
+use crate::objects::{self, ChangeLog, Objects, PodChanges, WatchScope};
 use crate::options::{Label, Options};
 use crate::pins;
 use crate::report::Reporter;
@@ -90,16 +90,22 @@ pub async fn run_with(options: Options, client: Client, prober: ActivatorProber,
 
     let (nodes_sender, nodes) = watch::channel(objects.node_names());
     let (matrix_sender, matrix) = watch::channel(Arc::new(LatencyMatrix::default()));
+    let (used_sender, used) = watch::channel(BTreeSet::new());
     let feed = feed(&options, http, objects.clone())?;
     let latency = Latency { interval: options.latency.latency_interval, start, nodes, matrix: matrix_sender };
-    tasks.spawn(latency_source::follow(latency, feed, report_latency(events.clone(), metrics.clone())));
-    spawn_demand(&options, streams, &objects, &demands, &mut tasks);
+    let is_used = {
+        let used = used.clone();
+        move || !used.borrow().is_empty()
+    };
+    let report = report_latency(events.clone(), metrics.clone());
+    tasks.spawn(latency_source::follow_while(is_used, latency, feed, report));
+    let pods = changes.pods();
+    spawn_demand(&options, streams, (&objects, pods.clone()), &demands, &mut tasks);
     tasks.spawn(tell_round_trips(matrix.clone(), demands.clone()));
-    tasks.spawn(expect_gateways(objects.clone(), options.clone(), demands.clone()));
+    tasks.spawn(expect_gateways(objects.clone(), pods, options.clone(), demands.clone()));
     let monitors = ServiceMonitors::default();
     tasks.spawn(monitors.clone().discover(client.clone()));
     let (leads_sender, leads) = watch::channel(false);
-    let (used_sender, used) = watch::channel(BTreeSet::new());
     if !options.dry_run {
         tasks.spawn(pins::keep(client.clone(), options.pod.pod_namespace.clone(), used, leads.clone(), start));
     }
@@ -161,7 +167,13 @@ pub async fn run_with(options: Options, client: Client, prober: ActivatorProber,
     Ok(())
 }
 
-fn spawn_demand(options: &Options, http: reqwest::Client, objects: &Objects, demands: &Arc<Demands>, tasks: &mut JoinSet<()>) {
+fn spawn_demand(
+    options: &Options,
+    http: reqwest::Client,
+    (objects, pods): (&Objects, PodChanges),
+    demands: &Arc<Demands>,
+    tasks: &mut JoinSet<()>,
+) {
     let peers = |selector: Label, port: u16| {
         let (objects, namespace) = (objects.clone(), options.gateway_namespace.clone());
         move || -> Peers {
@@ -172,11 +184,11 @@ fn spawn_demand(options: &Options, http: reqwest::Client, objects: &Objects, dem
     match options.demand_source {
         SourceKind::LoadReports => {
             let replicas = peers(options.ingress_selector.clone(), options.ingress_port);
-            tasks.spawn(LoadReports { http, replicas }.run(demands.clone()));
+            tasks.spawn(LoadReports { http, replicas, pods }.run(demands.clone()));
         }
         SourceKind::StatisticsPage => {
             let gateways = peers(options.gateway_selector.clone(), options.gateway_stats_port);
-            tasks.spawn(StatisticsPages { http, gateways }.run(demands.clone()));
+            tasks.spawn(StatisticsPages { http, gateways, pods }.run(demands.clone()));
         }
     }
 }
@@ -193,13 +205,12 @@ async fn tell_round_trips(mut latency: watch::Receiver<Arc<LatencyMatrix>>, dema
 }
 
 /// Tells the board of demand which nodes have a gateway.
-async fn expect_gateways(objects: Objects, options: Options, demands: Arc<Demands>) {
-    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+async fn expect_gateways(objects: Objects, mut changes: PodChanges, options: Options, demands: Arc<Demands>) {
     loop {
-        ticks.tick().await;
         let pods = objects.ready_pods(&options.gateway_namespace, options.gateway_selector.pair(), options.gateway_stats_port);
         let nodes = pods.into_iter().map(|(_, node, _)| node.into()).collect();
         demands.board().expect_gateways(nodes);
+        changes.next().await;
     }
 }
 

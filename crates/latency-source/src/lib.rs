@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use latency_matrix::{Measurement, NodeName};
 
 pub use feed::{Feed, FeedChange};
-pub use follow::{Latency, Reading, follow};
+pub use follow::{Latency, Reading, follow, follow_while};
 pub use options::LatencyOptions;
 pub use probers::Probers;
 pub use prometheus::{PrometheusSource, Queries};

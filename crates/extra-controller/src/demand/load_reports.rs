@@ -8,6 +8,7 @@ use gateway_link::demand::{DEMAND_PATH, DemandEvent, DemandStreamError, MAX_LINE
 use gateway_link::lines::{LineTooLong, Lines};
 
 use super::{DemandSource, Demands, Peer, Peers, follow_peers};
+use crate::objects::PodChanges;
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(2);
@@ -18,12 +19,14 @@ pub(crate) struct LoadReports<P> {
     pub(crate) http: reqwest::Client,
     /// The replicas there are now.
     pub(crate) replicas: P,
+    /// Says when they may be others.
+    pub(crate) pods: PodChanges,
 }
 
 impl<P: Fn() -> Peers + Send + Sync + 'static> DemandSource for LoadReports<P> {
     async fn run(self, demands: Arc<Demands>) {
         let follow = |name: String, peer: Peer| tokio::spawn(follow(demands.clone(), self.http.clone(), name, peer));
-        follow_peers(demands.clone(), &self.replicas, follow).await;
+        follow_peers(demands.clone(), self.pods.clone(), &self.replicas, follow).await;
     }
 }
 
@@ -100,6 +103,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::objects::ChangeLog;
 
     /// A replica whose streams say what is sent to it, one stream after the other; a stream ends
     /// with `None`.
@@ -136,7 +140,8 @@ mod tests {
     async fn a_held_request_is_announced_at_once_and_streams_are_followed_again() {
         let (peers, lines) = replica().await;
         let demands = Arc::new(Demands::new(Instant::now()));
-        let source = LoadReports { http: reqwest::Client::new(), replicas: move || peers.clone() };
+        let source =
+            LoadReports { http: reqwest::Client::new(), replicas: move || peers.clone(), pods: ChangeLog::default().pods() };
         let task = tokio::spawn(source.run(demands.clone()));
         lines.send(Some(snapshot(0))).unwrap();
         // A line that is none ends the stream, and the next one begins with a snapshot.

@@ -9,6 +9,7 @@ use futures::StreamExt as _;
 use tokio::time::Instant;
 
 use super::{DemandSource, Demands, Peer, Peers, follow_peers};
+use crate::objects::PodChanges;
 
 /// How often the gauge is read while some revision waits at zero: a held request is noticed within
 /// this, plus one round trip.
@@ -32,12 +33,14 @@ pub(crate) struct StatisticsPages<P> {
     pub(crate) http: reqwest::Client,
     /// The gateways there are now, with the addresses of their statistics.
     pub(crate) gateways: P,
+    /// Says when they may be others.
+    pub(crate) pods: PodChanges,
 }
 
 impl<P: Fn() -> Peers + Send + Sync + 'static> DemandSource for StatisticsPages<P> {
     async fn run(self, demands: Arc<Demands>) {
         let follow = |name: String, peer: Peer| tokio::spawn(read(demands.clone(), self.http.clone(), name, peer));
-        follow_peers(demands.clone(), &self.gateways, follow).await;
+        follow_peers(demands.clone(), self.pods.clone(), &self.gateways, follow).await;
     }
 }
 
@@ -108,6 +111,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::objects::ChangeLog;
 
     type Asked = Arc<Mutex<BTreeSet<String>>>;
 
@@ -131,7 +135,8 @@ mod tests {
         let address = gateway(asked.clone()).await;
         let peers = Peers::from([("gw".to_owned(), Peer { node: "node3".into(), address })]);
         let demands = Arc::new(Demands::new(Instant::now()));
-        let source = StatisticsPages { http: reqwest::Client::new(), gateways: move || peers.clone() };
+        let source =
+            StatisticsPages { http: reqwest::Client::new(), gateways: move || peers.clone(), pods: ChangeLog::default().pods() };
         let task = tokio::spawn(source.run(demands.clone()));
         let key = RevisionKey::new("default", "hello-00001");
         let woken = tokio::time::timeout(Duration::from_secs(60), demands.woken()).await.unwrap();
@@ -165,7 +170,8 @@ mod tests {
         let peers = Peers::from([("gw".to_owned(), Peer { node: "node3".into(), address })]);
         let demands = Arc::new(Demands::new(Instant::now()));
         demands.board().expect_gateways(["node3".into()].into());
-        let source = StatisticsPages { http: reqwest::Client::new(), gateways: move || peers.clone() };
+        let source =
+            StatisticsPages { http: reqwest::Client::new(), gateways: move || peers.clone(), pods: ChangeLog::default().pods() };
         let task = tokio::spawn(source.run(demands.clone()));
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert_eq!(demands.board().unknown_sources(demands.now()), ["node3".into()].into());

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use gateway_link::RevisionKey;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// Something that the stores hold now, or no longer do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,11 +59,16 @@ impl Changes {
 pub(crate) struct ChangeLog {
     changes: Arc<Mutex<Changes>>,
     noted: Arc<Notify>,
+    /// Changes of pods, counted.
+    pods: Arc<watch::Sender<u64>>,
 }
 
 impl ChangeLog {
     /// Records a change and wakes the waiting task.
     pub(crate) fn record(&self, change: Change) {
+        if matches!(change, Change::Pod(..) | Change::Relisted) {
+            self.pods.send_modify(|count| *count += 1);
+        }
         self.with(|changes| changes.add(change));
         self.noted.notify_one();
     }
@@ -78,8 +84,30 @@ impl ChangeLog {
         self.noted.notified().await;
     }
 
+    /// For whoever looks through all pods.
+    pub(crate) fn pods(&self) -> PodChanges {
+        PodChanges(self.pods.subscribe())
+    }
+
     fn with<T>(&self, act: impl FnOnce(&mut Changes) -> T) -> T {
         act(&mut self.changes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// How long one look through all pods serves, whatever changes: in a large cluster some pod always
+/// does.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Says when to look through all pods again.
+#[derive(Clone, Debug)]
+pub(crate) struct PodChanges(watch::Receiver<u64>);
+
+impl PodChanges {
+    /// Returns when some pod has changed since the last call, after a second at the earliest.
+    pub(crate) async fn next(&mut self) {
+        tokio::time::sleep(LOOK_EVERY).await;
+        // Without a watch there are no changes to hear of: then once a second.
+        let _ = self.0.changed().await;
     }
 }
 
@@ -98,5 +126,20 @@ mod tests {
         let changes = log.drain();
         assert_eq!((changes.nodes.len(), changes.pods.len(), changes.settings), (1, 1, false));
         assert_eq!(log.drain(), Changes::default());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pods_are_looked_through_when_one_has_changed_and_once_a_second_at_most() {
+        let log = ChangeLog::default();
+        let mut pods = log.pods();
+        log.record(Change::Node("node1".to_owned()));
+        let minute = Duration::from_secs(60);
+        assert!(tokio::time::timeout(minute, pods.next()).await.is_err(), "no pod has changed");
+        log.record(Change::Pod("default".to_owned(), "a".to_owned()));
+        log.record(Change::Relisted);
+        let begun = tokio::time::Instant::now();
+        pods.next().await;
+        assert_eq!(begun.elapsed().as_secs(), 1);
+        assert!(tokio::time::timeout(minute, pods.next()).await.is_err(), "both were heard of");
     }
 }

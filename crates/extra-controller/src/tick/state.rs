@@ -6,21 +6,39 @@ use std::time::Duration;
 use gateway_link::RevisionKey;
 use tokio::time::Instant;
 
+/// Revisions that are written at once where nobody waits for them: each takes connections of its
+/// own, and a start may find something to write about every revision.
+const WRITES_AT_ONCE: usize = 16;
+
 /// Revisions of which something is being written or probed.
 #[derive(Debug, Default)]
 pub(super) struct Busy {
     writing: BTreeSet<RevisionKey>,
     probing: BTreeSet<RevisionKey>,
+    /// Revisions whose write did not begin since others are under way.
+    queued: BTreeSet<RevisionKey>,
 }
 
 impl Busy {
-    /// Whether a write may begin; it then has.
-    pub(super) fn begin_write(&mut self, key: &RevisionKey) -> bool {
+    /// Whether a write may begin; it then has. One that nobody waits for is queued while many are
+    /// under way.
+    pub(super) fn begin_write(&mut self, key: &RevisionKey, is_waited_for: bool) -> bool {
+        if !is_waited_for && self.writing.len() >= WRITES_AT_ONCE {
+            if !self.writing.contains(key) {
+                self.queued.insert(key.clone());
+            }
+            return false;
+        }
+        self.queued.remove(key);
         self.writing.insert(key.clone())
     }
 
-    pub(super) fn wrote(&mut self, key: &RevisionKey) {
+    /// A write has ended. The queued revisions that there is room for now: they are to be decided
+    /// on again.
+    pub(super) fn wrote(&mut self, key: &RevisionKey) -> BTreeSet<RevisionKey> {
         self.writing.remove(key);
+        let room = WRITES_AT_ONCE.saturating_sub(self.writing.len());
+        std::iter::from_fn(|| self.queued.pop_first()).take(room).collect()
     }
 
     /// Whether a probe may begin; it then has.
@@ -62,12 +80,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_write_waits_for_others_unless_somebody_waits_for_it() {
+        let key = |number| RevisionKey::new("default", format!("hello-{number:05}"));
+        let mut busy = Busy::default();
+        assert!((0..WRITES_AT_ONCE).all(|number| busy.begin_write(&key(number), false)));
+        let (queued, urgent) = (WRITES_AT_ONCE, WRITES_AT_ONCE + 1);
+        assert!(!busy.begin_write(&key(queued), false) && !busy.begin_write(&key(0), false));
+        assert!(busy.begin_write(&key(urgent), true) && !busy.begin_write(&key(urgent), true));
+        assert_eq!(busy.wrote(&key(urgent)), BTreeSet::new(), "as many as before are under way");
+        assert_eq!(busy.wrote(&key(1)), BTreeSet::from([key(queued)]));
+        assert!(busy.begin_write(&key(queued), false));
+        assert_eq!(busy.wrote(&key(2)), BTreeSet::new(), "nothing is queued twice");
+    }
+
+    #[test]
     fn one_write_at_a_time_and_longer_waits_after_each_failure() {
         let key = RevisionKey::new("default", "hello-00001");
         let mut busy = Busy::default();
-        assert!(busy.begin_write(&key) && !busy.begin_write(&key) && busy.begin_probe(&key));
+        assert!(busy.begin_write(&key, false) && !busy.begin_write(&key, false) && busy.begin_probe(&key));
         busy.wrote(&key);
-        assert!(busy.begin_write(&key));
+        assert!(busy.begin_write(&key, false));
         let (mut retries, now) = (Retries::default(), Instant::now());
         let second = Duration::from_secs(1);
         retries.failed(&key, now);
