@@ -10,5 +10,6 @@ pub mod gateways;
 pub mod kubelets;
 pub mod network;
 pub mod probers;
+pub mod removals;
 pub mod serverless;
 pub mod stage;

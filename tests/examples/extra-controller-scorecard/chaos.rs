@@ -1,8 +1,8 @@
 //! Everything goes wrong under simulated load: daemons are killed and stopped, watches lag, break
 //! and fall silent, the API server refuses and its answers get lost, demand and latency are not
-//! told, nodes are cut off, pods fail and are deleted, revisions come and go. At no instant is a
-//! ready pod taken that measured demand asks for, and in the end everything is as the demand says
-//! and nothing is left of what is gone.
+//! told, nodes are cut off, pods fail and are deleted, revisions come and go. No decision takes a
+//! ready pod that measured demand asks for (`kantai_tests::knative::removals` has the rule), and in
+//! the end everything is as the demand says and nothing is left of what is gone.
 //!
 //! API server, controllers and daemons are real; the daemons are processes and reach it through a
 //! proxy that makes the faults. Gateways, probers, kubelets and Knative's ServerlessService
@@ -91,6 +91,8 @@ pub(crate) async fn unleash(components: &Components, binaries: &Binaries, points
     }
     let kinds: Vec<String> = toll.kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     note(&format!("chaos: {}", kinds.join(", ")));
+    let sudden = world.observer.sudden();
+    note(&format!("chaos: {sudden} ready pods went by the rule that the clients of that very moment would have asked for"));
     world.stop().await?;
     Ok(toll)
 }
@@ -124,7 +126,7 @@ impl<'a> World<'a> {
         let seikas = Keeper::start(&binaries.path("seika-controller"), seika_way, seikas, stage.folder().join("seikas.log"))?;
         let world = Self {
             stage,
-            observer: Observer::start(stage.api(), gateways.clone()).await?,
+            observer: Observer::start(stage, gateways.clone()).await?,
             gateways,
             probers,
             kubelets,
@@ -288,7 +290,7 @@ impl<'a> World<'a> {
         let pods = self.kubelets.pods();
         let active: Vec<_> = pods.iter().filter(|pod| is_ready(pod)).collect();
         let Some(pod) = active.choose(chance) else { return Ok(()) };
-        self.observer.excuse_pod(&pod.uid().unwrap_or_default());
+        self.observer.excuse_pod(pod);
         let pods = self.stage.api::<Pod>();
         // It may have gone meanwhile.
         if chance.random_bool(0.5) {

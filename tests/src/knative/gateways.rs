@@ -44,8 +44,8 @@ struct Inner {
     nodes: BTreeMap<String, Node>,
     clients: BTreeMap<(String, String), Clients>,
     manner: Manner,
-    /// Per revision: the counts that were reported, and when.
-    told: BTreeMap<String, VecDeque<(Instant, u32)>>,
+    /// The clients that were reported, per revision that has any, and when.
+    told: VecDeque<(Instant, BTreeMap<String, u32>)>,
 }
 
 struct Node {
@@ -91,7 +91,7 @@ impl Gateways {
             nodes: (1..).zip(nodes).map(node).collect(),
             clients: BTreeMap::new(),
             manner: Manner::default(),
-            told: BTreeMap::new(),
+            told: VecDeque::new(),
         })));
         let listener = TcpListener::bind(address).await?;
         let router = Router::new().route(DEMAND_PATH, get(serve)).with_state(gateways.clone());
@@ -118,7 +118,6 @@ impl Gateways {
     pub fn forget(&self, revision: &str) {
         let mut inner = self.0.lock().unwrap();
         inner.clients.retain(|(of, _), _| of != revision);
-        inner.told.remove(revision);
     }
 
     /// Sets how demand is served from now on.
@@ -140,14 +139,12 @@ impl Gateways {
         self.0.lock().unwrap().clients.get(&place).map_or(0, |clients| clients.count)
     }
 
-    /// The lowest count of clients of a revision that was reported within the last `window`, or
-    /// last before it.
+    /// The clients of a revision that were reported lately, in the order of time. Before its first
+    /// client a revision has none.
     #[must_use]
-    pub fn least_told(&self, revision: &str, window: Duration) -> u32 {
+    pub fn told(&self, revision: &str) -> Vec<(Instant, u32)> {
         let inner = self.0.lock().unwrap();
-        let Some(told) = inner.told.get(revision) else { return 0 };
-        let recent = told.iter().filter(|(at, _)| at.elapsed() <= window).map(|(_, count)| *count).min();
-        recent.or_else(|| told.back().map(|(_, count)| *count)).unwrap_or(0)
+        inner.told.iter().map(|(at, counts)| (*at, counts.get(revision).copied().unwrap_or(0))).collect()
     }
 }
 
@@ -176,12 +173,10 @@ impl Inner {
             *counts.entry(revision).or_default() += clients.heard;
         }
         let now = Instant::now();
-        for (revision, count) in counts {
-            let told = self.told.entry(revision.to_owned()).or_default();
-            told.push_back((now, count));
-            while told.len() > 1 && told.front().is_some_and(|(at, _)| at.elapsed() > KEPT) {
-                told.pop_front();
-            }
+        let counts = counts.into_iter().map(|(revision, count)| (revision.to_owned(), count)).collect();
+        self.told.push_back((now, counts));
+        while self.told.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > KEPT) {
+            self.told.pop_front();
         }
         let key = |revision| RevisionKey::new(NAMESPACE, revision);
         by_revision.into_iter().map(|(revision, loads)| RevisionDemand { key: key(revision), loads }).collect()

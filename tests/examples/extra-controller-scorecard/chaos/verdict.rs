@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_api::seika::Seika;
 use k8s_api::{PodAutoscaler, ServerlessService};
 use k8s_openapi::api::core::v1::Pod;
+use kantai_tests::knative::removals::{OFF, PER_POD, least_pods};
 use kantai_tests::knative::stage::{is_ready, revision_of};
 use kantai_tests::seika::cluster::is_of_a_seika;
 use kube::ResourceExt as _;
@@ -12,18 +13,9 @@ use kube::api::ListParams;
 
 use super::{STEADY, World};
 
-/// What one pod is to carry: 70 % of the target of 10.
-const PER_POD: f64 = 7.0;
-/// Averages of what is measured are so much off at most.
-const OFF: f64 = 0.5;
 /// Silent watches are noticed within half a minute, lost Leases run out, retries wait for half a
 /// minute at most, and then windows have to pass.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(150);
-
-/// The fewest pods that so many clients ask for.
-pub(super) fn least_pods(clients: u32) -> usize {
-    if clients == 0 { 0 } else { ((f64::from(clients) - OFF) / PER_POD).ceil() as usize }
-}
 
 /// The most: each source may earn one more than its load is worth.
 fn most_pods(by_source: &[u32]) -> usize {
@@ -55,7 +47,7 @@ impl World<'_> {
         let mut amiss = Vec::new();
         for name in STEADY.iter().map(|(name, _)| (*name).to_owned()).chain(self.changing.clone()) {
             let by_source: Vec<u32> = self.stage.nodes.iter().map(|node| self.gateways.clients_at(&name, node)).collect();
-            let (least, most) = (least_pods(by_source.iter().sum()), most_pods(&by_source));
+            let (least, most) = (least_pods(by_source.iter().sum::<u32>().into()), most_pods(&by_source));
             let own: Vec<&Pod> = pods.iter().filter(|pod| revision_of(pod) == Some(&name)).collect();
             let ready = own.iter().filter(|pod| is_ready(pod)).count();
             // The Deployment's first pods may be among them.
