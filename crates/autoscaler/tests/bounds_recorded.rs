@@ -23,13 +23,11 @@ struct Bounds {
 
 impl Bounds {
     /// What stock's reconciler makes of the autoscaler's count, as its source has it. Where the
-    /// bounds cross stock gives the most for counts from the least on, and the least for all below:
-    /// here the least holds for both, so that a count that was reached stays.
+    /// bounds cross that is the most for counts from the least on, and the least for all below.
     fn apply(&self, want: u32, is_initialized: bool) -> u32 {
         let least = if self.initial > 1 && !is_initialized { self.least.max(self.initial) } else { self.least };
         match self.most {
             _ if want < least => least,
-            most if most != 0 && most < least => least,
             most if most != 0 && want > most => most,
             _ => want,
         }

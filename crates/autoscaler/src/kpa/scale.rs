@@ -186,7 +186,10 @@ impl Delayed {
 }
 
 /// `want` within the revision's bounds. Until the revision was `initialized`, an initial scale of
-/// more than one is the least, even where that is beyond its most pods.
+/// more than one is the least.
+///
+/// Where the bounds cross, counts below the least become the least and all others the most, as in
+/// stock's `applyBounds`.
 #[must_use]
 pub fn within_bounds(want: u32, initialized: bool, settings: &RevisionSettings) -> u32 {
     // One pod is what Knative starts anyway, and a revision that could not start is not to be
@@ -195,7 +198,7 @@ pub fn within_bounds(want: u32, initialized: bool, settings: &RevisionSettings) 
     let least = settings.min_scale.max(initial);
     match settings.max_scale {
         _ if want < least => least,
-        Some(most) => want.min(most.max(least)),
+        Some(most) => want.min(most),
         None => want,
     }
 }

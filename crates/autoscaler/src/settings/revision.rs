@@ -345,7 +345,7 @@ impl Own<'_> {
             remark("max-scale", format!("beyond the cluster's max-scale-limit, {limit}, which new revisions must keep to"));
         }
         if let Some(max) = max.filter(|max| *max < min) {
-            remark("min-scale", format!("{min} is more than max-scale, {max}; min-scale holds"));
+            remark("min-scale", format!("{min} is more than max-scale, {max}: counts from min-scale on become max-scale"));
         }
         if let Some(max) = max.filter(|max| *max < activation) {
             remark("activation-scale", format!("{activation} is more than max-scale, {max}, which holds"));

@@ -145,10 +145,10 @@ fn an_initial_scale_of_one_is_no_bound() {
 }
 
 #[test]
-fn the_first_pods_come_even_where_they_are_more_than_the_most() {
+fn where_bounds_cross_counts_from_the_least_on_become_the_most() {
     let mut settings = demo();
     (settings.initial_scale, settings.max_scale) = (5, Some(3));
-    assert_eq!((within_bounds(1, false, &settings), within_bounds(9, false, &settings)), (5, 5));
+    assert_eq!([1, 4, 5, 9].map(|want| within_bounds(want, false, &settings)), [5, 5, 3, 3]);
     assert_eq!(within_bounds(9, true, &settings), 3);
 }
 
