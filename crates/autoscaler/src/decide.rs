@@ -21,7 +21,7 @@ use self::beyond::{keep_profile, review, wall_seconds};
 use crate::earned;
 use crate::handback::{self, BackStep};
 use crate::kpa::{DemandHistory, Observed, Scale, ScaleMemory, SourceDemand, serving_mode};
-use crate::lifecycle::{self, Goal, Outcome, Situation};
+use crate::lifecycle::{self, Goal, Lasting, Outcome, Situation};
 use crate::memory::{HandingBack, Memory, RevisionMemory, Settled};
 use crate::picture::{Facts, Inputs, Picture};
 use crate::place::{self, GoalState, Question, Standing, Target};
@@ -384,13 +384,13 @@ impl Deciding<'_> {
         })
     }
 
-    fn outcome(&self, count: &Count, scale: Option<&Scale>, ready: u32, own: &RevisionMemory) -> Outcome {
+    fn outcome(&self, count: &Count, scale: Option<&Scale>, ready: u32, own: &mut RevisionMemory) -> Outcome {
         let (facts, now) = (&*self.inputs.facts, self.picture.now);
-        let active_since = facts.status.condition(PodAutoscalerStatus::ACTIVE).and_then(|active| active.last_transition_time);
+        let changed = facts.status.condition(PodAutoscalerStatus::ACTIVE).and_then(|active| active.last_transition_time);
+        let changed = changed.or(facts.created).unwrap_or(now.wall);
         let situation = Situation {
-            now: now.wall,
             active: active(facts),
-            active_since: active_since.or(facts.created).unwrap_or(now.wall),
+            active_for: Lasting::see(&mut own.active, active(facts), changed, now),
             initialized: facts.status.is_initialized(),
             pods: rollout::as_count(facts.pods.len()) + self.unseen(),
             asked: count.asked,

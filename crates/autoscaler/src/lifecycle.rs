@@ -14,21 +14,20 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-
 use k8s_api::{ConditionStatus, ServingMode};
+use serde::{Deserialize, Serialize};
 
 use crate::kpa::within_bounds;
+use crate::picture::Now;
 use crate::settings::RevisionSettings;
 
 /// What is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Situation {
-    /// The wall clock, as conditions record it.
-    pub now: Timestamp,
-    /// The Active condition, and since when.
+    /// The Active condition.
     pub active: ConditionStatus,
-    /// When that last changed; where it was never written, when the revision was made.
-    pub active_since: Timestamp,
+    /// For how long it has been so.
+    pub active_for: Duration,
     /// Whether enough pods were ready once.
     pub initialized: bool,
     /// Pods that are neither terminating nor finished, with those that were asked for and are not
@@ -47,6 +46,32 @@ pub struct Situation {
     pub hidden_for: Option<Duration>,
     /// Whether an activator has answered a probe of the public Service in that time.
     pub activator_answers: bool,
+}
+
+/// Since when a condition is as it is, by a clock that does not jump.
+///
+/// A condition says it by the wall clock, which is believed once: when this program first sees the
+/// condition. From then on its own clock counts.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Lasting {
+    status: ConditionStatus,
+    changed: Timestamp,
+    /// How long it had lasted when it was first seen.
+    before: Duration,
+    seen: Duration,
+}
+
+impl Lasting {
+    /// For how long the condition has had this status, which it got at `changed` of the wall clock.
+    pub(crate) fn see(held: &mut Option<Self>, status: ConditionStatus, changed: Timestamp, now: Now) -> Duration {
+        let is_new = held.is_none_or(|held| (held.status, held.changed) != (status, changed));
+        if is_new {
+            *held = None;
+        }
+        let first = || Self { status, changed, before: elapsed(changed, now.wall), seen: now.monotonic };
+        let held = held.get_or_insert_with(first);
+        held.before + now.monotonic.saturating_sub(held.seen)
+    }
 }
 
 /// How the number of pods should change.
@@ -108,7 +133,7 @@ pub fn decide(situation: &Situation, settings: &RevisionSettings) -> Outcome {
 fn first_pods(situation: &Situation, settings: &RevisionSettings, asked: Option<u32>) -> Outcome {
     // A revision with a minimum scale or with waiting requests is not given up.
     let is_needed = settings.min_scale > 0 || situation.held || situation.asked.is_some_and(|asked| asked > 0);
-    if !is_needed && elapsed(situation.active_since, situation.now) >= settings.progress_deadline + ACTIVATION_SLACK {
+    if !is_needed && situation.active_for >= settings.progress_deadline + ACTIVATION_SLACK {
         return Outcome { goal: Goal::Pods(0), want: Some(0), mode: ServingMode::Proxy };
     }
     let threshold = settings.activation_threshold(false);
@@ -124,7 +149,7 @@ fn first_pods(situation: &Situation, settings: &RevisionSettings, asked: Option<
 fn to_zero(situation: &Situation, settings: &RevisionSettings) -> Outcome {
     let stay = |want, mode| Outcome { goal: Goal::Keep, want, mode };
     let gone = Outcome { goal: Goal::Pods(0), want: Some(0), mode: ServingMode::Proxy };
-    let since = elapsed(situation.active_since, situation.now);
+    let since = situation.active_for;
     match situation.active {
         // Pods on their way to a request are waited for, even if the request went away; not for
         // ever.
@@ -168,9 +193,8 @@ mod tests {
     /// Active for 100 s with one pod and without requests.
     fn idle() -> Situation {
         Situation {
-            now: at(1000),
             active: ConditionStatus::True,
-            active_since: at(900),
+            active_for: SECOND * 100,
             initialized: true,
             pods: 1,
             asked: Some(0),
@@ -182,9 +206,9 @@ mod tests {
         }
     }
 
-    /// Inactive for long by the wall clock, which may jump, and not yet gone.
+    /// Inactive for long, and not yet gone.
     fn hidden() -> Situation {
-        Situation { active: ConditionStatus::False, active_since: at(0), ..idle() }
+        Situation { active: ConditionStatus::False, active_for: SECOND * 1000, ..idle() }
     }
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -195,19 +219,19 @@ mod tests {
 
     #[rstest]
     #[case::first_it_hides(idle(), KEEP_AND_HIDE)]
-    #[case::not_before_a_window(Situation { active_since: at(989), ..idle() }, ONE)]
+    #[case::not_before_a_window(Situation { active_for: SECOND * 11, ..idle() }, ONE)]
     #[case::waits_for_an_activator(Situation { hidden_for: Some(HOUR), ..hidden() }, KEEP_AND_HIDE)]
     #[case::waits_for_the_grace_period(Situation { hidden_for: Some(SECOND * 29), activator_answers: true, ..hidden() }, KEEP_AND_HIDE)]
     #[case::goes_when_both_are_there(Situation { hidden_for: Some(SECOND * 30), activator_answers: true, ..hidden() }, GONE)]
     #[case::not_before_it_is_hidden(Situation { hidden_for: None, activator_answers: true, ..hidden() }, KEEP_AND_HIDE)]
     #[case::a_request_keeps_it(Situation { active: ConditionStatus::False, held: true, ..idle() }, ONE)]
     #[case::unknown_demand_keeps_it(
-        Situation { active: ConditionStatus::False, active_since: at(0), demand_unknown: true, ..idle() },
+        Situation { active: ConditionStatus::False, active_for: SECOND * 1000, demand_unknown: true, ..idle() },
         Outcome { goal: Goal::Keep, want: None, mode: ServingMode::Serve })]
     #[case::a_request_wakes_at_once(Situation { active: ConditionStatus::False, pods: 0, asked: None, held: true, ..idle() }, ONE)]
     #[case::still_starting(
         Situation { active: ConditionStatus::Unknown, ..idle() }, Outcome { goal: Goal::Keep, want: None, mode: ServingMode::Serve })]
-    #[case::started_in_vain(Situation { active: ConditionStatus::Unknown, active_since: at(370), ..idle() }, GONE)]
+    #[case::started_in_vain(Situation { active: ConditionStatus::Unknown, active_for: SECOND * 630, ..idle() }, GONE)]
     #[case::load_rules(Situation { asked: Some(4), ..idle() }, Outcome { goal: Goal::Pods(4), want: Some(4), mode: ServingMode::Serve })]
     #[case::nothing_shrinks_on_the_unknown(
         Situation { asked: Some(2), pods: 5, demand_unknown: true, ..idle() },
@@ -218,10 +242,25 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_jumps_changes_nothing_of_what_was_seen() {
+        let now = |wall, monotonic| Now { wall: at(wall), monotonic: SECOND * monotonic };
+        let (mut held, active) = (None, ConditionStatus::True);
+        assert_eq!(Lasting::see(&mut held, active, at(900), now(1000, 5)), SECOND * 100);
+        assert_eq!(Lasting::see(&mut held, active, at(900), now(40, 15)), SECOND * 110, "back by a quarter of an hour");
+        assert_eq!(Lasting::see(&mut held, active, at(900), now(9000, 16)), SECOND * 111, "and ahead");
+        assert_eq!(Lasting::see(&mut held, ConditionStatus::False, at(9000), now(9000, 17)), Duration::ZERO);
+        assert_eq!(Lasting::see(&mut held, ConditionStatus::False, at(9000), now(100, 57)), SECOND * 40);
+        // The first that is seen of a condition may lie ahead.
+        let mut held = None;
+        assert_eq!(Lasting::see(&mut held, active, at(5000), now(1000, 5)), Duration::ZERO);
+        assert_eq!(Lasting::see(&mut held, active, at(5000), now(1012, 17)), SECOND * 12);
+    }
+
+    #[test]
     fn a_new_revision_waits_for_the_pods_it_was_born_with() {
         let born = Situation {
             active: ConditionStatus::Unknown,
-            active_since: at(999),
+            active_for: SECOND * 1,
             initialized: false,
             asked: Some(7),
             mode: ServingMode::Serve,
@@ -229,9 +268,9 @@ mod tests {
         };
         let outcome = decide(&born, &demo());
         assert_eq!(outcome, Outcome { goal: Goal::AtLeast(1), want: Some(7), mode: ServingMode::Proxy });
-        let late = Situation { active_since: at(0), asked: Some(0), ..born.clone() };
+        let late = Situation { active_for: SECOND * 1000, asked: Some(0), ..born.clone() };
         assert_eq!(decide(&late, &demo()), GONE);
-        let asked_for = Situation { active_since: at(0), ..born };
+        let asked_for = Situation { active_for: SECOND * 1000, ..born };
         assert_ne!(decide(&asked_for, &demo()), GONE);
         let mut settings = demo();
         settings.min_scale = 1;
@@ -266,13 +305,13 @@ mod tests {
         fn a_held_request_is_never_deserted(
             asked in prop::option::of(0_u32..20),
             pods in 0_u32..20,
-            since in 0_i64..1000,
+            since in 0_u64..1000,
             hidden in prop::option::of(0_u64..1000),
             activator_answers: bool,
             active in prop::sample::select(vec![ConditionStatus::True, ConditionStatus::False, ConditionStatus::Unknown]),
         ) {
             let situation = Situation {
-                asked, pods, active, held: true, active_since: at(since), hidden_for: hidden.map(Duration::from_secs), activator_answers,
+                asked, pods, active, held: true, active_for: Duration::from_secs(since), hidden_for: hidden.map(Duration::from_secs), activator_answers,
                 ..idle()
             };
             prop_assert_ne!(decide(&situation, &demo()).goal, Goal::Pods(0));
@@ -284,7 +323,7 @@ mod tests {
         fn the_unknown_takes_nothing_away(
             asked in prop::option::of(0_u32..20),
             pods in 1_u32..20,
-            since in 900_i64..1000,
+            since in 0_u64..100,
             hidden in prop::option::of(0_u64..1000),
             held: bool,
             demand_unknown: bool,
@@ -292,7 +331,7 @@ mod tests {
             active in prop::sample::select(vec![ConditionStatus::True, ConditionStatus::False, ConditionStatus::Unknown]),
         ) {
             let situation = Situation {
-                asked, pods, active, held, demand_unknown, active_since: at(since), hidden_for: hidden.map(Duration::from_secs),
+                asked, pods, active, held, demand_unknown, active_for: Duration::from_secs(since), hidden_for: hidden.map(Duration::from_secs),
                 activator_answers: answers, ..idle()
             };
             let goal = decide(&situation, &demo()).goal;

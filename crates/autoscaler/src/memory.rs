@@ -9,6 +9,7 @@ use latency_matrix::NodeName;
 use serde::{Deserialize, Serialize};
 
 use crate::kpa::{DemandHistory, ScaleMemory};
+use crate::lifecycle::Lasting;
 use crate::picture::{Facts, Picture};
 use crate::place::{GoalMemory, Placed};
 use crate::refusals::Refusals;
@@ -46,6 +47,9 @@ pub(crate) struct RevisionMemory {
     pub(crate) earned: BTreeSet<NodeName>,
     /// Since when no request is routed to a node that has pods.
     pub(crate) withdrawn_since: BTreeMap<NodeName, Duration>,
+    /// Since when the revision is active, or is not.
+    #[serde(default)]
+    pub(crate) active: Option<Lasting>,
     /// Since when the ServerlessService of the inactive revision has mode Proxy.
     pub(crate) hidden_since: Option<Duration>,
     /// How far the hand-back to the stock class is.
