@@ -77,6 +77,12 @@ impl Gatherer {
     /// Takes changes over. The revisions whose inputs are different now, or that are gone.
     pub(crate) fn absorb(&mut self, mut changes: Changes) -> BTreeSet<RevisionKey> {
         let mut dirty = std::mem::take(&mut changes.revisions);
+        for (key, version) in std::mem::take(&mut changes.seikas_gone) {
+            if let Some(written) = self.written.get_mut(&key) {
+                written.seika_was_deleted(&version);
+            }
+            dirty.insert(key);
+        }
         if changes.settings {
             let (autoscaler, deployment) = self.objects.settings();
             let before = (self.cluster.clone(), self.toggle.clone());

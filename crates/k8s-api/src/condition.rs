@@ -10,8 +10,9 @@ pub enum ConditionStatus {
     True,
     /// It does not hold, and waiting alone will not change that.
     False,
-    /// Not decided yet.
+    /// Not decided yet, or a word that we do not know.
     #[default]
+    #[serde(other)]
     Unknown,
 }
 

@@ -29,25 +29,27 @@ pub struct PodAutoscalerSpec {
     #[serde(default)]
     pub container_concurrency: i64,
     /// The Deployment whose pods serve the revision.
+    #[serde(default)]
     pub scale_target_ref: ObjectReference,
     /// Whether any Route refers to the revision.
     #[serde(default)]
     pub reachability: Reachability,
     /// `http1` or `h2c`.
+    #[serde(default)]
     pub protocol_type: String,
 }
 
 /// Whether any Route refers to a revision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reachability {
-    /// Not decided yet; treated as reachable.
-    #[default]
-    #[serde(rename = "")]
-    Unknown,
     /// A Route refers to it.
     Reachable,
     /// No Route does: only requests in flight still need pods.
     Unreachable,
+    /// Not decided yet, or a word that we do not know; treated as reachable.
+    #[default]
+    #[serde(rename = "", other)]
+    Unknown,
 }
 
 /// The status, replaced as a whole through the status subresource.
@@ -103,5 +105,30 @@ impl PodAutoscaler {
     #[must_use]
     pub fn class(&self) -> &str {
         self.annotations().get(CLASS_ANNOTATION).map_or(STOCK_CLASS, String::as_str)
+    }
+}
+
+#[cfg(feature = "objects")]
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// One that cannot be read would keep all others from being listed.
+    #[test]
+    fn what_other_classes_or_later_releases_write_is_read_all_the_same() {
+        let object = json!({
+            "metadata": {"name": "other-00001"},
+            "spec": {"reachability": "Perhaps"},
+            "status": {"conditions": [{"type": "Active", "status": "Maybe"}]},
+        });
+        let read: PodAutoscaler = serde_json::from_value(object).unwrap();
+        assert_eq!(read.spec.reachability, Reachability::Unknown);
+        assert_eq!(read.status.unwrap_or_default().conditions[0].status, ConditionStatus::Unknown);
+        assert_eq!(serde_json::to_value(Reachability::Unknown).unwrap(), "");
+        let object = json!({"metadata": {"name": "other-00001"}, "spec": {"mode": ""}});
+        let read: crate::ServerlessService = serde_json::from_value(object).unwrap();
+        assert_eq!(read.spec.mode, crate::ServingMode::Serve);
     }
 }

@@ -27,8 +27,10 @@ pub struct ServerlessServiceSpec {
     #[serde(default)]
     pub mode: ServingMode,
     /// The Deployment; its selector becomes that of the private Service.
+    #[serde(default)]
     pub object_ref: ObjectReference,
     /// `http1` or `h2c`.
+    #[serde(default)]
     pub protocol_type: String,
     /// How many activators; 0 is all of them, which lets every gateway use the one on its own node.
     #[serde(default)]
@@ -38,11 +40,12 @@ pub struct ServerlessServiceSpec {
 /// Where a revision's public Service leads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServingMode {
-    /// To the pods, while any is ready.
-    #[default]
-    Serve,
     /// To the activators.
     Proxy,
+    /// To the pods, while any is ready. Also what a word means that we do not know.
+    #[default]
+    #[serde(other)]
+    Serve,
 }
 
 /// What Knative's networking answers.

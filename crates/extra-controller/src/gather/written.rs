@@ -13,6 +13,8 @@ pub(crate) struct Written {
     pub(super) uid: String,
     status: Option<(u64, PodAutoscalerStatus)>,
     seika: Option<(u64, Counts)>,
+    /// The version at which the watch has seen a Seika of that name deleted last.
+    deleted_at: u64,
     template: Option<PodTemplate>,
     /// UID and generation of the Deployment whose template was found to be the Seika's.
     same_as: Option<(String, i64)>,
@@ -58,8 +60,17 @@ impl Written {
 
     /// The Seika was written, and this is the object now.
     pub(crate) fn wrote_seika(&mut self, written: &Seika, template: PodTemplate) {
-        self.seika = Some((version(&written.resource_version()), counts(written)));
+        // The answer to a write may come after the watch has shown both it and the deletion.
+        let written_at = version(&written.resource_version());
+        self.seika = (written_at > self.deleted_at).then(|| (written_at, counts(written)));
         (self.template, self.same_as) = (Some(template), None);
+    }
+
+    /// The watch has told that the Seika was deleted at this version. Without it, a Seika that is
+    /// deleted before anybody looked would be believed to be there.
+    pub(super) fn seika_was_deleted(&mut self, at: &Option<String>) {
+        self.deleted_at = version(at);
+        self.seika = self.seika.take().filter(|(written, _)| *written > self.deleted_at);
     }
 
     /// The Seika was deleted, here or elsewhere.
@@ -125,6 +136,24 @@ mod tests {
         assert_eq!(held.seika(Some(&written)), counts);
         // Somebody deleted it: it has to be written again.
         assert_eq!(held.seika(None), Counts::new());
+    }
+
+    #[test]
+    fn one_that_was_deleted_before_anybody_looked_is_gone() {
+        let mut held = Written::default();
+        let (written, counts) = seika(7, 2);
+        held.wrote_seika(&written, PodTemplate::default());
+        // An earlier one of the name.
+        held.seika_was_deleted(&Some("6".to_owned()));
+        assert_eq!(held.seika(None), counts);
+        held.seika_was_deleted(&Some("8".to_owned()));
+        assert_eq!(held.seika(None), Counts::new());
+        // The watch may be quicker than the answer to the write.
+        held.wrote_seika(&written, PodTemplate::default());
+        assert_eq!(held.seika(None), Counts::new());
+        let (made_again, counts) = seika(9, 1);
+        held.wrote_seika(&made_again, PodTemplate::default());
+        assert_eq!(held.seika(None), counts);
     }
 
     fn deployment(generation: i64, image: &str) -> Deployment {

@@ -1,6 +1,6 @@
 //! What changed in the stores since the last look.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use tokio::sync::{Notify, watch};
 pub(crate) enum Change {
     /// An object of this revision.
     Revision(RevisionKey),
+    /// The Seika of this revision was deleted, at this version.
+    SeikaGone(RevisionKey, Option<String>),
     /// A pod, by namespace and name.
     Pod(String, String),
     /// A node, by name.
@@ -29,6 +31,8 @@ pub(crate) enum Change {
 pub(crate) struct Changes {
     /// Revisions of which an object changed.
     pub(crate) revisions: BTreeSet<RevisionKey>,
+    /// Revisions whose Seika was deleted, and at which version last.
+    pub(crate) seikas_gone: BTreeMap<RevisionKey, Option<String>>,
     /// Pods, by namespace and name.
     pub(crate) pods: BTreeSet<(String, String)>,
     /// Nodes, by name.
@@ -45,6 +49,7 @@ impl Changes {
     fn add(&mut self, change: Change) {
         match change {
             Change::Revision(key) => drop(self.revisions.insert(key)),
+            Change::SeikaGone(key, version) => drop(self.seikas_gone.insert(key, version)),
             Change::Pod(namespace, name) => drop(self.pods.insert((namespace, name))),
             Change::Node(name) => drop(self.nodes.insert(name)),
             Change::Settings => self.settings = true,

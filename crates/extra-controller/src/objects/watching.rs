@@ -91,7 +91,7 @@ pub(crate) fn spawn(client: &Client, scope: &WatchScope, changes: &ChangeLog, ta
             Some(Change::Revision(RevisionKey::new(deployment.namespace().unwrap_or_default(), revision)))
         }),
         serverless_services: follow.all(client, everything(), trim, by_name::<ServerlessService>),
-        seikas: follow.all(client, everything(), trim, by_name::<Seika>),
+        seikas: follow.follow(Api::all(client.clone()), everything(), trim, of_seika),
         limit_ranges: follow.all(client, everything(), trim, |_: &LimitRange| Some(Change::Admission)),
         runtime_classes: follow.all(client, everything(), trim, |_: &RuntimeClass| Some(Change::Admission)),
         autoscaler_config: follow.one(autoscaler, autoscaler_selected),
@@ -103,6 +103,11 @@ pub(crate) fn spawn(client: &Client, scope: &WatchScope, changes: &ChangeLog, ta
 /// Objects that have the name of their revision.
 fn by_name<K: Resource>(object: &K) -> Option<Change> {
     Some(Change::Revision(RevisionKey::new(object.namespace().unwrap_or_default(), object.name_any())))
+}
+
+fn of_seika(seika: &Seika, is_there: bool) -> Option<Change> {
+    let key = RevisionKey::new(seika.namespace().unwrap_or_default(), seika.name_any());
+    Some(if is_there { Change::Revision(key) } else { Change::SeikaGone(key, seika.resource_version()) })
 }
 
 struct Following<'a> {
@@ -121,21 +126,21 @@ impl Following<'_> {
     where
         K: Resource<DynamicType: Default + Eq + Hash + Clone> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
-        self.follow(Api::all(client.clone()), selected, trim, change)
+        self.follow(Api::all(client.clone()), selected, trim, move |object, _| change(object))
     }
 
     fn one(&mut self, api: Api<ConfigMap>, selected: watcher::Config) -> Store<ConfigMap> {
-        self.follow(api, selected, trim, |_| Some(Change::Settings))
+        self.follow(api, selected, trim, |_, _| Some(Change::Settings))
     }
 
     /// Follows one kind: the store first, then `change` for every object that came, changed or
-    /// went.
+    /// went, and whether it is still there.
     fn follow<K>(
         &mut self,
         api: Api<K>,
         selected: watcher::Config,
         trim: fn(&mut K),
-        change: impl Fn(&K) -> Option<Change> + Send + 'static,
+        change: impl Fn(&K, bool) -> Option<Change> + Send + 'static,
     ) -> Store<K>
     where
         K: Resource<DynamicType: Default + Eq + Hash + Clone> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
@@ -147,7 +152,8 @@ impl Following<'_> {
             let mut events = std::pin::pin!(events.into_stream());
             while let Some(event) = events.next().await {
                 let change = match event {
-                    Ok(watcher::Event::Apply(object) | watcher::Event::Delete(object)) => change(&object),
+                    Ok(watcher::Event::Apply(object)) => change(&object, true),
+                    Ok(watcher::Event::Delete(object)) => change(&object, false),
                     Ok(watcher::Event::InitDone) => Some(Change::Relisted),
                     // The store shows what was listed only once all of it is there.
                     Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => None,
