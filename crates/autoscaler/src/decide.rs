@@ -218,7 +218,7 @@ impl Deciding<'_> {
 
         let windows = Windows::of(&own.history, now.second(), settings);
         let (scale, mut count) = self.how_many(&windows, ready, &standing, own);
-        let mut outcome = self.outcome(&count, scale.as_ref(), ready, own);
+        let mut outcome = self.outcome(&count, scale.as_ref(), &standing, own);
 
         let outlook = own.profile.as_deref().map(|profile| self.outlook(profile));
         let (demand, is_steady) = self.demand_to_place(&windows, scale.as_ref());
@@ -384,7 +384,7 @@ impl Deciding<'_> {
         })
     }
 
-    fn outcome(&self, count: &Count, scale: Option<&Scale>, ready: u32, own: &mut RevisionMemory) -> Outcome {
+    fn outcome(&self, count: &Count, scale: Option<&Scale>, standing: &Standing, own: &mut RevisionMemory) -> Outcome {
         let (facts, now) = (&*self.inputs.facts, self.picture.now);
         let changed = facts.status.condition(PodAutoscalerStatus::ACTIVE).and_then(|active| active.last_transition_time);
         let changed = changed.or(facts.created).unwrap_or(now.wall);
@@ -393,10 +393,11 @@ impl Deciding<'_> {
             active_for: Lasting::see(&mut own.active, active(facts), changed, now),
             initialized: facts.status.is_initialized(),
             pods: rollout::as_count(facts.pods.len()) + self.unseen(),
+            counted: standing.running.values().sum(),
             asked: count.asked,
             mode: match scale {
                 // Without a ready pod, Knative routes through the activators in either mode.
-                _ if ready == 0 => ServingMode::Proxy,
+                _ if count.ready == 0 => ServingMode::Proxy,
                 Some(scale) => serving_mode(1, scale.excess_burst_capacity),
                 None => facts.sks.as_ref().map_or(ServingMode::Proxy, |sks| sks.mode),
             },

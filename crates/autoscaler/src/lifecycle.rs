@@ -33,6 +33,9 @@ pub struct Situation {
     /// Pods that are neither terminating nor finished, with those that were asked for and are not
     /// known yet.
     pub pods: u32,
+    /// Of these, those that count as capacity: not on nodes whose kubelet is silent, whose pods
+    /// stay whatever is decided.
+    pub counted: u32,
     /// What the autoscaler's formulae come to; `None` without data.
     pub asked: Option<u32>,
     /// Whether activators must stay in the request path.
@@ -108,7 +111,7 @@ pub fn decide(situation: &Situation, settings: &RevisionSettings) -> Outcome {
     let asked = match (situation.asked, situation.held) {
         (Some(asked), true) => Some(bounded(asked.max(settings.activation_scale))),
         // Somebody waits and nothing else is known: pods that are there are not too many.
-        (None, true) => Some(bounded(settings.activation_scale).max(situation.pods)),
+        (None, true) => Some(bounded(settings.activation_scale).max(situation.counted)),
         (Some(asked), false) => Some(bounded(asked)),
         (None, false) => None,
     };
@@ -125,7 +128,7 @@ pub fn decide(situation: &Situation, settings: &RevisionSettings) -> Outcome {
         Some(0) if situation.demand_unknown => keep(None),
         Some(0) if !settings.scale_to_zero => have(1),
         Some(0) => to_zero(situation, settings),
-        Some(count) if situation.demand_unknown => have(count.max(situation.pods)),
+        Some(count) if situation.demand_unknown => have(count.max(situation.counted)),
         Some(count) => have(count),
     }
 }
@@ -197,6 +200,7 @@ mod tests {
             active_for: SECOND * 100,
             initialized: true,
             pods: 1,
+            counted: 1,
             asked: Some(0),
             mode: ServingMode::Serve,
             held: false,
@@ -234,7 +238,7 @@ mod tests {
     #[case::started_in_vain(Situation { active: ConditionStatus::Unknown, active_for: SECOND * 630, ..idle() }, GONE)]
     #[case::load_rules(Situation { asked: Some(4), ..idle() }, Outcome { goal: Goal::Pods(4), want: Some(4), mode: ServingMode::Serve })]
     #[case::nothing_shrinks_on_the_unknown(
-        Situation { asked: Some(2), pods: 5, demand_unknown: true, ..idle() },
+        Situation { asked: Some(2), pods: 5, counted: 5, demand_unknown: true, ..idle() },
         Outcome { goal: Goal::Pods(5), want: Some(5), mode: ServingMode::Serve })]
     #[case::no_data_no_decision(Situation { asked: None, ..idle() }, Outcome { goal: Goal::Keep, want: None, mode: ServingMode::Serve })]
     fn worked_examples(#[case] situation: Situation, #[case] expected: Outcome) {
@@ -311,7 +315,7 @@ mod tests {
             active in prop::sample::select(vec![ConditionStatus::True, ConditionStatus::False, ConditionStatus::Unknown]),
         ) {
             let situation = Situation {
-                asked, pods, active, held: true, active_for: Duration::from_secs(since), hidden_for: hidden.map(Duration::from_secs), activator_answers,
+                asked, pods, counted: pods, active, held: true, active_for: Duration::from_secs(since), hidden_for: hidden.map(Duration::from_secs), activator_answers,
                 ..idle()
             };
             prop_assert_ne!(decide(&situation, &demo()).goal, Goal::Pods(0));
@@ -331,7 +335,7 @@ mod tests {
             active in prop::sample::select(vec![ConditionStatus::True, ConditionStatus::False, ConditionStatus::Unknown]),
         ) {
             let situation = Situation {
-                asked, pods, active, held, demand_unknown, active_for: Duration::from_secs(since), hidden_for: hidden.map(Duration::from_secs),
+                asked, pods, counted: pods, active, held, demand_unknown, active_for: Duration::from_secs(since), hidden_for: hidden.map(Duration::from_secs),
                 activator_answers: answers, ..idle()
             };
             let goal = decide(&situation, &demo()).goal;

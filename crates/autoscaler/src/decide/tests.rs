@@ -640,6 +640,29 @@ fn nodes_that_are_not_heard_of_lose_no_pod() {
     assert_eq!(world.fewest_serving, before.len());
 }
 
+/// Its pods stay, and are replaced once: those that replace them are no reason for more.
+#[test]
+fn demand_that_is_unknown_beside_a_silent_node_starts_no_pod_after_pod() {
+    for is_unknown in [true, false] {
+        let mut world = World::born();
+        world.loads(&[("node1", 4.0, 40.0), ("node3", 4.0, 40.0)]);
+        world.pass(30);
+        let before = world.pods.len();
+        world.node("node1").is_ready = false;
+        world.demand_unknown = is_unknown;
+        if !is_unknown {
+            // Somebody waits, and a program that has just started knows nothing else.
+            world.is_sample_late = true;
+            world.memory = Memory::default();
+        }
+        for _ in 0..30 {
+            world.pass(1);
+            let pods: Vec<_> = world.pods.iter().map(|(pod, _)| &pod.name).collect();
+            assert!(pods.len() <= before + 1, "second {}: {pods:?}", world.second);
+        }
+    }
+}
+
 /// Kubernetes calls the pods of a node not ready once its kubelet is not heard of, whoever made
 /// them.
 #[test]
