@@ -18,6 +18,7 @@ mod demand;
 mod explain;
 mod gather;
 mod hand_back;
+mod leader_label;
 mod metrics;
 mod objects;
 mod options;
@@ -33,5 +34,6 @@ mod trace;
 
 pub use activator::ActivatorProber;
 pub use hand_back::{HandBackError, hand_back};
+pub use leader_label::LEADS;
 pub use options::{Command, Options};
 pub use run::{run, run_with};

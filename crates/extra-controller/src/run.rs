@@ -23,6 +23,7 @@ use crate::demand::statistics_page::StatisticsPages;
 use crate::demand::{DemandSource as _, Demands, Peer, Peers, SourceKind};
 use crate::explain::Explanations;
 use crate::gather::Gatherer;
+use crate::leader_label;
 use crate::metrics::{InputLabels, Metrics};
 use crate::objects::{self, ChangeLog, Objects, PodChanges, WatchScope};
 use crate::options::{Label, Options};
@@ -108,6 +109,7 @@ pub async fn run_with(options: Options, client: Client, prober: ActivatorProber,
     let (leads_sender, leads) = watch::channel(false);
     if !options.dry_run {
         tasks.spawn(pins::keep(client.clone(), options.pod.pod_namespace.clone(), used, leads.clone(), start));
+        tasks.spawn(leader_label::keep(client.clone(), objects.clone(), options.pod.clone(), leads.clone()));
     }
 
     let gatherer = Gatherer::new(objects.clone(), options.cost_model);

@@ -49,15 +49,15 @@ async fn installed_upgraded_uninstalled_and_installed_again() -> anyhow::Result<
     let replicas = async || anyhow::Ok(deployments.get_opt("extra-controller").await?.and_then(|it| it.spec?.replicas));
 
     helm(kubeconfig.clone(), "install", &["--create-namespace"]).await?;
-    assert_eq!(replicas().await?, Some(1));
-    helm(kubeconfig.clone(), "upgrade", &["--set", "extraController.replicas=2"]).await?;
     assert_eq!(replicas().await?, Some(2));
+    helm(kubeconfig.clone(), "upgrade", &["--set", "extraController.replicas=3"]).await?;
+    assert_eq!(replicas().await?, Some(3));
 
     // Nothing is removed before the Job is done.
     let uninstall = tokio::spawn(helm(kubeconfig.clone(), "uninstall", &[]));
     let jobs: Api<Job> = Api::namespaced(client.clone(), NAMESPACE);
     until("the Job is there", async || Ok(jobs.get_opt(JOB).await?.is_some() || uninstall.is_finished())).await?;
-    assert_eq!(replicas().await?, Some(2));
+    assert_eq!(replicas().await?, Some(3));
     let now = "2026-01-01T00:00:00Z";
     let done = json!({ "status": { "startTime": now, "completionTime": now, "succeeded": 1, "conditions": [
         { "type": "SuccessCriteriaMet", "status": "True" }, { "type": "Complete", "status": "True" }] } });
@@ -71,6 +71,6 @@ async fn installed_upgraded_uninstalled_and_installed_again() -> anyhow::Result<
 
     // What stayed does not stand in the way.
     helm(kubeconfig, "install", &[]).await?;
-    assert_eq!(replicas().await?, Some(1));
+    assert_eq!(replicas().await?, Some(2));
     Ok(())
 }

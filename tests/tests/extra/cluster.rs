@@ -10,7 +10,7 @@ use extra_controller::{Options, run_with};
 use k8s_api::seika::Seika;
 use k8s_api::{PodAutoscaler, ServerlessService};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Node, Pod, Service, ServiceAccount};
 use kantai_tests::api_server::config_of;
 use kantai_tests::knative::audit::Audit;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
@@ -35,6 +35,8 @@ const MANIFESTS: [&str; 5] = [
     include_str!("../../../deploy/latency-probe/pins.yaml"),
     include_str!("../../../deploy/hand-back/rbac.yaml"),
 ];
+
+const SERVICE: &str = include_str!("../../../deploy/extra-controller/service.yaml");
 
 /// The API server, and everything around our daemon.
 pub(crate) struct Cluster {
@@ -208,6 +210,31 @@ impl Cluster {
             }),
         )
         .await
+    }
+
+    /// A pod that stands for one of our daemon on `node`, and its name.
+    pub(crate) async fn own_pod(&self, node: &str) -> anyhow::Result<String> {
+        let client = self.control_plane.client();
+        fakes::daemon_pod(&client, "extra-controller", node, (Ipv4Addr::LOCALHOST, 18080).into()).await?;
+        Ok(format!("extra-controller-{node}"))
+    }
+
+    /// The pods that our daemon's Service selects.
+    pub(crate) async fn behind_the_service(&self) -> anyhow::Result<Vec<String>> {
+        let service: Service = serde_saphyr::from_str(SERVICE)?;
+        let selector = service.spec.and_then(|spec| spec.selector).context("the Service selects nothing")?;
+        let selector: Vec<String> = selector.iter().map(|(label, value)| format!("{label}={value}")).collect();
+        let pods: Api<Pod> = Api::namespaced(self.control_plane.client(), "kantai-system");
+        let pods = pods.list(&ListParams::default().labels(&selector.join(","))).await?;
+        Ok(pods.iter().map(kube::ResourceExt::name_any).collect())
+    }
+
+    /// Somebody labels a pod as the one that leads.
+    pub(crate) async fn label_leading(&self, pod: &str) -> anyhow::Result<()> {
+        let pods: Api<Pod> = Api::namespaced(self.control_plane.client(), "kantai-system");
+        let label = json!({"metadata": {"labels": {extra_controller::LEADS: "true"}}});
+        pods.patch(pod, &PatchParams::default(), &Patch::Merge(label)).await?;
+        Ok(())
     }
 
     /// The switch.

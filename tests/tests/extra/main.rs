@@ -135,10 +135,11 @@ async fn hand_back_without_anybody(cluster: &Cluster, daemon: Daemon) -> anyhow:
 #[tokio::test(flavor = "multi_thread")]
 async fn one_instance_leads_and_the_next_goes_on_from_what_is_there() -> anyhow::Result<()> {
     let cluster = Cluster::start().await?;
-    let first = cluster.daemon("one").await?;
+    let [one, two] = [cluster.own_pod("node1").await?, cluster.own_pod("node2").await?];
+    let first = cluster.daemon(&one).await?;
     cluster.revision().await?;
     until("ready", async || Ok(cluster.condition("Ready").await? == "True")).await?;
-    let second = cluster.daemon("two").await?;
+    let second = cluster.daemon(&two).await?;
     cluster.gateways.hold("node3", 30);
     // 30 held for 7 per pod; the bootstrap pod on node1 has gone by the time that all is still.
     until("five pods on node3 and no other", async || {
@@ -147,7 +148,9 @@ async fn one_instance_leads_and_the_next_goes_on_from_what_is_there() -> anyhow:
     })
     .await?;
     assert_eq!(second.get("/v1/routes").await.map(|(status, _)| status)?, 503);
+    until("the Service leads to the first", async || Ok(cluster.behind_the_service().await? == [one.as_str()])).await?;
     let before = cluster.counts().await?;
+    // Its pod stays, as that of a node that is gone does.
     first.stop().await?;
     until("the second leads", async || {
         anyhow::ensure!(cluster.counts().await? == before, "counts changed");
@@ -155,8 +158,15 @@ async fn one_instance_leads_and_the_next_goes_on_from_what_is_there() -> anyhow:
         Ok(routes.status() == 200)
     })
     .await?;
+    until("the Service leads to the second", async || Ok(cluster.behind_the_service().await? == [two.as_str()])).await?;
     tokio::time::sleep(std::time::Duration::from_secs(4)).await;
     assert_eq!(cluster.counts().await?, before);
+
+    // One that has taken the label, and does not lead, gives it back.
+    let first = cluster.daemon(&one).await?;
+    cluster.label_leading(&one).await?;
+    until("the Service leads to the second alone", async || Ok(cluster.behind_the_service().await? == [two.as_str()])).await?;
+    first.stop().await?;
     second.stop().await
 }
 

@@ -146,7 +146,7 @@ fn parts_that_are_away(lab: &Standing) -> anyhow::Result<()> {
     let nodes: BTreeSet<String> = lab.answered_by("node1", url, 2)?.into_keys().collect();
     ensure!(nodes == BTreeSet::from(["node3".to_owned()]), "requests from node1 were answered by {nodes:?}");
 
-    lab.done(&["scale", "deployment", "extra-controller", "-n", "kantai-system", "--replicas=1"])?;
+    lab.done(&["scale", "deployment", "extra-controller", "-n", "kantai-system", "--replicas=2"])?;
     eventually("requests from node1 are answered there", || {
         let answers = lab.answered_by("node1", url, 2)?;
         Ok(if answers.keys().eq(["node1"]) { Ok(()) } else { Err(format!("{answers:?}")) })

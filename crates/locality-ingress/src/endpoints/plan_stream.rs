@@ -53,7 +53,8 @@ enum PlanStreamEnd {
 }
 
 const FIRST_RETRY: Duration = Duration::from_millis(200);
-const LAST_RETRY: Duration = Duration::from_secs(5);
+/// Short, so that another leader is found soon after it took over.
+const LAST_RETRY: Duration = Duration::from_secs(1);
 
 /// Reads the stream, and reconnects when it ends, until the stop. The first snapshot, or the first
 /// failure to get one, makes the routes [listed](Change::Listed): a cluster without an
