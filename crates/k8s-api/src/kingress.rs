@@ -11,6 +11,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::{Deserialize, Serialize};
 
+/// The ingress class that the gateways of Kantai serve.
+pub const CLASS: &str = "kantai.ingress.networking.knative.dev";
+
 /// The annotation with the ingress class of an object.
 pub const CLASS_ANNOTATION: &str = "networking.knative.dev/ingress.class";
 

@@ -31,7 +31,7 @@ pub struct Options {
     #[command(flatten)]
     pub routes: FollowSettings,
     /// Ingress class to serve.
-    #[arg(long, env = "KANTAI_INGRESS_CLASS", default_value = "kantai.ingress.networking.knative.dev")]
+    #[arg(long, env = "KANTAI_INGRESS_CLASS", default_value = k8s_api::kingress::CLASS)]
     pub ingress_class: String,
     /// How gateways choose endpoints: locality (by the routes, else the nearest) or spread (evenly
     /// over all).
