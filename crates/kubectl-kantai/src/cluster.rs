@@ -71,6 +71,9 @@ impl Cluster {
             config.auth_info.impersonate = options.as_user.clone();
             config.auth_info.impersonate_groups = (!options.as_groups.is_empty()).then(|| options.as_groups.clone());
         }
+        // A daemon that does not lead, and a Service without endpoints, answer 503: that is what is
+        // to be told, and not to be waited for.
+        config.default_retry = false;
         let namespace = config.default_namespace.clone();
         Ok(Self {
             client: Client::try_from(config).map_err(|error| PluginError::Config(Box::new(error)))?,

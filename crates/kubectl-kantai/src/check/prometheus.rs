@@ -1,8 +1,9 @@
 //! Whether a Prometheus that extra-controller is told to ask has what it asks for.
 
+use k8s_openapi::api::core::v1::Service;
 use serde::Deserialize;
 
-use crate::cluster::{Cluster, Target, TargetKind, name};
+use crate::cluster::{Cluster, Scope, Target, TargetKind, name};
 use crate::error::PluginError;
 
 /// What the probers' series are called.
@@ -59,10 +60,25 @@ pub(super) async fn ask(cluster: &Cluster, url: &str, query: Option<&str>) -> As
                 Asked::Refuses(format!("status {}, {said}", answer.status))
             }
         },
-        Err(PluginError::Daemon { status: 404, .. }) => Asked::NoService { service, is_certain: inside.is_certain },
+        // The API server names the kind that it does not find; it may be the Service's endpoints.
+        Err(PluginError::Daemon { status: 404, says, .. }) if says.starts_with("services ") => {
+            Asked::NoService { service, is_certain: inside.is_certain }
+        }
         Err(PluginError::Daemon { status: 403, says, .. }) => Asked::Unread(says),
+        Err(PluginError::Daemon { status: 503, says, .. }) if !has_selector(cluster, &inside.target).await => {
+            Asked::Unread(format!("its endpoints are no pods, and the API server leads to pods only ({says})"))
+        }
         Err(PluginError::Daemon { status, says, .. }) => Asked::Refuses(format!("status {status}, {says}")),
         Err(error) => Asked::Unread(error.in_full()),
+    }
+}
+
+/// Whether a Service chooses pods; so it does where that is not known.
+async fn has_selector(cluster: &Cluster, target: &Target) -> bool {
+    let services = cluster.api::<Service>(&Scope::One(target.namespace.clone()));
+    match cluster.get("read the Service of Prometheus", services, &target.name).await {
+        Ok(Some(service)) => service.spec.and_then(|spec| spec.selector).is_some_and(|selector| !selector.is_empty()),
+        _ => true,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
-use k8s_openapi::api::rbac::v1::PolicyRule;
+use k8s_openapi::api::rbac::v1::{PolicyRule, RoleRef, Subject};
 use kube::api::{Api, PostParams};
 use serde::Deserialize;
 
@@ -52,16 +52,22 @@ impl std::fmt::Display for Right {
     }
 }
 
+/// A document of a manifest: a role, a binding, or something else.
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Manifest {
     kind: String,
     metadata: Metadata,
     #[serde(default)]
     rules: Vec<PolicyRule>,
+    role_ref: Option<RoleRef>,
+    #[serde(default)]
+    subjects: Vec<Subject>,
 }
 
 #[derive(Deserialize)]
 struct Metadata {
+    name: String,
     #[serde(default)]
     namespace: String,
 }
@@ -69,20 +75,35 @@ struct Metadata {
 /// All rights of the daemons that `wanted` names, with the namespaces of this cluster.
 pub(super) fn needed(cluster: &Cluster, wanted: impl Fn(&str) -> bool) -> Known<Vec<Right>> {
     let mut rights = BTreeSet::new();
-    for (daemon, text) in MANIFESTS.iter().filter(|(daemon, _)| wanted(daemon)) {
-        for document in text.split("\n---\n") {
-            let manifest: Manifest = serde_saphyr::from_str(document).map_err(|error| Unread::because(error.to_string()))?;
-            let namespace = match (manifest.kind.as_str(), manifest.metadata.namespace.as_str()) {
+    for (daemon, text) in MANIFESTS.into_iter().filter(|(daemon, _)| wanted(daemon)) {
+        let manifests = documents(text).map_err(|error| Unread::because(error.to_string()))?;
+        for role in roles_of(daemon, &manifests) {
+            let namespace = match (role.kind.as_str(), role.metadata.namespace.as_str()) {
                 ("ClusterRole", _) => "",
-                ("Role", "kantai-system") => &cluster.system,
-                ("Role", "knative-serving") => &cluster.knative,
-                ("Role", other) => other,
-                _ => continue,
+                (_, "kantai-system") => &cluster.system,
+                (_, "knative-serving") => &cluster.knative,
+                (_, other) => other,
             };
-            rights.extend(manifest.rules.iter().flat_map(|rule| of_rule(daemon, namespace, rule)));
+            rights.extend(role.rules.iter().flat_map(|rule| of_rule(daemon, namespace, rule)));
         }
     }
     Ok(rights.into_iter().collect())
+}
+
+fn documents(text: &str) -> Result<Vec<Manifest>, serde_saphyr::Error> {
+    text.split("\n---\n").map(serde_saphyr::from_str).collect()
+}
+
+/// The roles that are bound to a daemon's account. Others are for people.
+fn roles_of<'a>(daemon: &str, manifests: &'a [Manifest]) -> Vec<&'a Manifest> {
+    let is_bound = |role: &&Manifest| {
+        manifests.iter().any(|binding| {
+            let refers = binding.role_ref.as_ref().is_some_and(|to| to.kind == role.kind && to.name == role.metadata.name);
+            let is_near = role.kind == "ClusterRole" || binding.metadata.namespace == role.metadata.namespace;
+            refers && is_near && binding.subjects.iter().any(|one| one.kind == "ServiceAccount" && one.name == daemon)
+        })
+    };
+    manifests.iter().filter(is_bound).collect()
 }
 
 fn of_rule<'a>(daemon: &'static str, namespace: &'a str, rule: &'a PolicyRule) -> impl Iterator<Item = Right> + 'a {
@@ -169,8 +190,14 @@ mod tests {
             ]
         );
         for (daemon, text) in MANIFESTS {
-            let rules = text.split("\n---\n").map(|document| serde_saphyr::from_str::<Manifest>(document).unwrap().rules.len());
-            assert!(rules.sum::<usize>() > 0, "{daemon}");
+            let manifests = documents(text).unwrap();
+            let roles = roles_of(daemon, &manifests);
+            assert!(roles.iter().any(|role| !role.rules.is_empty()), "{daemon}");
+            // Roles for people are aggregated to those of the cluster, and bound to no account.
+            assert!(
+                roles.iter().all(|role| !role.metadata.name.contains("edit") && !role.metadata.name.contains("view")),
+                "{daemon}"
+            );
         }
     }
 }
