@@ -1,6 +1,7 @@
 //! The plugin against a real API server, whose proxy leads it to the real daemons. Needs root, for
 //! a network namespace of its own.
 
+mod inside;
 mod mistakes;
 mod stage;
 
