@@ -17,7 +17,7 @@ pub struct Options {
 
 /// Which cluster, and as whom.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Cluster")]
+#[command(next_help_heading = "Which cluster")]
 pub(crate) struct ClusterOptions {
     /// The kubeconfig file; without it $KUBECONFIG or ~/.kube/config, as kubectl does
     #[arg(long, global = true, value_name = "FILE")]
