@@ -96,6 +96,25 @@ mod tests {
         candidates(&Options::command(), &words.split(' ').map(str::to_owned).collect::<Vec<_>>())
     }
 
+    fn printed(write: impl FnOnce(&mut Output<'_>) -> Result<(), PluginError>) -> String {
+        let mut bytes = Vec::new();
+        write(&mut Output::new(&mut bytes, false)).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn scripts_and_pages_know_the_commands() {
+        for shell in [CompletionOf::Bash, CompletionOf::Zsh, CompletionOf::Fish, CompletionOf::Powershell] {
+            let script = printed(|out| completion(CompletionOptions { shell }, out));
+            assert!(script.contains("kubectl-kantai") && script.contains("hand-back"), "{shell:?}");
+        }
+        let script = printed(|out| completion(CompletionOptions { shell: CompletionOf::Kubectl }, out));
+        assert!(script.starts_with("#!/bin/sh\n") && script.contains("exec kubectl-kantai complete"), "{script}");
+        let words = ["rou".to_owned()].to_vec();
+        assert_eq!(printed(|out| complete(&CompleteOptions { words }, out)), "routes\n:4\n");
+        assert!(printed(|out| man(&ManOptions { folder: None }, out)).contains(".TH"));
+    }
+
     #[test]
     fn commands_flags_and_values_are_proposed_where_they_fit() {
         assert_eq!(proposed("ex"), ["explain"]);

@@ -1,7 +1,7 @@
 //! Ten mistakes that operators make, each on a cluster where all else is well: `check --pre` names
 //! it, says what to do about it, and finds nothing once it is mended.
 
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -41,6 +41,9 @@ fn each_of_ten_mistakes_is_named_with_its_remedy() -> anyhow::Result<()> {
         world.stage.add_revision(REVISION, Born::default()).await?;
         ingress(&client, "hello", OURS).await?;
         well(&world).await?;
+        let (said, code) = world.asks(&["check", "--pre", "--wait", "--timeout=30s"]).await?;
+        ensure!(code == ExitCode::SUCCESS && said.contains(" 0 failed, 0 unknown"), "{said}");
+        nobody(&world).await?;
 
         wrong_classes(&world).await?;
         old_knative(&world).await?;
@@ -83,10 +86,28 @@ fn each_of_ten_mistakes_is_named_with_its_remedy() -> anyhow::Result<()> {
     })
 }
 
+/// Who may read nothing learns nothing: neither that all is well, nor that it is not.
+async fn nobody(world: &World) -> anyhow::Result<()> {
+    let (said, code) = world.asks(&[&CHECK[..], &["--as", "nobody"]].concat()).await?;
+    let report: Value = serde_json::from_str(&said)?;
+    let outcomes = report["findings"].as_array().into_iter().flatten().map(|finding| &finding["outcome"]);
+    let (version, others): (Vec<_>, Vec<_>) = outcomes.enumerate().partition(|(number, _)| *number == 0);
+    ensure!(
+        version.iter().all(|(_, outcome)| *outcome == "ok") && others.iter().all(|(_, outcome)| *outcome == "unknown"),
+        "{said}"
+    );
+    ensure!(
+        code == ExitCode::SUCCESS && world.asks(&["check", "--strict", "--as", "nobody"]).await?.1 == ExitCode::FAILURE,
+        "{said}"
+    );
+    Ok(())
+}
+
 async fn wrong_classes(world: &World) -> anyhow::Result<()> {
     let client = world.stage.client();
     autoscaler(&client, &json!({"pod-autoscaler-class": "miporin.autoscaling.knative.dev"})).await?;
     named(world, "autoscaler class", "miporin.autoscaling.knative.dev").await?;
+    ensure!(world.asks(&CHECK).await?.1 == ExitCode::FAILURE, "what fails is in the exit code");
     autoscaler(&client, &json!({})).await?;
     well(world).await?;
 

@@ -168,6 +168,13 @@ async fn is_allowed(cluster: &Cluster, right: &Right) -> Known<bool> {
     review.status.map(|status| status.allowed).ok_or_else(|| Unread::because(format!("failed to {doing}: no answer")))
 }
 
+/// Some right of a daemon to a resource, for tests of what is made of it.
+#[cfg(test)]
+pub(super) fn example(daemon: &'static str, resource: &str) -> Right {
+    let (verb, group) = ("list".to_owned(), String::new());
+    Right { daemon, verb, group, resource: resource.to_owned(), name: String::new(), namespace: String::new() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,7 @@ use super::super::gather::{
     Facts, IngressFact, KNATIVE_DEFINITIONS, Knative, NodeFact, ProberFact, RevisionFact, SEIKA_DEFINITION,
 };
 use super::super::prometheus::Asked;
+use super::super::rights;
 use super::*;
 use crate::daemons::{DECIDER, DaemonPod, GATEWAY, INGRESS, PROBER, SEIKAS};
 use crate::facts::{Lag, Part, PartKind, Switch};
@@ -196,6 +197,21 @@ fn what_cannot_be_asked_from_here_the_daemon_may_know() {
     assert_eq!(found(&facts), [("Prometheus", Outcome::Fail)]);
     facts.latency_event = Ok(Some(("LatencySourceRecovered".to_owned(), "it answers".to_owned())));
     assert_eq!(found(&facts), [("Prometheus", Outcome::Unknown)]);
+}
+
+#[test]
+fn a_right_that_is_missing_is_named_unless_the_operator_chose_so() {
+    let right = |daemon, resource: &str, allowed| (rights::example(daemon, resource), allowed);
+    let mut facts = well();
+    facts.rights = Ok(vec![right(INGRESS, "secrets", Ok(false)), right(DECIDER, "pods", Ok(true))]);
+    assert_eq!(found(&facts), [("rights", Outcome::Fail)]);
+    let ingress = facts.parts.as_mut().unwrap().iter_mut().find(|part| part.name == INGRESS).unwrap();
+    ingress.variables.insert("KANTAI_SECRET_NAMESPACES".to_owned(), "blue".to_owned());
+    assert_eq!(found(&facts), []);
+    facts.rights = Ok(vec![right(DECIDER, "pods", Err(Unread::because("forbidden"))), right(SEIKAS, "pods", Ok(false))]);
+    assert_eq!(found(&facts), [("rights", Outcome::Fail)], "what is wrong outweighs what is unknown");
+    facts.rights.as_mut().unwrap().pop();
+    assert_eq!(found(&facts), [("rights", Outcome::Unknown)]);
 }
 
 #[test]
