@@ -19,7 +19,8 @@ mod tests {
 
     use super::*;
 
-    const DAEMONS: [&str; 4] = ["latency-probe", "seika-controller", "extra-controller", "locality-ingress"];
+    const DAEMONS: [&str; 5] =
+        ["latency-probe", "seika-controller", "extra-controller", "locality-ingress", "scheduler-extender"];
 
     fn yaml(path: &str) -> Value {
         serde_saphyr::from_str(&tree::read(Path::new(path))).unwrap()

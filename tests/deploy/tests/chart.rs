@@ -70,6 +70,19 @@ fn what_comes_before_an_uninstall_is_what_the_manifests_do() -> anyhow::Result<(
 }
 
 #[test]
+fn what_scores_nodes_for_kube_scheduler_is_made_where_it_is_asked_for() -> anyhow::Result<()> {
+    let without = chart(NAMESPACE, &[])?;
+    let mut asked = chart(NAMESPACE, &["schedulerExtender.enabled=true"])?;
+    asked.retain(|name, _| !without.contains_key(name));
+    assert_eq!(differences(&manifests("deploy/scheduler-extender")?, &asked), BTreeSet::new());
+    let filter = chart(NAMESPACE, &["schedulerExtender.enabled=true", "schedulerExtender.filter=true"])?;
+    assert!(filter["Deployment kantai-system/scheduler-extender"].to_string().contains("KANTAI_FILTER"));
+    let monitored = chart(NAMESPACE, &["schedulerExtender.enabled=true", "monitoring.podMonitors=true"])?;
+    assert!(monitored.contains_key("PodMonitor kantai-system/scheduler-extender"));
+    Ok(())
+}
+
+#[test]
 fn plain_text_is_what_the_component_makes() -> anyhow::Result<()> {
     let secure = chart(NAMESPACE, &[])?;
     let plain = chart(NAMESPACE, &["certificates.source=plain-text"])?;
@@ -116,7 +129,9 @@ fn certificates_of_cert_manager_are_those_of_the_manifests() -> anyhow::Result<(
 fn another_namespace_is_meant_everywhere() -> anyhow::Result<()> {
     for source in ["own", "cert-manager", "plain-text"] {
         let certificates = format!("certificates.source={source}");
-        let objects = chart("elsewhere", &[&certificates, "knative.namespace=knative", "monitoring.podMonitors=true"])?;
+        let settings =
+            [&certificates, "knative.namespace=knative", "monitoring.podMonitors=true", "schedulerExtender.enabled=true"];
+        let objects = chart("elsewhere", &settings)?;
         let is_left = |text: &str| text.contains("kantai-system") || text.contains("knative-serving");
         let left = objects.iter().filter(|(_, object)| is_left(&object.to_string()));
         assert_eq!(left.map(|(name, _)| name).collect::<Vec<_>>(), Vec::<&String>::new(), "{source}");
@@ -126,8 +141,13 @@ fn another_namespace_is_meant_everywhere() -> anyhow::Result<()> {
 
 #[test]
 fn labels_of_ones_own_are_on_every_object_and_pod() -> anyhow::Result<()> {
-    let settings =
-        ["extraLabels.team=blue", "monitoring.podMonitors=true", "monitoring.rules=true", "certificates.source=cert-manager"];
+    let settings = [
+        "extraLabels.team=blue",
+        "monitoring.podMonitors=true",
+        "monitoring.rules=true",
+        "certificates.source=cert-manager",
+        "schedulerExtender.enabled=true",
+    ];
     let objects = chart(NAMESPACE, &settings)?;
     let is_without = |object: &Value| object["metadata"]["labels"]["team"] != "blue";
     let without: Vec<_> = objects
