@@ -6,6 +6,8 @@ use std::sync::Arc;
 use latency_matrix::{NodeName, Rtt};
 use placement::CostMatrix;
 
+use crate::wire::before_score;
+
 /// The label of a node's zone.
 pub(crate) const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// The label of a node's region.
@@ -27,11 +29,13 @@ pub(crate) enum Way {
 pub(crate) struct Network {
     costs: CostMatrix,
     names: Arc<Vec<NodeName>>,
+    /// By position: the begin of an entry in an answer, so that no name is written as JSON twice.
+    before_scores: Vec<Box<str>>,
     /// Pairs that do not answer, which cost as much as those that are not known.
     unreachable: HashSet<(u32, u32)>,
     zones: BTreeMap<String, Vec<usize>>,
     regions: BTreeMap<String, Vec<usize>>,
-    index: HashMap<String, usize>,
+    index: HashMap<String, usize, ahash::RandomState>,
 }
 
 impl Default for Network {
@@ -48,7 +52,7 @@ impl Network {
         labels: impl Fn(&str) -> BTreeMap<String, String>,
     ) -> Self {
         let (mut zones, mut regions) = (BTreeMap::<String, Vec<usize>>::new(), BTreeMap::<String, Vec<usize>>::new());
-        let mut index = HashMap::with_capacity(costs.nodes().len());
+        let mut index = HashMap::with_capacity_and_hasher(costs.nodes().len(), ahash::RandomState::default());
         for (position, node) in costs.nodes().iter().enumerate() {
             index.insert(node.as_str().to_owned(), position);
             let mut labels = labels(node.as_str());
@@ -61,7 +65,8 @@ impl Network {
         let narrow = |position: usize| u32::try_from(position).unwrap_or(u32::MAX);
         let unreachable = unreachable.into_iter().map(|(from, to)| (narrow(from), narrow(to))).collect();
         let names = Arc::new(costs.nodes().to_vec());
-        Self { costs, names, unreachable, zones, regions, index }
+        let before_scores = names.iter().map(|name| before_score(name.as_str())).collect();
+        Self { costs, names, before_scores, unreachable, zones, regions, index }
     }
 
     /// Number of nodes.
@@ -72,6 +77,11 @@ impl Network {
     /// The names by position, to be kept.
     pub(crate) fn names(&self) -> Arc<Vec<NodeName>> {
         self.names.clone()
+    }
+
+    /// What an answer says of a node at a position, up to its score.
+    pub(crate) fn before_score(&self, position: usize) -> Option<&str> {
+        self.before_scores.get(position).map(|text| &**text)
     }
 
     /// Position of a node.

@@ -30,8 +30,8 @@ pub(crate) struct Candidate {
     pub(crate) remark: Remark,
 }
 
-/// What is to be said of a candidate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is to be said of a candidate, by gravity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Remark {
     /// All ways are known, and short enough.
     Measured,
@@ -76,6 +76,8 @@ struct End {
     weight: f64,
     /// What it belongs to, by its place in the wish.
     of: usize,
+    /// What is known of the way to each candidate.
+    ways: Vec<Way>,
     /// Seconds to the farthest candidate of which it is known.
     farthest: f64,
 }
@@ -95,8 +97,9 @@ pub(crate) fn score(
     let mut ends = ends(network, wish, endpoints, &mut left_out);
     let positions: Vec<usize> = candidates.iter().map(|candidate| candidate.unwrap_or(usize::MAX)).collect();
     for end in &mut ends {
-        let known = positions.iter().filter_map(|candidate| match network.way(end.node, *candidate) {
-            Way::Seconds(seconds) => Some(seconds),
+        end.ways = positions.iter().map(|candidate| network.way(end.node, *candidate)).collect();
+        let known = end.ways.iter().filter_map(|way| match way {
+            Way::Seconds(seconds) => Some(*seconds),
             Way::Unreachable | Way::Unknown => None,
         });
         end.farthest = known.fold(f64::NEG_INFINITY, f64::max);
@@ -113,10 +116,9 @@ pub(crate) fn score(
     let sources: Vec<(usize, f64)> = ends.iter().enumerate().map(|(at, end)| (at, end.weight)).collect();
     let mut scores = vec![0; positions.len()];
     let serving_seconds = wish.serving_seconds.unwrap_or(serving_seconds);
-    demand_into(&Ways { network, ends: &ends }, &sources, serving_seconds, &positions, wish.strength, &mut scores);
-    let mut judged: Vec<Candidate> = (positions.iter().zip(&scores))
-        .map(|(position, score)| judge(network, &ends, wish.max_rtt_seconds, *position, *score))
-        .collect();
+    let places: Vec<usize> = (0..positions.len()).collect();
+    demand_into(&Ways(&ends), &sources, serving_seconds, &places, wish.strength, &mut scores);
+    let mut judged = judge(&ends, wish.max_rtt_seconds, &scores);
     let too_far = judged.iter().filter(|candidate| candidate.remark == Remark::TooFar).count();
     let all_too_far = too_far == judged.len();
     if too_far > 0 && !all_too_far {
@@ -154,27 +156,24 @@ fn ends(
             left_out.push((near.what.clone(), LeftOut::NodeUnknown));
         }
         let total: f64 = shares.iter().map(|(_, share)| share).sum();
-        let end = |(node, share)| End { node, weight: near.weight * share / total, of, farthest: f64::NEG_INFINITY };
+        let end = |(node, share)| End { node, weight: near.weight * share / total, of, ways: Vec::new(), farthest: 0.0 };
         ends.extend(shares.into_iter().map(end));
     }
     ends
 }
 
-/// Costs between ends (by their place in the list) and candidates (by position).
-struct Ways<'a> {
-    network: &'a Network,
-    ends: &'a [End],
-}
+/// Costs between ends and candidates, each by its place in its list.
+struct Ways<'a>(&'a [End]);
 
 impl CallCosts for Ways<'_> {
     fn nodes(&self) -> usize {
-        self.network.size()
+        self.0.first().map_or(0, |end| end.ways.len())
     }
 
     fn cost(&self, from: usize, to: usize) -> Option<f64> {
-        let end = self.ends.get(from)?;
-        Some(match self.network.way(end.node, to) {
-            Way::Seconds(seconds) => seconds,
+        let end = self.0.get(from)?;
+        Some(match end.ways.get(to)? {
+            Way::Seconds(seconds) => *seconds,
             Way::Unreachable => Rtt::ABSURD.seconds(),
             Way::Unknown => end.farthest,
         })
@@ -190,31 +189,55 @@ impl CallCosts for Ways<'_> {
     }
 }
 
-fn judge(network: &Network, ends: &[End], max_rtt_seconds: Option<f64>, position: usize, score: u8) -> Candidate {
-    let (mut sum, mut total, mut remark) = (0.0, 0.0, Remark::Measured);
-    // Of the thing that is looked at: the sum and weight of its known ends.
-    let (mut of, mut of_sum, mut of_total) = (usize::MAX, 0.0, 0.0);
-    let limit = max_rtt_seconds.unwrap_or(f64::INFINITY);
-    let mut is_too_far = false;
-    for end in ends {
-        if end.of != of {
-            is_too_far |= of_total > 0.0 && of_sum / of_total > limit;
-            (of, of_sum, of_total) = (end.of, 0.0, 0.0);
-        }
-        match network.way(end.node, position) {
-            Way::Seconds(seconds) => {
-                (sum, total) = (sum + seconds * end.weight, total + end.weight);
-                (of_sum, of_total) = (of_sum + seconds * end.weight, of_total + end.weight);
+/// What is to be said of each candidate, beside its score.
+fn judge(ends: &[End], max_rtt_seconds: Option<f64>, scores: &[u8]) -> Vec<Candidate> {
+    let mut means = Means::new(scores.len());
+    let mut remarks = vec![Remark::Measured; scores.len()];
+    for thing in ends.chunk_by(|one, other| one.of == other.of) {
+        let mut of_thing = Means::new(scores.len());
+        for end in thing {
+            for (at, way) in end.ways.iter().enumerate() {
+                match way {
+                    Way::Seconds(seconds) => {
+                        means.add(at, *seconds, end.weight);
+                        of_thing.add(at, *seconds, end.weight);
+                    }
+                    Way::Unreachable => remarks[at] = remarks[at].max(Remark::Unreachable),
+                    Way::Unknown => remarks[at] = remarks[at].max(Remark::PartlyUnknown),
+                }
             }
-            Way::Unreachable => remark = Remark::Unreachable,
-            Way::Unknown if remark == Remark::Measured => remark = Remark::PartlyUnknown,
-            Way::Unknown => {}
+        }
+        let limit = max_rtt_seconds.unwrap_or(f64::INFINITY);
+        for (at, remark) in remarks.iter_mut().enumerate() {
+            if of_thing.mean(at).is_some_and(|mean| mean > limit) {
+                *remark = Remark::TooFar;
+            }
         }
     }
-    is_too_far |= of_total > 0.0 && of_sum / of_total > limit;
     #[expect(clippy::cast_possible_truncation, reason = "for people to read")]
-    let rtt_seconds = (remark == Remark::Measured && total > 0.0).then_some((sum / total) as f32);
-    Candidate { score, rtt_seconds, remark: if is_too_far { Remark::TooFar } else { remark } }
+    let rtt = |at: usize| means.mean(at).filter(|_| matches!(remarks[at], Remark::Measured)).map(|mean| mean as f32);
+    (scores.iter().enumerate())
+        .map(|(at, score)| Candidate { score: *score, rtt_seconds: rtt(at), remark: remarks[at] })
+        .collect()
+}
+
+/// Mean round trips of candidates, over what is known.
+struct Means(Vec<(f64, f64)>);
+
+impl Means {
+    fn new(candidates: usize) -> Self {
+        Self(vec![(0.0, 0.0); candidates])
+    }
+
+    fn add(&mut self, at: usize, seconds: f64, weight: f64) {
+        let (sum, total) = &mut self.0[at];
+        (*sum, *total) = (*sum + seconds * weight, *total + weight);
+    }
+
+    fn mean(&self, at: usize) -> Option<f64> {
+        let (sum, total) = self.0[at];
+        (total > 0.0).then(|| sum / total)
+    }
 }
 
 /// Whether a candidate is farther than the pod allows, as far as that is known. What is not known

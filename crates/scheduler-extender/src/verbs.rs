@@ -4,6 +4,7 @@
 //! read, caches that are not filled and latency that is not known all give every node the same
 //! score.
 
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -15,7 +16,7 @@ use crate::explain::{Answered, Explanations, Nodes};
 use crate::network::Network;
 use crate::score::{Scored, Scores, is_too_far, score};
 use crate::services::Services;
-use crate::wire::{self, FilterAnswer, HostScore, Pod, PreemptAnswer, Question, Text};
+use crate::wire::{self, FilterAnswer, Pod, PreemptAnswer, Question, Text, before_score};
 use crate::wish::{self, BadAnnotation, PREFIX, Wish};
 
 /// All nodes alike: the scheduler gives those that are not listed a score of 0.
@@ -198,7 +199,7 @@ impl Verbs {
         };
         let (positions, result) = self.scores(&network, &wish, &question.names);
         let (body, outcome) = match &result {
-            Ok(scores) => (priorities(&question.names, scores), Outcome::Judged),
+            Ok(scores) => (priorities(&network, &question.names, &positions, scores), Outcome::Judged),
             Err(_) => (Bytes::from_static(ALL_ALIKE), Outcome::Unknown),
         };
         let unknown = question.names.iter().zip(&positions).filter(|(_, position)| position.is_none());
@@ -324,11 +325,23 @@ fn is_object(body: &[u8]) -> bool {
     body.first() == Some(&b'{') && body.last() == Some(&b'}')
 }
 
-fn priorities(names: &[Text<'_>], scores: &Scores) -> Bytes {
-    let scored = names.iter().zip(&scores.candidates).filter(|(_, candidate)| candidate.score > 0);
-    let listed: Vec<HostScore<'_>> =
-        scored.map(|(name, candidate)| HostScore { host: name.as_ref(), score: candidate.score }).collect();
-    json(&listed)
+fn priorities(network: &Network, names: &[Text<'_>], positions: &[Option<usize>], scores: &Scores) -> Bytes {
+    let mut answer = String::with_capacity(2 + names.len() * 48);
+    answer.push('[');
+    let judged = names.iter().zip(positions).zip(&scores.candidates);
+    for ((name, position), candidate) in judged.filter(|(_, candidate)| candidate.score > 0) {
+        if answer.len() > 1 {
+            answer.push(',');
+        }
+        match position.and_then(|position| network.before_score(position)) {
+            Some(begin) => answer.push_str(begin),
+            None => answer.push_str(&before_score(name.as_ref())),
+        }
+        // Writing to a text does not fail.
+        let _ = write!(answer, "{}}}", candidate.score);
+    }
+    answer.push(']');
+    answer.into()
 }
 
 fn json(value: &impl serde::Serialize) -> Bytes {

@@ -93,13 +93,10 @@ struct VictimMetadata {
     uid: String,
 }
 
-/// A node and its score.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub(crate) struct HostScore<'a> {
-    pub(crate) host: &'a str,
-    /// A whole number: one with a point makes the scheduler drop the list.
-    pub(crate) score: u8,
+/// The begin of a node's entry in the answer to prioritize; its score and a brace follow. The score
+/// is a whole number: one with a point makes the scheduler drop the list.
+pub(crate) fn before_score(node: &str) -> Box<str> {
+    format!("{{\"Host\":{},\"Score\":", serde_json::Value::from(node)).into()
 }
 
 /// The answer to filter. Names only: the scheduler believes whole nodes without a check.
@@ -243,6 +240,12 @@ mod tests {
         let body = br#"{"Pod":{},"NodeNameToVictims":{"n2":{"Pods":[{"metadata":{"name":"x","uid":"u2"}}]},"n3":null}}"#;
         let victims = question(body).unwrap().victims;
         assert_eq!((victims["n2"].pods[0].uid.as_str(), victims["n3"].pods.len()), ("u2", 0));
+    }
+
+    #[test]
+    fn names_are_escaped_in_answers() {
+        let entry = format!("{}7}}", before_score("a\"b"));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&entry).unwrap(), serde_json::json!({"Host": "a\"b", "Score": 7}));
     }
 
     #[test]
