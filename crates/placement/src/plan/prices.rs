@@ -38,7 +38,8 @@ const CHUNK: usize = 8;
 /// use placement::CostMatrix;
 ///
 /// // Two sources 20 ms apart, and one replica: one of them sends its requests that far.
-/// let costs = CostMatrix::from_row_major(["a", "b"].map(Into::into).to_vec(), vec![0.0, 0.02, 0.02, 0.0]);
+/// let nodes = ["a", "b"].map(Into::into).to_vec();
+/// let costs = CostMatrix::from_row_major(nodes, vec![0.0, 0.02, 0.02, 0.0]);
 /// let source = |position, demand| PricedSource { position, demand, worth_seconds: 0.02 };
 /// let least = least_network(&costs, &[source(0, 3.0), source(1, 1.0)], &[1, 1], 1, 10.0);
 /// assert!((least - 0.02).abs() < 1e-12);
