@@ -11,6 +11,7 @@
 mod decide;
 pub mod demand;
 pub mod earned;
+pub mod forecast;
 pub mod handback;
 pub mod kpa;
 pub mod latency;

@@ -261,36 +261,68 @@ impl Begun {
 /// # Errors
 /// Where a line cannot be read, or the first is not the beginning of a recording.
 pub fn replay<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Vec<String>, TraceError> {
-    let mut state: Option<(Picture, Memory)> = None;
-    let mut replayed = Vec::new();
+    let mut state = None;
+    let decided = (1..).zip(lines).map(|(line, text)| {
+        let (begun, decisions) = advance(&mut state, line, text)?;
+        begun.line(&decisions)
+    });
+    decided.collect()
+}
+
+/// What a recording ends in: the last picture, and what the decisions until then left. A revision
+/// whose last line has no sample of demand has the last one that any line has.
+///
+/// # Errors
+/// As [`replay`]; also where there is no line.
+pub fn state<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<(Picture, Memory), TraceError> {
+    let has_sample = |inputs: &Inputs| inputs.demand.seconds.iter().any(|(_, sources)| sources.is_some());
+    let (mut state, mut sampled) = (None, BTreeMap::new());
     for (line, text) in (1..).zip(lines) {
-        let cause: Cause = serde_json::from_str(text).map_err(|source| TraceError::Format { line, source })?;
-        if cause.version != VERSION {
-            return Err(TraceError::Version { line, version: cause.version });
-        }
-        let begun = Begun(Box::new(cause.clone()));
-        let Cause { memory, call, picture: change, .. } = cause;
-        if let Some(memory) = memory {
-            let network = change.network.clone().ok_or(TraceError::NoBeginning { line })?;
-            state = Some((Picture { now: change.now, network, room: Arc::default(), revisions: BTreeMap::new() }, memory));
-        }
-        let Some((picture, memory)) = &mut state else { return Err(TraceError::NoBeginning { line }) };
-        change.onto(picture);
-        let decisions = match &call {
-            Call::Tick => decide(picture, memory),
-            Call::Some(keys) => decide_some(picture, keys, memory),
-            Call::Follow => {
-                follow(picture, memory);
-                Vec::new()
-            }
-            Call::StopLeading => {
-                memory.keep_demand();
-                Vec::new()
-            }
-        };
-        replayed.push(begun.line(&decisions)?);
+        advance(&mut state, line, text)?;
+        let revisions = state.iter().flat_map(|(picture, _): &(Picture, Memory)| &picture.revisions);
+        sampled
+            .extend(revisions.filter(|(_, inputs)| has_sample(inputs)).map(|(key, inputs)| (key.clone(), inputs.demand.clone())));
     }
-    Ok(replayed)
+    let (mut picture, memory) = state.ok_or(TraceError::NoBeginning { line: 0 })?;
+    for (key, inputs) in picture.revisions.iter_mut().filter(|(_, inputs)| !has_sample(inputs)) {
+        if let Some(demand) = sampled.remove(key) {
+            inputs.demand = demand;
+        }
+    }
+    Ok((picture, memory))
+}
+
+/// Decides again what one line recorded.
+fn advance(
+    state: &mut Option<(Picture, Memory)>,
+    line: usize,
+    text: &str,
+) -> Result<(Begun, Vec<Result<Decision, DecideError>>), TraceError> {
+    let cause: Cause = serde_json::from_str(text).map_err(|source| TraceError::Format { line, source })?;
+    if cause.version != VERSION {
+        return Err(TraceError::Version { line, version: cause.version });
+    }
+    let begun = Begun(Box::new(cause.clone()));
+    let Cause { memory, call, picture: change, .. } = cause;
+    if let Some(memory) = memory {
+        let network = change.network.clone().ok_or(TraceError::NoBeginning { line })?;
+        *state = Some((Picture { now: change.now, network, room: Arc::default(), revisions: BTreeMap::new() }, memory));
+    }
+    let Some((picture, memory)) = state else { return Err(TraceError::NoBeginning { line }) };
+    change.onto(picture);
+    let decisions = match &call {
+        Call::Tick => decide(picture, memory),
+        Call::Some(keys) => decide_some(picture, keys, memory),
+        Call::Follow => {
+            follow(picture, memory);
+            Vec::new()
+        }
+        Call::StopLeading => {
+            memory.keep_demand();
+            Vec::new()
+        }
+    };
+    Ok((begun, decisions))
 }
 
 /// A map whose keys are no texts, as pairs.

@@ -20,6 +20,7 @@ mod bundle;
 mod check;
 mod cluster;
 mod daemons;
+mod dry_run;
 mod error;
 mod events;
 mod explain;
@@ -66,6 +67,7 @@ pub async fn run(options: Options, out: &mut dyn Write, is_terminal: bool) -> Re
         Command::Events(options) => events::run(&cluster, &options, &mut out).await?,
         Command::Status(options) => status::run(&cluster, &options, &mut out).await?,
         Command::Check(options) => return check::run(&cluster, &options, &mut out).await,
+        Command::DryRun(options) => dry_run::run(&cluster, &options, &mut out).await?,
         Command::Matrix(options) => matrix::run(&cluster, options, &mut out).await?,
         Command::Top(options) => top::run(&cluster, &options, &mut out).await?,
         Command::HandBack(options) => return hand_back::run(&cluster, options, &mut out).await,

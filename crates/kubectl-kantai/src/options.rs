@@ -68,6 +68,9 @@ pub(crate) enum Command {
     /// Whether Kantai can do its work here, and if not, what to do about it. Exit code 1 if
     /// something fails
     Check(CheckOptions),
+    /// Where pods would end after a change that is not made, decided by the same code on what the
+    /// decision-maker sees now
+    DryRun(DryRunOptions),
     /// How far apart nodes are, as the probers measured it
     Matrix(MatrixOptions),
     /// Requests and response times per source and serving node, live
@@ -207,6 +210,50 @@ impl CheckOptions {
         let form = FormOptions { output: Form::Json };
         Self { pre: true, wait: false, timeout, strict: false, prometheus_url: Vec::new(), behind_after, form }
     }
+}
+
+/// Options of `dry-run`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct DryRunOptions {
+    /// The change
+    #[command(subcommand)]
+    pub(crate) change: DryChange,
+}
+
+/// A change that is not made.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub(crate) enum DryChange {
+    /// Drain a node: it takes no new pods, and those on it are evicted
+    Drain {
+        /// The node
+        node: String,
+        #[command(flatten)]
+        shown: DryShown,
+    },
+    /// Make a link between two nodes slower or faster, both ways
+    Link {
+        /// One end
+        one: String,
+        /// The other end
+        other: String,
+        /// The round trip then, such as 80ms
+        #[arg(value_parser = ops_http::duration)]
+        round_trip: Duration,
+        #[command(flatten)]
+        shown: DryShown,
+    },
+}
+
+/// How far ahead, and in which form.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct DryShown {
+    #[command(flatten)]
+    pub(crate) namespaces: NamespaceOptions,
+    /// How far ahead to decide, with demand as it is now
+    #[arg(long, default_value = "3m", value_parser = ops_http::duration, value_name = "DURATION")]
+    pub(crate) ahead: Duration,
+    #[command(flatten)]
+    pub(crate) form: FormOptions,
 }
 
 /// Options of `matrix`.

@@ -33,6 +33,7 @@ fn distances_demand_and_bundles_are_told_and_revisions_handed_back() -> anyhow::
         world.stage.add_revision(REVISION, Born::default()).await?;
         matrix(&world).await?;
         top(&world).await?;
+        dry_run(&world).await?;
         bundle(&world).await?;
         hand_back(&world).await
     })
@@ -84,6 +85,23 @@ async fn top(world: &World) -> anyhow::Result<()> {
     let words = world.says(&["explain", "--host", HOST, "--node", "node01"]).await?;
     ensure!(words.contains("belongs to Ingress") && words.contains("node01"), "{words}");
     asking.abort();
+    Ok(())
+}
+
+/// The only pod is on the first node; were that drained, it would be on the other.
+async fn dry_run(world: &World) -> anyhow::Result<()> {
+    let drained = ["dry-run", "drain", "node01", "-o", "json"];
+    let moves = |text: &str| {
+        let Ok(shown) = serde_json::from_str::<Value>(text) else { return false };
+        shown[0]["revision"] == REVISION
+            && shown[0]["before"] == json!({"node01": 1})
+            && shown[0]["after"] == json!({"node02": 1})
+    };
+    world.until("a drain moves the pod", &drained, moves).await?;
+    let table = world.says(&["dry-run", "link", "node01", "node02", "80ms"]).await?;
+    ensure!(table.contains("Nothing was changed") && table.contains(REVISION), "{table}");
+    let odd = world.asks(&["dry-run", "drain", "node99"]).await.err().context("it drains what is not there")?;
+    ensure!(odd.to_string().contains("node99"), "{odd}");
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use crate::settings::ClusterSettings;
 use crate::trace::{Call, Recorder};
 
 mod evidence;
+mod forecast;
 mod goal;
 mod rule;
 mod trace;
