@@ -1,0 +1,3 @@
+module networkoverhead
+
+go 1.24
