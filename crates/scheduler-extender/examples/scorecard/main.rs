@@ -2,7 +2,8 @@
 //! `cargo run --release -p scheduler-extender --example scorecard`.
 //!
 //! Prints a line per figure, tab-separated: id, value, unit, goal, `ok` or `short`. Needs Go for
-//! the comparison with the network-aware plugin's algorithm. It takes about a minute.
+//! the comparison with the network-aware plugin's algorithm, and starts an API server and
+//! kube-scheduler (`tests/examples/scheduler-extender-rate`). It takes a few minutes.
 
 mod client;
 mod networkoverhead;
@@ -37,7 +38,9 @@ fn main() -> anyhow::Result<ExitCode> {
         Err(why) => report.absent("score_vs_networkoverhead", "ratio", &format!("{why:#}")),
     }
     report.absent("oracle", "cases", "the plugins' own test cases are not in this repository");
-    Ok(report.exit_code())
+    progress("kube-scheduler with and without the extender");
+    let rate = scorecards::run_example_of_tests("scheduler-extender-rate");
+    Ok(if report.is_short() { ExitCode::FAILURE } else { rate })
 }
 
 async fn over_http(report: &mut Report) -> anyhow::Result<()> {
