@@ -24,7 +24,7 @@ use crate::kpa::{DemandHistory, Observed, Scale, ScaleMemory, SourceDemand, serv
 use crate::lifecycle::{self, Goal, Lasting, Outcome, Situation};
 use crate::memory::{HandingBack, Memory, RevisionMemory, Settled};
 use crate::picture::{Facts, Inputs, Picture};
-use crate::place::{self, GoalState, Question, Standing, Target};
+use crate::place::{self, GoalState, Question, RevisionPlacement, Standing};
 use crate::rollout::{self, Counts, Maker, RolloutInputs, Step};
 use crate::routes::{self, Routes};
 use crate::settings::{Aggregation, Metric, RevisionSettings};
@@ -49,7 +49,7 @@ pub struct Decision {
     /// The next step of the hand-back to the stock class, where that is under way.
     pub back: Option<BackStep>,
     /// Desired pods per node, and pods that found no node.
-    pub target: Target,
+    pub target: RevisionPlacement,
     /// The demand that they were placed by, per source node in name order.
     pub demand: Arc<[(NodeName, f64)]>,
     /// Which way each node's requests go; `None` while no pod is ready.
@@ -291,7 +291,7 @@ impl Deciding<'_> {
             status: status::not_owned(&facts.status, facts.generation, name, self.picture.now.wall),
             step: None,
             back: None,
-            target: Target::default(),
+            target: RevisionPlacement::default(),
             demand: Arc::default(),
             routes: own.routes.clone(),
             probe_activator: false,
@@ -420,7 +420,7 @@ impl Deciding<'_> {
         standing: &mut Standing,
         to_place: ToPlace<'_>,
         own: &mut RevisionMemory,
-    ) -> Result<Target, ProblemError> {
+    ) -> Result<RevisionPlacement, ProblemError> {
         let ToPlace { demand, is_steady, requests_per_second } = to_place;
         let facts = &*self.inputs.facts;
         let settings = &facts.settings;
@@ -430,7 +430,7 @@ impl Deciding<'_> {
         let question =
             |replicas| Question { replicas, pod_target: settings.target, demand, is_steady, requests_per_second, ways };
         match outcome.goal {
-            Goal::Pods(0) => Ok(Target::default()),
+            Goal::Pods(0) => Ok(RevisionPlacement::default()),
             Goal::Pods(replicas) => place::place(self.key, self.picture, facts, standing, own, &question(replicas)),
             Goal::AtLeast(replicas) => {
                 let running: u32 = standing.running.values().sum();
@@ -488,7 +488,7 @@ impl Deciding<'_> {
     /// carry all demand.
     fn route(
         &self,
-        target: &Target,
+        target: &RevisionPlacement,
         standing: &Standing,
         demand: &[(NodeName, f64)],
         own: &mut RevisionMemory,
@@ -512,7 +512,7 @@ impl Deciding<'_> {
         Ok(routes)
     }
 
-    fn step(&self, outcome: &Outcome, target: &Target, own: &RevisionMemory) -> Option<Step> {
+    fn step(&self, outcome: &Outcome, target: &RevisionPlacement, own: &RevisionMemory) -> Option<Step> {
         let facts = &*self.inputs.facts;
         let wanted = match outcome.goal {
             Goal::Keep => return None,
@@ -542,7 +542,7 @@ impl Deciding<'_> {
 
     /// Pods that found no node. With every node silent nothing is known of room: then no more than
     /// wait for it already.
-    fn known_shortage(&self, target: &Target) -> u32 {
+    fn known_shortage(&self, target: &RevisionPlacement) -> u32 {
         let unplaced = target.unplaced.as_ref().map_or(0, |unplaced| unplaced.replicas);
         if self.picture.room.iter().any(|room| room.is_ready) {
             return unplaced;

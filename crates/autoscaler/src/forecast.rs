@@ -17,7 +17,7 @@ use placement::CostMatrix;
 
 use crate::decide::{Decision, decide};
 use crate::memory::Memory;
-use crate::picture::{ActivatorProbe, Demand, Facts, Inputs, Network, Picture, ServerlessFacts};
+use crate::picture::{ActivatorProbe, Facts, Inputs, Network, ObservedDemand, Picture, ServerlessFacts};
 use crate::rollout::{Counts, Maker, Pod};
 use crate::room::{Admission, NodeRoom, admission};
 
@@ -190,7 +190,7 @@ fn pass_a_second(picture: &mut Picture, steady: &BTreeMap<RevisionKey, Option<BT
             (pod.is_ready, pod.trouble) = (true, None);
         }
         let (seconds, before) = (steady.get(key).cloned().flatten(), &inputs.demand);
-        let demand = Demand {
+        let demand = ObservedDemand {
             seconds: vec![(second, seconds)],
             in_flight: before.in_flight.clone(),
             service_seconds: before.service_seconds.clone(),

@@ -56,7 +56,7 @@ pub fn held(pod: &Pod) -> Option<(NodeName, Holding)> {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    pods: HashMap<String, Held>,
+    pods: HashMap<String, LedgerEntry>,
     /// Nodes that have pods and are not known (yet).
     unknown: BTreeMap<NodeName, Sum>,
     /// The known nodes in name order. Shared with those who asked last: a change copies it once.
@@ -66,7 +66,7 @@ pub struct Ledger {
 
 /// One pod's entry.
 #[derive(Clone, Debug)]
-struct Held {
+struct LedgerEntry {
     node: NodeName,
     holding: Holding,
 }
@@ -99,7 +99,7 @@ impl Ledger {
             }
             *pods += 1;
         });
-        self.pods.insert(uid.to_owned(), Held { node: node.clone(), holding });
+        self.pods.insert(uid.to_owned(), LedgerEntry { node: node.clone(), holding });
     }
 
     /// Takes in a pod as the API server has it.
@@ -113,7 +113,7 @@ impl Ledger {
 
     /// The pod is gone.
     pub fn remove(&mut self, uid: &str) {
-        let Some(Held { node, holding }) = self.pods.remove(uid) else { return };
+        let Some(LedgerEntry { node, holding }) = self.pods.remove(uid) else { return };
         self.change(&node, |taken, ports, pods| {
             *taken -= &holding.resources;
             for port in &holding.ports {

@@ -31,6 +31,6 @@ pub mod warm;
 
 pub use decide::{Count, DecideError, Decision, decide, decide_some, follow};
 pub use memory::Memory;
-pub use picture::{ActivatorProbe, Demand, Facts, Inputs, Network, Now, Picture, ServerlessFacts};
-pub use place::{GoalState, ShareMissed, Target, runner_up};
+pub use picture::{ActivatorProbe, Facts, Inputs, Network, Now, ObservedDemand, Picture, ServerlessFacts};
+pub use place::{GoalState, RevisionPlacement, ShareMissed, runner_up};
 pub use routes::Routes;

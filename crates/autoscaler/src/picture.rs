@@ -75,7 +75,7 @@ pub struct Inputs {
     /// What the API server holds of the revision.
     pub facts: Arc<Facts>,
     /// Its demand since the last tick. Revisions without any share one value.
-    pub demand: Arc<Demand>,
+    pub demand: Arc<ObservedDemand>,
     /// What the last probe of the revision's public Service answered.
     pub activator: Option<ActivatorProbe>,
 }
@@ -139,7 +139,7 @@ pub struct ServerlessFacts {
 
 /// What the gateways showed of one revision since the last tick.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Demand {
+pub struct ObservedDemand {
     /// Average demand per source node over each whole second that ended since the last tick. `None`
     /// stands for a second in which some gateway's demand is not known: it is no sample.
     pub seconds: Vec<(u64, Option<BTreeMap<NodeName, SourceDemand>>)>,

@@ -17,7 +17,7 @@ use placement::{Demand, NodeCapacity, Problem};
 use serde::{Deserialize, Serialize};
 
 use self::candidates::{LookedAt, candidates};
-use self::evidence::{Evidence, Weight};
+use self::evidence::{PlanEvidence, Weight};
 use crate::earned;
 use crate::memory::{Memory, RevisionMemory};
 use crate::picture::{Facts, Picture};
@@ -26,7 +26,7 @@ use crate::room::{Admission, admission};
 
 pub use self::goal::GoalState;
 use self::goal::source_name;
-pub(crate) use self::goal::{GoalMemory, Ways, fewest};
+pub(crate) use self::goal::{GoalCosts, GoalMemory, fewest};
 pub use self::why::runner_up;
 pub use self::wishes::ShareMissed;
 use self::wishes::{Zones, bound_by_share, share_missed};
@@ -59,7 +59,7 @@ pub(crate) struct Placed {
     /// What requests took at the pods of each node, where a goal asks.
     service: BTreeMap<NodeName, f64>,
     /// What the plan showed, where it left nothing to be done.
-    evidence: Option<Evidence>,
+    evidence: Option<PlanEvidence>,
 }
 
 impl Placed {
@@ -75,7 +75,7 @@ impl Placed {
 
 /// The placement of one revision.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Target {
+pub struct RevisionPlacement {
     /// Pods per node.
     pub pods: Counts,
     /// Of these, pods on nodes whose kubelet is silent. They stay, since they may serve, and are
@@ -247,7 +247,7 @@ pub(crate) fn place(
     standing: &mut Standing,
     memory: &mut RevisionMemory,
     question: &Question<'_>,
-) -> Result<Target, ProblemError> {
+) -> Result<RevisionPlacement, ProblemError> {
     let now = picture.now.monotonic;
     spread(facts, standing, question.replicas);
     if let Some(share) = facts.settings.node_share {
@@ -263,7 +263,7 @@ pub(crate) fn place(
         for (node, count) in &standing.kept {
             all.insert(node.clone(), *count);
         }
-        Ok(Target { pods: all, kept: standing.kept.clone(), unplaced, zones_missing, share_missed, verdict })
+        Ok(RevisionPlacement { pods: all, kept: standing.kept.clone(), unplaced, zones_missing, share_missed, verdict })
     };
     let runs_enough = standing.running.values().sum::<u32>() == question.replicas && within(&standing.running);
     let are_zones_met = zones.as_ref().is_none_or(|zones| zones.are_met(standing, &standing.running));
@@ -332,8 +332,9 @@ pub(crate) fn place(
     let shown =
         shown.filter(|_| is_plain && matches!(verdict, Some(Verdict::NoMoveNeeded | Verdict::Moved | Verdict::GainTooSmall)));
     let LookedAt { nodes, farthest } = &looked_at;
-    let evidence = shown
-        .and_then(|(best, prices)| Evidence::of(&picture.network, standing, question, nodes, farthest, &plan, (&best, &prices)));
+    let evidence = shown.and_then(|(best, prices)| {
+        PlanEvidence::of(&picture.network, standing, question, nodes, farthest, &plan, (&best, &prices))
+    });
     memory.placed = plan.unplaced.is_none().then(|| Placed {
         target: plan.replicas.clone(),
         verdict,
@@ -373,7 +374,7 @@ pub(crate) struct Question<'a> {
     /// How many requests per second it is; `None` where some of it is expected only.
     pub(crate) requests_per_second: Option<f64>,
     /// What ways cost, where the revision has a goal for its response time.
-    pub(crate) ways: Option<Ways<'a>>,
+    pub(crate) ways: Option<GoalCosts<'a>>,
 }
 
 impl Question<'_> {
@@ -427,15 +428,15 @@ fn pose(
 }
 
 /// Keeps what runs, within its nodes' limits.
-pub(crate) fn keep(standing: &Standing) -> Target {
+pub(crate) fn keep(standing: &Standing) -> RevisionPlacement {
     let mut pods = standing.running.clone();
     for (node, count) in &standing.kept {
         pods.insert(node.clone(), *count);
     }
-    Target { pods, kept: standing.kept.clone(), ..Target::default() }
+    RevisionPlacement { pods, kept: standing.kept.clone(), ..RevisionPlacement::default() }
 }
 
-impl Target {
+impl RevisionPlacement {
     /// Pods that found no node and why, as a message; `None` if every pod has a node.
     #[must_use]
     pub fn shortage(&self) -> Option<String> {

@@ -18,13 +18,13 @@ use crate::rollout::Counts;
 const FLAT: [Segment; 1] = [Segment { width: 1.0, marginal_seconds: 0.0 }];
 
 /// Shares of one source node: positions of serving nodes and their weights, which sum to 100.
-type Row = Arc<[(u32, u32)]>;
+type SourceShares = Arc<[(u32, u32)]>;
 
 /// The routes of one revision. A row for every node; rows that are alike share their memory.
 #[derive(Clone, Debug)]
 pub struct Routes {
     nodes: Arc<[NodeName]>,
-    rows: Vec<Row>,
+    rows: Vec<SourceShares>,
 }
 
 impl PartialEq for Routes {
@@ -45,7 +45,7 @@ impl Routes {
     /// Every node to itself: what holds while nothing is decided.
     #[must_use]
     pub fn identity(nodes: &[NodeName]) -> Self {
-        let rows = (0..nodes.len()).map(|node| Row::from([(as_u32(node), ROW_TOTAL)])).collect();
+        let rows = (0..nodes.len()).map(|node| SourceShares::from([(as_u32(node), ROW_TOTAL)])).collect();
         Self { nodes: nodes.into(), rows }
     }
 
@@ -126,7 +126,7 @@ pub(crate) fn route(
     for (source, amount) in &sent {
         load[nearest[*source]] += amount;
     }
-    let alone: Vec<Row> = servers.iter().map(|(node, _)| Row::from([(as_u32(*node), ROW_TOTAL)])).collect();
+    let alone: Vec<SourceShares> = servers.iter().map(|(node, _)| SourceShares::from([(as_u32(*node), ROW_TOTAL)])).collect();
     let fits = |(load, (_, count)): (&f64, &(usize, u32))| *load <= f64::from(*count) * capacity + 1e-9;
     if network.model == CostModel::LocalFirst && load.iter().zip(&servers).all(fits) {
         // Every request goes the shortest way and no pod gets too much: no routing is better.

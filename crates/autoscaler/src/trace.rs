@@ -1,10 +1,11 @@
 //! Decisions on record: what went in and what came out, one JSON object a line, to be decided
 //! again.
 //!
-//! A [`Recorder`] stands beside the loop of decisions. A recording begins with everything that is
-//! kept and known; each further line holds what is different from the line before. Nothing but what
-//! was recorded goes into a decision, so [`replay`] gives the same bytes; where it does not, the
-//! program or the line was changed. Numbers are written so that reading them gives the same bits.
+//! A [`DecisionRecorder`] stands beside the loop of decisions. A recording begins with everything
+//! that is kept and known; each further line holds what is different from the line before. Nothing
+//! but what was recorded goes into a decision, so [`replay`] gives the same bytes; where it does
+//! not, the program or the line was changed. Numbers are written so that reading them gives the
+//! same bits.
 //!
 //! - `version`: [`VERSION`] of this form.
 //! - `memory`: on the first line of a recording, what earlier decisions left.
@@ -23,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decide::{DecideError, Decision, decide, decide_some, follow};
 use crate::memory::Memory;
-use crate::picture::{ActivatorProbe, Demand, Facts, Inputs, Network, Now, Picture};
+use crate::picture::{ActivatorProbe, Facts, Inputs, Network, Now, ObservedDemand, Picture};
 use crate::room::NodeRoom;
 
 /// The version of the form of a line.
@@ -32,7 +33,7 @@ pub const VERSION: u32 = 1;
 /// What is done with a picture.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Call {
+pub enum TracedCall {
     /// [`decide`].
     Tick,
     /// [`decide_some`].
@@ -45,7 +46,7 @@ pub enum Call {
 
 /// Why a recording cannot be read or made.
 #[derive(Debug, thiserror::Error)]
-pub enum TraceError {
+pub enum DecisionTraceError {
     /// It is no JSON of this form.
     #[error("failed to read or write line {line} of a trace")]
     Format {
@@ -77,12 +78,12 @@ struct Cause {
     version: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     memory: Option<Memory>,
-    call: Call,
-    picture: Change,
+    call: TracedCall,
+    picture: PictureChange,
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct TraceLine<'a> {
     #[serde(flatten)]
     cause: &'a Cause,
     decisions: Vec<Made<'a>>,
@@ -106,7 +107,7 @@ impl<'a> From<&'a Result<Decision, DecideError>> for Made<'a> {
 
 /// What is different from the picture before.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Change {
+struct PictureChange {
     now: Now,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     network: Option<Arc<Network>>,
@@ -119,14 +120,14 @@ struct Change {
     facts: Vec<(RevisionKey, Arc<Facts>)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     activators: Vec<(RevisionKey, Option<ActivatorProbe>)>,
-    demand: Arc<Demand>,
+    demand: Arc<ObservedDemand>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    demands: Vec<(RevisionKey, Arc<Demand>)>,
+    demands: Vec<(RevisionKey, Arc<ObservedDemand>)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     gone: Vec<RevisionKey>,
 }
 
-impl Change {
+impl PictureChange {
     fn between(before: Option<&Picture>, after: &Picture) -> Self {
         let network = before.is_none_or(|before| before.network != after.network).then(|| after.network.clone());
         let rooms = before.map_or(&[][..], |before| &before.room);
@@ -203,8 +204,8 @@ impl Change {
 }
 
 /// The demand that most revisions share.
-fn most_common(picture: &Picture) -> Arc<Demand> {
-    let mut counts: BTreeMap<usize, (usize, &Arc<Demand>)> = BTreeMap::new();
+fn most_common(picture: &Picture) -> Arc<ObservedDemand> {
+    let mut counts: BTreeMap<usize, (usize, &Arc<ObservedDemand>)> = BTreeMap::new();
     for inputs in picture.revisions.values() {
         counts.entry(Arc::as_ptr(&inputs.demand) as usize).or_insert((0, &inputs.demand)).0 += 1;
     }
@@ -213,7 +214,7 @@ fn most_common(picture: &Picture) -> Arc<Demand> {
 
 /// Writes down what is decided.
 #[derive(Debug, Default)]
-pub struct Recorder {
+pub struct DecisionRecorder {
     /// The picture of the last line; `None` before the first.
     last: Option<Picture>,
 }
@@ -222,7 +223,7 @@ pub struct Recorder {
 #[derive(Debug)]
 pub struct Begun(Box<Cause>);
 
-impl Recorder {
+impl DecisionRecorder {
     /// The next line begins a recording.
     pub fn begin(&mut self) {
         self.last = None;
@@ -236,9 +237,9 @@ impl Recorder {
 
     /// To be called before the call itself, which changes `memory`.
     #[must_use]
-    pub fn before(&mut self, call: Call, picture: &Picture, memory: &Memory) -> Begun {
+    pub fn before(&mut self, call: TracedCall, picture: &Picture, memory: &Memory) -> Begun {
         let memory = self.last.is_none().then(|| memory.clone());
-        let change = Change::between(self.last.as_ref(), picture);
+        let change = PictureChange::between(self.last.as_ref(), picture);
         self.last = Some(picture.clone());
         Begun(Box::new(Cause { version: VERSION, memory, call, picture: change }))
     }
@@ -249,9 +250,9 @@ impl Begun {
     ///
     /// # Errors
     /// Where something in it has no JSON, which is a fault of this crate.
-    pub fn line(&self, decisions: &[Result<Decision, DecideError>]) -> Result<String, TraceError> {
-        let line = Line { cause: &self.0, decisions: decisions.iter().map(Made::from).collect() };
-        serde_json::to_string(&line).map_err(|source| TraceError::Format { line: 0, source })
+    pub fn line(&self, decisions: &[Result<Decision, DecideError>]) -> Result<String, DecisionTraceError> {
+        let line = TraceLine { cause: &self.0, decisions: decisions.iter().map(Made::from).collect() };
+        serde_json::to_string(&line).map_err(|source| DecisionTraceError::Format { line: 0, source })
     }
 }
 
@@ -260,7 +261,7 @@ impl Begun {
 ///
 /// # Errors
 /// Where a line cannot be read, or the first is not the beginning of a recording.
-pub fn replay<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Vec<String>, TraceError> {
+pub fn replay<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Vec<String>, DecisionTraceError> {
     let mut state = None;
     let decided = (1..).zip(lines).map(|(line, text)| {
         let (begun, decisions) = advance(&mut state, line, text)?;
@@ -274,7 +275,7 @@ pub fn replay<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Vec<String
 ///
 /// # Errors
 /// As [`replay`]; also where there is no line.
-pub fn state<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<(Picture, Memory), TraceError> {
+pub fn state<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<(Picture, Memory), DecisionTraceError> {
     let has_sample = |inputs: &Inputs| inputs.demand.seconds.iter().any(|(_, sources)| sources.is_some());
     let (mut state, mut sampled) = (None, BTreeMap::new());
     for (line, text) in (1..).zip(lines) {
@@ -283,7 +284,7 @@ pub fn state<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<(Picture, M
         sampled
             .extend(revisions.filter(|(_, inputs)| has_sample(inputs)).map(|(key, inputs)| (key.clone(), inputs.demand.clone())));
     }
-    let (mut picture, memory) = state.ok_or(TraceError::NoBeginning { line: 0 })?;
+    let (mut picture, memory) = state.ok_or(DecisionTraceError::NoBeginning { line: 0 })?;
     for (key, inputs) in picture.revisions.iter_mut().filter(|(_, inputs)| !has_sample(inputs)) {
         if let Some(demand) = sampled.remove(key) {
             inputs.demand = demand;
@@ -297,27 +298,27 @@ fn advance(
     state: &mut Option<(Picture, Memory)>,
     line: usize,
     text: &str,
-) -> Result<(Begun, Vec<Result<Decision, DecideError>>), TraceError> {
-    let cause: Cause = serde_json::from_str(text).map_err(|source| TraceError::Format { line, source })?;
+) -> Result<(Begun, Vec<Result<Decision, DecideError>>), DecisionTraceError> {
+    let cause: Cause = serde_json::from_str(text).map_err(|source| DecisionTraceError::Format { line, source })?;
     if cause.version != VERSION {
-        return Err(TraceError::Version { line, version: cause.version });
+        return Err(DecisionTraceError::Version { line, version: cause.version });
     }
     let begun = Begun(Box::new(cause.clone()));
     let Cause { memory, call, picture: change, .. } = cause;
     if let Some(memory) = memory {
-        let network = change.network.clone().ok_or(TraceError::NoBeginning { line })?;
+        let network = change.network.clone().ok_or(DecisionTraceError::NoBeginning { line })?;
         *state = Some((Picture { now: change.now, network, room: Arc::default(), revisions: BTreeMap::new() }, memory));
     }
-    let Some((picture, memory)) = state else { return Err(TraceError::NoBeginning { line }) };
+    let Some((picture, memory)) = state else { return Err(DecisionTraceError::NoBeginning { line }) };
     change.onto(picture);
     let decisions = match &call {
-        Call::Tick => decide(picture, memory),
-        Call::Some(keys) => decide_some(picture, keys, memory),
-        Call::Follow => {
+        TracedCall::Tick => decide(picture, memory),
+        TracedCall::Some(keys) => decide_some(picture, keys, memory),
+        TracedCall::Follow => {
             follow(picture, memory);
             Vec::new()
         }
-        Call::StopLeading => {
+        TracedCall::StopLeading => {
             memory.keep_demand();
             Vec::new()
         }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::explain::Explanations;
 use crate::routes::RouteBook;
-use crate::trace::{Line, TraceBook};
+use crate::trace::{RecordedLine, TraceBook};
 
 /// A quiet stream says that it lives this often.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -103,7 +103,7 @@ async fn trace_lines(State(api): State<Api>) -> Response {
 }
 
 /// Lines from the first beginning on; ends with the program, and when the listener is too slow.
-fn recorded(lines: broadcast::Receiver<Line>, stop: CancellationToken) -> impl Stream<Item = Line> {
+fn recorded(lines: broadcast::Receiver<RecordedLine>, stop: CancellationToken) -> impl Stream<Item = RecordedLine> {
     let all = stream::unfold((lines, stop), async |(mut lines, stop)| {
         let line = tokio::select! {
             () = stop.cancelled() => return None,
@@ -151,12 +151,12 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
-    use crate::routes::Entry;
+    use crate::routes::RouteEntry;
 
     fn api() -> (Arc<RouteBook>, Router, CancellationToken) {
         let (book, stop) = (Arc::new(RouteBook::default()), CancellationToken::new());
         book.retain(["node1", "node2"].map(NodeName::from).to_vec(), &BTreeSet::new());
-        book.set(&RevisionKey::new("default", "hello-00001"), Entry { service: "hello".to_owned(), routes: None }).unwrap();
+        book.set(&RevisionKey::new("default", "hello-00001"), RouteEntry { service: "hello".to_owned(), routes: None }).unwrap();
         (book.clone(), router(book, Explanations::default(), TraceBook::default(), false, stop.clone()), stop)
     }
 
@@ -186,7 +186,7 @@ mod tests {
         let (mut tracer, mut memory) = (crate::trace::Tracer::new(trace), autoscaler::Memory::default());
         let picture = crate::testing::picture(crate::testing::inputs(&[]));
         let mut decide = || {
-            let started = tracer.before(autoscaler::trace::Call::Tick, &picture, &memory);
+            let started = tracer.before(autoscaler::trace::TracedCall::Tick, &picture, &memory);
             let is_recorded = started.is_some();
             let decisions = autoscaler::decide(&picture, &mut memory);
             tracer.after(started, &decisions);
@@ -223,7 +223,7 @@ mod tests {
         };
         assert_eq!(next().await, Some(Event::Snapshot { version: 0, parts_left: 0, routes: vec![] }));
         let routes = Some(Arc::new(Routes::identity(&["node1", "node2"].map(NodeName::from))));
-        book.set(&RevisionKey::new("default", "hello-00001"), Entry { service: "hello".to_owned(), routes }).unwrap();
+        book.set(&RevisionKey::new("default", "hello-00001"), RouteEntry { service: "hello".to_owned(), routes }).unwrap();
         assert!(matches!(next().await, Some(Event::Update { version: 1, .. })));
         assert_eq!(next().await, Some(Event::Heartbeat { version: 1 }));
         stop.cancel();

@@ -31,7 +31,7 @@ pub(crate) type RoundTrips = Arc<dyn Fn(&NodeName, &NodeName) -> f64 + Send + Sy
 
 /// A pod that demand is read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Peer {
+pub(crate) struct DemandPeer {
     /// The node it is on.
     pub(crate) node: NodeName,
     /// Where it is asked.
@@ -39,7 +39,7 @@ pub(crate) struct Peer {
 }
 
 /// By pod name.
-pub(crate) type Peers = BTreeMap<String, Peer>;
+pub(crate) type Peers = BTreeMap<String, DemandPeer>;
 
 /// Where demand comes from.
 pub(crate) trait DemandSource: Send + 'static {
@@ -154,7 +154,7 @@ async fn follow_peers(
     demands: Arc<Demands>,
     mut pods: PodChanges,
     peers: impl Fn() -> Peers,
-    follow: impl Fn(String, Peer) -> JoinHandle<()>,
+    follow: impl Fn(String, DemandPeer) -> JoinHandle<()>,
 ) {
     struct Follower(JoinHandle<()>);
     impl Drop for Follower {
@@ -162,7 +162,7 @@ async fn follow_peers(
             self.0.abort();
         }
     }
-    let mut followers: BTreeMap<String, (Peer, Follower)> = BTreeMap::new();
+    let mut followers: BTreeMap<String, (DemandPeer, Follower)> = BTreeMap::new();
     loop {
         let present = peers();
         followers.retain(|name, (peer, _)| {

@@ -12,7 +12,7 @@ use autoscaler::latency::Networks;
 use autoscaler::ledger::Ledger;
 use autoscaler::room::{NodeRoom, Template};
 use autoscaler::settings::{ClusterSettings, RevisionSettings, Toggle};
-use autoscaler::{ActivatorProbe, Demand, Facts, Inputs, Network, Now, Picture, ServerlessFacts};
+use autoscaler::{ActivatorProbe, Facts, Inputs, Network, Now, ObservedDemand, Picture, ServerlessFacts};
 use gateway_link::RevisionKey;
 use jiff::Timestamp;
 use k8s_api::{PodAutoscaler, REVISION_LABEL, Reachability, SERVICE_LABEL, ServerlessService};
@@ -147,7 +147,7 @@ impl Gatherer {
     }
 
     /// The demand since the last tick: that of the busy revisions, and what all others share.
-    pub(crate) fn set_demand(&mut self, quiet: &Arc<Demand>, mut busy: BTreeMap<RevisionKey, Demand>) {
+    pub(crate) fn set_demand(&mut self, quiet: &Arc<ObservedDemand>, mut busy: BTreeMap<RevisionKey, ObservedDemand>) {
         for (key, inputs) in &mut self.picture.revisions {
             inputs.demand = busy.remove(key).map_or_else(|| quiet.clone(), Arc::new);
         }
@@ -163,7 +163,7 @@ impl Gatherer {
         if let Some(inputs) = self.picture.revisions.get_mut(key) {
             let is_unknown = inputs.demand.is_unknown;
             let service_seconds = inputs.demand.service_seconds.clone();
-            inputs.demand = Arc::new(Demand { seconds: Vec::new(), in_flight, service_seconds, is_unknown });
+            inputs.demand = Arc::new(ObservedDemand { seconds: Vec::new(), in_flight, service_seconds, is_unknown });
         }
     }
 

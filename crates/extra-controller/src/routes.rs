@@ -11,7 +11,7 @@ use tokio::sync::broadcast;
 
 /// The routes of one revision.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Entry {
+pub(crate) struct RouteEntry {
     /// The Knative Service that the revision belongs to; empty where Knative does not say.
     pub(crate) service: String,
     /// Its routes; `None` while no pod is ready.
@@ -34,7 +34,7 @@ struct State {
     /// Whether every revision was decided on at least once. Before that a snapshot would make
     /// followers forget good routes.
     complete: bool,
-    entries: BTreeMap<RevisionKey, Entry>,
+    entries: BTreeMap<RevisionKey, RouteEntry>,
     nodes: Vec<NodeName>,
     /// The nodes that traffic is routed to, as of a version.
     serving: Option<(u64, BTreeSet<NodeName>)>,
@@ -51,7 +51,7 @@ impl RouteBook {
     ///
     /// # Errors
     /// Where a row of the weights does not sum to 100.
-    pub(crate) fn set(&self, key: &RevisionKey, entry: Entry) -> Result<(), RouteStreamError> {
+    pub(crate) fn set(&self, key: &RevisionKey, entry: RouteEntry) -> Result<(), RouteStreamError> {
         let is_same = self.with(|state| {
             let before = state.entries.get(key).map(|before| &before.routes);
             let is_same = before.map_or(entry.routes.is_none(), |before| is_same(before.as_ref(), entry.routes.as_ref()));
@@ -185,7 +185,7 @@ const ANY_OKASAN: &str = "okaasan";
 /// Finds a revision by the two names of the weights API: `kodomo` is a revision or a Knative
 /// Service (of which the newest revision with pods is meant, revisions being numbered), `okasan`
 /// the Service or the namespace it is in, or the originals' `okaasan` for any.
-fn names<'a>(entries: &'a BTreeMap<RevisionKey, Entry>, okasan: &str, kodomo: &str) -> Option<&'a Entry> {
+fn names<'a>(entries: &'a BTreeMap<RevisionKey, RouteEntry>, okasan: &str, kodomo: &str) -> Option<&'a RouteEntry> {
     entries
         .iter()
         .filter(|(key, entry)| {
@@ -208,8 +208,8 @@ mod tests {
         ["node1", "node2"].map(NodeName::from).to_vec()
     }
 
-    fn entry(routes: Option<Routes>) -> Entry {
-        Entry { service: "hello".to_owned(), routes: routes.map(Arc::new) }
+    fn entry(routes: Option<Routes>) -> RouteEntry {
+        RouteEntry { service: "hello".to_owned(), routes: routes.map(Arc::new) }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::activator::{self, ActivatorProber};
 use crate::demand::load_reports::LoadReports;
 use crate::demand::statistics_page::StatisticsPages;
-use crate::demand::{DemandSource as _, Demands, Peer, Peers, SourceKind};
+use crate::demand::{DemandPeer, DemandSource as _, Demands, Peers, SourceKind};
 use crate::explain::Explanations;
 use crate::gather::Gatherer;
 use crate::leader_label;
@@ -180,7 +180,7 @@ fn spawn_demand(
         let (objects, namespace) = (objects.clone(), options.gateway_namespace.clone());
         move || -> Peers {
             let pods = objects.ready_pods(&namespace, selector.pair(), port);
-            pods.into_iter().map(|(name, node, address)| (name, Peer { node: node.into(), address })).collect()
+            pods.into_iter().map(|(name, node, address)| (name, DemandPeer { node: node.into(), address })).collect()
         }
     };
     match options.demand_source {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use autoscaler::trace::Call;
+use autoscaler::trace::TracedCall;
 use autoscaler::{ActivatorProbe, Memory, Now, decide, decide_some, follow};
 use gateway_link::RevisionKey;
 use jiff::Timestamp;
@@ -157,7 +157,7 @@ impl Ticker {
             self.writes.abort_all();
             self.probes.abort_all();
             let now = self.now();
-            let started = self.tracer.before(Call::StopLeading, self.gatherer.picture(now), &self.memory);
+            let started = self.tracer.before(TracedCall::StopLeading, self.gatherer.picture(now), &self.memory);
             self.memory.keep_demand();
             self.tracer.after(started, &[]);
             self.parts.routes.reset();
@@ -208,7 +208,7 @@ impl Ticker {
         let now = self.now();
         let picture = self.gatherer.picture(now);
         self.reporter.surroundings(picture);
-        let call = if self.is_leading { Call::Tick } else { Call::Follow };
+        let call = if self.is_leading { TracedCall::Tick } else { TracedCall::Follow };
         let started = self.tracer.before(call, picture, &self.memory);
         if self.is_leading {
             let decisions = decide(picture, &mut self.memory);
@@ -252,7 +252,7 @@ impl Ticker {
         }
         let now = self.now();
         let picture = self.gatherer.picture(now);
-        let started = self.tracer.before(Call::Some(keys.clone()), picture, &self.memory);
+        let started = self.tracer.before(TracedCall::Some(keys.clone()), picture, &self.memory);
         let decisions = decide_some(picture, keys, &mut self.memory);
         self.tracer.after(started, &decisions);
         self.carry_out(decisions);

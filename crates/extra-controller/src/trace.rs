@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use autoscaler::trace::{Begun, Call, Recorder};
+use autoscaler::trace::{Begun, DecisionRecorder, TracedCall};
 use autoscaler::{DecideError, Decision, Memory, Picture};
 use tokio::sync::broadcast;
 
@@ -14,7 +14,7 @@ const MOST_LISTENERS: usize = 4;
 
 /// One line of a recording.
 #[derive(Clone, Debug)]
-pub(crate) struct Line {
+pub(crate) struct RecordedLine {
     /// Whether a recording begins with it.
     pub(crate) is_beginning: bool,
     pub(crate) text: Arc<str>,
@@ -23,7 +23,7 @@ pub(crate) struct Line {
 /// Where lines go. Clones are one.
 #[derive(Clone, Debug)]
 pub(crate) struct TraceBook {
-    lines: broadcast::Sender<Line>,
+    lines: broadcast::Sender<RecordedLine>,
     /// Whether a listener has arrived since the last line.
     is_wanted: Arc<AtomicBool>,
 }
@@ -36,7 +36,7 @@ impl Default for TraceBook {
 
 impl TraceBook {
     /// Lines from the next beginning on; `None` where too many listen already.
-    pub(crate) fn follow(&self) -> Option<broadcast::Receiver<Line>> {
+    pub(crate) fn follow(&self) -> Option<broadcast::Receiver<RecordedLine>> {
         if self.lines.receiver_count() >= MOST_LISTENERS {
             return None;
         }
@@ -50,7 +50,7 @@ impl TraceBook {
 #[derive(Debug)]
 pub(crate) struct Tracer {
     book: TraceBook,
-    recorder: Recorder,
+    recorder: DecisionRecorder,
 }
 
 /// A line that lacks its decisions.
@@ -61,11 +61,11 @@ pub(crate) struct Started {
 
 impl Tracer {
     pub(crate) fn new(book: TraceBook) -> Self {
-        Self { book, recorder: Recorder::default() }
+        Self { book, recorder: DecisionRecorder::default() }
     }
 
     /// Must be called before a decision; `None` without listeners.
-    pub(crate) fn before(&mut self, call: Call, picture: &Picture, memory: &Memory) -> Option<Started> {
+    pub(crate) fn before(&mut self, call: TracedCall, picture: &Picture, memory: &Memory) -> Option<Started> {
         if self.book.lines.receiver_count() == 0 {
             self.recorder.begin();
             return None;
@@ -82,7 +82,7 @@ impl Tracer {
         let Some(Started { begun, is_beginning }) = started else { return };
         match begun.line(decisions) {
             // Whoever has just gone hears nothing.
-            Ok(text) => drop(self.book.lines.send(Line { is_beginning, text: (text + "\n").into() })),
+            Ok(text) => drop(self.book.lines.send(RecordedLine { is_beginning, text: (text + "\n").into() })),
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "failed to record a decision"),
         }
     }

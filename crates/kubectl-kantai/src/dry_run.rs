@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use autoscaler::forecast::{Change, Forecast, forecast};
-use autoscaler::trace::{self, Call};
+use autoscaler::trace::{self, TracedCall};
 use gateway_link::RevisionKey;
 use serde::{Deserialize, Serialize};
 
@@ -68,7 +68,7 @@ fn change(given: &DryChange) -> (Change, &DryShown) {
 async fn record(cluster: &Cluster) -> Result<Vec<String>, PluginError> {
     #[derive(Deserialize)]
     struct Kind {
-        call: Call,
+        call: TracedCall,
     }
     let target = daemons::decider(cluster).await?;
     let doing = format!("follow the decisions of {target}");
@@ -80,7 +80,7 @@ async fn record(cluster: &Cluster) -> Result<Vec<String>, PluginError> {
         };
         let kind: Kind =
             serde_json::from_str(&line).map_err(|error| PluginError::Odd { doing: doing.clone(), says: error.to_string() })?;
-        ticks += usize::from(kind.call == Call::Tick);
+        ticks += usize::from(kind.call == TracedCall::Tick);
         lines.push(line);
     }
     Ok(lines)

@@ -7,12 +7,12 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use ndarray::Array2;
 use placement::latency::completion::Completion;
-use placement::latency::synthetic::{Network, Random, Shape, zipf_demand};
+use placement::latency::synthetic::{Random, Shape, SyntheticNetwork, zipf_demand};
 use placement::latency::{PairState, PairStats};
 use placement::plan::explain::explain;
-use placement::plan::trace::{Inputs, replay};
+use placement::plan::trace::{TraceInputs, replay};
 use placement::plan::{MoveHistory, Stability};
-use placement::problem::many::{Claim, Resources, plan_many};
+use placement::problem::many::{Claim, ResourceAmounts, plan_many};
 use placement::problem::{CostModel, Segment, ServiceLevel, ServingCurve};
 use placement::routing::FactoredWeights;
 use placement::routing::{Server, route};
@@ -25,8 +25,8 @@ fn names() -> Vec<NodeName> {
     (0..NODES).map(|number| NodeName::new(format!("n{number:03}"))).collect()
 }
 
-fn network() -> Network {
-    Network::new(Shape { sites: 10, nodes_per_site: NODES / 10, ..Shape::default() }, 1)
+fn network() -> SyntheticNetwork {
+    SyntheticNetwork::new(Shape { sites: 10, nodes_per_site: NODES / 10, ..Shape::default() }, 1)
 }
 
 fn costs() -> CostMatrix {
@@ -66,7 +66,7 @@ fn plans(criterion: &mut Criterion) {
     });
     let plan = problem.solve().unwrap();
     criterion.bench_function("explain", |bench| bench.iter(|| explain(black_box(&problem), &plan)));
-    let inputs = Inputs { time_seconds: 0.0, problem, stability: None, history: MoveHistory::default() };
+    let inputs = TraceInputs { time_seconds: 0.0, problem, stability: None, history: MoveHistory::default() };
     let line = inputs.decide().unwrap().to_line().unwrap();
     criterion.bench_function("trace/replay", |bench| bench.iter(|| replay(black_box(&line)).map(|found| found.len()).ok()));
 }
@@ -93,12 +93,12 @@ fn many(criterion: &mut Criterion) {
     let claims: Vec<Claim> = (0..20)
         .map(|service| Claim {
             problem: problem().with_demand(demand(75.0, service)),
-            needs: Resources::from([("cpu".to_owned(), 500)]),
+            needs: ResourceAmounts::from([("cpu".to_owned(), 500)]),
             priority: 0,
         })
         .collect();
-    let free: BTreeMap<NodeName, Resources> =
-        names().into_iter().map(|node| (node, Resources::from([("cpu".to_owned(), 2000)]))).collect();
+    let free: BTreeMap<NodeName, ResourceAmounts> =
+        names().into_iter().map(|node| (node, ResourceAmounts::from([("cpu".to_owned(), 2000)]))).collect();
     criterion
         .bench_function("plan/many", |bench| bench.iter(|| plan_many(black_box(&claims), &free).map(|plans| plans.plans.len())));
 }

@@ -23,7 +23,7 @@ use thiserror::Error;
 
 use crate::latency::Costs;
 use crate::plan::Proof;
-use crate::problem::many::Resources;
+use crate::problem::many::ResourceAmounts;
 use latency_matrix::NodeName;
 pub use proposals::{Move, Proposal};
 
@@ -34,7 +34,7 @@ pub struct Workload {
     /// Its name, unique in the application.
     pub name: String,
     /// What all its replicas together need where they run.
-    pub needs: Resources,
+    pub needs: ResourceAmounts,
     /// Seconds that it works on one request, beside its calls.
     pub serving_seconds: f64,
     /// Where it runs now.
@@ -119,7 +119,7 @@ pub struct Application {
     demand: BTreeMap<String, BTreeMap<NodeName, f64>>,
     /// What each place has for this application; none: every place has room for everything.
     #[serde(default)]
-    room: Option<BTreeMap<NodeName, Resources>>,
+    room: Option<BTreeMap<NodeName, ResourceAmounts>>,
     #[serde(default)]
     seconds_per_byte: f64,
     #[serde(default)]
@@ -235,7 +235,7 @@ impl Application {
 
     /// Sets the room that places have for this application; a place that is not named has none.
     #[must_use]
-    pub fn with_room(mut self, room: impl IntoIterator<Item = (NodeName, Resources)>) -> Self {
+    pub fn with_room(mut self, room: impl IntoIterator<Item = (NodeName, ResourceAmounts)>) -> Self {
         self.room.get_or_insert_default().extend(room);
         self
     }

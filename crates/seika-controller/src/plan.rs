@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use self::node::{NodeRoom, OnNode};
+use self::node::{NodeAllowance, OnNode};
 use crate::index::SeikaView;
 use crate::naming::pod_name;
 use crate::observed::{NodeKnowledge, Nodes, PodView};
@@ -143,7 +143,7 @@ pub(crate) fn plan(asked: &DesiredPods<'_>, seen: &ObservedPods<'_>) -> PodPlan 
                 let rolls = !asked.rollout.paused && view.obstacle(asked.tolerations).is_none();
                 let on_node = OnNode::new(&pods, asked, rolls, seen.now);
                 let held_until = seen.held.get(name).copied();
-                let decision = on_node.decide(&NodeRoom {
+                let decision = on_node.decide(&NodeAllowance {
                     count: asked.count(name),
                     surge_left,
                     unavailable_left,

@@ -10,7 +10,7 @@ use autoscaler::latency::Networks;
 use autoscaler::rollout::{Counts, Maker, Pod};
 use autoscaler::room::{NodeRoom, Resources, Template};
 use autoscaler::settings::{ClusterSettings, RevisionSettings};
-use autoscaler::{Decision, Demand, Facts, Inputs, Memory, Now, Picture, ServerlessFacts, decide};
+use autoscaler::{Decision, Facts, Inputs, Memory, Now, ObservedDemand, Picture, ServerlessFacts, decide};
 use gateway_link::RevisionKey;
 use jiff::Timestamp;
 use k8s_api::{ConditionStatus, PodAutoscalerStatus, Reachability, ServerlessServiceStatus, ServingMode, set_condition};
@@ -43,7 +43,7 @@ pub(crate) struct World {
     noise: Noise,
     picture: Picture,
     memory: Memory,
-    rest: Arc<Demand>,
+    rest: Arc<ObservedDemand>,
     keys: Vec<RevisionKey>,
 }
 
@@ -90,7 +90,7 @@ impl World {
         self.second += 1;
         let wall = Timestamp::from_second(self.second.cast_signed()).unwrap_or_default();
         self.picture.now = Now { wall, monotonic: Duration::from_secs(self.second) };
-        self.rest = Arc::new(Demand { seconds: vec![(self.second, Some(BTreeMap::new()))], ..Demand::default() });
+        self.rest = Arc::new(ObservedDemand { seconds: vec![(self.second, Some(BTreeMap::new()))], ..ObservedDemand::default() });
         for revision in 0..self.size.revisions {
             let demand = if revision < self.size.busy { Arc::new(self.demand(revision)) } else { self.rest.clone() };
             if let Some(inputs) = self.picture.revisions.get_mut(&self.keys[revision]) {
@@ -161,7 +161,7 @@ impl World {
         }
     }
 
-    fn demand(&mut self, revision: usize) -> Demand {
+    fn demand(&mut self, revision: usize) -> ObservedDemand {
         let mut sources = BTreeMap::new();
         for source in 0..self.size.sources {
             let demand = SourceDemand {
@@ -171,7 +171,7 @@ impl World {
             sources.insert(self.names[self.source(revision, source)].clone(), demand);
         }
         let in_flight = sources.iter().map(|(node, demand)| (node.clone(), demand.concurrency.round())).collect();
-        Demand { seconds: vec![(self.second, Some(sources))], in_flight, is_unknown: false, ..Demand::default() }
+        ObservedDemand { seconds: vec![(self.second, Some(sources))], in_flight, is_unknown: false, ..ObservedDemand::default() }
     }
 
     /// Where the `source`-th source of a revision is: coprime strides, so that all are different.

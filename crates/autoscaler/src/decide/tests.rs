@@ -5,11 +5,11 @@ use k8s_api::set_condition;
 use placement::CostMatrix;
 
 use super::*;
-use crate::picture::{ActivatorProbe, Demand, Network, Now, ServerlessFacts};
+use crate::picture::{ActivatorProbe, Network, Now, ObservedDemand, ServerlessFacts};
 use crate::rollout::Pod;
 use crate::room::{NodeRoom, Resources, Template};
 use crate::settings::ClusterSettings;
-use crate::trace::{Call, Recorder};
+use crate::trace::{DecisionRecorder, TracedCall};
 
 mod evidence;
 mod forecast;
@@ -71,7 +71,7 @@ struct World {
     fewest_serving: usize,
     moves: usize,
     /// Lines of a recording, while there is one.
-    recording: Option<(Recorder, Vec<String>)>,
+    recording: Option<(DecisionRecorder, Vec<String>)>,
 }
 
 impl World {
@@ -194,7 +194,7 @@ impl World {
         let in_flight = self.load.iter().filter(|(_, d)| d.concurrency >= 1.0).map(|(n, d)| (n.clone(), d.concurrency)).collect();
         let seconds = if self.is_sample_late { BTreeMap::new() } else { self.load.clone() };
         let sample = (!self.demand_unknown).then_some(seconds);
-        let demand = Demand {
+        let demand = ObservedDemand {
             seconds: vec![(self.second, sample)],
             in_flight,
             service_seconds: self.service_seconds.clone(),
@@ -211,7 +211,7 @@ impl World {
 
     fn look(&mut self) -> Option<Decision> {
         let picture = self.picture();
-        let begun = self.recording.as_mut().map(|(recorder, _)| recorder.before(Call::Tick, &picture, &self.memory));
+        let begun = self.recording.as_mut().map(|(recorder, _)| recorder.before(TracedCall::Tick, &picture, &self.memory));
         let mut decisions = decide(&picture, &mut self.memory);
         if let (Some(begun), Some((_, lines))) = (begun, &mut self.recording) {
             lines.push(begun.line(&decisions).unwrap());

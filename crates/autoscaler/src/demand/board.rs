@@ -9,10 +9,10 @@ use gateway_link::demand::{DemandEvent, Gateway, Held, RevisionDemand};
 use latency_matrix::NodeName;
 
 use super::replicas::{Listing, Replicas};
-use super::revision::{Revision, SourceReport, Time};
+use super::revision::{RevisionBoard, SourceReport, Time};
 use super::sources::Sources;
 use crate::kpa::SourceDemand;
-use crate::picture::Demand;
+use crate::picture::ObservedDemand;
 
 /// How long after its end a second waits for gateways whose reports do not cover it yet.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -29,9 +29,9 @@ const MOST_SECONDS: u64 = 60;
 pub struct Tick {
     /// That of each revision that [`busy`](Self::busy) does not name: the same seconds, without
     /// requests, or unknown.
-    pub quiet: Demand,
+    pub quiet: ObservedDemand,
     /// That of the revisions that carried traffic, or have requests in flight.
-    pub busy: BTreeMap<RevisionKey, Demand>,
+    pub busy: BTreeMap<RevisionKey, ObservedDemand>,
 }
 
 /// See the [module](crate::demand).
@@ -43,7 +43,7 @@ pub struct Tick {
 pub struct Board {
     replicas: Replicas,
     sources: Sources,
-    revisions: BTreeMap<RevisionKey, Revision>,
+    revisions: BTreeMap<RevisionKey, RevisionBoard>,
     woken: BTreeSet<RevisionKey>,
     /// The first second that was not given out yet.
     next_second: u64,
@@ -141,12 +141,13 @@ impl Board {
             let is_busy =
                 !in_flight.is_empty() || seconds.iter().any(|(_, demand)| demand.as_ref().is_some_and(|of| !of.is_empty()));
             if is_busy && is_ours(key) {
-                busy.insert(key.clone(), Demand { seconds, in_flight, service_seconds: BTreeMap::new(), is_unknown });
+                busy.insert(key.clone(), ObservedDemand { seconds, in_flight, service_seconds: BTreeMap::new(), is_unknown });
             }
             revision.is_known()
         });
         let nobody = |(second, is_known): (u64, bool)| (second, is_known.then(BTreeMap::new));
-        let quiet = Demand { seconds: seconds.into_iter().map(nobody).collect(), is_unknown, ..Demand::default() };
+        let quiet =
+            ObservedDemand { seconds: seconds.into_iter().map(nobody).collect(), is_unknown, ..ObservedDemand::default() };
         Tick { quiet, busy }
     }
 
@@ -176,20 +177,20 @@ impl Board {
     /// requests counts for the activator's node.
     #[must_use]
     pub fn service_seconds(&self, key: &RevisionKey) -> BTreeMap<NodeName, f64> {
-        self.revisions.get(key).map(Revision::service_seconds).unwrap_or_default()
+        self.revisions.get(key).map(RevisionBoard::service_seconds).unwrap_or_default()
     }
 
     /// Finished requests for `key`, as the gateways count them. A gateway that restarts counts from
     /// 0.
     #[must_use]
     pub fn ended_requests(&self, key: &RevisionKey) -> u64 {
-        self.revisions.get(key).map_or(0, Revision::ended)
+        self.revisions.get(key).map_or(0, RevisionBoard::ended)
     }
 
     /// The nodes from which requests came lately, for any revision.
     #[must_use]
     pub fn senders(&self) -> BTreeSet<NodeName> {
-        self.revisions.values().flat_map(Revision::sources).cloned().collect()
+        self.revisions.values().flat_map(RevisionBoard::sources).cloned().collect()
     }
 
     /// The nodes whose gateways' demand is not known.

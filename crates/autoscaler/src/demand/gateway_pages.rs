@@ -19,13 +19,13 @@ use super::{SecondReading, estimate};
 #[derive(Debug)]
 pub struct GatewayPages {
     node: NodeName,
-    clusters: BTreeMap<RevisionKey, Cluster>,
+    clusters: BTreeMap<RevisionKey, PageCluster>,
     /// When the last page with counters was read.
     counted_at: Option<Duration>,
 }
 
 #[derive(Debug, Default)]
-struct Cluster {
+struct PageCluster {
     reported: Load,
     /// The gauge as last read, and its sum over time since the last page with counters.
     gauge: Option<(Duration, f64)>,
@@ -95,7 +95,7 @@ impl GatewayPages {
     }
 }
 
-impl Cluster {
+impl PageCluster {
     fn look(&mut self, reading: &ClusterReading, now: Duration) {
         let Some(active) = reading.active else { return };
         if let Some((at, before)) = self.gauge {

@@ -34,13 +34,13 @@ impl Amount {
 /// How long requests take, by Little's law: requests in flight added up over time, divided by how
 /// many ended.
 #[derive(Clone, Copy, Debug, Default)]
-struct Seen {
+struct RequestTimes {
     busy_seconds: f64,
     ended: f64,
     second: u64,
 }
 
-impl Seen {
+impl RequestTimes {
     fn add(&mut self, amount: Amount, second: u64) {
         let passed = i32::try_from(second.saturating_sub(self.second)).unwrap_or(i32::MAX);
         let fading = FADING.powi(passed);
@@ -62,14 +62,14 @@ struct FromSource {
     reported: BTreeMap<Arc<str>, ByServing>,
     /// The seconds that were not returned yet, in order.
     seconds: VecDeque<(u64, Amount)>,
-    seen: Seen,
+    seen: RequestTimes,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Revision {
+pub(super) struct RevisionBoard {
     sources: BTreeMap<NodeName, FromSource>,
-    serving: BTreeMap<NodeName, Seen>,
+    serving: BTreeMap<NodeName, RequestTimes>,
     /// Source nodes with a held request that no load report has confirmed, and until when it
     /// counts.
     held: BTreeMap<NodeName, Duration>,
@@ -96,7 +96,7 @@ pub(super) struct Time {
     pub(super) open_from: Duration,
 }
 
-impl Revision {
+impl RevisionBoard {
     /// Applies the report of a replica.
     pub(super) fn apply_report(
         &mut self,

@@ -51,7 +51,7 @@ pub(super) enum Weight {
 
 /// What a plan was made from and what it found.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Evidence {
+pub(super) struct PlanEvidence {
     /// Of the names of the nodes at `nodes`, and how many there are.
     names: (u64, usize),
     /// Positions of the nodes that the plan looked at, and how many pods each could have had.
@@ -82,7 +82,7 @@ struct Source {
     worth: f32,
 }
 
-impl Evidence {
+impl PlanEvidence {
     /// The evidence of a plan that keeps the running pods (`kept`), where `best` is the best plan
     /// found. `looked_at` are the positions of its candidate nodes.
     pub(super) fn of(

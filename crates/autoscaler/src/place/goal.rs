@@ -83,19 +83,19 @@ impl GoalMemory {
         self.pods.front().map_or(pods, |(_, most)| *most)
     }
 
-    pub(crate) fn ways(&self, seconds: f64) -> Ways<'_> {
-        Ways { seconds, service: &self.service }
+    pub(crate) fn ways(&self, seconds: f64) -> GoalCosts<'_> {
+        GoalCosts { seconds, service: &self.service }
     }
 }
 
 /// What a way costs a revision with a goal.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ways<'a> {
+pub(crate) struct GoalCosts<'a> {
     seconds: f64,
     service: &'a BTreeMap<NodeName, f64>,
 }
 
-impl Ways<'_> {
+impl GoalCosts<'_> {
     /// What requests take at the pods of each node, where known.
     pub(super) fn service(&self) -> &BTreeMap<NodeName, f64> {
         self.service

@@ -8,7 +8,7 @@ use latency_matrix::NodeName;
 use placement::plan::ZoneReason;
 use serde::{Deserialize, Serialize};
 
-use super::{Standing, Target, reason_text};
+use super::{RevisionPlacement, Standing, reason_text};
 use crate::rollout::Counts;
 use crate::room::NodeRoom;
 
@@ -151,7 +151,7 @@ pub(super) fn share_missed(share: Option<f64>, pods: &Counts, replicas: u32) -> 
     Some(ShareMissed { allowed, node: node.clone(), pods: *count })
 }
 
-impl Target {
+impl RevisionPlacement {
     /// Which wishes are not met and why, as a message.
     #[must_use]
     pub fn unmet_wishes(&self) -> Vec<String> {

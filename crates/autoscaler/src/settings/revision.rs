@@ -212,7 +212,7 @@ fn panic_window(stable: Duration, percentage: f64) -> Duration {
 struct Own<'a>(Reader<'a>);
 
 /// The target of a pod.
-struct Load {
+struct PodTarget {
     metric: Metric,
     target: f64,
     capacity: f64,
@@ -298,7 +298,7 @@ impl Own<'_> {
         self.word("metric-aggregation-algorithm", parse, "linear or weighted-exponential").unwrap_or(Aggregation::Linear)
     }
 
-    fn load(&mut self, container_concurrency: u32, cluster: &ClusterSettings) -> Load {
+    fn load(&mut self, container_concurrency: u32, cluster: &ClusterSettings) -> PodTarget {
         let parse = |text: &str| match text {
             "concurrency" => Some(Metric::Concurrency),
             "rps" => Some(Metric::Rps),
@@ -330,7 +330,7 @@ impl Own<'_> {
         let utilization = self
             .float("target-utilization-percentage", |percent| (1.0..=100.0).contains(&percent), "from 1 to 100")
             .map_or(cluster_utilization, |percent| percent / 100.0);
-        Load { metric, target: (capacity * utilization).max(LEAST_TARGET), capacity }
+        PodTarget { metric, target: (capacity * utilization).max(LEAST_TARGET), capacity }
     }
 
     fn bounds(&mut self, cluster: &ClusterSettings) -> Bounds {

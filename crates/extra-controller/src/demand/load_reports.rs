@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 use gateway_link::demand::{DEMAND_PATH, DemandEvent, DemandStreamError, MAX_LINE_BYTES, SILENCE_SECONDS};
 use gateway_link::lines::{LineTooLong, Lines};
 
-use super::{DemandSource, Demands, Peer, Peers, follow_peers};
+use super::{DemandPeer, DemandSource, Demands, Peers, follow_peers};
 use crate::objects::PodChanges;
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -25,7 +25,7 @@ pub(crate) struct LoadReports<P> {
 
 impl<P: Fn() -> Peers + Send + Sync + 'static> DemandSource for LoadReports<P> {
     async fn run(self, demands: Arc<Demands>) {
-        let follow = |name: String, peer: Peer| tokio::spawn(follow(demands.clone(), self.http.clone(), name, peer));
+        let follow = |name: String, peer: DemandPeer| tokio::spawn(follow(demands.clone(), self.http.clone(), name, peer));
         follow_peers(demands.clone(), self.pods.clone(), &self.replicas, follow).await;
     }
 }
@@ -48,7 +48,7 @@ enum StreamEnd {
 }
 
 /// Follows one replica until dropped.
-async fn follow(demands: Arc<Demands>, http: reqwest::Client, name: String, replica: Peer) {
+async fn follow(demands: Arc<Demands>, http: reqwest::Client, name: String, replica: DemandPeer) {
     let url = format!("http://{}{DEMAND_PATH}", replica.address);
     let mut retry = FIRST_RETRY;
     loop {
@@ -121,7 +121,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async { axum::serve(listener, Router::new().route(DEMAND_PATH, get(serve))).await });
-        (Peers::from([("li-1".to_owned(), Peer { node: "node1".into(), address })]), sender)
+        (Peers::from([("li-1".to_owned(), DemandPeer { node: "node1".into(), address })]), sender)
     }
 
     fn demand(in_flight: u64) -> Vec<RevisionDemand> {

@@ -8,7 +8,7 @@ use autoscaler::demand::{GatewayPages, parse_page};
 use futures::StreamExt as _;
 use tokio::time::Instant;
 
-use super::{DemandSource, Demands, Peer, Peers, follow_peers};
+use super::{DemandPeer, DemandSource, Demands, Peers, follow_peers};
 use crate::objects::PodChanges;
 
 /// How often the gauge is read while some revision waits at zero: a held request is noticed within
@@ -39,7 +39,7 @@ pub(crate) struct StatisticsPages<P> {
 
 impl<P: Fn() -> Peers + Send + Sync + 'static> DemandSource for StatisticsPages<P> {
     async fn run(self, demands: Arc<Demands>) {
-        let follow = |name: String, peer: Peer| tokio::spawn(read(demands.clone(), self.http.clone(), name, peer));
+        let follow = |name: String, peer: DemandPeer| tokio::spawn(read(demands.clone(), self.http.clone(), name, peer));
         follow_peers(demands.clone(), self.pods.clone(), &self.gateways, follow).await;
     }
 }
@@ -56,7 +56,7 @@ enum PageError {
 }
 
 /// Reads one gateway until dropped.
-async fn read(demands: Arc<Demands>, http: reqwest::Client, pod: String, gateway: Peer) {
+async fn read(demands: Arc<Demands>, http: reqwest::Client, pod: String, gateway: DemandPeer) {
     let url = |filter| format!("http://{}/stats/prometheus?filter={filter}", gateway.address);
     let (gauges, whole) = (url(GAUGE_FILTER), url(WHOLE_FILTER));
     let mut pages = GatewayPages::new(gateway.node.clone());
@@ -133,7 +133,7 @@ mod tests {
     async fn held_requests_are_announced_and_recorded() {
         let asked = Asked::default();
         let address = gateway(asked.clone()).await;
-        let peers = Peers::from([("gw".to_owned(), Peer { node: "node3".into(), address })]);
+        let peers = Peers::from([("gw".to_owned(), DemandPeer { node: "node3".into(), address })]);
         let demands = Arc::new(Demands::new(Instant::now()));
         let source =
             StatisticsPages { http: reqwest::Client::new(), gateways: move || peers.clone(), pods: ChangeLog::default().pods() };
@@ -167,7 +167,7 @@ mod tests {
     async fn a_gateway_that_does_not_answer_stays_unknown() {
         // Bound and dropped: nobody listens there.
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let peers = Peers::from([("gw".to_owned(), Peer { node: "node3".into(), address })]);
+        let peers = Peers::from([("gw".to_owned(), DemandPeer { node: "node3".into(), address })]);
         let demands = Arc::new(Demands::new(Instant::now()));
         demands.board().expect_gateways(["node3".into()].into());
         let source =

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 
 /// Something that the stores hold now, or no longer do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
+pub(crate) enum StoreChange {
     /// An object of this revision.
     Revision(RevisionKey),
     /// The Seika of this revision was deleted, at this version.
@@ -46,15 +46,15 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    fn add(&mut self, change: Change) {
+    fn add(&mut self, change: StoreChange) {
         match change {
-            Change::Revision(key) => drop(self.revisions.insert(key)),
-            Change::SeikaGone(key, version) => drop(self.seikas_gone.insert(key, version)),
-            Change::Pod(namespace, name) => drop(self.pods.insert((namespace, name))),
-            Change::Node(name) => drop(self.nodes.insert(name)),
-            Change::Settings => self.settings = true,
-            Change::Admission => self.admission = true,
-            Change::Relisted => self.relisted = true,
+            StoreChange::Revision(key) => drop(self.revisions.insert(key)),
+            StoreChange::SeikaGone(key, version) => drop(self.seikas_gone.insert(key, version)),
+            StoreChange::Pod(namespace, name) => drop(self.pods.insert((namespace, name))),
+            StoreChange::Node(name) => drop(self.nodes.insert(name)),
+            StoreChange::Settings => self.settings = true,
+            StoreChange::Admission => self.admission = true,
+            StoreChange::Relisted => self.relisted = true,
         }
     }
 }
@@ -70,8 +70,8 @@ pub(crate) struct ChangeLog {
 
 impl ChangeLog {
     /// Records a change and wakes the waiting task.
-    pub(crate) fn record(&self, change: Change) {
-        if matches!(change, Change::Pod(..) | Change::Relisted) {
+    pub(crate) fn record(&self, change: StoreChange) {
+        if matches!(change, StoreChange::Pod(..) | StoreChange::Relisted) {
             self.pods.send_modify(|count| *count += 1);
         }
         self.with(|changes| changes.add(change));
@@ -124,8 +124,8 @@ mod tests {
     async fn each_object_is_noted_once_and_handed_out_once() {
         let log = ChangeLog::default();
         for _ in 0..3 {
-            log.record(Change::Node("node1".to_owned()));
-            log.record(Change::Pod("default".to_owned(), "a".to_owned()));
+            log.record(StoreChange::Node("node1".to_owned()));
+            log.record(StoreChange::Pod("default".to_owned(), "a".to_owned()));
         }
         log.noted().await;
         let changes = log.drain();
@@ -137,11 +137,11 @@ mod tests {
     async fn pods_are_looked_through_when_one_has_changed_and_once_a_second_at_most() {
         let log = ChangeLog::default();
         let mut pods = log.pods();
-        log.record(Change::Node("node1".to_owned()));
+        log.record(StoreChange::Node("node1".to_owned()));
         let minute = Duration::from_secs(60);
         assert!(tokio::time::timeout(minute, pods.next()).await.is_err(), "no pod has changed");
-        log.record(Change::Pod("default".to_owned(), "a".to_owned()));
-        log.record(Change::Relisted);
+        log.record(StoreChange::Pod("default".to_owned(), "a".to_owned()));
+        log.record(StoreChange::Relisted);
         let begun = tokio::time::Instant::now();
         pods.next().await;
         assert_eq!(begun.elapsed().as_secs(), 1);

@@ -23,7 +23,7 @@ use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
-use super::changes::{Change, ChangeLog};
+use super::changes::{ChangeLog, StoreChange};
 
 /// How long a start waits for what the API server adds to pods. Without it, room is counted by
 /// templates and by the pods that there are.
@@ -83,17 +83,17 @@ pub(crate) fn spawn(client: &Client, scope: &WatchScope, changes: &ChangeLog, ta
     Objects {
         autoscalers: follow.all(client, everything(), trim, by_name),
         pods: follow.all(client, everything(), trim_pod, |pod: &Pod| {
-            Some(Change::Pod(pod.namespace().unwrap_or_default(), pod.name_any()))
+            Some(StoreChange::Pod(pod.namespace().unwrap_or_default(), pod.name_any()))
         }),
-        nodes: follow.all(client, everything(), trim_node, |node: &Node| Some(Change::Node(node.name_any()))),
+        nodes: follow.all(client, everything(), trim_node, |node: &Node| Some(StoreChange::Node(node.name_any()))),
         deployments: follow.all(client, of_revisions, trim_deployment, |deployment: &Deployment| {
             let revision = deployment.labels().get(REVISION_LABEL)?;
-            Some(Change::Revision(RevisionKey::new(deployment.namespace().unwrap_or_default(), revision)))
+            Some(StoreChange::Revision(RevisionKey::new(deployment.namespace().unwrap_or_default(), revision)))
         }),
         serverless_services: follow.all(client, everything(), trim, by_name::<ServerlessService>),
         seikas: follow.follow(Api::all(client.clone()), everything(), trim, of_seika),
-        limit_ranges: follow.all(client, everything(), trim, |_: &LimitRange| Some(Change::Admission)),
-        runtime_classes: follow.all(client, everything(), trim, |_: &RuntimeClass| Some(Change::Admission)),
+        limit_ranges: follow.all(client, everything(), trim, |_: &LimitRange| Some(StoreChange::Admission)),
+        runtime_classes: follow.all(client, everything(), trim, |_: &RuntimeClass| Some(StoreChange::Admission)),
         autoscaler_config: follow.one(autoscaler, autoscaler_selected),
         deployment_config: follow.one(deployment, deployment_selected),
         toggle_config: follow.one(toggle, toggle_selected),
@@ -101,13 +101,13 @@ pub(crate) fn spawn(client: &Client, scope: &WatchScope, changes: &ChangeLog, ta
 }
 
 /// Objects that have the name of their revision.
-fn by_name<K: Resource>(object: &K) -> Option<Change> {
-    Some(Change::Revision(RevisionKey::new(object.namespace().unwrap_or_default(), object.name_any())))
+fn by_name<K: Resource>(object: &K) -> Option<StoreChange> {
+    Some(StoreChange::Revision(RevisionKey::new(object.namespace().unwrap_or_default(), object.name_any())))
 }
 
-fn of_seika(seika: &Seika, is_there: bool) -> Option<Change> {
+fn of_seika(seika: &Seika, is_there: bool) -> Option<StoreChange> {
     let key = RevisionKey::new(seika.namespace().unwrap_or_default(), seika.name_any());
-    Some(if is_there { Change::Revision(key) } else { Change::SeikaGone(key, seika.resource_version()) })
+    Some(if is_there { StoreChange::Revision(key) } else { StoreChange::SeikaGone(key, seika.resource_version()) })
 }
 
 struct Following<'a> {
@@ -121,7 +121,7 @@ impl Following<'_> {
         client: &Client,
         selected: watcher::Config,
         trim: fn(&mut K),
-        change: impl Fn(&K) -> Option<Change> + Send + 'static,
+        change: impl Fn(&K) -> Option<StoreChange> + Send + 'static,
     ) -> Store<K>
     where
         K: Resource<DynamicType: Default + Eq + Hash + Clone> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
@@ -130,7 +130,7 @@ impl Following<'_> {
     }
 
     fn one(&mut self, api: Api<ConfigMap>, selected: watcher::Config) -> Store<ConfigMap> {
-        self.follow(api, selected, trim, |_, _| Some(Change::Settings))
+        self.follow(api, selected, trim, |_, _| Some(StoreChange::Settings))
     }
 
     /// Follows one kind: the store first, then `change` for every object that came, changed or
@@ -140,7 +140,7 @@ impl Following<'_> {
         api: Api<K>,
         selected: watcher::Config,
         trim: fn(&mut K),
-        change: impl Fn(&K, bool) -> Option<Change> + Send + 'static,
+        change: impl Fn(&K, bool) -> Option<StoreChange> + Send + 'static,
     ) -> Store<K>
     where
         K: Resource<DynamicType: Default + Eq + Hash + Clone> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
@@ -154,7 +154,7 @@ impl Following<'_> {
                 let change = match event {
                     Ok(watcher::Event::Apply(object)) => change(&object, true),
                     Ok(watcher::Event::Delete(object)) => change(&object, false),
-                    Ok(watcher::Event::InitDone) => Some(Change::Relisted),
+                    Ok(watcher::Event::InitDone) => Some(StoreChange::Relisted),
                     // The store shows what was listed only once all of it is there.
                     Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => None,
                     // The watch goes on by itself, with a pause.

@@ -16,7 +16,7 @@ use crate::apply::{DECISION_ANNOTATION, Job, JobResult, WriteError, Writer, pod_
 use crate::cold_start::{Look, PhaseLabels};
 use crate::explain::summary;
 use crate::report::is_not_owned;
-use crate::routes::Entry;
+use crate::routes::RouteEntry;
 
 /// ServiceMonitors that are written in one tick.
 const MONITORS_AT_ONCE: usize = 8;
@@ -43,7 +43,7 @@ impl Ticker {
         let key = decision.key.clone();
         let Some(autoscaler) = self.autoscaler(&key) else { return };
         let Some(inputs) = self.gatherer.inputs(&key).cloned() else { return };
-        let entry = Entry { service: decision.service.clone(), routes: decision.routes.clone() };
+        let entry = RouteEntry { service: decision.service.clone(), routes: decision.routes.clone() };
         if let Err(error) = self.parts.routes.set(&key, entry) {
             self.reporter.failed(&key, &error);
         }

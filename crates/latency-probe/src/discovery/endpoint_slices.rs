@@ -25,13 +25,13 @@ const HTTP_PORT_NAME: &str = "metrics";
 #[derive(Debug)]
 pub(super) struct SliceView {
     ports: Ports,
-    slices: BTreeMap<String, Vec<SliceEndpoint>>,
+    slices: BTreeMap<String, Vec<ListedPeer>>,
     /// Slices of a list in progress. The old ones are in force until it is complete.
-    relisted: Option<BTreeMap<String, Vec<SliceEndpoint>>>,
+    relisted: Option<BTreeMap<String, Vec<ListedPeer>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct SliceEndpoint {
+struct ListedPeer {
     node: NodeName,
     peer: Peer,
     terminating: bool,
@@ -69,7 +69,7 @@ impl SliceView {
         Some(self.peers())
     }
 
-    fn candidates(&self, slice: &EndpointSlice) -> Vec<SliceEndpoint> {
+    fn candidates(&self, slice: &EndpointSlice) -> Vec<ListedPeer> {
         let named = |name| slice.ports.iter().flatten().find(|port| port.name.as_deref() == Some(name));
         let number = |name| named(name).and_then(|port| u16::try_from(port.port?).ok());
         let ports = Ports {
@@ -82,8 +82,8 @@ impl SliceView {
     /// One peer per node. Of several endpoints (two families, or a pod being replaced) the
     /// preferred one is not terminating, then serving, then IPv4, then has the lowest address.
     fn peers(&self) -> PeerSet {
-        let mut best: BTreeMap<&NodeName, &SliceEndpoint> = BTreeMap::new();
-        let rank = |candidate: &SliceEndpoint| {
+        let mut best: BTreeMap<&NodeName, &ListedPeer> = BTreeMap::new();
+        let rank = |candidate: &ListedPeer| {
             (candidate.terminating, !candidate.serving, candidate.peer.address().is_ipv6(), candidate.peer.echo)
         };
         for candidate in self.slices.values().flatten() {
@@ -98,7 +98,7 @@ impl SliceView {
 
 /// An endpoint that is not serving is still a peer if it is the node's only one: its silence is
 /// what is to be measured.
-fn candidate(endpoint: &Endpoint, ports: Ports) -> Option<SliceEndpoint> {
+fn candidate(endpoint: &Endpoint, ports: Ports) -> Option<ListedPeer> {
     let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
     let node: NodeName = endpoint.node_name.as_deref()?.parse().ok()?;
     let zone = endpoint.zone.as_deref().map(Into::into);
@@ -108,7 +108,7 @@ fn candidate(endpoint: &Endpoint, ports: Ports) -> Option<SliceEndpoint> {
     // pod's readiness is in `serving`. A missing condition counts as true.
     let serving = conditions.and_then(|conditions| conditions.serving.or(conditions.ready)).unwrap_or(true);
     let peer = Peer { echo: SocketAddr::new(address, ports.echo), http_port: ports.http, zone };
-    Some(SliceEndpoint { node, peer, terminating, serving })
+    Some(ListedPeer { node, peer, terminating, serving })
 }
 
 /// Publishes the Service's endpoints to `peers` until there are no receivers. While the API server

@@ -15,7 +15,7 @@ const BURST_CAPACITY: [&str; 2] =
 
 /// A `Revision`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Revision {
+pub(crate) struct WatchedRevision {
     /// Name and namespace.
     pub metadata: ObjectMeta,
     /// The specification.
@@ -32,7 +32,7 @@ pub(crate) struct RevisionSpec {
     pub container_concurrency: Option<i64>,
 }
 
-impl Revision {
+impl WatchedRevision {
     /// What of it matters here.
     #[must_use]
     pub(crate) fn read(&self) -> RevisionObject {
@@ -47,7 +47,7 @@ impl Revision {
     }
 }
 
-impl kube::Resource for Revision {
+impl kube::Resource for WatchedRevision {
     type DynamicType = ();
     type Scope = k8s_openapi::NamespaceResourceScope;
 
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn a_burst_capacity_is_set_under_either_name() {
         let sets = |annotations: serde_json::Value| {
-            let revision: Revision =
+            let revision: WatchedRevision =
                 serde_json::from_value(serde_json::json!({"metadata": {"name": "a", "annotations": annotations}})).unwrap();
             revision.read().sets_burst_capacity
         };
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn only_a_limit_is_a_limit() {
         let limit = |spec: serde_json::Value| {
-            let revision: Revision =
+            let revision: WatchedRevision =
                 serde_json::from_value(serde_json::json!({"metadata": {"name": "a"}, "spec": spec})).unwrap();
             revision.concurrency()
         };

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 use super::convert;
 use super::objects::ObjectName;
-use super::revision::Revision;
+use super::revision::WatchedRevision;
 use crate::state::change::{ChangeSource, ObjectChange};
 use k8s_api::kingress::{FOREIGN_FINALIZER, KIngress};
 
@@ -78,8 +78,8 @@ pub(crate) fn watch_all(
     let nodes = watcher(Api::<Node>::all(client.clone()), config());
     let node = |node: Node| Some(convert::node(&node));
     // Without Knative Serving the kind does not exist, which delays nothing.
-    let revisions = watcher(Api::<Revision>::all(client.clone()), config());
-    let read = |revision: Revision| Some(revision.read());
+    let revisions = watcher(Api::<WatchedRevision>::all(client.clone()), config());
+    let read = |revision: WatchedRevision| Some(revision.read());
     let settings = Api::<ConfigMap>::namespaced(client.clone(), knative_namespace);
     let settings = watcher(settings, config().fields(&format!("metadata.name={AUTOSCALER_CONFIG}")));
     let burst_capacity = |_, is_set: Option<bool>| ObjectChange::BurstCapacityDefault(is_set.unwrap_or(false));

@@ -17,14 +17,14 @@ const MOST_GONE: usize = 4_096;
 
 /// The last change of each resource.
 #[derive(Debug, Default)]
-pub(super) struct ChangeLog {
+pub(super) struct ResourceChanges {
     by_revision: BTreeSet<(StoreRevision, ResourceKind, ResourceName)>,
     last: BTreeMap<ResourceKind, HashMap<ResourceName, StoreRevision>>,
     gone: BTreeSet<(StoreRevision, ResourceKind, ResourceName)>,
     forgotten: StoreRevision,
 }
 
-impl ChangeLog {
+impl ResourceChanges {
     /// Records a change, or the removal (`gone`), of a resource at `revision`.
     pub(super) fn record(&mut self, revision: StoreRevision, kind: ResourceKind, name: ResourceName, gone: bool) {
         if let Some(before) = self.last.entry(kind).or_default().insert(name.clone(), revision) {
@@ -73,7 +73,7 @@ impl ChangeLog {
 mod tests {
     use super::*;
 
-    fn since(changes: &ChangeLog, revision: StoreRevision) -> (Vec<String>, bool) {
+    fn since(changes: &ResourceChanges, revision: StoreRevision) -> (Vec<String>, bool) {
         let mut names = Vec::new();
         let all = changes.since(revision, |_, name| names.push(name.as_str().to_owned()));
         (names, all)
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn each_is_told_once_and_with_its_last_change() {
-        let mut changes = ChangeLog::default();
+        let mut changes = ResourceChanges::default();
         for (revision, name) in [(1, "a"), (1, "b"), (2, "a"), (3, "c")] {
             changes.record(revision, ResourceKind::Cluster, ResourceName::new(name), false);
         }
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn what_comes_and_goes_for_ever_takes_no_more_than_its_share() {
-        let mut changes = ChangeLog::default();
+        let mut changes = ResourceChanges::default();
         changes.record(1, ResourceKind::Cluster, ResourceName::new("stays"), false);
         let last: StoreRevision = 1 + 3 * StoreRevision::try_from(MOST_GONE).unwrap();
         for revision in 2..=last {

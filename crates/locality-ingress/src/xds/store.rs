@@ -14,7 +14,7 @@ use prost::Message as _;
 use tokio::sync::watch;
 
 use super::assignments::load_assignment;
-use super::changes::ChangeLog;
+use super::changes::ResourceChanges;
 use super::cluster_endpoints::ClusterEndpoints;
 use super::clusters::lost_peers;
 use super::gateway_view::GatewayView;
@@ -69,7 +69,7 @@ struct Inner {
     bounds_retransmissions: BTreeSet<String>,
     gateway_nodes: BTreeMap<IpAddr, String>,
     draining: BTreeSet<IpAddr>,
-    changes: ChangeLog,
+    changes: ResourceChanges,
 }
 
 impl ConfigStore {

@@ -7,7 +7,7 @@ use latency_matrix::Row;
 use placement::apps::{Application, Workload};
 use placement::latency::completion::Completion;
 use placement::latency::{PairState, PairStats, SiteCosts, Statistic};
-use placement::plan::trace::{Entry, Inputs, replay};
+use placement::plan::trace::{TraceEntry, TraceInputs, replay};
 use placement::plan::{MoveHistory, Planner, Proof, Stability};
 use placement::problem::{CostModel, Effort, ProblemSpec, Segment, ServingCurve};
 use placement::routing::FactoredWeights;
@@ -84,7 +84,8 @@ fn text(input: &mut Input<'_>) -> Result<(), String> {
 /// A line of a trace: a decision about a small problem.
 static LINE: LazyLock<Option<String>> = LazyLock::new(|| {
     let problem = Problem::try_from(serde_json::from_str::<ProblemSpec>(SPEC).ok()?).ok()?;
-    let inputs = Inputs { time_seconds: 0.5, problem, stability: Some(Stability::default()), history: MoveHistory::default() };
+    let inputs =
+        TraceInputs { time_seconds: 0.5, problem, stability: Some(Stability::default()), history: MoveHistory::default() };
     inputs.decide().ok()?.to_line().ok()
 });
 
@@ -93,7 +94,7 @@ fn trace(input: &mut Input<'_>) -> Result<(), String> {
     let line = LINE.as_ref().ok_or("a decision cannot be written down")?;
     let bytes = input.mutated(line);
     let text = String::from_utf8_lossy(&bytes);
-    if let Ok(Entry { inputs, .. }) = serde_json::from_str::<Entry>(&text) {
+    if let Ok(TraceEntry { inputs, .. }) = serde_json::from_str::<TraceEntry>(&text) {
         let spec = ProblemSpec::from(&inputs.problem);
         // Few nodes, however many replicas: time is bounded, but not for a million inputs.
         if spec.replicas > 100 || spec.nodes.iter().any(|node| node.max_replicas > 100) {

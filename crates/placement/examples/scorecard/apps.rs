@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use ndarray::Array2;
 use placement::apps::{AppPlan, Application, Workload};
-use placement::latency::synthetic::{Network, Random, Shape, zipf_demand};
+use placement::latency::synthetic::{Random, Shape, SyntheticNetwork, zipf_demand};
 use placement::plan::Proof;
 use placement::score::{AppGraph, Call, Order, Place, TableCost, TopologyCosts, for_dependencies, requirements};
 use placement::{CostMatrix, NodeName};
@@ -120,7 +120,7 @@ impl Shop {
 }
 
 fn sites(count: usize, seed: u64) -> Array2<f64> {
-    let network = Network::new(Shape { sites: count, nodes_per_site: 1, ..Shape::default() }, seed);
+    let network = SyntheticNetwork::new(Shape { sites: count, nodes_per_site: 1, ..Shape::default() }, seed);
     Array2::from_shape_fn((count, count), |(from, to)| network.measured_seconds(from, to, 0))
 }
 
@@ -215,7 +215,7 @@ pub(crate) fn against_diktyo() -> Result<()> {
         ("alternate tarjan", Order::AlternateTarjan),
     ];
     for round in 0..12 {
-        let network = Network::new(Shape { sites: 20, nodes_per_site: 5, ..Shape::default() }, 300 + round);
+        let network = SyntheticNetwork::new(Shape { sites: 20, nodes_per_site: 5, ..Shape::default() }, 300 + round);
         let size = network.nodes();
         let costs = Array2::from_shape_fn((size, size), |(from, to)| network.rtt_seconds(from, to));
         let mut shop = if round % 2 == 0 {
@@ -245,7 +245,7 @@ pub(crate) fn against_diktyo() -> Result<()> {
     Ok(())
 }
 
-fn pod_by_pod(shop: &Shop, network: &Network, order: Order, random: &mut Random) -> Result<Vec<usize>> {
+fn pod_by_pod(shop: &Shop, network: &SyntheticNetwork, order: Order, random: &mut Random) -> Result<Vec<usize>> {
     let call = |(from, to, _): &(usize, usize, f64)| Call { from: workload(*from), to: workload(*to), max_cost: 60.0 };
     let graph = AppGraph::new((0..shop.workloads).map(workload), shop.calls.iter().map(call))?;
     let zone = |site: usize| format!("z{site}");

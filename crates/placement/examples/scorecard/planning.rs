@@ -8,9 +8,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use ndarray::Array2;
 use placement::latency::SiteCosts;
-use placement::latency::synthetic::{Network, Random, Shape, zipf_demand};
+use placement::latency::synthetic::{Random, Shape, SyntheticNetwork, zipf_demand};
 use placement::plan::{Planner, Proof};
-use placement::problem::many::{Claim, Resources, plan_many as plan_many_services};
+use placement::problem::many::{Claim, ResourceAmounts, plan_many as plan_many_services};
 use placement::problem::{Segment, ServingCurve};
 use placement::routing::{Server, route};
 use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Plan, Problem};
@@ -26,7 +26,7 @@ fn demand(values: &[f64]) -> Result<Demand> {
 
 /// A plan for 100 replicas over 5,000 nodes with demand from 100 of them.
 pub(crate) fn plan_5k() -> Result<()> {
-    let network = Network::new(Shape::default(), 5);
+    let network = SyntheticNetwork::new(Shape::default(), 5);
     let size = network.nodes();
     let seconds = Array2::from_shape_fn((size, size), |(from, to)| network.rtt_seconds(from, to));
     let costs = costs(&seconds);
@@ -81,7 +81,7 @@ pub(crate) fn plan_5k() -> Result<()> {
 
 /// 200 services of 10 replicas over 1,000 nodes that they share.
 pub(crate) fn plan_many() -> Result<()> {
-    let network = Network::new(Shape { sites: 40, nodes_per_site: 25, ..Shape::default() }, 61);
+    let network = SyntheticNetwork::new(Shape { sites: 40, nodes_per_site: 25, ..Shape::default() }, 61);
     let size = network.nodes();
     let all = names(size);
     let costs = CostMatrix::new(all.clone(), Array2::from_shape_fn((size, size), |(from, to)| network.rtt_seconds(from, to)));
@@ -98,7 +98,7 @@ pub(crate) fn plan_many() -> Result<()> {
         let needs = [("cpu".to_owned(), 250 + 250 * random.below(4) as u64)].into();
         claims.push(Claim { problem, needs, priority: random.below(3) as i32 });
     }
-    let free: BTreeMap<NodeName, Resources> =
+    let free: BTreeMap<NodeName, ResourceAmounts> =
         all.iter().map(|node| (node.clone(), [("cpu".to_owned(), 2500), ("pods".to_owned(), 8)].into())).collect();
     let plans = plan_many_services(&claims, &free)?;
     let (best, median) = fastest(3, || {
@@ -113,7 +113,7 @@ pub(crate) fn plan_many() -> Result<()> {
 
 /// 100 replicas over 50,000 nodes in 300 sites, whose costs are never a matrix.
 fn large() -> Result<Problem> {
-    let network = Network::new(Shape { sites: 300, nodes_per_site: 167, ..Shape::default() }, 9);
+    let network = SyntheticNetwork::new(Shape { sites: 300, nodes_per_site: 167, ..Shape::default() }, 9);
     let size = network.nodes();
     let all = names(size);
     let costs = SiteCosts::new(

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use ndarray::Array2;
-use placement::latency::synthetic::{Network, Random, Shape, zipf_demand};
+use placement::latency::synthetic::{Random, Shape, SyntheticNetwork, zipf_demand};
 use placement::plan::{MoveHistory, Stability, Verdict};
 use placement::problem::{Segment, ServiceLevel, ServingCurve};
 use placement::routing::{Server, route};
@@ -121,7 +121,7 @@ fn utilisation(curve: &ServingCurve, seconds: f64) -> f64 {
 /// Moves per service in ten minutes of decisions every ten seconds on round trips that stray by up
 /// to 10 % each time.
 pub(crate) fn moves() -> Result<()> {
-    let network = Network::new(Shape { sites: 20, nodes_per_site: 3, ..Shape::default() }, 51);
+    let network = SyntheticNetwork::new(Shape { sites: 20, nodes_per_site: 3, ..Shape::default() }, 51);
     let size = network.nodes();
     let all = names(size);
     let stability = Stability::default();

@@ -6,7 +6,7 @@ use std::hint::black_box;
 use anyhow::{Result, ensure};
 use ndarray::Array2;
 use placement::latency::SiteCosts;
-use placement::latency::synthetic::{Network, Random, Shape};
+use placement::latency::synthetic::{Random, Shape, SyntheticNetwork};
 use placement::routing::FactoredWeights;
 use placement::score::{Place, TableCost, TopologyCosts};
 use placement::{CostMatrix, NodeName, score};
@@ -16,7 +16,7 @@ use crate::report::{Goal, line, note};
 use crate::timing::fastest;
 
 /// What the factors of a made-up network are.
-fn factored(network: &Network, sites: usize, all: Vec<NodeName>) -> SiteCosts {
+fn factored(network: &SyntheticNetwork, sites: usize, all: Vec<NodeName>) -> SiteCosts {
     let of = (0..all.len()).map(|node| network.site(node)).collect();
     let access: Vec<f64> = (0..all.len()).map(|node| network.access_seconds(node)).collect();
     let between = Array2::from_shape_fn((sites, sites), |(one, other)| network.site_seconds(one, other));
@@ -25,7 +25,7 @@ fn factored(network: &Network, sites: usize, all: Vec<NodeName>) -> SiteCosts {
 
 /// 5,000 x 5,000 routing weights, a replica on every node, and one row measured anew.
 pub(crate) fn weights() -> Result<()> {
-    let network = Network::new(Shape::default(), 31);
+    let network = SyntheticNetwork::new(Shape::default(), 31);
     let all = names(network.nodes());
     let costs = factored(&network, 40, all.clone());
     let serving: BTreeSet<NodeName> = all.iter().cloned().collect();
@@ -58,7 +58,7 @@ pub(crate) fn weights() -> Result<()> {
 /// by site. The slower one counts.
 pub(crate) fn scores() {
     let shape = Shape { sites: 80, nodes_per_site: 125, ..Shape::default() };
-    let network = Network::new(shape, 41);
+    let network = SyntheticNetwork::new(shape, 41);
     let size = network.nodes();
     let mut random = Random::new(6);
     let placed: Vec<score::PlacedDependency> =

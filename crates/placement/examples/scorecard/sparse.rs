@@ -2,13 +2,13 @@
 
 use ndarray::Array2;
 use placement::latency::completion::{Completion, Estimate, Origin};
-use placement::latency::synthetic::{Network, Random, Shape};
+use placement::latency::synthetic::{Random, Shape, SyntheticNetwork};
 
 use crate::report::{Goal, line, note};
 
 /// 40 sites of 125 nodes, site labels given, 32 random peers per node.
 pub(crate) fn sites() {
-    let network = Network::new(Shape::default(), 21);
+    let network = SyntheticNetwork::new(Shape::default(), 21);
     let size = network.nodes();
     let labels: Vec<Option<u32>> = (0..size).map(|node| u32::try_from(network.site(node)).ok()).collect();
     let mut random = Random::new(4);

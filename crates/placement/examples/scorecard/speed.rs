@@ -6,9 +6,9 @@ use std::hint::black_box;
 
 use anyhow::Result;
 use ndarray::Array2;
-use placement::latency::synthetic::{Network, Random, Shape, zipf_demand};
+use placement::latency::synthetic::{Random, Shape, SyntheticNetwork, zipf_demand};
 use placement::problem::ServingCurve;
-use placement::problem::many::{Claim, Resources, plan_many};
+use placement::problem::many::{Claim, ResourceAmounts, plan_many};
 use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Plan, Problem};
 
 use crate::data::names;
@@ -17,7 +17,7 @@ use crate::timing::fastest;
 
 /// From 300 replicas to 100 on 490 nodes that are all sources.
 pub(crate) fn scale_down() -> Result<()> {
-    let network = Network::new(Shape { sites: 49, nodes_per_site: 10, ..Shape::default() }, 71);
+    let network = SyntheticNetwork::new(Shape { sites: 49, nodes_per_site: 10, ..Shape::default() }, 71);
     let size = network.nodes();
     let all = names(size);
     let costs = CostMatrix::new(all.clone(), Array2::from_shape_fn((size, size), |(from, to)| network.rtt_seconds(from, to)));
@@ -47,7 +47,7 @@ pub(crate) fn scale_down() -> Result<()> {
 /// 200 services on 1,000 nodes: none has demand; or all of one priority, and room for two thirds
 /// of them.
 pub(crate) fn many() -> Result<()> {
-    let network = Network::new(Shape { sites: 40, nodes_per_site: 25, ..Shape::default() }, 61);
+    let network = SyntheticNetwork::new(Shape { sites: 40, nodes_per_site: 25, ..Shape::default() }, 61);
     let size = network.nodes();
     let all = names(size);
     let costs = CostMatrix::new(all.clone(), Array2::from_shape_fn((size, size), |(from, to)| network.rtt_seconds(from, to)));
@@ -67,7 +67,7 @@ pub(crate) fn many() -> Result<()> {
         }
         Ok(claims)
     };
-    let free = |pods: u64, nodes: usize| -> BTreeMap<NodeName, Resources> {
+    let free = |pods: u64, nodes: usize| -> BTreeMap<NodeName, ResourceAmounts> {
         let node = |node: &NodeName| (node.clone(), [("cpu".to_owned(), 2500), ("pods".to_owned(), pods)].into());
         all.iter().take(nodes).map(node).collect()
     };

@@ -63,7 +63,7 @@ pub struct Estimate {
 
 /// A measurement that counts: a round trip in seconds, and whether it is no longer fresh.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Sample {
+struct RttSample {
     seconds: f64,
     stale: bool,
 }
@@ -71,7 +71,7 @@ struct Sample {
 /// Measurements of a network, completed to an estimate for any pair. Nodes are positions from 0.
 #[derive(Clone, Debug)]
 pub struct Completion {
-    measured: BTreeMap<(usize, usize), Sample>,
+    measured: BTreeMap<(usize, usize), RttSample>,
     unreachable: BTreeSet<(usize, usize)>,
     /// The site of each node, or a point of its own.
     points: Vec<usize>,
@@ -117,21 +117,21 @@ impl Completion {
         measured: impl IntoIterator<Item = (usize, usize, f64)>,
         unreachable: impl IntoIterator<Item = (usize, usize)>,
     ) -> Self {
-        let fresh = measured.into_iter().map(|(from, to, seconds)| (from, to, Sample { seconds, stale: false }));
+        let fresh = measured.into_iter().map(|(from, to, seconds)| (from, to, RttSample { seconds, stale: false }));
         Self::from_samples(sites, fresh, unreachable.into_iter().collect())
     }
 
     fn from_samples(
         sites: &[Option<u32>],
-        samples: impl Iterator<Item = (usize, usize, Sample)>,
+        samples: impl Iterator<Item = (usize, usize, RttSample)>,
         unreachable: BTreeSet<(usize, usize)>,
     ) -> Self {
         let inside = |node: usize| node < sites.len();
-        let sound = |sample: &Sample| Rtt::from_seconds(sample.seconds).is_ok();
-        let measured: BTreeMap<(usize, usize), Sample> = samples
+        let sound = |sample: &RttSample| Rtt::from_seconds(sample.seconds).is_ok();
+        let measured: BTreeMap<(usize, usize), RttSample> = samples
             .filter(|(from, to, sample)| from != to && inside(*from) && inside(*to) && sound(sample))
             // No machine answers another in no time.
-            .map(|(from, to, sample)| ((from, to), Sample { seconds: sample.seconds.max(SHORTEST_SECONDS), ..sample }))
+            .map(|(from, to, sample)| ((from, to), RttSample { seconds: sample.seconds.max(SHORTEST_SECONDS), ..sample }))
             .collect();
         let mut shortest = vec![f64::INFINITY; sites.len()];
         let mut graph = UnGraph::with_capacity(sites.len(), measured.len());
@@ -139,7 +139,7 @@ impl Completion {
         for _ in sites {
             graph.add_node(());
         }
-        for ((from, to), Sample { seconds, .. }) in &measured {
+        for ((from, to), RttSample { seconds, .. }) in &measured {
             graph.add_edge(NodeIndex::new(*from), NodeIndex::new(*to), *seconds);
             connected.union(*from, *to);
             for node in [*from, *to] {
@@ -175,7 +175,7 @@ impl Completion {
                 PairState::Stale(stats) => (stats, true),
                 PairState::Unknown | PairState::Unreachable => return None,
             };
-            Some((from, to, Sample { seconds: policy.seconds(&PairState::Known(*stats)), stale }))
+            Some((from, to, RttSample { seconds: policy.seconds(&PairState::Known(*stats)), stale }))
         });
         let silent = matrix.pairs().indexed_iter().filter(|(_, state)| matches!(state, PairState::Unreachable));
         Self::from_samples(sites, samples, silent.map(|(pair, _)| pair).collect())
@@ -289,7 +289,7 @@ impl Completion {
         if from == to {
             return Some(Some(Estimate { seconds: 0.0, origin: Origin::Measured, confidence: 1.0, stale: false }));
         }
-        if let Some(Sample { seconds, stale }) = self.measured.get(&(from, to)).or_else(|| self.measured.get(&(to, from))) {
+        if let Some(RttSample { seconds, stale }) = self.measured.get(&(from, to)).or_else(|| self.measured.get(&(to, from))) {
             let confidence = trust(1.0, *stale);
             return Some(Some(Estimate { seconds: *seconds, origin: Origin::Measured, confidence, stale: *stale }));
         }
@@ -540,10 +540,10 @@ mod tests {
 
     #[test]
     fn without_labels_sites_are_learned_and_coordinates_fill_the_rest() {
-        use crate::latency::synthetic::{Network, Random, Shape};
+        use crate::latency::synthetic::{Random, Shape, SyntheticNetwork};
 
         let shape = Shape { sites: 20, nodes_per_site: 10, ..Shape::default() };
-        let network = Network::new(shape, 3);
+        let network = SyntheticNetwork::new(shape, 3);
         let mut random = Random::new(5);
         let measured: Vec<(usize, usize, f64)> = (0..200 * 6)
             .map(|number| (number / 6, random.below(200)))

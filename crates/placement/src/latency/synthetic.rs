@@ -83,14 +83,14 @@ impl Default for Shape {
 
 /// A made-up network.
 #[derive(Clone, Debug)]
-pub struct Network {
+pub struct SyntheticNetwork {
     shape: Shape,
     seed: u64,
     places: Vec<(f64, f64)>,
     access: Vec<f64>,
 }
 
-impl Network {
+impl SyntheticNetwork {
     /// The network of a seed.
     ///
     /// ```
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn sites_are_near_inside_and_far_between_and_noise_is_small() {
-        let network = Network::new(Shape::default(), 7);
+        let network = SyntheticNetwork::new(Shape::default(), 7);
         assert_eq!(network.nodes(), 5000);
         assert!(network.rtt_seconds(0, 124) < 0.000_4);
         assert!(network.rtt_seconds(0, 4999) > 0.001);

@@ -151,14 +151,14 @@ impl Learnt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::latency::synthetic::{Network, Random, Shape, zipf_demand};
+    use crate::latency::synthetic::{Random, Shape, SyntheticNetwork, zipf_demand};
     use crate::plan::Proof;
     use crate::problem::ServingCurve;
     use crate::{CostMatrix, Demand, NodeCapacity};
 
     #[test]
     fn plans_that_follow_each_other_are_as_good_as_plans_from_scratch() {
-        let network = Network::new(Shape { sites: 8, nodes_per_site: 3, ..Shape::default() }, 4);
+        let network = SyntheticNetwork::new(Shape { sites: 8, nodes_per_site: 3, ..Shape::default() }, 4);
         let names: Vec<NodeName> = (0..24).map(|node| NodeName::new(format!("n{node:02}"))).collect();
         let mut random = Random::new(6);
         let mut shares = zipf_demand(24, 60.0, &mut random);
@@ -195,7 +195,7 @@ mod tests {
     }
     #[test]
     fn decisions_about_a_large_fleet_are_as_good_as_plans_from_scratch() {
-        let network = Network::new(Shape { sites: 30, nodes_per_site: 20, ..Shape::default() }, 3);
+        let network = SyntheticNetwork::new(Shape { sites: 30, nodes_per_site: 20, ..Shape::default() }, 3);
         let size = network.nodes();
         let names: Vec<NodeName> = (0..size).map(|node| NodeName::new(format!("n{node:03}"))).collect();
         let cells = ndarray::Array2::from_shape_fn((size, size), |(from, to)| network.rtt_seconds(from, to));

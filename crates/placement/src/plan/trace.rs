@@ -17,7 +17,7 @@ use crate::problem::{Problem, ProblemError};
 
 /// What one decision depends on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Inputs {
+pub struct TraceInputs {
     /// When, in seconds since any fixed instant; only for the reader. Finite, as all numbers of a
     /// trace are.
     pub time_seconds: f64,
@@ -38,12 +38,12 @@ fn first() -> u32 {
 
 /// A decision with what it depended on: one line of a trace.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct TraceEntry {
     /// [`TRACE_VERSION`]; lines without one are of the first.
     #[serde(default = "first")]
     pub version: u32,
     /// What went in.
-    pub inputs: Inputs,
+    pub inputs: TraceInputs,
     /// What came out.
     pub plan: Plan,
     /// The verdict of the rules against moving.
@@ -98,12 +98,12 @@ pub struct Difference {
     pub replayed: String,
 }
 
-impl Inputs {
+impl TraceInputs {
     /// Decides.
     ///
     /// # Errors
     /// When the problem's numbers make no sense.
-    pub fn decide(self) -> Result<Entry, ProblemError> {
+    pub fn decide(self) -> Result<TraceEntry, ProblemError> {
         let (plan, verdict) = match &self.stability {
             Some(stability) => {
                 let (plan, verdict) = stability.choose(&self.problem, &self.history)?;
@@ -111,11 +111,11 @@ impl Inputs {
             }
             None => (self.problem.solve()?, None),
         };
-        Ok(Entry { version: TRACE_VERSION, inputs: self, plan, verdict })
+        Ok(TraceEntry { version: TRACE_VERSION, inputs: self, plan, verdict })
     }
 }
 
-impl Entry {
+impl TraceEntry {
     /// The line of this entry, without the line's end.
     ///
     /// # Errors
@@ -137,7 +137,7 @@ impl Entry {
     }
 
     fn check(&self) -> Result<(), TraceError> {
-        let Inputs { time_seconds, stability, history, .. } = &self.inputs;
+        let TraceInputs { time_seconds, stability, history, .. } = &self.inputs;
         let mut numbers =
             vec![("time_seconds", *time_seconds), ("since_last_seconds", history.since_last_seconds.unwrap_or(0.0))];
         if let Some(Stability { gain_ratio, gain_seconds, cooldown_seconds, .. }) = stability {
@@ -196,7 +196,7 @@ impl Recorder {
     ///
     /// # Errors
     /// When a number is not finite.
-    pub fn lines(&mut self, entry: &Entry) -> Result<String, TraceError> {
+    pub fn lines(&mut self, entry: &TraceEntry) -> Result<String, TraceError> {
         let below = entry.to_line_below_costs()?;
         let costs = &entry.inputs.problem.costs;
         if self.costs.as_ref().is_some_and(|known| known.is_same(costs) || known == costs) {
@@ -254,7 +254,7 @@ pub fn replay(trace: &str) -> Result<Vec<Difference>, TraceError> {
         if let (true, Some(place), Some(costs)) = (below, value.pointer_mut(COSTS), &above) {
             *place = costs.clone();
         }
-        let entry: Entry = serde_json::from_value(value).map_err(failed)?;
+        let entry: TraceEntry = serde_json::from_value(value).map_err(failed)?;
         let again = entry.inputs.decide().map_err(|source| TraceError::Problem { line, source })?;
         let replayed = if below { again.to_line_below_costs()? } else { again.to_line()? };
         if replayed != recorded {
@@ -267,13 +267,13 @@ pub fn replay(trace: &str) -> Result<Vec<Difference>, TraceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::latency::synthetic::{Network, Random, Shape, zipf_demand};
+    use crate::latency::synthetic::{Random, Shape, SyntheticNetwork, zipf_demand};
     use crate::problem::ServingCurve;
     use crate::{CostMatrix, Demand, NodeCapacity, NodeName};
 
     #[test]
     fn a_day_of_decisions_replays_byte_for_byte() {
-        let network = Network::new(Shape { sites: 4, nodes_per_site: 3, ..Shape::default() }, 8);
+        let network = SyntheticNetwork::new(Shape { sites: 4, nodes_per_site: 3, ..Shape::default() }, 8);
         let names: Vec<NodeName> = (0..12).map(|number| NodeName::new(format!("n{number}"))).collect();
         let mut random = Random::new(3);
         let (mut trace, mut short) = (String::new(), String::new());
@@ -290,7 +290,7 @@ mod tests {
                 .with_serving(ServingCurve::queue(0.004, 3).unwrap())
                 .with_running(running.clone());
             let history = MoveHistory { since_last_seconds: (step > 0).then_some(7.0 / 3.0), moves_in_window: 0 };
-            let inputs = Inputs { time_seconds: step as f64 / 3.0, problem, stability: Some(Stability::default()), history };
+            let inputs = TraceInputs { time_seconds: step as f64 / 3.0, problem, stability: Some(Stability::default()), history };
             let entry = inputs.decide().unwrap();
             running = entry.plan.replicas.clone();
             trace.push_str(&entry.to_line().unwrap());
@@ -299,7 +299,7 @@ mod tests {
             // Another decision on the same costs.
             short.push_str(&recorder.lines(&entry.inputs.decide().unwrap()).unwrap());
         }
-        let mut unwritable: Entry = serde_json::from_str(trace.lines().next().unwrap()).unwrap();
+        let mut unwritable: TraceEntry = serde_json::from_str(trace.lines().next().unwrap()).unwrap();
         unwritable.inputs.time_seconds = f64::NAN;
         assert!(matches!(unwritable.to_line(), Err(TraceError::NotFinite { name: "time_seconds", .. })));
         unwritable.inputs.time_seconds = 0.0;

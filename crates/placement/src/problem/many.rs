@@ -25,7 +25,7 @@ use latency_matrix::NodeName;
 
 /// Amounts of resources by name (`cpu` in millicores, `memory` in bytes, `pods`,
 /// `devices.example/kvm`, ...), all whole numbers.
-pub type Resources = BTreeMap<String, u64>;
+pub type ResourceAmounts = BTreeMap<String, u64>;
 
 /// A service that competes with others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ pub struct Claim {
     /// Its problem; the limits in it hold besides the shared resources.
     pub problem: Problem,
     /// What one replica needs. Every replica also needs one of `pods` where a node counts them.
-    pub needs: Resources,
+    pub needs: ResourceAmounts,
     /// Higher goes first.
     pub priority: i32,
 }
@@ -100,7 +100,7 @@ pub enum ManyError {
 ///
 /// # Errors
 /// When one of the problems cannot be solved as stated.
-pub fn plan_many(claims: &[Claim], free: &BTreeMap<NodeName, Resources>) -> Result<ManyPlans, ManyError> {
+pub fn plan_many(claims: &[Claim], free: &BTreeMap<NodeName, ResourceAmounts>) -> Result<ManyPlans, ManyError> {
     let mut order: Vec<usize> = (0..claims.len()).collect();
     order.sort_by_key(|claim| {
         let service = &claims[*claim].problem.service;
@@ -320,8 +320,8 @@ mod tests {
         Claim { problem, needs, priority }
     }
 
-    fn cluster(cpu: u64) -> BTreeMap<NodeName, Resources> {
-        let node = |kvm: u64| Resources::from([("cpu".to_owned(), cpu), ("kvm".to_owned(), kvm), ("pods".to_owned(), 10)]);
+    fn cluster(cpu: u64) -> BTreeMap<NodeName, ResourceAmounts> {
+        let node = |kvm: u64| ResourceAmounts::from([("cpu".to_owned(), cpu), ("kvm".to_owned(), kvm), ("pods".to_owned(), 10)]);
         BTreeMap::from([("a".into(), node(0)), ("b".into(), node(1))])
     }
 
@@ -345,8 +345,8 @@ mod tests {
                 let capacity = NodeCapacity::new(node.clone(), 1);
                 if at < 8 { capacity.excluded(crate::problem::Exclusion::NotReady) } else { capacity }
             }));
-        let claim = Claim { problem, needs: Resources::new(), priority: 0 };
-        let free = nodes.iter().map(|node| (node.clone(), Resources::new())).collect();
+        let claim = Claim { problem, needs: ResourceAmounts::new(), priority: 0 };
+        let free = nodes.iter().map(|node| (node.clone(), ResourceAmounts::new())).collect();
         let planned = plan_many(&[claim], &free).unwrap();
         assert_eq!(planned.plans[0].replicas, [("n08".into(), 1)].into());
     }

@@ -286,14 +286,14 @@ fn part<'a>(problem: &Problem, whole: &Posed<'a>, columns: &Columns, members: &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::latency::synthetic::{Network, Random, Shape, zipf_demand};
+    use crate::latency::synthetic::{Random, Shape, SyntheticNetwork, zipf_demand};
     use crate::latency::{CostMatrix, Costs, SiteCosts};
     use crate::problem::{Demand, ServingCurve};
     use crate::solver::search;
 
     #[test]
     fn a_part_of_the_nodes_is_as_good_as_all_and_its_bound_holds_for_all() {
-        let network = Network::new(Shape { sites: 30, nodes_per_site: 20, ..Shape::default() }, 3);
+        let network = SyntheticNetwork::new(Shape { sites: 30, nodes_per_site: 20, ..Shape::default() }, 3);
         let size = network.nodes();
         let names: Vec<NodeName> = (0..size).map(|node| NodeName::new(format!("n{node:03}"))).collect();
         let mut random = Random::new(4);

@@ -10,7 +10,7 @@ use crate::observed::{PodProgress, PodView};
 use k8s_api::seika::Rollout;
 
 /// What a node may have.
-pub(super) struct NodeRoom<'a> {
+pub(super) struct NodeAllowance<'a> {
     /// Pods wanted.
     pub(super) count: usize,
     /// Pods beyond the total that may still be added anywhere.
@@ -81,7 +81,7 @@ impl<'a> OnNode<'a> {
             .min()
     }
 
-    pub(super) fn decide(&self, room: &NodeRoom<'_>) -> NodeDecision {
+    pub(super) fn decide(&self, room: &NodeAllowance<'_>) -> NodeDecision {
         let mut decision = NodeDecision::default();
         let active = self.current.len() + self.outdated.len();
 
@@ -110,7 +110,7 @@ impl<'a> OnNode<'a> {
 
     /// How many outdated pods can go so that no more than allowed is unavailable, and how many more
     /// pods are unavailable by that.
-    fn outdated_going(&self, room: &NodeRoom<'_>, excess: usize) -> (usize, usize) {
+    fn outdated_going(&self, room: &NodeAllowance<'_>, excess: usize) -> (usize, usize) {
         let kept = &self.current[excess..];
         let floor = room.count.saturating_sub(count(room.rollout.max_unavailable_per_node));
         let (ready, unready): (Vec<&PodView>, Vec<&PodView>) = self.outdated.iter().partition(|pod| self.available(pod));

@@ -1,7 +1,7 @@
 //! What was recorded is decided again, byte for byte.
 
 use super::*;
-use crate::trace::{TraceError, VERSION, replay};
+use crate::trace::{DecisionTraceError, VERSION, replay};
 
 /// Whatever a day may bring, each hour of it a minute long.
 fn a_day(world: &mut World) {
@@ -65,7 +65,7 @@ fn a_recording_may_begin_at_any_time() {
     // And on from where everything was written down again, but from nowhere else.
     assert_replays(&lines[90..]);
     let cut = replay(lines[1..].iter().map(String::as_str));
-    assert!(matches!(cut, Err(TraceError::NoBeginning { line: 1 })), "{cut:?}");
+    assert!(matches!(cut, Err(DecisionTraceError::NoBeginning { line: 1 })), "{cut:?}");
 }
 
 #[test]
@@ -81,13 +81,13 @@ fn what_was_changed_in_a_recording_shows() {
     let replayed = replay(lines.iter().map(String::as_str)).unwrap();
     assert_eq!((&lines[..15], lines[15] != replayed[15]), (&replayed[..15], true));
     lines[0] = lines[0].replacen("\"version\":1", "\"version\":7", 1);
-    assert!(matches!(replay([lines[0].as_str()]), Err(TraceError::Version { line: 1, version: 7 })));
+    assert!(matches!(replay([lines[0].as_str()]), Err(DecisionTraceError::Version { line: 1, version: 7 })));
 }
 
 #[test]
 fn calls_between_ticks_and_changes_of_the_leader_are_on_record() {
     let mut world = World::born();
-    let mut recorder = Recorder::default();
+    let mut recorder = DecisionRecorder::default();
     let mut lines = Vec::new();
     world.loads(&[("node3", 4.0, 20.0)]);
     for turn in 0..30 {
@@ -95,20 +95,20 @@ fn calls_between_ticks_and_changes_of_the_leader_are_on_record() {
         let picture = world.picture();
         let keys = BTreeSet::from([world.key.clone()]);
         let call = match turn % 10 {
-            0..=2 => Call::Follow,
-            4 => Call::Some(keys.clone()),
-            9 => Call::StopLeading,
-            _ => Call::Tick,
+            0..=2 => TracedCall::Follow,
+            4 => TracedCall::Some(keys.clone()),
+            9 => TracedCall::StopLeading,
+            _ => TracedCall::Tick,
         };
         let begun = recorder.before(call.clone(), &picture, &world.memory);
         let decisions = match call {
-            Call::Tick => decide(&picture, &mut world.memory),
-            Call::Some(keys) => decide_some(&picture, &keys, &mut world.memory),
-            Call::Follow => {
+            TracedCall::Tick => decide(&picture, &mut world.memory),
+            TracedCall::Some(keys) => decide_some(&picture, &keys, &mut world.memory),
+            TracedCall::Follow => {
                 follow(&picture, &mut world.memory);
                 Vec::new()
             }
-            Call::StopLeading => {
+            TracedCall::StopLeading => {
                 world.memory.keep_demand();
                 Vec::new()
             }

@@ -31,6 +31,6 @@ fn a_full_node_is_left_out_for_its_reason_and_nothing_is_said_of_nothing() {
     let inputs = &picture.revisions[&world.key];
     let why = runner_up(picture.now, &picture.network, &picture.room, inputs, &decision).unwrap().unwrap();
     assert!(matches!(why.left_out["node2"], LeftOut::Blocked(_)), "{why:?}");
-    let nothing = Decision { target: Target::default(), ..decision };
+    let nothing = Decision { target: RevisionPlacement::default(), ..decision };
     assert_eq!(runner_up(picture.now, &picture.network, &picture.room, inputs, &nothing).unwrap(), None);
 }

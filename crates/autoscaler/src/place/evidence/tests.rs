@@ -64,7 +64,7 @@ proptest! {
         let standing = standing(&running, &limits);
         let question = Question { replicas: pods, pod_target: 10.0, demand: &amounts_before, is_steady: true, requests_per_second: None, ways: None };
         let all: Vec<usize> = (0..NODES).collect();
-        let evidence = Evidence::of(&before, &standing, &question, &all, &[0.0; NODES], &plan, (&plan, &choice.prices)).unwrap();
+        let evidence = PlanEvidence::of(&before, &standing, &question, &all, &[0.0; NODES], &plan, (&plan, &choice.prices)).unwrap();
 
         let after = network(&changed(&costs, &cost_changes));
         let amounts_after = demand(&changed(&amounts, &amount_changes));
@@ -96,7 +96,7 @@ proptest! {
         let held = standing(&plan.replicas, &limits);
         let question = Question { replicas: 4, pod_target: 10.0, demand: &amounts_before, is_steady: true, requests_per_second: None, ways: None };
         let all: Vec<usize> = (0..NODES).collect();
-        let evidence = Evidence::of(&before, &held, &question, &all, &[0.0; NODES], &plan, (&plan, &[])).unwrap();
+        let evidence = PlanEvidence::of(&before, &held, &question, &all, &[0.0; NODES], &plan, (&plan, &[])).unwrap();
         prop_assert!(evidence.gain_at_most(&before, &held, &question).is_some_and(|(_, gain)| gain.abs() < 1e-6));
 
         let opened = standing(&plan.replicas, &[2, 2, 2, 2, 1, 2]);
@@ -127,11 +127,11 @@ fn evidence_is_the_same_after_it_was_written_down() {
     let question =
         Question { replicas: 4, pod_target: 10.0, demand: &amounts, is_steady: true, requests_per_second: None, ways: None };
     let all: Vec<usize> = (0..NODES).collect();
-    let evidence = Evidence::of(&before, &held, &question, &all, &[0.0; NODES], &plan, (&plan, &[])).unwrap();
+    let evidence = PlanEvidence::of(&before, &held, &question, &all, &[0.0; NODES], &plan, (&plan, &[])).unwrap();
     let written = serde_json::to_string(&evidence).unwrap();
-    let read: Evidence = serde_json::from_str(&written).unwrap();
+    let read: PlanEvidence = serde_json::from_str(&written).unwrap();
     assert_eq!(serde_json::to_string(&read).unwrap(), written);
-    let bits = |evidence: &Evidence| {
+    let bits = |evidence: &PlanEvidence| {
         let (kept, gain) = evidence.gain_at_most(&before, &held, &question).unwrap();
         (kept.to_bits(), gain.to_bits())
     };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Sample;
+use super::RttSample;
 
 /// Rounds of alternating between site medians and access terms.
 const ROUNDS: usize = 3;
@@ -13,7 +13,7 @@ const DOUBT_SECONDS: f64 = 0.000_3;
 const NEARER: f64 = 0.4;
 
 /// A measured pair of nodes.
-type Way = (usize, usize, Sample);
+type Way = (usize, usize, RttSample);
 
 /// What is usual between two points.
 #[derive(Clone, Copy, Debug)]
@@ -36,9 +36,9 @@ pub(super) struct Terms {
 
 impl Terms {
     /// From the point of each node, and the shortest measurement of each.
-    pub(super) fn learn(points: &[usize], measured: &BTreeMap<(usize, usize), Sample>, shortest: &[f64]) -> Self {
+    pub(super) fn learn(points: &[usize], measured: &BTreeMap<(usize, usize), RttSample>, shortest: &[f64]) -> Self {
         let mut between: BTreeMap<(usize, usize), Vec<Way>> = BTreeMap::new();
-        let mut peers: Vec<Vec<(usize, Sample)>> = vec![Vec::new(); points.len()];
+        let mut peers: Vec<Vec<(usize, RttSample)>> = vec![Vec::new(); points.len()];
         for ((from, to), sample) in measured {
             between.entry(pair(points, *from, *to)).or_default().push((*from, *to, *sample));
             peers[*from].push((*to, *sample));
@@ -76,7 +76,7 @@ impl Terms {
     /// length, which a wild one would gain by), and a node of which little is known stays near 0.
     /// Node by node, so that two nodes do not both take the whole of what their common measurement
     /// exceeds.
-    fn access(&mut self, points: &[usize], peers: &[Vec<(usize, Sample)>], shortest: &[f64]) {
+    fn access(&mut self, points: &[usize], peers: &[Vec<(usize, RttSample)>], shortest: &[f64]) {
         for node in 0..points.len() {
             let (mut sum, mut weights) = (0.0, 1.0 / (DOUBT_SECONDS * DOUBT_SECONDS));
             for (peer, sample) in &peers[node] {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use petgraph::unionfind::UnionFind;
 
-use super::Sample;
+use super::RttSample;
 
 /// Two nodes that measured less than this are in one place.
 const NEAR_SECONDS: f64 = 0.000_5;
@@ -16,9 +16,9 @@ const ALIKE: (f64, f64) = (0.3, 0.001);
 /// without a label belongs with the nearest labelled node that is near at all; the rest join
 /// whoever is near, in chains, or stay alone. Nodes that most of their common peers, or the
 /// measurement in the other direction, say to be in different places are not near.
-pub(super) fn points(labels: &[Option<u32>], measured: &BTreeMap<(usize, usize), Sample>) -> Vec<usize> {
+pub(super) fn points(labels: &[Option<u32>], measured: &BTreeMap<(usize, usize), RttSample>) -> Vec<usize> {
     let mut peers: Vec<BTreeMap<usize, f64>> = vec![BTreeMap::new(); labels.len()];
-    for ((one, other), Sample { seconds, .. }) in measured {
+    for ((one, other), RttSample { seconds, .. }) in measured {
         for (node, peer) in [(*one, *other), (*other, *one)] {
             let known = peers[node].entry(peer).or_insert(*seconds);
             *known = known.max(*seconds);
@@ -75,8 +75,8 @@ pub(super) fn points(labels: &[Option<u32>], measured: &BTreeMap<(usize, usize),
 mod tests {
     use super::*;
 
-    fn samples(measured: &[(usize, usize, f64)]) -> BTreeMap<(usize, usize), Sample> {
-        measured.iter().map(|(one, other, seconds)| ((*one, *other), Sample { seconds: *seconds, stale: false })).collect()
+    fn samples(measured: &[(usize, usize, f64)]) -> BTreeMap<(usize, usize), RttSample> {
+        measured.iter().map(|(one, other, seconds)| ((*one, *other), RttSample { seconds: *seconds, stale: false })).collect()
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Claim, Resources};
+use super::{Claim, ResourceAmounts};
 use crate::latency::Costs;
 use crate::problem::CostModel;
 use crate::problem::NodeCapacity;
@@ -86,8 +86,8 @@ impl<'a> Field<'a> {
     }
 
     /// What there is at first; one that a node does not list stands out.
-    pub(super) fn stock(&self, free: &BTreeMap<NodeName, Resources>) -> Stock {
-        let row = |resources: &'_ Resources| -> Vec<u64> {
+    pub(super) fn stock(&self, free: &BTreeMap<NodeName, ResourceAmounts>) -> Stock {
+        let row = |resources: &'_ ResourceAmounts| -> Vec<u64> {
             // As much as can be counted is nevertheless there.
             let amount = |kind: &&str| resources.get(*kind).map_or(UNLISTED, |amount| (*amount).min(UNLISTED - 1));
             self.kinds.iter().map(amount).collect()
