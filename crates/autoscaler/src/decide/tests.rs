@@ -1,14 +1,22 @@
 //! Simulated timelines: a small cluster that obeys decisions, second by second.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use jiff::Timestamp;
-use k8s_api::set_condition;
+use k8s_api::{Reachability, set_condition};
 use placement::CostMatrix;
+use placement::plan::Verdict;
+use placement::problem::CostModel;
 
 use super::*;
+use crate::handback::BackStep;
+use crate::kpa::SourceDemand;
 use crate::picture::{ActivatorProbe, Network, Now, ObservedDemand, ServerlessFacts};
-use crate::rollout::Pod;
+use crate::rollout::{Counts, Pod, Step};
 use crate::room::{NodeRoom, Resources, Template};
-use crate::settings::ClusterSettings;
+use crate::routes::Routes;
+use crate::settings::{ClusterSettings, RevisionSettings};
 use crate::trace::{DecisionRecorder, TracedCall};
 
 mod evidence;
