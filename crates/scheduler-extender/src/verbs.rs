@@ -21,7 +21,7 @@ use crate::wish::{self, BadAnnotation, PREFIX, Wish};
 
 /// All nodes alike: the scheduler gives those that are not listed a score of 0.
 const ALL_ALIKE: &[u8] = b"[]";
-/// Of pods that did not opt in, the first requests and every so manieth are looked at for faults of
+/// Of pods that did not opt in, the first requests and then one of many are looked at for faults of
 /// the configuration, after they were answered.
 const LOOKED_AT_FIRST: u64 = 8;
 const LOOKED_AT_EVERY: u64 = 64;
