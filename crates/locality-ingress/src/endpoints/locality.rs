@@ -63,7 +63,7 @@ pub struct Locality {
 ///
 /// ```
 /// use std::collections::BTreeMap;
-/// use locality_ingress::endpoints::{Policy, assign};
+/// use locality_ingress::endpoints::{LocalityPolicy, assign};
 /// use locality_ingress::kubernetes::Endpoint;
 ///
 /// let on = |node: &str, last: u8| Endpoint {
@@ -74,7 +74,8 @@ pub struct Locality {
 /// };
 /// let endpoints = [on("node1", 1), on("node2", 2), on("node3", 3)];
 /// let row = BTreeMap::from([("node1".to_owned(), 80), ("node2".to_owned(), 20)]);
-/// let chosen = assign(Policy::Locality, "node1", &BTreeMap::new(), &endpoints, Some(&row));
+/// let (policy, zones) = (LocalityPolicy::Locality, BTreeMap::new());
+/// let chosen = assign(policy, "node1", &zones, &endpoints, Some(&row));
 /// let short: Vec<_> =
 ///     chosen.localities.iter().map(|l| (l.priority, l.node.as_str(), l.weight)).collect();
 /// assert_eq!(short, [(0, "node1", 80), (0, "node2", 20), (1, "node3", 1)]);

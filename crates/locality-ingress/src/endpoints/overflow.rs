@@ -50,7 +50,7 @@ impl OverflowLimits {
     /// ```
     /// use std::collections::{BTreeMap, BTreeSet};
     /// use std::num::NonZeroU32;
-    /// use locality_ingress::endpoints::Limits;
+    /// use locality_ingress::endpoints::OverflowLimits;
     /// use locality_ingress::kubernetes::Endpoint;
     ///
     /// let pod = Endpoint {
@@ -63,12 +63,12 @@ impl OverflowLimits {
     ///     .map(|source| (source.to_owned(), BTreeMap::from([("near".to_owned(), 100)])));
     /// let five = NonZeroU32::new(5).unwrap();
     /// let of_one = BTreeSet::from(["near".to_owned()]);
-    /// let limits = Limits::new(five, &[pod.clone()], Some(&rows.clone().into()), &of_one);
+    /// let limits = OverflowLimits::new(five, &[pod.clone()], Some(&rows.clone().into()), &of_one);
     /// // Five at work and five that wait, at the next step.
     /// assert_eq!(limits.of("near"), 12);
     /// // Forty places among three.
     /// let of_both = BTreeSet::from(["near".to_owned(), "far".to_owned()]);
-    /// assert_eq!(Limits::new(five, &[pod], Some(&rows.into()), &of_both).of("near"), 12);
+    /// assert_eq!(OverflowLimits::new(five, &[pod], Some(&rows.into()), &of_both).of("near"), 12);
     /// ```
     #[must_use]
     pub fn new(concurrency: NonZeroU32, endpoints: &[Endpoint], rows: Option<&NodeWeights>, senders: &BTreeSet<String>) -> Self {

@@ -57,7 +57,7 @@ const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 
 /// Reads the stream, and reconnects when it ends, until the stop. The first snapshot, or the first
-/// failure to get one, makes the routes [listed](Change::Listed): a cluster without an
+/// failure to get one, makes the routes [listed](ObjectChange::Listed): a cluster without an
 /// extra-controller is served too.
 pub(crate) async fn follow(
     settings: FollowSettings,

@@ -94,9 +94,10 @@ impl SyntheticNetwork {
     /// The network of a seed.
     ///
     /// ```
-    /// use placement::latency::synthetic::{Network, Shape};
+    /// use placement::latency::synthetic::{Shape, SyntheticNetwork};
     ///
-    /// let network = Network::new(Shape { sites: 3, nodes_per_site: 2, ..Shape::default() }, 1);
+    /// let shape = Shape { sites: 3, nodes_per_site: 2, ..Shape::default() };
+    /// let network = SyntheticNetwork::new(shape, 1);
     /// assert_eq!(network.nodes(), 6);
     /// assert_eq!(network.rtt_seconds(0, 0), 0.0);
     /// assert!(network.rtt_seconds(0, 1) < 0.001); // same site

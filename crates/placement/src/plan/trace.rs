@@ -167,7 +167,7 @@ struct CostsLine {
 /// [`replay`] reads both forms.
 ///
 /// ```
-/// use placement::plan::trace::{Inputs, Recorder, replay};
+/// use placement::plan::trace::{Recorder, TraceInputs, replay};
 /// use placement::{CostMatrix, Demand, NodeCapacity, Problem};
 /// use placement::plan::MoveHistory;
 ///
@@ -178,8 +178,8 @@ struct CostsLine {
 ///     let problem = Problem::new("hello", costs.clone(), 1, 10.0)
 ///         .with_capacities(["a", "b"].map(|node| NodeCapacity::new(node.into(), 1)))
 ///         .with_demand(Demand::from_concurrency([(busy.into(), 4.0)])?);
-///     let inputs =
-///         Inputs { time_seconds: 0.0, problem, stability: None, history: MoveHistory::default() };
+///     let history = MoveHistory::default();
+///     let inputs = TraceInputs { time_seconds: 0.0, problem, stability: None, history };
 ///     trace.push_str(&recorder.lines(&inputs.decide()?)?);
 /// }
 /// assert_eq!(trace.lines().count(), 3); // costs, and two decisions
@@ -213,7 +213,7 @@ impl Recorder {
 /// lines are skipped.
 ///
 /// ```
-/// use placement::plan::trace::{Inputs, replay};
+/// use placement::plan::trace::{TraceInputs, replay};
 /// use placement::{CostMatrix, Demand, NodeCapacity, NodeName, Problem};
 /// use placement::plan::MoveHistory;
 ///
@@ -223,8 +223,8 @@ impl Recorder {
 /// let problem = Problem::new("hello", costs, 2, 10.0)
 ///     .with_capacities(nodes.into_iter().map(|node| NodeCapacity::new(node, 1)))
 ///     .with_demand(Demand::from_concurrency([("a".into(), 7.0 / 3.0)])?);
-/// let inputs =
-///     Inputs { time_seconds: 0.0, problem, stability: None, history: MoveHistory::default() };
+/// let history = MoveHistory::default();
+/// let inputs = TraceInputs { time_seconds: 0.0, problem, stability: None, history };
 /// let line = inputs.decide()?.to_line()?;
 /// assert!(replay(&line)?.is_empty());
 /// let forged = line.replace("\"starts\":2", "\"starts\":1");
